@@ -1,0 +1,9 @@
+"""report.json → report.html: checks the report of a finished run, says it in one sentence, and draws it on one page.
+
+Reads and writes JSON-like dicts only; nothing here measures, and nothing here knows torch.
+"""
+
+from penjing.report._files import build, write
+from penjing.report._headline import headline
+
+__all__ = ["build", "headline", "write"]

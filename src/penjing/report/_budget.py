@@ -1,0 +1,123 @@
+"""What was asked and what was reached, item by item of the budget."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.report import _format
+from penjing.report._headline import is_share
+
+_TIME = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+_BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_COUNT = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+_ENERGY = {"": 1.0, "uj": 1e-3, "mj": 1.0, "j": 1e3}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of the budget; `met` is None where it could not be checked."""
+
+    key: str
+    name: str
+    asked: str
+    reached: str
+    met: bool | None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    read: Callable[[Mapping[str, Any]], float | None]
+    units: Mapping[str, float]
+    show: Callable[[float | None], str]
+
+
+_KINDS = {
+    "latency": _Kind("Latency", lambda side: (side["latency_ms"] or {}).get("median"), _TIME, _format.milliseconds),
+    "size": _Kind("Size", lambda side: side["size_bytes"], _BYTES, _format.size),
+    "params": _Kind("Parameters", lambda side: side["params"], _COUNT, _format.count),
+    "macs": _Kind("MACs", lambda side: side["macs"], _COUNT, _format.count),
+    "memory": _Kind("Peak memory", lambda side: side["peak_memory_bytes"], _BYTES, _format.size),
+    "energy": _Kind("Energy", lambda side: (side["energy_mj"] or {}).get("value"), _ENERGY, _format.millijoules),
+}
+
+
+def items(report: Mapping[str, Any]) -> list[Item]:
+    """Returns one line per item that the budget asks for, in the order latency, size, drop, the rest."""
+    budget = {key: value for key, value in report["budget"].items() if value is not None}
+    order = ["latency", "size", "drop"]
+    keys = [key for key in order if key in budget] + sorted(budget.keys() - set(order))
+    return [_item(key, budget[key], report) for key in keys]
+
+
+def _item(key: str, asked: Any, report: Mapping[str, Any]) -> Item:
+    if key == "drop":
+        return _drop(asked, report)
+    if key not in _KINDS:
+        return Item(key, key, _format.anything(asked), "not checked here", None)
+    kind = _KINDS[key]
+    before, after = kind.read(report["baseline"]), kind.read(report["compressed"])
+    amount, relative = _limit(asked, kind.units)
+    if amount is None:
+        return Item(key, kind.name, _format.anything(asked), kind.show(after), None)
+    if not relative:
+        return Item(
+            key, kind.name, f"at most {kind.show(amount)}", kind.show(after), None if after is None else after <= amount
+        )
+    if before is None or after is None or before <= 0:
+        return Item(key, kind.name, f"at most {amount:g}× the original", _format.NOT_MEASURED, None)
+    return Item(
+        key,
+        kind.name,
+        f"at most {amount:g}× ({kind.show(amount * before)})",
+        f"{_share(after / before, amount)}× ({kind.show(after)})",
+        after <= amount * before,
+    )
+
+
+def _share(reached: float, asked: float) -> str:
+    """Enough digits that a near miss doesn't read as a hit."""
+    for places in (2, 3, 4):
+        text = f"{reached:.{places}f}"
+        if (float(text) <= asked) == (reached <= asked):
+            return text
+    return f"{reached:.6f}"
+
+
+def _limit(asked: Any, units: Mapping[str, float]) -> tuple[float | None, bool]:
+    """Reads "0.5x", "5ms", "1 MB" or a bare number; returns the amount and whether it is relative."""
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([a-zµ×]*)\s*", str(asked).lower())
+    if found is None or isinstance(asked, bool):
+        return None, False
+    try:
+        number = float(found[1])
+    except ValueError:
+        return None, False
+    if found[2] in ("x", "×"):
+        return number, True
+    return (number * units[found[2]], False) if found[2] in units else (None, False)
+
+
+def _drop(asked: Any, report: Mapping[str, Any]) -> Item:
+    """The metric's fall; without labels, the share of answers that changed stands in for it."""
+    if isinstance(asked, bool) or not isinstance(asked, int | float):
+        return Item("drop", "Drop", _format.anything(asked), "not checked here", None)
+    before, after = report["baseline"]["metric"], report["compressed"]["metric"]
+    name = (report.get("metric_name") or "accuracy").capitalize()
+    if before is None or after is None:
+        agreement = report["parity"].get("agreement_with_original")
+        wanted = f"at most {_format.percent(asked)} of answers changed"
+        if agreement is None:
+            return Item("drop", "Answers", wanted, _format.NOT_MEASURED, None)
+        return Item(
+            "drop", "Answers", wanted, f"{_format.percent(1 - agreement)} changed", 1 - agreement <= asked + 1e-9
+        )
+    fall = before - after
+    scale, unit = (100, " points") if is_share(before, after) else (1, "")
+    verb = "lost" if fall >= 0 else "gained"
+    # 0.92 - 0.91 is a hair more than 0.01 in floating point, and is a drop of one point all the same.
+    met = fall <= asked + 1e-9
+    return Item(
+        "drop", name, f"lose at most {asked * scale:g}{unit}", f"{verb} {_format.digits(abs(fall) * scale)}{unit}", met
+    )

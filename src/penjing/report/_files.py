@@ -1,0 +1,82 @@
+"""Writing report.json and report.html, and making the page again from the JSON."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from penjing.errors import PenjingError
+from penjing.files import atomic_write
+from penjing.report import _schema
+from penjing.report._headline import headline
+from penjing.report._page import render
+
+
+def write(report: dict[str, Any], directory: Path | str) -> Path:
+    """Checks the report, then writes report.json and report.html.
+
+    `headline`, `notes` and `layers` are filled in where they are missing.
+
+    Args:
+        report: a report of schema 1 (docs of the format: `penjing.report._schema`); more keys are kept as they are.
+        directory: where the two files go; made if it isn't there.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        PenjingError: naming the key that is missing or wrong, or why a file can't be written. Nothing is then written.
+    """
+    directory = Path(directory)
+    report = _complete(report)
+    text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    # Drawn before anything is written, so that a report which can't be drawn leaves no file behind, and from the text,
+    # so that `build` makes the same page to the byte.
+    page = render(json.loads(text))
+    # File names that aren't UTF-8 reach Python as lone surrogates; \udcxx is also how JSON spells them.
+    _save(directory / "report.json", text.encode("utf-8", "backslashreplace"))
+    return _save(directory / "report.html", page)
+
+
+def build(directory: Path | str) -> Path:
+    """Makes report.html again from the report.json in `directory`.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        PenjingError: report.json is missing, isn't JSON, or isn't a report of schema 1.
+    """
+    directory = Path(directory)
+    path = directory / "report.json"
+    try:
+        report = json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except FileNotFoundError:
+        raise PenjingError(
+            f"There is no report.json in '{directory}'. Give the folder that `penjing compress --out` wrote."
+        ) from None
+    except OSError as error:
+        raise PenjingError(f"Can't read '{path}': {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise PenjingError(f"'{path}' is not a JSON file ({error}). Run the compression again to remake it.") from error
+    try:
+        page = render(_complete(report))
+    except PenjingError as error:
+        raise PenjingError(f"'{path}' can't be shown. {error}") from None
+    return _save(directory / "report.html", page)
+
+
+def _complete(report: Any) -> dict[str, Any]:
+    _schema.check(report)
+    return {"headline": headline(report), "notes": [], "layers": []} | report
+
+
+def _save(path: Path, content: bytes) -> Path:
+    try:
+        atomic_write(path, content)
+    except OSError as error:
+        raise PenjingError(f"Can't write '{path}': {error.strerror or error}.") from error
+    return path
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")

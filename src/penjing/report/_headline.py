@@ -1,0 +1,95 @@
+"""The one sentence that says what a run achieved, and the words for each of its numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from penjing.report._format import percent, signed
+
+# How the makers of the runtimes write their names; any other target is called by the name that users type.
+_TITLES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "litert": "LiteRT",
+    "tflite": "LiteRT",
+    "executorch": "ExecuTorch",
+    "tensorrt": "TensorRT",
+    "coreml": "Core ML",
+    "ncnn": "ncnn",
+    "torch": "PyTorch",
+    "pytorch": "PyTorch",
+}
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Says the result in one sentence.
+
+    Reads `ratios`, the two `metric` values (or, for unlabelled data, `parity.agreement_with_original`) and `target`.
+
+    Example:
+        >>> headline({
+        ...     "ratios": {"latency": 2.31, "size": 7.88},
+        ...     "baseline": {"metric": 0.934}, "compressed": {"metric": 0.930},
+        ...     "target": {"name": "onnxruntime", "threads": 1, "batch": 1},
+        ... })
+        '2.3× faster, 7.9× smaller, −0.4 points, on ONNX Runtime, 1 thread, batch 1.'
+    """
+    ratios = report["ratios"]
+    parts = [
+        compared(ratios["latency"], "faster", "slower", "same speed") or "speed not measured",
+        compared(ratios["size"], "smaller", "bigger", "same size") or "size not measured",
+        change(report),
+        f"on {where(report['target'])}",
+    ]
+    sentence = ", ".join(parts)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def compared(ratio: float | None, better: str, worse: str, same: str) -> str | None:
+    """Says a ratio of baseline to compressed, "2.3× faster"; None where it was not measured."""
+    if ratio is None or ratio <= 0:
+        return None
+    times, word = (ratio, better) if ratio >= 1 else (1 / ratio, worse)
+    # Below one percent is what two measurements of one thing differ by.
+    return same if times < 1.01 else f"{times_(times)} {word}"
+
+
+def times_(ratio: float) -> str:
+    """Returns "1.04×", "2.3×" or "23×"."""
+    places = 2 if ratio < 1.095 else 1 if ratio < 9.95 else 0
+    return f"{ratio:.{places}f}×"
+
+
+def change(report: Mapping[str, Any]) -> str:
+    """Says how the metric changed, or, without labels, how many answers stayed."""
+    before, after = report["baseline"]["metric"], report["compressed"]["metric"]
+    if before is None or after is None:
+        agreement = (report.get("parity") or {}).get("agreement_with_original")
+        return "accuracy not measured" if agreement is None else f"{percent(agreement)} of answers unchanged"
+    name = report.get("metric_name") or "accuracy"
+    if before == after:
+        return f"same {name}"
+    if is_share(before, after):
+        points = (after - before) * 100
+        return f"{signed(points, 1 if abs(points) >= 0.05 else 2)} points"
+    difference = after - before
+    return f"{signed(difference, 2 if abs(difference) >= 0.005 else 4)} {name}"
+
+
+def is_share(*values: float | None) -> bool:
+    """Tells whether metric values are shares of one, which are read in percent and points."""
+    return all(value is None or 0 <= value <= 1 for value in values)
+
+
+def title(target: Mapping[str, Any]) -> str:
+    """Returns the runtime's name as its makers write it."""
+    return str(target.get("title") or _TITLES.get(target["name"], target["name"]))
+
+
+def where(target: Mapping[str, Any]) -> str:
+    """Says where it was measured: "ONNX Runtime, 1 thread, batch 1"."""
+    parts = [title(target)]
+    if target.get("threads") is not None:
+        parts.append(f"{target['threads']} thread{'' if target['threads'] == 1 else 's'}")
+    if target.get("batch") is not None:
+        parts.append(f"batch {target['batch']}")
+    return ", ".join(parts)

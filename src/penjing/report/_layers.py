@@ -1,0 +1,86 @@
+"""The per-layer chart: one row per layer of the user's model, time and parameters before and after."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.report import _format
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two bars of one layer in one column: lengths in percent (None: nothing to draw) and texts."""
+
+    before: float | None
+    after: float | None
+    before_text: str
+    after_text: str
+    sort: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer."""
+
+    name: str
+    op: str
+    shapes: str
+    integer: bool
+    state: str  # "kept", "removed" or "new"
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The chart: titles of its columns, its rows, and what to say about what it lacks."""
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    integers: int
+    note: str
+
+
+def layers(found: Sequence[Mapping[str, Any]]) -> Layers:
+    """Returns the rows of the chart; where no layer was timed, MACs stand in for time, and the chart says so."""
+    timed = any(
+        side and side["latency_ms"] is not None for layer in found for side in (layer["before"], layer["after"])
+    )
+    first: tuple[str, str, Callable[[float | None], str]] = (
+        ("Latency", "latency_ms", _format.milliseconds) if timed else ("MACs", "macs", _format.count)
+    )
+    columns = (first, ("Parameters", "params", _format.count))
+    longest = {
+        key: max((side[key] or 0 for layer in found for side in (layer["before"], layer["after"]) if side), default=0)
+        for _, key, _ in columns
+    }
+    rows = tuple(
+        Row(
+            layer["name"] or "(model)",
+            layer["op"],
+            _shapes(layer),
+            bool((layer["after"] or {}).get("integer")),
+            "removed" if layer["after"] is None else "new" if layer["before"] is None else "kept",
+            tuple(_pair(layer, key, longest[key], show) for _, key, show in columns),
+        )
+        for layer in found
+    )
+    note = "" if timed else "Latency per layer was not measured; MACs are shown instead."
+    return Layers(tuple(name for name, _, _ in columns), rows, sum(row.integer for row in rows), note)
+
+
+def _pair(layer: Mapping[str, Any], key: str, longest: float, show: Callable[[float | None], str]) -> Pair:
+    before, after = layer["before"], layer["after"]
+    values = [None if side is None else side[key] for side in (before, after)]
+    lengths = [None if value is None or longest <= 0 else round(100 * value / longest, 2) for value in values]
+    return Pair(
+        lengths[0],
+        lengths[1],
+        "–" if before is None else show(values[0]),
+        "–" if after is None else show(values[1]),
+        max(value or 0 for value in values),
+    )
+
+
+def _shapes(layer: Mapping[str, Any]) -> str:
+    shapes = [_format.shape(side["shape"]) for side in (layer["before"], layer["after"]) if side and side.get("shape")]
+    return " → ".join(dict.fromkeys(shapes))

@@ -1,0 +1,239 @@
+"""What report.html shows: turns a checked report into rows of text and bar lengths, and fills the template with them.
+
+The charts are plain HTML bars, not a plotting library's: they follow the page's width and its light or dark theme by
+themselves, can be searched and copied, and keep the file at some tens of kilobytes where plotly.js alone is 4.5 MB.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from penjing.report import _budget, _format
+from penjing.report._headline import change, compared, is_share, title, where
+from penjing.report._layers import Layers, layers
+
+
+# report.json keeps its keys sorted; people read stages in the order in which they run.
+_FLOW = (
+    "train",
+    "capture",
+    "profile",
+    "plan",
+    "choose",
+    "prune",
+    "factorize",
+    "recover",
+    "quantize",
+    "lower",
+    "verify",
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A length and a whisker's end in percent of the track (None: nothing to draw), and the text beside it."""
+
+    text: str
+    length: float | None = None
+    whisker: float | None = None
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number before and after."""
+
+    name: str
+    before: Bar
+    after: Bar
+    change: str
+    better: bool | None
+
+
+def render(report: Mapping[str, Any]) -> bytes:
+    """Returns report.html for a report that `_schema.check` has passed."""
+    environment = Environment(
+        loader=PackageLoader("penjing", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").render(
+        report=report,
+        sentence=_split(report["headline"]),
+        where=where(report["target"]),
+        budget=_budget.items(report),
+        quantities=quantities(report),
+        layers=_drawable(layers(report["layers"])),
+        plan=[
+            {key: _cell(row[key]) for key in ("place", "technique", "setting", "before", "after")}
+            for row in report["plan"]
+        ],
+        stages=stages(report["seconds"]),
+        total=_format.duration(sum(value or 0 for value in report["seconds"].values())),
+        parity=parity(report),
+        environment=surroundings(report),
+        command=report["provenance"].get("command"),
+    )
+    return page.encode("utf-8", "replace")
+
+
+def quantities(report: Mapping[str, Any]) -> list[Quantity]:
+    """Returns what the before/after chart shows, in reading order."""
+    before, after = report["baseline"], report["compressed"]
+    ratios = report["ratios"]
+    memory = [side["peak_memory_bytes"] for side in (before, after)]
+    energy = [(side["energy_mj"] or {}).get("value") for side in (before, after)]
+    return [
+        _latency(before["latency_ms"] or {}, after["latency_ms"] or {}, ratios["latency"]),
+        _plain("Size", before["size_bytes"], after["size_bytes"], _format.size, "smaller", "bigger", ratios["size"]),
+        _metric(report),
+        _plain("Parameters", before["params"], after["params"], _format.count, "fewer", "more", ratios["params"]),
+        _plain("MACs", before["macs"], after["macs"], _format.count, "fewer", "more", ratios["macs"]),
+        _plain("Peak memory", *memory, _format.size, "less", "more", _ratio(*memory)),
+        _energy(before["energy_mj"] or {}, after["energy_mj"] or {}, _ratio(*energy)),
+    ]
+
+
+def stages(seconds: Mapping[str, float | None]) -> list[tuple[str, Bar]]:
+    """Returns how long each stage took, in the order in which they ran."""
+    longest = max((value or 0 for value in seconds.values()), default=0)
+    order = {name: index for index, name in enumerate(_FLOW)}
+    names = sorted(seconds, key=lambda name: (order.get(name.replace("quantise", "quantize"), len(order)), name))
+    return [(name, Bar(_format.duration(seconds[name]), _length(seconds[name], longest))) for name in names]
+
+
+def parity(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns (what, value, explanation) of what was checked about the lowered file."""
+    found = report["parity"]
+    rows = [
+        (
+            "Largest error",
+            _format.plain(found["max_abs_error"]),
+            "of an output, lowered file against its PyTorch graph",
+        ),
+        ("Same answers", _format.percent(found["top1_agreement"]), "lowered file against its PyTorch graph"),
+    ]
+    if "agreement_with_original" in found:
+        agreement = found["agreement_with_original"]
+        rows.append(("Unchanged answers", _format.percent(agreement), "compressed file against the original model"))
+    rows.append(("Integer MACs", _format.percent(report["integer_macs"]), "of the work runs in integer kernels"))
+    return rows
+
+
+def surroundings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Returns titled lists of (name, value): where and with what it ran."""
+    target, provenance = report["target"], report["provenance"]
+    run = [
+        ("Runtime", f"{title(target)} {target['version'] or ''}".strip()),
+        ("Device", _format.anything(target["device"])),
+        ("Threads", _format.anything(target["threads"])),
+        ("Batch", _format.anything(target["batch"])),
+        ("Seed", _format.anything(report["seed"])),
+    ]
+    runs = [(side["latency_ms"] or {}).get("runs") for side in (report["baseline"], report["compressed"])]
+    if any(runs):
+        run.append(("Timed runs", " and ".join(_format.anything(number) for number in dict.fromkeys(runs))))
+    if report.get("exclude"):
+        run.append(("Left alone", _format.anything(report["exclude"])))
+    groups = [("Run", run)]
+    for name, key in (("Machine", "machine"), ("Versions", "versions"), ("Inputs (SHA-256)", "inputs")):
+        facts = provenance.get(key)
+        if facts:
+            groups.append((name, [_fact(fact, value) for fact, value in facts.items()]))
+    return groups
+
+
+def _drawable(found: Layers) -> Layers | None:
+    return found if found.rows else None
+
+
+def _split(sentence: str) -> tuple[str, str]:
+    """Cuts a headline before ", on ONNX Runtime, …", which the page sets in a quieter tone."""
+    head, comma, tail = sentence.partition(", on ")
+    return (head, comma + tail) if comma else (sentence, "")
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else _format.anything(value)
+
+
+def _fact(name: str, value: Any) -> tuple[str, str]:
+    if name.endswith("_bytes") and isinstance(value, int | float):
+        return name.removesuffix("_bytes"), _format.size(value)
+    return name, _format.anything(value)
+
+
+def _ratio(before: float | None, after: float | None) -> float | None:
+    return before / after if before is not None and after else None
+
+
+def _length(value: float | None, longest: float) -> float | None:
+    return None if value is None or longest <= 0 or value < 0 else round(100 * min(value / longest, 1), 2)
+
+
+def _plain(
+    name: str,
+    before: float | None,
+    after: float | None,
+    show: Callable[[float | None], str],
+    better: str,
+    worse: str,
+    ratio: float | None,
+) -> Quantity:
+    longest = max(before or 0, after or 0)
+    return Quantity(
+        name,
+        Bar(show(before), _length(before, longest)),
+        Bar(show(after), _length(after, longest)),
+        compared(ratio, better, worse, "same") or "",
+        _better(ratio),
+    )
+
+
+def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratio: float | None) -> Quantity:
+    longest = max(side.get(key) or 0 for side in (before, after) for key in ("median", "p90"))
+
+    def bar(side: Mapping[str, Any]) -> Bar:
+        median, p90 = side.get("median"), side.get("p90")
+        text = _format.milliseconds(median)
+        if median is not None and p90 is not None:
+            text += f" (p90 {_format.milliseconds(p90)})"
+        return Bar(text, _length(median, longest), _length(p90, longest) if median is not None else None)
+
+    words = compared(ratio, "faster", "slower", "same") or ""
+    return Quantity("Latency (median)", bar(before), bar(after), words, _better(ratio))
+
+
+def _energy(before: Mapping[str, Any], after: Mapping[str, Any], ratio: float | None) -> Quantity:
+    drawn = _plain("Energy", before.get("value"), after.get("value"), _format.millijoules, "less", "more", ratio)
+
+    def said(bar: Bar, side: Mapping[str, Any]) -> Bar:
+        estimated = side.get("value") is not None and side.get("source") != "measured"
+        return Bar(f"{bar.text} (estimated)", bar.length) if estimated else bar
+
+    return Quantity(drawn.name, said(drawn.before, before), said(drawn.after, after), drawn.change, drawn.better)
+
+
+def _metric(report: Mapping[str, Any]) -> Quantity:
+    before, after = report["baseline"]["metric"], report["compressed"]["metric"]
+    share = is_share(before, after)
+    longest = 1 if share else max(before or 0, after or 0)
+    show = _format.percent if share else _format.plain
+    measured = before is not None and after is not None
+    agreement = report["parity"].get("agreement_with_original")
+    # A fall that the budget allows is the price that was agreed on, and isn't marked as bad.
+    paid = any(item.met for item in _budget.items(report) if item.key == "drop")
+    return Quantity(
+        (report.get("metric_name") or "accuracy").capitalize(),
+        Bar(show(before), _length(before, longest)),
+        Bar(show(after), _length(after, longest)),
+        change(report) if measured or agreement is not None else "",
+        None if not measured or before == after or (paid and after < before) else after > before,
+    )
+
+
+def _better(ratio: float | None) -> bool | None:
+    return None if ratio is None or abs(ratio - 1) < 0.01 else ratio > 1

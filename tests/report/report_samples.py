@@ -1,0 +1,150 @@
+"""Reports like those of real runs, made in code: a small one, a wide one of many layers, and the awkward ones."""
+
+import hashlib
+import random
+from typing import Any
+
+
+def side(metric, median, size, params, macs, memory=None, energy=None) -> dict[str, Any]:
+    latency = None if median is None else {"median": median, "p90": round(median * 1.12, 4), "runs": 200}
+    return {
+        "metric": metric,
+        "latency_ms": latency,
+        "size_bytes": size,
+        "params": params,
+        "macs": macs,
+        "peak_memory_bytes": memory,
+        "energy_mj": energy,
+    }
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    """ResNet-20 on digits, the budget met; `changes` replaces top-level keys."""
+    base = side(0.9778, 0.842, 1_103_420, 272_474, 40_812_544, 61_341_696, {"value": 12.6, "source": "estimated"})
+    small = side(0.9741, 0.366, 139_870, 118_214, 17_730_112, 48_234_496, {"value": 4.1, "source": "estimated"})
+    made = {
+        "schema": 1,
+        "model": "zoo:resnet20",
+        "target": {"name": "onnxruntime", "version": "1.24.1", "device": "cpu (x86_64, AVX2)", "threads": 1, "batch": 1},
+        "budget": {"latency": "0.5x", "size": "0.25x", "drop": 0.01},
+        "met": True,
+        "seed": 0,
+        "exclude": ["fc*"],
+        "provenance": {
+            "command": "penjing compress zoo:resnet20 --data digits --target onnxruntime --threads 1 "
+            "--latency 0.5x --size 0.25x --drop 0.01 --exclude 'fc*' --out out/",
+            "inputs": {name: hashlib.sha256(name.encode()).hexdigest() for name in ("weights.safetensors", "digits")},
+            "versions": {"penjing": "0.1.0", "python": "3.11.9", "torch": "2.13.0", "onnxruntime": "1.24.1"},
+            "machine": {"cpu": "AMD EPYC 7R13", "cores": 2, "memory_bytes": 8_201_000_000, "system": "Linux 6.1"},
+        },
+        "baseline": base,
+        "compressed": small,
+        "ratios": {"latency": 0.842 / 0.366, "size": 1_103_420 / 139_870, "params": 2.305, "macs": 2.302},
+        "parity": {"max_abs_error": 3.1e-5, "top1_agreement": 0.9972, "agreement_with_original": 0.9861},
+        "integer_macs": 0.9764,
+        "plan": plan(resnet(9, 16)),
+        "seconds": {"capture": 1.42, "profile": 3.9, "choose": 41.2, "recover": 74.8, "quantise": 2.1, "lower": 1.6, "verify": 9.3},
+        "layers": resnet(9, 16),
+        "notes": [],
+    }  # fmt: skip
+    return made | changes
+
+
+def large() -> dict[str, Any]:
+    """ResNet-56 with about 110 layers, the budget missed."""
+    layers = resnet(27, 16, timed=True)
+    made = report(model="file.py:resnet56", layers=layers, plan=plan(layers), met=False)
+    made["budget"] = {"latency": "0.25x", "size": "400kB", "drop": 0.015, "memory": None}
+    made["baseline"] = side(0.9437, 3.91, 3_451_200, 855_770, 126_554_752, 78_000_000)
+    made["compressed"] = side(0.9398, 1.304, 431_020, 402_118, 58_102_336, 61_200_000)
+    made["ratios"] = {"latency": 3.91 / 1.304, "size": 8.007, "params": 2.128, "macs": 2.178}
+    made["seconds"] = made["seconds"] | {"choose": 412.0, "recover": 2371.0}
+    made["notes"] = ["The latency budget could not be met; this is the fastest candidate that keeps the accuracy."]
+    return made
+
+
+def unlabelled() -> dict[str, Any]:
+    """Nothing but speed and size was measured, and speed went the wrong way."""
+    base = side(None, 1.02, 512_000, 128_000, 3_200_000)
+    small = side(None, 1.21, 540_000, 128_000, 3_200_000)
+    return report(
+        model="custom:net",
+        baseline=base,
+        compressed=small,
+        ratios={"latency": 1.02 / 1.21, "size": 512 / 540, "params": 1.0, "macs": None},
+        parity={"max_abs_error": None, "top1_agreement": None, "agreement_with_original": 0.982},
+        integer_macs=None,
+        plan=[],
+        notes=["Float is already the fastest within your budget, so nothing was pruned or quantised."],
+        layers=[layer | {"before": layer["before"] | {"latency_ms": None}, "after": None} for layer in resnet(3, 8)],
+    )
+
+
+def bare() -> dict[str, Any]:
+    """A report in which every number that may be null is null, and every optional key is missing."""
+    nothing = dict.fromkeys(("metric", "latency_ms", "size_bytes", "params", "macs", "peak_memory_bytes", "energy_mj"))
+    return {
+        "schema": 1,
+        "model": "m",
+        "target": {"name": "elsewhere", "version": None, "device": None, "threads": None, "batch": None},
+        "budget": {},
+        "met": False,
+        "seed": None,
+        "provenance": {},
+        "baseline": dict(nothing),
+        "compressed": dict(nothing),
+        "ratios": dict.fromkeys(("latency", "size", "params", "macs")),
+        "parity": {"max_abs_error": None, "top1_agreement": None},
+        "integer_macs": None,
+        "plan": [],
+        "seconds": {"capture": None},
+    }
+
+
+def resnet(blocks: int, width: int, timed: bool = True) -> list[dict[str, Any]]:
+    """The layers of a CIFAR ResNet with 3 × `blocks` / 3 residual blocks: two convolutions, two additions each."""
+    noise = random.Random(blocks)
+    layers = [_conv("conv1", 3, width, width, 32, noise, timed, integer=False)]
+    for block in range(blocks):
+        stage = 3 * block // blocks
+        channels, pixels = width << stage, 32 >> stage
+        kept = max(8, round(channels * noise.uniform(0.4, 1) / 8) * 8)
+        place = f"layer{stage + 1}.{block - stage * blocks // 3}"
+        layers.append(_conv(f"{place}.conv1", channels, channels, kept, pixels, noise, timed))
+        layers.append(_conv(f"{place}.conv2", channels, channels, channels, pixels, noise, timed))
+        layers.append(_pointwise(f"{place}.add", "add", channels, pixels, noise, timed))
+        layers.append(_pointwise(f"{place}.relu", "relu", channels, pixels, noise, timed, gone=True))
+    layers.append(_conv("fc", 4 * width, 10, 10, 1, noise, timed))
+    return layers
+
+
+def plan(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was done to the convolutions of `layers`."""
+    rows = [
+        {"place": layer["name"], "technique": "prune", "setting": {"criterion": "l2", "round_to": 8}, "before": layer["before"]["shape"][0],
+         "after": layer["after"]["shape"][0]}
+        for layer in layers
+        if layer["after"] and layer["after"]["shape"] != layer["before"]["shape"]
+    ]  # fmt: skip
+    return [
+        *rows,
+        {"place": "*", "technique": "quantize", "setting": "int8, per channel", "before": "float32", "after": "int8"},
+    ]
+
+
+def _conv(name, inputs, before, after, pixels, noise, timed, integer=True) -> dict[str, Any]:
+    def one(outputs: int, speed: float, whole: bool) -> dict[str, Any]:
+        macs = 9 * inputs * outputs * pixels**2
+        latency = round(macs / speed * noise.uniform(0.8, 1.3), 5) if timed else None
+        shape = [outputs, pixels, pixels]
+        return {"latency_ms": latency, "params": 9 * inputs * outputs, "macs": macs, "shape": shape, "integer": whole}
+
+    return {"name": name, "op": "conv2d", "before": one(before, 5e7, False), "after": one(after, 9e7, integer)}
+
+
+def _pointwise(name, op, channels, pixels, noise, timed, gone=False) -> dict[str, Any]:
+    def one(whole: bool) -> dict[str, Any]:
+        latency = round(channels * pixels**2 / 4e6 * noise.uniform(0.8, 1.3), 5) if timed else None
+        return {"latency_ms": latency, "params": 0, "macs": 0, "shape": [channels, pixels, pixels], "integer": whole}
+
+    return {"name": name, "op": op, "before": one(False), "after": None if gone else one(True)}
