@@ -1,0 +1,391 @@
+"""From a user's `nn.Module` to a `Graph`: export, normalise, and prove that both give the same outputs."""
+
+import inspect
+import logging
+import math
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+from penjing.graph import modes
+from penjing.graph.graph import Graph
+from penjing.graph.inputs import Input, Signature
+from penjing.graph.normalize import normalize
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-3  # relative to the largest output; export reorders no arithmetic, so real differences are far larger
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+
+
+def capture(
+    model: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic: Mapping[str, Sequence[int]] | None = None,
+) -> Graph:
+    """Captures a model as a trainable graph. The model itself is not changed, and shares nothing with the graph.
+
+    Args:
+        model: any `nn.Module` that `torch.export` can trace.
+        example_inputs: one tensor, a sequence of positional inputs, or a mapping of keyword inputs. The first axis of
+            the tensors that share the first one's batch size is free; an example batch of 1 is repeated.
+        kwargs: further keyword inputs.
+        dynamic: further free axes by input name, e.g. `{"tokens": (0, 1)}` for sequences of any length.
+
+    Returns:
+        The graph, in evaluation mode, checked against the model at two batch sizes. Where the model itself fixes its
+        batch, `graph.batch` holds that size.
+
+    Raises:
+        PenjingError: the model can't be captured (with the line of the user's code), or behaves differently as a graph.
+    """
+    if isinstance(model, Graph):
+        raise PenjingError("This is a graph already; capture takes the original nn.Module.")
+    if not isinstance(model, nn.Module):
+        raise PenjingError(f"capture takes an nn.Module, not {type(model).__name__}.")
+    args, keywords = _call(example_inputs, kwargs)
+    with _evaluating(model):
+        _try_model(model, args, keywords)
+        graph = _capture_with_free_batch(model, args, keywords, dynamic or {})
+        if graph is None:
+            graph = _export(model, args, keywords, dynamic or {}, free_batch=False)
+            _verify(model, graph, args, keywords)
+    return graph
+
+
+def _call(example: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(example, Tensor):
+        args: tuple[Any, ...] = (example,)
+        keywords: dict[str, Any] = {}
+    elif isinstance(example, Mapping):
+        args, keywords = (), dict(example)
+    elif isinstance(example, Sequence) and not isinstance(example, str):
+        args, keywords = tuple(example), {}
+    else:
+        raise PenjingError(
+            f"example_inputs must be a tensor, a sequence of inputs or a mapping of them, not {type(example).__name__}."
+        )
+    keywords.update(kwargs or {})
+    if not any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves((args, keywords))):
+        raise PenjingError("example_inputs hold no tensor; give the model's inputs as it is called.")
+    return args, keywords
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode with every module's own flag put back afterwards, and without fused attention shortcuts."""
+    flags = {module: module.training for module in model.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    model.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, flag in flags.items():
+            module.training = flag
+
+
+def _try_model(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    try:
+        with torch.no_grad():
+            model(*args, **keywords)
+    except Exception as error:
+        raise PenjingError(
+            f"The model fails on its example inputs: {type(error).__name__}: {error}\n  at {user_line(error)}"
+        ) from error
+
+
+def _capture_with_free_batch(
+    model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], dynamic: Mapping[str, Sequence[int]]
+) -> Graph | None:
+    """Returns the graph with its batch axis free, or None where the model works at the example's batch size alone."""
+    size = _batch_size(args, keywords)
+    if size is None:
+        return None
+    two = _with_batch(args, keywords, size, max(size, 2))
+    three = _with_batch(args, keywords, size, max(size, 2) + 1)
+    try:
+        with torch.no_grad():
+            for trial in (two, three):
+                model(*trial[0], **trial[1])
+    except Exception as error:  # any failure at another batch size means the same: the model fixes its batch
+        log.info("%s runs at batch %d only: %s", type(model).__name__, size, error)
+        return None
+    graph = _export(model, *two, dynamic, free_batch=True)
+    if graph.batch is not None:
+        return None
+    _verify(model, graph, *two)
+    _verify(model, graph, *three)
+    return graph
+
+
+def _batch_size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
+    first = next(leaf for leaf in pytree.tree_leaves((args, keywords)) if isinstance(leaf, Tensor))
+    return first.shape[0] if first.dim() > 0 and first.shape[0] > 0 else None
+
+
+def _with_batch(
+    args: tuple[Any, ...], keywords: dict[str, Any], size: int, wanted: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def resize(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or leaf.dim() == 0 or leaf.shape[0] != size or wanted == size:
+            return leaf
+        return torch.cat([leaf] * math.ceil(wanted / size))[:wanted]
+
+    return pytree.tree_map(resize, (args, keywords))  # type: ignore[no-any-return]
+
+
+def _export(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    dynamic: Mapping[str, Sequence[int]],
+    *,
+    free_batch: bool,
+) -> Graph:
+    order = tuple(inspect.signature(model.forward).parameters)
+    leaves, spec = pytree.tree_flatten((args, keywords))
+    positional = _positional_names(model, len(args))
+    _check_dynamic(dynamic, [*positional, *keywords])
+    batch = _batch_size(args, keywords) if free_batch else None
+    shapes = _dynamic_shapes(model, args, keywords, dynamic, batch)
+    try:
+        with warnings.catch_warnings(), _quiet_export():
+            warnings.simplefilter("ignore")
+            exported = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
+            module = exported.module(check_guards=False)
+    except Exception as error:
+        raise PenjingError(
+            f"torch.export can't capture {type(model).__name__}: {_first_line(error)}\n  at {user_line(error)}\n"
+            "Control flow or shapes that depend on the data can't be captured; move them out of the part that is captured."
+        ) from error
+    return _build(model, exported, module, leaves, spec, positional, order)
+
+
+def _positional_names(model: nn.Module, count: int) -> tuple[str, ...]:
+    names: list[str] = []
+    for name, parameter in inspect.signature(model.forward).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            names.extend(f"{name}_{i}" for i in range(count - len(names)))
+        elif parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+            names.append(name)
+    return tuple(names[:count])
+
+
+def _check_dynamic(dynamic: Mapping[str, Sequence[int]], names: list[str]) -> None:
+    for name in dynamic:
+        if name not in names:
+            raise PenjingError(f"dynamic names the input '{name}'; the model's inputs are {', '.join(names)}.")
+
+
+def _dynamic_shapes(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    dynamic: Mapping[str, Sequence[int]],
+    batch: int | None,
+) -> dict[str, Any]:
+    """Says for every axis of every input whether it is free, nested as the arguments of `forward` are."""
+
+    def of(leaf: Any, extra: Sequence[int]) -> Any:
+        if not isinstance(leaf, Tensor):
+            return None
+        free = set(extra)
+        if batch is not None and leaf.dim() > 0 and leaf.shape[0] == batch:
+            free.add(0)
+        return {axis: Dim.AUTO if axis in free else Dim.STATIC for axis in range(leaf.dim())}
+
+    bound = inspect.signature(model.forward).bind(*args, **keywords).arguments
+    return {name: pytree.tree_map(lambda leaf: of(leaf, dynamic.get(name, ())), value) for name, value in bound.items()}  # noqa: B023
+
+
+@contextmanager
+def _quiet_export() -> Iterator[None]:
+    """Silences export's own log, which repeats a failure over many screens before raising it."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx", "torch._dynamo", "torch._export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _build(
+    model: nn.Module,
+    exported: ExportedProgram,
+    module: fx.GraphModule,
+    leaves: list[Any],
+    spec: pytree.TreeSpec,
+    positional: tuple[str, ...],
+    order: tuple[str, ...],
+) -> Graph:
+    nodes = module.graph
+    for node in nodes.nodes:
+        _describe(node, model)
+    given, free = _describe_inputs(nodes, leaves)
+    normalize(nodes)
+    modes.mark(nodes)
+    tensors, transient = _tensors(model, module, nodes)
+    signature = Signature(spec, given, positional, order)
+    graph = Graph(
+        nodes,
+        tensors,
+        signature,
+        exported.call_spec.out_spec,
+        batch=None if free else _batch_size(tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)), {}),
+        transient=transient,
+        lost_in_training=lost_in_training(model),
+        name=type(model).__name__,
+    )
+    return graph.refresh()
+
+
+def _describe(node: fx.Node, model: nn.Module) -> None:
+    """Notes the user's module path, the user's line and the attention dropout on a node."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path = str(stack[-1][0]).removeprefix("L['self']").lstrip(".") if stack else ""
+    node.meta["module"] = path
+    node.meta["source"] = _source(node.meta.get("stack_trace") or "")
+    if node.target in modes.DROPOUT_PROBABILITY and path:
+        owner: Any = model.get_submodule(path)
+        for attribute in ("dropout", "attn_drop", "attention_dropout"):
+            value = getattr(owner, attribute, 0.0)
+            probability = value.p if isinstance(value, nn.Dropout) else value
+            if isinstance(probability, float) and probability > 0:
+                node.meta[modes.TRAINING_DROPOUT] = probability
+    for key in ("nn_module_stack", "stack_trace", "source_fn_stack", "torch_fn", "from_node", "unbacked_bindings"):
+        node.meta.pop(key, None)
+
+
+def _source(stack_trace: str) -> str:
+    """Returns `file:line code` of the innermost frame that is not PyTorch's."""
+    lines = stack_trace.splitlines()
+    for index in range(len(lines) - 1, -1, -1):
+        line = lines[index].strip()
+        if line.startswith('File "') and not any(library in line for library in _LIBRARIES):
+            file, number = line.split('"')[1], line.split("line ")[1].split(",")[0]
+            code = lines[index + 1].strip() if index + 1 < len(lines) else ""
+            return f"{file}:{number} {code}".strip()
+    return ""
+
+
+def _describe_inputs(nodes: fx.Graph, leaves: list[Any]) -> tuple[tuple[Any, ...], bool]:
+    """Turns placeholders into `Input`s; those of constants are removed. Second: is the batch axis free?"""
+    placeholders = [node for node in nodes.nodes if node.op == "placeholder"]
+    described: list[Any] = []
+    batch_free = False
+    for node, leaf in zip(placeholders, leaves, strict=True):
+        if not isinstance(leaf, Tensor):
+            described.append(leaf)
+            nodes.erase_node(node)
+            continue
+        shape = node.meta["val"].shape
+        free = frozenset(axis for axis, size in enumerate(shape) if isinstance(size, torch.SymInt))
+        batch_free = batch_free or 0 in free
+        described.append(Input.of(node.name, leaf, free))
+    return tuple(described), batch_free
+
+
+def _tensors(model: nn.Module, module: fx.GraphModule, nodes: fx.Graph) -> tuple[dict[str, Tensor], set[str]]:
+    """Copies the model's state (ties kept) and the constants of the graph. Second: names that are not state."""
+    memo: dict[int, Tensor] = {}
+
+    def own(tensor: Tensor) -> Tensor:
+        if id(tensor) not in memo:
+            copied = tensor.detach().clone()
+            memo[id(tensor)] = (
+                nn.Parameter(copied, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+            )
+        return memo[id(tensor)]
+
+    state = model.state_dict(keep_vars=True)
+    tensors = {name: own(tensor) for name, tensor in state.items() if isinstance(tensor, Tensor)}
+    for node in nodes.nodes:
+        if node.op == "get_attr" and str(node.target) not in tensors:
+            tensors[str(node.target)] = own(_attribute(module, str(node.target)))
+    return tensors, set(tensors) - set(state)
+
+
+def _attribute(module: nn.Module, path: str) -> Tensor:
+    value: Any = module
+    for name in path.split("."):
+        value = getattr(value, name)
+    if not isinstance(value, Tensor):
+        raise PenjingError(f"The model holds '{path}' of type {type(value).__name__}, which is no tensor.")
+    return value
+
+
+def _verify(model: nn.Module, graph: Graph, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    with torch.no_grad():
+        expected, spec = pytree.tree_flatten(model(*args, **keywords))
+        actual, other = pytree.tree_flatten(graph(*args, **keywords))
+    if spec != other:
+        raise PenjingError("The captured graph returns other outputs than the model.")
+    for want, have in zip(expected, actual, strict=True):
+        if isinstance(want, Tensor) and not close(have, want, TOLERANCE):
+            raise PenjingError(
+                "The captured graph gives other values than the model; does the model draw random numbers or keep state "
+                "between calls?"
+            )
+
+
+def close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Tells whether two tensors agree to `tolerance` relative to the largest expected magnitude."""
+    if actual.shape != expected.shape:
+        return False
+    if not expected.dtype.is_floating_point:
+        return bool(torch.equal(actual, expected))
+    finite = expected.isfinite()
+    if not torch.equal(finite, actual.isfinite()):
+        return False
+    error = (actual - expected)[finite].abs()
+    return error.numel() == 0 or float(error.max()) <= tolerance * max(float(expected[finite].abs().max()), 1e-6)
+
+
+def lost_in_training(model: nn.Module) -> list[str]:
+    """Names the modules whose own code asks for `self.training`: what it guards is absent from a graph of the
+    evaluation mode (stochastic depth, auxiliary heads). PyTorch's own layers keep theirs, see `modes`.
+    """
+    found = []
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch.nn."):
+            continue
+        try:
+            source = inspect.getsource(type(module).forward)
+        except (OSError, TypeError):  # a class made in an interpreter or in C has no source to look at
+            continue
+        if "self.training" in source:
+            found.append(f"{path or '(the model)'}: {type(module).__name__}")
+    return found
+
+
+def user_line(error: BaseException) -> str:
+    """Returns `file:line code` of the innermost frame of the user's own code in the error's traceback."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(frame.filename.startswith(library) for library in _LIBRARIES) and not frame.filename.startswith("<")
+    ]
+    if not frames:
+        return "an unknown line"
+    return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line or ''}".strip()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

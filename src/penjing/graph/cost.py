@@ -1,0 +1,220 @@
+"""What a graph costs: MACs, parameters, bytes of weights and of activations, per node and summed, at batch 1.
+
+One small function per family of ops that multiply; every other op counts as free of MACs, as the literature does.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.graph.normalize import node_arguments
+from penjing.graph.propagation import at_batch_one, sizes
+
+if TYPE_CHECKING:
+    from penjing.graph.graph import Graph
+
+aten = torch.ops.aten
+Shape = Callable[[Any], tuple[int, ...]]
+MACS: dict[Any, Callable[[fx.Node, list[Any], Shape], int]] = {}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cost of one node at batch 1.
+
+    Attributes:
+        node: the node's name.
+        module: path of the user's module that it came from.
+        op: the ATen op, without namespace and overload.
+        macs: multiply-accumulates.
+        params: entries of the parameters that it reads first (a tied parameter is counted once).
+        weight_bytes: bytes of these parameters and of the buffers that it reads first.
+        activation_bytes: bytes of its output.
+        output_shape: shape of its (first) output.
+    """
+
+    node: str
+    module: str
+    op: str
+    macs: int
+    params: int
+    weight_bytes: int
+    activation_bytes: int
+    output_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Costs of a graph at batch 1.
+
+    Attributes:
+        rows: one per op, in order of execution.
+        macs: sum of the rows'.
+        params: number of parameter entries, tied ones once, unused ones included.
+        weight_bytes: bytes of parameters and buffers.
+        peak_activation_bytes: most bytes of activations alive at once when ops run one by one in the graph's order
+            and views cost nothing.
+    """
+
+    rows: tuple[Row, ...]
+    macs: int
+    params: int
+    weight_bytes: int
+    peak_activation_bytes: int
+
+
+def macs_of(*targets: Any) -> Callable[[Callable[[fx.Node, list[Any], Shape], int]], Any]:
+    """Registers the decorated function as the MAC count of these ops."""
+
+    def add(function: Callable[[fx.Node, list[Any], Shape], int]) -> Any:
+        MACS.update(dict.fromkeys(targets, function))
+        return function
+
+    return add
+
+
+@macs_of(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding)
+def _convolution(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(node)) * math.prod(shape(args[1])[1:])
+
+
+@macs_of(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+def _transposed(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(args[0])) * math.prod(shape(args[1])[1:])
+
+
+@macs_of(aten.convolution.default)
+def _general(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return (_transposed if args[6] else _convolution)(node, args, shape)
+
+
+@macs_of(aten.linear.default)
+def _linear(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(node)) * shape(args[1])[-1]
+
+
+@macs_of(aten.matmul.default, aten.mm.default, aten.bmm.default)
+def _product(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(node)) * shape(args[0])[-1]
+
+
+@macs_of(aten.addmm.default, aten.baddbmm.default)
+def _product_and_sum(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(node)) * shape(args[1])[-1]
+
+
+@macs_of(aten.scaled_dot_product_attention.default)
+def _attention(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    *batch, queries, features = shape(args[0])
+    keys, values = shape(args[1])[-2], shape(args[2])[-1]
+    return math.prod(batch) * queries * keys * (features + values)
+
+
+@macs_of(aten.einsum.default)
+def _einsum(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    terms = args[0].replace(" ", "").split("->")[0].split(",")
+    if len(terms) < 2 or "." in args[0]:
+        return 0
+    size = {letter: n for term, x in zip(terms, args[1], strict=True) for letter, n in zip(term, shape(x), strict=True)}
+    return math.prod(size.values())
+
+
+@macs_of(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+def _recurrent(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    x, batch_first = shape(args[0]), args[-1]
+    steps = math.prod(x[:-1]) if len(x) == 3 else x[0]
+    del batch_first  # steps × batch is the same in either order
+    return steps * sum(math.prod(shape(weight)) for weight in args[2] if len(shape(weight)) == 2)
+
+
+def count(graph: "Graph") -> Cost:
+    """Returns the cost of `graph`; see `Cost`."""
+    number = at_batch_one(graph)
+
+    def shape(node: fx.Node) -> tuple[int, ...]:
+        return sizes(node, number)
+
+    seen: set[int] = set()
+    rows = []
+    for node in graph.program.graph.nodes:
+        if node.op != "call_function" or _bytes(node, number) is None:
+            continue
+        read = [graph.tensor(str(n.target)) for n in node.all_input_nodes if n.op == "get_attr"]
+        fresh = [tensor for tensor in read if id(tensor) not in seen]
+        seen.update(map(id, fresh))
+        counter = MACS.get(node.target)
+        rows.append(
+            Row(
+                node.name,
+                node.meta.get("module", ""),
+                op_name(node),
+                counter(node, node_arguments(node), shape) if counter else 0,
+                sum(t.numel() for t in fresh if isinstance(t, torch.nn.Parameter)),
+                sum(t.numel() * t.element_size() for t in fresh),
+                _bytes(node, number) or 0,
+                tuple(number(n) for n in _first(node.meta["val"]).shape),
+            )
+        )
+    tensors = {id(t): t for t in [*graph.parameters(), *graph.buffers()]}.values()
+    return Cost(
+        tuple(rows),
+        sum(row.macs for row in rows),
+        sum(t.numel() for t in graph.parameters()),
+        sum(t.numel() * t.element_size() for t in tensors),
+        _peak(graph, number),
+    )
+
+
+def op_name(node: fx.Node) -> str:
+    """Returns an op's short name: "conv2d" for `aten.conv2d.default`."""
+    schema = getattr(node.target, "_schema", None)
+    return schema.name.partition("::")[2] if schema else getattr(node.target, "__name__", str(node.target))
+
+
+def _first(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else next(v for v in value if isinstance(v, Tensor))
+
+
+def _bytes(node: fx.Node, number: Callable[[Any], int]) -> int | None:
+    value = node.meta.get("val")
+    tensors = [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, Tensor)]
+    if not tensors:
+        return None
+    return sum(math.prod(number(n) for n in t.shape) * t.element_size() for t in tensors)
+
+
+def _peak(graph: "Graph", number: Callable[[Any], int]) -> int:
+    """Walks the graph with the set of live buffers; a view keeps alive what it shows."""
+    nodes = [n for n in graph.program.graph.nodes if n.op in ("call_function", "placeholder", "output")]
+    order = {node: index for index, node in enumerate(nodes)}
+    owner: dict[fx.Node, fx.Node] = {}
+    dies: dict[fx.Node, int] = {}
+    for node in nodes:
+        shown = _shows(node)
+        owner[node] = owner.get(shown, shown) if shown is not None else node
+        last = max((order[user] for user in node.users if user in order), default=order[node])
+        dies[owner[node]] = max(dies.get(owner[node], 0), last)
+    live = peak = 0
+    endings: dict[int, int] = {}
+    for index, node in enumerate(nodes):
+        if owner[node] is node and node.op != "output":
+            size = _bytes(node, number) or 0
+            live += size
+            endings[dies[node]] = endings.get(dies[node], 0) + size
+        peak = max(peak, live)
+        live -= endings.pop(index, 0)
+    return peak
+
+
+def _shows(node: fx.Node) -> fx.Node | None:
+    """Returns the activation of which `node` is a view (or an element of a tuple), if any."""
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
+        return None
+    schema = getattr(node.target, "_schema", None)
+    is_view = node.target.__name__ == "getitem" if schema is None else bool(schema.arguments[0].alias_info)
+    source = node.args[0]
+    return source if is_view and source.op in ("call_function", "placeholder") else None

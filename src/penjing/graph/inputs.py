@@ -1,0 +1,136 @@
+"""What a graph takes: the flat list of its inputs, how a call is bound to it, and what is said when a call doesn't fit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor among a graph's flat inputs.
+
+    Attributes:
+        name: readable name, unique in the graph.
+        shape: the example's shape.
+        dtype: the only dtype that is accepted.
+        dynamic: axes whose size is free; the others must be as in `shape`.
+        low: smallest value of the example where it holds integers, so that token ids stay in the vocabulary.
+        high: largest such value.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    dynamic: frozenset[int] = frozenset()
+    low: int = 0
+    high: int = 0
+
+    @classmethod
+    def of(cls, name: str, example: Tensor, dynamic: frozenset[int]) -> "Input":
+        """Describes `example`."""
+        integral = not example.dtype.is_floating_point and not example.dtype.is_complex and example.numel() > 0
+        low, high = (int(example.min()), int(example.max())) if integral else (0, 0)
+        return cls(name, tuple(example.shape), example.dtype, dynamic, low, high)
+
+    def example(self, batch: int | None, batch_axis: int | None, generator: torch.Generator) -> Tensor:
+        """Returns random values of the example's shape (normal, or uniform integers within the example's range)."""
+        shape = list(self.shape)
+        if batch is not None and batch_axis is not None and batch_axis in self.dynamic:
+            shape[batch_axis] = batch
+        if self.dtype.is_floating_point or self.dtype.is_complex:
+            return torch.randn(shape, generator=generator, dtype=self.dtype)
+        return torch.randint(self.low, self.high + 1, shape, generator=generator).to(self.dtype)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How calls of the user's model map to the flat inputs of a graph.
+
+    Attributes:
+        spec: pytree of `(args, kwargs)` as captured; its leaves are tensors and constants.
+        leaves: per leaf an `Input`, or the constant that was captured (None, number, string).
+        positional: the names of the captured positional arguments.
+        order: all parameter names of the user's `forward`, in order.
+    """
+
+    spec: pytree.TreeSpec
+    leaves: tuple[Any, ...]
+    positional: tuple[str, ...]
+    order: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The tensor leaves."""
+        return tuple(leaf for leaf in self.leaves if isinstance(leaf, Input))
+
+    def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """Returns the tensors of a call in the graph's order.
+
+        Raises:
+            PenjingError: the call doesn't fit what was captured.
+        """
+        leaves, spec = pytree.tree_flatten(self._bind(args, kwargs))
+        if spec != self.spec:
+            raise PenjingError(
+                f"The inputs are nested otherwise than when the model was captured: expected {self.spec}, got {spec}."
+            )
+        if not torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+            for expected, value in zip(self.leaves, leaves, strict=True):
+                _check(expected, value)
+        return [value for expected, value in zip(self.leaves, leaves, strict=True) if isinstance(expected, Input)]
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        count = len(self.positional)
+        spare = [name for name in self.order[count:] if name not in kwargs]
+        if len(args) > count + len(spare):
+            raise PenjingError(f"{len(args)} positional inputs were given; the model was captured with {count}.")
+        named = {**dict(zip(self.order[count:], args[count:], strict=False)), **kwargs}
+        missing = [name for name in self.positional[len(args) :] if name not in named]
+        if missing:
+            raise PenjingError(f"Missing input '{missing[0]}': the model was captured with {', '.join(self.names())}.")
+        bound = (*args[:count], *(named.pop(name) for name in self.positional[len(args) :]))
+        captured = self.keywords()
+        absent = [name for name in captured if name not in named]
+        surplus = [name for name in named if name not in captured and named[name] is not None]
+        if absent or surplus:
+            what = f"missing input '{absent[0]}'" if absent else f"unexpected input '{surplus[0]}'"
+            raise PenjingError(f"{what.capitalize()}: the model was captured with {', '.join(self.names())}.")
+        return bound, {name: named[name] for name in captured}
+
+    def keywords(self) -> list[str]:
+        """The names of the captured keyword arguments."""
+        return list(self.spec.child(1).context)
+
+    def names(self) -> list[str]:
+        """The names of all captured arguments."""
+        return [*self.positional, *self.keywords()]
+
+
+def _check(expected: Any, value: Any) -> None:
+    if not isinstance(expected, Input):
+        if isinstance(value, Tensor) or value != expected:
+            raise PenjingError(
+                f"The model was captured with the constant {expected!r} where {value!r} was given now; "
+                "capture it again with that value."
+            )
+        return
+    if not isinstance(value, Tensor):
+        raise PenjingError(f"Input '{expected.name}' must be a tensor, not {type(value).__name__}.")
+    shape = ", ".join("*" if axis in expected.dynamic else str(n) for axis, n in enumerate(expected.shape))
+    wrong = value.dim() != len(expected.shape) or any(
+        n != m for axis, (n, m) in enumerate(zip(value.shape, expected.shape, strict=False)) if axis not in expected.dynamic
+    )
+    if wrong:
+        raise PenjingError(
+            f"Input '{expected.name}' has shape {tuple(value.shape)}; the model was captured for ({shape}). "
+            "Axes marked * are free; more of them can be freed with capture(..., dynamic=…)."
+        )
+    both_float = value.dtype.is_floating_point and expected.dtype.is_floating_point
+    if value.dtype != expected.dtype and not both_float:
+        raise PenjingError(f"Input '{expected.name}' has dtype {value.dtype}; the model was captured for {expected.dtype}.")

@@ -1,0 +1,63 @@
+"""Training and evaluation modes of a graph: the arguments and targets of single nodes that differ between the two.
+
+An exported graph holds no modules whose `training` flag could be read, so the flag stands in the call of each op.
+"""
+
+import torch
+from torch import fx
+
+from penjing.graph import straight_through
+
+aten = torch.ops.aten
+
+# Position of the flag that says "training" in each op that has one.
+TRAINING_ARGUMENT: dict[object, int] = {
+    aten.batch_norm.default: 5,
+    aten.instance_norm.default: 5,
+    aten.dropout.default: 2,
+    aten.feature_dropout.default: 2,
+    aten.alpha_dropout.default: 2,
+    aten.feature_alpha_dropout.default: 2,
+    aten.rrelu.default: 3,
+    aten.lstm.input: 6,
+    aten.gru.input: 6,
+    aten.rnn_tanh.input: 6,
+    aten.rnn_relu.input: 6,
+    aten.lstm.data: 7,
+    aten.gru.data: 7,
+    aten.rnn_tanh.data: 7,
+    aten.rnn_relu.data: 7,
+}
+DROPOUT_PROBABILITY = {aten.scaled_dot_product_attention.default: 4}
+
+SWITCHES = "switches_with_mode"
+TRAINING_DROPOUT = "training_dropout"
+
+
+def mark(graph: fx.Graph) -> None:
+    """Marks the nodes whose flag follows the mode: those captured in evaluation with the flag off.
+
+    A batch norm without running statistics normalises by the batch in both modes and is left alone.
+    """
+    for node in graph.nodes:
+        position = TRAINING_ARGUMENT.get(node.target)
+        if position is not None and len(node.args) > position and node.args[position] is False:
+            node.meta[SWITCHES] = True
+
+
+def set_mode(graph: fx.Graph, training: bool) -> None:
+    """Flips every marked node to the given mode, and quantise/dequantise ops to their straight-through twins or back."""
+    for node in graph.nodes:
+        if node.meta.get(SWITCHES):
+            node.update_arg(TRAINING_ARGUMENT[node.target], training)
+        if TRAINING_DROPOUT in node.meta:
+            _set_attention_dropout(node, node.meta[TRAINING_DROPOUT] if training else 0.0)
+        if node.op == "call_function":
+            node.target = straight_through.swap(node.target, training)
+
+
+def _set_attention_dropout(node: fx.Node, probability: float) -> None:
+    if len(node.args) > DROPOUT_PROBABILITY[node.target]:
+        node.update_arg(DROPOUT_PROBABILITY[node.target], probability)
+    else:
+        node.update_kwarg("dropout_p", probability)

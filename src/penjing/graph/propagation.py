@@ -1,0 +1,86 @@
+"""Shapes of every value in a graph, with the free axes kept symbolic.
+
+`propagate` fills `node.meta["val"]`; `sizes` reads concrete numbers out of it.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+from penjing.errors import PenjingError
+
+if TYPE_CHECKING:
+    from penjing.graph.graph import Graph
+
+BATCH_HINT = 2
+
+
+def propagate(graph: "Graph") -> None:
+    """Sets `node.meta["val"]` on all nodes of `graph`.
+
+    Raises:
+        PenjingError: an op can't work on the shapes that reach it; the message names the op and the user's line.
+    """
+    environment = ShapeEnv()
+    mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+    fakes = [_fake_input(mode, given) for given in graph.inputs]
+    device = next((tensor.device for tensor in graph.tensors().values()), torch.device("cpu"))
+    propagator = _Propagator(graph.program, mode)
+    try:
+        # The Python dispatcher keeps composite ops symbolic, where their C++ code would fix the batch.
+        with torch.no_grad(), enable_python_dispatcher():
+            propagator.propagate_dont_convert_inputs(*(fake.to(device) for fake in fakes))
+    except Exception as error:
+        node = propagator.current
+        where = f"{node.target} at {node.meta.get('source', 'an unknown line')}" if node is not None else "the graph"
+        raise PenjingError(f"Shapes don't fit in {where}: {error}") from error
+
+
+class _Propagator(FakeTensorProp):
+    """Remembers the node at work, for the error message."""
+
+    current: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.current = n
+        return super().run_node(n)
+
+
+def _fake_input(mode: FakeTensorMode, given: Any) -> Tensor:
+    shape = [max(size, BATCH_HINT) if axis in given.dynamic else size for axis, size in enumerate(given.shape)]
+    dynamics = [
+        DimDynamic.DYNAMIC if axis in given.dynamic else DimDynamic.STATIC for axis, _ in enumerate(given.shape)
+    ]
+    with torch.no_grad():
+        example = torch.empty(shape, dtype=given.dtype)
+    context: Any = StatelessSymbolicContext(dynamic_sizes=dynamics, constraint_sizes=[None] * len(dynamics))
+    return mode.from_tensor(example, symbolic_context=context)
+
+
+def sizes(node: fx.Node, of: Callable[[Any], int]) -> tuple[int, ...]:
+    """Returns the shape of a tensor node; `of` turns a symbolic size into a number."""
+    return tuple(of(size) for size in node.meta["val"].shape)
+
+
+def at_batch_one(graph: "Graph") -> Callable[[Any], int]:
+    """Returns a function that gives a size's number at batch 1 and at the example's size for the other free axes."""
+    values: dict[Any, int] = {}
+    placeholders = [node for node in graph.program.graph.nodes if node.op == "placeholder"]
+    for node, given in zip(placeholders, graph.inputs, strict=True):
+        for axis, size in enumerate(node.meta["val"].shape):
+            if isinstance(size, torch.SymInt):
+                values[size.node.expr] = 1 if axis == 0 else given.shape[axis]
+    return lambda size: _number(size, values)
+
+
+def _number(size: Any, values: dict[Any, int]) -> int:
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    number = size.node.expr.subs(values)
+    return int(number) if number.is_number else int(size.node.hint)

@@ -1,0 +1,74 @@
+"""Straight-through twins of the quantise and dequantise ops: the same values, and a gradient.
+
+The plain ops round to an integer tensor, which has no gradient. A twin computes the same numbers in floating point and
+lets the gradient pass where the value was not clipped (Bengio et al., "Estimating or Propagating Gradients Through
+Stochastic Neurons for Conditional Computation", 2013).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
+
+ops = torch.ops.quantized_decomposed
+
+
+def _round(x: Tensor) -> Tensor:
+    return x + (x.round() - x).detach()
+
+
+def _per_channel(values: Tensor, axis: int, rank: int) -> Tensor:
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.reshape(shape)
+
+
+def quantize_per_tensor(x: Tensor, scale: float, zero_point: int, low: int, high: int, dtype: torch.dtype) -> Tensor:
+    """Integers of `x` as floats, clipped to `low`…`high`; same shape as `x`."""
+    return (_round(x * (1.0 / scale)) + zero_point).clamp(low, high)
+
+
+def dequantize_per_tensor(
+    q: Tensor, scale: float, zero_point: int, low: int, high: int, dtype: torch.dtype, **_: Any
+) -> Tensor:
+    """Real values of the integers `q` (held as floats); same shape as `q`."""
+    return (q - zero_point) * scale
+
+
+def quantize_per_channel(
+    x: Tensor, scales: Tensor, zero_points: Tensor, axis: int, low: int, high: int, dtype: torch.dtype
+) -> Tensor:
+    """Like `quantize_per_tensor` with one scale and zero point per index of `axis`."""
+    scale, zero = (_per_channel(v.to(x.dtype), axis, x.dim()) for v in (scales, zero_points))
+    return (_round(x * (1.0 / scale)) + zero).clamp(low, high)
+
+
+def dequantize_per_channel(
+    q: Tensor,
+    scales: Tensor,
+    zero_points: Tensor | None,
+    axis: int,
+    low: int,
+    high: int,
+    dtype: torch.dtype,
+    **_: Any,
+) -> Tensor:
+    """Like `dequantize_per_tensor` with one scale and zero point per index of `axis`."""
+    scale = _per_channel(scales.to(q.dtype), axis, q.dim())
+    return q * scale if zero_points is None else (q - _per_channel(zero_points.to(q.dtype), axis, q.dim())) * scale
+
+
+TWINS: dict[Any, Callable[..., Tensor]] = {
+    ops.quantize_per_tensor.default: quantize_per_tensor,
+    ops.dequantize_per_tensor.default: dequantize_per_tensor,
+    ops.quantize_per_channel.default: quantize_per_channel,
+    ops.dequantize_per_channel.default: dequantize_per_channel,
+}
+_PLAIN = {twin: plain for plain, twin in TWINS.items()}
+
+
+def swap(target: Any, training: bool) -> Any:
+    """Returns what takes the place of `target` in the given mode; other targets come back as they are."""
+    return TWINS.get(target, target) if training else _PLAIN.get(target, target)
