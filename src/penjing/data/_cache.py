@@ -1,0 +1,33 @@
+"""Decoded images kept on disk between runs, since decoding CIFAR-10 takes longer than many a use of it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from penjing.files import atomic_path
+
+
+def cached(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Returns the array that `make` gave for this key, from disk if it is there.
+
+    Files lie in `$PENJING_CACHE`, or else `~/.cache/penjing`; deleting them is always safe. Without the right or the
+    room to write there, nothing is kept.
+
+    Args:
+        key: short hash of all that the array depends on.
+        make: computes the array.
+    """
+    folder = os.environ.get("PENJING_CACHE")
+    path = (Path(folder) if folder else Path.home() / ".cache" / "penjing") / f"{key}.npy"
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there yet, or damaged
+        array = make()
+    try:
+        with atomic_path(path) as temporary:
+            np.save(temporary, array)
+    except OSError:
+        return array  # a full disk or a read-only home is no reason to fail: only the next run is slower
+    return array

@@ -1,0 +1,197 @@
+"""Data from the user's own image files."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from penjing.data._augment import ImageAugment, PaddedCrop, RandomResizedCrop
+from penjing.data._data import Data, fingerprint
+from penjing.data._digits import image_mode
+from penjing.data._layout import Layout, Part, class_names, read_layout
+from penjing.data._preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from penjing.data._source import ImageSource
+from penjing.data._stream import FileLoader, ImageFiles
+from penjing.errors import PenjingError
+from penjing.tasks import Classification, Unlabelled
+
+_IN_MEMORY = 512 * 2**20  # bytes of decoded images
+
+
+def image_folder(
+    path: str | Path,
+    size: int | None = None,
+    *,
+    batch_size: int = 32,
+    resize: int | None = None,
+    channels: int = 3,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    flip: bool = True,
+    calibration: int = 512,
+    num_workers: int = 0,
+    seed: int = 0,
+) -> Data:
+    """Returns data from image files in a folder or a zip (which is read in place, never extracted).
+
+    These forms are known; classes are numbered in alphabetical order:
+
+    - `train/CLASS/…` and `val/CLASS/…` (also `valid`, `validation`, `test`), with or without `calibration/`;
+    - `train/CLASS/…` alone, or `CLASS/…`: a fixed tenth of each class validates;
+    - `val/CLASS/…` alone: a fixed tenth calibrates, there is nothing to train on;
+    - files without class folders, loose or in `calibration/` and `validation/`: unlabelled (`tasks.Unlabelled`). Loose
+      files are split in half, at most `calibration` of them calibrate, the rest validates.
+
+    Without `calibration/`, a fixed random part of the training images, without augmentation, calibrates.
+    Images of up to 512 MB decoded are kept in memory; larger sets are read again in each epoch.
+
+    Args:
+        path: the folder or the zip.
+        size: height and width of the network's input in pixels: the short side is scaled to `resize`, then the
+            centre is cut out; training takes a random resized crop. None keeps the images' own size, which then must
+            be the same for all; training moves them by up to an eighth.
+        batch_size: of training; the other loaders take 64.
+        resize: the short side before the crop; None means 8/7 of `size` (256 for 224).
+        channels: 3, or 1 for grey values.
+        mean: per channel, of values in 0..1; None means ImageNet's.
+        std: per channel, of values in 0..1; None means ImageNet's.
+        flip: mirror training images with probability one half; wrong for letters and the like.
+        calibration: how many images calibrate.
+        num_workers: processes that read and decode; 0 does it in this one.
+        seed: of the order and augmentation; the splits don't depend on it.
+
+    Raises:
+        PenjingError: if the path is missing, holds no images, one class, a damaged image, images of several sizes
+            (with `size=None`), or classes that differ between the parts.
+    """
+    source = ImageSource(path)
+    parts = _split(read_layout(source.path, source.names, unwrap=source.is_zip), calibration)
+    labelled = next((part for part in (parts.train, parts.validation) if part is not None and part.labels), None)
+    classes = None if labelled is None else class_names(labelled, source.path)
+    sizes = _sizes(source, parts, size)
+    preprocess = _preprocess(source, sizes, size, resize, channels, mean, std)
+    keep = sizes is not None and sum(math.prod(each) for each in sizes.values()) * channels <= _IN_MEMORY
+    augment: ImageAugment
+    if size is None:
+        assert preprocess.crop is not None
+        augment = PaddedCrop(max(1, min(preprocess.crop) // 8), flip)
+    else:
+        augment = RandomResizedCrop(size, flip)
+
+    def load(part: Part | None, train: bool = False) -> FileLoader | None:
+        if part is None:
+            return None
+        targets = None
+        if part.labels is not None and classes is not None:
+            numbers = {name: number for number, name in enumerate(classes)}
+            targets = [numbers[label] for label in part.labels]
+        change = augment if train else None
+        files = ImageFiles(source, part.names, targets, preprocess, augment=change, seed=seed, keep=keep)
+        size_of_batch = batch_size if train else 64
+        return FileLoader(files, batch_size=size_of_batch, shuffle=train, seed=seed, num_workers=num_workers)
+
+    return Data(
+        train=load(parts.train, train=True),
+        calibration=load(parts.calibration),
+        validation=load(parts.validation),
+        task=Unlabelled() if classes is None else Classification(len(classes)),
+        name=source.path.resolve().stem,
+        classes=classes,
+        preprocess=preprocess,
+        fingerprint=fingerprint(source.fingerprint, preprocess, batch_size, flip, calibration, seed),
+    )
+
+
+def _split(layout: Layout, calibration: int) -> Layout:
+    """Returns the layout with its missing parts taken from the ones that are there."""
+    train, calibrate, validate = layout.train, layout.calibration, layout.validation
+    if layout.whole is not None and layout.whole.labels is not None:
+        train = layout.whole
+    if train is not None and train.labels is None:  # nothing to train on without labels, but a teacher can't be known
+        if calibrate is None:
+            calibrate = train.pick(_some(len(train), calibration))
+        train = None
+    bare = layout.whole if layout.whole is not None and layout.whole.labels is None else None
+    if train is not None and validate is None:
+        class_names(train, layout.path)  # a single class is the clearer thing to say than an empty split
+        held_out = _tenth(train)
+        if not held_out.any():
+            raise PenjingError(f"{layout.path} has no validation images and too few to take some: add a val/ folder.")
+        train, validate = train.pick(np.flatnonzero(~held_out)), train.pick(np.flatnonzero(held_out))
+    if train is not None:
+        return Layout(layout.path, train, calibrate or train.pick(_some(len(train), calibration)), validate)
+    if validate is not None and calibrate is None and validate.labels is not None:
+        held_out = _tenth(validate)
+        if held_out.any():
+            chosen = np.flatnonzero(held_out)
+            calibrate = validate.pick(chosen[_some(len(chosen), calibration)])
+            validate = validate.pick(np.flatnonzero(~held_out))
+    if bare is None and (calibrate is None or validate is None):
+        bare = calibrate or validate
+    if bare is not None:
+        chosen = _some(len(bare), min(calibration, -(-len(bare) // 2)))
+        rest = np.setdiff1d(np.arange(len(bare)), chosen)
+        calibrate, validate = bare.pick(chosen), bare.pick(rest if len(rest) else chosen)
+    return Layout(layout.path, None, calibrate, validate)
+
+
+def _some(count: int, wanted: int) -> np.ndarray:
+    """Returns up to `wanted` of `count` indices, always the same ones, in order."""
+    return np.sort(np.random.default_rng(0).permutation(count)[: max(1, wanted)])
+
+
+def _tenth(part: Part) -> np.ndarray:
+    """Returns a mask of a tenth of each class, at least one of each class that has two, always the same ones."""
+    labels = np.asarray(part.labels)
+    mask = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        share = max(1, round(len(members) / 10)) if len(members) > 1 else 0
+        mask[np.random.default_rng(0).permutation(members)[:share]] = True
+    return mask
+
+
+def _sizes(source: ImageSource, parts: Layout, size: int | None) -> dict[str, tuple[int, int]] | None:
+    """Returns the (height, width) of each image; None if they are not needed, since all don't fit in memory anyway."""
+    if size is not None and source.total_bytes > _IN_MEMORY:
+        return None
+    used = [part for part in (parts.train, parts.calibration, parts.validation) if part is not None]
+    return {name: source.size(name) for name in dict.fromkeys(name for part in used for name in part.names)}
+
+
+def _preprocess(
+    source: ImageSource,
+    sizes: dict[str, tuple[int, int]] | None,
+    size: int | None,
+    resize: int | None,
+    channels: int,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+) -> Preprocess:
+    mode = image_mode(channels)
+    if mean is None:
+        mean = IMAGENET_MEAN if channels == 3 else (sum(IMAGENET_MEAN) / 3,)
+    if std is None:
+        std = IMAGENET_STD if channels == 3 else (sum(IMAGENET_STD) / 3,)
+    if size is not None:
+        if size < 1:
+            raise PenjingError(f"size is in pixels, at least 1, not {size}.")
+        short_side = round(size * 8 / 7) if resize is None else resize
+        if short_side < size:
+            raise PenjingError(
+                f"resize={short_side} is smaller than size={size}: the crop would be larger than the image."
+            )
+        return Preprocess(mode, short_side, (size, size), tuple(mean), tuple(std))
+    if resize is not None:
+        raise PenjingError("resize= needs size=: the short side is scaled, then a square of `size` is cut out.")
+    assert sizes is not None
+    first, shape = next(iter(sizes.items()))
+    other = next((name for name, each in sizes.items() if each != shape), None)
+    if other is not None:
+        raise PenjingError(
+            f"The images of {source.path} have different sizes ({first} is {shape[1]}x{shape[0]}, {other} is "
+            f"{sizes[other][1]}x{sizes[other][0]}). Say which size the model takes: image_folder(path, size=224), or "
+            f"folder:{source.path},size=224 on the command line."
+        )
+    # The short side changes nothing here, but lets a deployed model take images of other sizes.
+    return Preprocess(mode, min(shape), shape, tuple(mean), tuple(std))

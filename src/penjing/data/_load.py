@@ -1,0 +1,99 @@
+"""The one text by which the command line names data."""
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from penjing.data._cifar10 import cifar10
+from penjing.data._data import Data
+from penjing.data._digits import digits
+from penjing.data._image_folder import image_folder
+from penjing.data._mnist import mnist
+from penjing.errors import PenjingError, unknown_name
+from penjing.factory import call_factory
+
+_SETS: dict[str, Callable[..., Data]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "folder": image_folder}
+
+
+def load(spec: str) -> Data:
+    """Returns the data that `spec` names.
+
+    Args:
+        spec: `digits`, `mnist:PATH.npz`, `cifar10:PATH`, `folder:PATH`, or a function of the user's that takes nothing
+            and returns a `Data`: `package.module:factory` or `file.py:factory`. The first four take options of the
+            Python function after commas: `folder:photos/,size=224,flip=False`, `digits,channels=1`.
+
+    Raises:
+        PenjingError: if there is no such data set, file or function, or the function returns something else.
+    """
+    name, _, rest = spec.partition(":")
+    name, _, inline = name.partition(",")
+    if name not in _SETS:
+        if not _may_be_factory(spec):
+            raise _unknown(spec, name)
+        data = call_factory(spec)
+        if not isinstance(data, Data):
+            raise PenjingError(f"{spec} returned {type(data).__name__}, but it should return a penjing.Data.")
+        return data
+    path, options = _options(rest)
+    if inline:
+        options = _parse(inline.split(",")) | options
+    make = _SETS[name]
+    parameters = inspect.signature(make).parameters
+    for option in options:
+        if option not in parameters or option == "path":
+            raise unknown_name(f"option of {name}", option, [known for known in parameters if known != "path"])
+    if "path" not in parameters:
+        if path:
+            raise PenjingError(f"{name} takes no path, so write '{name}' instead of '{spec}'.")
+        return make(**options)
+    if not path:
+        raise PenjingError(f"{name} needs a path: {name}:PATH.")
+    try:
+        return make(path, **options)
+    except TypeError as error:
+        if options:
+            raise PenjingError(f"An option in '{spec}' has a value of the wrong kind ({error}).") from error
+        raise
+
+
+def _options(rest: str) -> tuple[str, dict[str, Any]]:
+    """Splits PATH,option=value,… from the right; a path that exists as it stands has no options."""
+    path = rest
+    found: list[str] = []
+    while "," in path and not Path(path).expanduser().exists():
+        path, _, option = path.rpartition(",")
+        found.insert(0, option)
+    return path, _parse(found)
+
+
+def _parse(options: list[str]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals:
+            raise PenjingError(f"'{option}' is not an option: write name=value.")
+        try:
+            parsed[key.strip()] = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError) as error:
+            raise PenjingError(f"'{option}': the value must be a number, True, False or None.") from error
+    return parsed
+
+
+def _may_be_factory(spec: str) -> bool:
+    module, colon, _ = spec.rpartition(":")
+    if not colon:
+        return False
+    if module.endswith(".py") or any(mark in module for mark in "./\\"):
+        return True
+    return module.isidentifier() and (Path(f"{module}.py").exists() or importlib.util.find_spec(module) is not None)
+
+
+def _unknown(spec: str, name: str) -> PenjingError:
+    if Path(spec).expanduser().exists():
+        kind = "mnist" if spec.endswith(".npz") else "folder"
+        return PenjingError(f"'{spec}' is a path, but what is in it? Write {kind}:{spec}.")
+    return unknown_name("data set", name, [*_SETS, "package.module:factory", "file.py:factory"])

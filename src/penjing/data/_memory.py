@@ -1,0 +1,83 @@
+"""Batches from images that lie decoded in memory, augmented and normalised a whole batch at a time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penjing.data._augment import BatchAugment
+from penjing.data._preprocess import Preprocess
+from penjing.errors import PenjingError
+
+
+class MemoryLoader:
+    """Yields `(input, target)` batches from uint8 images.
+
+    With `shuffle` (training) the order and the augmentation depend on the seed and the epoch alone, and an incomplete
+    last batch is left out, since batch norm can't train on a single sample. Without it every sample comes, in order.
+
+    Args:
+        images: (N, H, W) or (N, H, W, C) uint8, already of the network's size.
+        targets: (N,) integers.
+        preprocess: only its normalisation is used.
+        batch_size: samples per batch.
+        shuffle: whether to draw a new order for each epoch.
+        augment: a random change of a uint8 batch (N, C, H, W).
+        seed: of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        preprocess: Preprocess,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        augment: BatchAugment | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_batch_size(batch_size)
+        planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+        self._images = torch.from_numpy(np.ascontiguousarray(planes))
+        self._targets = torch.from_numpy(targets.astype(np.int64))
+        self._preprocess = preprocess
+        self._shuffle = shuffle
+        self._augment = augment
+        self._seed = seed
+        self._epoch = 0
+        self.batch_size = batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order and the augmentation of the next pass."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return count_batches(len(self._images), self.batch_size, self._shuffle)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(mix(self._seed, self._epoch))
+        count = len(self._images)
+        order = torch.randperm(count, generator=generator) if self._shuffle else torch.arange(count)
+        for indices in order.split(self.batch_size)[: len(self)]:
+            images = self._images[indices]
+            if self._augment is not None:
+                images = self._augment(images, generator)
+            yield self._preprocess.normalise(images), self._targets[indices]
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises for a batch size below one."""
+    if batch_size < 1:
+        raise PenjingError(f"batch_size must be at least 1, not {batch_size}.")
+
+
+def count_batches(samples: int, batch_size: int, drop_last: bool) -> int:
+    """Returns how many batches there are; dropping the incomplete last one never drops the only one."""
+    return max(1, samples // batch_size) if drop_last else -(-samples // batch_size)
+
+
+def mix(seed: int, epoch: int) -> int:
+    """Returns one seed for a pair, so that neighbouring seeds and epochs don't repeat one another."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,41 @@
+"""From an image as PIL opens it to a network's input, with PIL and NumPy alone.
+
+The source of this file is all that a deployed model needs to make its inputs, so it imports nothing else.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageOps
+
+
+def to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Returns the image upright (EXIF) in PIL mode "RGB" or "L"; 16-bit grey is scaled, transparency is dropped."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # PIL would clip 16-bit values to 255 instead of scaling them
+        upright = Image.fromarray((np.asarray(upright).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+    if upright.mode == "P" and "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+    return upright if upright.mode == mode else upright.convert(mode)
+
+
+def resize_and_crop(image: Image.Image, resize: int | None, crop: Sequence[int] | None) -> Image.Image:
+    """Returns the image with its short side scaled (bilinear) to `resize`, then its centre `crop` (height, width)."""
+    width, height = image.size
+    if resize is not None and min(width, height) != resize:
+        scale = resize / min(width, height)
+        width, height = max(resize, int(width * scale)), max(resize, int(height * scale))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    if crop is not None and (height, width) != tuple(crop):
+        left, top = round((width - crop[1]) / 2), round((height - crop[0]) / 2)
+        image = image.crop((left, top, left + crop[1], top + crop[0]))
+    return image
+
+
+def normalise(pixels: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Returns uint8 pixels (H, W) or (H, W, C) as float32 (C, H, W): scaled to 0..1, minus `mean`, over `std`."""
+    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    values = planes.astype(np.float32) / np.float32(255)
+    shape = (-1, 1, 1)
+    centred = values - np.asarray(mean, np.float32).reshape(shape)
+    return np.ascontiguousarray(centred / np.asarray(std, np.float32).reshape(shape))

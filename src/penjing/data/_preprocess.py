@@ -1,0 +1,85 @@
+"""How an image file becomes a network's input, as data that travels with the model."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from penjing.data._prepare import normalise, resize_and_crop, to_mode
+from penjing.errors import PenjingError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes an input: upright, mode, short side, centre crop, scale to 0..1, normalise.
+
+    Attributes:
+        mode: "RGB" (three channels) or "L" (one); images in other modes are converted.
+        resize: length in pixels to which the short side is scaled (PIL, bilinear); None keeps it.
+        crop: (height, width) of the centre crop in pixels; None keeps all; what lies outside the image is black.
+        mean: per channel, of values in 0..1.
+        std: per channel, of values in 0..1.
+    """
+
+    mode: str
+    resize: int | None
+    crop: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses what could never be applied."""
+        channels = {"RGB": 3, "L": 1}.get(self.mode)
+        if channels is None:
+            raise PenjingError(f'The image mode is "RGB" or "L", not {self.mode!r}.')
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise PenjingError(
+                f"Images of mode {self.mode} need {channels} values in mean and in std, not {self.mean} and {self.std}."
+            )
+        if min(self.std) <= 0:
+            raise PenjingError(f"Every std must be above 0, not {self.std}.")
+        if min(1 if self.resize is None else self.resize, *(self.crop or (1,))) < 1:
+            raise PenjingError(f"resize and crop are in pixels, at least 1, not {self.resize} and {self.crop}.")
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Returns everything but the normalisation: uint8, (H, W) for mode "L" and (H, W, 3) for "RGB"."""
+        return np.asarray(resize_and_crop(to_mode(image, self.mode), self.resize, self.crop))
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Returns a batch of uint8 pixels (N, C, H, W) as normalised float32."""
+        shape = (1, -1, 1, 1)
+        values = pixels.to(torch.float32).div_(255)
+        return values.sub_(torch.tensor(self.mean).view(shape)).div_(torch.tensor(self.std).view(shape))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Returns the input of one image: float32 (C, H, W)."""
+        return torch.from_numpy(normalise(self.pixels(image), self.mean, self.std))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain JSON values."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
+        """Returns what `to_dict` wrote.
+
+        Raises:
+            PenjingError: if keys are missing or unknown.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(values) != names:
+            raise PenjingError(f"A preprocessing has the keys {sorted(names)}, not {sorted(values)}.")
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**plain)

@@ -1,0 +1,109 @@
+"""One class per sample (or per pixel): cross-entropy and top-1 accuracy."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from penjing.errors import PenjingError
+from penjing.tasks._outputs import describe, first_tensor, inputs_of
+from penjing.tasks._task import Metric
+
+
+class Classification:
+    """Cross-entropy loss and top-1 accuracy for class indices.
+
+    Batches are `(input, target)`, `((input, input, ...), target)`, or `(input,)` where labels are missing (calibration
+    images). The network may return a tensor of logits `(N, classes, ...)`, or a dict, tuple or list: then its first
+    tensor is taken as the logits.
+
+    Args:
+        classes: how many there are; None takes it from the logits.
+        label_smoothing: share of the target's probability that is spread over all classes (Szegedy et al. 2016);
+            it changes the loss, never the metric.
+
+    Example:
+        >>> import torch
+        >>> task = Classification()
+        >>> metric = task.metric()
+        >>> metric.update(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+        >>> float(metric.compute())
+        0.5
+    """
+
+    labelled = True
+    metric_name = "accuracy"
+
+    def __init__(self, classes: int | None = None, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise PenjingError(f"label_smoothing is a share from 0 up to (not including) 1, not {label_smoothing}.")
+        self.classes = classes
+        self.label_smoothing = label_smoothing
+
+    def __repr__(self) -> str:
+        return f"Classification(classes={self.classes}, label_smoothing={self.label_smoothing})"
+
+    def split(self, batch: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """Returns the inputs and the class indices of `(input, target)`; the indices are None for `(input,)`.
+
+        Raises:
+            PenjingError: if the batch is neither.
+        """
+        if isinstance(batch, Tensor):
+            return (batch,), None
+        if isinstance(batch, tuple | list) and len(batch) in (1, 2):
+            inputs = inputs_of(batch[0])
+            targets = batch[1] if len(batch) == 2 else None
+            if inputs is not None and (targets is None or isinstance(targets, Tensor)):
+                return inputs, targets
+        raise PenjingError(
+            f"Classification expects batches (input, target) or ((input, ...), target), but the loader gave "
+            f"{describe(batch)}. Change the loader, or write a Task with your own split()."
+        )
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Returns the mean cross-entropy of logits `(N, classes, ...)` for class indices `(N, ...)`."""
+        logits, indices = _checked(outputs, targets)
+        try:
+            return F.cross_entropy(logits.float(), indices, label_smoothing=self.label_smoothing)
+        except IndexError as error:
+            raise _out_of_range(logits, indices) from error
+
+    def metric(self) -> Metric:
+        """Returns a fresh top-1 accuracy, a torchmetrics metric."""
+        return _TopOne(self.classes)
+
+
+class _TopOne(MulticlassAccuracy):
+    """Micro-averaged accuracy that reads the first tensor of what the network returned."""
+
+    def __init__(self, classes: int | None) -> None:
+        # validate_args would ask for every value of every batch whether it is a known class: _checked is cheaper.
+        super().__init__(num_classes=classes, average="micro", validate_args=False)
+
+    def update(self, outputs: Any, targets: Tensor) -> None:
+        """Takes in the logits `(N, classes, ...)` and the class indices `(N, ...)` of one batch."""
+        logits, indices = _checked(outputs, targets)
+        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < logits.shape[1]:
+            raise _out_of_range(logits, indices)
+        super().update(logits.argmax(1).flatten(), indices.flatten())
+
+
+def _checked(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns logits and class indices (int64, on the logits' device) after checking that their shapes fit."""
+    logits = first_tensor(outputs)
+    if logits.ndim < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(targets.shape) or targets.is_floating_point():
+        raise PenjingError(
+            f"Classification needs logits (N, classes, ...) and integer class indices (N, ...), but got "
+            f"{tuple(logits.shape)} from the model and {tuple(targets.shape)} {targets.dtype} from the loader. "
+            "Write a Task for anything else."
+        )
+    return logits, targets.to(logits.device).long()
+
+
+def _out_of_range(logits: Tensor, indices: Tensor) -> PenjingError:
+    return PenjingError(
+        f"The model has {logits.shape[1]} outputs, but the data's class indices go from {int(indices.min())} to "
+        f"{int(indices.max())}: this model and this data don't belong together."
+    )

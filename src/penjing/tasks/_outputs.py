@@ -1,0 +1,61 @@
+"""Finding the tensor that holds the answer in whatever a network or a runtime returns."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penjing.errors import PenjingError
+
+
+def first_tensor(outputs: Any) -> Tensor:
+    """Returns the first tensor of `outputs`, depth first: the logits of models that return more than logits.
+
+    Args:
+        outputs: a tensor, a NumPy array (runtimes), or any nesting of mappings, tuples and lists of them.
+
+    Raises:
+        PenjingError: if there is no tensor in it.
+    """
+    found = _search(outputs)
+    if found is None:
+        raise PenjingError(
+            f"The model returned {type(outputs).__name__} with no tensor in it. Write a Task whose loss and metric "
+            "know what this model returns."
+        )
+    return found
+
+
+def _search(value: Any) -> Tensor | None:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.as_tensor(value)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return next((found for item in value if (found := _search(item)) is not None), None)
+    return None
+
+
+def inputs_of(value: Any) -> tuple[Tensor, ...] | None:
+    """Returns one tensor, or a tuple or list of tensors, as the tuple of a network's inputs; None for anything else."""
+    if isinstance(value, Tensor):
+        return (value,)
+    if isinstance(value, tuple | list) and value and all(isinstance(item, Tensor) for item in value):
+        return tuple(value)
+    return None
+
+
+def describe(value: Any) -> str:
+    """Returns the structure of a batch in a few words, for error messages."""
+    if isinstance(value, Tensor):
+        return f"Tensor{tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        inside = ", ".join(describe(item) for item in value[:4]) + (", ..." if len(value) > 4 else "")
+        return f"{type(value).__name__}({inside})"
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__} with the keys {', '.join(map(str, list(value)[:6]))}"
+    return type(value).__name__

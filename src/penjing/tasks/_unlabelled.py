@@ -1,0 +1,45 @@
+"""Inputs without targets: enough to calibrate, to distil and to compare two networks."""
+
+from typing import Any
+
+from torch import Tensor
+
+from penjing.errors import PenjingError
+from penjing.tasks._outputs import describe, inputs_of
+from penjing.tasks._task import Metric
+
+
+class Unlabelled:
+    """The task of data without labels: batches are `(input,)`, there is no loss and no metric.
+
+    A batch may also be the bare tensor, or `((input, input, ...),)` for networks with several inputs.
+    """
+
+    labelled = False
+    metric_name = "agreement"
+
+    def __repr__(self) -> str:
+        return "Unlabelled()"
+
+    def split(self, batch: Any) -> tuple[tuple[Tensor, ...], None]:
+        """Returns the inputs, and None for the targets.
+
+        Raises:
+            PenjingError: if the batch is of another form, such as one with targets.
+        """
+        inside = batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 else batch
+        inputs = inputs_of(inside)
+        if inputs is None or (inside is batch and not isinstance(batch, Tensor)):
+            raise PenjingError(
+                f"Unlabelled expects batches (input,), or ((input, ...),) for several inputs, but the loader gave "
+                f"{describe(batch)}. If the second part is a label, use Classification."
+            )
+        return inputs, None
+
+    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Raises, as there is nothing to compare the outputs with."""
+        raise PenjingError("Unlabelled data has no loss: train from a teacher's outputs, or give labelled data.")
+
+    def metric(self) -> Metric:
+        """Raises, as there is nothing to compare the outputs with."""
+        raise PenjingError("Unlabelled data has no metric: compare two networks with penjing.tasks.agreement instead.")
