@@ -134,7 +134,7 @@ def _guarded(spec: str, verb: str, function: Any, *arguments: Any) -> Any:
 
 
 def _line(error: BaseException) -> str:
-    """Returns where it happened: the deepest frame in code that isn't installed, or else the deepest that isn't ours."""
+    """Returns where it happened: the deepest frame in code that isn't installed, or else in code that isn't ours."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" ({error.filename}:{error.lineno}: {(error.text or '').strip()})"
     ours, installed = os.path.dirname(__file__) + os.sep, ("site-packages", os.path.dirname(os.__file__) + os.sep)

@@ -26,7 +26,8 @@ def cifar10(path: str | Path, *, batch_size: int = 128, seed: int = 0) -> Data:
 
     The classes in alphabetical order are the usual labels 0 to 9. Values are normalised with ImageNet's mean and
     standard deviation. Training images are moved by up to four pixels and mirrored (He et al. 2015); the test images
-    validate; 512 of the training images, without augmentation, calibrate. Decoded images (184 MB) are kept in `$PENJING_CACHE`, by default `~/.cache/penjing`.
+    validate; 512 of the training images, without augmentation, calibrate. The decoded images (184 MB) are kept in
+    `$PENJING_CACHE`, by default `~/.cache/penjing`, as decoding takes longer than many a use.
 
     Args:
         path: the folder or the zip (it is read in place, never extracted); one folder around all is fine.
