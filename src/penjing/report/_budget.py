@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penjing.report import _format
-from penjing.report._headline import is_share
+from penjing.report._headline import is_share, metric_title
 
 _TIME = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 _BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -80,7 +80,7 @@ def _share(reached: float, asked: float) -> str:
     """Enough digits that a near miss doesn't read as a hit."""
     for places in (2, 3, 4):
         text = f"{reached:.{places}f}"
-        if (float(text) <= asked) == (reached <= asked):
+        if (float(text) <= asked + 1e-9) == (reached <= asked + 1e-9):
             return text
     return f"{reached:.6f}"
 
@@ -104,20 +104,20 @@ def _drop(asked: Any, report: Mapping[str, Any]) -> Item:
     if isinstance(asked, bool) or not isinstance(asked, int | float):
         return Item("drop", "Drop", _format.anything(asked), "not checked here", None)
     before, after = report["baseline"]["metric"], report["compressed"]["metric"]
-    name = (report.get("metric_name") or "accuracy").capitalize()
+    name = metric_title(report)
     if before is None or after is None:
         agreement = report["parity"].get("agreement_with_original")
-        wanted = f"at most {_format.percent(asked)} of answers changed"
+        wanted = f"at most {asked * 100:g} % of answers changed"
         if agreement is None:
             return Item("drop", "Answers", wanted, _format.NOT_MEASURED, None)
         return Item(
             "drop", "Answers", wanted, f"{_format.percent(1 - agreement)} changed", 1 - agreement <= asked + 1e-9
         )
     fall = before - after
-    scale, unit = (100, " points") if is_share(before, after) else (1, "")
+    scale = 100 if is_share(before, after) else 1
+    wanted, reached = f"{asked * scale:g}", _share(abs(fall) * scale, asked * scale)
+    unit, units = (" point" if wanted == "1" else " points", " points") if scale == 100 else ("", "")
     verb = "lost" if fall >= 0 else "gained"
     # 0.92 - 0.91 is a hair more than 0.01 in floating point, and is a drop of one point all the same.
     met = fall <= asked + 1e-9
-    return Item(
-        "drop", name, f"lose at most {asked * scale:g}{unit}", f"{verb} {_format.digits(abs(fall) * scale)}{unit}", met
-    )
+    return Item("drop", name, f"lose at most {wanted}{unit}", f"{verb} {reached}{units}", met)

@@ -1,5 +1,6 @@
 """Numbers as people read them. Null is always "not measured"; no function here guesses."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ def digits(value: float) -> str:
         return f"{value:.1f}"
     if size >= 0.9995 or value == 0:
         return f"{value:.2f}" if value else "0"
-    return f"{value:.3g}"
+    return f"{value:.{2 - math.floor(math.log10(size))}f}"
 
 
 def milliseconds(value: float | None) -> str:
@@ -99,7 +100,7 @@ def anything(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return plain(value)
+        return f"{value:g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} = {anything(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):

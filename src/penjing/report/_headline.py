@@ -75,6 +75,12 @@ def change(report: Mapping[str, Any]) -> str:
     return f"{signed(difference, 2 if abs(difference) >= 0.005 else 4)} {name}"
 
 
+def metric_title(report: Mapping[str, Any]) -> str:
+    """Returns the metric's name as a heading: "Accuracy", but "mIoU" as it is."""
+    name = str(report.get("metric_name") or "accuracy")
+    return name.capitalize() if name.islower() else name
+
+
 def is_share(*values: float | None) -> bool:
     """Tells whether metric values are shares of one, which are read in percent and points."""
     return all(value is None or 0 <= value <= 1 for value in values)

@@ -11,9 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penjing.report import _budget, _format
-from penjing.report._headline import change, compared, is_share, title, where
+from penjing.report._headline import change, compared, is_share, metric_title, title, where
 from penjing.report._layers import Layers, layers
-
 
 # report.json keeps its keys sorted; people read stages in the order in which they run.
 _FLOW = (
@@ -72,7 +71,7 @@ def render(report: Mapping[str, Any]) -> bytes:
             for row in report["plan"]
         ],
         stages=stages(report["seconds"]),
-        total=_format.duration(sum(value or 0 for value in report["seconds"].values())),
+        total=_total(report["seconds"]),
         parity=parity(report),
         environment=surroundings(report),
         command=report["provenance"].get("command"),
@@ -92,7 +91,7 @@ def quantities(report: Mapping[str, Any]) -> list[Quantity]:
         _metric(report),
         _plain("Parameters", before["params"], after["params"], _format.count, "fewer", "more", ratios["params"]),
         _plain("MACs", before["macs"], after["macs"], _format.count, "fewer", "more", ratios["macs"]),
-        _plain("Peak memory", *memory, _format.size, "less", "more", _ratio(*memory)),
+        _plain("Peak memory", memory[0], memory[1], _format.size, "less", "more", _ratio(*memory)),
         _energy(before["energy_mj"] or {}, after["energy_mj"] or {}, _ratio(*energy)),
     ]
 
@@ -151,9 +150,15 @@ def _drawable(found: Layers) -> Layers | None:
 
 
 def _split(sentence: str) -> tuple[str, str]:
-    """Cuts a headline before ", on ONNX Runtime, …", which the page sets in a quieter tone."""
-    head, comma, tail = sentence.partition(", on ")
-    return (head, comma + tail) if comma else (sentence, "")
+    """Cuts a headline before "on ONNX Runtime, …", which the page sets in a quieter tone on a line of its own."""
+    # A number and its unit stay on one line.
+    head, comma, tail = sentence.replace(" %", "\u00a0%").replace("× ", "×\u00a0").partition(", on ")
+    return (f"{head},", f"on {tail}") if comma else (head, "")
+
+
+def _total(seconds: Mapping[str, float | None]) -> str:
+    measured = [value for value in seconds.values() if value is not None]
+    return _format.duration(sum(measured)) if measured else ""
 
 
 def _cell(value: Any) -> str:
@@ -227,7 +232,7 @@ def _metric(report: Mapping[str, Any]) -> Quantity:
     # A fall that the budget allows is the price that was agreed on, and isn't marked as bad.
     paid = any(item.met for item in _budget.items(report) if item.key == "drop")
     return Quantity(
-        (report.get("metric_name") or "accuracy").capitalize(),
+        metric_title(report),
         Bar(show(before), _length(before, longest)),
         Bar(show(after), _length(after, longest)),
         change(report) if measured or agreement is not None else "",

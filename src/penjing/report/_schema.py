@@ -1,7 +1,7 @@
 """The keys and types of report.json, schema 1, and the check that a dict has them.
 
 The shape is data: a dict lists its keys (a trailing "?" marks one that may be missing), a one-element list holds the
-shape of its items, `Null(shape)` also allows null, and a plain type stands for itself. Keys that aren't listed are fine.
+shape of its items, `Null(shape)` also allows null, and a plain type stands for itself. Other keys are fine.
 """
 
 import math

@@ -1,0 +1,55 @@
+"""The one sentence."""
+
+import report_samples
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penjing import report
+
+
+def test_a_good_run_is_said_in_one_sentence() -> None:
+    said = report.headline(report_samples.report())
+    assert said == "2.3× faster, 7.9× smaller, −0.4 points, on ONNX Runtime, 1 thread, batch 1."
+
+
+def test_unlabelled_slower_and_bigger_are_said_plainly() -> None:
+    said = report.headline(report_samples.unlabelled())
+    assert said == "1.2× slower, 1.05× bigger, 98.2 % of answers unchanged, on ONNX Runtime, 1 thread, batch 1."
+
+
+def test_what_was_not_measured_is_said_to_be_so() -> None:
+    said = report.headline(report_samples.bare())
+    assert said == "Speed not measured, size not measured, accuracy not measured, on elsewhere."
+
+
+def test_a_result_equal_to_the_original_is_the_same_in_words() -> None:
+    sample = report_samples.report(ratios={"latency": 1.004, "size": 1.0, "params": 1.0, "macs": 1.0})
+    sample["compressed"] = sample["baseline"]
+    assert report.headline(sample).startswith("Same speed, same size, same accuracy, on ONNX Runtime")
+
+
+def test_a_metric_that_is_no_share_keeps_its_own_units() -> None:
+    sample = report_samples.report(metric_name="PSNR")
+    sample["baseline"]["metric"], sample["compressed"]["metric"] = 31.2, 30.88
+    assert "−0.32 PSNR, on" in report.headline(sample)
+
+
+def test_several_threads_and_a_gain() -> None:
+    sample = report_samples.report()
+    sample["target"] |= {"threads": 4, "batch": 8}
+    sample["compressed"]["metric"] = sample["baseline"]["metric"] + 0.0012
+    assert report.headline(sample).endswith("+0.1 points, on ONNX Runtime, 4 threads, batch 8.")
+
+
+@given(
+    st.floats(min_value=1e-6, max_value=1e6), st.floats(min_value=0, max_value=1), st.floats(min_value=0, max_value=1)
+)
+def test_faster_is_only_said_of_what_is_faster(ratio: float, before: float, after: float) -> None:
+    sample = report_samples.bare()
+    sample["ratios"]["latency"] = ratio
+    sample["baseline"]["metric"], sample["compressed"]["metric"] = before, after
+    said = report.headline(sample)
+    assert ("faster" in said) <= (ratio > 1)
+    assert ("slower" in said) <= (ratio < 1)
+    assert ("−" in said) <= (after < before)
+    assert "1.0× " not in said and "1.00× " not in said

@@ -1,0 +1,194 @@
+"""What the page shows, read back by an HTML parser."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_samples
+
+from penjing import report
+
+VOID = {"meta", "wbr", "path", "br", "link", "img"}
+SECTIONS = ["result", "budget", "comparison", "layers", "plan", "time", "parity", "environment"]
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and the text of each section; fails on tags that don't nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[tuple[str, str | None]] = []
+        self.text: dict[str | None, str] = {}
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append((tag, dict(attrs).get("id")))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop()[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        kinds = [tag for tag, _ in self.open]
+        section = next((name for tag, name in self.open if tag == "section"), None)
+        if not {"script", "style"} & set(kinds):
+            self.text[section] = self.text.get(section, "") + data
+
+    def said(self, section: str) -> str:
+        return " ".join(self.text[section].split())
+
+    def having(self, **attributes: str) -> list[tuple[str, dict[str, str | None]]]:
+        wanted = {key.rstrip("_"): value for key, value in attributes.items()}
+        return [
+            (tag, found)
+            for tag, found in self.tags
+            if all(value in (found.get(key) or "").split() for key, value in wanted.items())
+        ]
+
+
+def page(made: dict[str, Any], directory: Path) -> Page:
+    return Page(report.write(made, directory).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "sample", [report_samples.report, report_samples.large, report_samples.unlabelled, report_samples.bare]
+)
+def test_the_page_is_whole_and_asks_the_network_for_nothing(sample: Any, tmp_path: Path) -> None:
+    shown = page(sample(), tmp_path)
+    assert [found["id"] for tag, found in shown.tags if tag == "section"] == SECTIONS
+    for tag, found in shown.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "img")
+        assert not {"src", "href", "srcset", "action", "data", "background"} & found.keys()
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|fetch\(|XMLHttpRequest", html)
+    assert any("default-src 'none'" in (found.get("content") or "") for _, found in shown.tags)
+    assert len(html) < 400_000
+
+
+def test_the_sections_say_what_was_measured(tmp_path: Path) -> None:
+    shown = page(report_samples.report(notes=["A remark."]), tmp_path)
+    assert "on ONNX Runtime, 1 thread, batch 1." in shown.said("result")
+    assert "A remark." in shown.said("result")
+    assert "The budget was met" in shown.said("budget")
+    assert "asked at most 0.5× (0.421 ms) reached 0.43× (0.366 ms)" in shown.said("budget")
+    assert "asked lose at most 1 point reached lost 0.37 points" in shown.said("budget")
+    assert "0.842 ms (p90 0.943 ms)" in shown.said("comparison")
+    assert "12.6 mJ (estimated)" in shown.said("comparison")
+    assert len(shown.having(class_="whisker")) == 2
+    assert "3.1 × 10⁻⁵" in shown.said("parity")
+    assert "97.6 %" in shown.said("parity")
+    assert "recover 1 min 15 s" in shown.said("time")
+    assert "penjing compress zoo:resnet20 --data digits" in shown.said("environment")
+    assert "torch 2.13.0" in shown.said("environment")
+
+
+def test_stages_stand_in_the_order_in_which_they_ran(tmp_path: Path) -> None:
+    said = page(report_samples.report(), tmp_path).said("time")
+    order = [said.index(stage) for stage in ("capture", "choose", "recover", "quantise", "lower", "verify")]
+    assert order == sorted(order)
+
+
+def test_every_layer_of_a_large_model_has_its_row(tmp_path: Path) -> None:
+    made = report_samples.large()
+    shown = page(made, tmp_path)
+    rows = [found for tag, found in shown.tags if tag == "li" and "data-order" in found]
+    assert len(rows) == len(made["layers"]) >= 110
+    integers = sum(bool(layer["after"] and layer["after"]["integer"]) for layer in made["layers"])
+    assert len(shown.having(class_="is-integer")) == integers
+    assert f"({integers} of 110 layers)" in shown.said("layers")
+    assert sum("removed" in (found["class"] or "") for found in rows) == 27
+    for layer in made["layers"]:
+        assert layer["name"] in shown.said("layers")
+    assert shown.having(**{"data-unfold": "layer-list"})
+
+
+def test_bar_lengths_are_in_proportion_and_never_leave_the_track(tmp_path: Path) -> None:
+    shown = page(report_samples.large(), tmp_path)
+    for _, found in shown.having(class_="bar"):
+        assert 0 < float((found["style"] or "").removeprefix("width:").removesuffix("%")) <= 100
+    for _, found in shown.having(class_="whisker"):
+        numbers = [float(number) for number in re.findall(r"[\d.]+", found["style"] or "")]
+        assert 0 < sum(numbers) <= 100.01
+    size = [found["style"] for _, found in shown.having(class_="bar")][2:4]
+    assert size == ["width:100.0%", f"width:{100 * 431_020 / 3_451_200:.2f}%"]
+
+
+def test_a_missed_budget_shows_which_item_was_missed(tmp_path: Path) -> None:
+    shown = page(report_samples.large(), tmp_path)
+    assert "The budget was not met" in shown.said("budget")
+    states = [
+        found["class"] for tag, found in shown.tags if tag == "li" and found.get("class") in ("yes", "no", "unknown")
+    ]
+    assert states == ["no", "no", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("budget", "state", "said"),
+    [
+        ({"latency": "5ms"}, "yes", "at most 5.00 ms"),
+        ({"latency": "100 us"}, "no", "at most 0.100 ms"),
+        ({"size": "0.1MiB"}, "no", "at most 105 kB"),
+        ({"size": 200_000}, "yes", "at most 200 kB"),
+        ({"macs": "0.44x"}, "yes", "reached 0.43×"),
+        ({"params": "0.4338x"}, "no", "reached 0.434×"),
+        ({"memory": "50MB"}, "yes", "reached 48.2 MB"),
+        ({"latency": "soon"}, "unknown", "asked soon"),
+        ({"beauty": 3}, "unknown", "not checked here"),
+        ({"drop": 0.0037}, "yes", "lost 0.37 points"),
+        ({"drop": 0.003}, "no", "lose at most 0.3 points"),
+    ],
+)
+def test_each_kind_of_budget_is_compared(budget: dict[str, Any], state: str, said: str, tmp_path: Path) -> None:
+    shown = page(report_samples.report(budget=budget), tmp_path)
+    assert [found["class"] for tag, found in shown.tags if found.get("class") in ("yes", "no", "unknown")] == [state]
+    assert said in shown.said("budget")
+
+
+def test_without_labels_the_changed_answers_stand_in_for_the_drop(tmp_path: Path) -> None:
+    shown = page(report_samples.unlabelled(), tmp_path)
+    assert "at most 1 % of answers changed reached 1.8 % changed" in shown.said("budget")
+    assert "Float is already the fastest within your budget" in shown.said("result")
+    assert "MACs are shown instead" in shown.said("layers")
+
+
+def test_null_is_never_drawn_and_always_said(tmp_path: Path) -> None:
+    shown = page(report_samples.bare(), tmp_path)
+    assert not shown.having(class_="bar")
+    assert shown.said("comparison").count("not measured") == 7
+    assert "Layers: not measured." in shown.said("layers")
+    assert shown.said("parity").count("not measured") == 3
+    assert "No budget was set" in shown.said("budget")
+
+
+def test_what_comes_from_the_user_is_text_and_never_markup(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+    made = report_samples.report(model=evil, notes=[evil], headline=evil, exclude=[evil], metric_name=evil)
+    made["target"] |= {"name": evil, "version": evil, "device": evil}
+    made["budget"] = {evil: evil, "latency": evil}
+    made["provenance"] = {"command": evil, "inputs": {evil: evil}, "versions": {evil: evil}, "machine": {evil: evil}}
+    made["plan"] = [{"place": evil, "technique": evil, "setting": {evil: evil}, "before": evil, "after": [evil]}]
+    made["seconds"] = {evil: 1.0}
+    made["layers"][0] |= {"name": evil, "op": evil}
+    made["layers"][0]["before"]["shape"] = [evil]
+    shown = page(made, tmp_path)
+    assert [tag for tag, _ in shown.tags].count("script") == 1
+    assert not any(tag == "img" or "onerror" in found for tag, found in shown.tags)
+    for section in ("result", "budget", "layers", "plan", "time", "environment"):
+        assert "<script>alert('x')</script>" in shown.said(section)
+        assert "{{ 7 * 7 }}" in shown.said(section)
+
+
+def test_a_layer_that_appears_and_one_without_any_name_are_shown(tmp_path: Path) -> None:
+    made = report_samples.report()
+    made["layers"][0]["before"] = None
+    made["layers"][1]["name"] = ""
+    said = page(made, tmp_path).said("layers")
+    assert "new" in said
+    assert "(model)" in said
