@@ -1,0 +1,366 @@
+"""The `.penjing` file: a zip of `graph.json`, `weights.safetensors` and `plan.json`.
+
+Nothing in it is code: ops are looked up in an allow-list, everything else is JSON or raw tensors, and every size is
+checked before anything is allocated. So a file from a stranger can be opened.
+
+    graph.json            format version, signature, nodes [{name, op, target, args, kwargs, module, source, …}],
+                          tensors [{name, parameter, trained, persistent}], ties, masks, outputs
+    weights.safetensors   each tensor once, under its first name; masks as "mask/NAME"
+    plan.json             what was done to the graph
+"""
+
+import json
+import math
+import operator
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+from penjing.files import atomic_path
+from penjing.graph import modes, straight_through
+from penjing.graph.graph import Graph
+from penjing.graph.inputs import Input, Signature
+
+VERSION = 1
+MEMBERS = ("graph.json", "weights.safetensors", "plan.json")
+LARGEST_JSON = 256 * 2**20
+
+_OPERATORS = {
+    f"operator.{name}": getattr(operator, name)
+    for name in ("getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "eq", "ne", "lt", "le", "gt", "ge")
+} | {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc")}
+_OPERATORS |= {f"torch.{name}": getattr(torch, name) for name in ("sym_int", "sym_float", "sym_max", "sym_min", "sym_not")}
+_OPERATOR_NAMES = {function: name for name, function in _OPERATORS.items()}
+_FORBIDDEN = {"from_file"}  # reads files of the machine
+_DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
+_FORMATS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
+_LAYOUTS = {"strided": torch.strided}
+
+
+def save(graph: Graph, path: Path | str) -> None:
+    """Writes `graph` to `path`; the file appears whole or not at all."""
+    tensors, aliases, masks = graph.tensors(), graph.ties(), graph.masks
+    stored = {name: t.detach().contiguous().cpu() for name, t in tensors.items() if name not in aliases}
+    stored |= {f"mask/{name}": mask.cpu() for name, mask in masks.items()}
+    transient = graph.transient()
+    description = {
+        "penjing": VERSION,
+        "name": graph.name,
+        "batch": graph.batch,
+        "lost_in_training": list(graph.lost_in_training),
+        "signature": _signature_to_json(graph.signature),
+        "out_spec": _spec_to_json(graph.out_spec),
+        "nodes": [_node_to_json(node) for node in graph.program.graph.nodes],
+        "tensors": [
+            {"name": n, "parameter": isinstance(t, nn.Parameter), "trained": t.requires_grad, "persistent": n not in transient}
+            for n, t in tensors.items()
+        ],
+        "ties": aliases,
+        "masks": sorted(masks),
+    }
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("graph.json", json.dumps(description), zipfile.ZIP_DEFLATED)
+        archive.writestr("weights.safetensors", save_tensors(stored))
+        archive.writestr("plan.json", json.dumps(graph.plan, indent=1))
+
+
+def load(path: Path | str) -> Graph:
+    """Reads a `.penjing` file. Safe on files from strangers; needs no class and no pickle.
+
+    Raises:
+        PenjingError: there is no such file, or it is not a whole and harmless `.penjing` file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PenjingError(f"There is no file {path}.")
+    try:
+        description, tensors, plan = _read(path)
+        graph = _rebuild(description, tensors)
+        graph.plan = plan
+        return graph.refresh()
+    except PenjingError as error:
+        raise PenjingError(f"{path} can't be loaded: {error}") from error
+    except (
+        zipfile.BadZipFile,
+        safetensors.SafetensorError,
+        ValueError,  # covers JSON and text encoding errors
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        RecursionError,
+        NotImplementedError,
+        EOFError,
+        OSError,
+        OverflowError,
+        AssertionError,
+        zipfile.LargeZipFile,
+    ) as error:
+        raise PenjingError(f"{path} is no valid .penjing file: {type(error).__name__}: {error}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, Any]]]:
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+        if sorted(members) != sorted(MEMBERS) or len(archive.infolist()) != len(MEMBERS):
+            raise PenjingError(f"it must hold exactly {', '.join(MEMBERS)}")
+        if members["weights.safetensors"].compress_type != zipfile.ZIP_STORED:
+            raise PenjingError("weights.safetensors is compressed, which this format never does")
+        if members["weights.safetensors"].file_size > path.stat().st_size:
+            raise PenjingError("weights.safetensors claims to be larger than the file")
+        for name in ("graph.json", "plan.json"):
+            if members[name].file_size > LARGEST_JSON:
+                raise PenjingError(f"{name} is larger than {LARGEST_JSON} bytes")
+        description = json.loads(archive.read("graph.json"))
+        plan = json.loads(archive.read("plan.json"))
+        tensors = load_tensors(archive.read("weights.safetensors"))
+    if not isinstance(description, dict) or description.get("penjing") != VERSION:
+        raise PenjingError(f"its format version is not {VERSION}; a newer Penjing may have written it")
+    if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
+        raise PenjingError("plan.json is not a list of records")
+    return description, tensors, plan
+
+
+def _rebuild(description: dict[str, Any], stored: dict[str, Tensor]) -> Graph:
+    ties = description["ties"]
+    tensors: dict[str, Tensor] = {}
+    transient = []
+    for record in description["tensors"]:
+        name, tensor = record["name"], stored.get(ties.get(record["name"], record["name"]))
+        if tensor is None:
+            raise PenjingError(f"the tensor '{name}' is missing")
+        if not name or any(not part or part.startswith("__") for part in name.split(".")):
+            raise PenjingError(f"'{name}' is no name of a tensor")
+        first = ties.get(name, name)
+        if first in tensors:
+            tensors[name] = tensors[first]
+            continue
+        tensors[name] = nn.Parameter(tensor, record["trained"]) if record["parameter"] else tensor
+        if not record["persistent"]:
+            transient.append(name)
+    graph = Graph(
+        _nodes_from_json(description["nodes"], tensors),
+        tensors,
+        _signature_from_json(description["signature"]),
+        _spec_from_json(description["out_spec"]),
+        batch=description["batch"],
+        transient=transient,
+        lost_in_training=description["lost_in_training"],
+        name=str(description["name"]),
+    )
+    for name in description["masks"]:
+        mask = stored[f"mask/{name}"]
+        if mask.dtype != torch.bool or mask.shape != graph.tensor(name).shape:
+            raise PenjingError(f"the mask of '{name}' doesn't fit it")
+        graph.masks[name] = mask
+    return graph
+
+
+# Nodes
+
+
+def _node_to_json(node: fx.Node) -> dict[str, Any]:
+    target = straight_through.swap(node.target, training=False)
+    args, kwargs = list(node.args), dict(node.kwargs)
+    if node.meta.get(modes.SWITCHES):
+        args[modes.TRAINING_ARGUMENT[target]] = False  # a file holds the evaluation mode
+    record = {
+        "name": node.name,
+        "op": node.op,
+        "target": _target_to_json(node.op, target),
+        "args": _encode(args),
+        "kwargs": {key: _encode(value) for key, value in kwargs.items()},
+        "module": node.meta.get("module", ""),
+        "source": node.meta.get("source", ""),
+    }
+    if node.meta.get(modes.SWITCHES):
+        record["switches"] = True
+    if modes.TRAINING_DROPOUT in node.meta:
+        record["dropout"] = node.meta[modes.TRAINING_DROPOUT]
+    return record
+
+
+def _nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor]) -> fx.Graph:
+    graph = fx.Graph()
+    known: dict[str, fx.Node] = {}
+    for record in records:
+        op = record["op"]
+        if op not in ("placeholder", "get_attr", "call_function", "output"):
+            raise PenjingError(f"'{op}' is no kind of node")
+        target = _target_from_json(op, record["target"])
+        if op == "get_attr" and target not in tensors:
+            raise PenjingError(f"a node reads the tensor '{target}', which is not in the file")
+        if not record["name"].isidentifier() or (op == "placeholder" and not target.isidentifier()):
+            raise PenjingError(f"'{record['name']}' is no name of a node")
+        args = tuple(_decode(value, known) for value in record["args"])
+        kwargs = {str(key): _decode(value, known) for key, value in record["kwargs"].items()}
+        if op == "output":
+            node = graph.output(args[0])
+        else:
+            node = graph.create_node(op, target, args, kwargs, name=record["name"])
+        node.meta["module"], node.meta["source"] = str(record["module"]), str(record["source"])
+        if record.get("switches"):
+            node.meta[modes.SWITCHES] = bool(modes.TRAINING_ARGUMENT[target] < len(args))
+        if "dropout" in record:
+            node.meta[modes.TRAINING_DROPOUT] = float(record["dropout"])
+        known[record["name"]] = node
+    return graph
+
+
+def _target_to_json(op: str, target: Any) -> str:
+    if op != "call_function":
+        return str(target)
+    if isinstance(target, torch._ops.OpOverload):
+        return f"{target.namespace}.{target._schema.name.partition('::')[2]}.{target._overloadname}"
+    if target in _OPERATOR_NAMES:
+        return _OPERATOR_NAMES[target]
+    raise PenjingError(f"The op {target} can't be stored in a .penjing file.")
+
+
+def _target_from_json(op: str, target: str) -> Any:
+    if op != "call_function":
+        return target
+    if target in _OPERATORS:
+        return _OPERATORS[target]
+    namespace, name, overload = target.split(".")
+    if namespace not in ("aten", "quantized_decomposed") or name.startswith("__") or name in _FORBIDDEN:
+        raise PenjingError(f"the op '{target}' is not allowed")
+    found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    if not isinstance(found, torch._ops.OpOverload) or found._schema.is_mutable:
+        raise PenjingError(f"the op '{target}' is not allowed")
+    return found
+
+
+# Values
+
+
+def _encode(value: Any) -> Any:
+    """JSON for an argument of a node: numbers, strings and lists as they are, the rest as {kind: value}."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, list | tuple):
+        return [_encode(v) for v in value]
+    if isinstance(value, fx.Node):
+        return {"node": value.name}
+    if isinstance(value, slice):
+        return {"slice": [_encode(value.start), _encode(value.stop), _encode(value.step)]}
+    for kind, types in _KINDS.items():
+        if isinstance(value, types):
+            return {kind: str(value).removeprefix("torch.")}
+    raise PenjingError(f"The value {value!r} of type {type(value).__name__} can't be stored in a .penjing file.")
+
+
+_KINDS: dict[str, type] = {
+    "dtype": torch.dtype,
+    "device": torch.device,
+    "memory_format": torch.memory_format,
+    "layout": torch.layout,
+}
+
+
+def _decode(value: Any, known: dict[str, fx.Node]) -> Any:
+    if isinstance(value, list):
+        return [_decode(v, known) for v in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    decoders: dict[str, Callable[[Any], Any]] = {
+        "node": known.__getitem__,
+        "float": float,
+        "slice": lambda parts: slice(*(_decode(part, known) for part in parts)),
+        "dtype": _DTYPES.__getitem__,
+        "memory_format": _FORMATS.__getitem__,
+        "layout": _LAYOUTS.__getitem__,
+        "device": lambda _: torch.device("cpu"),  # everything is loaded to the CPU; `.to()` moves it
+    }
+    return decoders[kind](content)
+
+
+# Signature
+
+
+def _signature_to_json(signature: Signature) -> dict[str, Any]:
+    return {
+        "spec": _spec_to_json(signature.spec),
+        "positional": list(signature.positional),
+        "order": list(signature.order),
+        "leaves": [
+            {
+                "name": leaf.name,
+                "shape": list(leaf.shape),
+                "dtype": str(leaf.dtype).removeprefix("torch."),
+                "dynamic": sorted(leaf.dynamic),
+                "range": [leaf.low, leaf.high],
+            }
+            if isinstance(leaf, Input)
+            else {"constant": _encode(leaf)}
+            for leaf in signature.leaves
+        ],
+    }
+
+
+def _signature_from_json(record: dict[str, Any]) -> Signature:
+    leaves = []
+    for leaf in record["leaves"]:
+        if "constant" in leaf:
+            leaves.append(_decode(leaf["constant"], {}))
+            continue
+        shape = tuple(int(n) for n in leaf["shape"])
+        if any(n < 0 for n in shape) or math.prod(shape) > 2**31:
+            raise PenjingError(f"an input has the impossible shape {shape}")
+        low, high = leaf["range"]
+        leaves.append(
+            Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], frozenset(map(int, leaf["dynamic"])), int(low), int(high))
+        )
+    return Signature(_spec_from_json(record["spec"]), tuple(leaves), tuple(record["positional"]), tuple(record["order"]))
+
+
+def _spec_to_json(spec: pytree.TreeSpec) -> Any:
+    """Nesting as JSON: tuples, lists and dicts; other containers (model outputs of a library) are stored as the dict of
+    their fields, so that a file opens where that library is absent.
+    """
+    if spec.is_leaf():
+        return "leaf"
+    children = [_spec_to_json(child) for child in spec.children()]
+    if spec.type in (tuple, list):
+        return {spec.type.__name__: children}
+    keys = spec.context if isinstance(spec.context, list | tuple) else range(len(children))
+    keys = keys[0] if keys and isinstance(keys[0], list | tuple) else keys
+    return {"dict": [[key, child] for key, child in zip(keys, children, strict=True)]}
+
+
+def _spec_from_json(record: Any) -> pytree.TreeSpec:
+    return pytree.tree_structure(_nest(record))
+
+
+def _nest(record: Any) -> Any:
+    if record == "leaf":
+        return 0
+    ((kind, children),) = record.items()
+    if kind == "dict":
+        return {key: _nest(child) for key, child in children}
+    return {"tuple": tuple, "list": list}[kind](_nest(child) for child in children)
+
+
+def load_exported(path: Path | str) -> Any:
+    """Loads a `.pt2` file. Reading one is as trusting as running code: only for files of your own.
+
+    Returns:
+        The module of the exported program, which `capture` takes.
+    """
+    try:
+        return torch.export.load(str(path)).module(check_guards=False)
+    except Exception as error:
+        raise PenjingError(f"{path} can't be read as an exported program: {error}") from error
