@@ -1,0 +1,10 @@
+"""What a small model can learn from the model that it was made of: one file per signal, and how signals join a task.
+
+Nothing here trains; `penjing.train` does, with these losses.
+"""
+
+from penjing.distill._combine import combine
+from penjing.distill._registry import signals
+from penjing.distill._soft_labels import soft_labels
+
+__all__ = ["combine", "signals", "soft_labels"]

@@ -1,0 +1,129 @@
+"""Where a training run stands, on disk: written whole or not at all, read without running anybody's code."""
+
+import hashlib
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from penjing.errors import PenjingError
+from penjing.files import atomic_path
+from penjing.train.settings import Settings, Variant
+
+FORMAT = 1
+
+
+@dataclass
+class Standing:
+    """How far a run is; all that changes while it runs, beside weights and optimiser.
+
+    Attributes:
+        step: optimiser steps done.
+        total: optimiser steps in all (a deadline may have shortened them).
+        lr: the peak learning rate.
+        variant: how steps are computed; a resumed run must compute them alike.
+        began_with: digest of the weights before the first step.
+        loss: sum of the losses of the current epoch's steps.
+        seconds: time spent in the current epoch.
+        counted: the current epoch's steps so far.
+    """
+
+    step: int
+    total: int
+    lr: float
+    variant: Variant
+    began_with: str
+    loss: float = 0.0
+    seconds: float = 0.0
+    counted: int = 0
+
+    @property
+    def progress(self) -> float:
+        """The share of the steps that are done."""
+        return self.step / self.total if self.total else 1.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that one run of `recover` keeps its standing in.
+
+    Attributes:
+        path: the file.
+        settings: the run's settings; a file written under others is refused.
+        source: what else must be the same to go on: name and fingerprint of the data, number of batches, teacher.
+    """
+
+    path: Path
+    settings: Settings
+    source: dict[str, object] = field(default_factory=dict)
+
+    def save(self, standing: Standing, graph: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Writes the file.
+
+        Raises:
+            PenjingError: the file can't be written (no space, no right).
+        """
+        content = {
+            "format": FORMAT,
+            "settings": asdict(self.settings) | self.source,
+            "standing": asdict(standing),
+            "model": graph.state_dict(),
+            "masks": dict(getattr(graph, "masks", None) or {}),
+            "optimizer": optimizer.state_dict(),
+        }
+        try:
+            with atomic_path(self.path) as temporary:
+                torch.save(content, temporary)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+            raise PenjingError(f"The training checkpoint {self.path} can't be written: {error}") from error
+
+    def load(self, graph: nn.Module) -> tuple[Standing, dict[str, Any]] | None:
+        """Puts the saved weights and masks into the graph.
+
+        Returns:
+            The standing and the optimiser's state, or None if there is no file.
+
+        Raises:
+            PenjingError: the file is of other settings, data or weights than this run's, or isn't a checkpoint.
+        """
+        if not self.path.exists():
+            return None
+        start_anew = f"Delete {self.path} to start anew, or choose another checkpoint path."
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            stored, standing = content["settings"], content["standing"]
+            standing = Standing(**{**standing, "variant": Variant(**standing["variant"])})
+            if content["format"] != FORMAT:
+                raise KeyError(f"format {content['format']}")
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+            raise PenjingError(f"{self.path} isn't a training checkpoint that can be read. {start_anew}") from error
+        ours = asdict(self.settings) | self.source
+        differing = [f"{n} was {stored.get(n)!r}, is {v!r}" for n, v in ours.items() if stored.get(n) != v]
+        if differing:
+            raise PenjingError(
+                f"{self.path} belongs to a training run with other settings ({'; '.join(differing)}). {start_anew}"
+            )
+        # A graph is welcome as it was at the beginning, or as an interrupted run left it.
+        if digest(graph.state_dict()) not in (standing.began_with, digest(content["model"])):
+            raise PenjingError(f"{self.path} belongs to the training of a model with other weights. {start_anew}")
+        graph.load_state_dict(content["model"])
+        masks = getattr(graph, "masks", None)
+        if masks is not None:
+            masks.clear()
+            masks.update(content["masks"])
+        return standing, content["optimizer"]
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Returns a hash of names, types, shapes and values, whatever the device and the memory layout."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        if not isinstance(tensor, Tensor):  # extra state of the user's own modules has no common form
+            continue
+        value = tensor.detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return total.hexdigest()

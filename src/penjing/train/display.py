@@ -1,0 +1,33 @@
+"""The progress bar."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@contextmanager
+def bar(shown: bool | Literal["always"], total: int, done: int) -> Iterator[Callable[[int, int, float], None]]:
+    """Yields a function of (steps done, steps in all, loss) that moves a bar on stderr, if somebody can see it.
+
+    Args:
+        shown: True draws on a terminal only; "always" draws wherever stderr goes.
+        total: steps in all.
+        done: steps already done.
+    """
+    console = Console(stderr=True, force_terminal=True if shown == "always" else None)
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    disabled = not shown or not console.is_terminal
+    with Progress(*columns, console=console, disable=disabled, transient=True) as progress:
+        task = progress.add_task("training", total=total, completed=done, loss="…")
+        yield lambda steps, of, loss: progress.update(task, completed=steps, total=of, loss=f"{loss:.3f}")

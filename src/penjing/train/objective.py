@@ -1,0 +1,59 @@
+"""The loss of one batch: forward through student and teacher, then task loss and distillation signal."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import convert_to_fp32, send_to_device
+from torch import Tensor, nn
+
+from penjing.distill import combine, signals
+from penjing.errors import PenjingError
+from penjing.tasks import Task
+from penjing.train.settings import Settings, Variant
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a batch costs, as a function of the model that runs on it.
+
+    Attributes:
+        task: splits batches and gives the task's loss.
+        teacher: a model in eval mode on the same device, or None.
+        settings: the signal, its temperature and its weight.
+        device: where the model is.
+    """
+
+    task: Task
+    teacher: nn.Module | None
+    settings: Settings
+    device: torch.device
+
+    def __call__(self, model: nn.Module, batch: Any, variant: Variant) -> Tensor:
+        """Returns the loss, a float32 scalar with gradient.
+
+        Raises:
+            PenjingError: the batch has no labels and there is no teacher.
+        """
+        inputs, targets = send_to_device(self.task.split(batch), self.device)
+        if variant.channels_last:
+            inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
+        with self._autocast(variant):
+            outputs = model(*inputs)
+            with torch.no_grad():
+                taught = None if self.teacher is None else self.teacher(*inputs)
+        outputs, taught = convert_to_fp32(outputs), convert_to_fp32(taught)
+        labelled = self.task.labelled and targets is not None
+        if not labelled and self.teacher is None:
+            raise PenjingError("The data has no labels; pass teacher=, the original model, to learn from it instead.")
+        signal = signals[self.settings.signal].function
+        return combine(
+            self.task.loss(outputs, targets) if labelled else None,
+            None if taught is None else signal(outputs, taught, temperature=self.settings.temperature),
+            self.settings.distill_weight,
+        )
+
+    def _autocast(self, variant: Variant) -> AbstractContextManager[Any]:
+        # Autocast is ours and not the Accelerator's: that one would replace `graph.forward`, and couldn't be measured.
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=variant.precision == "bfloat16")

@@ -1,0 +1,37 @@
+"""Which of the data's loaders is trained on, and whether anything can be learnt from it."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.tasks import Task
+
+
+def training_batches(data: Data, teacher: nn.Module | None) -> Any:
+    """Returns `data.train`, or `data.calibration` if there is only that and a teacher to learn from.
+
+    Raises:
+        PenjingError: neither is there; the data has no labels and there is no teacher; the loader has no length.
+    """
+    if data.train is None and (teacher is None or data.calibration is None):
+        raise PenjingError(
+            f"There is nothing to train on: data.train of '{data.name}' is None. Give train=, a loader of training "
+            "batches, or both calibration= and a teacher, or use epochs=0."
+        )
+    if teacher is None and not data.task.labelled:
+        raise PenjingError(
+            f"There is nothing to learn: the data '{data.name}' has no labels and no teacher is given. "
+            "Pass teacher=, the original model, or use epochs=0."
+        )
+    name, loader = ("train", data.train) if data.train is not None else ("calibration", data.calibration)
+    if not hasattr(loader, "__len__"):
+        raise PenjingError(f"data.{name} needs a length (its number of batches), so that len(data.{name}) works.")
+    return loader
+
+
+def batch_size(task: Task, batch: Any) -> int:
+    """Returns the number of samples in a batch: the length of its first input with an axis."""
+    inputs, _ = task.split(batch)
+    return next((len(x) for x in inputs if isinstance(x, Tensor) and x.ndim), 1)
