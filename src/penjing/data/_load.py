@@ -49,11 +49,13 @@ def load(spec: str) -> Data:
     if "path" not in parameters:
         if path:
             raise PenjingError(f"{name} takes no path, so write '{name}' instead of '{spec}'.")
-        return make(**options)
-    if not path:
+        arguments: tuple[str, ...] = ()
+    elif not path:
         raise PenjingError(f"{name} needs a path: {name}:PATH.")
+    else:
+        arguments = (path,)
     try:
-        return make(path, **options)
+        return make(*arguments, **options)
     except TypeError as error:
         if options:
             raise PenjingError(f"An option in '{spec}' has a value of the wrong kind ({error}).") from error
@@ -64,7 +66,7 @@ def _options(rest: str) -> tuple[str, dict[str, Any]]:
     """Splits PATH,option=value,… from the right; a path that exists as it stands has no options."""
     path = rest
     found: list[str] = []
-    while "," in path and not Path(path).expanduser().exists():
+    while "=" in path.rpartition(",")[2] and "," in path and not Path(path).expanduser().exists():
         path, _, option = path.rpartition(",")
         found.insert(0, option)
     return path, _parse(found)
@@ -93,7 +95,7 @@ def _may_be_factory(spec: str) -> bool:
 
 
 def _unknown(spec: str, name: str) -> PenjingError:
-    if Path(spec).expanduser().exists():
+    if spec and Path(spec).expanduser().exists():
         kind = "mnist" if spec.endswith(".npz") else "folder"
         return PenjingError(f"'{spec}' is a path, but what is in it? Write {kind}:{spec}.")
     return unknown_name("data set", name, [*_SETS, "package.module:factory", "file.py:factory"])
