@@ -124,6 +124,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changed: dict[st
     assert f"Delete {tmp_path / 'run.pt'}" in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04cos\nsystem\n(S'true'\ntR."])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.pt"

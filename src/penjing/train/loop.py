@@ -68,7 +68,7 @@ def recover(
         data: `data.train` is used; with a teacher `data.calibration` will do, even unlabelled.
         teacher: the model to learn from, often the original; it is copied and never changed.
         epochs: passes over the data; 0 returns at once.
-        lr: the peak learning rate; by default 0.05 per 128 samples of a batch for SGD, 0.001 for AdamW.
+        lr: the peak learning rate; by default 0.1 per 128 samples of a batch for SGD, 0.001 for AdamW.
         optimizer: "sgd" (with Nesterov momentum) or "adamw".
         momentum: of SGD.
         weight_decay: of all parameters but biases and norms.

@@ -8,8 +8,8 @@ from penjing.train.settings import Settings
 
 
 def default_lr(optimizer: str, batch: int) -> float:
-    """Returns the peak learning rate: 0.05 per 128 samples for SGD (scaled linearly), 0.001 for AdamW."""
-    return 0.05 * batch / 128 if optimizer == "sgd" else 1e-3
+    """Returns the peak learning rate: 0.1 per 128 samples for SGD (scaled linearly), 0.001 for AdamW."""
+    return 0.1 * batch / 128 if optimizer == "sgd" else 1e-3
 
 
 def make_optimizer(model: nn.Module, settings: Settings, lr: float) -> torch.optim.Optimizer:

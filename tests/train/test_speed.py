@@ -1,0 +1,71 @@
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
+from training_fakes import Batches, Net, data, same_weights
+
+from penjing.tasks import Classification
+from penjing.train import Settings, recover
+from penjing.train.objective import Objective
+from penjing.train.settings import Variant
+from penjing.train.speed import WORTH_MEASURING, candidates, fastest, step_seconds
+
+SETTINGS = Settings(1, 0.1, "sgd", 0.9, 1e-4, 0.05, 5.0, "soft_labels", 4.0, 0.9, "auto", "auto", 0)
+PLAIN, BF16 = Variant(), Variant("bfloat16", True)
+
+
+def test_what_the_settings_leave_open_is_tried_if_the_training_is_long_enough() -> None:
+    assert len(candidates(Net(), SETTINGS, WORTH_MEASURING)) == 4
+    assert candidates(Net(), SETTINGS, WORTH_MEASURING - 1) == [PLAIN]
+    fixed = replace(SETTINGS, precision="bfloat16", channels_last=True)
+    assert candidates(Net(), fixed, WORTH_MEASURING) == [BF16]
+
+
+def test_a_quantised_graph_stays_in_float32() -> None:
+    class Quantised(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            q = torch.ops.quantized_decomposed.quantize_per_tensor.default(x, 0.1, 0, -128, 127, torch.int8)
+            return torch.ops.quantized_decomposed.dequantize_per_tensor.default(q, 0.1, 0, -128, 127, torch.int8)
+
+    net = Net()
+    net.program = torch.fx.symbolic_trace(Quantised())
+    assert {variant.precision for variant in candidates(net, SETTINGS, 1000)} == {"float32"}
+
+
+def test_timing_steps_leaves_weights_and_statistics_as_they_were() -> None:
+    net = Net().train()
+    before = copy.deepcopy(net)
+    objective = Objective(Classification(), Net(1).eval(), SETTINGS, torch.device("cpu"))
+    seconds = step_seconds(net, objective, SETTINGS, list(Batches(2)), [PLAIN, BF16], float("inf"))
+    assert list(seconds) == [PLAIN, BF16] and all(0 < value < 5 for value in seconds.values())
+    assert same_weights(net, before) and net.conv.weight.grad is None
+
+
+def test_only_the_plain_variant_is_timed_where_time_is_short() -> None:
+    objective = Objective(Classification(), None, SETTINGS, torch.device("cpu"))
+    assert list(step_seconds(Net(), objective, SETTINGS, list(Batches(1)), [PLAIN, BF16], 0.0)) == [PLAIN]
+
+
+@pytest.mark.parametrize(("seconds", "best"), [(0.5, BF16), (0.95, PLAIN), (2.0, PLAIN)])
+def test_a_variant_must_be_clearly_faster_than_the_plain_one(seconds: float, best: Variant) -> None:
+    assert fastest({PLAIN: 1.0, BF16: seconds}) == best
+
+
+def test_a_measured_choice_is_kept_when_a_run_goes_on(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.pt"
+    monkeypatch.setattr("penjing.train.speed.WORTH_MEASURING", 10)
+    monkeypatch.setattr("penjing.train.loop.step_seconds", lambda *_: {PLAIN: 1.0, BF16: 0.1})
+    whole = recover(Net(), data(), epochs=2, progress=False)
+
+    def fail(graph: nn.Module, share: float) -> None:
+        if share > 0.6:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        recover(Net(), data(), epochs=2, checkpoint=path, callbacks=[fail], progress=False)
+    monkeypatch.setattr("penjing.train.loop.step_seconds", lambda *_: {PLAIN: 0.1, BF16: 1.0})
+    assert same_weights(recover(Net(), data(), epochs=2, checkpoint=path, progress=False), whole)
