@@ -1,10 +1,26 @@
 """The ground floor: a captured model as a graph, its costs, its channels, and surgery on them."""
 
 from penjing.graph.capture import capture
+from penjing.graph.channels import Channels, Entry, Group, Pinned, channels
 from penjing.graph.cost import Cost, Row
 from penjing.graph.fold import fold_batch_norms
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input
 from penjing.graph.storage import load
+from penjing.graph.surgery import remove
 
-__all__ = ["Cost", "Graph", "Input", "Row", "capture", "fold_batch_norms", "load"]
+__all__ = [
+    "Channels",
+    "Cost",
+    "Entry",
+    "Graph",
+    "Group",
+    "Input",
+    "Pinned",
+    "Row",
+    "capture",
+    "channels",
+    "fold_batch_norms",
+    "load",
+    "remove",
+]

@@ -24,7 +24,7 @@ from penjing.graph.normalize import normalize
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-3  # relative to the largest output; export reorders no arithmetic, so real differences are far larger
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 def capture(

@@ -1,0 +1,12 @@
+"""What each ATen op does to the labels of channels: one small rule per op, in a file per family.
+
+To add an op, write one function and decorate it with `@rule(op)`; if the op has constants that depend on a channel
+count, one more with `@resize(op)`. An op without a rule pins whatever it touches, which is always safe.
+"""
+
+from penjing.graph.rules import convolution, cutting, elementwise, normalization, products, reduction, shaping, spatial
+from penjing.graph.rules.table import RESIZES, RULES, Axes, Axis, Labelling, Resizing, Value, resize, rule
+
+__all__ = ["RESIZES", "RULES", "Axes", "Axis", "Labelling", "Resizing", "Value", "resize", "rule"]
+
+_FAMILIES = (convolution, cutting, elementwise, normalization, products, reduction, shaping, spatial)

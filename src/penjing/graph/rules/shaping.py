@@ -1,0 +1,188 @@
+"""Views: axes are reordered, added, dropped, merged and split, and no entry changes its value."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from penjing.graph.rules.table import Axes, Axis, Labelling, Resizing, Value, resize, rule, set_argument
+
+aten = torch.ops.aten
+
+FREE = 10**6
+"""Sizes from here on stand for free axes, see `Value.shape`."""
+
+
+@rule(aten.permute.default)
+def permute(labelling: Labelling, x: Value, order: list[int]) -> Axes:
+    """Axes in another order."""
+    return tuple(x.axes[axis] for axis in order)
+
+
+@rule(aten.transpose.int)
+def transpose(labelling: Labelling, x: Value, a: int, b: int) -> Axes:
+    """Two axes change places."""
+    axes = list(x.axes)
+    axes[a], axes[b] = axes[b], axes[a]
+    return tuple(axes)
+
+
+@rule(aten.t.default)
+def matrix_transpose(labelling: Labelling, x: Value) -> Axes:
+    """A matrix's two axes change places."""
+    return tuple(reversed(x.axes))
+
+
+@rule(aten.unsqueeze.default)
+def unsqueeze(labelling: Labelling, x: Value, axis: int) -> Axes:
+    """A new axis of size one."""
+    axis %= len(x.axes) + 1
+    return (*x.axes[:axis], None, *x.axes[axis:])
+
+
+@rule(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
+def squeeze(labelling: Labelling, x: Value, axes: Any = None) -> Axes:
+    """Axes of size one go; one that has a label must keep its single index."""
+    listed = range(len(x.axes)) if axes is None else [axes] if isinstance(axes, int) else axes
+    gone = {axis % len(x.axes) for axis in listed if x.shape[axis] == 1}
+    return tuple(labels for axis, labels in enumerate(x.axes) if axis not in gone)
+
+
+@rule(aten.flip.default)
+def flip(labelling: Labelling, x: Value, axes: list[int]) -> Axes:
+    """Axes run backwards."""
+    gone = {axis % len(x.axes) for axis in axes}
+    return tuple(a[::-1] if i in gone and a is not None else a for i, a in enumerate(x.axes))
+
+
+@rule(aten.expand.default)
+def expand(labelling: Labelling, x: Value, size: Any, *_: Any) -> Axes:
+    """Axes of size one become longer; their single index must stay."""
+    shape = labelling.output()
+    lead = len(shape) - len(x.axes)
+    for axis, labels in enumerate(x.axes):
+        if shape[lead + axis] != x.shape[axis]:
+            labelling.pin(labels)
+    return (
+        *[None] * lead,
+        *(labels if shape[lead + i] == x.shape[i] else None for i, labels in enumerate(x.axes)),
+    )
+
+
+@rule(
+    aten.reshape.default,
+    aten.view.default,
+    aten.flatten.using_ints,
+    aten.unflatten.int,
+    aten.pixel_shuffle.default,
+)
+def reshape(labelling: Labelling, x: Value, *_: Any) -> Axes:
+    """Splits and merges axes; in each run of axes that belong together one carries the channels, the others are pinned."""
+    if labelling.node.target is aten.pixel_shuffle.default:
+        return _pixel_shuffle(labelling, x)
+    shape = labelling.output()
+    result: list[Axis] = []
+    for before, after in _runs(x.shape, shape):
+        merged = _merge(labelling, [(x.axes[i], x.shape[i]) for i in before])
+        result += _split(labelling, merged, [shape[i] for i in after])
+    return tuple(result)
+
+
+def _pixel_shuffle(labelling: Labelling, x: Value) -> Axes:
+    channels, factor = x.axes[-3], labelling.node.args[1]
+    if channels is None:
+        return x.axes
+    (carrier, _) = _split(labelling, channels, [channels.size // factor**2, factor**2])  # type: ignore[operator]
+    return (*x.axes[:-3], carrier, None, None)
+
+
+def _runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Cuts two shapes into the shortest runs of axes with equal products."""
+    runs: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        left, right = [i] if i < len(before) else [], [j] if j < len(after) else []
+        i, j = i + len(left), j + len(right)
+        a, b = (math.prod(before[k] for k in left), math.prod(after[k] for k in right))
+        while a != b:
+            if (a < b or not right) and i < len(before):
+                left.append(i)
+                a *= before[i]
+                i += 1
+            elif j < len(after):
+                right.append(j)
+                b *= after[j]
+                j += 1
+            else:
+                raise ValueError(f"can't reshape {before} to {after}")
+        runs.append((left, right))
+    return runs
+
+
+def _merge(labelling: Labelling, axes: list[tuple[Axis, int]]) -> Axis:
+    """Returns the labels of several axes laid out as one: those of the longest labelled axis; the others are pinned."""
+    axes = [(labels, size) for labels, size in axes if size > 1 or labels is not None]
+    labelled = [i for i, (labels, _) in enumerate(axes) if labels is not None and labels.any()]
+    if not labelled:
+        return None
+    carrier = max(labelled, key=lambda i: axes[i][1])
+    free_sized = any(size >= FREE for _, size in axes)
+    for i in labelled:
+        if i != carrier or free_sized:
+            labelling.pin(axes[i][0])
+    if free_sized:
+        return None
+    outer = math.prod(size for _, size in axes[:carrier])
+    inner = math.prod(size for _, size in axes[carrier + 1 :])
+    labels = axes[carrier][0]
+    return np.tile(np.repeat(labels, inner), outer) if labels is not None else None
+
+
+def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
+    """Returns the labels of an axis cut into several, of which one carries them."""
+    result: list[Axis] = [None] * len(sizes)
+    if labels is None or any(size >= FREE for size in sizes):
+        labelling.pin(labels)
+        return result
+    tables = {}
+    for axis, size in enumerate(sizes):
+        if size > 1 or len(sizes) == 1:
+            tables[axis] = labels.reshape(math.prod(sizes[:axis]), size, -1)
+    if not tables:
+        labelling.pin(labels)
+        return result
+
+    def constant(table: np.ndarray) -> bool:
+        return bool((table == table[:1, :, :1]).all())
+
+    # An axis that carries without any tie beats a longer one: it takes back a merge that came before.
+    carrier = max(tables, key=lambda axis: (constant(tables[axis]), sizes[axis]))
+    table = tables[carrier]
+    if not constant(table):
+        labelling.tie(np.broadcast_to(table[:1, :, :1], table.shape).ravel(), table.ravel())
+    result[carrier] = table[0, :, 0]
+    return result
+
+
+def _resized(resizing: Resizing, node: fx.Node, sizes: list[Any], offset: int = 0) -> list[Any]:
+    """Returns constant sizes with the new counts of the axes that have one; −1 and free sizes stay."""
+    new = []
+    for position, size in enumerate(sizes):
+        count = resizing.count(node, offset + position) if isinstance(size, int) and size != -1 else None
+        new.append(size if count is None else count)
+    return new
+
+
+@resize(aten.reshape.default, aten.view.default, aten.expand.default)
+def resize_sizes(resizing: Resizing, node: fx.Node) -> None:
+    """Rewrites the sizes that stand in the call."""
+    node.update_arg(1, _resized(resizing, node, list(node.args[1])))
+
+
+@resize(aten.unflatten.int)
+def resize_unflatten(resizing: Resizing, node: fx.Node) -> None:
+    """Rewrites the sizes into which the axis is cut."""
+    axis = int(node.args[1]) % len(node.args[0].meta["val"].shape)  # type: ignore[union-attr, arg-type]
+    set_argument(node, "sizes", _resized(resizing, node, list(node.args[2]), axis))

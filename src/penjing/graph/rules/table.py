@@ -1,0 +1,102 @@
+"""The tables of rules, and the words in which a rule is written: values, axes of labels, ties, pins, roles."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import fx
+
+Axis = np.ndarray | None
+"""The labels of an axis' indices, int64 of the axis' length; 0 is a pinned index, None a pinned (or free-sized) axis."""
+
+Axes = tuple[Axis, ...]
+"""One `Axis` per axis of a tensor."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor as a rule sees it.
+
+    Attributes:
+        axes: the labels.
+        shape: the sizes; a free axis stands for a large number of its own, so that products can be told apart.
+        name: the tensor's name, if it is a parameter or buffer.
+    """
+
+    axes: Axes
+    shape: tuple[int, ...]
+    name: str | None = None
+
+
+class Labelling(Protocol):
+    """What a rule may ask for while labels are handed out."""
+
+    node: fx.Node
+
+    def fresh(self, count: int) -> np.ndarray:
+        """Returns `count` new labels, tied to nothing."""
+
+    def tie(self, a: Axis, b: Axis) -> None:
+        """Says that equal positions of two axes live and die together. A pinned axis pins the other."""
+
+    def pin(self, axis: Axis) -> None:
+        """Says that these labels must stay."""
+
+    def role(self, value: Value, axis: int, role: str) -> None:
+        """Says what an axis of a parameter does: "out" makes channels, "in" reads them, "scale" and "shift" act on each."""
+
+    def output(self, index: int = 0) -> tuple[int, ...]:
+        """Returns the shape of the node's (n-th) output, as in `Value.shape`."""
+
+
+class Resizing(Protocol):
+    """What a resize rule may ask for while sizes are rewritten."""
+
+    def kept(self, node: fx.Node, axis: int, output: int = 0) -> np.ndarray | None:
+        """Returns which indices of an axis stay, as booleans over its old length, or None if all of a pinned axis do."""
+
+    def count(self, node: fx.Node, axis: int, output: int = 0) -> int | None:
+        """Returns the new size of an axis, or None for a pinned one."""
+
+    def added(self, node: fx.Node, axis: int) -> tuple[int, int]:
+        """Returns how many of the indices that a padding op added before and behind an axis stay."""
+
+
+Rule = Callable[..., Any]
+RULES: dict[Any, Rule] = {}
+RESIZES: dict[Any, Callable[[Resizing, fx.Node], None]] = {}
+
+
+def rule(*targets: Any) -> Callable[[Rule], Rule]:
+    """Registers a rule for these ops.
+
+    A rule is called with the labelling and the op's arguments in the order of its schema (defaults filled in, tensors as
+    `Value`), and returns the `Axes` of the output, or a list of them for an op with several outputs.
+    """
+
+    def add(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(targets, function))
+        return function
+
+    return add
+
+
+def resize(*targets: Any) -> Callable[[Any], Any]:
+    """Registers a function that rewrites the constants of these ops' nodes after channels went."""
+
+    def add(function: Any) -> Any:
+        RESIZES.update(dict.fromkeys(targets, function))
+        return function
+
+    return add
+
+
+def set_argument(node: fx.Node, name: str, value: Any) -> None:
+    """Sets an argument of an ATen call by its name in the schema."""
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    position = names.index(name)
+    if position < len(node.args):
+        node.update_arg(position, value)
+    else:
+        node.update_kwarg(name, value)
