@@ -1,0 +1,45 @@
+"""The runtimes that models are deployed on: lower a graph to a file, run it, compare it, measure it, profile it.
+
+A runtime is one subpackage that registers a `Target`; the verbs here know none by name.
+"""
+
+from penjing.targets import onnxruntime  # noqa: F401  registers the target
+from penjing.targets._measure import measure, measure_together
+from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
+from penjing.targets._registry import Availability, Target, available, find_target, targets
+from penjing.targets._verbs import (
+    Runner,
+    check_parity,
+    integer_macs,
+    lower,
+    open_artifact,
+    profile,
+    run,
+    session,
+    write_runner,
+)
+
+__all__ = [
+    "Artifact",
+    "Availability",
+    "ExecutedNode",
+    "Latency",
+    "Measurement",
+    "Parity",
+    "Runner",
+    "Target",
+    "TensorSpec",
+    "available",
+    "check_parity",
+    "find_target",
+    "integer_macs",
+    "lower",
+    "measure",
+    "measure_together",
+    "open_artifact",
+    "profile",
+    "run",
+    "session",
+    "targets",
+    "write_runner",
+]

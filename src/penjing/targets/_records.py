@@ -1,0 +1,149 @@
+"""What travels between the verbs of deployment: the written file, how it was measured, and what the runtime executed."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch.utils import _pytree as pytree
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input of a lowered model.
+
+    Attributes:
+        name: as in the file.
+        shape: sizes; None where the axis is free.
+        dtype: NumPy's name, such as "float32".
+        example: a full shape, with the sizes that the model was captured with on free axes.
+        low: smallest integer that the captured example held, for integer inputs.
+        high: largest such integer.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    example: tuple[int, ...]
+    low: int = 0
+    high: int = 0
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A lowered model on disk.
+
+    Attributes:
+        target: name of the runtime that loads it.
+        path: the main file.
+        files: every file that the device needs, the main one included.
+        inputs: the flat tensor inputs, in the order of the call.
+        outputs: names of the flat outputs.
+        structure: how the outputs were nested in the user's model; None where it is one tensor or isn't known.
+    """
+
+    target: str
+    path: Path
+    files: tuple[Path, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    structure: pytree.TreeSpec | None = field(default=None, compare=False)
+
+    @property
+    def batch(self) -> int | None:
+        """The batch size if the file fixes it, else None."""
+        return self.inputs[0].shape[0] if self.inputs and self.inputs[0].shape else 1
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of every file that the device needs."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of one call, in milliseconds.
+
+    Attributes:
+        median: half of the calls were faster.
+        p90: nine tenths of the calls were faster.
+        runs: number of timed calls.
+    """
+
+    median: float
+    p90: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one lowered model.
+
+    Attributes:
+        latency_ms: of one call with `batch` samples.
+        size_bytes: every file that the device needs.
+        peak_memory_bytes: largest resident size of a fresh process that imports only the runtime and NumPy, loads the
+            file and runs it (the interpreter and the runtime's libraries included); None if it was not measured.
+        model_memory_bytes: the part of it that came after the imports: the loaded model and its activations; None if
+            it was not measured.
+        threads: threads within an op.
+        batch: samples per call.
+        runtime: name and version.
+    """
+
+    latency_ms: Latency
+    size_bytes: int
+    peak_memory_bytes: int | None
+    model_memory_bytes: int | None
+    threads: int
+    batch: int
+    runtime: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close a lowered file is to the graph that it was lowered from.
+
+    Attributes:
+        max_abs_error: largest absolute difference of any output value.
+        top1_agreement: share of positions where both have the same largest entry along axis 1 of the first output;
+            None where that output has fewer than two axes.
+    """
+
+    max_abs_error: float
+    top1_agreement: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ExecutedNode:
+    """One node that the runtime executed, after its own optimisations.
+
+    Attributes:
+        name: the runtime's name of the node.
+        op: the runtime's op, such as "QLinearConv".
+        module: path of the user's module that it came from; None where the runtime made it or it can't be traced.
+        node: name of the graph's node that it came from, as in the rows of `graph.cost()`; None likewise.
+        latency_us: median microseconds (profiling itself adds a little to each node).
+        integer: whether it multiplies integers.
+        macs: multiply-accumulates with the shapes that were executed, at the profile's batch; a runtime that pads
+            channels pads these too.
+    """
+
+    name: str
+    op: str
+    module: str | None
+    node: str | None
+    latency_us: float
+    integer: bool
+    macs: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain JSON values."""
+        return asdict(self)

@@ -1,0 +1,168 @@
+"""From a graph to one ONNX file."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from onnxscript import optimizer
+from torch.export import Dim
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+from penjing.files import atomic_path
+from penjing.graph import Graph
+from penjing.targets._records import Artifact, TensorSpec
+from penjing.targets.onnxruntime._names import Origins, mark_origins, rename
+from penjing.targets.onnxruntime._prepare import prepared
+from penjing.targets.onnxruntime._rewrite import rewrite
+from penjing.targets.onnxruntime._session import load, options
+
+LIMIT_BYTES = 2**31  # of a protobuf message
+METADATA = "penjing"
+EXAMPLE_BATCH = 2  # an axis of size 1 would be taken as fixed
+_DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
+
+
+def lower(graph: Graph, path: Path) -> Artifact:
+    """Writes `graph` as one ONNX file without external data; the graph stays as it was.
+
+    Raises:
+        PenjingError: an op can't be expressed in ONNX, or the file would pass 2 GB.
+    """
+    model = _export(prepared(graph))
+    _describe_in(model, graph)
+    proto = ir.to_proto(model)
+    if proto.ByteSize() >= LIMIT_BYTES:
+        raise PenjingError(f"The model takes {proto.ByteSize() / 1e9:.1f} GB; an ONNX file must stay below 2 GB.")
+    onnx.checker.check_model(proto)
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(proto.SerializeToString())
+    except OSError as error:
+        raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
+    return describe(path)
+
+
+def _export(graph: Graph) -> ir.Model:
+    inputs = graph.example_inputs(EXAMPLE_BATCH if graph.batch is None else None)
+    shapes = tuple(
+        {axis: Dim.AUTO if axis in given.dynamic else Dim.STATIC for axis in range(len(given.shape))}
+        for given in graph.inputs
+    )
+    try:
+        with torch.no_grad(), _quiet():
+            exported = torch.export.export(graph.program, inputs, dynamic_shapes=shapes, strict=False)
+            origins = mark_origins(exported, graph)
+            program = torch.onnx.export(
+                exported, dynamo=True, optimize=False, verbose=False, input_names=graph.input_names
+            )
+    except Exception as error:  # exporters raise what they please; the cause says which op
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise PenjingError(f"The graph can't be written as ONNX: {reason}") from error
+    assert program is not None
+    model = program.model
+    # The optimiser never folds (de)quantise nodes; its size limits would leave casts of large constants unfolded.
+    with _quiet():
+        optimizer.optimize(model, input_size_limit=LIMIT_BYTES, output_size_limit=LIMIT_BYTES)
+    rewrite(model.graph)
+    _strip(model)
+    rename(model.graph, Origins.of(program, origins), graph.input_names, _output_names(graph))
+    _check_free_axes(model, graph)
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the exporters' progress and their warnings about packages that aren't needed."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _strip(model: ir.Model) -> None:
+    """Removes stack traces and inferred shapes, which are two fifths of a small int8 file."""
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.producer_name, model.doc_string = "penjing", None
+    kept = {*model.graph.inputs, *model.graph.outputs}
+    for value in [*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
+        value.metadata_props.clear()
+    for node in model.graph:
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if value not in kept:
+                value.shape, value.type = None, None
+
+
+def _output_names(graph: Graph) -> list[str]:
+    """Returns the names under which the user's model nests its outputs: "output", "output_1", "logits"."""
+    count = graph.out_spec.num_leaves
+    placeholders = pytree.tree_unflatten(list(range(count)), graph.out_spec)
+    names = []
+    for path, _ in pytree.tree_flatten_with_path(placeholders)[0]:
+        label = "_".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path)
+        names.append(label if label and not label[0].isdigit() else f"output_{label}".rstrip("_"))
+    taken = set(graph.input_names)
+    return [f"{name}_out" if name in taken else name for name in names]
+
+
+def _check_free_axes(model: ir.Model, graph: Graph) -> None:
+    for value, given in zip(model.graph.inputs, graph.inputs, strict=True):
+        fixed = [axis for axis in given.dynamic if value.shape is not None and isinstance(value.shape[axis], int)]
+        if fixed:
+            raise PenjingError(f"Axis {fixed[0]} of input '{given.name}' is free in the graph but got fixed in export.")
+
+
+def _describe_in(model: ir.Model, graph: Graph) -> None:
+    """Notes in the file what a session can't tell: the captured sizes of free axes, ranges, the outputs' nesting."""
+    notes: dict[str, Any] = {
+        "inputs": [{"example": list(i.shape), "low": i.low, "high": i.high} for i in graph.inputs],
+    }
+    if not graph.out_spec.is_leaf():
+        try:
+            notes["outputs"] = pytree.treespec_dumps(graph.out_spec)
+        except NotImplementedError:  # a container type of the user's own: outputs come flat, as documented
+            logging.getLogger(__name__).info("The outputs' nesting can't be stored; they will come as a flat tuple.")
+    model.metadata_props[METADATA] = json.dumps(notes, separators=(",", ":"))
+
+
+def describe(path: Path) -> Artifact:
+    """Returns the artifact of an ONNX file.
+
+    Raises:
+        PenjingError: ONNX Runtime can't load it.
+    """
+    chosen = options(1)
+    chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = load(path, chosen)
+    notes = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
+    given = session.get_inputs()
+    details = notes.get("inputs") or [{} for _ in given]
+    inputs = tuple(_spec(value, detail) for value, detail in zip(given, details, strict=True))
+    structure = pytree.treespec_loads(notes["outputs"]) if "outputs" in notes else None
+    outputs = tuple(value.name for value in session.get_outputs())
+    return Artifact("onnxruntime", Path(path), (Path(path),), inputs, outputs, structure)
+
+
+def _spec(value: Any, detail: dict[str, Any]) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
+    dtype = _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
+    example = tuple(detail.get("example", [size or 1 for size in shape]))
+    return TensorSpec(value.name, shape, dtype, example, detail.get("low", 0), detail.get("high", 0))

@@ -1,0 +1,104 @@
+"""Names in the file by which every node can be traced to the user's module: "layer1.0.conv1/conv2d_3".
+
+The exporter traces the graph again and so loses where a node came from. Training IR survives that op by op, so nodes are
+matched in order, and the match is checked. Values keep short names; constants keep the user's parameter names.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+
+from penjing.graph import Graph
+
+KEY = "penjing"
+_FX_NAME = "pkg.torch.onnx.name_scopes"
+
+
+def _calls(nodes: fx.Graph) -> list[fx.Node]:
+    """Returns the calls of ATen ops, without what only asserts or asks for sizes."""
+    ignored = ("sym_size", "_assert", "sym_constrain")
+    return [
+        node
+        for node in nodes.nodes
+        if isinstance(node.target, torch._ops.OpOverload) and not any(word in str(node.target) for word in ignored)
+    ]
+
+
+def mark_origins(exported: ExportedProgram, graph: Graph) -> dict[str, str]:
+    """Marks exported nodes with the graph's node that they stem from; returns each such node's user module."""
+    ours, theirs = _calls(graph.program.graph), _calls(exported.graph)
+    if [node.target for node in ours] != [node.target for node in theirs]:
+        return {}  # names then tell less, nothing else depends on them
+    for node, copied in zip(ours, theirs, strict=True):
+        copied.meta["custom"] = {KEY: node.name}
+    return {node.name: node.meta.get("module", "") for node in ours}
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where the exporter's nodes came from.
+
+    Attributes:
+        node: name of the graph's node by name of the exporter's fx node.
+        module: path of the user's module by name of the graph's node.
+    """
+
+    node: Mapping[str, str]
+    module: Mapping[str, str]
+
+    @classmethod
+    def of(cls, program: torch.onnx.ONNXProgram, module: Mapping[str, str]) -> "Origins":
+        """Reads the marks after the exporter's own decompositions, which keep them."""
+        marks = {n.name: (n.meta.get("custom") or {}).get(KEY) for n in program.exported_program.graph.nodes}
+        return cls({name: mark for name, mark in marks.items() if mark is not None}, module)
+
+    def label(self, node: ir.Node) -> str | None:
+        """Returns "module/node" of an ONNX node."""
+        scopes = node.metadata_props.get(_FX_NAME, "[]")
+        fx_name = scopes.rstrip("]'\"").rpartition("'")[2]
+        ours = self.node.get(fx_name)
+        return None if ours is None else f"{self.module.get(ours, '')}/{ours}"
+
+
+def rename(graph: ir.Graph, origins: Origins, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Names nodes after their origin, and inputs, outputs and free axes readably."""
+    taken: set[str] = set()
+    for index, node in enumerate(graph):
+        name = origins.label(node) or node.op_type
+        node.name = name if name not in taken else f"{name}#{index}"
+        taken.add(node.name)
+        node.metadata_props.clear()
+    used = {*inputs, *outputs}
+    for node in graph:
+        for value in node.outputs:
+            if value.name in used and not value.is_graph_output():
+                value.name = f"{value.name}_"
+    for value, name in zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True):
+        value.name = name
+    _name_axes(graph)
+
+
+def _name_axes(graph: ir.Graph) -> None:
+    """Calls the batch axis "batch" and other free axes after their input; what only an output has becomes unnamed."""
+    known: dict[str, str] = {}
+    for value in [*graph.inputs, *graph.outputs]:
+        sizes: list[int | str | None] = []
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(size, int):
+                sizes.append(size)
+                continue
+            if value in graph.inputs:
+                known.setdefault(str(size), "batch" if axis == 0 else f"{value.name}_{axis}")
+            sizes.append(known.get(str(size)))
+        if value.shape is not None:
+            value.shape = ir.Shape(sizes)
+
+
+def origin(name: str) -> tuple[str, str] | None:
+    """Returns (user's module, graph's node) of a node's name, or None for a node that has no origin in the graph."""
+    module, slash, node = name.partition("#")[0].rpartition("/")
+    return (module, node) if slash else None

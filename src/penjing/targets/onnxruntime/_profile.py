@@ -1,0 +1,121 @@
+"""What ONNX Runtime really executes, node by node, from its own profile and the model that it optimised."""
+
+import json
+import math
+import re
+import statistics
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from penjing.targets._records import Artifact, ExecutedNode
+from penjing.targets.onnxruntime._names import origin
+from penjing.targets.onnxruntime._session import load, options
+
+WARM_UP_RUNS = 3
+# Position of the weights among the inputs of each op that multiplies.
+_CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "QLinearConv": 3, "ConvInteger": 1}
+_TRANSPOSED = {"ConvTranspose": 1}
+_PRODUCTS = {
+    "Gemm": 1, "FusedGemm": 1, "MatMul": 1, "FusedMatMul": 1, "QGemm": 3, "QLinearMatMul": 3, "MatMulInteger": 1,
+    "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "MatMulNBits": 1,
+}  # fmt: skip
+_INTEGER = {
+    "QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+}  # fmt: skip
+_SUFFIXES = re.compile(r"(_token_\d+|_nchwc|_transB|_transA)+$")
+
+
+def profile(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], runs: int) -> list[ExecutedNode]:
+    """Returns every executed node in order; see `ExecutedNode`."""
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = options(threads)
+        chosen.enable_profiling = True
+        chosen.profile_file_prefix = str(Path(folder, "profile"))
+        chosen.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
+        session = load(artifact.path, chosen)
+        for _ in range(WARM_UP_RUNS + runs):
+            session.run(None, inputs)
+        events = json.loads(Path(session.end_profiling()).read_text())
+        optimized = _Nodes.of(onnx.load(chosen.optimized_model_filepath))
+    written = _Nodes.of(onnx.load(artifact.path))
+    return [_row(name, calls, optimized, written) for name, calls in _kernel_calls(events).items()]
+
+
+def _kernel_calls(events: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Groups the timed kernel calls by node, in order of execution, without those of the warm-up."""
+    calls: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        name = event.get("name", "")
+        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
+            calls.setdefault(name.removesuffix("_kernel_time"), []).append(event)
+    return {name: found[WARM_UP_RUNS:] for name, found in calls.items()}
+
+
+@dataclass(frozen=True)
+class _Nodes:
+    """A model's nodes by name and by the value that they make, and the shapes of its constants."""
+
+    by_name: Mapping[str, onnx.NodeProto]
+    by_value: Mapping[str, onnx.NodeProto]
+    constants: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> "_Nodes":
+        return cls(
+            {node.name: node for node in model.graph.node},
+            {value: node for node in model.graph.node for value in node.output},
+            {constant.name: tuple(constant.dims) for constant in model.graph.initializer},
+        )
+
+
+def _row(name: str, calls: list[dict[str, Any]], optimized: _Nodes, written: _Nodes) -> ExecutedNode:
+    op = calls[0]["args"]["op_name"]
+    source = _origin(name, op, written)
+    return ExecutedNode(
+        name=name,
+        op=op,
+        module=source[0] if source else None,
+        node=source[1] if source else None,
+        latency_us=float(statistics.median(call["dur"] for call in calls)),
+        integer=op in _INTEGER,
+        macs=_macs(op, calls[0]["args"], optimized.by_name.get(name), optimized.constants),
+    )
+
+
+def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
+    """Traces an executed node to the file's node of the same name, or the one whose value it is named after."""
+    base = _SUFFIXES.sub("", name)
+    node = written.by_name.get(base) or written.by_value.get(base)
+    if op in _CONVOLUTIONS:  # ONNX Runtime names a fused convolution after the last op that it swallowed
+        while node is not None and node.op_type != "Conv":
+            makers = [written.by_value[value] for value in node.input if value in written.by_value]
+            node = next((maker for maker in makers if maker.op_type not in ("DequantizeLinear", "Constant")), None)
+    return origin(node.name) if node is not None else None
+
+
+def _macs(
+    op: str, call: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, tuple[int, ...]]
+) -> int:
+    shapes = [next(iter(shape.values())) for shape in call["input_type_shape"]]
+    made = math.prod(next(iter(call["output_type_shape"][0].values())))
+
+    def weight(position: int) -> tuple[int, ...]:
+        # A weight that was packed for its kernel is missing from the profile but not from the optimised model.
+        known = constants.get(node.input[position]) if node is not None and len(node.input) > position else None
+        return known if known is not None else tuple(shapes[position])
+
+    if op in _CONVOLUTIONS:
+        return made * math.prod(weight(_CONVOLUTIONS[op])[1:])
+    if op in _TRANSPOSED:
+        return int(math.prod(shapes[0]) * math.prod(weight(_TRANSPOSED[op])[1:]))
+    if op in _PRODUCTS:
+        transposed = node is not None and any(a.name == "transA" and a.i for a in node.attribute)
+        return int(made * (shapes[0][-2] if transposed else shapes[0][-1]))
+    return 0
