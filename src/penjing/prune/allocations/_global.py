@@ -1,0 +1,20 @@
+"""One ranking of all units."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from penjing.prune.allocations._registry import Rounding, allocations, rounded
+
+
+@allocations.register(source="Molchanov et al., Pruning ConvNets for Resource Efficient Inference, 2017")
+def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding) -> list[int]:
+    """The lowest share of all units together, after each group's scores were divided by their root mean square."""
+    normalised = [s / s.square().mean().sqrt().clamp_min(torch.finfo(s.dtype).tiny) for s in scores]
+    order = torch.cat(normalised).argsort(stable=True)
+    gone = torch.zeros(len(order), dtype=torch.bool)
+    gone[order[: math.floor(amount * len(order) + 0.5)]] = True
+    parts = gone.split([len(s) for s in scores])
+    return [rounded(len(part) - int(part.sum()), len(part), rounding) for part in parts]
