@@ -19,7 +19,7 @@ from penjing.errors import PenjingError
 from penjing.graph import modes
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
-from penjing.graph.normalize import normalize
+from penjing.graph.normalize import inline_regions, normalize
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,11 @@ def _call(example: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ..
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode with every module's own flag put back afterwards, and without fused attention shortcuts."""
+    """Evaluation mode, without fused attention shortcuts; afterwards flags and buffers are as they were, also the buffers
+    of a model that counts its calls.
+    """
     flags = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     fast = torch.backends.mha.get_fastpath_enabled()
     model.eval()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -95,12 +98,21 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, flag in flags.items():
             module.training = flag
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+def _call_copied(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    """Calls the model on copies of its inputs: some models write into them."""
+    args, keywords = pytree.tree_map_only(Tensor, torch.clone, (args, keywords))
+    with torch.no_grad():
+        return model(*args, **keywords)
 
 
 def _try_model(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     try:
-        with torch.no_grad():
-            model(*args, **keywords)
+        _call_copied(model, args, keywords)
     except Exception as error:
         raise PenjingError(
             f"The model fails on its example inputs: {type(error).__name__}: {error}\n  at {user_line(error)}"
@@ -117,9 +129,8 @@ def _capture_with_free_batch(
     two = _with_batch(args, keywords, size, max(size, 2))
     three = _with_batch(args, keywords, size, max(size, 2) + 1)
     try:
-        with torch.no_grad():
-            for trial in (two, three):
-                model(*trial[0], **trial[1])
+        for trial in (two, three):
+            _call_copied(model, *trial)
     except Exception as error:  # any failure at another batch size means the same: the model fixes its batch
         log.info("%s runs at batch %d only: %s", type(model).__name__, size, error)
         return None
@@ -235,6 +246,7 @@ def _build(
     order: tuple[str, ...],
 ) -> Graph:
     nodes = module.graph
+    inline_regions(nodes)
     for node in nodes.nodes:
         _describe(node, model)
     given, free = _describe_inputs(nodes, leaves)
@@ -331,8 +343,8 @@ def _attribute(module: nn.Module, path: str) -> Tensor:
 
 
 def _verify(model: nn.Module, graph: Graph, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    expected, spec = pytree.tree_flatten(_call_copied(model, args, keywords))
     with torch.no_grad():
-        expected, spec = pytree.tree_flatten(model(*args, **keywords))
         actual, other = pytree.tree_flatten(graph(*args, **keywords))
     if spec != other:
         raise PenjingError("The captured graph returns other outputs than the model.")
