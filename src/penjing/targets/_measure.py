@@ -1,4 +1,4 @@
-"""Latency, size and peak memory of lowered models, interleaved so that their ratios mean something on a noisy machine."""
+"""Latency, size and peak memory of lowered models, interleaved so that their ratios hold on a noisy machine."""
 
 import gc
 import time

@@ -1,4 +1,4 @@
-"""What travels between the verbs of deployment: the written file, how it was measured, and what the runtime executed."""
+"""What travels between the verbs of deployment: the file, its measurements, and what the runtime executed."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

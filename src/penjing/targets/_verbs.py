@@ -22,7 +22,7 @@ PROFILE_RUNS = 20
 def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = None) -> Artifact:
     """Writes `graph` as a file that the target's runtime loads; the graph stays as it was.
 
-    Quantised weights are stored as int8, batch norms are folded, and the batch axis is free wherever it is in the graph.
+    Quantised weights are stored as int8, batch norms are folded, and the batch axis is free where the graph's is.
 
     Args:
         graph: a float or quantised graph.
@@ -48,7 +48,7 @@ def open_artifact(path: Path | str, target: str = "onnxruntime") -> Artifact:
 
 
 class Runner:
-    """A loaded artifact that is called like the model: tensors or arrays in, tensors out, nested as the model's outputs."""
+    """A loaded artifact that is called like the model; its outputs are nested as the model's."""
 
     def __init__(self, artifact: Artifact, session: Session) -> None:
         self.artifact = artifact

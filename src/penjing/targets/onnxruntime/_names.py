@@ -1,7 +1,7 @@
 """Names in the file by which every node can be traced to the user's module: "layer1.0.conv1/conv2d_3".
 
-The exporter traces the graph again and so loses where a node came from. Training IR survives that op by op, so nodes are
-matched in order, and the match is checked. Values keep short names; constants keep the user's parameter names.
+The exporter traces the graph again and so loses where a node came from. Training IR survives that op by op, so nodes
+are matched in order, and the match is checked. Values keep short names; constants keep the user's parameter names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,7 +53,9 @@ class Origins:
     @classmethod
     def of(cls, program: torch.onnx.ONNXProgram, module: Mapping[str, str]) -> "Origins":
         """Reads the marks after the exporter's own decompositions, which keep them."""
-        marks = {n.name: (n.meta.get("custom") or {}).get(KEY) for n in program.exported_program.graph.nodes}
+        exported = program.exported_program
+        nodes = exported.graph.nodes if exported is not None else ()
+        marks = {n.name: (n.meta.get("custom") or {}).get(KEY) for n in nodes}
         return cls({name: mark for name, mark in marks.items() if mark is not None}, module)
 
     def label(self, node: ir.Node) -> str | None:

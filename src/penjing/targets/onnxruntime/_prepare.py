@@ -1,13 +1,12 @@
 """Makes a copy of a graph ready for the exporter: evaluation mode, integer weights, what the exporter trips over."""
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
 
-from penjing.graph import Graph
+from penjing.graph import Graph, fold_batch_norms
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
@@ -17,7 +16,7 @@ CLAMPS = {aten.clamp.default, aten.hardtanh.default}
 
 def prepared(graph: Graph) -> Graph:
     """Returns a copy of `graph` that exports well and computes the same."""
-    ready = copy.deepcopy(graph).eval()
+    ready = fold_batch_norms(graph).eval()
     _store_integer_weights(ready)
     _float_bounds(ready.program.graph)
     return ready.refresh()

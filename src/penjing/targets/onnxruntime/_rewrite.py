@@ -68,8 +68,11 @@ def cancel_pairs(graph: ir.Graph) -> None:
     """Removes a QuantizeLinear right after a DequantizeLinear with the same scale and zero point."""
     for node in list(graph):
         source = _dequantized(node.inputs[0]) if node.op_type == "QuantizeLinear" else None
-        if source is not None and _same(source.inputs[1:], node.inputs[1:]) and not node.outputs[0].is_graph_output():
-            ir.convenience.replace_all_uses_with(node.outputs[0], source.inputs[0])
+        integers = source.inputs[0] if source is not None else None
+        if source is None or integers is None or node.outputs[0].is_graph_output():
+            continue
+        if _same(source.inputs[1:], node.inputs[1:]):
+            ir.convenience.replace_all_uses_with(node.outputs[0], integers)
 
 
 def add_for_hardsigmoid(graph: ir.Graph) -> None:

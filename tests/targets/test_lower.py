@@ -1,0 +1,130 @@
+import hashlib
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from penjing.errors import PenjingError
+from penjing.graph import capture
+from penjing.targets import available, check_parity, integer_macs, lower, open_artifact, profile, run
+
+
+def fingerprint(graph):
+    state = b"".join(t.detach().numpy().tobytes() for t in graph.tensors().values())
+    return hashlib.sha256(state + graph.program.code.encode()).hexdigest()
+
+
+def test_a_float_graph_gives_the_same_outputs_at_any_batch(plain, tmp_path):
+    artifact = lower(plain, path=tmp_path / "model.onnx")
+    for batch in (1, 3, 8):
+        x = torch.randn(batch, 3, 12, 12)
+        expected, actual = plain(x), run(artifact, x)
+        assert set(actual) == {"logits", "features"}
+        for name in expected:
+            torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_lowering_leaves_the_graph_as_it_was(quantised, tmp_path):
+    before = fingerprint(quantised)
+    lower(quantised, path=tmp_path / "model.onnx")
+    assert fingerprint(quantised) == before
+
+
+def test_there_is_one_file_with_readable_names_and_no_batch_norm(plain, tmp_path):
+    lower(plain, path=tmp_path / "model.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    model = onnx.load(tmp_path / "model.onnx")
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert [value.name for value in model.graph.output] == ["logits", "features"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+
+
+def test_quantised_weights_are_stored_as_int8(lowered):
+    model = onnx.load(lowered.path)
+    large = [t for t in model.graph.initializer if np.prod(t.dims) > 100]
+    assert len(large) == 4
+    assert {t.data_type for t in large} == {onnx.TensorProto.INT8}
+    parameters = 3 * 16 * 9 + 16 * 32 * 9 + 16 * 16 + 32 * 5
+    assert lowered.size_bytes < parameters + 8000
+
+
+def test_a_quantised_graph_runs_in_integers_from_end_to_end(lowered, quantised):
+    rows = profile(lowered)
+    ops = [row.op for row in rows]
+    assert ops.count("QuantizeLinear") == 1
+    assert not {"Conv", "FusedConv", "Gemm", "Add", "Relu", "Clip", "ReduceMean"} & set(ops)
+    assert ops.count("QLinearConv") == 3
+    assert {"QLinearAdd", "QLinearConcat", "QLinearGlobalAveragePool", "QGemm"} <= set(ops)
+    assert integer_macs(lowered, quantised.cost().macs) == pytest.approx(1.0)
+
+
+def test_a_float_graph_has_no_integer_macs(plain, tmp_path):
+    artifact = lower(plain, path=tmp_path / "model.onnx")
+    assert integer_macs(artifact, plain.cost().macs) == 0
+
+
+def test_the_profile_names_the_users_modules(lowered, plain, tmp_path):
+    assert [row.module for row in profile(lowered) if row.macs] == ["stem", "body", "side", "head"]
+    rows = profile(lower(plain, path=tmp_path / "model.onnx"))
+    assert [row.module for row in rows if row.macs] == ["conv", "head"]
+
+
+def test_outputs_agree_with_the_simulation(lowered, quantised):
+    parity = check_parity(lowered, quantised, quantised.example_inputs(64, seed=3))
+    assert parity.top1_agreement >= 0.95
+    assert parity.max_abs_error < 0.02
+
+
+def test_hardsigmoid_and_its_product_become_integer(pair, tmp_path):
+    class Gate(nn.Module):
+        def forward(self, x):
+            x = pair(x, 0.05, 128)
+            return pair(x * pair(torch.nn.functional.hardsigmoid(x), 1 / 255), 0.03, 20)
+
+    graph = capture(Gate(), torch.randn(2, 4, 8, 8))
+    artifact = lower(graph, path=tmp_path / "model.onnx")
+    ops = {row.op for row in profile(artifact)}
+    assert {"QLinearAdd", "QLinearMul"} <= ops
+    assert "HardSigmoid" not in ops
+    assert check_parity(artifact, graph, (3 * torch.randn(8, 4, 8, 8),)).max_abs_error <= 0.03 + 1e-6
+
+
+def test_a_file_is_opened_without_its_graph(lowered):
+    again = open_artifact(lowered.path)
+    assert again == lowered
+    x = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(run(again, x), run(lowered, x), rtol=0, atol=0)
+
+
+def test_a_wrong_shape_is_refused(lowered):
+    with pytest.raises(PenjingError, match=r"'image' has shape .* takes \(\*, 3, 32, 32\)"):
+        run(lowered, torch.randn(2, 3, 16, 16))
+
+
+def test_an_unknown_target_is_refused_and_a_later_one_is_named_as_such(plain, tmp_path):
+    with pytest.raises(PenjingError, match="Did you mean 'onnxruntime'"):
+        lower(plain, target="onnxruntim", path=tmp_path / "model.onnx")
+    with pytest.raises(PenjingError, match="can't lower to 'openvino' yet"):
+        lower(plain, target="openvino", path=tmp_path / "model.onnx")
+
+
+def test_what_is_no_onnx_file_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(PenjingError, match="can't load"):
+        open_artifact(tmp_path / "model.onnx")
+
+
+def test_an_unwritable_place_is_refused(plain, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PenjingError, match="Can't write"):
+        lower(plain, path=tmp_path / "file" / "model.onnx")
+
+
+def test_every_known_runtime_is_listed():
+    rows = {row.name: row for row in available()}
+    assert rows["onnxruntime"].usable
+    assert not rows["openvino"].usable
+    assert rows["openvino"].note == "not supported yet"
