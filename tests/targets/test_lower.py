@@ -72,6 +72,32 @@ def test_the_profile_names_the_users_modules(lowered, plain, tmp_path):
     assert [row.module for row in rows if row.macs] == ["conv", "head"]
 
 
+def test_a_fused_linear_is_traced_too(tmp_path):
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    rows = profile(lower(capture(model, torch.randn(2, 8)), path=tmp_path / "model.onnx"))
+    assert [(row.module, row.macs) for row in rows if row.macs] == [("0", 128), ("2", 64)]
+
+
+def test_integer_inputs_of_any_length_keep_their_range(tmp_path):
+    model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 4))
+    graph = capture(model, torch.randint(50, (2, 7)), dynamic={"input": (0, 1)})
+    artifact = lower(graph, path=tmp_path / "model.onnx")
+    assert artifact.inputs[0].shape == (None, None)
+    assert profile(artifact)
+    tokens = torch.randint(50, (3, 11))
+    torch.testing.assert_close(run(artifact, tokens), graph(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fixed_batch_stays_fixed(tmp_path):
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return x.reshape(3, 8).sum(1)
+
+    artifact = lower(capture(Fixed(), torch.randn(3, 2, 4)), path=tmp_path / "model.onnx")
+    assert artifact.batch == 3
+    assert run(artifact, torch.randn(3, 2, 4)).shape == (3,)
+
+
 def test_outputs_agree_with_the_simulation(lowered, quantised):
     parity = check_parity(lowered, quantised, quantised.example_inputs(64, seed=3))
     assert parity.top1_agreement >= 0.95

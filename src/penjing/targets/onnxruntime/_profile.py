@@ -91,7 +91,7 @@ def _row(name: str, calls: list[dict[str, Any]], optimized: _Nodes, written: _No
 
 def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
     """Traces an executed node to the file's node of the same name, or the one whose value it is named after."""
-    base = _SUFFIXES.sub("", name)
+    base = _SUFFIXES.sub("", name.removeprefix("fused "))
     node = written.by_name.get(base) or written.by_value.get(base)
     if op in _CONVOLUTIONS:  # ONNX Runtime names a fused convolution after the last op that it swallowed
         while node is not None and node.op_type != "Conv":
