@@ -6,7 +6,7 @@ from penjing.graph.cost import Cost, Row
 from penjing.graph.fold import fold_batch_norms
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input
-from penjing.graph.storage import load
+from penjing.graph.storage import load, load_exported
 from penjing.graph.surgery import remove
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "channels",
     "fold_batch_norms",
     "load",
+    "load_exported",
     "remove",
 ]

@@ -169,20 +169,49 @@ def _export(
     order = tuple(inspect.signature(model.forward).parameters)
     leaves, spec = pytree.tree_flatten((args, keywords))
     positional = _positional_names(model, len(args))
-    _check_dynamic(dynamic, [*positional, *keywords])
+    _check_dynamic(dynamic, dict(zip([*positional, *keywords], [*args, *keywords.values()], strict=True)))
     batch = _batch_size(args, keywords) if free_batch else None
-    shapes = _dynamic_shapes(model, args, keywords, dynamic, batch)
     try:
-        with warnings.catch_warnings(), _quiet_export():
+        with warnings.catch_warnings(), _quiet_export(), _spelt_out_keywords(model, keywords):
             warnings.simplefilter("ignore")
+            shapes = _dynamic_shapes(model, args, keywords, dynamic, batch)
             exported = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
             module = exported.module(check_guards=False)
     except Exception as error:
         raise PenjingError(
             f"torch.export can't capture {type(model).__name__}: {_first_line(error)}\n  at {user_line(error)}\n"
-            "Control flow or shapes that depend on the data can't be captured; move them out of the part that is captured."
+            "Control flow or shapes that depend on the data can't be captured; move them out of the captured part."
         ) from error
-    return _build(model, exported, module, leaves, spec, positional, order)
+    graph = _build(model, exported, module, leaves, spec, positional, order)
+    _check_freed(graph, dynamic)
+    return graph
+
+
+@contextmanager
+def _spelt_out_keywords(model: nn.Module, keywords: Mapping[str, Any]) -> Iterator[None]:
+    """Gives `forward(**keywords)` a signature that names each keyword: export can't free the axes of others."""
+    signature = inspect.signature(model.forward)
+    collected = [p for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
+    extra = [name for name in keywords if name not in signature.parameters]
+    if not collected or not extra:
+        yield
+        return
+    named = [p for p in signature.parameters.values() if p not in collected]
+    forward = model.forward
+
+    def spelt_out(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    parameters = [*named, *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in extra)]
+    spelt_out.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    own = model.__dict__.get("forward")
+    model.__dict__["forward"] = spelt_out
+    try:
+        yield
+    finally:
+        del model.__dict__["forward"]
+        if own is not None:
+            model.__dict__["forward"] = own
 
 
 def _positional_names(model: nn.Module, count: int) -> tuple[str, ...]:
@@ -195,10 +224,28 @@ def _positional_names(model: nn.Module, count: int) -> tuple[str, ...]:
     return tuple(names[:count])
 
 
-def _check_dynamic(dynamic: Mapping[str, Sequence[int]], names: list[str]) -> None:
-    for name in dynamic:
-        if name not in names:
-            raise PenjingError(f"dynamic names the input '{name}'; the model's inputs are {', '.join(names)}.")
+def _check_dynamic(dynamic: Mapping[str, Sequence[int]], inputs: Mapping[str, Any]) -> None:
+    for name, axes in dynamic.items():
+        if name not in inputs:
+            raise PenjingError(f"dynamic names the input '{name}'; the model's inputs are {', '.join(inputs)}.")
+        for leaf in pytree.tree_leaves(inputs[name]):
+            wrong = [axis for axis in axes if isinstance(leaf, Tensor) and not 0 <= axis < leaf.dim()]
+            if wrong:
+                raise PenjingError(f"dynamic names axis {wrong[0]} of the input '{name}', which has {leaf.dim()} axes.")
+
+
+def _check_freed(graph: Graph, dynamic: Mapping[str, Sequence[int]]) -> None:
+    """Raises if an axis was asked to be free and the model fixes it."""
+    args, keywords = pytree.tree_unflatten(list(graph.signature.leaves), graph.signature.spec)
+    inputs = {**dict(zip(graph.signature.positional, args, strict=True)), **keywords}
+    for name, axes in dynamic.items():
+        for leaf in pytree.tree_leaves(inputs[name]):
+            fixed = [axis for axis in axes if isinstance(leaf, Input) and axis not in leaf.dynamic]
+            if fixed:
+                raise PenjingError(
+                    f"The model works with size {leaf.shape[fixed[0]]} of axis {fixed[0]} of input '{name}' only; "
+                    "leave that axis out of dynamic."
+                )
 
 
 def _dynamic_shapes(
@@ -218,8 +265,17 @@ def _dynamic_shapes(
             free.add(0)
         return {axis: Dim.AUTO if axis in free else Dim.STATIC for axis in range(leaf.dim())}
 
-    bound = inspect.signature(model.forward).bind(*args, **keywords).arguments
-    return {name: pytree.tree_map(lambda leaf: of(leaf, dynamic.get(name, ())), value) for name, value in bound.items()}  # noqa: B023
+    def nested(name: str, value: Any) -> Any:
+        return pytree.tree_map(lambda leaf: of(leaf, dynamic.get(name, ())), value)
+
+    signature = inspect.signature(model.forward)
+    bound = signature.bind(*args, **keywords).arguments
+    return {
+        name: tuple(nested(f"{name}_{i}", one) for i, one in enumerate(value))
+        if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        else nested(name, value)
+        for name, value in bound.items()
+    }
 
 
 @contextmanager
@@ -309,7 +365,8 @@ def _describe_inputs(nodes: fx.Graph, leaves: list[Any]) -> tuple[tuple[Any, ...
         shape = node.meta["val"].shape
         free = frozenset(axis for axis, size in enumerate(shape) if isinstance(size, torch.SymInt))
         batch_free = batch_free or 0 in free
-        described.append(Input.of(node.name, leaf, free))
+        sizes = tuple(str(size) if isinstance(size, torch.SymInt) else "" for size in shape)
+        described.append(Input.of(node.name, leaf, free, sizes))
     return tuple(described), batch_free
 
 

@@ -232,9 +232,7 @@ class _Labeller:
         if isinstance(outputs, Tensor):
             return Value((None,) * outputs.dim(), self.shape(outputs))
         if isinstance(outputs, list | tuple):
-            return [
-                Value((None,) * t.dim(), self.shape(t)) if isinstance(t, Tensor) else None for t in outputs
-            ]
+            return [Value((None,) * t.dim(), self.shape(t)) if isinstance(t, Tensor) else None for t in outputs]
         return None  # a number: sizes and arithmetic on them carry no channels
 
     def _pin_all(self, arguments: Any) -> None:
@@ -293,8 +291,11 @@ def _collect(graph: Graph, labeller: _Labeller, include: Sequence[str], exclude:
     slots = _slots(graph, labeller)
     groups = _groups(graph, slots, labeller, class_of, reason < 0)
     pinned = _pinned(slots, labeller, class_of, reason, reasons)
-    labels = {n: [_axes(v) for v in value] if isinstance(value, list) else _axes(value) for n, value in labeller.values.items()}
-    return Channels(groups, pinned, labels, class_of, labeller.tensors)
+    labels_of = {
+        n: [_axes(v) for v in value] if isinstance(value, list) else _axes(value)
+        for n, value in labeller.values.items()
+    }
+    return Channels(groups, pinned, labels_of, class_of, labeller.tensors)
 
 
 def _axes(value: Any) -> Axes:
@@ -321,7 +322,10 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _check_patterns(graph: Graph, patterns: Sequence[str]) -> None:
-    paths = sorted({name.rpartition(".")[0] for name in graph.tensors()} | {n.meta.get("module", "") for n in graph.program.graph.nodes})
+    paths = sorted(
+        {name.rpartition(".")[0] for name in graph.tensors()}
+        | {n.meta.get("module", "") for n in graph.program.graph.nodes}
+    )
     for pattern in patterns:
         if not any(_matches(path, [pattern]) for path in paths):
             raise unknown_name("module pattern", pattern, [path for path in paths if path])

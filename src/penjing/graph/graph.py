@@ -105,7 +105,7 @@ class Graph(nn.Module):
         for name in names:
             if name not in by_name:
                 raise unknown_name("node", name, by_name)
-        output = nodes.output_node()
+        output: Any = nodes.output_node()
         output.args = ((*output.args[0], *(by_name[name] for name in names)),)
         tapped = Graph(nodes, {}, self.signature, _with_taps(self.out_spec, names), batch=self.batch, name=self.name)
         for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
@@ -145,7 +145,7 @@ class Graph(nn.Module):
         module: nn.Module = self
         for name in parents:
             module = module._modules[name]  # type: ignore[assignment]
-        found = module._parameters.get(leaf)
+        found: Tensor | None = module._parameters.get(leaf)
         found = module._buffers.get(leaf) if found is None else found
         if found is None:
             raise KeyError(path)

@@ -22,6 +22,7 @@ class Input:
         dynamic: axes whose size is free; the others must be as in `shape`.
         low: smallest value of the example where it holds integers, so that token ids stay in the vocabulary.
         high: largest such value.
+        sizes: a name for the size of each free axis ("" for the others); equal names are equal sizes.
     """
 
     name: str
@@ -30,13 +31,14 @@ class Input:
     dynamic: frozenset[int] = frozenset()
     low: int = 0
     high: int = 0
+    sizes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, name: str, example: Tensor, dynamic: frozenset[int]) -> "Input":
+    def of(cls, name: str, example: Tensor, dynamic: frozenset[int], sizes: tuple[str, ...] = ()) -> "Input":
         """Describes `example`."""
         integral = not example.dtype.is_floating_point and not example.dtype.is_complex and example.numel() > 0
         low, high = (int(example.min()), int(example.max())) if integral else (0, 0)
-        return cls(name, tuple(example.shape), example.dtype, dynamic, low, high)
+        return cls(name, tuple(example.shape), example.dtype, dynamic, low, high, sizes)
 
     def example(self, batch: int | None, batch_axis: int | None, generator: torch.Generator) -> Tensor:
         """Returns random values of the example's shape (normal, or uniform integers within the example's range)."""
@@ -75,7 +77,7 @@ class Signature:
         Raises:
             PenjingError: the call doesn't fit what was captured.
         """
-        leaves, spec = pytree.tree_flatten(self._bind(args, kwargs))
+        leaves, spec = pytree.tree_flatten(_reordered(self._bind(args, kwargs), self.spec))
         if spec != self.spec:
             raise PenjingError(
                 f"The inputs are nested otherwise than when the model was captured: expected {self.spec}, got {spec}."
@@ -83,6 +85,7 @@ class Signature:
         if not torch.compiler.is_compiling() and not torch.compiler.is_exporting():
             for expected, value in zip(self.leaves, leaves, strict=True):
                 _check(expected, value)
+            self._check_sizes(leaves)
         return [value for expected, value in zip(self.leaves, leaves, strict=True) if isinstance(expected, Input)]
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -94,6 +97,9 @@ class Signature:
         missing = [name for name in self.positional[len(args) :] if name not in named]
         if missing:
             raise PenjingError(f"Missing input '{missing[0]}': the model was captured with {', '.join(self.names())}.")
+        twice = [name for name in (*self.positional, *self.order[count:])[: len(args)] if name in kwargs]
+        if twice:
+            raise PenjingError(f"Input '{twice[0]}' was given twice, by position and by name.")
         bound = (*args[:count], *(named.pop(name) for name in self.positional[len(args) :]))
         captured = self.keywords()
         absent = [name for name in captured if name not in named]
@@ -103,6 +109,21 @@ class Signature:
             raise PenjingError(f"{what.capitalize()}: the model was captured with {', '.join(self.names())}.")
         return bound, {name: named[name] for name in captured}
 
+    def _check_sizes(self, leaves: Sequence[Any]) -> None:
+        """Free axes of one name must agree, as the batch of several inputs."""
+        known: dict[str, tuple[str, int, int]] = {}
+        for expected, value in zip(self.leaves, leaves, strict=True):
+            for axis, name in enumerate(expected.sizes if isinstance(expected, Input) else ()):
+                if not name:
+                    continue
+                first, at, size = known.setdefault(name, (expected.name, axis, value.shape[axis]))
+                if size != value.shape[axis]:
+                    what = "batch" if axis == at == 0 else "size"
+                    raise PenjingError(
+                        f"Inputs '{first}' and '{expected.name}' must have the same {what}: axis {at} of the one has "
+                        f"size {size}, axis {axis} of the other {value.shape[axis]}."
+                    )
+
     def keywords(self) -> list[str]:
         """The names of the captured keyword arguments."""
         return list(self.spec.child(1).context)
@@ -110,6 +131,18 @@ class Signature:
     def names(self) -> list[str]:
         """The names of all captured arguments."""
         return [*self.positional, *self.keywords()]
+
+
+def _reordered(value: Any, spec: pytree.TreeSpec) -> Any:
+    """Returns `value` with its dictionaries in the order of those that were captured."""
+    if spec.is_leaf():
+        return value
+    children = spec.children()
+    if spec.type is dict and type(value) is dict and set(value) == set(spec.context):
+        return {key: _reordered(value[key], child) for key, child in zip(spec.context, children, strict=True)}
+    if spec.type in (tuple, list) and type(value) is spec.type and len(value) == len(children):
+        return spec.type(_reordered(one, child) for one, child in zip(value, children, strict=True))
+    return value
 
 
 def _check(expected: Any, value: Any) -> None:
@@ -124,7 +157,9 @@ def _check(expected: Any, value: Any) -> None:
         raise PenjingError(f"Input '{expected.name}' must be a tensor, not {type(value).__name__}.")
     shape = ", ".join("*" if axis in expected.dynamic else str(n) for axis, n in enumerate(expected.shape))
     wrong = value.dim() != len(expected.shape) or any(
-        n != m for axis, (n, m) in enumerate(zip(value.shape, expected.shape, strict=False)) if axis not in expected.dynamic
+        n != m
+        for axis, (n, m) in enumerate(zip(value.shape, expected.shape, strict=False))
+        if axis not in expected.dynamic
     )
     if wrong:
         raise PenjingError(
@@ -133,4 +168,6 @@ def _check(expected: Any, value: Any) -> None:
         )
     both_float = value.dtype.is_floating_point and expected.dtype.is_floating_point
     if value.dtype != expected.dtype and not both_float:
-        raise PenjingError(f"Input '{expected.name}' has dtype {value.dtype}; the model was captured for {expected.dtype}.")
+        raise PenjingError(
+            f"Input '{expected.name}' has dtype {value.dtype}; the model was captured for {expected.dtype}."
+        )

@@ -36,9 +36,27 @@ LARGEST_JSON = 256 * 2**20
 
 _OPERATORS = {
     f"operator.{name}": getattr(operator, name)
-    for name in ("getitem", "add", "sub", "mul", "floordiv", "truediv", "mod", "neg", "pow", "eq", "ne", "lt", "le", "gt", "ge")
+    for name in (
+        "getitem",
+        "add",
+        "sub",
+        "mul",
+        "floordiv",
+        "truediv",
+        "mod",
+        "neg",
+        "pow",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+    )
 } | {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc")}
-_OPERATORS |= {f"torch.{name}": getattr(torch, name) for name in ("sym_int", "sym_float", "sym_max", "sym_min", "sym_not")}
+_OPERATORS |= {
+    f"torch.{name}": getattr(torch, name) for name in ("sym_int", "sym_float", "sym_max", "sym_min", "sym_not")
+}
 _OPERATOR_NAMES = {function: name for name, function in _OPERATORS.items()}
 _FORBIDDEN = {"from_file"}  # reads files of the machine
 _DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
@@ -61,7 +79,12 @@ def save(graph: Graph, path: Path | str) -> None:
         "out_spec": _spec_to_json(graph.out_spec),
         "nodes": [_node_to_json(node) for node in graph.program.graph.nodes],
         "tensors": [
-            {"name": n, "parameter": isinstance(t, nn.Parameter), "trained": t.requires_grad, "persistent": n not in transient}
+            {
+                "name": n,
+                "parameter": isinstance(t, nn.Parameter),
+                "trained": t.requires_grad,
+                "persistent": n not in transient,
+            }
             for n, t in tensors.items()
         ],
         "ties": aliases,
@@ -204,16 +227,17 @@ def _nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor]) 
             raise PenjingError(f"'{record['name']}' is no name of a node")
         args = tuple(_decode(value, known) for value in record["args"])
         kwargs = {str(key): _decode(value, known) for key, value in record["kwargs"].items()}
-        if op == "output":
-            node = graph.output(args[0])
-        else:
-            node = graph.create_node(op, target, args, kwargs, name=record["name"])
-        node.meta["module"], node.meta["source"] = str(record["module"]), str(record["source"])
+        made = (
+            graph.output(args[0])
+            if op == "output"
+            else graph.create_node(op, target, args, kwargs, name=record["name"])
+        )
+        made.meta["module"], made.meta["source"] = str(record["module"]), str(record["source"])
         if record.get("switches"):
-            node.meta[modes.SWITCHES] = bool(modes.TRAINING_ARGUMENT[target] < len(args))
+            made.meta[modes.SWITCHES] = bool(modes.TRAINING_ARGUMENT[target] < len(args))
         if "dropout" in record:
-            node.meta[modes.TRAINING_DROPOUT] = float(record["dropout"])
-        known[record["name"]] = node
+            made.meta[modes.TRAINING_DROPOUT] = float(record["dropout"])
+        known[record["name"]] = made
     return graph
 
 
@@ -303,6 +327,7 @@ def _signature_to_json(signature: Signature) -> dict[str, Any]:
                 "dtype": str(leaf.dtype).removeprefix("torch."),
                 "dynamic": sorted(leaf.dynamic),
                 "range": [leaf.low, leaf.high],
+                "sizes": list(leaf.sizes),
             }
             if isinstance(leaf, Input)
             else {"constant": _encode(leaf)}
@@ -321,10 +346,11 @@ def _signature_from_json(record: dict[str, Any]) -> Signature:
         if any(n < 0 for n in shape) or math.prod(shape) > 2**31:
             raise PenjingError(f"an input has the impossible shape {shape}")
         low, high = leaf["range"]
-        leaves.append(
-            Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], frozenset(map(int, leaf["dynamic"])), int(low), int(high))
-        )
-    return Signature(_spec_from_json(record["spec"]), tuple(leaves), tuple(record["positional"]), tuple(record["order"]))
+        dynamic, sizes = frozenset(map(int, leaf["dynamic"])), tuple(map(str, leaf["sizes"]))
+        leaves.append(Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], dynamic, int(low), int(high), sizes))
+    return Signature(
+        _spec_from_json(record["spec"]), tuple(leaves), tuple(record["positional"]), tuple(record["order"])
+    )
 
 
 def _spec_to_json(spec: pytree.TreeSpec) -> Any:

@@ -33,7 +33,9 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
     small = copy.deepcopy(graph)
     for old, new in zip(graph.program.graph.nodes, small.program.graph.nodes, strict=True):
         if new.target in RESIZES:
-            _Resizing(channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))).apply(new)
+            _Resizing(
+                channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))
+            ).apply(new)
     _shrink_tensors(small, channels, gone)
     return small.refresh()
 
@@ -81,12 +83,17 @@ def _shrink_tensors(graph: Graph, channels: Channels, gone: np.ndarray) -> None:
     transient = graph.transient()
     for name, axes in channels.tensors.items():
         tensor = graph.tensor(name)
-        keep = [~gone[channels.class_of[labels]] if labels is not None else np.ones(n, bool) for labels, n in zip(axes, tensor.shape, strict=True)]
+        keep = [
+            ~gone[channels.class_of[labels]] if labels is not None else np.ones(n, bool)
+            for labels, n in zip(axes, tensor.shape, strict=True)
+        ]
         if all(k.all() for k in keep):
             continue
         if id(tensor) not in done:
             smaller = _select(tensor.detach(), keep)
-            done[id(tensor)] = nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller
+            done[id(tensor)] = (
+                nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller
+            )
         replacement = done[id(tensor)]
         for alias, other in list(graph.tensors().items()):
             if other is tensor:
@@ -100,5 +107,3 @@ def _select(tensor: torch.Tensor, keep: list[np.ndarray]) -> torch.Tensor:
         if not mask.all():
             tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
     return tensor.clone()
-
-

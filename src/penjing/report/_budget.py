@@ -1,15 +1,13 @@
 """What was asked and what was reached, item by item of the budget."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from penjing.budget import BYTES, MILLISECONDS, parse_limit
 from penjing.report import _format
 from penjing.report._headline import is_share, metric_title
 
-_TIME = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-_BYTES = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _COUNT = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _ENERGY = {"": 1.0, "uj": 1e-3, "mj": 1.0, "j": 1e3}
 
@@ -34,11 +32,13 @@ class _Kind:
 
 
 _KINDS = {
-    "latency": _Kind("Latency", lambda side: (side["latency_ms"] or {}).get("median"), _TIME, _format.milliseconds),
-    "size": _Kind("Size", lambda side: side["size_bytes"], _BYTES, _format.size),
+    "latency": _Kind(
+        "Latency", lambda side: (side["latency_ms"] or {}).get("median"), MILLISECONDS, _format.milliseconds
+    ),
+    "size": _Kind("Size", lambda side: side["size_bytes"], BYTES, _format.size),
     "params": _Kind("Parameters", lambda side: side["params"], _COUNT, _format.count),
     "macs": _Kind("MACs", lambda side: side["macs"], _COUNT, _format.count),
-    "memory": _Kind("Peak memory", lambda side: side["peak_memory_bytes"], _BYTES, _format.size),
+    "memory": _Kind("Peak memory", lambda side: side["peak_memory_bytes"], BYTES, _format.size),
     "energy": _Kind("Energy", lambda side: (side["energy_mj"] or {}).get("value"), _ENERGY, _format.millijoules),
 }
 
@@ -58,10 +58,11 @@ def _item(key: str, asked: Any, report: Mapping[str, Any]) -> Item:
         return Item(key, key, _format.anything(asked), "not checked here", None)
     kind = _KINDS[key]
     before, after = kind.read(report["baseline"]), kind.read(report["compressed"])
-    amount, relative = _limit(asked, kind.units)
-    if amount is None:
+    limit = parse_limit(asked, kind.units)
+    if limit is None:
         return Item(key, kind.name, _format.anything(asked), kind.show(after), None)
-    if not relative:
+    amount = limit.amount
+    if not limit.relative:
         return Item(
             key, kind.name, f"at most {kind.show(amount)}", kind.show(after), None if after is None else after <= amount
         )
@@ -83,20 +84,6 @@ def _share(reached: float, asked: float) -> str:
         if (float(text) <= asked + 1e-9) == (reached <= asked + 1e-9):
             return text
     return f"{reached:.6f}"
-
-
-def _limit(asked: Any, units: Mapping[str, float]) -> tuple[float | None, bool]:
-    """Reads "0.5x", "5ms", "1 MB" or a bare number; returns the amount and whether it is relative."""
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([a-zµ×]*)\s*", str(asked).lower())
-    if found is None or isinstance(asked, bool):
-        return None, False
-    try:
-        number = float(found[1])
-    except ValueError:
-        return None, False
-    if found[2] in ("x", "×"):
-        return number, True
-    return (number * units[found[2]], False) if found[2] in units else (None, False)
 
 
 def _drop(asked: Any, report: Mapping[str, Any]) -> Item:

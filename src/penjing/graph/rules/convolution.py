@@ -24,7 +24,14 @@ _TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.
 
 @rule(*_PLAIN)
 def convolution(
-    labelling: Labelling, x: Value, weight: Value, bias: Value | None, stride: Any, padding: Any, dilation: Any, groups: int
+    labelling: Labelling,
+    x: Value,
+    weight: Value,
+    bias: Value | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
 ) -> Axes:
     """Weight `(out_channels, in_channels / groups, *kernel)`."""
     channel = len(x.axes) - len(weight.axes) + 1

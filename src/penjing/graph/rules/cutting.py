@@ -27,7 +27,9 @@ def cat(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
         for i, (a, b) in enumerate(zip(first.axes, other.axes, strict=True)):
             if i != axis:
                 labelling.tie(a, b)
-    merged = [a[0] if all(labels is not None for labels in a) else None for a in zip(*(v.axes for v in tensors), strict=True)]
+    merged = [
+        a[0] if all(labels is not None for labels in a) else None for a in zip(*(v.axes for v in tensors), strict=True)
+    ]
     if all(value.axes[axis] is None for value in tensors):
         return _with(tuple(merged), axis, None)
     parts = [v.axes[axis] if v.axes[axis] is not None else np.zeros(v.shape[axis], np.int64) for v in tensors]
@@ -46,9 +48,7 @@ def stack(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
 
 
 @rule(aten.slice.Tensor)
-def slice_(
-    labelling: Labelling, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: Any = 1
-) -> Axes:
+def slice_(labelling: Labelling, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Axes:
     """A run of indices. With a step, or with bounds that are no constants, the axis must stay."""
     labels = x.axes[axis]
     if labels is None or not all(isinstance(bound, int | None) for bound in (start, end)) or step != 1:

@@ -11,15 +11,16 @@ aten = torch.ops.aten
 
 _NAMES = """
 abs add.Tensor add.Scalar sub.Tensor sub.Scalar rsub.Scalar rsub.Tensor mul.Tensor mul.Scalar div.Tensor div.Scalar
-div.Tensor_mode pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar neg exp expm1 log log1p log2 sqrt rsqrt reciprocal square sin
-cos tanh sigmoid relu relu6 gelu silu mish elu selu celu leaky_relu hardtanh hardswish hardsigmoid softplus softsign logsigmoid
-log_sigmoid erf floor ceil round sign clamp clamp.Tensor clamp_min clamp_max maximum minimum where.self where.ScalarOther
-where.ScalarSelf where.Scalar masked_fill.Scalar masked_fill.Tensor eq.Tensor eq.Scalar ne.Tensor ne.Scalar lt.Tensor lt.Scalar
-le.Tensor le.Scalar gt.Tensor gt.Scalar ge.Tensor ge.Scalar logical_and logical_or logical_not bitwise_not detach alias bitwise_and.Tensor
-bitwise_or.Tensor isnan isinf dropout alpha_dropout feature_dropout feature_alpha_dropout clone contiguous to.dtype to.device
-to.dtype_layout to.other type_as _to_copy fill.Scalar fill.Tensor zeros_like ones_like full_like rand_like randn_like empty_like
-threshold hardshrink softshrink rrelu addcmul addcdiv lerp.Scalar lerp.Tensor atan2 fmod.Scalar remainder.Scalar nan_to_num
-float_power.Tensor_Scalar view_as reshape_as
+div.Tensor_mode pow.Tensor_Scalar pow.Tensor_Tensor pow.Scalar neg exp expm1 log log1p log2 sqrt rsqrt reciprocal
+square sin cos tanh sigmoid relu relu6 gelu silu mish elu selu celu leaky_relu hardtanh hardswish hardsigmoid
+softplus softsign logsigmoid log_sigmoid erf floor ceil round sign clamp clamp.Tensor clamp_min clamp_max maximum
+minimum where.self where.ScalarOther where.ScalarSelf where.Scalar masked_fill.Scalar masked_fill.Tensor eq.Tensor
+eq.Scalar ne.Tensor ne.Scalar lt.Tensor lt.Scalar le.Tensor le.Scalar gt.Tensor gt.Scalar ge.Tensor ge.Scalar
+logical_and logical_or logical_not bitwise_not detach alias bitwise_and.Tensor bitwise_or.Tensor isnan isinf
+dropout alpha_dropout feature_dropout feature_alpha_dropout clone contiguous to.dtype to.device to.dtype_layout
+to.other type_as _to_copy fill.Scalar fill.Tensor zeros_like ones_like full_like rand_like randn_like empty_like
+threshold hardshrink softshrink rrelu addcmul addcdiv lerp.Scalar lerp.Tensor atan2 fmod.Scalar remainder.Scalar
+nan_to_num float_power.Tensor_Scalar view_as reshape_as
 """
 
 

@@ -53,9 +53,7 @@ def resize_over_last(resizing: Resizing, node: fx.Node) -> None:
 
 
 @rule(aten.group_norm.default)
-def group_norm(
-    labelling: Labelling, x: Value, groups: int, weight: Value | None, bias: Value | None, *_: Any
-) -> Axes:
+def group_norm(labelling: Labelling, x: Value, groups: int, weight: Value | None, bias: Value | None, *_: Any) -> Axes:
     """Whole groups go where groups are small (the others' statistics stay as they were), else one index of each group."""
     for vector, role in ((weight, "scale"), (bias, "shift")):
         if vector is not None:

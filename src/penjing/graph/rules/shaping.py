@@ -91,10 +91,11 @@ def reshape(labelling: Labelling, x: Value, *_: Any) -> Axes:
 
 
 def _pixel_shuffle(labelling: Labelling, x: Value) -> Axes:
-    channels, factor = x.axes[-3], labelling.node.args[1]
+    channels = x.axes[-3]
+    factor: Any = labelling.node.args[1]
     if channels is None:
         return x.axes
-    (carrier, _) = _split(labelling, channels, [channels.size // factor**2, factor**2])  # type: ignore[operator]
+    (carrier, _) = _split(labelling, channels, [channels.size // factor**2, factor**2])
     return (*x.axes[:-3], carrier, None, None)
 
 

@@ -23,7 +23,12 @@ _POOLS = {
         aten.reflection_pad2d.default,
         aten.replication_pad2d.default,
     ),
-    3: (aten.max_pool3d.default, aten.avg_pool3d.default, aten.adaptive_avg_pool3d.default, aten.upsample_nearest3d.vec),
+    3: (
+        aten.max_pool3d.default,
+        aten.avg_pool3d.default,
+        aten.adaptive_avg_pool3d.default,
+        aten.upsample_nearest3d.vec,
+    ),
 }
 _POOLS_WITH_POSITIONS = {1: (aten.adaptive_max_pool1d.default,), 2: (aten.adaptive_max_pool2d.default,)}
 

@@ -10,9 +10,7 @@ from penjing.prune.granularities._registry import granularities
 
 
 @granularities.register(source="Li et al., Pruning Filters for Efficient ConvNets, 2017")
-def filter_(
-    evidence: Evidence, saliency: Mapping[str, Tensor], finish: Callable[[Tensor], Tensor]
-) -> list[Tensor]:
+def filter_(evidence: Evidence, saliency: Mapping[str, Tensor], finish: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """Filters: a unit's score is the sum over all weights that make its channels; tensors shrink."""
     scores = []
     for group in evidence.groups:

@@ -1,0 +1,51 @@
+"""The application: its commands, and what happens to errors."""
+
+import importlib
+import sys
+import warnings
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from penjing.errors import PenjingError
+
+app = typer.Typer(
+    name="penjing",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Makes trained PyTorch models small and fast on the device they must run on, and proves it.",
+)
+
+_COMMANDS = ("compressing", "finished", "looking")
+
+
+@app.callback()
+def _options(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+) -> None:
+    """Options before the command."""
+    del debug  # read in `main`, since an error may come before any command runs
+
+
+def main() -> None:
+    """Runs the command line; a `PenjingError` is printed without a traceback and exits with 2."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    # The flag may stand anywhere: people add it to the end of a command that failed.
+    arguments = [a for a in arguments if a != "--debug"]
+    if not debug:
+        warnings.filterwarnings("ignore")
+    for name in _COMMANDS:
+        importlib.import_module(f"penjing.cli.{name}")
+    try:
+        app(args=arguments, prog_name="penjing")
+    except PenjingError as error:
+        if debug:
+            raise
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Stopped. The same command continues from the last finished stage.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,165 @@
+"""Commands that make models smaller: demo, compress, recover."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+import penjing.data
+from penjing.budget import Budget
+from penjing.cli.app import app
+from penjing.compress import Result, compress
+from penjing.demo import demo
+from penjing.errors import PenjingError
+from penjing.models import load_model
+from penjing.train import Interrupted, recover
+
+NOT_MET = 3
+
+Model = Annotated[
+    str, typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file")
+]
+DataSpec = Annotated[
+    str,
+    typer.Option(
+        "--data", help="digits, mnist:PATH.npz, cifar10:PATH, folder:PATH[,size=224], or package.module:factory"
+    ),
+]
+Weights = Annotated[Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")]
+Patterns = Annotated[list[str] | None, typer.Option(help="pattern of module paths; may be given many times")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
+
+
+def printer(as_json: bool) -> Any:
+    """Returns what says lines to the user: on standard error where standard output is for a program."""
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False)
+    return lambda line: console.print(escape(line))
+
+
+def finish(result: Result, as_json: bool) -> None:
+    """Prints a finished run; exits with 3 if its budget was not met."""
+    if as_json:
+        print(json.dumps(result.report, indent=2))
+    else:
+        console = Console(soft_wrap=True, highlight=False)
+        console.print(f"\n[bold]{escape(result.headline)}[/]")
+        for note in result.report["notes"]:
+            console.print(escape(note))
+        asked = Budget(**result.report["budget"])
+        verdict = "[green]The budget was met[/]" if result.met else "[red]The budget was not met[/]"
+        console.print(f"{verdict} ({escape(str(asked))}). The proof: {escape(str(result.out / 'report.html'))}")
+    if not result.met:
+        raise typer.Exit(NOT_MET)
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("penjing-demo"),
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Trains a small network on built-in data, then makes it twice as fast and four times smaller."""
+    finish(demo(out, seed=seed, say=printer(as_json)), as_json)
+
+
+@app.command("compress")
+def compress_command(
+    model: Model,
+    data: DataSpec,
+    target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime",
+    weights: Weights = None,
+    latency: Annotated[str | None, typer.Option(help="limit: 5ms, or 0.5x of the original's")] = None,
+    size: Annotated[str | None, typer.Option(help="limit: 1MB, or 0.25x of the original's")] = None,
+    drop: Annotated[
+        float | None, typer.Option(help="largest fall of the metric, in its units: 0.01 is a point")
+    ] = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("out"),
+    epochs: Annotated[int, typer.Option(min=0, help="passes over the training data to recover")] = 5,
+    criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate of the recovery")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="batch size at which latency is measured")] = 1,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    max_minutes: Annotated[float | None, typer.Option(help="a bound on the time of the run")] = None,
+    dry_run: Annotated[bool, typer.Option(help="say how long it would take and what it would write, and stop")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Makes a trained model small and fast on a target, and measures what came out."""
+    budget = Budget(latency, size, drop)
+    chosen = penjing.data.load(data)
+    loaded = load_model(model, weights, chosen)
+    result = compress(
+        loaded.graph(),
+        data=chosen,
+        target=target,
+        budget=budget,
+        include=include or (),
+        exclude=exclude or (),
+        out=out,
+        epochs=epochs,
+        criterion=criterion,
+        lr=lr,
+        threads=threads,
+        batch=batch,
+        seed=seed,
+        max_minutes=max_minutes,
+        dry_run=dry_run,
+        say=printer(as_json),
+        inputs=loaded.hashes,
+    )
+    if isinstance(result, Result):
+        finish(result, as_json)
+
+
+@app.command("recover")
+def recover_command(
+    file: Annotated[Path, typer.Argument(help="a .penjing file")],
+    data: DataSpec,
+    teacher: Annotated[
+        str | None, typer.Option(help="the model to learn from, often the original's .penjing file")
+    ] = None,
+    teacher_weights: Annotated[Path | None, typer.Option(help="weights for the teacher")] = None,
+    epochs: Annotated[int, typer.Option(min=0, help="passes over the training data")] = 5,
+    lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="file to write; by default NAME-recovered.penjing beside FILE")
+    ] = None,
+) -> None:
+    """Trains or distils a saved graph further; killed, the same command goes on where it stopped."""
+    say = printer(False)
+    if file.suffix != ".penjing":
+        raise PenjingError(f"recover takes a .penjing file, not {file}.")
+    chosen = penjing.data.load(data)
+    graph = load_model(str(file)).graph()
+    taught_by = load_model(teacher, teacher_weights, chosen).graph() if teacher else None
+    target = out or file.with_name(f"{file.stem}-recovered.penjing")
+    checkpoint = target.with_suffix(".checkpoint")
+    before = penjing.tasks.evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
+    try:
+        recover(
+            graph,
+            chosen,
+            teacher=taught_by,
+            epochs=epochs,
+            lr=lr,
+            seed=seed,
+            checkpoint=checkpoint,
+            log=say,
+            report=lambda e: say(f"epoch {e['epoch']}: loss {e['loss']:.4f} ({e['seconds']:.0f} s)"),
+        )
+    except Interrupted as stop:
+        say(f"Interrupted at {stop.progress:.0%}; the same command goes on. The weights so far are in {target}.")
+        graph.save(target)
+        raise typer.Exit(130) from None
+    graph.save(target)
+    checkpoint.unlink(missing_ok=True)
+    if chosen.validation is not None and before is not None:
+        after = penjing.tasks.evaluate(graph, chosen.validation, chosen.task)
+        say(f"{chosen.task.metric_name}: {before:.4f} before, {after:.4f} after.")
+    say(f"Written: {target}")

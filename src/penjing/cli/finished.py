@@ -1,0 +1,48 @@
+"""Commands on a finished run: verify, report."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import penjing.data
+from penjing import report
+from penjing.cli.app import app
+from penjing.cli.compressing import NOT_MET, AsJson, DataSpec
+from penjing.recheck import Recheck, recheck
+
+OutDir = Annotated[Path, typer.Argument(help="the folder that a run wrote")]
+
+
+@app.command("verify")
+def verify_command(out_dir: OutDir, data: DataSpec, as_json: AsJson = False) -> None:
+    """Measures a finished result again and compares it with its report."""
+    found = recheck(out_dir, penjing.data.load(data))
+    if as_json:
+        print(json.dumps({"met": found.met, "agrees": found.agrees, "measured": found.measured}, indent=2))
+    else:
+        _show(found)
+    if not (found.met and found.agrees):
+        raise typer.Exit(NOT_MET)
+
+
+def _show(found: Recheck) -> None:
+    table = Table("", "report.json", "now")
+    for name, then, now in found.rows():
+        table.add_row(name, then, now)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        "The file does what its report says." if found.agrees else "[red]The file differs from its report.[/]"
+    )
+    console.print("The budget is met." if found.met else "[red]The budget is not met.[/]")
+
+
+@app.command("report")
+def report_command(out_dir: OutDir) -> None:
+    """Builds report.html again from report.json."""
+    Console(highlight=False, soft_wrap=True).print(f"Written: {escape(str(report.build(out_dir)))}")

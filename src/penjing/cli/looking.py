@@ -1,0 +1,151 @@
+"""Commands that only look: profile, channels, list, targets."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+import penjing.data
+from penjing import zoo
+from penjing.cli.app import app
+from penjing.cli.compressing import AsJson, Model, Patterns, Weights
+from penjing.distill import signals
+from penjing.errors import unknown_name
+from penjing.graph import Graph, channels
+from penjing.models import load_model
+from penjing.prune import allocations, criteria, granularities
+from penjing.quantize import observers
+from penjing.registry import Registry
+from penjing.targets import available, find_target, lower, profile
+from penjing.verification import layers_of
+
+FAMILIES: dict[str, Registry[Any]] = {
+    "criteria": criteria,
+    "granularities": granularities,
+    "allocations": allocations,
+    "observers": observers,
+    "signals": signals,
+    "networks": zoo.networks,
+}
+
+MaybeData = Annotated[str | None, typer.Option("--data", help="where example inputs come from, if the model has none")]
+
+
+def _graph(model: str, weights: Path | None, data: str | None) -> Graph:
+    return load_model(model, weights, penjing.data.load(data) if data else None).graph()
+
+
+@app.command("profile")
+def profile_command(
+    model: Model,
+    target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime",
+    weights: Weights = None,
+    data: MaybeData = None,
+    threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="samples per call")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Shows where the time, the MACs and the bytes go, layer by layer, on the target."""
+    suffix = find_target(target).suffix
+    graph = _graph(model, weights, data)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = layers_of(graph.cost(), profile(lower(graph, target, Path(folder) / f"model{suffix}"), threads, batch))
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    total = sum(row["latency_ms"] or 0.0 for row in rows.values()) or 1.0
+    table = Table("layer", "op", "output", *(_number(title) for title in ("ms", "share", "MACs", "parameters")))
+    for name, row in rows.items():
+        milliseconds = row["latency_ms"]
+        table.add_row(
+            escape(name),
+            row["op"],
+            "×".join(map(str, row["shape"])),
+            "fused" if milliseconds is None else f"{milliseconds:.3f}",
+            "" if milliseconds is None else f"{milliseconds / total:.1%}",
+            f"{row['macs']:,}",
+            f"{row['params']:,}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"{graph.name} on {target}, {threads} thread(s), batch {batch}: {total:.3f} ms in these layers, "
+        f"{graph.cost().macs:,} MACs, {graph.cost().params:,} parameters."
+    )
+
+
+def _number(title: str) -> Column:
+    return Column(title, justify="right")
+
+
+@app.command("channels")
+def channels_command(
+    model: Model,
+    weights: Weights = None,
+    data: MaybeData = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows which channels can be removed together, and what pins the rest."""
+    found = channels(_graph(model, weights, data), include=include or (), exclude=exclude or ())
+    if as_json:
+        groups = [{"name": g.name, "units": g.units, "params": g.params, "made_by": g.made_by()} for g in found.groups]
+        print(json.dumps({"groups": groups, "pinned": [asdict(pin) for pin in found.pinned]}, indent=2))
+        return
+    console = Console(highlight=False)
+    table = Table("channels of", _number("how many"), _number("parameters each"), "made by")
+    for group in found.groups:
+        makers = group.made_by()
+        more = f" and {len(makers) - 2} more" if len(makers) > 2 else ""
+        table.add_row(escape(group.name), str(group.units), f"{group.params:,}", escape(", ".join(makers[:2]) + more))
+    console.print(table)
+    pinned = Table("must stay", "axis", _number("how many"), "because of", "in the model's code")
+    for pin in found.pinned:
+        pinned.add_row(escape(pin.tensor), str(pin.axis), str(pin.indices), pin.op, escape(pin.source))
+    console.print(pinned)
+
+
+@app.command("list")
+def list_command(
+    family: Annotated[str | None, typer.Argument(help=", ".join(FAMILIES))] = None, as_json: AsJson = False
+) -> None:
+    """Lists every method that is registered, with its source and what it needs."""
+    if family is not None and family not in FAMILIES:
+        raise unknown_name("family", family, FAMILIES)
+    chosen = {family: FAMILIES[family]} if family else FAMILIES
+    if as_json:
+        entries = {
+            title: [
+                {"name": e.name, "source": e.source, "needs": sorted(e.needs), "summary": e.summary}
+                for e in registry.values()
+            ]
+            for title, registry in chosen.items()
+        }
+        print(json.dumps(entries, indent=2))
+        return
+    console = Console(highlight=False)
+    for title, registry in chosen.items():
+        table = Table("name", "what it does", "needs", "source", title=title, title_justify="left")
+        for entry in registry.values():
+            table.add_row(entry.name, escape(entry.summary), ", ".join(sorted(entry.needs)), escape(entry.source))
+        console.print(table)
+
+
+@app.command("targets")
+def targets_command(as_json: AsJson = False) -> None:
+    """Shows which runtimes are usable on this machine, and what to install for the others."""
+    found = available()
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+        return
+    table = Table("target", "usable", "version", "note")
+    for one in found:
+        table.add_row(one.name, "yes" if one.usable else "no", one.version or "", escape(one.note))
+    Console(highlight=False).print(table)

@@ -1,0 +1,291 @@
+"""The whole flow on one page: capture, profile, choose, recover, quantise, lower, verify, report."""
+
+import copy
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from penjing import report
+from penjing.budget import Budget
+from penjing.data import Data
+from penjing.delivery import deliver
+from penjing.errors import PenjingError
+from penjing.estimate import Estimate, estimate
+from penjing.graph import Graph, capture, load
+from penjing.plan import Choice, choose
+from penjing.prune import criteria, prune
+from penjing.quantize import quantize
+from penjing.targets import find_target, lower, open_artifact
+from penjing.train import Interrupted, recover
+from penjing.verification import Pair, environment, metric_on_runtime, verify
+from penjing.workspace import Workspace, read_json, write_json
+
+RESERVE = 0.15  # share of a time limit that is kept for what follows training
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        graph: the compressed graph.
+        report: what `report.json` holds.
+        out: the folder with everything.
+    """
+
+    graph: Graph
+    report: dict[str, Any]
+    out: Path
+
+    @property
+    def met(self) -> bool:
+        """Whether every limit of the budget was kept, as measured."""
+        return bool(self.report["met"])
+
+    @property
+    def headline(self) -> str:
+        """One sentence: how much faster, how much smaller, at what loss, on what."""
+        return str(self.report["headline"])
+
+
+def compress(
+    model: nn.Module,
+    example_inputs: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
+    *,
+    data: Data,
+    target: str = "onnxruntime",
+    budget: Budget | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    out: Path | str = "out",
+    epochs: int = 5,
+    criterion: str | None = None,
+    lr: float | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    seed: int = 0,
+    max_minutes: float | None = None,
+    dry_run: bool = False,
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+    inputs: Mapping[str, str] | None = None,
+) -> Result | Estimate:
+    """Makes a trained model small and fast on a target, and measures what came out.
+
+    Killed at any moment, the same call continues from the last finished stage. Ctrl-C during training finishes the run
+    with the weights so far; the same call then goes on training.
+
+    Args:
+        model: a trained model, or a captured graph.
+        example_inputs: inputs as the model is called; not needed for a graph.
+        data: what to calibrate, train and judge on.
+        target: the runtime; see `penjing targets`.
+        budget: limits on latency, size and the metric's fall.
+        include: patterns of module paths; only these are pruned.
+        exclude: patterns of module paths that are neither pruned nor quantised.
+        out: the folder for everything that is written; new, empty, or of the same run.
+        epochs: passes over the training data to recover; 0 trains nothing.
+        criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
+        lr: peak learning rate of the recovery.
+        threads: threads of the runtime.
+        batch: batch size at which latency is measured.
+        seed: of everything random.
+        max_minutes: a bound on the time of the whole run.
+        dry_run: only say how long it would take and what it would write.
+        progress: show a progress bar while training.
+        say: called with lines for the user.
+        inputs: hashes of the files that the model came from, for the report's provenance.
+
+    Returns:
+        The result; an estimate for a dry run.
+
+    Raises:
+        PenjingError: bad input; nothing is half-written then.
+    """
+    began = time.monotonic()
+    budget = budget or Budget()
+    find_target(target)
+    criterion = _criterion(criterion, data)
+    given = capture_or_take(model, example_inputs)
+    expected = estimate(given, data, epochs, Path(out))
+    say(str(expected))
+    if dry_run:
+        return expected
+    settings = {
+        "model": weights_hash(given),
+        "data": f"{data.name} {data.fingerprint}".strip(),
+        "target": target,
+        "budget": asdict(budget),
+        "include": list(include),
+        "exclude": list(exclude),
+        "epochs": epochs,
+        "criterion": criterion,
+        "lr": lr,
+        "threads": threads,
+        "batch": batch,
+        "seed": seed,
+    }
+    space = Workspace(out, settings)
+    suffix = find_target(target).suffix
+
+    original = space.stage("capture", "original.penjing", lambda: given, Graph.save, load)
+    original_file = space.stage(
+        "profile", f"original{suffix}", lambda: None, lambda _, path: lower(original, target, path), lambda _: None
+    ) or open_artifact(space.inner / f"original{suffix}", target)
+    baseline = space.stage(
+        "profile", "baseline.json", lambda: metric_on_runtime(original_file, data, threads), write_json, read_json
+    )
+    say(f"The original: {original.cost().params:,} parameters" + _metric(data, baseline))
+
+    choice = space.stage(
+        "choose",
+        "choice.json",
+        lambda: choose(
+            original, data, original_file, budget, space.inner / "candidates", target=target, threads=threads,
+            batch=batch, include=include, exclude=exclude, progress=lambda line: say(f"  {line}"),
+        ),
+        lambda made, path: write_json(made.to_dict(), path),
+        lambda path: Choice.from_dict(read_json(path)),
+    )  # fmt: skip
+    taken = choice.taken
+    say(f"Chosen: {taken}: {taken.latency:.2f}× the original's latency.")
+
+    def thin() -> Graph:
+        if taken.round_to is None:
+            return copy.deepcopy(original)
+        return prune(
+            original, taken.amount, criterion=criterion, round_to=taken.round_to, data=data,
+            include=include, exclude=exclude, seed=seed,
+        )  # fmt: skip
+
+    small = space.stage("prune", "pruned.penjing", thin, Graph.save, load)
+    deadline = None if max_minutes is None else began + 60 * max_minutes * (1 - RESERVE)
+    small, notes = _recovered(space, small, original, data, epochs, lr, seed, deadline, progress, taken.amount > 0, say)
+
+    with space.timed("quantise"):
+        if taken.integer:
+            small = quantize(small, data, exclude=[*exclude, *taken.in_float])
+    with space.timed("lower"):
+        small_file = lower(small, target, space.out / f"model{suffix}")
+        deliver(small, data, target, space.out)
+    with space.timed("verify"):
+        measured = verify(
+            Pair(original, original_file, small, small_file), data, budget,
+            threads=threads, batch=batch, baseline_metric=baseline,
+        )  # fmt: skip
+    return _reported(space, small, measured, budget, choice, notes, settings, inputs or {})
+
+
+def capture_or_take(model: nn.Module, example_inputs: Any) -> Graph:
+    """Returns the model as a graph: captured, or itself if it is one."""
+    if isinstance(model, Graph):
+        return model
+    if example_inputs is None:
+        raise PenjingError("compress needs example_inputs for an nn.Module, as the model is called.")
+    return capture(model, example_inputs)
+
+
+def weights_hash(graph: Graph) -> str:
+    """Returns a hash of all tensors of a graph and of its ops."""
+    digest = hashlib.sha256(graph.program.code.encode())
+    for name, tensor in sorted(graph.tensors().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _criterion(name: str | None, data: Data) -> str:
+    if name is not None:
+        return criteria[name].name
+    return "taylor" if data.task.labelled and data.train is not None else "l2"
+
+
+def _metric(data: Data, value: float | None) -> str:
+    return "." if value is None else f", {data.task.metric_name} {value:.4f}."
+
+
+def _recovered(
+    space: Workspace,
+    small: Graph,
+    original: Graph,
+    data: Data,
+    epochs: int,
+    lr: float | None,
+    seed: int,
+    deadline: float | None,
+    progress: bool,
+    pruned: bool,
+    say: Callable[[str], None],
+) -> tuple[Graph, list[str]]:
+    """Trains what was pruned, with the original as teacher. Second: notes for the report.
+
+    An interrupted training leaves no finished stage behind, only its checkpoint; so the next call goes on with it.
+    """
+    path = space.inner / "recovered.penjing"
+    if path.exists():
+        return load(path), []
+    if not pruned or epochs == 0 or (data.train is None and data.calibration is None):
+        why = "nothing was removed" if not pruned else "no epochs were asked for" if epochs == 0 else "there is no data"
+        return small, [f"Not trained: {why}."]
+    notes: list[str] = []
+
+    def log(line: str) -> None:
+        say(line)
+        if "hort" in line or "deadline" in line.lower():
+            notes.append(line)
+
+    with space.timed("recover"):
+        try:
+            recover(
+                small, data, teacher=original, epochs=epochs, lr=lr, seed=seed, deadline=deadline,
+                checkpoint=space.inner / "recover.checkpoint", progress=progress, log=log,
+                report=lambda e: say(f"  epoch {e['epoch']}: loss {e['loss']:.4f} ({e['seconds']:.0f} s)"),
+            )  # fmt: skip
+        except Interrupted as stop:
+            say(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far.")
+            return small, [f"Training was interrupted at {stop.progress:.0%}; the same command goes on with it."]
+        small.save(path)
+    return small, notes
+
+
+def _reported(
+    space: Workspace,
+    small: Graph,
+    measured: dict[str, Any],
+    budget: Budget,
+    choice: Choice,
+    notes: list[str],
+    settings: dict[str, Any],
+    inputs: Mapping[str, str],
+) -> Result:
+    taken = choice.taken
+    if not taken.meets:
+        notes = [*notes, f"No candidate kept the budget of {budget}; the one that came nearest was taken."]
+    elif taken.round_to is None and not taken.integer:
+        notes = [*notes, "Float is already the fastest within your budget: nothing was pruned or quantised."]
+    proof = {
+        "schema": 1,
+        "model": small.name,
+        "budget": {key: value for key, value in asdict(budget).items() if value is not None},
+        "seed": settings["seed"],
+        "provenance": {**environment(), "inputs": {**inputs, "weights": settings["model"], "data": settings["data"]}},
+        "plan": [
+            {key: step.get(key) for key in ("place", "technique", "setting", "before", "after")} for step in small.plan
+        ],
+        "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
+        "notes": notes,
+        "include": settings["include"],
+        "exclude": settings["exclude"],
+        "settings": settings,
+        "candidates": choice.to_dict()["measured"],
+        **measured,
+    }
+    proof["headline"] = report.headline(proof)
+    with space.timed("report"):
+        report.write(proof, space.out)
+    return Result(small, proof, space.out)

@@ -1,0 +1,155 @@
+"""Models and their weights as named on a command line: zoo networks, factories, saved graphs, weight files."""
+
+import hashlib
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from penjing import zoo
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.factory import call_factory
+from penjing.graph import Graph, capture, load, load_exported
+
+SHOWN = 4  # keys or shapes that an error lists
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to be captured, or captured already.
+
+    Attributes:
+        model: the module or graph.
+        example_inputs: inputs as it is called; None for a graph.
+        name: for reports.
+        hashes: sha256 of the files that it came from.
+    """
+
+    model: nn.Module
+    example_inputs: Any
+    name: str
+    hashes: dict[str, str] = field(default_factory=dict)
+
+    def graph(self) -> Graph:
+        """Returns the model as a graph, named as the user named it."""
+        graph = self.model if isinstance(self.model, Graph) else capture(self.model, self.example_inputs)
+        graph.name = self.name
+        return graph
+
+
+def load_model(spec: str, weights: Path | None = None, data: Data | None = None) -> Loaded:
+    """Returns the model that `spec` names.
+
+    Args:
+        spec: `zoo:NAME`, `package.module:factory`, `file.py:factory`, a `.penjing` file or a `.pt2` file. A factory
+            returns an `nn.Module`, or a pair of it and its example inputs.
+        weights: a `.safetensors` file, or a `.pt` file that loads with `weights_only=True`.
+        data: example inputs are taken from it where the model brings none; a zoo network gets its number of classes.
+
+    Raises:
+        PenjingError: the model or its weights can't be loaded, or no example inputs are known.
+    """
+    hashes = {"weights_file": _sha256(weights)} if weights is not None and weights.is_file() else {}
+    if spec.endswith((".penjing", ".pt2")):
+        hashes["model_file"] = _sha256(Path(spec)) if Path(spec).is_file() else ""
+    if spec.endswith(".penjing"):
+        if weights is not None:
+            raise PenjingError("A .penjing file holds its own weights; leave --weights out.")
+        return Loaded(load(spec), None, Path(spec).stem, hashes)
+    model, example, name = _build(spec, data)
+    if weights is not None:
+        load_weights(model, weights)
+    if example is None:
+        example = _example_from(data)
+    if example is None:
+        raise PenjingError(
+            f"No example inputs are known for {spec}: let the factory return (model, example_inputs), or give data."
+        )
+    return Loaded(model, example, name, hashes)
+
+
+def _build(spec: str, data: Data | None) -> tuple[nn.Module, Any, str]:
+    if spec.startswith("zoo:"):
+        name = spec.removeprefix("zoo:")
+        classes = len(data.classes) if data is not None and data.classes else None
+        return zoo.build(name, num_classes=classes), _example_from(data) if data else zoo.example_input(name), name
+    if spec.endswith(".pt2"):
+        if not Path(spec).is_file():
+            raise PenjingError(f"There is no file {spec}.")
+        return load_exported(spec), None, Path(spec).stem
+    made = call_factory(spec)
+    example = None
+    if isinstance(made, tuple) and len(made) == 2:
+        made, example = made
+    if not isinstance(made, nn.Module):
+        raise PenjingError(f"{spec} returned a {type(made).__name__}; it must return an nn.Module.")
+    return made, example, spec.rpartition(":")[2]
+
+
+def _example_from(data: Data | None) -> tuple[Tensor, ...] | None:
+    """Returns two samples of the data's inputs."""
+    if data is None:
+        return None
+    for loader in (data.calibration, data.validation, data.train):
+        if loader is not None:
+            inputs, _ = data.task.split(next(iter(loader)))
+            return tuple(tensor[:2] for tensor in inputs)
+    return None
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Loads a state dict into `model`.
+
+    Raises:
+        PenjingError: the file can't be read without running code, or its keys or shapes don't fit the model's.
+    """
+    state = _read_weights(path)
+    wanted = model.state_dict()
+    # Counters of batches that old files lack play no part in what a model computes.
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    surplus = [k for k in state if k not in wanted]
+    shapes = [
+        f"{k}: {tuple(state[k].shape)} in the file, {tuple(wanted[k].shape)} in the model"
+        for k in wanted
+        if k in state and state[k].shape != wanted[k].shape
+    ]
+    problems = [
+        f"{title}: {', '.join(found[:SHOWN])}{f' and {len(found) - SHOWN} more' if len(found) > SHOWN else ''}"
+        for title, found in (("missing", missing), ("not in the model", surplus), ("other shapes", shapes))
+        if found
+    ]
+    if problems:
+        raise PenjingError(f"{path} doesn't fit {type(model).__name__}. " + ". ".join(problems) + ".")
+    model.load_state_dict({**wanted, **state})
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise PenjingError(f"There is no weights file {path}.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PenjingError(
+            f"{path} holds no plain weights: {first} Only state dicts of tensors are read (weights_only=True); save one "
+            "with torch.save(model.state_dict(), …) or as .safetensors."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise PenjingError(f"{path} holds no state dict (names with tensors), but a {type(state).__name__}.")
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

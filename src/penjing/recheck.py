@@ -1,0 +1,83 @@
+"""Measuring a finished result again: does the file still do what its report says?"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penjing.budget import Budget
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.graph import load
+from penjing.targets import find_target, open_artifact
+from penjing.verification import Pair, metric_on_runtime, verify
+from penjing.workspace import INNER, read_json
+
+SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """A report and what was measured now.
+
+    Attributes:
+        reported: the content of report.json.
+        measured: the measured part, measured again.
+        met: whether the budget is met by what was measured now.
+        agrees: whether metric and size are as reported; latencies vary with the machine and play no part.
+    """
+
+    reported: dict[str, Any]
+    measured: dict[str, Any]
+    met: bool
+    agrees: bool
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Returns (name, reported, measured now) as text."""
+        then, now = self.reported, self.measured
+        rows = []
+        for side in ("baseline", "compressed"):
+            rows.append((f"{side}: {now['metric_name']}", _text(then[side]["metric"]), _text(now[side]["metric"])))
+            latencies = (_text(report[side]["latency_ms"]["median"]) for report in (then, now))
+            rows.append((f"{side}: latency, ms", *latencies))  # type: ignore[arg-type]
+            rows.append((f"{side}: bytes", f"{then[side]['size_bytes']:,}", f"{now[side]['size_bytes']:,}"))
+        rows.append(("times faster", _text(then["ratios"]["latency"]), _text(now["ratios"]["latency"])))
+        rows.append(("share of MACs in integers", _text(then["integer_macs"]), _text(now["integer_macs"])))
+        return rows
+
+
+def _text(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4f}"
+
+
+def recheck(out: Path | str, data: Data) -> Recheck:
+    """Measures the result in `out` again, on the validation data of `data`.
+
+    Raises:
+        PenjingError: `out` holds no finished run.
+    """
+    out = Path(out)
+    if not (out / "report.json").is_file():
+        raise PenjingError(f"{out} holds no finished run: there is no report.json in it.")
+    reported = read_json(out / "report.json")
+    target = reported["target"]["name"]
+    suffix = find_target(target).suffix
+    original_file = open_artifact(out / INNER / f"original{suffix}", target)
+    pair = Pair(
+        load(out / INNER / "original.penjing"),
+        original_file,
+        load(out / "model.penjing"),
+        open_artifact(out / f"model{suffix}", target),
+    )
+    threads, batch = reported["target"]["threads"], reported["target"]["batch"]
+    baseline = metric_on_runtime(original_file, data, threads)
+    measured = verify(pair, data, Budget(**reported["budget"]), threads=threads, batch=batch, baseline_metric=baseline)
+    agrees = all(
+        measured[side]["size_bytes"] == reported[side]["size_bytes"]
+        and _same(measured[side]["metric"], reported[side]["metric"])
+        for side in ("baseline", "compressed")
+    )
+    return Recheck(reported, measured, bool(measured["met"]), agrees)
+
+
+def _same(a: float | None, b: float | None) -> bool:
+    return a is b if a is None or b is None else abs(a - b) <= SAME

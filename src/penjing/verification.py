@@ -1,0 +1,228 @@
+"""The proof: the written file, run by its runtime on the validation data, side by side with the original."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penjing.budget import Budget
+from penjing.data import Data
+from penjing.graph import Cost, Graph
+from penjing.targets import (
+    Artifact,
+    ExecutedNode,
+    Measurement,
+    check_parity,
+    find_target,
+    integer_macs,
+    measure_together,
+    profile,
+    session,
+)
+from penjing.tasks import agreement, evaluate
+
+RUNS = 1000
+SECONDS = 20.0
+PARITY_SAMPLES = 64
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The original and the compressed model: their graphs and their files."""
+
+    original: Graph
+    original_file: Artifact
+    compressed: Graph
+    compressed_file: Artifact
+
+
+def metric_on_runtime(artifact: Artifact, data: Data, threads: int) -> float | None:
+    """Returns the task's metric of a lowered file on the validation data; None without labels or data."""
+    if data.validation is None:
+        return None
+    return evaluate(session(artifact, threads), data.validation, data.task)
+
+
+def verify(
+    pair: Pair, data: Data, budget: Budget, *, threads: int, batch: int, baseline_metric: float | None
+) -> dict[str, Any]:
+    """Measures both files side by side and returns the measured part of `report.json`.
+
+    Args:
+        pair: graphs and files.
+        data: its validation set gives the metric; without labels, agreement with the original stands in for it.
+        budget: what was asked.
+        threads: threads within an op.
+        batch: samples per call when timing.
+        baseline_metric: of the original's file, measured before; the same on every run.
+    """
+    measured = measure_together(
+        {"baseline": pair.original_file, "compressed": pair.compressed_file},
+        threads=threads,
+        batch=batch,
+        runs=RUNS,
+        seconds=SECONDS,
+    )
+    costs = {"baseline": pair.original.cost(), "compressed": pair.compressed.cost()}
+    metrics = {
+        "baseline": baseline_metric,
+        "compressed": metric_on_runtime(pair.compressed_file, data, threads),
+    }
+    sides = {name: _side(measured[name], costs[name], metrics[name]) for name in measured}
+    unchanged = None
+    if data.validation is not None or data.calibration is not None:
+        images = data.validation if data.validation is not None else data.calibration
+        assert images is not None
+        unchanged = agreement(
+            session(pair.original_file, threads), session(pair.compressed_file, threads), images, data.task
+        )
+    parity = check_parity(pair.compressed_file, pair.compressed, _real_inputs(data, pair.compressed))
+    target = find_target(pair.compressed_file.target)
+    return {
+        "target": {
+            "name": target.name,
+            "version": target.version,
+            "device": processor(),
+            "threads": threads,
+            "batch": measured["compressed"].batch,
+        },
+        **sides,
+        "ratios": {
+            "latency": measured["baseline"].latency_ms.median / measured["compressed"].latency_ms.median,
+            "size": measured["baseline"].size_bytes / measured["compressed"].size_bytes,
+            "params": costs["baseline"].params / costs["compressed"].params,
+            "macs": _ratio(costs["baseline"].macs, costs["compressed"].macs),
+        },
+        "parity": {**parity.to_dict(), "agreement_with_original": unchanged},
+        "integer_macs": integer_macs(pair.compressed_file, costs["compressed"].macs),
+        "metric_name": data.task.metric_name,
+        "met": within(budget, sides, unchanged),
+        "layers": layers(pair, costs, threads, batch),
+    }
+
+
+def within(budget: Budget, sides: Mapping[str, Any], unchanged: float | None) -> bool:
+    """Tells whether the compressed side keeps every limit of the budget; one that couldn't be measured isn't kept."""
+    before, after = sides["baseline"], sides["compressed"]
+    latency, size = budget.latency_limit(), budget.size_limit()
+    if latency and after["latency_ms"]["median"] > latency.of(before["latency_ms"]["median"]):
+        return False
+    if size and after["size_bytes"] > size.of(before["size_bytes"]):
+        return False
+    if budget.drop is None:
+        return True
+    if before["metric"] is not None and after["metric"] is not None:
+        fall = before["metric"] - after["metric"]
+    elif unchanged is not None:
+        fall = 1 - unchanged
+    else:
+        return False
+    return bool(fall <= budget.drop + 1e-9)  # 0.92 − 0.91 is a hair more than 0.01 in floating point
+
+
+def _side(measured: Measurement, cost: Cost, metric: float | None) -> dict[str, Any]:
+    return {
+        "metric": metric,
+        "latency_ms": {
+            "median": measured.latency_ms.median,
+            "p90": measured.latency_ms.p90,
+            "runs": measured.latency_ms.runs,
+        },
+        "size_bytes": measured.size_bytes,
+        "params": cost.params,
+        "macs": cost.macs,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+        "energy_mj": None,
+    }
+
+
+def _ratio(before: float, after: float) -> float | None:
+    return before / after if after else None
+
+
+def _real_inputs(data: Data, graph: Graph) -> tuple[Tensor, ...] | None:
+    """Returns one batch of real inputs (cut to what the graph's batch allows), or None to use random ones."""
+    for loader in (data.validation, data.calibration):
+        if loader is not None:
+            inputs, _ = data.task.split(next(iter(loader)))
+            return tuple(tensor[: graph.batch or PARITY_SAMPLES] for tensor in inputs)
+    return None
+
+
+def layers(pair: Pair, costs: Mapping[str, Cost], threads: int, batch: int) -> list[dict[str, Any]]:
+    """Returns, for each module that multiplies or holds parameters, its cost and time before and after."""
+    before = layers_of(costs["baseline"], profile(pair.original_file, threads, batch))
+    after = layers_of(costs["compressed"], profile(pair.compressed_file, threads, batch))
+    return [
+        {
+            "name": name,
+            "op": (before.get(name) or after[name]).pop("op"),
+            "before": _without_op(before.get(name)),
+            "after": _without_op(after.get(name)),
+        }
+        for name in dict.fromkeys([*before, *after])
+    ]
+
+
+def _without_op(side: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if side is None else {key: value for key, value in side.items() if key != "op"}
+
+
+def layers_of(cost: Cost, nodes: list[ExecutedNode]) -> dict[str, dict[str, Any]]:
+    """Returns what each module costs and how long its nodes took; modules without MACs and parameters are left out."""
+    times: dict[str, float] = {}
+    integer: dict[str, bool] = {}
+    for node in nodes:
+        if node.module:
+            times[node.module] = times.get(node.module, 0.0) + node.latency_us / 1e3
+            integer[node.module] = integer.get(node.module, False) or node.integer
+    found: dict[str, dict[str, Any]] = {}
+    for row in cost.rows:
+        if not row.macs and not row.params:
+            continue
+        side = found.setdefault(
+            row.module or row.node,
+            {
+                "op": row.op,
+                "latency_ms": times.get(row.module),
+                "params": 0,
+                "macs": 0,
+                "shape": list(row.output_shape),
+                "integer": integer.get(row.module, False),
+            },
+        )
+        side["params"] += row.params
+        side["macs"] += row.macs
+    return found
+
+
+def processor() -> str:
+    """Returns the processor's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions and machine for the report's provenance."""
+    packages = ("penjing", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "torch_threads": torch.get_num_threads(),
+        },
+        "command": " ".join(["penjing", *sys.argv[1:]]) if Path(sys.argv[0]).name == "penjing" else None,
+    }
