@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph import modes
+from penjing.graph.free_axes import check_dynamic, check_freed, dynamic_shapes, positional_names, spelt_out_keywords
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.normalize import inline_regions, normalize
@@ -168,13 +169,13 @@ def _export(
 ) -> Graph:
     order = tuple(inspect.signature(model.forward).parameters)
     leaves, spec = pytree.tree_flatten((args, keywords))
-    positional = _positional_names(model, len(args))
-    _check_dynamic(dynamic, dict(zip([*positional, *keywords], [*args, *keywords.values()], strict=True)))
+    positional = positional_names(model, len(args))
+    check_dynamic(dynamic, dict(zip([*positional, *keywords], [*args, *keywords.values()], strict=True)))
     batch = _batch_size(args, keywords) if free_batch else None
     try:
-        with warnings.catch_warnings(), _quiet_export(), _spelt_out_keywords(model, keywords):
+        with warnings.catch_warnings(), _quiet_export(), spelt_out_keywords(model, keywords):
             warnings.simplefilter("ignore")
-            shapes = _dynamic_shapes(model, args, keywords, dynamic, batch)
+            shapes = dynamic_shapes(model, args, keywords, dynamic, batch)
             exported = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
             module = exported.module(check_guards=False)
     except Exception as error:
@@ -183,99 +184,8 @@ def _export(
             "Control flow or shapes that depend on the data can't be captured; move them out of the captured part."
         ) from error
     graph = _build(model, exported, module, leaves, spec, positional, order)
-    _check_freed(graph, dynamic)
+    check_freed(graph, dynamic)
     return graph
-
-
-@contextmanager
-def _spelt_out_keywords(model: nn.Module, keywords: Mapping[str, Any]) -> Iterator[None]:
-    """Gives `forward(**keywords)` a signature that names each keyword: export can't free the axes of others."""
-    signature = inspect.signature(model.forward)
-    collected = [p for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
-    extra = [name for name in keywords if name not in signature.parameters]
-    if not collected or not extra:
-        yield
-        return
-    named = [p for p in signature.parameters.values() if p not in collected]
-    forward = model.forward
-
-    def spelt_out(*args: Any, **kwargs: Any) -> Any:
-        return forward(*args, **kwargs)
-
-    parameters = [*named, *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in extra)]
-    spelt_out.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    own = model.__dict__.get("forward")
-    model.__dict__["forward"] = spelt_out
-    try:
-        yield
-    finally:
-        del model.__dict__["forward"]
-        if own is not None:
-            model.__dict__["forward"] = own
-
-
-def _positional_names(model: nn.Module, count: int) -> tuple[str, ...]:
-    names: list[str] = []
-    for name, parameter in inspect.signature(model.forward).parameters.items():
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            names.extend(f"{name}_{i}" for i in range(count - len(names)))
-        elif parameter.kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
-            names.append(name)
-    return tuple(names[:count])
-
-
-def _check_dynamic(dynamic: Mapping[str, Sequence[int]], inputs: Mapping[str, Any]) -> None:
-    for name, axes in dynamic.items():
-        if name not in inputs:
-            raise PenjingError(f"dynamic names the input '{name}'; the model's inputs are {', '.join(inputs)}.")
-        for leaf in pytree.tree_leaves(inputs[name]):
-            wrong = [axis for axis in axes if isinstance(leaf, Tensor) and not 0 <= axis < leaf.dim()]
-            if wrong:
-                raise PenjingError(f"dynamic names axis {wrong[0]} of the input '{name}', which has {leaf.dim()} axes.")
-
-
-def _check_freed(graph: Graph, dynamic: Mapping[str, Sequence[int]]) -> None:
-    """Raises if an axis was asked to be free and the model fixes it."""
-    args, keywords = pytree.tree_unflatten(list(graph.signature.leaves), graph.signature.spec)
-    inputs = {**dict(zip(graph.signature.positional, args, strict=True)), **keywords}
-    for name, axes in dynamic.items():
-        for leaf in pytree.tree_leaves(inputs[name]):
-            fixed = [axis for axis in axes if isinstance(leaf, Input) and axis not in leaf.dynamic]
-            if fixed:
-                raise PenjingError(
-                    f"The model works with size {leaf.shape[fixed[0]]} of axis {fixed[0]} of input '{name}' only; "
-                    "leave that axis out of dynamic."
-                )
-
-
-def _dynamic_shapes(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    keywords: dict[str, Any],
-    dynamic: Mapping[str, Sequence[int]],
-    batch: int | None,
-) -> dict[str, Any]:
-    """Says for every axis of every input whether it is free, nested as the arguments of `forward` are."""
-
-    def of(leaf: Any, extra: Sequence[int]) -> Any:
-        if not isinstance(leaf, Tensor):
-            return None
-        free = set(extra)
-        if batch is not None and leaf.dim() > 0 and leaf.shape[0] == batch:
-            free.add(0)
-        return {axis: Dim.AUTO if axis in free else Dim.STATIC for axis in range(leaf.dim())}
-
-    def nested(name: str, value: Any) -> Any:
-        return pytree.tree_map(lambda leaf: of(leaf, dynamic.get(name, ())), value)
-
-    signature = inspect.signature(model.forward)
-    bound = signature.bind(*args, **keywords).arguments
-    return {
-        name: tuple(nested(f"{name}_{i}", one) for i, one in enumerate(value))
-        if signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
-        else nested(name, value)
-        for name, value in bound.items()
-    }
 
 
 @contextmanager
