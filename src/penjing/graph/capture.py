@@ -17,7 +17,14 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph import modes
-from penjing.graph.free_axes import check_dynamic, check_freed, dynamic_shapes, positional_names, spelt_out_keywords
+from penjing.graph.free_axes import (
+    check_dynamic,
+    check_freed,
+    dynamic_shapes,
+    positional_names,
+    resized,
+    spelt_out_keywords,
+)
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.normalize import inline_regions, normalize
@@ -62,6 +69,7 @@ def capture(
         if graph is None:
             graph = _export(model, args, keywords, dynamic or {}, free_batch=False)
             _verify(model, graph, args, keywords)
+        _verify_other_sizes(model, graph, args, keywords, dynamic or {})
     return graph
 
 
@@ -321,6 +329,30 @@ def _verify(model: nn.Module, graph: Graph, args: tuple[Any, ...], keywords: dic
                 "The captured graph gives other values than the model; does the model draw random numbers or keep state "
                 "between calls?"
             )
+
+
+def _verify_other_sizes(
+    model: nn.Module,
+    graph: Graph,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    dynamic: Mapping[str, Sequence[int]],
+) -> None:
+    """Compares at half and at twice the size of the axes that were asked to be free; the model must work at one."""
+    trials = [resized(model, args, keywords, dynamic, double) for double in (False, True)]
+    failures: list[Exception] = []
+    for trial in trials if any(axis > 0 for axes in dynamic.values() for axis in axes) else []:
+        try:
+            _call_copied(model, *trial)
+        except Exception as error:  # whatever it is: the model doesn't work at that size
+            failures.append(error)
+        else:
+            _verify(model, graph, *trial)
+    if len(failures) == len(trials):
+        raise PenjingError(
+            f"The model fails at half and at twice the size of the axes that dynamic={dict(dynamic)!r} asks to be free: "
+            f"{_first_line(failures[1])}\n  at {user_line(failures[1])}"
+        )
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.utils import _pytree as pytree
@@ -67,6 +68,28 @@ def check_freed(graph: Graph, dynamic: Mapping[str, Sequence[int]]) -> None:
                     f"The model works with size {leaf.shape[fixed[0]]} of axis {fixed[0]} of input '{name}' only; "
                     "leave that axis out of dynamic."
                 )
+
+
+def resized(
+    model: nn.Module,
+    args: Sequence[Any],
+    keywords: Mapping[str, Any],
+    dynamic: Mapping[str, Sequence[int]],
+    double: bool,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns the inputs with the axes of `dynamic`, but for the batch, twice as long or half as long."""
+
+    def resize(leaf: Any, axes: Sequence[int]) -> Any:
+        for axis in axes if isinstance(leaf, Tensor) else ():
+            if axis > 0:
+                leaf = torch.cat([leaf, leaf], axis) if double else leaf.narrow(axis, 0, (leaf.shape[axis] + 1) // 2)
+        return leaf
+
+    def of(name: str, value: Any) -> Any:
+        return pytree.tree_map(lambda leaf: resize(leaf, dynamic.get(name, ())), value)
+
+    names = positional_names(model, len(args))
+    return tuple(map(of, names, args)), {name: of(name, value) for name, value in keywords.items()}
 
 
 def positional_names(model: nn.Module, count: int) -> tuple[str, ...]:
