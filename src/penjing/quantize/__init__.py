@@ -1,0 +1,26 @@
+"""Storing and computing in 8-bit integers: which values are rounded where, to which grid, and how its range is found.
+
+Nothing here trains; the graphs that come out can be trained, with straight-through gradients.
+"""
+
+from penjing.quantize._grids import ACTIVATION_GRIDS, WEIGHT_GRIDS, Affine, Grid, affine, symmetric
+from penjing.quantize._onnxruntime import ONNXRUNTIME
+from penjing.quantize._placement import Placed, Placement, Site, place
+from penjing.quantize._quantize import quantize
+from penjing.quantize.observers import observers
+
+__all__ = [
+    "ACTIVATION_GRIDS",
+    "ONNXRUNTIME",
+    "WEIGHT_GRIDS",
+    "Affine",
+    "Grid",
+    "Placed",
+    "Placement",
+    "Site",
+    "affine",
+    "observers",
+    "place",
+    "quantize",
+    "symmetric",
+]

@@ -1,0 +1,121 @@
+"""The integers that reals are rounded to: which ones there are, and how they are laid over a range."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+EVERYTHING = (-math.inf, math.inf)
+SMALLEST_SCALE = 1e-10  # below it, products of two scales leave the numbers that float32 holds well
+LARGEST_BIAS = 2.0**30  # half of int32: the other half is for the sum of the products
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers of one type.
+
+    Attributes:
+        name: what users type.
+        dtype: how they are stored.
+        low: the smallest.
+        high: the largest.
+    """
+
+    name: str
+    dtype: torch.dtype
+    low: int
+    high: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps lie between the smallest and the largest."""
+        return self.high - self.low
+
+
+ACTIVATION_GRIDS = {
+    "int8": Grid("int8", torch.int8, -128, 127),
+    "uint8": Grid("uint8", torch.uint8, 0, 255),
+}
+# Without -128, so that the grid is symmetric and the product of two integers keeps a spare bit.
+WEIGHT_GRIDS = {"int8": Grid("int8", torch.int8, -127, 127)}
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A grid laid over a range of reals: `real = scale · (integer − zero_point)`.
+
+    Attributes:
+        grid: the integers.
+        scale: real distance of two neighbours, exactly a float32.
+        zero_point: the integer that stands for exactly 0.
+    """
+
+    grid: Grid
+    scale: float
+    zero_point: int
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest real that the grid holds, in float32 arithmetic as runtimes compute it."""
+        scale = np.float32(self.scale)
+        return (
+            float(scale * np.float32(self.grid.low - self.zero_point)),
+            float(scale * np.float32(self.grid.high - self.zero_point)),
+        )
+
+
+def affine(low: float, high: float, grid: Grid, within: tuple[float, float] = EVERYTHING) -> Affine:
+    """Lays a grid over the reals from `low` to `high`, and over 0 (Jacob et al. 2018, arXiv:1712.05877).
+
+    Args:
+        low: the smallest real to cover.
+        high: the largest one.
+        grid: the integers.
+        within: bounds (at most 0 and at least 0) that no value of the grid may pass: those of a clip that the
+            rounding then makes superfluous.
+    """
+    low, high = max(min(low, 0.0), within[0]), min(max(high, 0.0), within[1])
+    if low == high:  # nothing but zeros was seen: any scale holds them exactly
+        low, high = max(-1.0, within[0]), min(1.0, within[1])
+    scale = _float32(max((high - low) / grid.steps, SMALLEST_SCALE))
+    zero_point = min(max(grid.low - round(low / scale), grid.low), grid.high)
+    # Rounding the zero point moved the range by up to half a step.
+    if zero_point > grid.low and math.isfinite(within[0]):
+        scale = min(scale, within[0] / (grid.low - zero_point))
+    if zero_point < grid.high and math.isfinite(within[1]):
+        scale = min(scale, within[1] / (grid.high - zero_point))
+    laid = Affine(grid, _float32(max(scale, SMALLEST_SCALE)), zero_point)
+    while scale > SMALLEST_SCALE and (laid.range[0] < within[0] or laid.range[1] > within[1]):
+        laid = Affine(grid, float(np.nextafter(np.float32(laid.scale), np.float32(0))), zero_point)
+    return laid
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))
+
+
+def symmetric(
+    weight: Tensor, grid: Grid, axis: int = 0, bias: Tensor | None = None, input_scale: float | None = None
+) -> Tensor:
+    """Returns the scale of each output channel that just holds its largest weight; zero points are 0.
+
+    Args:
+        weight: with its output channels on `axis`.
+        grid: symmetric integers.
+        axis: of the channels.
+        bias: `(channels,)`, which runtimes round to int32 multiples of `input_scale` times the weight's scale. A channel
+            with (almost) no weights and some bias gets a scale so large that the bias fits.
+        input_scale: of the activation that the weight is multiplied with.
+
+    Returns:
+        `(channels,)` float32, all above 0.
+    """
+    largest = weight.detach().float().movedim(axis, 0).flatten(1).abs().amax(1) if weight.dim() > 1 else weight.abs()
+    scales = (largest / grid.high).clamp_min(SMALLEST_SCALE)
+    if bias is not None and input_scale is not None:
+        scales = scales.maximum(bias.detach().float().abs() / (input_scale * LARGEST_BIAS))
+    # A channel of zeros holds with any scale; with its neighbours' its bias is rounded as finely as theirs.
+    usual = scales.amax() if bool((largest > 0).any()) else torch.tensor(1.0 / grid.high, device=scales.device)
+    return torch.where(largest > 0, scales, usual.maximum(scales))

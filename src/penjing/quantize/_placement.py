@@ -1,0 +1,264 @@
+"""Where values are rounded: after which nodes a quantise/dequantise pair stands, and which layers get integer weights.
+
+The rules are the same for every target; what a target fuses is a `Placement`, plain tables of ops. Nothing here changes
+a graph.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from penjing.graph import Graph
+
+Interval = tuple[float, float]
+Condition = Callable[[fx.Node], bool]
+EVERYTHING: Interval = (-math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What a target executes in integers, by ATen op.
+
+    Each table maps an op to a condition on the node, or to what is known about it.
+
+    Attributes:
+        name: of the target.
+        activations: name of the activations' grid that it prefers.
+        layers: ops with a constant weight as second argument, its output channels on axis 0, that multiply integers if
+            their input is quantised.
+        float_output: those of `layers` that stay integer where their output isn't rounded to integers again.
+        integer: ops that stay integer if all of their inputs and their output are quantised.
+        same: ops that move or select values and so pass integers on as they are; their inputs' grid holds.
+        clips: ops that cut values off, and the bounds; none are left where the grid of their output holds nothing
+            beyond the bounds.
+        bounded: ops whose values never pass these bounds.
+        rewrites: ops that are integer once they are written as others; the function replaces the node.
+    """
+
+    name: str
+    activations: str
+    layers: Mapping[Any, Condition]
+    float_output: frozenset[Any]
+    integer: Mapping[Any, Condition]
+    same: Mapping[Any, Condition]
+    clips: Mapping[Any, Callable[[fx.Node], Interval | None]]
+    bounded: Mapping[Any, Interval]
+    rewrites: Mapping[Any, Callable[[fx.Graph, fx.Node], None]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A value that gets a quantise/dequantise pair.
+
+    Attributes:
+        node: whose output it is.
+        users: the nodes that read the rounded value; None for all of them.
+        within: bounds that the grid may not pass.
+        grid_of: the node whose value the grid is chosen for: `node` itself, or a concatenation that it goes into.
+    """
+
+    node: fx.Node
+    users: frozenset[fx.Node] | None
+    within: Interval
+    grid_of: fx.Node
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where everything stands.
+
+    Attributes:
+        sites: in order of execution.
+        layers: nodes whose weights become integers.
+        rewritable: nodes that must be rewritten to be integer.
+    """
+
+    sites: tuple[Site, ...]
+    layers: tuple[fx.Node, ...]
+    rewritable: tuple[fx.Node, ...]
+
+
+class Kind(Enum):
+    """What a node is for a target."""
+
+    LAYER = "layer"
+    INTEGER = "integer"
+    CLIP = "clip"
+    SAME = "same"
+    FLOAT = "float"
+
+
+def place(graph: Graph, placement: Placement, is_excluded: Condition = lambda node: False) -> Placed:
+    """Decides which values are rounded so that the target executes all it can in integers, and nothing more.
+
+    A layer's output is rounded behind the clip that follows it. What only floating-point nodes read isn't rounded.
+
+    Args:
+        graph: in evaluation mode, batch norms folded.
+        placement: what the target fuses.
+        is_excluded: says which nodes must compute in floating point.
+    """
+    return _Placer(graph, placement, is_excluded).result()
+
+
+@dataclass
+class _Placer:
+    """One walk against the order of execution for what integer nodes ask for, one along it for where that stands."""
+
+    graph: Graph
+    placement: Placement
+    is_excluded: Condition
+    kinds: dict[fx.Node, Kind] = field(default_factory=dict)
+    active: set[fx.Node] = field(default_factory=set)  # nodes that compute in integers
+    readers: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)  # value -> the users that want it rounded
+
+    def result(self) -> Placed:
+        nodes = [node for node in self.graph.program.graph.nodes if node.op != "output"]
+        self.kinds = {node: self._kind(node) for node in nodes}
+        for node in reversed(nodes):
+            self._ask(node)
+        sites = {site.node: site for node in nodes if (site := self._site(node)) is not None}
+        return Placed(
+            tuple(self._joined(site, sites) for site in sites.values()),
+            tuple(node for node in nodes if self.kinds[node] is Kind.LAYER),
+            tuple(node for node in nodes if node in self.active and node.target in self.placement.rewrites),
+        )
+
+    def _kind(self, node: fx.Node) -> Kind:
+        tables, target = self.placement, node.target
+        if node.op != "call_function" or self.is_excluded(node):
+            return Kind.FLOAT
+        if target in tables.layers:
+            return Kind.LAYER if self._is_layer(node) and tables.layers[target](node) else Kind.FLOAT
+        if target in tables.integer:
+            operands = node.all_input_nodes
+            fits = all(map(is_float, [node, *operands])) and tables.integer[target](node)
+            return Kind.INTEGER if fits else Kind.FLOAT
+        if target in tables.rewrites:
+            return Kind.INTEGER if is_float(node) else Kind.FLOAT
+        if target in tables.clips:
+            bounds = tables.clips[target](node)
+            return Kind.CLIP if bounds is not None and bounds[0] <= 0 <= bounds[1] and is_float(node) else Kind.FLOAT
+        if target is operator.getitem:
+            return self.kinds_of(node.args[0])
+        if target in tables.same:
+            return Kind.SAME if is_float(node.args[0]) and tables.same[target](node) else Kind.FLOAT
+        return Kind.FLOAT
+
+    def kinds_of(self, split: Any) -> Kind:
+        """A piece of a split is like the split; of another tuple, it is a value of its own."""
+        same = split.target in self.placement.same and self._kind(split) is Kind.SAME
+        return Kind.SAME if same else Kind.FLOAT
+
+    def _is_layer(self, node: fx.Node) -> bool:
+        weight: Any = node.args[1]
+        if weight.op != "get_attr" or not is_float(node.args[0]):
+            return False
+        tensor = self.graph.tensor(str(weight.target))
+        return isinstance(tensor, nn.Parameter | Tensor) and tensor.dtype == torch.float32
+
+    # Against the order of execution
+
+    def _ask(self, node: fx.Node) -> None:
+        kind = self.kinds[node]
+        if kind is Kind.LAYER:
+            self.active.add(node)
+            self._want(node.args[0], node)
+        elif kind is Kind.INTEGER and self.readers.get(self._end(node)):
+            self.active.add(node)
+            for operand in node.all_input_nodes:
+                self._want(operand, node)
+        elif kind is Kind.SAME and self.readers.get(node):
+            self._want(node.args[0], node)
+
+    def _want(self, value: Any, reader: fx.Node) -> None:
+        self.readers.setdefault(value, set()).add(reader)
+
+    def _end(self, node: fx.Node) -> fx.Node:
+        """Returns the last of the clips right behind `node` that alone read it, or `node`."""
+        while len(node.users) == 1 and self.kinds.get(next(iter(node.users))) is Kind.CLIP:
+            node = next(iter(node.users))
+        return node
+
+    # Along the order of execution
+
+    def _site(self, node: fx.Node) -> Site | None:
+        kind = self.kinds[node]
+        if kind is Kind.SAME:
+            return None
+        if node in self.active:
+            node = self._end(node)
+            if (
+                kind is Kind.LAYER
+                and not self.readers.get(node)
+                and self._layer_of(node).target in self.placement.float_output
+            ):
+                return None
+            return Site(node, None, self._interval(node), node)
+        readers = self.readers.get(node)
+        if not readers or (kind is Kind.CLIP and self._layer_of(node) in self.active):
+            return None  # the pair of an active node stands behind its clips and was placed with it
+        return Site(node, frozenset(readers), self._interval(node), node)
+
+    def _layer_of(self, node: fx.Node) -> fx.Node:
+        """Returns what the clips before `node` were put behind, if they alone read it."""
+        while self.kinds[node] is Kind.CLIP and len(node.args[0].users) == 1:  # type: ignore[union-attr]
+            node = node.args[0]  # type: ignore[assignment]
+        return node
+
+    def _interval(self, node: fx.Node) -> Interval:
+        """Returns bounds that the values of `node` never pass."""
+        if self.kinds[node] is Kind.CLIP:
+            own, inner = self.placement.clips[node.target](node), self._interval(node.args[0])  # type: ignore[arg-type]
+            assert own is not None
+            return max(own[0], inner[0]), min(own[1], inner[1])
+        if self._is_joint(node):
+            parts = [self._interval(self._origin(operand)) for operand in node.all_input_nodes]
+            return min(low for low, _ in parts), max(high for _, high in parts)
+        return self.placement.bounded.get(node.target, EVERYTHING)
+
+    def _origin(self, node: fx.Node) -> fx.Node:
+        while self.kinds[node] is Kind.SAME:
+            node = node.args[0]  # type: ignore[assignment]
+        return node
+
+    # Concatenations
+
+    def _is_joint(self, node: fx.Node) -> bool:
+        return (
+            node.op == "call_function"
+            and isinstance(node.args[0] if node.args else None, list | tuple)
+            and node in self.active
+        )
+
+    def _joined(self, site: Site, sites: dict[fx.Node, Site]) -> Site:
+        """Gives a value that only goes into a concatenation the grid of the result: it is rounded once, not twice.
+
+        Not where the result reaches beyond the value's own bounds: its clip would come back.
+        """
+        node = site.grid_of
+        while (joint := self._joint_of(node)) is not None and joint in sites and sites[joint].within == site.within:
+            node = joint
+        return site if node is site.node else Site(site.node, site.users, site.within, node)
+
+    def _joint_of(self, node: fx.Node) -> fx.Node | None:
+        if node.op != "call_function" or (node in self.kinds and self._layer_of(node) not in self.active):
+            return None
+        while len(node.users) == 1:
+            node = next(iter(node.users))
+            if self.kinds.get(node) is not Kind.SAME:
+                return node if node.op == "call_function" and self._is_joint(node) else None
+        return None
+
+
+def is_float(node: Any) -> bool:
+    """Tells whether a node is a float32 tensor, or several of them."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    values = value if isinstance(value, list | tuple) else [value]
+    return bool(values) and all(isinstance(v, Tensor) and v.dtype == torch.float32 for v in values)

@@ -1,0 +1,29 @@
+"""Activations written as ops that targets have integer kernels for; the values stay the same."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+def silu(nodes: fx.Graph, node: fx.Node) -> None:
+    """x · sigmoid(x)."""
+    _gated(nodes, node, aten.sigmoid.default)
+
+
+def hardswish(nodes: fx.Graph, node: fx.Node) -> None:
+    """x · hardsigmoid(x)."""
+    _gated(nodes, node, aten.hardsigmoid.default)
+
+
+def _gated(nodes: fx.Graph, node: fx.Node, gate: Any) -> None:
+    x = node.args[0]
+    with nodes.inserting_before(node):
+        opened = nodes.call_function(gate, (x,))
+        product = nodes.call_function(aten.mul.Tensor, (x, opened))
+    for new in (opened, product):
+        new.meta = {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}
+    node.replace_all_uses_with(product)
+    nodes.erase_node(node)

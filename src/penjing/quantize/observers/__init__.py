@@ -1,0 +1,13 @@
+"""From what an activation's values look like to the range that its grid covers: one file per observer.
+
+A file's statistics stream over batches in constant memory; its formula turns them into a range. A new observer is one
+new file that registers one function.
+"""
+
+from penjing.quantize.observers._minmax import minmax
+from penjing.quantize.observers._mse import mse
+from penjing.quantize.observers._percentile import percentile
+from penjing.quantize.observers._registry import Observer, Statistics, observers
+from penjing.quantize.observers._statistics import Extremes, Histogram
+
+__all__ = ["Extremes", "Histogram", "Observer", "Statistics", "minmax", "mse", "observers", "percentile"]

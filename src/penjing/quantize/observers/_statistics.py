@@ -1,0 +1,89 @@
+"""What observers remember of a stream of tensors, in constant memory."""
+
+import math
+
+import torch
+from torch import Tensor
+
+BINS = 4096
+SMALLEST_WIDTH = -126  # binary exponent of the narrowest bin: below it float32 loses its precision
+
+
+class Extremes:
+    """The smallest and the largest value.
+
+    Attributes:
+        low: the smallest; infinity before the first batch.
+        high: the largest; minus infinity before the first batch.
+    """
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+
+    def update(self, values: Tensor) -> None:
+        """Takes in one batch of finite values."""
+        if values.numel():
+            low, high = values.aminmax()
+            self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+
+
+class Histogram(Extremes):
+    """Extremes, and counts in bins of equal width that cover them.
+
+    The width is a power of two and bin k covers [k · width, (k + 1) · width), so when values beyond the bins arrive,
+    whole bins are merged: no count is ever split or guessed. At least half of the bins lie between the extremes.
+
+    Attributes:
+        counts: `(BINS,)` float64.
+        first: k of the first bin.
+        exponent: width = 2 ** exponent.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = torch.zeros(BINS, dtype=torch.float64)
+        self.first = 0
+        self.exponent: int | None = None
+
+    @property
+    def width(self) -> float:
+        """Width of a bin."""
+        return 2.0 ** (0 if self.exponent is None else self.exponent)
+
+    @property
+    def centres(self) -> Tensor:
+        """`(BINS,)` float64, the middle of each bin."""
+        return (torch.arange(BINS, dtype=torch.float64) + self.first + 0.5) * self.width
+
+    def update(self, values: Tensor) -> None:
+        """Takes in one batch of finite values."""
+        if not values.numel():
+            return
+        super().update(values)
+        self._cover()
+        # In float64 the edges are exact, and so is the bin of every float32 value.
+        bins = torch.floor(values.detach().reshape(-1).double() / self.width).to(torch.int64) - self.first
+        self.counts += torch.bincount(bins, minlength=BINS).cpu()
+
+    def _cover(self) -> None:
+        """Makes the bins wide enough for the extremes, and moves what was counted there."""
+        exponent = _exponent(self.low, self.high)
+        exponent = exponent if self.exponent is None else max(exponent, self.exponent)
+        first = math.floor(self.low / 2.0**exponent)
+        if self.exponent is not None:
+            old = (torch.arange(BINS) + self.first) >> (exponent - self.exponent)
+            filled = self.counts > 0
+            moved = torch.zeros_like(self.counts)
+            moved.index_add_(0, old[filled] - first, self.counts[filled])
+            self.counts = moved
+        self.first, self.exponent = first, exponent
+
+
+def _exponent(low: float, high: float) -> int:
+    """Returns the binary exponent of the narrowest bins of which BINS cover [low, high]."""
+    largest = max(abs(low), abs(high), 2.0**SMALLEST_WIDTH)
+    # Bins so narrow that their numbers pass 2^40 would tell apart values that float32 can't.
+    exponent = max(math.frexp((high - low) / BINS)[1] - 1, math.frexp(largest)[1] - 40, SMALLEST_WIDTH)
+    while math.floor(high / 2.0**exponent) - math.floor(low / 2.0**exponent) >= BINS:
+        exponent += 1
+    return exponent
