@@ -247,7 +247,7 @@ def _describe(node: fx.Node, model: nn.Module) -> None:
     path = str(stack[-1][0]).removeprefix("L['self']").lstrip(".") if stack else ""
     node.meta["module"] = path
     node.meta["source"] = _source(node.meta.get("stack_trace") or "")
-    if node.target in modes.DROPOUT_PROBABILITY and path:
+    if node.target in modes.DROPOUT_PROBABILITY:
         owner: Any = model.get_submodule(path)
         for attribute in ("dropout", "attn_drop", "attention_dropout"):
             value = getattr(owner, attribute, 0.0)

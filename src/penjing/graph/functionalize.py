@@ -237,7 +237,8 @@ def _functional(graph: fx.Graph, node: fx.Node) -> fx.Node:
     packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
     if not name.endswith("_") or packet is None or target._overloadname not in packet.overloads():
         raise _no_twin(node)
-    twin = graph.call_function(getattr(packet, target._overloadname), node.args, dict(node.kwargs))
+    twin_target = getattr(packet, target._overloadname)
+    twin = graph.create_node("call_function", twin_target, node.args, dict(node.kwargs), name=packet.__name__)
     operands = [value for n in node.all_input_nodes if isinstance(value := n.meta.get("val"), Tensor)]
     if any(value.dtype not in (dtype, torch.bool) for value in operands) and dtype.is_floating_point:
         return graph.call_function(aten.to.dtype, (twin, dtype))

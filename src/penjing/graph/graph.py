@@ -238,17 +238,29 @@ class Graph(nn.Module):
         return other
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Graph":
+        before = self._float_dtype()
         super()._apply(fn, recurse)
         self.masks = {path: fn(mask) for path, mask in self.masks.items()}
-        self._move_factories(next((t.device for t in self.tensors().values()), None))
+        self._move_factories(next((t.device for t in self.tensors().values()), None), before, self._float_dtype())
         return self
 
-    def _move_factories(self, device: torch.device | None) -> None:
-        """Points ops that make tensors (the zero state of an LSTM) to the device where the parameters are."""
-        moved = [node for node in self.program.graph.nodes if node.kwargs.get("device") not in (None, device)]
-        if device is not None and moved:
-            for node in moved:
+    def _float_dtype(self) -> torch.dtype | None:
+        return next((p.dtype for p in self.parameters() if p.dtype.is_floating_point), None)
+
+    def _move_factories(self, device: torch.device | None, before: torch.dtype | None, now: torch.dtype | None) -> None:
+        """Points ops that make tensors (the zero state of an LSTM) to the parameters' device and dtype."""
+        changed = False
+        for node in self.program.graph.nodes:
+            if device is not None and node.kwargs.get("device") not in (None, device):
                 node.update_kwarg("device", device)
+                changed = True
+            makes = node.kwargs.get("device") is not None and not any(
+                isinstance(n.meta.get("val"), Tensor) for n in node.all_input_nodes
+            )
+            if makes and before != now and before is not None and node.kwargs.get("dtype") == before:
+                node.update_kwarg("dtype", now)
+                changed = True
+        if changed:
             self.program.recompile()
 
     # Looking at it

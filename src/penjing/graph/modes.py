@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from penjing.graph import straight_through
+from penjing.graph.normalize import node_arguments
 
 aten = torch.ops.aten
 
@@ -41,7 +42,13 @@ def mark(graph: fx.Graph) -> None:
     """
     for node in graph.nodes:
         position = TRAINING_ARGUMENT.get(node.target)
-        if position is not None and len(node.args) > position and node.args[position] is False:
+        if position is None:
+            continue
+        arguments = node_arguments(node)[: max(position + 1, len(node.args))]  # a flag left at its default is spelt out
+        if arguments[position] is False:
+            names = {argument.name for argument in node.target._schema.arguments[: len(arguments)]}
+            node.args = tuple(arguments)
+            node.kwargs = {name: value for name, value in node.kwargs.items() if name not in names}
             node.meta[SWITCHES] = True
 
 
