@@ -66,7 +66,7 @@ class Budget:
         self.size_limit()
         if self.drop is not None:
             number = isinstance(self.drop, int | float) and not isinstance(self.drop, bool)
-            if not number or math.isnan(self.drop) or self.drop < 0:
+            if not number or not 0 <= self.drop < math.inf:
                 raise PenjingError(f"drop={self.drop!r} is no budget; give the largest allowed fall, such as 0.01.")
 
     def latency_limit(self) -> Limit | None:
@@ -86,6 +86,6 @@ def _limit(name: str, value: str | float | None, units: Mapping[str, float], exa
     if value is None:
         return None
     limit = parse_limit(value, units)
-    if limit is None or limit.amount <= 0:
+    if limit is None or not 0 < limit.amount < math.inf:
         raise PenjingError(f"{name}={value!r} is no budget; write it as {example}.")
     return limit

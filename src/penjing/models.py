@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,8 @@ def _build(spec: str, data: Data | None) -> tuple[nn.Module, Any, str]:
         classes = len(data.classes) if data is not None and data.classes else None
         return zoo.build(name, num_classes=classes), _example_from(data) if data else zoo.example_input(name), name
     if spec.endswith(".pt2"):
-        if not Path(spec).is_file():
-            raise PenjingError(f"There is no file {spec}.")
-        return load_exported(spec), None, Path(spec).stem
+        module, example = load_exported(spec)
+        return module, example, Path(spec).stem
     made = call_factory(spec)
     example = None
     if isinstance(made, tuple) and len(made) == 2:
@@ -133,21 +133,38 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise PenjingError(f"There is no weights file {path}.")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        state: Any = load_file(path) if path.suffix == ".safetensors" else _plain(path)
+    except _Unreadable as error:
         raise PenjingError(
-            f"{path} holds no plain weights: {first} Only state dicts of tensors are read (weights_only=True); save one "
-            "with torch.save(model.state_dict(), …) or as .safetensors."
+            f"{path} holds no plain weights: {error}. Only state dicts of tensors are read; save one with "
+            "torch.save(model.state_dict(), …) or as .safetensors."
         ) from error
+    except (safetensors.SafetensorError, OSError) as error:
+        raise PenjingError(f"{path} can't be read as safetensors: {error}.") from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise PenjingError(f"{path} holds no state dict (names with tensors), but a {type(state).__name__}.")
     return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+class _Unreadable(Exception):
+    """Why a file gives no plain tensors."""
+
+
+def _plain(path: Path) -> Any:
+    """Reads what `torch.save` wrote without running what stands in it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols that this reader may or may not know
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own text advises to read the file without this protection.
+        raise _Unreadable("reading it would run code that stands in it, or it is damaged") from error
+    except Exception as error:  # damaged bytes make the reader fail in any way
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _Unreadable(f"it is damaged or no such file ({first.rstrip('.')})") from error
 
 
 def _sha256(path: Path) -> str:

@@ -380,13 +380,26 @@ def _nest(record: Any) -> Any:
     return {"tuple": tuple, "list": list}[kind](_nest(child) for child in children)
 
 
-def load_exported(path: Path | str) -> Any:
+def load_exported(path: Path | str) -> tuple[Any, Any]:
     """Loads a `.pt2` file. Reading one is as trusting as running code: only for files of your own.
 
     Returns:
-        The module of the exported program, which `capture` takes.
+        The module of the exported program, which `capture` takes, and the example inputs that it was exported with;
+        None where the file holds none or the model takes keywords too.
+
+    Raises:
+        PenjingError: there is no such file, or it is no exported program.
     """
+    if not Path(path).is_file():
+        raise PenjingError(f"There is no file {path}.")
     try:
-        return torch.export.load(str(path)).module(check_guards=False)
+        program = torch.export.load(str(path))
+        module = program.module(check_guards=False)
     except Exception as error:
-        raise PenjingError(f"{path} can't be read as an exported program: {error}") from error
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PenjingError(f"{path} can't be read as an exported program: {first}") from error
+    # An exported module refuses to change its mode. Its mode is compiled in, so the flags mean nothing.
+    for name in ("train", "eval"):
+        module.__dict__.pop(name, None)
+    args, keywords = program.example_inputs or ((), {})
+    return module, tuple(args) if args and not keywords else None

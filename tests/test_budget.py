@@ -1,0 +1,86 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penjing.budget import BYTES, MILLISECONDS, Budget, Limit, parse_limit
+from penjing.errors import PenjingError
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("5ms", 5), ("0.5 s", 500), ("200us", 0.2), ("200 µs", 0.2), ("7", 7), (7, 7), (0.5, 0.5), ("1e1ms", 10), (" 3MS ", 3)],
+)  # fmt: skip
+def test_absolute_latencies_are_read_in_milliseconds(text, milliseconds):
+    limit = Budget(latency=text).latency_limit()
+    assert limit is not None and not limit.relative and math.isclose(limit.amount, milliseconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("1MB", 10**6), ("300kB", 300_000), ("1 MiB", 2**20), ("2KiB", 2048), (1000, 1000), ("5b", 5)]
+)
+def test_absolute_sizes_are_read_in_bytes(text, size):
+    assert Budget(size=text).size_limit() == Limit(size, False)
+
+
+@pytest.mark.parametrize("text", ["0.5x", "0.5 ×", ".5X"])
+def test_an_x_is_a_share_of_the_original(text):
+    limit = Budget(latency=text).latency_limit()
+    assert limit == Limit(0.5, True)
+    assert limit.of(8.0) == 4.0 and Limit(3.0, False).of(8.0) == 3.0
+
+
+@given(st.floats(1e-3, 1e6), st.sampled_from(sorted(BYTES)))
+def test_every_number_with_every_unit_is_read(number, unit):
+    limit = parse_limit(f"{number!r}{unit}", BYTES)
+    assert limit is not None and math.isclose(limit.amount, number * BYTES[unit])
+
+
+@given(st.text(max_size=12))
+def test_no_text_makes_reading_fail_otherwise_than_by_none(text):
+    limit = parse_limit(text, MILLISECONDS)
+    assert limit is None or limit.amount >= 0
+
+
+NO_LATENCY = [
+    "fast",
+    "",
+    "x",
+    "-1ms",
+    "-3",
+    "0",
+    "0x",
+    "5 parsecs",
+    "5MB",
+    "1..2ms",
+    "nan",
+    "inf",
+    "1e999",
+    True,
+    math.nan,
+]
+
+
+@pytest.mark.parametrize("value", NO_LATENCY)
+def test_what_is_no_latency_is_refused_with_an_example(value):
+    with pytest.raises(PenjingError, match=r"latency=.* is no budget; write it as '5ms' or '0\.5x'"):
+        Budget(latency=value)
+
+
+@pytest.mark.parametrize("value", ["small", "5ms", "-1MB", "0", 0])
+def test_what_is_no_size_is_refused_with_an_example(value):
+    with pytest.raises(PenjingError, match=r"size=.* is no budget; write it as '1MB' or '0\.25x'"):
+        Budget(size=value)
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "0.01", True])
+def test_a_drop_is_a_number_that_is_not_negative(value):
+    with pytest.raises(PenjingError, match=r"drop=.* is no budget; give the largest allowed fall, such as 0\.01"):
+        Budget(drop=value)
+
+
+def test_a_budget_says_what_it_limits():
+    assert str(Budget(latency="5ms", drop=0.01)) == "latency 5ms, drop 0.01"
+    assert str(Budget()) == "no limits"
+    assert Budget(drop=0).drop == 0

@@ -1,0 +1,182 @@
+import hashlib
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.graph import Graph, capture
+from penjing.models import load_model, load_weights
+from penjing.tasks import Classification
+
+FACTORIES = """
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+
+def with_inputs():
+    return model(), torch.zeros(2, 3, 8, 8)
+
+def number():
+    return 7
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "nets.py").write_text(FACTORIES)
+    return tmp_path / "nets.py"
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+
+
+def images(classes=None):
+    batch = (torch.randn(5, 3, 8, 8), torch.zeros(5, dtype=torch.int64))
+    return Data(None, None, [batch], Classification(2), classes=classes)
+
+
+def test_a_zoo_network_has_as_many_outputs_as_the_data_has_classes():
+    assert load_model("zoo:resnet20").model.linear.out_features == 10
+    loaded = load_model("zoo:resnet20", data=images(classes=("a", "b", "c")))
+    assert loaded.model.linear.out_features == 3 and loaded.name == "resnet20"
+    assert loaded.example_inputs[0].shape == (2, 3, 8, 8)
+
+
+def test_an_unknown_zoo_network_is_named_with_the_nearest():
+    with pytest.raises(PenjingError, match=r"Unknown network 'resnt20'\. Did you mean 'resnet20'"):
+        load_model("zoo:resnt20")
+
+
+def test_a_factory_gives_a_model_or_a_model_with_its_inputs(file):
+    assert load_model(f"{file}:with_inputs").example_inputs.shape == (2, 3, 8, 8)
+    loaded = load_model(f"{file}:model", data=images())
+    assert loaded.example_inputs[0].shape == (2, 3, 8, 8) and loaded.name == "model"
+    graph = loaded.graph()
+    assert isinstance(graph, Graph) and graph.name == "model" and graph.batch is None
+
+
+def test_what_is_no_module_or_has_no_inputs_is_refused(file):
+    with pytest.raises(PenjingError, match=r"nets\.py:number returned a int; it must return an nn\.Module"):
+        load_model(f"{file}:number")
+    with pytest.raises(PenjingError, match=r"No example inputs are known for .*return \(model, example_inputs\), or"):
+        load_model(f"{file}:model")
+
+
+def test_a_saved_graph_and_an_exported_program_are_models_too(tmp_path):
+    model, x = net().eval(), torch.randn(2, 3, 8, 8)
+    capture(model, x).save(tmp_path / "kept.penjing")
+    batch = torch.export.Dim("batch")
+    torch.export.save(torch.export.export(model, (x,), dynamic_shapes=({0: batch},)), tmp_path / "kept.pt2")
+    for name in ("kept.penjing", "kept.pt2"):
+        loaded = load_model(str(tmp_path / name))
+        assert loaded.hashes["model_file"] == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        graph = loaded.graph()
+        assert graph.name == "kept"
+        torch.testing.assert_close(graph(x), model(x))
+
+
+def test_a_damaged_exported_program_is_refused(tmp_path):
+    (tmp_path / "kept.pt2").write_bytes(b"PK\x03\x04")
+    with pytest.raises(PenjingError, match=r"kept\.pt2 can't be read as an exported program: ."):
+        load_model(str(tmp_path / "kept.pt2"))
+
+
+@pytest.mark.parametrize("name", ["none.penjing", "none.pt2"])
+def test_a_model_file_that_is_not_there_is_named(tmp_path, name):
+    with pytest.raises(PenjingError, match=name):
+        load_model(str(tmp_path / name))
+
+
+def test_a_penjing_file_takes_no_other_weights(tmp_path):
+    with pytest.raises(PenjingError, match="leave --weights out"):
+        load_model(str(tmp_path / "kept.penjing"), tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pt", "state_dict", "model", "data_parallel", "without_counters"])
+def test_weights_load_from_the_usual_forms(tmp_path, form):
+    torch.manual_seed(1)
+    state = {
+        name: torch.rand_like(value, dtype=torch.float32).to(value.dtype) for name, value in net().state_dict().items()
+    }
+    stored = {
+        "state_dict": {"state_dict": state, "epoch": 3},
+        "model": {"model": state},
+        "data_parallel": {f"module.{name}": value for name, value in state.items()},
+        "without_counters": {name: value for name, value in state.items() if "num_batches" not in name},
+    }.get(form, state)
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pt")
+    save_file(state, path) if form == "safetensors" else torch.save(stored, path)
+    model = net()
+    load_weights(model, path)
+    for name, value in model.state_dict().items():
+        if "num_batches" not in name:
+            assert torch.equal(value, state[name]), name
+
+
+def test_keys_and_shapes_that_do_not_fit_are_listed_first_few_only(tmp_path):
+    state = net().state_dict()
+    state["3.weight"] = torch.zeros(7, 144)
+    del state["0.bias"]
+    for index in range(9):
+        state[f"extra.{index}"] = torch.zeros(1)
+    torch.save(state, tmp_path / "w.pt")
+    model = net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(PenjingError) as caught:
+        load_weights(model, tmp_path / "w.pt")
+    assert str(caught.value) == (
+        f"{tmp_path}/w.pt doesn't fit Sequential. missing: 0.bias. not in the model: extra.0, extra.1, extra.2, extra.3 "
+        "and 5 more. other shapes: 3.weight: (7, 144) in the file, (2, 144) in the model."
+    )
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_that_is_not_weights_only_is_refused_without_running_it(tmp_path):
+    trap = tmp_path / "ran"
+    torch.save({"weight": Hostile(str(trap))}, tmp_path / "w.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Hostile(str(trap))))
+    torch.save(net(), tmp_path / "whole.pt")
+    for name in ("w.pt", "raw.pt", "whole.pt"):
+        with pytest.raises(PenjingError, match=rf"{name} holds no plain weights.*torch\.save\(model\.state_dict\(\)"):
+            load_weights(net(), tmp_path / name)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80", b"no weights", b"PK\x03\x04 no zip", b"\x08\0\0\0\0\0\0\0{}      ", bytes(100)]
+)
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_a_damaged_file_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(PenjingError, match=name):
+        load_weights(net(), tmp_path / name)
+
+
+def test_what_is_no_state_dict_or_no_file_is_refused(tmp_path):
+    torch.save([torch.zeros(2)], tmp_path / "list.pt")
+    with pytest.raises(PenjingError, match=r"list\.pt holds no state dict \(names with tensors\), but a list"):
+        load_weights(net(), tmp_path / "list.pt")
+    torch.save({"lr": 0.1}, tmp_path / "dict.pt")
+    with pytest.raises(PenjingError, match=r"dict\.pt holds no state dict"):
+        load_weights(net(), tmp_path / "dict.pt")
+    with pytest.raises(PenjingError, match=r"There is no weights file .*none\.pt"):
+        load_weights(net(), tmp_path / "none.pt")
+    with pytest.raises(PenjingError, match="There is no weights file"):
+        load_weights(net(), tmp_path)
