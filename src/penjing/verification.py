@@ -14,7 +14,7 @@ from torch import Tensor
 
 from penjing.budget import Budget
 from penjing.data import Data
-from penjing.graph import Cost, Graph
+from penjing.graph import Cost, Graph, Row, fold_batch_norms
 from penjing.targets import (
     Artifact,
     ExecutedNode,
@@ -104,7 +104,7 @@ def verify(
         "integer_macs": integer_macs(pair.compressed_file, costs["compressed"].macs),
         "metric_name": data.task.metric_name,
         "met": within(budget, sides, unchanged),
-        "layers": layers(pair, costs, threads, batch),
+        "layers": layers(pair, threads, batch),
     }
 
 
@@ -156,14 +156,17 @@ def _real_inputs(data: Data, graph: Graph) -> tuple[Tensor, ...] | None:
     return None
 
 
-def layers(pair: Pair, costs: Mapping[str, Cost], threads: int, batch: int) -> list[dict[str, Any]]:
-    """Returns, for each module that multiplies or holds parameters, its cost and time before and after."""
-    before = layers_of(costs["baseline"], profile(pair.original_file, threads, batch))
-    after = layers_of(costs["compressed"], profile(pair.compressed_file, threads, batch))
+def layers(pair: Pair, threads: int, batch: int) -> list[dict[str, Any]]:
+    """Returns, for each module that multiplies or holds parameters, its cost and time before and after.
+
+    Batch norms count to the convolution that they are folded into, as in the files.
+    """
+    before = layers_of(fold_batch_norms(pair.original).cost(), profile(pair.original_file, threads, batch))
+    after = layers_of(fold_batch_norms(pair.compressed).cost(), profile(pair.compressed_file, threads, batch))
     return [
         {
             "name": name,
-            "op": (before.get(name) or after[name]).pop("op"),
+            "op": (before.get(name) or after[name])["op"],
             "before": _without_op(before.get(name)),
             "after": _without_op(after.get(name)),
         }
@@ -183,24 +186,27 @@ def layers_of(cost: Cost, nodes: list[ExecutedNode]) -> dict[str, dict[str, Any]
         if node.module:
             times[node.module] = times.get(node.module, 0.0) + node.latency_us / 1e3
             integer[node.module] = integer.get(node.module, False) or node.integer
-    found: dict[str, dict[str, Any]] = {}
+    rows: dict[str, list[Row]] = {}
     for row in cost.rows:
-        if not row.macs and not row.params:
-            continue
-        side = found.setdefault(
-            row.module or row.node,
-            {
-                "op": row.op,
-                "latency_ms": times.get(row.module),
-                "params": 0,
-                "macs": 0,
-                "shape": list(row.output_shape),
-                "integer": integer.get(row.module, False),
-            },
-        )
-        side["params"] += row.params
-        side["macs"] += row.macs
-    return found
+        rows.setdefault(row.module or row.node, []).append(row)
+    return {
+        name: _layer(members, times.get(name), integer.get(name, False))
+        for name, members in rows.items()
+        if any(row.macs or row.params for row in members)
+    }
+
+
+def _layer(rows: list[Row], milliseconds: float | None, integer: bool) -> dict[str, Any]:
+    """Sums a module's nodes; its op and shape are those of the node that works most (quantisers work least)."""
+    main = max(rows, key=lambda row: (row.macs, not row.op.startswith(("quantize", "dequantize")), row.params))
+    return {
+        "op": main.op,
+        "latency_ms": milliseconds,
+        "params": sum(row.params for row in rows),
+        "macs": sum(row.macs for row in rows),
+        "shape": list(main.output_shape),
+        "integer": integer,
+    }
 
 
 def processor() -> str:

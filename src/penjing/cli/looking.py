@@ -17,7 +17,7 @@ from penjing.cli.app import app
 from penjing.cli.compressing import AsJson, Model, Patterns, Weights
 from penjing.distill import signals
 from penjing.errors import unknown_name
-from penjing.graph import Graph, channels
+from penjing.graph import Graph, channels, fold_batch_norms
 from penjing.models import load_model
 from penjing.prune import allocations, criteria, granularities
 from penjing.quantize import observers
@@ -55,7 +55,10 @@ def profile_command(
     suffix = find_target(target).suffix
     graph = _graph(model, weights, data)
     with tempfile.TemporaryDirectory() as folder:
-        rows = layers_of(graph.cost(), profile(lower(graph, target, Path(folder) / f"model{suffix}"), threads, batch))
+        rows = layers_of(
+            fold_batch_norms(graph).cost(),
+            profile(lower(graph, target, Path(folder) / f"model{suffix}"), threads, batch),
+        )
     if as_json:
         print(json.dumps(rows, indent=2))
         return

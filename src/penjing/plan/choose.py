@@ -32,7 +32,8 @@ class Candidate:
 
     Attributes:
         amount: share of the units removed.
-        round_to: multiple of units that groups keep.
+        round_to: multiple of units that groups keep; None where nothing is removed.
+        params: parameters that are left.
         integer: whether layers are quantised to int8.
         in_float: modules that stay in float although the rest is integer.
         latency: latency over the original's, measured side by side.
@@ -43,6 +44,7 @@ class Candidate:
 
     amount: float
     round_to: int | None
+    params: int
     integer: bool
     in_float: tuple[str, ...]
     latency: float
@@ -53,7 +55,7 @@ class Candidate:
     def __str__(self) -> str:
         kind = "int8" if self.integer else "float"
         kind += f" with {len(self.in_float)} layers in float" if self.in_float else ""
-        width = f"{1 - self.amount:.1%} of the channels" + (f" in steps of {self.round_to}" if self.round_to else "")
+        width = f"{self.params:,} parameters in steps of {self.round_to}" if self.round_to else "nothing removed"
         return f"{width}, {kind}"
 
 
@@ -167,7 +169,7 @@ def _measure_width(bench: _Bench, width: Width) -> list[Candidate]:
     integers = _quantized(bench, thin, ())
     if integers is not None:
         files[True] = lower(integers, bench.target, bench.file("integer"))
-    return _measure(bench, width, {(integer, ()): file for integer, file in files.items()})
+    return _measure(bench, width, thin, {(integer, ()): file for integer, file in files.items()})
 
 
 def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph | None:
@@ -183,7 +185,9 @@ def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph |
         return None
 
 
-def _measure(bench: _Bench, width: Width, files: dict[tuple[bool, tuple[str, ...]], Artifact]) -> list[Candidate]:
+def _measure(
+    bench: _Bench, width: Width, thin: Graph, files: dict[tuple[bool, tuple[str, ...]], Artifact]
+) -> list[Candidate]:
     together = {"original": bench.original, **{str(key): file for key, file in files.items()}}
     times = measure_together(
         together, threads=bench.threads, batch=bench.batch, runs=RUNS, seconds=SECONDS, memory=False
@@ -198,7 +202,15 @@ def _measure(bench: _Bench, width: Width, files: dict[tuple[bool, tuple[str, ...
         )
         found.append(
             Candidate(
-                width.amount, width.round_to, integer, in_float, ratio, after.latency_ms.median, file.size_bytes, meets
+                width.amount,
+                width.round_to,
+                thin.cost().params,
+                integer,
+                in_float,
+                ratio,
+                after.latency_ms.median,
+                file.size_bytes,
+                meets,
             )
         )
         file.path.unlink()
@@ -239,7 +251,7 @@ def _keep_slow_layers_in_float(
         (True, ()): lower(integers, bench.target, bench.file("integer")),
         (True, slower): lower(mixed, bench.target, bench.file("mixed")),
     }
-    whole, part = _measure(bench, width, files)
+    whole, part = _measure(bench, width, thin, files)
     progress(f"{part}: {part.latency:.2f}× the latency, where all integers take {whole.latency:.2f}×")
     return part if part.meets and part.latency <= WORTH * whole.latency else taken
 
