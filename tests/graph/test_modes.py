@@ -116,7 +116,7 @@ def test_a_mode_of_a_copy_is_its_own():
 
 
 def test_a_quantised_graph_trains_through_its_quantisers_and_computes_the_same():
-    model, graph = both(nn.Linear(6, 4), torch.randn(4, 6))
+    _, graph = both(nn.Linear(6, 4), torch.randn(4, 6))
     ops = torch.ops.quantized_decomposed
     nodes = graph.program.graph
     linear = next(n for n in nodes.nodes if n.target is torch.ops.aten.linear.default)

@@ -30,9 +30,7 @@ def test_twins_per_tensor_equal_the_plain_ops_bit_for_bit(dtype, scale, offset, 
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    axis=st.integers(0, 3), seed=st.integers(0, 2**16), spread=st.floats(0.01, 100.0), symmetric=st.booleans()
-)
+@given(axis=st.integers(0, 3), seed=st.integers(0, 2**16), spread=st.floats(0.01, 100.0), symmetric=st.booleans())
 def test_twins_per_channel_equal_the_plain_ops_bit_for_bit(axis, seed, spread, symmetric):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(4, 3, 5, 2, generator=generator) * spread

@@ -3,6 +3,8 @@
 An exported graph holds no modules whose `training` flag could be read, so the flag stands in the call of each op.
 """
 
+from typing import Any
+
 import torch
 from torch import fx
 
@@ -58,13 +60,16 @@ def set_mode(graph: fx.Graph, training: bool) -> None:
         if node.meta.get(SWITCHES):
             node.update_arg(TRAINING_ARGUMENT[node.target], training)
         if TRAINING_DROPOUT in node.meta:
-            _set_attention_dropout(node, node.meta[TRAINING_DROPOUT] if training else 0.0)
+            args, kwargs = list(node.args), dict(node.kwargs)
+            set_attention_dropout(node, args, kwargs, node.meta[TRAINING_DROPOUT] if training else 0.0)
+            node.args, node.kwargs = tuple(args), kwargs
         if node.op == "call_function":
             node.target = straight_through.swap(node.target, training)
 
 
-def _set_attention_dropout(node: fx.Node, probability: float) -> None:
-    if len(node.args) > DROPOUT_PROBABILITY[node.target]:
-        node.update_arg(DROPOUT_PROBABILITY[node.target], probability)
+def set_attention_dropout(node: fx.Node, args: list[Any], kwargs: dict[str, Any], probability: float) -> None:
+    """Writes an attention's probability of dropout into copies of its arguments."""
+    if len(args) > DROPOUT_PROBABILITY[node.target]:
+        args[DROPOUT_PROBABILITY[node.target]] = probability
     else:
-        node.update_kwarg("dropout_p", probability)
+        kwargs["dropout_p"] = probability

@@ -181,12 +181,32 @@ def _rebuild(description: dict[str, Any], stored: dict[str, Tensor]) -> Graph:
         lost_in_training=description["lost_in_training"],
         name=str(description["name"]),
     )
+    _check_whole(graph)
     for name in description["masks"]:
         mask = stored[f"mask/{name}"]
         if mask.dtype != torch.bool or mask.shape != graph.tensor(name).shape:
             raise PenjingError(f"the mask of '{name}' doesn't fit it")
         graph.masks[name] = mask
     return graph
+
+
+def _check_whole(graph: Graph) -> None:
+    """Raises unless the nodes take the inputs and give the outputs that the signature names."""
+    nodes = list(graph.program.graph.nodes)
+    outputs = [node for node in nodes if node.op == "output"]
+    if len(outputs) != 1 or nodes[-1] is not outputs[0] or not isinstance(outputs[0].args[0], list | tuple):
+        raise PenjingError("its nodes must end with one output")
+    signature = graph.signature
+    args, kwargs = pytree.tree_unflatten(list(signature.leaves), signature.spec)
+    if not isinstance(kwargs, dict) or len(args) != len(signature.positional):
+        raise PenjingError("its inputs are nested as those of no model")
+    inputs = sum(node.op == "placeholder" for node in nodes)
+    if inputs != len(graph.inputs):
+        raise PenjingError("its inputs are not those that its signature names")
+    if len(outputs[0].args[0]) != graph.out_spec.num_leaves:
+        raise PenjingError("its outputs are not those that its signature names")
+    if graph.batch is not None and (not isinstance(graph.batch, int) or graph.batch < 1):
+        raise PenjingError(f"{graph.batch!r} is no batch size")
 
 
 # Nodes
@@ -197,6 +217,8 @@ def _node_to_json(node: fx.Node) -> dict[str, Any]:
     args, kwargs = list(node.args), dict(node.kwargs)
     if node.meta.get(modes.SWITCHES):
         args[modes.TRAINING_ARGUMENT[target]] = False  # a file holds the evaluation mode
+    if modes.TRAINING_DROPOUT in node.meta:
+        modes.set_attention_dropout(node, args, kwargs, 0.0)
     record = {
         "name": node.name,
         "op": node.op,
@@ -236,6 +258,8 @@ def _nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor]) 
         if record.get("switches"):
             made.meta[modes.SWITCHES] = bool(modes.TRAINING_ARGUMENT[target] < len(args))
         if "dropout" in record:
+            if target not in modes.DROPOUT_PROBABILITY:
+                raise PenjingError(f"the op '{record['target']}' has no dropout")
             made.meta[modes.TRAINING_DROPOUT] = float(record["dropout"])
         known[record["name"]] = made
     return graph
@@ -343,6 +367,8 @@ def _signature_from_json(record: dict[str, Any]) -> Signature:
             leaves.append(_decode(leaf["constant"], {}))
             continue
         shape = tuple(int(n) for n in leaf["shape"])
+        if not isinstance(leaf["name"], str) or not set(leaf["dynamic"]) <= set(range(len(shape))):
+            raise PenjingError(f"the input {leaf['name']!r} is described wrongly")
         if any(n < 0 for n in shape) or math.prod(shape) > 2**31:
             raise PenjingError(f"an input has the impossible shape {shape}")
         low, high = leaf["range"]
