@@ -3,12 +3,13 @@
 Everything that a later stage needs is in a file, written whole; so a run that was killed goes on behind its last file.
 """
 
+import errno
 import hashlib
 import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ from penjing.files import atomic_write
 
 T = TypeVar("T")
 INNER = ".penjing"
+
+# What the system says when it is the disk or a right to write that is missing.
+CAN_NOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class Workspace:
@@ -40,19 +44,27 @@ class Workspace:
         self.settings = settings
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self.seconds: dict[str, float] = {}
+        missing = [folder for folder in (self.inner, self.out, *self.out.parents) if not folder.exists()]
         try:
             self._claim(key)
-        except OSError as error:
-            raise PenjingError(f"Can't write to {self.out}: {error.strerror or error}.") from error
+        except BaseException as error:
+            for folder in missing:
+                with suppress(OSError):  # never made, or not empty
+                    folder.rmdir()
+            if isinstance(error, OSError):
+                raise PenjingError(f"Can't write to {self.out}: {error.strerror or error}.") from error
+            raise
 
     def _claim(self, key: str) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise PenjingError(f"{self.out} is a file; give a folder.")
         if self._file.is_file():
             record = read_json(self._file)
-            if record.get("key") != key:
+            if not isinstance(record, dict) or not {"key", "settings", "seconds"} <= record.keys():
+                raise PenjingError(f"{self._file} can't be read: it is no record of a run. Remove {self.out}.")
+            if record["key"] != key:
                 raise PenjingError(
-                    f"{self.out} holds another run ({_difference(record.get('settings', {}), self.settings)}). "
+                    f"{self.out} holds another run ({_difference(record['settings'], self.settings)}). "
                     "Give another folder, remove that one, or repeat the command that made it."
                 )
             self.seconds = dict(record["seconds"])
@@ -71,13 +83,25 @@ class Workspace:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time of a block to a stage's seconds, also when it fails."""
+        """Adds the time of a block to a stage's seconds, also when it fails.
+
+        Raises:
+            PenjingError: a file couldn't be written in it.
+        """
         start = time.monotonic()
         try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
-            self._save()
+            try:
+                yield
+            finally:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+                self._save()
+        except OSError as error:
+            if error.errno not in CAN_NOT_WRITE:
+                raise
+            raise PenjingError(
+                f"{error.filename or self.out}: {error.strerror}. Once that is put right, the same command goes on behind "
+                "the last finished stage."
+            ) from error
 
     def stage(
         self, name: str, file: str, make: Callable[[], T], write: Callable[[T, Path], Any], read: Callable[[Path], T]

@@ -11,10 +11,17 @@ from penjing.prune.allocations._registry import Rounding, allocations, rounded
 
 @allocations.register(source="Molchanov et al., Pruning ConvNets for Resource Efficient Inference, 2017")
 def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding) -> list[int]:
-    """The lowest share of all units together, after each group's scores were divided by their root mean square."""
-    normalised = [s / s.square().mean().sqrt().clamp_min(torch.finfo(s.dtype).tiny) for s in scores]
-    order = torch.cat(normalised).argsort(stable=True)
+    """The lowest share of all units together, after each group's scores were divided by their root mean square.
+
+    The best unit of each group stays, so that the amount is exact; equal scores go from all groups alike.
+    """
+    relative = [s / s.square().mean().sqrt().clamp_min(torch.finfo(s.dtype).tiny) for s in scores]
+    ranks = [s.argsort(stable=True).argsort() for s in scores]
+    best = torch.cat([rank == len(rank) - 1 for rank in ranks])
+    value = torch.cat(relative).masked_fill(best, math.inf)
+    order = torch.cat([rank / len(rank) for rank in ranks]).argsort(stable=True)
+    order = order[value[order].argsort(stable=True)]
     gone = torch.zeros(len(order), dtype=torch.bool)
-    gone[order[: math.floor(amount * len(order) + 0.5)]] = True
+    gone[order[: min(math.floor(amount * len(order) + 0.5), len(order) - len(scores))]] = True
     parts = gone.split([len(s) for s in scores])
     return [rounded(len(part) - int(part.sum()), len(part), rounding) for part in parts]

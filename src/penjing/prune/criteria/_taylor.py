@@ -19,7 +19,9 @@ def taylor(evidence: Evidence) -> list[Tensor]:
     or over its weights and biases where there is no norm.
     """
     scores = [torch.zeros(group.units) for group in evidence.groups]
+    batches = 0
     for gradient in evidence.gradients():
+        batches += 1
         for score, group in zip(scores, evidence.groups, strict=True):
             roles = ("scale", "shift") if any(e.role == "scale" for e in group.entries) else ("out", "shift")
             change = torch.zeros(group.units)
@@ -28,4 +30,4 @@ def taylor(evidence: Evidence) -> list[Tensor]:
                 if slope is not None:
                     change += evidence.per_unit(evidence.graph.tensor(entry.tensor).detach() * slope, entry)
             score += change.square()
-    return scores
+    return [score / max(batches, 1) for score in scores]

@@ -1,0 +1,66 @@
+"""Two small networks with the values that their channels' scores are computed from."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from penjing.data import Data
+from penjing.graph import Graph, capture
+from penjing.tasks import Classification
+
+
+class Chain(nn.Module):
+    """Two convolutions with batch norms, and a linear layer; 6 and 8 removable channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 3)
+        for norm in (self.bn1, self.bn2):
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.head(torch.relu(self.bn2(self.conv2(x))).mean((2, 3)))
+
+
+class Stream(nn.Module):
+    """A residual stream: two convolutions make the same 6 channels, and no norm stands behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        return self.head((x + self.second(torch.relu(x))).mean((2, 3)))
+
+
+@pytest.fixture(scope="session")
+def chain_model() -> Chain:
+    torch.manual_seed(1)
+    return Chain().eval()
+
+
+@pytest.fixture(scope="session")
+def chain(chain_model: Chain) -> Graph:
+    return capture(chain_model, torch.randn(2, 3, 8, 8))
+
+
+@pytest.fixture(scope="session")
+def stream() -> Graph:
+    torch.manual_seed(2)
+    return capture(Stream(), torch.randn(2, 3, 8, 8))
+
+
+@pytest.fixture(scope="session")
+def data() -> Data:
+    generator = torch.Generator().manual_seed(3)
+    batches = [
+        (torch.randn(4, 3, 8, 8, generator=generator), torch.randint(3, (4,), generator=generator)) for _ in range(3)
+    ]
+    return Data(batches, batches, None, Classification(3))

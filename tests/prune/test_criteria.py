@@ -1,0 +1,136 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.graph import channels
+from penjing.prune import criteria, prune
+from penjing.prune._prune import _scores
+from penjing.prune.evidence import Evidence
+from penjing.tasks import Unlabelled
+
+
+def scores(graph, criterion, data=None, seed=0):
+    return _scores(Evidence(graph, channels(graph).groups, data, 16, seed), criterion, "filter")
+
+
+def weights(graph, *names):
+    return [graph.tensor(name).detach().double().numpy() for name in names]
+
+
+# One test over every entry: whatever is registered keeps these.
+
+
+@pytest.mark.parametrize("name", criteria)
+def test_every_criterion_gives_one_finite_score_per_unit(name, chain, data):
+    found = scores(chain, name, data)
+    assert [len(score) for score in found] == [group.units for group in channels(chain).groups] == [6, 8]
+    assert all(torch.isfinite(score).all() and score.is_floating_point() for score in found)
+    assert all(len(set(score.tolist())) > 1 for score in found)
+
+
+@pytest.mark.parametrize("name", criteria)
+def test_every_criterion_is_repeatable_and_leaves_the_graph_as_it_was(name, chain, data):
+    before = {key: value.clone() for key, value in chain.tensors().items()}
+    first, again = scores(chain, name, data), scores(chain, name, data)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(torch.equal(value, before[key]) for key, value in chain.tensors().items())
+    assert all(parameter.grad is None for parameter in chain.parameters()) and not chain.training
+
+
+@pytest.mark.parametrize("name", criteria)
+def test_every_criterion_says_where_it_comes_from_and_at_which_level_it_works(name):
+    entry = criteria[name]
+    assert (
+        entry.source
+        and entry.summary.endswith((".", "them", "unit", "it", "seed"))
+        and entry.traits["level"] in ("weight", "unit")
+    )
+    assert entry.needs <= {"data", "labels", "gradients", "training"}
+
+
+# Each against its formula.
+
+
+def test_l1_sums_magnitudes_over_all_weights_that_make_a_unit(chain, stream):
+    one, two = weights(chain, "conv1.weight", "conv2.weight")
+    for score, weight in zip(scores(chain, "l1"), (one, two), strict=True):
+        np.testing.assert_allclose(score, np.abs(weight).sum((1, 2, 3)), rtol=1e-5)
+    first, second = weights(stream, "first.weight", "second.weight")
+    (score,) = scores(stream, "l1")
+    np.testing.assert_allclose(score, np.abs(first).sum((1, 2, 3)) + np.abs(second).sum((1, 2, 3)), rtol=1e-5)
+
+
+def test_l2_is_the_norm_of_all_weights_that_make_a_unit(chain, stream):
+    (weight,) = weights(chain, "conv2.weight")
+    np.testing.assert_allclose(scores(chain, "l2")[1], np.linalg.norm(weight.reshape(8, -1), axis=1), rtol=1e-5)
+    both = np.concatenate([w.reshape(6, -1) for w in weights(stream, "first.weight", "second.weight")], axis=1)
+    np.testing.assert_allclose(scores(stream, "l2")[0], np.linalg.norm(both, axis=1), rtol=1e-5)
+
+
+def test_bn_scale_is_the_magnitude_of_gamma(chain):
+    for score, name in zip(scores(chain, "bn_scale"), ("bn1.weight", "bn2.weight"), strict=True):
+        np.testing.assert_allclose(score, np.abs(weights(chain, name)[0]), rtol=1e-6)
+
+
+def test_bn_scale_without_a_norm_is_an_error_that_names_the_channels(stream):
+    with pytest.raises(PenjingError, match="bn_scale needs a norm with a scale behind first"):
+        prune(stream, 0.5, criterion="bn_scale")
+
+
+def test_taylor_is_the_squared_gradient_of_a_gate_on_each_channel(chain, chain_model, data):
+    expected = [torch.zeros(6), torch.zeros(8)]
+    for x, y in data.train:
+        gates = [torch.ones(6, requires_grad=True), torch.ones(8, requires_grad=True)]
+        inner = chain_model.bn1(chain_model.conv1(x)) * gates[0][:, None, None]
+        inner = chain_model.bn2(chain_model.conv2(torch.relu(inner))) * gates[1][:, None, None]
+        loss = F.cross_entropy(chain_model.head(torch.relu(inner).mean((2, 3))), y)
+        for total, slope in zip(expected, torch.autograd.grad(loss, gates), strict=True):
+            total += slope**2 / len(data.train)
+    for score, wanted in zip(scores(chain, "taylor", data), expected, strict=True):
+        torch.testing.assert_close(score, wanted, rtol=1e-3, atol=1e-9)
+
+
+def test_taylor_without_a_norm_takes_weights_and_biases(stream, data):
+    model = copy.deepcopy(stream)
+    expected = torch.zeros(6)
+    for x, y in data.train:
+        model.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        change = torch.zeros(6)
+        for name in ("first", "second"):
+            weight, bias = model.tensor(f"{name}.weight"), model.tensor(f"{name}.bias")
+            change += (weight * weight.grad).detach().sum((1, 2, 3)) + (bias * bias.grad).detach()
+        expected += change**2 / len(data.train)
+    torch.testing.assert_close(scores(stream, "taylor", data)[0], expected, rtol=1e-3, atol=1e-9)
+
+
+def test_random_follows_the_seed(chain):
+    first, other = scores(chain, "random", seed=1), scores(chain, "random", seed=2)
+    assert not torch.equal(first[0], other[0])
+
+
+# What can't be scored.
+
+
+def test_a_criterion_that_needs_data_says_so(chain, data):
+    with pytest.raises(PenjingError, match=r"'taylor' needs data: pass data="):
+        prune(chain, 0.5, criterion="taylor")
+    unlabelled = Data(None, [(batch[0],) for batch in data.train], None, Unlabelled())
+    with pytest.raises(PenjingError, match="labelled data"):
+        prune(chain, 0.5, criterion="taylor", data=unlabelled)
+    with pytest.raises(PenjingError, match=r"data\.train or a labelled data\.calibration"):
+        prune(chain, 0.5, criterion="taylor", data=Data(None, None, data.train, data.task))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_are_an_error(chain, value):
+    broken = copy.deepcopy(chain)
+    with torch.no_grad():
+        broken.tensor("conv2.weight")[0, 0, 0, 0] = value
+    with pytest.raises(PenjingError, match=r"'l1' gives scores that aren't numbers for conv2"):
+        prune(broken, 0.5, criterion="l1")

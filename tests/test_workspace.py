@@ -1,0 +1,119 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from penjing.errors import PenjingError
+from penjing.workspace import INNER, Workspace, read_json, write_json
+
+SETTINGS = {"model": "abc", "seed": 0}
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_stage_is_done_once_and_then_read(tmp_path):
+    made = []
+
+    def run():
+        space = Workspace(tmp_path / "out", SETTINGS)
+        return space.stage("count", "n.json", lambda: made.append(1) or len(made), write_json, read_json)
+
+    assert (run(), run()) == (1, 1) and made == [1]
+
+
+def test_a_stage_that_fails_leaves_nothing_and_is_done_again(tmp_path):
+    space = Workspace(tmp_path / "out", SETTINGS)
+    with pytest.raises(ZeroDivisionError):
+        space.stage("count", "n.json", lambda: 1 / 0, write_json, read_json)
+    assert everything(space.inner) == ["run.json"]
+    assert space.stage("count", "n.json", lambda: 2, write_json, read_json) == 2
+
+
+def test_the_time_of_a_stage_adds_up_over_attempts(tmp_path, monkeypatch):
+    clock = iter([0.0, 2.0, 10.0, 13.0])
+    monkeypatch.setattr("penjing.workspace.time.monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), Workspace(tmp_path, SETTINGS).timed("train"):
+        raise KeyboardInterrupt
+    with Workspace(tmp_path, SETTINGS).timed("train"):
+        pass
+    assert Workspace(tmp_path, SETTINGS).seconds == {"train": 5.0}
+
+
+def test_another_run_is_refused_with_what_differs(tmp_path):
+    Workspace(tmp_path, SETTINGS)
+    with pytest.raises(PenjingError, match=r"holds another run \(seed was 0 and is 1\)\. Give another folder, remove"):
+        Workspace(tmp_path, {**SETTINGS, "seed": 1})
+    Workspace(tmp_path, SETTINGS)
+
+
+def test_a_folder_with_something_else_is_refused_and_stays_as_it_was(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(PenjingError, match="is not empty and holds no Penjing run; give a new or empty folder"):
+        Workspace(tmp_path, SETTINGS)
+    assert everything(tmp_path) == ["thesis.tex"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(PenjingError, match="is a file; give a folder"):
+        Workspace(tmp_path / "out", SETTINGS)
+    with pytest.raises(PenjingError, match=r"Can't write to .*out/deeper: Not a directory"):
+        Workspace(tmp_path / "out" / "deeper", SETTINGS)
+
+
+@pytest.mark.skipif(not Path("/proc/sys").is_dir(), reason="needs a folder in which even root can't write")
+def test_a_folder_without_the_right_to_write_is_refused():
+    with pytest.raises(PenjingError, match=r"Can't write to /proc/sys/penjing: "):
+        Workspace("/proc/sys/penjing", SETTINGS)
+
+
+def test_a_folder_that_others_own_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(PenjingError, match=r"No right to write in .*out"):
+        Workspace(tmp_path / "out", SETTINGS)
+    assert everything(tmp_path) == []
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_no_space_for_the_first_file_leaves_no_folder_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(PenjingError, match=r"Can't write to .*out: No space left on device"):
+        Workspace(tmp_path / "new" / "out", SETTINGS)
+    assert everything(tmp_path) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(PenjingError, match="No space left"):
+        Workspace(tmp_path / "mine", SETTINGS)
+    assert everything(tmp_path) == ["mine"]
+
+
+def test_no_space_within_a_run_says_what_to_do_and_keeps_finished_stages(tmp_path, monkeypatch):
+    space = Workspace(tmp_path, SETTINGS)
+    space.stage("first", "a.json", lambda: 1, write_json, read_json)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_disk)
+        with pytest.raises(PenjingError, match=r"No space left on device.*the same command goes on"):
+            space.stage("second", "b.json", lambda: 2, write_json, read_json)
+        with pytest.raises(PenjingError, match="No space left"), space.timed("third"):
+            full_disk()
+    assert everything(tmp_path) == [INNER, f"{INNER}/a.json", f"{INNER}/run.json"]
+    space = Workspace(tmp_path, SETTINGS)
+    assert space.stage("second", "b.json", lambda: 2, write_json, read_json) == 2
+
+
+def test_an_error_that_is_not_about_writing_is_passed_on(tmp_path):
+    with pytest.raises(FileNotFoundError), Workspace(tmp_path, SETTINGS).timed("train"):
+        (tmp_path / "photo.png").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"key": 1}', "\udcff"])
+def test_a_damaged_record_is_named(tmp_path, content):
+    Workspace(tmp_path, SETTINGS)
+    (tmp_path / INNER / "run.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(PenjingError, match=r"run\.json can't be read|holds another run"):
+        Workspace(tmp_path, SETTINGS)
