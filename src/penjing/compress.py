@@ -142,12 +142,13 @@ def compress(
     )
     say(f"The original: {original.cost().params:,} parameters" + _metric(data, baseline))
 
+    deadline = None if max_minutes is None else began + 60 * max_minutes * (1 - RESERVE)
     choice = space.stage(
         "choose",
         "choice.json",
         lambda: choose(
             original, data, original_file, budget, space.inner / "candidates", target=target, threads=threads,
-            batch=batch, include=include, exclude=exclude, progress=lambda line: say(f"  {line}"),
+            batch=batch, include=include, exclude=exclude, deadline=deadline, progress=lambda line: say(f"  {line}"),
         ),
         lambda made, path: write_json(made.to_dict(), path),
         lambda path: Choice.from_dict(read_json(path)),
@@ -164,7 +165,6 @@ def compress(
         )  # fmt: skip
 
     small = space.stage("prune", "pruned.penjing", thin, Graph.save, load)
-    deadline = None if max_minutes is None else began + 60 * max_minutes * (1 - RESERVE)
     small, notes = _recovered(space, small, original, data, epochs, lr, seed, deadline, progress, taken.amount > 0, say)
 
     with space.timed("quantise"):
@@ -236,7 +236,7 @@ def _recovered(
 
     def log(line: str) -> None:
         say(line)
-        if "hort" in line or "deadline" in line.lower():
+        if deadline is not None:  # then they tell how the training was shortened to fit
             notes.append(line)
 
     with space.timed("recover"):

@@ -4,6 +4,7 @@ Latency is not monotone in width, and integers are not always faster, so nothing
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -112,6 +113,7 @@ def choose(
     batch: int = 1,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    deadline: float | None = None,
     progress: Callable[[str], None] = log.info,
 ) -> Choice:
     """Measures candidates from the widest to the narrowest and returns the first that keeps the budget.
@@ -127,6 +129,7 @@ def choose(
         batch: samples per call.
         include: patterns of module paths; only these are pruned.
         exclude: patterns of module paths that are neither pruned nor quantised.
+        deadline: a value of `time.monotonic()` after which no further width is tried.
         progress: called with a line about each candidate.
 
     Returns:
@@ -144,6 +147,9 @@ def choose(
         if taken is not None:
             taken = _keep_slow_layers_in_float(bench, width, taken, progress)
             return Choice(taken, (*measured, taken) if taken not in measured else tuple(measured))
+        if deadline is not None and time.monotonic() > deadline:
+            progress("The time for measuring candidates is over.")
+            break
     return Choice(min(measured, key=lambda candidate: _excess(bench, candidate)), tuple(measured))
 
 

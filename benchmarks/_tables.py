@@ -1,0 +1,41 @@
+"""Writing a benchmark's results: JSON beside the script, and its table into docs/results.md between two markers."""
+
+import json
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results.md"
+
+
+def machine() -> dict[str, Any]:
+    """Names the machine and the versions that a table was made with."""
+    from penjing.verification import processor
+
+    names = ("penjing", "torch", "onnxruntime", "numpy")
+    return {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()} | {
+        name: version(name) for name in names
+    }
+
+
+def publish(name: str, columns: list[str], rows: list[list[Any]], more: dict[str, Any] | None = None) -> None:
+    """Prints a table, writes `benchmarks/NAME.json`, and puts the table into docs/results.md at `<!-- NAME -->`."""
+    command = " ".join(["python", *sys.argv])
+    record = {"command": command, "machine": machine(), "columns": columns, "rows": rows, **(more or {})}
+    (Path(__file__).parent / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    table = "\n".join(lines)
+    print(table)
+    text = RESULTS.read_text()
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if begin not in text:
+        raise SystemExit(f"{RESULTS} has no marker {begin}")
+    head, rest = text.split(begin)
+    where = f"`{command}`, on {record['machine']['processor']}, {record['machine']['cores']} cores; " + ", ".join(
+        f"{key} {value}" for key, value in record["machine"].items() if key not in ("processor", "cores")
+    )
+    RESULTS.write_text(head + begin + "\n" + table + "\n\n" + where + "\n" + end + rest.split(end)[1])
