@@ -1,0 +1,180 @@
+"""The choice on a pretended device: what is lowered is only counted, and latencies are what a test wants them to be."""
+
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from penjing.budget import Budget
+from penjing.data import Data
+from penjing.graph import Graph, capture
+from penjing.plan import Choice, choose
+from penjing.tasks import Classification
+
+
+@dataclass(frozen=True)
+class File:
+    """A lowered model of the pretended device: 4 bytes per parameter, or 1 in integers."""
+
+    path: Path
+    params: int
+    kind: str  # "float", "integer" or "mixed"
+
+    @property
+    def size_bytes(self) -> int:
+        return self.params * (4 if self.kind == "float" else 1)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    graph: Graph
+    in_float: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.Flatten(), nn.Linear(512, 4))
+    return capture(model, torch.randn(2, 3, 8, 8))
+
+
+@pytest.fixture
+def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
+    """Returns a function that chooses for a budget, where a model takes `latency(kind, share of parameters)` of 1 ms."""
+
+    def lower(model, target, path):
+        path.write_text("lowered")
+        if isinstance(model, Quantised):
+            return File(path, model.graph.cost().params, "mixed" if model.in_float else "integer")
+        return File(path, model.cost().params, "float")
+
+    def run(budget: Budget, latency: Callable[[str, float], float], slower: tuple[str, ...] = (), data: bool = True):
+        full = graph.cost().params
+
+        def measure_together(files, **options):
+            assert "original" in files, "candidates are measured side by side with the original"
+            return {
+                name: SimpleNamespace(latency_ms=SimpleNamespace(median=latency(file.kind, file.params / full)))
+                for name, file in files.items()
+            }
+
+        def profile(file, threads, batch):
+            times = {"0": 1.0, "2": 1.0} | ({name: 9.0 for name in slower} if file.kind != "float" else {})
+            return [SimpleNamespace(module=name, macs=1, latency_us=time) for name, time in times.items()]
+
+        fakes = {
+            "lower": lower,
+            "measure_together": measure_together,
+            "profile": profile,
+            "quantize": lambda thin, few, exclude: Quantised(thin, tuple(exclude)),
+        }
+        module = importlib.import_module("penjing.plan.choose")  # the attribute of that name is the function
+        for name, fake in fakes.items():
+            monkeypatch.setattr(module, name, fake)
+        loader = [(torch.zeros(2, 3, 8, 8), torch.zeros(2))] if data else None
+        original = lower(graph, "onnxruntime", tmp_path / "original")
+        given = Data(None, loader, None, Classification(4))
+        made = choose(graph, given, original, budget, tmp_path / "candidates", progress=lambda line: None)
+        assert list((tmp_path / "candidates").iterdir()) == [], "candidates are removed again"
+        return made
+
+    return run
+
+
+def integers_are_slow(kind: str, share: float) -> float:
+    return share if kind == "float" else 3 * share
+
+
+def integers_are_fast(kind: str, share: float) -> float:
+    return share if kind == "float" else 0.5 * share
+
+
+def test_without_limits_the_original_stays(chosen):
+    made = chosen(Budget(), integers_are_slow)
+    assert (made.taken.amount, made.taken.integer, made.taken.meets) == (0.0, False, True)
+    assert [candidate.integer for candidate in made.measured] == [False, True]
+
+
+def test_integers_are_taken_where_they_are_faster(chosen):
+    taken = chosen(Budget(), integers_are_fast).taken
+    assert (taken.amount, taken.integer, taken.latency) == (0.0, True, 0.5)
+
+
+def test_integers_that_are_faster_within_the_noise_are_not_worth_it(chosen):
+    assert not chosen(Budget(), lambda kind, share: share * (1 if kind == "float" else 0.99)).taken.integer
+
+
+def test_the_least_pruned_candidate_that_keeps_the_budget_is_taken(chosen):
+    made = chosen(Budget(latency="0.7x"), integers_are_slow)
+    assert made.taken.meets and not made.taken.integer and made.taken.amount > 0
+    assert made.taken.latency <= 0.7 * 0.95
+    wider = made.measured[:-2]
+    assert wider and all(candidate.latency > 0.7 * 0.95 for candidate in wider)
+    assert made.taken in made.measured[-2:]
+
+
+def test_a_candidate_must_keep_the_budget_with_a_margin(chosen):
+    def others_take(milliseconds):
+        return lambda kind, share: 1.0 if share == 1.0 and kind == "float" else milliseconds
+
+    assert not chosen(Budget(latency="0.8x"), others_take(0.96 * 0.8)).taken.meets
+    assert chosen(Budget(latency="0.8x"), others_take(0.94 * 0.8)).taken.meets
+
+
+def test_absolute_limits_are_kept_too(chosen):
+    assert chosen(Budget(latency="0.6ms"), integers_are_slow).taken.latency_ms <= 0.6 * 0.95
+    assert chosen(Budget(size="4kB"), integers_are_fast).taken.size_bytes <= 4000 * 0.95
+
+
+def test_slow_integers_stay_where_only_they_keep_the_size(chosen):
+    taken = chosen(Budget(size="0.3x"), integers_are_slow).taken
+    assert taken.integer and taken.amount == 0 and taken.meets and taken.latency == 3
+
+
+def test_without_data_for_ranges_only_float_is_tried(chosen):
+    made = chosen(Budget(size="0.3x"), integers_are_fast, data=False)
+    assert not any(candidate.integer for candidate in made.measured) and made.taken.meets and made.taken.amount > 0
+
+
+def test_latency_that_grows_where_channels_go_does_not_mislead(chosen):
+    def latency(kind, share):
+        return 1.0 if share == 1.0 else 2.0 - share if share > 0.3 else 0.1
+
+    made = chosen(Budget(latency="0.5x"), latency)
+    assert made.taken.meets and made.taken.latency == 0.1
+
+
+def test_where_nothing_keeps_the_budget_the_nearest_is_taken_and_says_so(chosen):
+    made = chosen(Budget(latency="0.01x"), integers_are_fast)
+    assert not made.taken.meets
+    assert made.taken.latency == min(candidate.latency for candidate in made.measured)
+    assert len(made.measured) >= 6
+
+
+def test_the_nearest_is_the_one_whose_worst_limit_is_missed_least(chosen):
+    # In integers it is 300 times too slow and almost small enough; in float 4 times too large and fast enough.
+    made = chosen(Budget(latency="1x", size="0.001x"), lambda kind, share: 0.1 if kind == "float" else 300.0)
+    assert not made.taken.integer
+
+
+def test_layers_that_are_slower_in_integers_stay_in_float_where_that_pays(chosen):
+    def latency(kind, share):
+        return {"float": 1.0, "integer": 0.8, "mixed": 0.6}[kind]
+
+    made = chosen(Budget(latency="0.9x"), latency, slower=("0",))
+    assert made.taken.in_float == ("0",) and made.taken.integer and made.taken in made.measured
+    made = chosen(
+        Budget(latency="0.9x"), lambda kind, share: latency(kind, share) if kind != "mixed" else 0.8, slower=("0",)
+    )
+    assert made.taken.in_float == ()
+
+
+def test_a_choice_is_plain_json_and_comes_back(chosen):
+    made = chosen(Budget(latency="0.7x"), integers_are_slow)
+    assert Choice.from_dict(json.loads(json.dumps(made.to_dict()))) == made
