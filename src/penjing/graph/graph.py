@@ -159,12 +159,12 @@ class Graph(nn.Module):
             if name not in module._modules:
                 module._modules[name] = nn.Module()
             module = module._modules[name]  # type: ignore[assignment]
-        module._parameters.pop(leaf, None)
-        module._buffers.pop(leaf, None)
         module._non_persistent_buffers_set.discard(leaf)
-        if isinstance(tensor, nn.Parameter):
+        if isinstance(tensor, nn.Parameter):  # assigned without a pop, so that the order of the state dict stays
+            module._buffers.pop(leaf, None)
             module._parameters[leaf] = tensor
         else:
+            module._parameters.pop(leaf, None)
             module._buffers[leaf] = tensor
             if not persistent:
                 module._non_persistent_buffers_set.add(leaf)

@@ -98,8 +98,8 @@ def _shrink_tensors(graph: Graph, channels: Channels, gone: np.ndarray) -> None:
         for alias, other in list(graph.tensors().items()):
             if other is tensor:
                 graph.set_tensor(alias, replacement, persistent=alias not in transient)
-        if name in graph.masks:
-            graph.masks[name] = _select(graph.masks[name], keep)
+                if alias in graph.masks:
+                    graph.masks[alias] = _select(graph.masks[alias], keep)
 
 
 def _select(tensor: torch.Tensor, keep: list[np.ndarray]) -> torch.Tensor:

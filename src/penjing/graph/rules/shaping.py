@@ -95,7 +95,9 @@ def _pixel_shuffle(labelling: Labelling, x: Value) -> Axes:
     factor: Any = labelling.node.args[1]
     if channels is None:
         return x.axes
-    (carrier, _) = _split(labelling, channels, [channels.size // factor**2, factor**2])
+    table = channels.reshape(-1, factor**2)  # each channel that comes out is made of factor² neighbours
+    carrier = table[:, 0]
+    labelling.tie(np.repeat(carrier, factor**2), channels)
     return (*x.axes[:-3], carrier, None, None)
 
 
