@@ -18,7 +18,7 @@ def _always(node: fx.Node) -> bool:
 
 
 def _two_tensors(node: fx.Node) -> bool:
-    return all(isinstance(operand, fx.Node) for operand in node.args[:2]) and node.kwargs.get("alpha", 1) == 1
+    return all(isinstance(operand, fx.Node) for operand in node.args[:2]) and bool(node.kwargs.get("alpha", 1) == 1)
 
 
 def _images(node: fx.Node) -> bool:

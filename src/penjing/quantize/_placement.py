@@ -77,11 +77,14 @@ class Placed:
         sites: in order of execution.
         layers: nodes whose weights become integers.
         rewritable: nodes that must be rewritten to be integer.
+        late_clips: clips behind ops that only move or select values, with the node whose values these are: right behind
+            that node they would give the same and cost nothing.
     """
 
     sites: tuple[Site, ...]
     layers: tuple[fx.Node, ...]
     rewritable: tuple[fx.Node, ...]
+    late_clips: tuple[tuple[fx.Node, fx.Node], ...]
 
 
 class Kind(Enum):
@@ -128,6 +131,7 @@ class _Placer:
             tuple(self._joined(site, sites) for site in sites.values()),
             tuple(node for node in nodes if self.kinds[node] is Kind.LAYER),
             tuple(node for node in nodes if node in self.active and node.target in self.placement.rewrites),
+            tuple((node, source) for node in nodes if (source := self._source_of_late_clip(node)) is not None),
         )
 
     def _kind(self, node: fx.Node) -> Kind:
@@ -227,6 +231,16 @@ class _Placer:
         while self.kinds[node] is Kind.SAME:
             node = node.args[0]  # type: ignore[assignment]
         return node
+
+    def _source_of_late_clip(self, clip: fx.Node) -> fx.Node | None:
+        """Only for clips at 0 or nowhere: dropout between the two scales the values in training."""
+        if self.kinds[clip] is not Kind.CLIP or not set(self._interval(clip)) <= {0.0, *EVERYTHING}:
+            return None
+        node: Any = clip.args[0]
+        while self.kinds[node] is Kind.SAME and len(node.users) == 1 and node.target is not operator.getitem:
+            node = node.args[0]
+        moved = node is not clip.args[0] and len(node.users) == 1 and self._layer_of(node) in self.active
+        return node if moved else None
 
     # Concatenations
 

@@ -13,6 +13,7 @@ from penjing.quantize._grids import ACTIVATION_GRIDS, WEIGHT_GRIDS, Affine, Grid
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
 from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, Site, place
+from penjing.quantize._rewrites import move_up
 from penjing.quantize.observers import Observer, observers
 from penjing.quantize.observers._registry import statistics_of
 
@@ -59,13 +60,14 @@ def quantize(
         'int8 weights per channel, uint8 activations (minmax)'
     """
     weight_grid = _grid(weights, WEIGHT_GRIDS)
-    activation_grid = _grid(placement.activations if activations == "auto" else activations, ACTIVATION_GRIDS)
+    chosen = placement.activations if activations == "auto" else activations
+    activation_grid = None if chosen is None else _grid(chosen, ACTIVATION_GRIDS)
     name, observe = _observer(observer)
     if any(node.target in PAIRS for node in graph.program.graph.nodes):
         raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
     small = fold_batch_norms(graph)
-    placed = _place(small, placement, _excluding(small, exclude))
-    if weight_grid is None or not placed.layers:
+    placed = _place(small, placement, _excluding(graph, exclude))  # folding would hide the batch norms' names
+    if not placed.layers:
         left = " that isn't excluded" if exclude else ""
         raise PenjingError(
             f"{graph.name} has no convolution or linear layer{left} that {placement.name} could run in 8 bits."
@@ -87,10 +89,10 @@ def quantize(
     return small.refresh()
 
 
-def _grid(name: str | None, grids: dict[str, Grid]) -> Grid | None:
-    if name is not None and name not in grids:
+def _grid(name: str, grids: dict[str, Grid]) -> Grid:
+    if name not in grids:
         raise unknown_name("grid", str(name), grids)
-    return None if name is None else grids[name]
+    return grids[name]
 
 
 def _observer(given: str) -> tuple[str, Observer]:
@@ -131,10 +133,12 @@ def _place_of(node: fx.Node) -> str:
 
 def _place(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:
     placed = place(graph, placement, is_excluded)
-    if not placed.rewritable:
+    if not placed.rewritable and not placed.late_clips:
         return placed
     for node in placed.rewritable:
         placement.rewrites[node.target](graph.program.graph, node)
+    for clip, source in placed.late_clips:
+        move_up(graph.program.graph, clip, source)
     return place(graph.refresh(), placement, is_excluded)
 
 

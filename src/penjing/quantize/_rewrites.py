@@ -1,4 +1,4 @@
-"""Activations written as ops that targets have integer kernels for; the values stay the same."""
+"""Activations written as ops, or put in places, that targets have integer kernels for; the values stay the same."""
 
 from typing import Any
 
@@ -27,3 +27,13 @@ def _gated(nodes: fx.Graph, node: fx.Node, gate: Any) -> None:
         new.meta = {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}
     node.replace_all_uses_with(product)
     nodes.erase_node(node)
+
+
+def move_up(nodes: fx.Graph, clip: fx.Node, source: fx.Node) -> None:
+    """Puts a clip right behind `source`, of whose values alone it reads some: `relu(pool(x))` becomes `pool(relu(x))`."""
+    with nodes.inserting_after(source):
+        moved = nodes.call_function(clip.target, (source, *clip.args[1:]), dict(clip.kwargs))  # type: ignore[arg-type]
+    moved.meta = {"module": clip.meta.get("module", ""), "source": clip.meta.get("source", "")}
+    source.replace_all_uses_with(moved, delete_user_cb=lambda user: user is not moved)
+    clip.replace_all_uses_with(clip.args[0])  # type: ignore[arg-type]
+    nodes.erase_node(clip)

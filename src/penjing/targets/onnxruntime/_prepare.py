@@ -11,6 +11,7 @@ from penjing.graph import Graph, fold_batch_norms
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
 QUANTIZE = {ops.quantize_per_tensor.default, ops.quantize_per_tensor.tensor, ops.quantize_per_channel.default}
+ACTIVATIONS = {ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default}
 CLAMPS = {aten.clamp.default, aten.hardtanh.default}
 
 
@@ -18,6 +19,7 @@ def prepared(graph: Graph) -> Graph:
     """Returns a copy of `graph` that exports well and computes the same."""
     ready = fold_batch_norms(graph).eval()
     _store_integer_weights(ready)
+    _unsigned_activations(ready.program.graph)
     _float_bounds(ready.program.graph)
     return ready.refresh()
 
@@ -39,6 +41,16 @@ def _store_integer_weights(graph: Graph) -> None:
         stored.meta["module"] = node.meta.get("module", "")
         node.replace_all_uses_with(stored)
         graph.program.graph.erase_node(node)
+
+
+def _unsigned_activations(nodes: fx.Graph) -> None:
+    """Moves signed 8-bit activations up by 128, which changes no real value: on x86 the runtime fuses unsigned ones only."""
+    for node in nodes.nodes:
+        if node.target not in ACTIVATIONS or _is_constant(node.args[0]):
+            continue
+        value, scale, zero_point, low, high, dtype = node.args
+        if dtype is torch.int8:
+            node.args = (value, scale, zero_point + 128, low + 128, high + 128, torch.uint8)
 
 
 def _is_constant(value: Any) -> bool:

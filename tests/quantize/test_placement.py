@@ -1,0 +1,116 @@
+import pytest
+import small_networks as nets
+import torch
+from torch import nn
+
+from penjing.graph import capture, fold_batch_norms
+from penjing.quantize import ONNXRUNTIME, quantize
+from penjing.quantize._placement import place
+
+OPS = torch.ops.quantized_decomposed
+
+
+def _graph(network: type[nn.Module]):
+    torch.manual_seed(0)
+    return capture(network().eval(), torch.randn(2, 8, 8, 8))
+
+
+def _placed(network: type[nn.Module], excluded: tuple[str, ...] = ()):
+    graph = fold_batch_norms(_graph(network))
+    return place(graph, ONNXRUNTIME, lambda node: node.meta.get("module") in excluded)
+
+
+def _names(placed) -> list[str]:
+    return [site.node.name for site in placed.sites]
+
+
+def test_a_residual_block_rounds_its_input_and_once_behind_each_group():
+    placed = _placed(nets.Residual)
+    # behind the activations, never between them and what they belong to; logits stay exact
+    assert _names(placed) == ["x", "relu", "conv2d_1", "relu_1", "adaptive_avg_pool2d"]
+    assert [layer.name for layer in placed.layers] == ["conv2d", "conv2d_1", "linear"]
+
+
+def test_a_shortcut_of_slice_and_pad_passes_integers_on():
+    assert _names(_placed(nets.OptionA)) == ["x", "conv2d", "relu", "conv2d_1"]
+
+
+def test_a_shuffle_passes_integers_on_and_its_concatenation_is_rounded():
+    assert _names(_placed(nets.Shuffle)) == ["x", "relu", "cat", "conv2d_1"]
+
+
+def test_values_that_only_go_into_a_concatenation_take_its_grid():
+    placed = _placed(nets.Fire)
+    grid = {site.node.name: site.grid_of.name for site in placed.sites}
+    assert grid == {"x": "x", "relu": "relu", "relu_1": "cat", "relu_2": "cat", "cat": "cat", "conv2d_3": "conv2d_3"}
+
+
+def test_a_clip_isnt_widened_to_the_grid_of_a_concatenation():
+    # the passed half may be negative, so the filtered half's ReLU would come back
+    grid = {site.node.name: site.grid_of.name for site in _placed(nets.Shuffle).sites}
+    assert grid["relu"] == "relu"
+
+
+def test_grids_lie_within_the_clips_before_them():
+    within = {site.node.name: site.within for site in _placed(nets.Depthwise).sites}
+    six = next(bounds for bounds in within.values() if bounds == (0.0, 6.0))
+    assert six and (-1.0, 1.0) in within.values()
+
+
+def test_gates_stay_integer_by_rewriting_them():
+    graph = quantize(_graph(nets.Gated), [torch.randn(4, 8, 8, 8)])
+    targets = [node.target for node in graph.program.graph.nodes]
+    assert torch.ops.aten.silu.default not in targets
+    assert torch.ops.aten.sigmoid.default in targets
+    assert torch.ops.aten.gelu.default in targets  # an island in floating point
+
+
+def test_an_activation_behind_a_pool_moves_before_it():
+    graph = quantize(_graph(nets.PoolFirst), [torch.randn(4, 8, 8, 8)])
+    relu = next(node for node in graph.program.graph.nodes if node.target is torch.ops.aten.relu.default)
+    assert relu.args[0].target is torch.ops.aten.conv2d.default
+    assert next(iter(relu.users)).target is OPS.quantize_per_tensor.default
+
+
+def test_what_the_target_computes_in_float_keeps_float_weights():
+    placed = _placed(nets.Upsampled)
+    assert [layer.meta["module"] for layer in placed.layers] == ["conv1", "conv2"]
+
+
+def test_a_shared_weight_is_rounded_once():
+    graph = quantize(_graph(nets.Shared), [torch.randn(4, 8, 8, 8)])
+    pairs = [node for node in graph.program.graph.nodes if node.target is OPS.quantize_per_channel.default]
+    assert len(pairs) == 1
+    assert [record["place"] for record in graph.plan] == ["conv"]
+
+
+def test_an_excluded_layer_reads_and_writes_floats_that_its_neighbours_round():
+    placed = _placed(nets.Residual, excluded=("conv2",))
+    assert [layer.meta["module"] for layer in placed.layers] == ["conv1", "head"]
+    assert "conv2d_1" in _names(placed)  # the sum is still one of integers
+
+
+def test_a_graph_of_excluded_layers_gets_no_pairs():
+    placed = _placed(nets.Residual, excluded=("conv1", "conv2", "head"))
+    assert placed.sites == () and placed.layers == ()
+
+
+def test_only_integer_readers_of_a_float_value_read_it_rounded():
+    placed = _placed(nets.Residual, excluded=("conv1",))
+    (first,) = [site for site in placed.sites if site.node.name == "x"]
+    assert first.users is not None
+    assert [user.target for user in first.users] == [torch.ops.aten.add.Tensor]
+
+
+@pytest.mark.parametrize("network", nets.NETWORKS)
+def test_every_layers_input_is_rounded_and_ops_that_move_values_keep_their_grid(network):
+    graph = quantize(_graph(network), [torch.randn(4, 8, 8, 8)])
+    for node in graph.program.graph.nodes:
+        weight = node.args[1] if len(node.args) > 1 else None
+        if getattr(weight, "target", None) is not OPS.dequantize_per_channel.default:
+            continue
+        value = node.args[0]
+        while value.target in ONNXRUNTIME.same:
+            value = value.args[0]
+        assert value.target is OPS.dequantize_per_tensor.default
+        assert value.args[0].args[1:] == value.args[1:]
