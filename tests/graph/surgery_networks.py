@@ -188,7 +188,9 @@ def networks():
         "split": Split(),
         "slices": Slices(),
         "group norm of small groups": nn.Sequential(conv(3, 8), nn.GroupNorm(4, 8), nn.ReLU(), block(8, 4), Head(4)),
-        "flatten": nn.Sequential(block(3, 4), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 5)),
+        "flatten": nn.Sequential(
+            block(3, 4), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 5)
+        ),
         "U-Net": UNet(),
         "pixel shuffle": Upsampled(),
         "gates": Gated(),

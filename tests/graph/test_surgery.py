@@ -125,7 +125,9 @@ def test_ties_and_masks_shrink_along(captured):
     graph = copy.deepcopy(captured("tied"))
     graph.masks["one.weight"] = torch.rand(6, 6, 3, 3) > 0.5
     found = channels(graph)
-    (position,) = [i for i, g in enumerate(found.groups) if any(e.tensor in ("one.weight", "two.weight") for e in g.entries)]
+    (position,) = [
+        i for i, g in enumerate(found.groups) if any(e.tensor in ("one.weight", "two.weight") for e in g.entries)
+    ]
     small = remove(graph, found, {position: [1, 4]})
     assert small.tensor("one.weight") is small.tensor("two.weight")
     kept = [0, 2, 3, 5]

@@ -275,6 +275,16 @@ class Graph(nn.Module):
 
         storage.save(self, path)
 
+    def write_into(self, model: nn.Module) -> nn.Module:
+        """Writes this graph's tensors and sizes into `model`, the user's own module; see `write_back.write_into`.
+
+        Raises:
+            PenjingError: the model can't hold the graph, or would compute something else; it is then as it was.
+        """
+        from penjing.graph import write_back  # write_back needs capture, which needs Graph
+
+        return write_back.write_into(self, model)
+
     def extra_repr(self) -> str:
         """Inputs, size and mode in one line."""
         shapes = ", ".join(f"{given.name}{list(given.shape)}" for given in self.inputs)

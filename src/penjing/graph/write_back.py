@@ -1,0 +1,226 @@
+"""A compressed graph written back into the user's own `nn.Module`: tensors, sizes of standard layers, and the proof.
+
+Only what an `nn.Module` can hold goes back: parameters, buffers and the attributes of PyTorch's layers. Sizes that stand
+in the model's own code can't be changed from here; where they matter the model is left as it was.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+from penjing.graph.capture import TOLERANCE, close, user_line
+
+if TYPE_CHECKING:
+    from penjing.graph.graph import Graph
+
+KEPT = "num_batches_tracked"  # counts what the user's model has seen; a graph doesn't
+
+
+def write_into(graph: "Graph", model: nn.Module) -> nn.Module:
+    """Replaces the parameters and buffers of `model` by those of `graph`, and the sizes of its layers accordingly.
+
+    Args:
+        graph: a graph that was captured from `model` (or from one like it) and then changed.
+        model: the user's model. Its parameters become new objects, so an optimiser must be made anew.
+
+    Returns:
+        The model itself.
+
+    Raises:
+        PenjingError: the model can't hold the graph, or computes something else with its tensors; it is then as before.
+    """
+    before = _Before()
+    try:
+        _write_tensors(graph, model, before)
+        for module in model.modules():
+            _write_sizes(module, before)
+        _compare(graph, model)
+    except BaseException:
+        before.restore()
+        raise
+    return model
+
+
+class _Before:
+    """What was changed, so that it can be put back."""
+
+    def __init__(self) -> None:
+        self._changes: list[tuple[dict[str, Any], str, Any]] = []
+
+    def set(self, table: dict[str, Any], key: str, value: Any) -> None:
+        self._changes.append((table, key, table[key]))
+        table[key] = value
+
+    def restore(self) -> None:
+        for table, key, value in reversed(self._changes):
+            table[key] = value
+
+
+def _write_tensors(graph: "Graph", model: nn.Module, before: _Before) -> None:
+    tensors = graph.tensors()
+    written: dict[int, Tensor] = {}
+    held: set[str] = set()
+    for path, module in model.named_modules(remove_duplicate=False):
+        for table in (module._parameters, module._buffers):
+            for name, old in table.items():
+                full = f"{path}.{name}" if path else name
+                held.add(full)
+                new = tensors.get(full)
+                if new is None or name == KEPT:
+                    continue
+                if id(new) not in written:
+                    copied = new.detach().clone().to(new.device if old is None else old.device)
+                    written[id(new)] = (
+                        nn.Parameter(copied, new.requires_grad) if table is module._parameters else copied
+                    )
+                before.set(table, name, written[id(new)])
+    homeless = sorted(set(tensors) - held - graph.transient())
+    if homeless:
+        raise PenjingError(
+            f"The model has no place for {homeless[0]}"
+            + (f" and {len(homeless) - 1} more" if len(homeless) > 1 else "")
+            + ": the graph has layers that the model hasn't. Save the graph itself instead."
+        )
+
+
+def _shape(module: nn.Module) -> tuple[int, ...]:
+    return tuple(module.weight.shape)  # type: ignore[union-attr, arg-type]
+
+
+def _convolution(module: Any) -> dict[str, Any]:
+    first, second = _shape(module)[:2]
+    outputs, inputs, groups = module.out_channels, module.in_channels, module.groups
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        groups = first if groups == inputs and groups > 1 else groups
+        return {"in_channels": first, "out_channels": second * groups, "groups": groups}
+    groups = first * groups // outputs if groups == inputs and groups > 1 else groups
+    return {"in_channels": second * groups, "out_channels": first, "groups": groups}
+
+
+def _linear(module: Any) -> dict[str, Any]:
+    return {"out_features": _shape(module)[0], "in_features": _shape(module)[1]}
+
+
+def _per_channel(module: Any) -> dict[str, Any]:
+    held = [t for t in (module.weight, module.running_mean) if t is not None]
+    return {"num_features": len(held[0])} if held else {}
+
+
+def _over_last(module: Any) -> dict[str, Any]:
+    return {"normalized_shape": _shape(module)} if module.weight is not None else {}
+
+
+def _group_norm(module: Any) -> dict[str, Any]:
+    if module.weight is None:
+        return {}
+    channels, size = len(module.weight), module.num_channels // module.num_groups
+    groups = module.num_groups if size > module.num_groups else channels // size  # as the rule of channels takes them
+    return {"num_channels": channels, "num_groups": groups}
+
+
+def _embedding(module: Any) -> dict[str, Any]:
+    return {"num_embeddings": _shape(module)[0], "embedding_dim": _shape(module)[1]}
+
+
+def _prelu(module: Any) -> dict[str, Any]:
+    return {"num_parameters": _shape(module)[0]}
+
+
+SIZES: tuple[tuple[type, Callable[[Any], dict[str, Any]]], ...] = (
+    (nn.modules.conv._ConvNd, _convolution),
+    (nn.Linear, _linear),
+    (nn.modules.batchnorm._NormBase, _per_channel),
+    (nn.LayerNorm, _over_last),
+    (nn.RMSNorm, _over_last),
+    (nn.GroupNorm, _group_norm),
+    (nn.Embedding, _embedding),
+    (nn.PReLU, _prelu),
+)
+"""The attributes of PyTorch's layers that repeat a size, from the tensors that the layer holds now."""
+
+
+def _write_sizes(module: nn.Module, before: _Before) -> None:
+    for kind, sizes in SIZES:
+        if isinstance(module, kind):
+            for name, value in sizes(module).items():
+                before.set(module.__dict__, name, value)
+
+
+def _compare(graph: "Graph", model: nn.Module) -> None:
+    args, kwargs = graph.example_call(graph.batch)
+    with _evaluating(graph), _evaluating(model), torch.no_grad():
+        expected = pytree.tree_leaves(graph(*args, **kwargs))
+        try:
+            actual = pytree.tree_leaves(model(*args, **kwargs))
+        except Exception as error:
+            raise PenjingError(
+                f"The model's code fixes a size that the graph no longer has, in {_failing(model, error)} at "
+                f"{user_line(error)}: {type(error).__name__}: {error}\n"
+                "The model was left as it was. Keep those channels (exclude=…), or save the graph itself."
+            ) from error
+        same = len(expected) == len(actual) and all(
+            not isinstance(want, Tensor) or (isinstance(have, Tensor) and close(have, want, TOLERANCE))
+            for want, have in zip(expected, actual, strict=True)
+        )
+        if not same:
+            raise PenjingError(
+                f"With the graph's tensors the model computes something else, first in {_first_other(graph, model)}; "
+                "the model was left as it was. Its code may fix a size or a position that changed, or the graph holds "
+                "ops that the model hasn't. Save the graph itself instead."
+            )
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    flags = {inner: inner.training for inner in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(flags[module])  # a graph's mode stands in its nodes, not in the flags alone
+        for inner, flag in flags.items():
+            inner.training = flag
+
+
+def _failing(model: nn.Module, error: BaseException) -> str:
+    """Names the innermost module of the user's own that was at work."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    found = f"the model ({type(model).__name__})"
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if id(owner) in paths and not type(owner).__module__.startswith("torch.nn.") and paths[id(owner)]:
+            found = f"module '{paths[id(owner)]}' ({type(owner).__name__})"
+        trace = trace.tb_next
+    return found
+
+
+def _first_other(graph: "Graph", model: nn.Module) -> str:
+    """Names the first module whose output differs from that of its last node in the graph."""
+    last = {node.meta.get("module", ""): node.name for node in graph.program.graph.nodes if node.op == "call_function"}
+    last = {path: name for path, name in last.items() if path}
+    outputs: dict[str, list[Any]] = {}
+    modules = dict(model.named_modules())
+
+    def noting(path: str) -> Any:
+        return lambda _module, _inputs, output: outputs.setdefault(path, []).append(output)
+
+    handles = [modules[path].register_forward_hook(noting(path)) for path in last if path in modules]
+    args, kwargs = graph.example_call(graph.batch)
+    try:
+        model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    _, taps = graph.with_outputs(list(dict.fromkeys(last.values())))(*args, **kwargs)
+    for path, name in last.items():
+        have, want = outputs.get(path, []), taps[name]
+        if len(have) == 1 and isinstance(have[0], Tensor) and not close(have[0], want, TOLERANCE):
+            return f"module '{path}'"
+    return f"the model ({type(model).__name__})"
