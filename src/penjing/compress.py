@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from penjing.data import Data
 from penjing.delivery import deliver
 from penjing.errors import PenjingError
 from penjing.estimate import Estimate, estimate
-from penjing.graph import Graph, capture, load
+from penjing.graph import Graph, capture, channels, load
 from penjing.plan import Choice, choose
 from penjing.prune import criteria, prune
 from penjing.quantize import quantize
@@ -110,8 +111,10 @@ def compress(
     began = time.monotonic()
     budget = budget or Budget()
     find_target(target)
+    _check_numbers(epochs=epochs, threads=threads, batch=batch, lr=lr, max_minutes=max_minutes)
     criterion = _criterion(criterion, data)
     given = capture_or_take(model, example_inputs)
+    channels(given, include=include, exclude=exclude)  # patterns that match nothing are told before anything is written
     expected = estimate(given, data, epochs, Path(out))
     say(str(expected))
     if dry_run:
@@ -199,10 +202,22 @@ def weights_hash(graph: Graph) -> str:
     return digest.hexdigest()[:16]
 
 
+def _check_numbers(*, epochs: int, threads: int, batch: int, lr: float | None, max_minutes: float | None) -> None:
+    for name, number, least in (("epochs", epochs, 0), ("threads", threads, 1), ("batch", batch, 1)):
+        if number < least:
+            raise PenjingError(f"{name}={number!r}: it must be {least} or more.")
+    for name, amount in (("lr", lr), ("max_minutes", max_minutes)):
+        if amount is not None and not 0 < amount < math.inf:
+            raise PenjingError(f"{name}={amount!r}: it must be more than 0.")
+
+
 def _criterion(name: str | None, data: Data) -> str:
-    if name is not None:
-        return criteria[name].name
-    return "taylor" if data.task.labelled and data.train is not None else "l2"
+    if name is None:
+        return "taylor" if data.task.labelled and data.train is not None else "l2"
+    unlabelled = not data.task.labelled or (data.train is None and data.calibration is None)
+    if unlabelled and criteria[name].needs & {"labels", "gradients"}:
+        raise PenjingError(f"The criterion '{name}' needs labelled data, and {data.name} has none; 'l2' needs no data.")
+    return name
 
 
 def _metric(data: Data, value: float | None) -> str:
@@ -264,6 +279,8 @@ def _reported(
     inputs: Mapping[str, str],
 ) -> Result:
     taken = choice.taken
+    if measured["missed"]:
+        notes = [*notes, f"The budget was not met: {'; '.join(measured['missed'])}."]
     if not taken.meets:
         notes = [*notes, f"No candidate kept the budget of {budget}; the one that came nearest was taken."]
     elif taken.round_to is None and not taken.integer:

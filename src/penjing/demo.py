@@ -12,6 +12,7 @@ from penjing.data import digits
 from penjing.graph import capture
 from penjing.tasks import evaluate
 from penjing.train import recover
+from penjing.workspace import check_folder
 
 BUDGET = Budget(latency="0.5x", size="0.25x", drop=0.01)
 NETWORK = "resnet20"
@@ -28,6 +29,7 @@ def demo(out: Path | str = "penjing-demo", *, seed: int = 0, say: Callable[[str]
         say: called with lines for the user.
     """
     out = Path(out)
+    check_folder(out)  # training writes there too
     data = digits(batch_size=32, seed=seed)
     torch.manual_seed(seed)
     graph = capture(zoo.build(NETWORK, num_classes=10), zoo.example_input(NETWORK))

@@ -18,6 +18,7 @@ from penjing.files import atomic_write
 
 T = TypeVar("T")
 INNER = ".penjing"
+RECORD = "run.json"
 
 # What the system says when it is the disk or a right to write that is missing.
 CAN_NOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
@@ -40,7 +41,7 @@ class Workspace:
         """
         self.out = Path(out)
         self.inner = self.out / INNER
-        self._file = self.inner / "run.json"
+        self._file = self.inner / RECORD
         self.settings = settings
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self.seconds: dict[str, float] = {}
@@ -56,8 +57,7 @@ class Workspace:
             raise
 
     def _claim(self, key: str) -> None:
-        if self.out.exists() and not self.out.is_dir():
-            raise PenjingError(f"{self.out} is a file; give a folder.")
+        check_folder(self.out)
         if self._file.is_file():
             record = read_json(self._file)
             if not isinstance(record, dict) or not {"key", "settings", "seconds"} <= record.keys():
@@ -68,8 +68,6 @@ class Workspace:
                     "Give another folder, remove that one, or repeat the command that made it."
                 )
             self.seconds = dict(record["seconds"])
-        elif self.out.is_dir() and any(path.name != INNER for path in self.out.iterdir()):
-            raise PenjingError(f"{self.out} is not empty and holds no Penjing run; give a new or empty folder.")
         self.inner.mkdir(parents=True, exist_ok=True)
         if not os.access(self.out, os.W_OK) or not os.access(self.inner, os.W_OK):
             raise PenjingError(f"No right to write in {self.out}.")
@@ -122,6 +120,18 @@ class Workspace:
             product = make()
             write(product, path)
         return product
+
+
+def check_folder(out: Path) -> None:
+    """Refuses a path that no run can write to because something else is there.
+
+    Raises:
+        PenjingError: it is a file, or a folder with files of another kind.
+    """
+    if out.exists() and not out.is_dir():
+        raise PenjingError(f"{out} is a file; give a folder.")
+    if out.is_dir() and not (out / INNER / RECORD).is_file() and any(path.name != INNER for path in out.iterdir()):
+        raise PenjingError(f"{out} is not empty and holds no Penjing run; give a new or empty folder.")
 
 
 def write_json(value: Any, path: Path) -> None:

@@ -46,6 +46,8 @@ def main() -> None:
             raise
         Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("Stopped. The same command continues from the last finished stage.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        # Typer turns Ctrl-C into an exit without a word.
+        if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
+            print("Stopped. The same command continues from the last finished stage.", file=sys.stderr)
+        raise

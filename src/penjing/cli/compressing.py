@@ -1,6 +1,7 @@
 """Commands that make models smaller: demo, compress, recover."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from penjing.compress import Result, compress
 from penjing.demo import demo
 from penjing.errors import PenjingError
 from penjing.models import load_model
+from penjing.prune import criteria
+from penjing.targets import find_target
 from penjing.train import Interrupted, recover
 
 NOT_MET = 3
@@ -91,6 +94,9 @@ def compress_command(
 ) -> None:
     """Makes a trained model small and fast on a target, and measures what came out."""
     budget = Budget(latency, size, drop)
+    find_target(target)  # before anything is loaded: a wrong name should be told at once
+    if criterion is not None:
+        criteria[criterion]
     chosen = penjing.data.load(data)
     loaded = load_model(model, weights, chosen)
     result = compress(
@@ -114,6 +120,8 @@ def compress_command(
     )
     if isinstance(result, Result):
         finish(result, as_json)
+    elif as_json:
+        print(json.dumps({**asdict(result), "out": str(result.out)}, indent=2))
 
 
 @app.command("recover")
