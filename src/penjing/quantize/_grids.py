@@ -77,7 +77,7 @@ def affine(low: float, high: float, grid: Grid, within: tuple[float, float] = EV
             rounding then makes superfluous.
     """
     low, high = max(min(low, 0.0), within[0]), min(max(high, 0.0), within[1])
-    if low == high:  # nothing but zeros was seen: any scale holds them exactly
+    if high - low < SMALLEST_SCALE * grid.steps:  # nothing but zeros was seen: any scale holds them exactly
         low, high = max(-1.0, within[0]), min(1.0, within[1])
     scale = _float32(max((high - low) / grid.steps, SMALLEST_SCALE))
     zero_point = min(max(grid.low - round(low / scale), grid.low), grid.high)

@@ -83,7 +83,9 @@ def _exponent(low: float, high: float) -> int:
     """Returns the binary exponent of the narrowest bins of which BINS cover [low, high]."""
     largest = max(abs(low), abs(high), 2.0**SMALLEST_WIDTH)
     # Bins so narrow that their numbers pass 2^40 would tell apart values that float32 can't.
-    exponent = max(math.frexp((high - low) / BINS)[1] - 1, math.frexp(largest)[1] - 40, SMALLEST_WIDTH)
+    exponent = max(math.frexp(largest)[1] - 40, SMALLEST_WIDTH)
+    if high > low:
+        exponent = max(math.frexp((high - low) / BINS)[1] - 1, exponent)
     while math.floor(high / 2.0**exponent) - math.floor(low / 2.0**exponent) >= BINS:
         exponent += 1
     return exponent
