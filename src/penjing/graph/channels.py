@@ -182,7 +182,7 @@ class _Labeller:
             if node.op == "get_attr":
                 self.values[node] = self._constant(str(node.target))
             elif node.op == "placeholder":
-                self.values[node] = Value((None,) * node.meta["val"].dim(), self.shape(node.meta["val"]))
+                self.values[node] = self._pinned_value(node.meta["val"])
             elif node.op == "output":
                 self._pin_all(node.args)
             else:
@@ -230,10 +230,18 @@ class _Labeller:
     def _pinned_outputs(self, node: fx.Node) -> Any:
         outputs = node.meta.get("val")
         if isinstance(outputs, Tensor):
-            return Value((None,) * outputs.dim(), self.shape(outputs))
+            return self._pinned_value(outputs)
         if isinstance(outputs, list | tuple):
-            return [Value((None,) * t.dim(), self.shape(t)) if isinstance(t, Tensor) else None for t in outputs]
+            return [self._pinned_value(t) if isinstance(t, Tensor) else None for t in outputs]
         return None  # a number: sizes and arithmetic on them carry no channels
+
+    def _pinned_value(self, tensor: Tensor) -> Value:
+        """Labels that must all stay, so that what they are tied to later is known to stay because of this node."""
+        shape = self.shape(tensor)
+        axes = tuple(None if size >= FREE else self.fresh(size) for size in shape)
+        for axis in axes:
+            self.pin(axis)
+        return Value(axes, shape)
 
     def _pin_all(self, arguments: Any) -> None:
         def pin(node: fx.Node) -> fx.Node:
@@ -303,7 +311,7 @@ def _axes(value: Any) -> Axes:
 
 
 def _why(node: fx.Node) -> str:
-    return node.op if node.op in ("placeholder", "output") else str(node.target)
+    return {"placeholder": "input", "output": "output"}.get(node.op, str(node.target))
 
 
 def _made_by(labeller: _Labeller, chosen: Any) -> list[np.ndarray]:
