@@ -13,7 +13,6 @@ import json
 import math
 import operator
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
 from penjing.graph import modes, straight_through
+from penjing.graph.as_json import decode, encode, signature_from_json, signature_to_json, spec_from_json, spec_to_json
 from penjing.graph.graph import Graph
-from penjing.graph.inputs import Input, Signature
 
 VERSION = 1
 MEMBERS = ("graph.json", "weights.safetensors", "plan.json")
@@ -59,9 +58,6 @@ _OPERATORS |= {
 }
 _OPERATOR_NAMES = {function: name for name, function in _OPERATORS.items()}
 _FORBIDDEN = {"from_file"}  # reads files of the machine
-_DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
-_FORMATS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
-_LAYOUTS = {"strided": torch.strided}
 
 
 def save(graph: Graph, path: Path | str) -> None:
@@ -75,8 +71,8 @@ def save(graph: Graph, path: Path | str) -> None:
         "name": graph.name,
         "batch": graph.batch,
         "lost_in_training": list(graph.lost_in_training),
-        "signature": _signature_to_json(graph.signature),
-        "out_spec": _spec_to_json(graph.out_spec),
+        "signature": signature_to_json(graph.signature),
+        "out_spec": spec_to_json(graph.out_spec),
         "nodes": [_node_to_json(node) for node in graph.program.graph.nodes],
         "tensors": [
             {
@@ -174,8 +170,8 @@ def _rebuild(description: dict[str, Any], stored: dict[str, Tensor]) -> Graph:
     graph = Graph(
         _nodes_from_json(description["nodes"], tensors),
         tensors,
-        _signature_from_json(description["signature"]),
-        _spec_from_json(description["out_spec"]),
+        signature_from_json(description["signature"]),
+        spec_from_json(description["out_spec"]),
         batch=description["batch"],
         transient=transient,
         lost_in_training=description["lost_in_training"],
@@ -223,8 +219,8 @@ def _node_to_json(node: fx.Node) -> dict[str, Any]:
         "name": node.name,
         "op": node.op,
         "target": _target_to_json(node.op, target),
-        "args": _encode(args),
-        "kwargs": {key: _encode(value) for key, value in kwargs.items()},
+        "args": encode(args),
+        "kwargs": {key: encode(value) for key, value in kwargs.items()},
         "module": node.meta.get("module", ""),
         "source": node.meta.get("source", ""),
     }
@@ -247,8 +243,8 @@ def _nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor]) 
             raise PenjingError(f"a node reads the tensor '{target}', which is not in the file")
         if not record["name"].isidentifier() or (op == "placeholder" and not target.isidentifier()):
             raise PenjingError(f"'{record['name']}' is no name of a node")
-        args = tuple(_decode(value, known) for value in record["args"])
-        kwargs = {str(key): _decode(value, known) for key, value in record["kwargs"].items()}
+        args = tuple(decode(value, known) for value in record["args"])
+        kwargs = {str(key): decode(value, known) for key, value in record["kwargs"].items()}
         made = (
             graph.output(args[0])
             if op == "output"
@@ -287,123 +283,6 @@ def _target_from_json(op: str, target: str) -> Any:
     if not isinstance(found, torch._ops.OpOverload) or found._schema.is_mutable:
         raise PenjingError(f"the op '{target}' is not allowed")
     return found
-
-
-# Values
-
-
-def _encode(value: Any) -> Any:
-    """JSON for an argument of a node: numbers, strings and lists as they are, the rest as {kind: value}."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"float": repr(value)}
-    if isinstance(value, list | tuple):
-        return [_encode(v) for v in value]
-    if isinstance(value, fx.Node):
-        return {"node": value.name}
-    if isinstance(value, slice):
-        return {"slice": [_encode(value.start), _encode(value.stop), _encode(value.step)]}
-    for kind, types in _KINDS.items():
-        if isinstance(value, types):
-            return {kind: str(value).removeprefix("torch.")}
-    raise PenjingError(f"The value {value!r} of type {type(value).__name__} can't be stored in a .penjing file.")
-
-
-_KINDS: dict[str, type] = {
-    "dtype": torch.dtype,
-    "device": torch.device,
-    "memory_format": torch.memory_format,
-    "layout": torch.layout,
-}
-
-
-def _decode(value: Any, known: dict[str, fx.Node]) -> Any:
-    if isinstance(value, list):
-        return [_decode(v, known) for v in value]
-    if not isinstance(value, dict):
-        return value
-    ((kind, content),) = value.items()
-    decoders: dict[str, Callable[[Any], Any]] = {
-        "node": known.__getitem__,
-        "float": float,
-        "slice": lambda parts: slice(*(_decode(part, known) for part in parts)),
-        "dtype": _DTYPES.__getitem__,
-        "memory_format": _FORMATS.__getitem__,
-        "layout": _LAYOUTS.__getitem__,
-        "device": lambda _: torch.device("cpu"),  # everything is loaded to the CPU; `.to()` moves it
-    }
-    return decoders[kind](content)
-
-
-# Signature
-
-
-def _signature_to_json(signature: Signature) -> dict[str, Any]:
-    return {
-        "spec": _spec_to_json(signature.spec),
-        "positional": list(signature.positional),
-        "order": list(signature.order),
-        "leaves": [
-            {
-                "name": leaf.name,
-                "shape": list(leaf.shape),
-                "dtype": str(leaf.dtype).removeprefix("torch."),
-                "dynamic": sorted(leaf.dynamic),
-                "range": [leaf.low, leaf.high],
-                "sizes": list(leaf.sizes),
-            }
-            if isinstance(leaf, Input)
-            else {"constant": _encode(leaf)}
-            for leaf in signature.leaves
-        ],
-    }
-
-
-def _signature_from_json(record: dict[str, Any]) -> Signature:
-    leaves = []
-    for leaf in record["leaves"]:
-        if "constant" in leaf:
-            leaves.append(_decode(leaf["constant"], {}))
-            continue
-        shape = tuple(int(n) for n in leaf["shape"])
-        if not isinstance(leaf["name"], str) or not set(leaf["dynamic"]) <= set(range(len(shape))):
-            raise PenjingError(f"the input {leaf['name']!r} is described wrongly")
-        if any(n < 0 for n in shape) or math.prod(shape) > 2**31:
-            raise PenjingError(f"an input has the impossible shape {shape}")
-        low, high = leaf["range"]
-        dynamic, sizes = frozenset(map(int, leaf["dynamic"])), tuple(map(str, leaf["sizes"]))
-        leaves.append(Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], dynamic, int(low), int(high), sizes))
-    return Signature(
-        _spec_from_json(record["spec"]), tuple(leaves), tuple(record["positional"]), tuple(record["order"])
-    )
-
-
-def _spec_to_json(spec: pytree.TreeSpec) -> Any:
-    """Nesting as JSON: tuples, lists and dicts; other containers (model outputs of a library) are stored as the dict of
-    their fields, so that a file opens where that library is absent.
-    """
-    if spec.is_leaf():
-        return "leaf"
-    children = [_spec_to_json(child) for child in spec.children()]
-    if spec.type in (tuple, list):
-        return {spec.type.__name__: children}
-    keys = spec.context if isinstance(spec.context, list | tuple) else range(len(children))
-    keys = keys[0] if keys and isinstance(keys[0], list | tuple) else keys
-    return {"dict": [[key, child] for key, child in zip(keys, children, strict=True)]}
-
-
-def _spec_from_json(record: Any) -> pytree.TreeSpec:
-    return pytree.tree_structure(_nest(record))
-
-
-def _nest(record: Any) -> Any:
-    if record == "leaf":
-        return 0
-    ((kind, children),) = record.items()
-    if kind == "dict":
-        return {key: _nest(child) for key, child in children}
-    return {"tuple": tuple, "list": list}[kind](_nest(child) for child in children)
 
 
 def load_exported(path: Path | str) -> tuple[Any, Any]:

@@ -1,0 +1,132 @@
+"""How arguments of nodes, signatures and nestings stand in a `.penjing` file as JSON and come back."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+from penjing.graph.inputs import Input, Signature
+
+_DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
+_FORMATS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
+_LAYOUTS = {"strided": torch.strided}
+
+
+def encode(value: Any) -> Any:
+    """JSON for an argument of a node: numbers, strings and lists as they are, the rest as {kind: value}."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, list | tuple):
+        return [encode(v) for v in value]
+    if isinstance(value, fx.Node):
+        return {"node": value.name}
+    if isinstance(value, slice):
+        return {"slice": [encode(value.start), encode(value.stop), encode(value.step)]}
+    for kind, types in _KINDS.items():
+        if isinstance(value, types):
+            return {kind: str(value).removeprefix("torch.")}
+    raise PenjingError(f"The value {value!r} of type {type(value).__name__} can't be stored in a .penjing file.")
+
+
+_KINDS: dict[str, type] = {
+    "dtype": torch.dtype,
+    "device": torch.device,
+    "memory_format": torch.memory_format,
+    "layout": torch.layout,
+}
+
+
+def decode(value: Any, known: dict[str, fx.Node]) -> Any:
+    """Returns the argument that `encode` wrote; `known` holds the nodes so far by name."""
+    if isinstance(value, list):
+        return [decode(v, known) for v in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    decoders: dict[str, Callable[[Any], Any]] = {
+        "node": known.__getitem__,
+        "float": float,
+        "slice": lambda parts: slice(*(decode(part, known) for part in parts)),
+        "dtype": _DTYPES.__getitem__,
+        "memory_format": _FORMATS.__getitem__,
+        "layout": _LAYOUTS.__getitem__,
+        "device": lambda _: torch.device("cpu"),  # everything is loaded to the CPU; `.to()` moves it
+    }
+    return decoders[kind](content)
+
+
+# Signature
+
+
+def signature_to_json(signature: Signature) -> dict[str, Any]:
+    """JSON for how calls map to flat inputs."""
+    return {
+        "spec": spec_to_json(signature.spec),
+        "positional": list(signature.positional),
+        "order": list(signature.order),
+        "leaves": [
+            {
+                "name": leaf.name,
+                "shape": list(leaf.shape),
+                "dtype": str(leaf.dtype).removeprefix("torch."),
+                "dynamic": sorted(leaf.dynamic),
+                "range": [leaf.low, leaf.high],
+                "sizes": list(leaf.sizes),
+            }
+            if isinstance(leaf, Input)
+            else {"constant": encode(leaf)}
+            for leaf in signature.leaves
+        ],
+    }
+
+
+def signature_from_json(record: dict[str, Any]) -> Signature:
+    """Returns the signature of a record, if it makes sense."""
+    leaves = []
+    for leaf in record["leaves"]:
+        if "constant" in leaf:
+            leaves.append(decode(leaf["constant"], {}))
+            continue
+        shape = tuple(int(n) for n in leaf["shape"])
+        if not isinstance(leaf["name"], str) or not set(leaf["dynamic"]) <= set(range(len(shape))):
+            raise PenjingError(f"the input {leaf['name']!r} is described wrongly")
+        if any(n < 0 for n in shape) or math.prod(shape) > 2**31:
+            raise PenjingError(f"an input has the impossible shape {shape}")
+        low, high = leaf["range"]
+        dynamic, sizes = frozenset(map(int, leaf["dynamic"])), tuple(map(str, leaf["sizes"]))
+        leaves.append(Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], dynamic, int(low), int(high), sizes))
+    return Signature(spec_from_json(record["spec"]), tuple(leaves), tuple(record["positional"]), tuple(record["order"]))
+
+
+def spec_to_json(spec: pytree.TreeSpec) -> Any:
+    """Nesting as JSON: tuples, lists and dicts; other containers (model outputs of a library) are stored as the dict of
+    their fields, so that a file opens where that library is absent.
+    """
+    if spec.is_leaf():
+        return "leaf"
+    children = [spec_to_json(child) for child in spec.children()]
+    if spec.type in (tuple, list):
+        return {spec.type.__name__: children}
+    keys = spec.context if isinstance(spec.context, list | tuple) else range(len(children))
+    keys = keys[0] if keys and isinstance(keys[0], list | tuple) else keys
+    return {"dict": [[key, child] for key, child in zip(keys, children, strict=True)]}
+
+
+def spec_from_json(record: Any) -> pytree.TreeSpec:
+    """Returns the nesting of a record."""
+    return pytree.tree_structure(_nest(record))
+
+
+def _nest(record: Any) -> Any:
+    if record == "leaf":
+        return 0
+    ((kind, children),) = record.items()
+    if kind == "dict":
+        return {key: _nest(child) for key, child in children}
+    return {"tuple": tuple, "list": list}[kind](_nest(child) for child in children)
