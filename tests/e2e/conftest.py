@@ -1,0 +1,199 @@
+"""A user's folder (a small network, some photos), and two ways to run the command line in it."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, channels=3):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.body = nn.Sequential(nn.Conv2d(16, 32, 3, 2, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, x):
+        return self.head(self.body(self.stem(x)).mean((2, 3)))
+
+
+class Moody(Net):
+    def forward(self, x):
+        x = super().forward(x)
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+def small():
+    torch.manual_seed(0)
+    return Net()
+
+
+def moody():
+    return Moody()
+
+
+def grey():
+    return Net(channels=1)
+
+
+def fails():
+    raise RuntimeError("the licence server sleeps")
+
+
+def number():
+    return 7
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def draw(folder: Path, count: int, seed: int) -> None:
+    """Writes pictures whose strongest colour is their class."""
+    generator = np.random.default_rng(seed)
+    for channel, name in enumerate(("red", "green", "blue")):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(0, 150, (24, 24, 3))
+            pixels[..., channel] += 60
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    """The user's folder: net.py, photos/train, photos/val, and flat/ without labels. Tests don't change what is in it."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "net.py").write_text(NETWORK)
+    draw(folder / "photos" / "train", 20, seed=0)
+    draw(folder / "photos" / "val", 10, seed=1)
+    (folder / "flat").mkdir()
+    for index, file in enumerate(sorted((folder / "photos" / "val").rglob("*.png"))):
+        shutil.copy(file, folder / "flat" / f"{index:02}.png")
+    return folder
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.fixture(scope="session")
+def shell(home) -> Callable[..., Ran]:
+    """Runs `python -m penjing …` in a fresh process."""
+
+    def run(*arguments: object, **options: Any) -> Ran:
+        command = [sys.executable, "-m", "penjing", *map(str, arguments)]
+        done = subprocess.run(command, cwd=home, env=environment(), capture_output=True, text=True, **options)
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def start(home) -> Callable[..., "subprocess.Popen[str]"]:
+    """Starts `python -m penjing …` in a fresh process and returns it."""
+
+    def run(*arguments: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "penjing", *map(str, arguments)]
+        return subprocess.Popen(
+            command, cwd=home, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return run
+
+
+@pytest.fixture
+def penjing(home, monkeypatch, capfd) -> Callable[..., Ran]:
+    """Runs the command line in this process, which saves the imports."""
+
+    def run(*arguments: object) -> Ran:
+        from penjing.cli import main
+
+        monkeypatch.chdir(home)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["penjing", *map(str, arguments)])
+        capfd.readouterr()
+        code = 0
+        with warnings.catch_warnings():
+            try:
+                main()
+            except SystemExit as stop:
+                code = stop.code if isinstance(stop.code, int) else 0
+        return Ran(code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Lets latency follow the file's size, so that the same candidate is chosen whatever the machine does meanwhile."""
+    choose = importlib.import_module("penjing.plan.choose")
+    verification = importlib.import_module("penjing.verification")
+
+    def by_size(files, **options):
+        sizes = {name: file.size_bytes / 1e3 for name, file in files.items()}
+        return {name: SimpleNamespace(latency_ms=SimpleNamespace(median=size)) for name, size in sizes.items()}
+
+    monkeypatch.setattr(choose, "measure_together", by_size)
+    monkeypatch.setattr(choose, "_slower_as_integers", lambda *_: ())
+    monkeypatch.setattr(verification, "RUNS", 20)
+
+
+COMPRESS = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.35x", "--drop", "0.5")
+
+
+@pytest.fixture(scope="session")
+def finished(shell, home) -> Path:
+    """The folder of a run as a user makes it, in a process of its own, measured in earnest. Copy it to change it."""
+    ran = shell(*COMPRESS, "--epochs", "90", "--out", "out")
+    assert ran.code == 0, ran.text
+    (home / "out.txt").write_text(ran.out)
+    (home / "err.txt").write_text(ran.err)
+    return home / "out"
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+@pytest.fixture
+def before_recovery(copied) -> Path:
+    """The finished run as it stood when recovery began."""
+    for path in copied.iterdir():
+        if path.name != ".penjing":
+            path.unlink()
+    for name in ("recovered.penjing", "recover.checkpoint"):
+        (copied / ".penjing" / name).unlink()
+    return copied

@@ -1,0 +1,289 @@
+"""Every bad input gets exit code 2 and a message that says what is wrong and what to do; nothing is half-written."""
+
+import errno
+import json
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+GOOD = {"model": "net.py:small", "--data": "folder:photos", "--out": "new"}
+
+
+@pytest.fixture
+def refused(penjing, home):
+    """Runs compress with something bad and returns the message; checks all that is common to bad input."""
+
+    def run(**changes):
+        options = GOOD | {
+            (name if name == "model" else f"--{name.replace('_', '-')}"): v for name, v in changes.items()
+        }
+        files = sorted(home.rglob("*"))
+        ran = penjing("compress", options.pop("model"), *[part for pair in options.items() for part in pair])
+        assert ran.code == 2, ran.text
+        assert "Traceback" not in ran.text
+        assert [file for file in sorted(home.rglob("*")) if "__pycache__" not in str(file)] == [
+            file for file in files if "__pycache__" not in str(file)
+        ]
+        assert ran.err.startswith("Error: ")
+        return ran.err
+
+    return run
+
+
+def says(message, *parts):
+    for part in parts:
+        assert part in message, message
+
+
+# Models
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ("nett.py:small", ("there is no file nett.py", "Did you mean 'net.py'?")),
+        ("net.py:smal", ("there is no 'smal' in", "net.py", "Did you mean 'small'?")),
+        (
+            "net.py:fails",
+            ("net.py:fails raised RuntimeError: the licence server sleeps", 'net.py:41: raise RuntimeError("'),
+        ),
+        ("net.py:number", ("net.py:number returned a int; it must return an nn.Module",)),
+        ("no_such_package.nets:make", ("there is no module no_such_package",)),
+        ("zoo:resnt20", ("Unknown network 'resnt20'", "Did you mean 'resnet20'?")),
+        ("resnet20", ("'resnet20' names no function", "package.module:factory")),
+        ("none.penjing", ("none.penjing",)),
+        ("none.pt2", ("There is no file none.pt2",)),
+        ("net.py:moody", ("torch.export can't capture Moody", "net.py:20", "if x.sum() > 0:")),
+        ("net.py:grey", ("The model fails on its example inputs", "expected input", "net.py:14")),
+    ],
+)
+def test_a_model_that_can_not_be_had(refused, model, parts):
+    says(refused(model=model), *parts)
+
+
+def test_weights_that_do_not_fit(refused, tmp_path):
+    state = torch.nn.Sequential(torch.nn.Linear(2, 2)).state_dict()
+    torch.save({**state, "head.weight": torch.zeros(5, 32)}, tmp_path / "w.pt")
+    says(
+        refused(weights=tmp_path / "w.pt"),
+        "w.pt doesn't fit Net. missing: stem.0.weight, stem.1.weight, stem.1.bias, stem.1.running_mean and 8 more.",
+        "not in the model: 0.weight, 0.bias.",
+        "other shapes: head.weight: (5, 32) in the file, (3, 32) in the model.",
+    )
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_weights_that_would_run_code(refused, tmp_path):
+    torch.save({"weight": Hostile(str(tmp_path / "ran"))}, tmp_path / "w.pt")
+    says(refused(weights=tmp_path / "w.pt"), "holds no plain weights", "torch.save(model.state_dict(), …)")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_not_there(refused, tmp_path):
+    says(refused(weights=tmp_path / "w.pt"), "There is no weights file", "w.pt")
+
+
+@pytest.fixture
+def graph_file(home, penjing, tmp_path):
+    import penjing as pj
+
+    graph = pj.capture(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten()), torch.zeros(2, 3, 24, 24))
+    graph.save(tmp_path / "m.penjing")
+    return tmp_path / "m.penjing"
+
+
+def rewritten(path, change):
+    """Replaces the graph of a .penjing file by what `change` makes of its text."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    content["graph.json"] = change(content["graph.json"].decode()).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("aten.conv2d.default", "os.system"),
+        lambda text: text.replace("aten.conv2d.default", "aten.from_file.default"),
+        lambda text: text.replace("aten.conv2d.default", "__import__('os').getcwd"),
+        lambda text: text[: len(text) // 2],
+        lambda text: "[" * 100_000,
+        lambda text: "{}",
+    ],
+    ids=["system", "file", "import", "cut", "deep", "empty"],
+)
+def test_a_hostile_penjing_file(refused, graph_file, change):
+    rewritten(graph_file, change)
+    says(refused(model=graph_file), "m.penjing")
+
+
+def test_a_penjing_file_that_is_no_zip_or_cut_short(refused, graph_file):
+    whole = graph_file.read_bytes()
+    for content in (b"", b"nothing", whole[: len(whole) // 2], whole[:-30]):
+        graph_file.write_bytes(content)
+        says(refused(model=graph_file), "m.penjing")
+
+
+# Data
+
+
+def test_a_data_set_that_does_not_exist(refused):
+    says(refused(data="digit"), "Unknown data set 'digit'", "Did you mean 'digits'?")
+    says(refused(data="photos"), "'photos' is a path", "Write folder:photos")
+    says(refused(data="folder:fotos"), "fotos")
+    says(refused(data="folder:photos,sice=24"), "Did you mean 'size'?")
+    says(refused(data="net.py:number"), "returned int", "penjing.Data")
+    says(refused(data="cifar10:nowhere.zip"), "nowhere.zip")
+    says(refused(data="mnist:nowhere.npz"), "nowhere.npz")
+
+
+def test_a_folder_without_images(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    says(refused(data=f"folder:{tmp_path}/empty"), f"{tmp_path}/empty", "no images")
+
+
+def test_a_folder_with_one_class(refused, home, tmp_path):
+    shutil.copytree(home / "photos/train/red", tmp_path / "one/train/red")
+    says(refused(data=f"folder:{tmp_path}/one"), "only one class (red)")
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", "cut"])
+def test_a_corrupt_image(refused, home, tmp_path, content):
+    shutil.copytree(home / "photos", tmp_path / "photos")
+    victim = tmp_path / "photos/train/red/3.png"
+    victim.write_bytes(victim.read_bytes()[:600] if content == "cut" else content)
+    says(refused(data=f"folder:{tmp_path}/photos"), "3.png")
+
+
+def test_images_of_several_sizes(refused, home, tmp_path):
+    shutil.copytree(home / "photos", tmp_path / "photos")
+    Image.fromarray(np.zeros((30, 24, 3), np.uint8)).save(tmp_path / "photos/train/red/3.png")
+    says(refused(data=f"folder:{tmp_path}/photos"), "different sizes", "size=224 on the command line")
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("option", "parts"),
+    [
+        ({"latency": "fast"}, ("latency='fast' is no budget", "'5ms' or '0.5x'")),
+        ({"latency": "-1ms"}, ("latency='-1ms' is no budget",)),
+        ({"size": "5ms"}, ("size='5ms' is no budget", "'1MB' or '0.25x'")),
+        ({"drop": "-0.1"}, ("drop=-0.1 is no budget", "such as 0.01")),
+        ({"drop": "nan"}, ("drop=nan is no budget",)),
+        ({"target": "onxruntime"}, ("Unknown target 'onxruntime'", "Did you mean 'onnxruntime'?")),
+        ({"target": "openvino"}, ("can't lower to 'openvino' yet", "onnxruntime")),
+        ({"criterion": "tailor"}, ("Unknown criterion 'tailor'", "Did you mean 'taylor'?")),
+        ({"criterion": "taylor", "data": "folder:flat"}, ("'taylor' needs labelled data", "'l2'")),
+        ({"exclude": "haed*"}, ("haed*",)),
+        ({"include": "haed*"}, ("haed*",)),
+        ({"lr": "-1"}, ("lr=-1.0", "more than 0")),
+        ({"max_minutes": "0"}, ("max_minutes=0.0", "more than 0")),
+    ],
+)
+def test_an_option_that_can_not_be(refused, option, parts):
+    says(refused(**option), *parts)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--epochs", "-1"], ["--drop", "much"], ["--latenzy", "5ms"], ["--threads", "0"]]
+)
+def test_what_the_parser_refuses(penjing, home, arguments):
+    ran = penjing("compress", "net.py:small", "--data", "folder:photos", "--out", "new", *arguments)
+    assert ran.code == 2 and arguments[0] in ran.err and "Traceback" not in ran.err
+    assert not (home / "new").exists()
+
+
+# The folder to write to
+
+
+def test_an_out_that_is_a_file_or_holds_other_things(refused, tmp_path):
+    (tmp_path / "file").touch()
+    says(refused(out=tmp_path / "file"), "file is a file; give a folder")
+    says(refused(out=tmp_path / "file" / "below"), "Can't write to", "below", "Not a directory")
+    says(refused(out=tmp_path), "is not empty and holds no Penjing run; give a new or empty folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/sys"), reason="needs a folder in which even root can't write")
+def test_an_out_without_the_right_to_write(refused):
+    says(refused(out="/proc/sys/penjing"), "Can't write to /proc/sys/penjing")
+
+
+def test_an_out_without_space(refused, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    says(refused(), "Can't write to new: No space left on device")
+
+
+def test_an_out_of_another_run(refused, finished):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    says(
+        refused(out=finished, size="0.35x", drop="0.5", epochs="90", seed="1"),
+        "holds another run (seed was 0 and is 1)",
+        "Give another folder",
+    )
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+# The other commands
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["verify", "photos", "--data", "folder:photos"], ("photos holds no finished run", "report.json")),
+        (["report", "photos"], ("report.json",)),
+        (["recover", "net.py", "--data", "digits"], ("takes a .penjing file, not net.py",)),
+        (["recover", "none.penjing", "--data", "digits"], ("none.penjing",)),
+        (["list", "criterias"], ("Unknown family 'criterias'", "Did you mean 'criteria'?")),
+        (["profile", "zoo:lenet6"], ("Unknown network 'lenet6'", "Did you mean 'lenet5'?")),
+        (["profile", "net.py:small"], ("No example inputs are known for net.py:small", "or give data")),
+        (["profile", "zoo:lenet5", "--target", "tensorrt"], ("Unknown target 'tensorrt'",)),
+        (["channels", "zoo:lenet5", "--exclude", "nothing"], ("nothing",)),
+        (["demo", "--out", "photos"], ("photos is not empty and holds no Penjing run",)),
+    ],
+)
+def test_other_commands_refuse_in_the_same_way(penjing, arguments, parts):
+    ran = penjing(*arguments)
+    assert ran.code == 2 and "Traceback" not in ran.text, ran.text
+    says(ran.err, "Error: ", *parts)
+
+
+def test_a_damaged_report_is_refused(penjing, copied):
+    for content in ("{", "[]", json.dumps({"schema": 1})):
+        (copied / "report.json").write_text(content)
+        for arguments in (["report", copied], ["verify", copied, "--data", "folder:photos"]):
+            ran = penjing(*arguments)
+            assert ran.code == 2 and "report.json" in ran.err, (content, ran.text)
+
+
+def test_a_damaged_model_file_is_refused_by_verify(penjing, copied):
+    (copied / "model.onnx").write_bytes((copied / "model.onnx").read_bytes()[:500])
+    ran = penjing("verify", copied, "--data", "folder:photos")
+    assert ran.code == 2 and "model.onnx" in ran.err, ran.text
+
+
+def test_the_traceback_is_shown_only_when_asked_for(shell):
+    arguments = ("compress", "net.py:fails", "--data", "folder:photos", "--out", "new")
+    plain, debug = shell(*arguments), shell(*arguments, "--debug")
+    assert plain.code == 2 and plain.out == ""
+    assert plain.err.strip().count("\n") == 0 and plain.err.startswith("Error: net.py:fails raised RuntimeError")
+    assert debug.code != 0 and "Traceback" in debug.err and "the licence server sleeps" in debug.err
