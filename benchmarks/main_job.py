@@ -68,7 +68,7 @@ def main(which: str, *paths: str) -> None:
     if which == "demo":
         report = run("demo", ["demo"])
     else:
-        limits = {"cifar10": "0.5x", "cifar10-tight": "0.3x"}
+        limits = {"cifar10": "0.5x", "cifar10-tight": "0.33x"}
         weights, data = paths
         report = run(
             which,
