@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penjing import report
 from penjing.budget import Budget
 from penjing.data import Data
-from penjing.errors import PenjingError
 from penjing.graph import load
 from penjing.targets import find_target, open_artifact
 from penjing.verification import Pair, metric_on_runtime, verify
-from penjing.workspace import INNER, read_json
+from penjing.workspace import INNER
 
 SAME = 1e-6
 
@@ -53,12 +53,10 @@ def recheck(out: Path | str, data: Data) -> Recheck:
     """Measures the result in `out` again, on the validation data of `data`.
 
     Raises:
-        PenjingError: `out` holds no finished run.
+        PenjingError: `out` holds no finished run, or a file of it is damaged.
     """
     out = Path(out)
-    if not (out / "report.json").is_file():
-        raise PenjingError(f"{out} holds no finished run: there is no report.json in it.")
-    reported = read_json(out / "report.json")
+    reported = report.read(out)
     target = reported["target"]["name"]
     suffix = find_target(target).suffix
     original_file = open_artifact(out / INNER / f"original{suffix}", target)

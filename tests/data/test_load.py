@@ -83,3 +83,8 @@ def test_data_refuses_loaders_that_run_dry_and_things_that_are_no_task():
     with pytest.raises(PenjingError, match="must be a penjing"):
         Data(train=None, calibration=None, validation=None, task="classification")
     assert Data(train=[], calibration=None, validation=None, task=Unlabelled()).name == "custom"
+
+
+def test_a_seed_reaches_the_built_in_data_unless_the_text_names_one():
+    assert load("digits").fingerprint == load("digits", seed=0).fingerprint
+    assert load("digits", seed=1).fingerprint == load("digits,seed=1", seed=5).fingerprint != load("digits").fingerprint

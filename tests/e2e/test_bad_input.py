@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from penjing.errors import PenjingError
+
 GOOD = {"model": "net.py:small", "--data": "folder:photos", "--out": "new"}
 
 
@@ -50,7 +52,7 @@ def says(message, *parts):
         ("net.py:smal", ("there is no 'smal' in", "net.py", "Did you mean 'small'?")),
         (
             "net.py:fails",
-            ("net.py:fails raised RuntimeError: the licence server sleeps", 'net.py:41: raise RuntimeError("'),
+            ("net.py:fails raised RuntimeError: the licence server sleeps", 'net.py:39: raise RuntimeError("'),
         ),
         ("net.py:number", ("net.py:number returned a int; it must return an nn.Module",)),
         ("no_such_package.nets:make", ("there is no module no_such_package",)),
@@ -71,7 +73,7 @@ def test_weights_that_do_not_fit(refused, tmp_path):
     torch.save({**state, "head.weight": torch.zeros(5, 32)}, tmp_path / "w.pt")
     says(
         refused(weights=tmp_path / "w.pt"),
-        "w.pt doesn't fit Net. missing: stem.0.weight, stem.1.weight, stem.1.bias, stem.1.running_mean and 8 more.",
+        "w.pt doesn't fit Net. missing: stem.0.weight, stem.1.weight, stem.1.bias, stem.1.running_mean and 7 more.",
         "not in the model: 0.weight, 0.bias.",
         "other shapes: head.weight: (5, 32) in the file, (3, 32) in the model.",
     )
@@ -236,8 +238,9 @@ def test_an_out_without_space(refused, monkeypatch):
 def test_an_out_of_another_run(refused, finished):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     says(
-        refused(out=finished, size="0.35x", drop="0.5", epochs="90", seed="1"),
-        "holds another run (seed was 0 and is 1)",
+        refused(out=finished, size="0.35x", drop="0.5", epochs="60", seed="1"),
+        "holds another run (",
+        "seed was 0 and is 1)",
         "Give another folder",
     )
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
@@ -249,7 +252,10 @@ def test_an_out_of_another_run(refused, finished):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["verify", "photos", "--data", "folder:photos"], ("photos holds no finished run", "report.json")),
+        (
+            ["verify", "photos", "--data", "folder:photos"],
+            ("There is no report.json in 'photos'", "penjing compress --out"),
+        ),
         (["report", "photos"], ("report.json",)),
         (["recover", "net.py", "--data", "digits"], ("takes a .penjing file, not net.py",)),
         (["recover", "none.penjing", "--data", "digits"], ("none.penjing",)),
@@ -281,9 +287,10 @@ def test_a_damaged_model_file_is_refused_by_verify(penjing, copied):
     assert ran.code == 2 and "model.onnx" in ran.err, ran.text
 
 
-def test_the_traceback_is_shown_only_when_asked_for(shell):
+def test_the_traceback_is_shown_only_when_asked_for(shell, penjing):
     arguments = ("compress", "net.py:fails", "--data", "folder:photos", "--out", "new")
-    plain, debug = shell(*arguments), shell(*arguments, "--debug")
+    plain = shell(*arguments)
     assert plain.code == 2 and plain.out == ""
     assert plain.err.strip().count("\n") == 0 and plain.err.startswith("Error: net.py:fails raised RuntimeError")
-    assert debug.code != 0 and "Traceback" in debug.err and "the licence server sleeps" in debug.err
+    with pytest.raises(PenjingError, match="the licence server sleeps"):  # which Python shows with its traceback
+        penjing(*arguments, "--debug")

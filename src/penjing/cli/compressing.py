@@ -97,7 +97,7 @@ def compress_command(
     find_target(target)  # before anything is loaded: a wrong name should be told at once
     if criterion is not None:
         criteria[criterion]
-    chosen = penjing.data.load(data)
+    chosen = penjing.data.load(data, seed)
     loaded = load_model(model, weights, chosen)
     result = compress(
         loaded.graph(),
@@ -143,7 +143,7 @@ def recover_command(
     say = printer(False)
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
-    chosen = penjing.data.load(data)
+    chosen = penjing.data.load(data, seed)
     graph = load_model(str(file)).graph()
     taught_by = load_model(teacher, teacher_weights, chosen).graph() if teacher else None
     target = out or file.with_name(f"{file.stem}-recovered.penjing")

@@ -18,13 +18,14 @@ from penjing.factory import call_factory
 _SETS: dict[str, Callable[..., Data]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "folder": image_folder}
 
 
-def load(spec: str) -> Data:
+def load(spec: str, seed: int | None = None) -> Data:
     """Returns the data that `spec` names.
 
     Args:
         spec: `digits`, `mnist:PATH.npz`, `cifar10:PATH`, `folder:PATH`, or a function of the user's that takes nothing
             and returns a `Data`: `package.module:factory` or `file.py:factory`. The first four take options of the
             Python function after commas: `folder:photos/,size=224,flip=False`, `digits,channels=1`.
+        seed: of the order and augmentation of the first four, where `spec` gives none.
 
     Raises:
         PenjingError: if there is no such data set, file or function, or the function returns something else.
@@ -54,6 +55,8 @@ def load(spec: str) -> Data:
         raise PenjingError(f"{name} needs a path: {name}:PATH.")
     else:
         arguments = (path,)
+    if seed is not None:
+        options = {"seed": seed} | options
     try:
         return make(*arguments, **options)
     except TypeError as error:

@@ -1,12 +1,13 @@
 """From a user's `nn.Module` to a `Graph`: export, normalise, and prove that both give the same outputs."""
 
 import inspect
+import io
 import logging
 import math
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +199,14 @@ def _export(
 
 @contextmanager
 def _quiet_export() -> Iterator[None]:
-    """Silences export's own log, which repeats a failure over many screens before raising it."""
+    """Silences export's own log and prints, which repeat a failure over many screens before raising it."""
     loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx", "torch._dynamo", "torch._export")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -3,7 +3,7 @@
 Reads and writes JSON-like dicts only; nothing here measures, and nothing here knows torch.
 """
 
-from penjing.report._files import build, write
+from penjing.report._files import build, read, write
 from penjing.report._headline import headline
 
-__all__ = ["build", "headline", "write"]
+__all__ = ["build", "headline", "read", "write"]

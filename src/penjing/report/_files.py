@@ -37,20 +37,16 @@ def write(report: dict[str, Any], directory: Path | str) -> Path:
     return _save(directory / "report.html", page)
 
 
-def build(directory: Path | str) -> Path:
-    """Makes report.html again from the report.json in `directory`.
-
-    Returns:
-        The path of report.html.
+def read(directory: Path | str) -> dict[str, Any]:
+    """Returns the report of the run in `directory`.
 
     Raises:
         PenjingError: report.json is missing, isn't JSON, or isn't a report of schema 1.
     """
-    directory = Path(directory)
-    path = directory / "report.json"
+    path = Path(directory) / "report.json"
     try:
         report = json.loads(path.read_bytes(), parse_constant=_no_constant)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise PenjingError(
             f"There is no report.json in '{directory}'. Give the folder that `penjing compress --out` wrote."
         ) from None
@@ -59,10 +55,21 @@ def build(directory: Path | str) -> Path:
     except (ValueError, RecursionError) as error:
         raise PenjingError(f"'{path}' is not a JSON file ({error}). Run the compression again to remake it.") from error
     try:
-        page = render(_complete(report))
+        return _complete(report)
     except PenjingError as error:
-        raise PenjingError(f"'{path}' can't be shown. {error}") from None
-    return _save(directory / "report.html", page)
+        raise PenjingError(f"'{path}' is no report. {error}") from None
+
+
+def build(directory: Path | str) -> Path:
+    """Makes report.html again from the report.json in `directory`.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        PenjingError: as `read`.
+    """
+    return _save(Path(directory) / "report.html", render(read(directory)))
 
 
 def _complete(report: Any) -> dict[str, Any]:
