@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import COMPRESS, environment
+from command_line import COMPRESS, environment
 
 from penjing import load
 
