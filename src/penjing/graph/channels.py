@@ -5,7 +5,7 @@ dies as one. Units that touch the same tensors in the same way form a *group*.
 """
 
 import fnmatch
-import operator
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor, fx
+from torch import fx
 
-from penjing.errors import PenjingError, unknown_name
+from penjing.errors import unknown_name
 from penjing.graph.graph import Graph
-from penjing.graph.normalize import node_arguments
-from penjing.graph.rules import RULES, Axes, Axis, Value
-from penjing.graph.rules.shaping import FREE
+from penjing.graph.labelling import Labeller
+from penjing.graph.rules import Axes, Value
+
+UNITS = ("auto", "heads", "features")
 
 
 @dataclass(frozen=True)
@@ -104,157 +105,47 @@ class Channels:
     tensors: dict[str, Axes]
 
 
-def channels(graph: Graph, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Channels:
+def channels(
+    graph: Graph, *, include: Sequence[str] = (), exclude: Sequence[str] = (), units: str = "auto"
+) -> Channels:
     """Labels every index of every axis of `graph` and returns its groups of removable units.
 
     Args:
         graph: a captured graph.
         include: patterns of module paths (`layer1.*`); if given, only channels that a matching module makes are groups.
         exclude: patterns of module paths whose channels must all stay.
+        units: what goes together where a view cuts channels into several axes, as attention does: "heads" (whole
+            heads), "features" (the same features of every head), or "auto": the longest axis of each view, or either of
+            the two if fewer parameters would be left when half of all units went.
 
     Raises:
-        PenjingError: a pattern matches no module.
+        PenjingError: a pattern matches no module, or `units` is none of the three.
     """
+    if units not in UNITS:
+        raise unknown_name("units", units, UNITS)
     _check_patterns(graph, [*include, *exclude])
-    labeller = _Labeller(graph)
+    labeller = Labeller(graph, units)
     labeller.walk()
-    return _collect(graph, labeller, include, exclude)
+    found = _collect(graph, labeller, include, exclude)
+    if units != "auto" or not labeller.ambiguous:
+        return found
+    others = [channels(graph, include=include, exclude=exclude, units=other) for other in UNITS[1:]]
+    return min([found, *others], key=lambda one: _left(graph, one))
 
 
-class _Labeller:
-    """Hands out labels and collects what the rules say of them (see `rules.table.Labelling`)."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.node: fx.Node = next(iter(graph.program.graph.nodes))
-        self.next_label = 1
-        self.ties: list[tuple[np.ndarray, np.ndarray]] = []
-        self.pins: list[tuple[np.ndarray, fx.Node]] = []
-        self.roles: dict[tuple[str, int], str] = {}
-        self.values: dict[fx.Node, Any] = {}
-        self.tensors: dict[str, Axes] = {}
-        self._axes_of: dict[int, Axes] = {}
-        self._sizes: dict[Any, int] = {}
-
-    # What a rule may ask for
-
-    def fresh(self, count: int) -> np.ndarray:
-        self.next_label += count
-        return np.arange(self.next_label - count, self.next_label, dtype=np.int64)
-
-    def tie(self, a: Axis, b: Axis) -> None:
-        if a is None or b is None:
-            self.pin(a if b is None else b)
-        elif a.shape != b.shape:
-            raise ValueError(f"axes of {a.size} and {b.size} indices can't be tied")
-        elif a is not b:
-            self.ties.append((a, b))
-
-    def pin(self, axis: Axis) -> None:
-        if axis is not None and axis.size:
-            self.pins.append((axis, self.node))
-
-    def role(self, value: Value, axis: int, role: str) -> None:
-        if value.name is not None:
-            self.roles.setdefault((value.name, axis), role)
-
-    def output(self, index: int = 0) -> tuple[int, ...]:
-        value = self.node.meta["val"]
-        return self.shape(value if isinstance(value, Tensor) else value[index])
-
-    # The walk
-
-    def shape(self, tensor: Tensor) -> tuple[int, ...]:
-        return tuple(self._size(size) for size in tensor.shape)
-
-    def _size(self, size: Any) -> int:
-        """Numbers of their own for free sizes, so large and prime-like that products of different ones differ."""
-        if not isinstance(size, torch.SymInt):
-            return int(size)
-        expression = size.node.expr
-        for symbol in expression.free_symbols:
-            self._sizes.setdefault(symbol, FREE + 3 + 30 * len(self._sizes))
-        return int(expression.subs(self._sizes))
-
-    def walk(self) -> None:
-        for node in self.graph.program.graph.nodes:
-            self.node = node
-            if node.op == "get_attr":
-                self.values[node] = self._constant(str(node.target))
-            elif node.op == "placeholder":
-                self.values[node] = self._pinned_value(node.meta["val"])
-            elif node.op == "output":
-                self._pin_all(node.args)
-            else:
-                self.values[node] = self._call(node)
-
-    def _constant(self, name: str) -> Value:
-        tensor = self.graph.tensor(name)
-        if id(tensor) not in self._axes_of:
-            self._axes_of[id(tensor)] = tuple(self.fresh(size) for size in tensor.shape)
-        self.tensors[name] = self._axes_of[id(tensor)]
-        return Value(self.tensors[name], tuple(tensor.shape), name)
-
-    def _call(self, node: fx.Node) -> Any:
-        if node.target is operator.getitem:
-            container = self.values.get(node.args[0])  # type: ignore[arg-type]
-            return container[node.args[1]] if isinstance(container, list) else None
-        known = RULES.get(node.target)
-        if known is None:
-            self._pin_all((node.args, node.kwargs))
-            return self._pinned_outputs(node)
-        result = known(self, *(self._argument(value) for value in node_arguments(node)))
-        return self._outputs(node, result)
-
-    def _argument(self, value: Any) -> Any:
-        if isinstance(value, fx.Node):
-            return self.values.get(value, value)
-        if isinstance(value, list | tuple):
-            return [self._argument(item) for item in value]
-        return value
-
-    def _outputs(self, node: fx.Node, result: Any) -> Any:
-        outputs = node.meta["val"]
-        if isinstance(outputs, Tensor):
-            return self._checked(node, result, outputs)
-        return [self._checked(node, axes, tensor) for axes, tensor in zip(result, outputs, strict=True)]
-
-    def _checked(self, node: fx.Node, axes: Axes, tensor: Tensor) -> Value:
-        shape = self.shape(tensor)
-        fits = len(axes) == len(shape) and all(a is None or a.size == n for a, n in zip(axes, shape, strict=True))
-        if not fits:
-            sizes = [None if a is None else a.size for a in axes]
-            raise PenjingError(f"The rule of {node.target} gives labels {sizes} for an output of shape {shape}.")
-        return Value(axes, shape)
-
-    def _pinned_outputs(self, node: fx.Node) -> Any:
-        outputs = node.meta.get("val")
-        if isinstance(outputs, Tensor):
-            return self._pinned_value(outputs)
-        if isinstance(outputs, list | tuple):
-            return [self._pinned_value(t) if isinstance(t, Tensor) else None for t in outputs]
-        return None  # a number: sizes and arithmetic on them carry no channels
-
-    def _pinned_value(self, tensor: Tensor) -> Value:
-        """Labels that must all stay, so that what they are tied to later is known to stay because of this node."""
-        shape = self.shape(tensor)
-        axes = tuple(None if size >= FREE else self.fresh(size) for size in shape)
-        for axis in axes:
-            self.pin(axis)
-        return Value(axes, shape)
-
-    def _pin_all(self, arguments: Any) -> None:
-        def pin(node: fx.Node) -> fx.Node:
-            value = self.values.get(node)
-            for one in value if isinstance(value, list) else [value]:
-                for axis in one.axes if isinstance(one, Value) else ():
-                    self.pin(axis)
-            return node
-
-        fx.node.map_arg(arguments, pin)
+def _left(graph: Graph, found: Channels) -> int:
+    """Returns how many parameters stay if half of the units of every group go."""
+    gone = np.zeros(int(found.class_of.max()) + 1, bool)
+    for group in found.groups:
+        gone[group.classes[: group.units // 2]] = True
+    return sum(
+        math.prod(int((~gone[found.class_of[labels]]).sum()) for labels in found.tensors[name] if labels is not None)
+        for name, _ in graph.named_parameters()
+        if name in found.tensors
+    )
 
 
-def _classes(labeller: _Labeller) -> np.ndarray:
+def _classes(labeller: Labeller) -> np.ndarray:
     """Returns the class of each label: connected components of the ties."""
     count = labeller.next_label
     if not labeller.ties:
@@ -270,7 +161,7 @@ def _classes(labeller: _Labeller) -> np.ndarray:
     return classes
 
 
-def _collect(graph: Graph, labeller: _Labeller, include: Sequence[str], exclude: Sequence[str]) -> Channels:
+def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: Sequence[str]) -> Channels:
     class_of = _classes(labeller)
     reason = np.full(class_of.max() + 1, -1)
     reasons: list[tuple[str, str]] = []
@@ -282,7 +173,7 @@ def _collect(graph: Graph, labeller: _Labeller, include: Sequence[str], exclude:
 
     pin(class_of[:1], "a pinned axis", "")
     for labels, node in labeller.pins:
-        pin(class_of[labels.ravel()], _why(node), node.meta.get("source", ""))
+        pin(class_of[labels.ravel()], _why(node, labeller), node.meta.get("source", ""))
     for pattern in exclude:
         for labels in _made_by(labeller, lambda path, pattern=pattern: _matches(path, [pattern])):
             pin(class_of[labels], f"exclude={pattern}", "")
@@ -310,11 +201,14 @@ def _axes(value: Any) -> Axes:
     return value.axes if isinstance(value, Value) else ()
 
 
-def _why(node: fx.Node) -> str:
-    return {"placeholder": "input", "output": "output"}.get(node.op, str(node.target))
+def _why(node: fx.Node, labeller: Labeller) -> str:
+    if node.op != "call_function":
+        return {"placeholder": "input", "output": "output"}.get(node.op, str(node.target))
+    why = labeller.unlabelled.get(node, "no rule")
+    return str(node.target) if why == "no rule" else f"{node.target} ({why})"
 
 
-def _made_by(labeller: _Labeller, chosen: Any) -> list[np.ndarray]:
+def _made_by(labeller: Labeller, chosen: Any) -> list[np.ndarray]:
     """Returns the labels of the "out" axes of the tensors whose module path is chosen."""
     found = []
     for (name, axis), role in labeller.roles.items():
@@ -342,7 +236,7 @@ def _check_patterns(graph: Graph, patterns: Sequence[str]) -> None:
 Slot = tuple[str, int]
 
 
-def _slots(graph: Graph, labeller: _Labeller) -> list[Slot]:
+def _slots(graph: Graph, labeller: Labeller) -> list[Slot]:
     """The axes of all tensors, tied tensors once."""
     seen: set[int] = set()
     slots = []
@@ -355,7 +249,7 @@ def _slots(graph: Graph, labeller: _Labeller) -> list[Slot]:
 
 
 def _groups(
-    graph: Graph, slots: list[Slot], labeller: _Labeller, class_of: np.ndarray, removable: np.ndarray
+    graph: Graph, slots: list[Slot], labeller: Labeller, class_of: np.ndarray, removable: np.ndarray
 ) -> tuple[Group, ...]:
     """Units with the same footprint (the same number of indices in the same axes) form a group."""
     footprint = np.zeros(len(removable), np.uint64)
@@ -390,7 +284,7 @@ def _groups(
 
 
 def _pinned(
-    slots: list[Slot], labeller: _Labeller, class_of: np.ndarray, reason: np.ndarray, reasons: list[tuple[str, str]]
+    slots: list[Slot], labeller: Labeller, class_of: np.ndarray, reason: np.ndarray, reasons: list[tuple[str, str]]
 ) -> tuple[Pinned, ...]:
     found = []
     for name, axis in slots:

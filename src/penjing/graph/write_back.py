@@ -18,6 +18,7 @@ from penjing.graph.capture import TOLERANCE, close, user_line
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
+from penjing.graph.rules.convolution import whole_groups
 
 KEPT = "num_batches_tracked"  # counts what the user's model has seen; a graph doesn't
 
@@ -97,9 +98,9 @@ def _convolution(module: Any) -> dict[str, Any]:
     first, second = _shape(module)[:2]
     outputs, inputs, groups = module.out_channels, module.in_channels, module.groups
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        groups = first if groups == inputs and groups > 1 else groups
+        groups = first * groups // inputs if whole_groups(groups, inputs // groups, outputs // groups) else groups
         return {"in_channels": first, "out_channels": second * groups, "groups": groups}
-    groups = first * groups // outputs if groups == inputs and groups > 1 else groups
+    groups = first * groups // outputs if whole_groups(groups, inputs // groups, outputs // groups) else groups
     return {"in_channels": second * groups, "out_channels": first, "groups": groups}
 
 

@@ -4,9 +4,35 @@ To add an op, write one function and decorate it with `@rule(op)`; if the op has
 count, one more with `@resize(op)`. An op without a rule pins whatever it touches, which is always safe.
 """
 
-from penjing.graph.rules import convolution, cutting, elementwise, normalization, products, reduction, shaping, spatial
-from penjing.graph.rules.table import RESIZES, RULES, Axes, Axis, Labelling, Resizing, Value, resize, rule
+from penjing.graph.rules import (
+    attention,
+    convolution,
+    creation,
+    cutting,
+    elementwise,
+    indexing,
+    normalization,
+    products,
+    recurrent,
+    reduction,
+    shaping,
+    spatial,
+)
+from penjing.graph.rules.table import RESIZES, RULES, Axes, Axis, Labelling, Resizing, Unlabelled, Value, resize, rule
 
-__all__ = ["RESIZES", "RULES", "Axes", "Axis", "Labelling", "Resizing", "Value", "resize", "rule"]
+__all__ = ["RESIZES", "RULES", "Axes", "Axis", "Labelling", "Resizing", "Unlabelled", "Value", "resize", "rule"]
 
-_FAMILIES = (convolution, cutting, elementwise, normalization, products, reduction, shaping, spatial)
+_FAMILIES = (
+    attention,
+    convolution,
+    creation,
+    cutting,
+    elementwise,
+    indexing,
+    normalization,
+    products,
+    recurrent,
+    reduction,
+    shaping,
+    spatial,
+)

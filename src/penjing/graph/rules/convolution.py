@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from penjing.graph.normalize import node_arguments
-from penjing.graph.rules.table import Axes, Axis, Labelling, Resizing, Value, resize, rule, set_argument
+from penjing.graph.rules.table import Axes, Axis, Labelling, Resizing, Value, pinned, resize, rule, set_argument
 
 aten = torch.ops.aten
 
@@ -38,7 +38,7 @@ def convolution(
     _pin_kernel(labelling, weight)
     out = _tie_groups(labelling, x.axes[channel], weight, 0, 1, groups)
     _tie_bias(labelling, out, bias)
-    return (*x.axes[:channel], out, *[None] * (len(weight.axes) - 2))
+    return (*x.axes[:channel], out, *pinned(labelling, x.axes[channel + 1 :]))
 
 
 @rule(*_TRANSPOSED)
@@ -58,19 +58,20 @@ def transposed(
     _pin_kernel(labelling, weight)
     labelling.role(weight, 0, "in")
     labelling.role(weight, 1, "out")
-    incoming, rows = x.axes[channel], weight.axes[0]
+    incoming, rows, out = x.axes[channel], weight.axes[0], weight.axes[1]
     labelling.tie(incoming, rows)
-    out = weight.axes[1]
-    if groups > 1:
+    if whole_groups(groups, weight.shape[0] // groups, weight.shape[1]):
+        labelling.pin(out)
+        out = np.repeat(_tie_within(labelling, rows, groups), weight.shape[1]) if rows is not None else None
+    elif groups > 1:
         _tie_across(labelling, rows, groups)
         out = np.tile(out, groups) if out is not None else None
     _tie_bias(labelling, out, bias)
-    return (*x.axes[:channel], out, *[None] * (len(weight.axes) - 2))
+    return (*x.axes[:channel], out, *pinned(labelling, x.axes[channel + 1 :]))
 
 
 def _pin_kernel(labelling: Labelling, weight: Value) -> None:
-    for axis in weight.axes[2:]:
-        labelling.pin(axis)
+    pinned(labelling, weight.axes[2:])
 
 
 def _tie_groups(labelling: Labelling, incoming: Axis, weight: Value, out_axis: int, in_axis: int, groups: int) -> Axis:
@@ -80,13 +81,28 @@ def _tie_groups(labelling: Labelling, incoming: Axis, weight: Value, out_axis: i
     labelling.role(weight, in_axis, "in")
     if groups == 1:
         labelling.tie(incoming, inner)
-    elif weight.shape[in_axis] == 1:  # depthwise: channel i feeds the multiplier's outputs i·m … i·m + m − 1
+    elif whole_groups(groups, weight.shape[in_axis], weight.shape[out_axis] // groups):
         labelling.pin(inner)
-        labelling.tie(np.repeat(incoming, weight.shape[out_axis] // groups) if incoming is not None else None, out)
+        first, second = _tie_within(labelling, incoming, groups), _tie_within(labelling, out, groups)
+        labelling.tie(first, second)
     else:  # the same index of every group goes together, so that the groups stay equal
         labelling.tie(incoming, np.tile(inner, groups) if inner is not None else None)
         _tie_across(labelling, out, groups)
     return out
+
+
+def whole_groups(groups: int, inputs: int, outputs: int) -> bool:
+    """Tells whether whole groups go, as in depthwise convolutions, or the same index of each, whichever is finer."""
+    return groups > 1 and (inputs == 1 or min(inputs, outputs) < groups)
+
+
+def _tie_within(labelling: Labelling, axis: Axis, groups: int) -> Axis:
+    """Ties all of each group to one another; returns one label per group."""
+    if axis is None:
+        return None
+    rows = axis.reshape(groups, -1)
+    labelling.tie(np.repeat(rows[:, 0], rows.shape[1]), axis)
+    return rows[:, 0]
 
 
 def _tie_across(labelling: Labelling, axis: Axis, groups: int) -> None:
@@ -102,10 +118,17 @@ def _tie_bias(labelling: Labelling, out: Axis, bias: Value | None) -> None:
         labelling.role(bias, 0, "shift")
 
 
-@resize(*_PLAIN)
+@resize(*_PLAIN, *_TRANSPOSED)
 def resize_convolution(resizing: Resizing, node: fx.Node) -> None:
-    """A depthwise convolution has as many groups as channels come in; other grouped ones keep their number."""
-    x, weight, *_, groups = node_arguments(node)
-    channels = resizing.count(x, len(x.meta["val"].shape) - len(weight.meta["val"].shape) + 1)
-    if groups > 1 and weight.meta["val"].shape[1] == 1 and channels is not None:
-        set_argument(node, "groups", channels)
+    """Where whole groups went there are fewer of them; elsewhere they keep their number."""
+    x, weight = node.args[:2]
+    out, inner = weight.meta["val"].shape[:2]  # type: ignore[union-attr]
+    position = [argument.name for argument in node.target._schema.arguments].index("groups")  # type: ignore[union-attr]
+    groups = node_arguments(node)[position]
+    if node.target in _TRANSPOSED:
+        inputs, outputs = out // groups, inner
+    else:
+        inputs, outputs = inner, out // groups
+    channels = resizing.count(x, len(x.meta["val"].shape) - len(weight.meta["val"].shape) + 1)  # type: ignore
+    if whole_groups(groups, inputs, outputs) and channels is not None:
+        set_argument(node, "groups", channels // inputs)

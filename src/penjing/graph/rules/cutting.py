@@ -57,10 +57,10 @@ def slice_(labelling: Labelling, x: Value, axis: int = 0, start: Any = None, end
     return _with(x.axes, axis, labels[start:end])
 
 
-@resize(aten.slice.Tensor)
+@resize(aten.slice.Tensor, aten.slice_scatter.default)
 def resize_slice(resizing: Resizing, node: fx.Node) -> None:
     """Bounds count the indices that stay before them."""
-    x, axis, start, end, _ = node_arguments(node)
+    x, *_, axis, start, end, _ = node_arguments(node)
     kept = resizing.kept(x, axis)
     if kept is None:
         return
@@ -96,6 +96,7 @@ def _pieces(labels: Axis, sizes: list[int]) -> list[Axis]:
     aten.split_with_sizes.default,
     aten.split.Tensor,
     aten.split.sizes,
+    aten.unsafe_split.Tensor,
     aten.chunk.default,
     aten.tensor_split.sections,
 )
@@ -110,6 +111,7 @@ def split(labelling: Labelling, x: Value, _: Any, axis: int = 0) -> list[Axes]:
     aten.split_with_sizes.default,
     aten.split.Tensor,
     aten.split.sizes,
+    aten.unsafe_split.Tensor,
     aten.chunk.default,
     aten.tensor_split.sections,
 )

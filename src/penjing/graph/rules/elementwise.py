@@ -20,7 +20,8 @@ logical_and logical_or logical_not bitwise_not detach alias bitwise_and.Tensor b
 dropout alpha_dropout feature_dropout feature_alpha_dropout clone contiguous to.dtype to.device to.dtype_layout
 to.other type_as _to_copy fill.Scalar fill.Tensor zeros_like ones_like full_like rand_like randn_like empty_like
 threshold hardshrink softshrink rrelu addcmul addcdiv lerp.Scalar lerp.Tensor atan2 fmod.Scalar remainder.Scalar
-nan_to_num float_power.Tensor_Scalar view_as reshape_as
+nan_to_num float_power.Tensor_Scalar copy isfinite frac trunc bernoulli.p logaddexp xlogy.Tensor heaviside lerp.Tensor
+bitwise_or.Scalar bitwise_and.Scalar logical_xor asin acos atan sinh cosh asinh acosh atanh tan log10 erfc sgn
 """
 
 

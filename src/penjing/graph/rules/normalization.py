@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.graph.rules.elementwise import broadcast
 from penjing.graph.rules.table import Axes, Labelling, Resizing, Value, resize, rule, set_argument
 
 aten = torch.ops.aten
@@ -82,3 +83,9 @@ def resize_group_norm(resizing: Resizing, node: fx.Node) -> None:
 def along_axis(labelling: Labelling, x: Value, *_: Any) -> Axes:
     """Keeps the shape; compares what is there along one axis."""
     return x.axes
+
+
+@rule(aten._weight_norm.default)
+def weight_norm(labelling: Labelling, direction: Value, length: Value, axis: int = 0) -> Axes:
+    """A weight as direction and length, one length for each index of one axis."""
+    return broadcast(labelling, direction, length)

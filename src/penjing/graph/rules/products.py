@@ -26,9 +26,12 @@ def linear(labelling: Labelling, x: Value, weight: Value, bias: Value | None) ->
 def product(labelling: Labelling, a: Value, b: Value) -> Axes:
     """`(…, n, k) @ (…, k, m)`, batch axes broadcast; either side may be a vector."""
     labelling.tie(a.axes[-1], b.axes[-2] if len(b.axes) > 1 else b.axes[0])
-    if b.name is not None and len(b.axes) == 2:
-        labelling.role(b, 0, "in")
-        labelling.role(b, 1, "out")
+    if b.constant and not a.constant and len(b.axes) > 1:
+        labelling.role(b, -2 % len(b.axes), "in")
+        labelling.role(b, -1 % len(b.axes), "out")
+    if a.constant and not b.constant and len(a.axes) > 1:
+        labelling.role(a, -1 % len(a.axes), "in")
+        labelling.role(a, -2 % len(a.axes), "out")
     rows = (a.axes[-2],) if len(a.axes) > 1 else ()
     columns = (b.axes[-1],) if len(b.axes) > 1 else ()
     leading = [Value(value.axes[:-2], value.shape[:-2]) for value in (a, b) if len(value.axes) > 2]
@@ -51,13 +54,39 @@ def embedding(labelling: Labelling, weight: Value, indices: Value, *_: Any) -> A
     return (*indices.axes, weight.axes[1])
 
 
-@rule(aten.scaled_dot_product_attention.default)
-def attention(labelling: Labelling, query: Value, key: Value, value: Value, mask: Value | None, *_: Any) -> Axes:
-    """`(…, heads, length, features)`: queries and keys share features; the softmax runs over key positions."""
-    labelling.tie(query.axes[-1], key.axes[-1])
-    labelling.tie(key.axes[-2], value.axes[-2])
-    heads = broadcast(labelling, *(Value(v.axes[:-2], v.shape[:-2]) for v in (query, key, value)))
-    if mask is not None:
-        for axis in mask.axes:
-            labelling.pin(axis)
-    return (*heads, query.axes[-2], value.axes[-1])
+@rule(aten.einsum.default)
+def einsum(labelling: Labelling, equation: str, tensors: list[Value], *_: Any) -> Axes:
+    """Axes of one letter are tied; those that stand in the result go out."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    words = [_letters(word, len(v.axes)) for word, v in zip(left.split(","), tensors, strict=True)]
+    everything = [letter for word in words for letter in word]
+    broadcasted = sorted({letter for letter in everything if letter.isdigit()}, reverse=True)
+    alone = [letter for letter in sorted(set(everything)) if everything.count(letter) == 1 and not letter.isdigit()]
+    result = [*broadcasted, *alone]
+    if arrow:
+        result = [one for letter in right.replace("...", ".") for one in (broadcasted if letter == "." else [letter])]
+    merged = {}
+    for letter in set(everything):
+        operands = [
+            Value((v.axes[i],), (v.shape[i],))
+            for word, v in zip(words, tensors, strict=True)
+            for i, other in enumerate(word)
+            if other == letter
+        ]
+        (merged[letter],) = broadcast(labelling, *operands)
+    for word, value in zip(words, tensors, strict=True):
+        for i, letter in enumerate(word):
+            if value.constant and everything.count(letter) == 1 and letter in result:
+                labelling.role(value, i, "out")
+            elif value.constant and everything.count(letter) > 1 and letter not in result:
+                labelling.role(value, i, "in")
+    return tuple(merged[letter] for letter in result)
+
+
+def _letters(word: str, rank: int) -> list[str]:
+    """One letter per axis; the axes of "..." are counted from behind, as they broadcast."""
+    if "..." not in word:
+        return list(word)
+    before, behind = word.split("...")
+    count = rank - len(before) - len(behind)
+    return [*before, *(str(count - 1 - i) for i in range(count)), *behind]

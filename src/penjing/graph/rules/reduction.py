@@ -40,6 +40,14 @@ def corrected_spread(labelling: Labelling, x: Value, axes: Any, correction: Any 
     return _without(x, axes, keepdim)
 
 
+@rule(aten.var_mean.correction, aten.std_mean.correction)
+def spread_and_mean(
+    labelling: Labelling, x: Value, axes: Any = None, correction: Any = None, keepdim: bool = False
+) -> list[Axes]:
+    """Variance or standard deviation, and the mean."""
+    return [_without(x, axes, keepdim)] * 2
+
+
 @rule(aten.linalg_vector_norm.default)
 def vector_norm(
     labelling: Labelling, x: Value, order: Any = 2, axes: Any = None, keepdim: bool = False, *_: Any

@@ -1,6 +1,7 @@
 """Views: axes are reordered, added, dropped, merged and split, and no entry changes its value."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,46 +60,79 @@ def flip(labelling: Labelling, x: Value, axes: list[int]) -> Axes:
 
 @rule(aten.expand.default)
 def expand(labelling: Labelling, x: Value, size: Any, *_: Any) -> Axes:
-    """Axes of size one become longer; their single index must stay."""
+    """Axes of size one become longer; their single index must stay, its copies may go."""
     shape = labelling.output()
     lead = len(shape) - len(x.axes)
-    for axis, labels in enumerate(x.axes):
-        if shape[lead + axis] != x.shape[axis]:
-            labelling.pin(labels)
-    return (
-        *[None] * lead,
-        *(labels if shape[lead + i] == x.shape[i] else None for i, labels in enumerate(x.axes)),
-    )
+    result: list[Axis] = []
+    for axis, size in enumerate(shape):
+        if axis >= lead and x.shape[axis - lead] == size:
+            result.append(x.axes[axis - lead])
+            continue
+        if axis >= lead:
+            labelling.pin(x.axes[axis - lead])
+        result.append(None if size >= FREE else labelling.fresh(size))
+    return tuple(result)
+
+
+@rule(aten.movedim.int, aten.movedim.intlist)
+def movedim(labelling: Labelling, x: Value, sources: Any, targets: Any) -> Axes:
+    """Some axes move to other places, the rest keep their order."""
+    rank = len(x.axes)
+    pairs = zip(*([a] if isinstance(a, int) else a for a in (sources, targets)), strict=True)
+    places = {target % rank: source % rank for source, target in pairs}
+    rest = iter(axis for axis in range(rank) if axis not in places.values())
+    return tuple(x.axes[places[i] if i in places else next(rest)] for i in range(rank))
 
 
 @rule(
     aten.reshape.default,
+    aten.reshape_as.default,
+    aten.view_as.default,
     aten.view.default,
     aten.flatten.using_ints,
     aten.unflatten.int,
-    aten.pixel_shuffle.default,
 )
 def reshape(labelling: Labelling, x: Value, *_: Any) -> Axes:
     """Splits and merges axes; in each run of axes that belong together one carries the channels, the others are pinned."""
-    if labelling.node.target is aten.pixel_shuffle.default:
-        return _pixel_shuffle(labelling, x)
     shape = labelling.output()
     result: list[Axis] = []
     for before, after in _runs(x.shape, shape):
-        merged = _merge(labelling, [(x.axes[i], x.shape[i]) for i in before])
-        result += _split(labelling, merged, [shape[i] for i in after])
+        wide = [(x.axes[i], x.shape[i]) for i in before]
+        factors = _factors([size for _, size in wide], [shape[i] for i in after])
+        if factors is None:
+            result += _split(labelling, _merge(labelling, wide), [shape[i] for i in after])
+            continue
+        pieces = iter(
+            (labels, size)
+            for (axis, _), sizes in zip(wide, factors[0], strict=True)
+            for labels, size in zip(_split(labelling, axis, sizes), sizes, strict=True)
+        )
+        result += [_merge(labelling, [next(pieces) for _ in sizes]) for sizes in factors[1]]
     return tuple(result)
 
 
-def _pixel_shuffle(labelling: Labelling, x: Value) -> Axes:
-    channels = x.axes[-3]
-    factor: Any = labelling.node.args[1]
-    if channels is None:
-        return x.axes
-    table = channels.reshape(-1, factor**2)  # each channel that comes out is made of factor² neighbours
-    carrier = table[:, 0]
-    labelling.tie(np.repeat(carrier, factor**2), channels)
-    return (*x.axes[:-3], carrier, None, None)
+def _factors(before: list[int], after: list[int]) -> tuple[list[list[int]], list[list[int]]] | None:
+    """Cuts the axes of both sides into the same factors, as (batch, heads · size) and (batch · heads, size) have three.
+
+    Returns the factors of each axis on either side, or None if there are no such factors.
+    """
+    inner = [{math.prod(sizes[i:]) for i in range(len(sizes) + 1)} for sizes in (before, after)]
+    cuts = sorted(inner[0] | inner[1])
+    if any(larger % smaller for smaller, larger in pairwise(cuts)):
+        return None
+    steps = [larger // smaller for smaller, larger in pairwise(cuts)][::-1]
+
+    def deal(sizes: list[int]) -> list[list[int]]:
+        left = iter(steps)
+        dealt = []
+        for size in sizes:
+            factors: list[int] = []
+            while math.prod(factors) != size:
+                factors.append(next(left))
+            dealt.append(factors or [1])
+        return dealt
+
+    return (deal(before), deal(after)) if 1 not in before + after else None
 
 
 def _runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
@@ -125,12 +159,12 @@ def _runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[in
 
 
 def _merge(labelling: Labelling, axes: list[tuple[Axis, int]]) -> Axis:
-    """Returns the labels of several axes laid out as one: those of the longest labelled axis; the others are pinned."""
+    """Returns the labels of several axes laid out as one: those of the longest that a parameter has; the others are pinned."""
     axes = [(labels, size) for labels, size in axes if size > 1 or labels is not None]
     labelled = [i for i, (labels, _) in enumerate(axes) if labels is not None and labels.any()]
     if not labelled:
         return None
-    carrier = max(labelled, key=lambda i: axes[i][1])
+    carrier = max(labelled, key=lambda i: (len(labelled) > 1 and labelling.owned(axes[i][0]), axes[i][1]))
     free_sized = any(size >= FREE for _, size in axes)
     for i in labelled:
         if i != carrier or free_sized:
@@ -161,7 +195,8 @@ def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
         return bool((table == table[:1, :, :1]).all())
 
     # An axis that carries without any tie beats a longer one: it takes back a merge that came before.
-    carrier = max(tables, key=lambda axis: (constant(tables[axis]), sizes[axis]))
+    untied = {axis: sizes[axis] for axis, table in tables.items() if constant(table)}
+    carrier = max(untied, key=sizes.__getitem__) if untied else labelling.choose({axis: sizes[axis] for axis in tables})
     table = tables[carrier]
     if not constant(table):
         labelling.tie(np.broadcast_to(table[:1, :, :1], table.shape).ravel(), table.ravel())
@@ -169,7 +204,7 @@ def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
     return result
 
 
-def _resized(resizing: Resizing, node: fx.Node, sizes: list[Any], offset: int = 0) -> list[Any]:
+def resized(resizing: Resizing, node: fx.Node, sizes: list[Any], offset: int = 0) -> list[Any]:
     """Returns constant sizes with the new counts of the axes that have one; −1 and free sizes stay."""
     new = []
     for position, size in enumerate(sizes):
@@ -181,11 +216,11 @@ def _resized(resizing: Resizing, node: fx.Node, sizes: list[Any], offset: int = 
 @resize(aten.reshape.default, aten.view.default, aten.expand.default)
 def resize_sizes(resizing: Resizing, node: fx.Node) -> None:
     """Rewrites the sizes that stand in the call."""
-    node.update_arg(1, _resized(resizing, node, list(node.args[1])))
+    node.update_arg(1, resized(resizing, node, list(node.args[1])))
 
 
 @resize(aten.unflatten.int)
 def resize_unflatten(resizing: Resizing, node: fx.Node) -> None:
     """Rewrites the sizes into which the axis is cut."""
     axis = int(node.args[1]) % len(node.args[0].meta["val"].shape)  # type: ignore[union-attr, arg-type]
-    set_argument(node, "sizes", _resized(resizing, node, list(node.args[2]), axis))
+    set_argument(node, "sizes", resized(resizing, node, list(node.args[2]), axis))

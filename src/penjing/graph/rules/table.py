@@ -1,6 +1,6 @@
 """The tables of rules, and the words in which a rule is written: values, axes of labels, ties, pins, roles."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,11 +22,17 @@ class Value:
         axes: the labels.
         shape: the sizes; a free axis stands for a large number of its own, so that products can be told apart.
         name: the tensor's name, if it is a parameter or buffer.
+        constant: whether it is computed of parameters and buffers alone, as a standardised weight is.
     """
 
     axes: Axes
     shape: tuple[int, ...]
     name: str | None = None
+    constant: bool = False
+
+
+class Unlabelled(Exception):
+    """Raised by a rule whose op was called in a way that it doesn't cover: what the op touches is pinned, with this reason."""
 
 
 class Labelling(Protocol):
@@ -44,7 +50,16 @@ class Labelling(Protocol):
         """Says that these labels must stay."""
 
     def role(self, value: Value, axis: int, role: str) -> None:
-        """Says what an axis of a parameter does: "out" makes channels, "in" reads them, "scale" and "shift" act on each."""
+        """Says what an axis of a parameter does: "out" makes channels, "in" reads them, "scale" and "shift" act on each.
+
+        Of a value computed of parameters it is said of those whose labels the axis carries.
+        """
+
+    def owned(self, axis: Axis) -> bool:
+        """Tells whether a parameter has some of these labels."""
+
+    def choose(self, sizes: Mapping[int, int]) -> int:
+        """Chooses which of several axes (position: size) carries the channels, as the user's `units` say."""
 
     def output(self, index: int = 0) -> tuple[int, ...]:
         """Returns the shape of the node's (n-th) output, as in `Value.shape`."""
@@ -100,3 +115,10 @@ def set_argument(node: fx.Node, name: str, value: Any) -> None:
         node.update_arg(position, value)
     else:
         node.update_kwarg(name, value)
+
+
+def pinned(labelling: Labelling, axes: Axes) -> Axes:
+    """Pins axes whose places mean something, such as those that a window slides over, and returns them as such."""
+    for axis in axes:
+        labelling.pin(axis)
+    return (None,) * len(axes)
