@@ -1,3 +1,7 @@
+import pytest
+import torch
+
+from penjing.errors import PenjingError
 from penjing.targets import measure, measure_together
 
 
@@ -22,3 +26,14 @@ def test_peak_memory_is_that_of_a_process_without_torch(lowered):
     measurement = measure(lowered, runs=1, seconds=0)
     assert 10e6 < measurement.peak_memory_bytes < 150e6
     assert 0 < measurement.model_memory_bytes < measurement.peak_memory_bytes
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: x.numpy(), lambda x: [x], lambda x: {"image": x}])
+def test_inputs_come_bare_in_order_or_by_name_and_give_the_batch(lowered, wrap):
+    inputs = wrap(torch.randn(5, 3, 32, 32))
+    assert measure(lowered, inputs, runs=1, seconds=0, memory=False).batch == 5
+
+
+def test_inputs_of_an_unknown_name_are_refused(lowered):
+    with pytest.raises(PenjingError, match="takes the inputs image, not picture"):
+        measure(lowered, {"picture": torch.randn(5, 3, 32, 32)})

@@ -2,26 +2,26 @@
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from penjing.targets._records import Artifact, Latency, Measurement
-from penjing.targets._verbs import named_inputs, random_inputs, target_of
+from penjing.targets._verbs import Inputs, named_inputs, random_inputs, target_of
 
 WARM_UP_SECONDS = 0.2
 BURST_SECONDS = 0.01  # timed calls of one model in a row; long enough that refilling caches is the untimed first call
 LEAST_ROUNDS = 3
 
 
-def measure(artifact: Artifact, example_inputs: Sequence[Any] | None = None, **options: Any) -> Measurement:
+def measure(artifact: Artifact, example_inputs: Inputs | None = None, **options: Any) -> Measurement:
     """Measures one lowered model; options as for `measure_together`.
 
     Args:
         artifact: the lowered file.
-        example_inputs: the flat inputs of a call; random ones by default.
+        example_inputs: the inputs of a call: a single one, all in order, or all by name; random ones by default.
         options: threads, batch, runs, seconds, memory.
     """
     inputs = None if example_inputs is None else {"it": example_inputs}
@@ -36,7 +36,7 @@ def measure_together(
     runs: int = 200,
     seconds: float = 20.0,
     memory: bool = True,
-    inputs: Mapping[str, Sequence[Any]] | None = None,
+    inputs: Mapping[str, Inputs] | None = None,
 ) -> dict[str, Measurement]:
     """Measures several lowered models side by side.
 
@@ -50,7 +50,7 @@ def measure_together(
         runs: timed calls per model after which measuring ends.
         seconds: time for all timed calls together after which it ends anyway; at least three rounds are made.
         memory: whether to measure peak memory too, each in a fresh process.
-        inputs: flat inputs by the same names instead of random ones.
+        inputs: by the same names, inputs of a call (as for `measure`) instead of random ones.
 
     Returns:
         The measurements by name.
@@ -73,10 +73,16 @@ def measure_together(
             peak,
             own,
             threads,
-            artifact.batch or batch,
+            _batch(given[name]),
             f"{target.name} {target.version}",
         )
     return measured
+
+
+def _batch(inputs: Mapping[str, np.ndarray]) -> int:
+    """Returns the samples of a call: the size of the first input's first axis."""
+    first = next(iter(inputs.values()), np.zeros(()))
+    return first.shape[0] if first.ndim else 1
 
 
 def _call(run: Callable[[dict[str, np.ndarray]], Any], inputs: dict[str, np.ndarray]) -> Callable[[], Any]:

@@ -1,7 +1,7 @@
 """The verbs on lowered models, the same for every target: lower, open, run, compare, profile."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from penjing.targets._records import Artifact, ExecutedNode, Parity, TensorSpec
 from penjing.targets._registry import Session, Target, find_target
 
 PROFILE_RUNS = 20
+
+Value = Tensor | np.ndarray
+Inputs = Value | Sequence[Value] | Mapping[str, Value]  # of one call: a single one, all in order, or all by name
 
 
 def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = None) -> Artifact:
@@ -57,16 +60,39 @@ class Runner:
     def __call__(self, *inputs: Tensor | np.ndarray) -> Any:
         """Runs one call.
 
+        A file with a fixed batch takes any number of samples too: they are run in parts of that size, the last one
+        filled up with its last sample.
+
         Args:
             inputs: the flat inputs in the artifact's order.
 
         Raises:
-            PenjingError: their number or a shape doesn't fit.
+            PenjingError: their number or a shape doesn't fit, or outputs of several parts can't be joined.
         """
-        outputs = [torch.from_numpy(value) for value in self._session.run(named_inputs(self.artifact, inputs))]
+        count, batch = _samples(inputs), self.artifact.batch
+        if batch is None or count in (None, 0, batch):
+            values = self._session.run(named_inputs(self.artifact, inputs))
+        else:
+            values = self._in_parts(inputs, count, batch)
+        outputs = [torch.from_numpy(value) for value in values]
         if self.artifact.structure is not None:
             return pytree.tree_unflatten(outputs, self.artifact.structure)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _in_parts(self, inputs: Sequence[Value], count: int, batch: int) -> list[np.ndarray]:
+        """Returns the flat outputs of `count` samples, run `batch` at a time."""
+        parts = []
+        for start in range(0, count, batch):
+            rows = np.minimum(np.arange(start, start + batch), count - 1)
+            chosen = [value[rows] if _samples([value]) == count else value for value in inputs]
+            parts.append(self._session.run(named_inputs(self.artifact, chosen)))
+        for name, value in zip(self.artifact.outputs, parts[0], strict=True):
+            if value.ndim == 0 or len(value) != batch:
+                raise PenjingError(
+                    f"{self.artifact.path.name} takes {batch} samples, not {count}, and its output '{name}' of shape "
+                    f"{value.shape} isn't one value per sample that parts could be joined by."
+                )
+        return [np.concatenate(values)[:count] for values in zip(*parts, strict=True)]
 
 
 def session(artifact: Artifact, threads: int = 1) -> Runner:
@@ -85,12 +111,25 @@ def run(artifact: Artifact, *inputs: Tensor | np.ndarray, threads: int = 1) -> A
     return session(artifact, threads)(*inputs)
 
 
-def named_inputs(artifact: Artifact, inputs: Sequence[Tensor | np.ndarray]) -> dict[str, np.ndarray]:
+def _samples(inputs: Sequence[Value]) -> int | None:
+    """Returns the size of the first input's first axis; None where there is none."""
+    shape = np.shape(inputs[0]) if inputs else ()
+    return shape[0] if shape else None
+
+
+def named_inputs(artifact: Artifact, inputs: Inputs) -> dict[str, np.ndarray]:
     """Returns the inputs of one call by name, as contiguous arrays of the file's dtypes.
 
     Raises:
-        PenjingError: their number or a shape doesn't fit.
+        PenjingError: their number, a name or a shape doesn't fit.
     """
+    if isinstance(inputs, Tensor | np.ndarray):
+        inputs = (inputs,)
+    elif isinstance(inputs, Mapping):
+        known = [spec.name for spec in artifact.inputs]
+        if set(inputs) != set(known):
+            raise PenjingError(f"{artifact.path.name} takes the inputs {', '.join(known)}, not {', '.join(inputs)}.")
+        inputs = [inputs[name] for name in known]
     if len(inputs) != len(artifact.inputs):
         names = ", ".join(spec.name for spec in artifact.inputs)
         raise PenjingError(f"{artifact.path.name} takes {len(artifact.inputs)} input(s) ({names}), not {len(inputs)}.")
@@ -127,9 +166,13 @@ def check_parity(artifact: Artifact, graph: Graph, inputs: Sequence[Tensor] | No
     Args:
         artifact: the lowered file.
         graph: what it was lowered from; its mode is left as it is.
-        inputs: flat inputs of one call, real data by preference; random ones at batch 8 by default.
+        inputs: flat inputs of one call, real data by preference; random ones at batch 8 by default. Of a graph with
+            a fixed batch the first samples are compared, repeated where there are fewer than the batch.
     """
     inputs = graph.example_inputs(8) if inputs is None else inputs
+    if graph.batch is not None and (count := _samples(inputs)):
+        rows = torch.arange(graph.batch) % count
+        inputs = [value[rows] if _samples([value]) == count else value for value in inputs]
     was_training = graph.training
     graph.eval()
     with torch.no_grad():
@@ -147,16 +190,14 @@ def check_parity(artifact: Artifact, graph: Graph, inputs: Sequence[Tensor] | No
     return Parity(error, agreement)
 
 
-def profile(
-    artifact: Artifact, threads: int = 1, batch: int = 1, inputs: Sequence[Any] | None = None
-) -> list[ExecutedNode]:
+def profile(artifact: Artifact, threads: int = 1, batch: int = 1, inputs: Inputs | None = None) -> list[ExecutedNode]:
     """Returns every node that the runtime executes, in its order, with its time.
 
     Args:
         artifact: the lowered file.
         threads: threads within an op.
         batch: samples per call where the batch is free.
-        inputs: flat inputs of one call instead of random ones.
+        inputs: of one call instead of random ones: a single one, all in order, or all by name.
     """
     given = random_inputs(artifact, batch) if inputs is None else inputs
     target = find_target(artifact.target)
@@ -170,13 +211,13 @@ def integer_macs(artifact: Artifact, total_macs: int) -> float:
 
     Args:
         artifact: the lowered file.
-        total_macs: of the graph that it was lowered from, `graph.cost().macs`: a runtime may pad the channels of float
-            layers, so their own counts would not add up to it.
+        total_macs: of one sample in the graph that it was lowered from, `graph.cost().macs`: a runtime may pad the
+            channels of float layers, so their own counts would not add up to it.
     """
     if total_macs <= 0:
         return 0.0
     integer = sum(node.macs for node in profile(artifact) if node.integer)
-    return min(1.0, integer / (artifact.batch or 1) / total_macs)
+    return integer / (artifact.batch or 1) / total_macs  # a file with a free batch is profiled with one sample
 
 
 def write_runner(directory: Path | str, target: str = "onnxruntime") -> Path:
