@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import nn
 
 from penjing.errors import PenjingError
@@ -355,6 +357,109 @@ def test_loading_runs_no_code_and_computes_nothing(small, tmp_path):
     start = time.monotonic()
     load(edited(small, tmp_path / "m.penjing", edit))
     assert time.monotonic() - start < 5
+
+
+# Names end in the code that torch.fx generates: none may bring code of its own
+
+
+INJECTED = "torch.compiler.__dict__.update(ran=True)"
+NAMES_OF_CODE = [
+    f'x", {INJECTED} or self) #',
+    f'x" + str({INJECTED}) + "',
+    f"x\n    {INJECTED}\n    #",
+    f"x; {INJECTED}",
+    f'x\\", {INJECTED}) #',
+    f"(lambda: {INJECTED})()",
+    "lambda",
+    "self",
+    "__import__",
+    "a b",
+    "a\u2028b",
+    "",
+]
+
+
+def rename(value, old, new):
+    """Replaces a name everywhere in a description, as a key and as a value."""
+    if isinstance(value, dict):
+        return {rename(k, old, new): rename(v, old, new) for k, v in value.items()}
+    if isinstance(value, list):
+        return [rename(v, old, new) for v in value]
+    return new if value == old else value
+
+
+def nothing_ran(path: Path) -> None:
+    """Loads a file and calls what comes out: an error of ours, and no injected code has run."""
+    try:
+        with pytest.raises(PenjingError):
+            load(path)(torch.randn(2, 3))
+        assert not hasattr(torch.compiler, "ran")
+    finally:
+        torch.compiler.__dict__.pop("ran", None)
+
+
+@pytest.mark.parametrize("prefix", ["", "0."])
+@pytest.mark.parametrize("name", [name for name in NAMES_OF_CODE if name not in ("lambda", "self")])
+def test_the_name_of_a_tensor_runs_no_code(small, tmp_path, name, prefix):
+    name = prefix + name
+    members = parts(small)
+    description = rename(json.loads(members["graph.json"]), "0.weight", name)
+    weights = load_tensors(members["weights.safetensors"])
+    weights[name] = weights.pop("0.weight")
+    renamed = {"graph.json": json.dumps(description).encode(), "weights.safetensors": save_tensors(weights)}
+    nothing_ran(write(tmp_path / "m.penjing", {**members, **renamed}))
+
+
+@pytest.mark.parametrize("name", NAMES_OF_CODE)
+@pytest.mark.parametrize("where", ["input", "linear", "relu", "keyword", "placeholder", "output"])
+def test_no_other_name_runs_code(small, tmp_path, name, where):
+    def edit(description):
+        nodes = description["nodes"]
+        if where == "keyword":
+            call(description, "aten.relu")["kwargs"] = {name: 1}
+        elif where in ("placeholder", "output"):
+            next(node for node in nodes if node["op"] == where).update(name=name)
+        else:
+            old = next(node for node in nodes if where in node["target"])["name"]
+            changed = rename(description, old, name)
+            description.clear()
+            description.update(changed)
+
+    nothing_ran(edited(small, tmp_path / "m.penjing", edit))
+
+
+@pytest.mark.parametrize("kind", ["dtype", "device", "memory_format", "layout", "float", "slice", "node"])
+def test_no_value_of_an_argument_runs_code(small, tmp_path, kind):
+    def edit(description):
+        call(description, "aten.relu")["kwargs"] = {"value": {kind: f"cpu), {INJECTED}) #"}}
+
+    nothing_ran(edited(small, tmp_path / "m.penjing", edit))
+
+
+@pytest.mark.parametrize("text", [f"', {INJECTED}) #", f"\\', {INJECTED}) #", f"'\n    {INJECTED}\n    #"])
+def test_a_string_among_the_arguments_stays_a_string(small, tmp_path, text):
+    def edit(description):
+        call(description, "aten.relu")["args"].append(text)
+
+    with pytest.raises((PenjingError, TypeError, RuntimeError)):
+        load(edited(small, tmp_path / "m.penjing", edit))(torch.randn(2, 3))
+    assert not hasattr(torch.compiler, "ran")
+
+
+@pytest.mark.parametrize("op", ["placeholder", "get_attr"])
+def test_what_is_no_call_takes_no_arguments(small, tmp_path, op):
+    def edit(description):
+        next(node for node in description["nodes"] if node["op"] == op).update(args=[1])
+
+    forbid(edited(small, tmp_path / "m.penjing", edit), "takes arguments")
+
+
+def test_a_model_with_a_tensor_that_has_no_safe_name_is_not_saved(tmp_path):
+    graph = capture(nn.Linear(2, 2), torch.randn(2, 2))
+    graph.set_tensor('a "b"', torch.ones(1))
+    with pytest.raises(PenjingError, match="letters, digits"):
+        graph.save(tmp_path / "m.penjing")
+    assert not list(tmp_path.iterdir())
 
 
 # Fuzzing

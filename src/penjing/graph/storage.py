@@ -1,7 +1,8 @@
 """The `.penjing` file: a zip of `graph.json`, `weights.safetensors` and `plan.json`.
 
 Nothing in it is code: ops are looked up in an allow-list, everything else is JSON or raw tensors, and every size is
-checked before anything is allocated. So a file from a stranger can be opened.
+checked before anything is allocated. Names, which `torch.fx` writes into the code that it generates, are plain words.
+So a file from a stranger can be opened.
 
     graph.json            format version, signature, nodes [{name, op, target, args, kwargs, module, source, …}],
                           tensors [{name, parameter, trained, persistent}], ties, masks, outputs
@@ -10,8 +11,10 @@ checked before anything is allocated. So a file from a stranger can be opened.
 """
 
 import json
+import keyword
 import math
 import operator
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -58,11 +61,22 @@ _OPERATORS |= {
 }
 _OPERATOR_NAMES = {function: name for name, function in _OPERATORS.items()}
 _FORBIDDEN = {"from_file"}  # reads files of the machine
+_PART_OF_A_NAME = re.compile(r"(?!__)[A-Za-z0-9_]+")
 
 
 def save(graph: Graph, path: Path | str) -> None:
-    """Writes `graph` to `path`; the file appears whole or not at all."""
+    """Writes `graph` to `path`; the file appears whole or not at all.
+
+    Raises:
+        PenjingError: the graph holds a name, an op or a value that the format has no place for.
+    """
     tensors, aliases, masks = graph.tensors(), graph.ties(), graph.masks
+    for name in tensors:
+        if not _names_tensor(name):
+            raise PenjingError(
+                f"The tensor '{name}' can't be stored in a .penjing file: each dotted part of its name must be made of "
+                "letters, digits and underscores, without two leading underscores. Rename it in the model."
+            )
     stored = {name: t.detach().contiguous().cpu() for name, t in tensors.items() if name not in aliases}
     stored |= {f"mask/{name}": mask.cpu() for name, mask in masks.items()}
     transient = graph.transient()
@@ -123,6 +137,8 @@ def load(path: Path | str) -> Graph:
         OSError,
         OverflowError,
         AssertionError,
+        SyntaxError,
+        NameError,
         zipfile.LargeZipFile,
     ) as error:
         raise PenjingError(f"{path} is no valid .penjing file: {type(error).__name__}: {error}") from error
@@ -156,10 +172,10 @@ def _rebuild(description: dict[str, Any], stored: dict[str, Tensor]) -> Graph:
     transient = []
     for record in description["tensors"]:
         name, tensor = record["name"], stored.get(ties.get(record["name"], record["name"]))
+        if not _names_tensor(name):
+            raise PenjingError(f"{name!r} is no name of a tensor")
         if tensor is None:
             raise PenjingError(f"the tensor '{name}' is missing")
-        if not name or any(not part or part.startswith("__") for part in name.split(".")):
-            raise PenjingError(f"'{name}' is no name of a tensor")
         first = ties.get(name, name)
         if first in tensors:
             tensors[name] = tensors[first]
@@ -184,6 +200,16 @@ def _rebuild(description: dict[str, Any], stored: dict[str, Tensor]) -> Graph:
             raise PenjingError(f"the mask of '{name}' doesn't fit it")
         graph.masks[name] = mask
     return graph
+
+
+def _names_tensor(name: str) -> bool:
+    """Tells whether a dotted name is safe in generated code, where it stands unescaped, and reaches no special method."""
+    return all(_PART_OF_A_NAME.fullmatch(part) for part in name.split("."))
+
+
+def _names_variable(name: str) -> bool:
+    """Tells whether a name can be a variable of generated code that hides neither its `self` nor a special name."""
+    return name.isidentifier() and not keyword.iskeyword(name) and name != "self" and not name.startswith("__")
 
 
 def _check_whole(graph: Graph) -> None:
@@ -241,8 +267,12 @@ def _nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor]) 
         target = _target_from_json(op, record["target"])
         if op == "get_attr" and target not in tensors:
             raise PenjingError(f"a node reads the tensor '{target}', which is not in the file")
-        if not record["name"].isidentifier() or (op == "placeholder" and not target.isidentifier()):
-            raise PenjingError(f"'{record['name']}' is no name of a node")
+        if not _names_variable(record["name"]) or (op == "placeholder" and not _names_variable(target)):
+            raise PenjingError(f"{record['name']!r} is no name of a node")
+        if not all(key.isidentifier() and not keyword.iskeyword(key) for key in record["kwargs"]):
+            raise PenjingError(f"the node '{record['name']}' has a keyword argument that is none")
+        if op in ("placeholder", "get_attr") and (record["args"] or record["kwargs"]):
+            raise PenjingError(f"the node '{record['name']}' takes arguments, and it is no call")
         args = tuple(decode(value, known) for value in record["args"])
         kwargs = {str(key): decode(value, known) for key, value in record["kwargs"].items()}
         made = (
