@@ -5,7 +5,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,22 @@ from penjing.data import Data
 from penjing.delivery import deliver
 from penjing.errors import PenjingError
 from penjing.estimate import Estimate, estimate
+from penjing.files import sha256
 from penjing.graph import Graph, capture, channels, load
 from penjing.plan import Choice, choose
 from penjing.prune import criteria, prune
 from penjing.quantize import quantize
 from penjing.targets import find_target, lower, open_artifact
+from penjing.tasks import evaluate
 from penjing.train import Interrupted, recover
+from penjing.train.checkpoint import digest
 from penjing.verification import Pair, environment, metric_on_runtime, verify
 from penjing.workspace import Workspace, read_json, write_json
 
 RESERVE = 0.15  # share of a time limit that is kept for what follows training
+CHOOSING = 0.4  # share of a time limit after which no further candidate is measured
+FINISHED = "finished.json"
+CALIBRATION_BATCHES = 8  # taken from another part of data that has no calibration part
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def compress(
         target: the runtime; see `penjing targets`.
         budget: limits on latency, size and the metric's fall.
         include: patterns of module paths; only these are pruned.
-        exclude: patterns of module paths that are neither pruned nor quantised.
+        exclude: patterns of module paths whose output channels all stay and which compute in float.
         out: the folder for everything that is written; new, empty, or of the same run.
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
@@ -115,6 +122,8 @@ def compress(
     criterion = _criterion(criterion, data)
     given = capture_or_take(model, example_inputs)
     channels(given, include=include, exclude=exclude)  # patterns that match nothing are told before anything is written
+    data = _with_calibration(data)
+    _check_task(given, data)
     expected = estimate(given, data, epochs, Path(out))
     say(str(expected))
     if dry_run:
@@ -132,9 +141,13 @@ def compress(
         "threads": threads,
         "batch": batch,
         "seed": seed,
+        "max_minutes": max_minutes,
     }
     space = Workspace(out, settings)
     suffix = find_target(target).suffix
+    if (space.inner / FINISHED).is_file():
+        say(f"{out} holds this run, finished.")
+        return Result(load(space.out / "model.penjing"), report.read(space.out), space.out)
 
     original = space.stage("capture", "original.penjing", lambda: given, Graph.save, load)
     original_file = space.stage(
@@ -145,13 +158,15 @@ def compress(
     )
     say(f"The original: {original.cost().params:,} parameters" + _metric(data, baseline))
 
-    deadline = None if max_minutes is None else began + 60 * max_minutes * (1 - RESERVE)
+    limit = math.inf if max_minutes is None else 60 * max_minutes
+    deadline = None if max_minutes is None else began + limit * (1 - RESERVE)
     choice = space.stage(
         "choose",
         "choice.json",
         lambda: choose(
             original, data, original_file, budget, space.inner / "candidates", target=target, threads=threads,
-            batch=batch, include=include, exclude=exclude, deadline=deadline, progress=lambda line: say(f"  {line}"),
+            batch=batch, include=include, exclude=exclude,
+            deadline=began + limit * CHOOSING, progress=lambda line: say(f"  {line}"),
         ),
         lambda made, path: write_json(made.to_dict(), path),
         lambda path: Choice.from_dict(read_json(path)),
@@ -168,7 +183,9 @@ def compress(
         )  # fmt: skip
 
     small = space.stage("prune", "pruned.penjing", thin, Graph.save, load)
-    small, notes = _recovered(space, small, original, data, epochs, lr, seed, deadline, progress, taken.amount > 0, say)
+    small, notes, finished = _recovered(
+        space, small, original, data, epochs, lr, seed, deadline, progress, taken.amount > 0, say
+    )
 
     with space.timed("quantise"):
         if taken.integer:
@@ -181,7 +198,10 @@ def compress(
             Pair(original, original_file, small, small_file), data, budget,
             threads=threads, batch=batch, baseline_metric=baseline,
         )  # fmt: skip
-    return _reported(space, small, measured, budget, choice, notes, settings, inputs or {})
+    result = _reported(space, small, measured, budget, choice, notes, settings, inputs or {})
+    if finished:
+        write_json(True, space.inner / FINISHED)
+    return result
 
 
 def capture_or_take(model: nn.Module, example_inputs: Any) -> Graph:
@@ -195,11 +215,33 @@ def capture_or_take(model: nn.Module, example_inputs: Any) -> Graph:
 
 def weights_hash(graph: Graph) -> str:
     """Returns a hash of all tensors of a graph and of its ops."""
-    digest = hashlib.sha256(graph.program.code.encode())
-    for name, tensor in sorted(graph.tensors().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256((graph.program.code + digest(graph.tensors())).encode()).hexdigest()[:16]
+
+
+def _with_calibration(data: Data) -> Data:
+    """Returns data that has a calibration part: its own, or a few batches of another part."""
+    if data.calibration is not None:
+        return data
+    other = data.validation if data.validation is not None else data.train
+    if other is None:
+        raise PenjingError("The data is empty: give at least one of train, calibration and validation.")
+    return replace(data, calibration=list(islice(other, CALIBRATION_BATCHES)))
+
+
+def _check_task(graph: Graph, data: Data) -> None:
+    """Judges one batch with the original, so that outputs that don't fit the data are told before anything is written."""
+    loader = data.validation if data.validation is not None else data.calibration
+    assert loader is not None
+    batch = next(iter(loader), None)
+    if batch is None:
+        raise PenjingError(f"The data {data.name} has no batches to judge the model on.")
+    try:
+        evaluate(graph, [batch], data.task)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise PenjingError(
+            f"The model's outputs don't fit the data {data.name} and its task: {error}. "
+            "Does the model have as many outputs as the data has classes?"
+        ) from error
 
 
 def _check_numbers(*, epochs: int, threads: int, batch: int, lr: float | None, max_minutes: float | None) -> None:
@@ -236,17 +278,17 @@ def _recovered(
     progress: bool,
     pruned: bool,
     say: Callable[[str], None],
-) -> tuple[Graph, list[str]]:
-    """Trains what was pruned, with the original as teacher. Second: notes for the report.
+) -> tuple[Graph, list[str], bool]:
+    """Trains what was pruned, with the original as teacher. Then: notes for the report, and whether it is finished.
 
     An interrupted training leaves no finished stage behind, only its checkpoint; so the next call goes on with it.
     """
     path = space.inner / "recovered.penjing"
     if path.exists():
-        return load(path), []
+        return load(path), [], True
     if not pruned or epochs == 0 or (data.train is None and data.calibration is None):
         why = "nothing was removed" if not pruned else "no epochs were asked for" if epochs == 0 else "there is no data"
-        return small, [f"Not trained: {why}."]
+        return small, [f"Not trained: {why}."], True
     notes: list[str] = []
 
     def log(line: str) -> None:
@@ -263,9 +305,10 @@ def _recovered(
             )  # fmt: skip
         except Interrupted as stop:
             say(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far.")
-            return small, [f"Training was interrupted at {stop.progress:.0%}; the same command goes on with it."]
+            note = f"Training was interrupted at {stop.progress:.0%}; the same command goes on with it."
+            return small, [note], False
         small.save(path)
-    return small, notes
+    return small, notes, True
 
 
 def _reported(
@@ -290,7 +333,11 @@ def _reported(
         "model": small.name,
         "budget": {key: value for key, value in asdict(budget).items() if value is not None},
         "seed": settings["seed"],
-        "provenance": {**environment(), "inputs": {**inputs, "weights": settings["model"], "data": settings["data"]}},
+        "provenance": {
+            **environment(),
+            "inputs": {**inputs, "weights": settings["model"], "data": settings["data"]},
+            "outputs": {path.name: sha256(path) for path in space.out.glob("model.*")},
+        },
         "plan": [
             {key: step.get(key) for key in ("place", "technique", "setting", "before", "after")} for step in small.plan
         ],

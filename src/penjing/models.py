@@ -1,6 +1,5 @@
 """Models and their weights as named on a command line: zoo networks, factories, saved graphs, weight files."""
 
-import hashlib
 import pickle
 import warnings
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from penjing import zoo
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.factory import call_factory
+from penjing.files import sha256
 from penjing.graph import Graph, capture, load, load_exported
 
 SHOWN = 4  # keys or shapes that an error lists
@@ -56,9 +56,9 @@ def load_model(spec: str, weights: Path | None = None, data: Data | None = None)
     Raises:
         PenjingError: the model or its weights can't be loaded, or no example inputs are known.
     """
-    hashes = {"weights_file": _sha256(weights)} if weights is not None and weights.is_file() else {}
+    hashes = {"weights_file": sha256(weights)} if weights is not None and weights.is_file() else {}
     if spec.endswith((".penjing", ".pt2")):
-        hashes["model_file"] = _sha256(Path(spec)) if Path(spec).is_file() else ""
+        hashes["model_file"] = sha256(Path(spec)) if Path(spec).is_file() else ""
     if spec.endswith(".penjing"):
         if weights is not None:
             raise PenjingError("A .penjing file holds its own weights; leave --weights out.")
@@ -165,8 +165,3 @@ def _plain(path: Path) -> Any:
     except Exception as error:  # damaged bytes make the reader fail in any way
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise _Unreadable(f"it is damaged or no such file ({first.rstrip('.')})") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -7,6 +7,7 @@ from typing import Any
 from penjing import report
 from penjing.budget import Budget
 from penjing.data import Data
+from penjing.files import sha256
 from penjing.graph import load
 from penjing.targets import find_target, open_artifact
 from penjing.verification import Pair, metric_on_runtime, verify
@@ -23,12 +24,15 @@ class Recheck:
         reported: the content of report.json.
         measured: the measured part, measured again.
         met: whether the budget is met by what was measured now.
-        agrees: whether metric and size are as reported; latencies vary with the machine and play no part.
+        same_file: whether the lowered file is, to the bit, the one that was reported.
+        agrees: whether that holds and the metrics are as reported too (they aren't on other data); latencies vary with
+            the machine and play no part.
     """
 
     reported: dict[str, Any]
     measured: dict[str, Any]
     met: bool
+    same_file: bool
     agrees: bool
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -69,12 +73,12 @@ def recheck(out: Path | str, data: Data) -> Recheck:
     threads, batch = reported["target"]["threads"], reported["target"]["batch"]
     baseline = metric_on_runtime(original_file, data, threads)
     measured = verify(pair, data, Budget(**reported["budget"]), threads=threads, batch=batch, baseline_metric=baseline)
-    agrees = all(
-        measured[side]["size_bytes"] == reported[side]["size_bytes"]
-        and _same(measured[side]["metric"], reported[side]["metric"])
-        for side in ("baseline", "compressed")
-    )
-    return Recheck(reported, measured, bool(measured["met"]), agrees)
+    name = f"model{suffix}"
+    same_file = sha256(out / name) == (reported["provenance"].get("outputs") or {}).get(name)
+    metrics = all(_same(measured[side]["metric"], reported[side]["metric"]) for side in ("baseline", "compressed"))
+    unchanged = (side["parity"]["agreement_with_original"] for side in (measured, reported))
+    agrees = same_file and metrics and _same(*unchanged)
+    return Recheck(reported, measured, bool(measured["met"]), same_file, agrees)
 
 
 def _same(a: float | None, b: float | None) -> bool:

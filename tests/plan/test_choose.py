@@ -65,7 +65,7 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
             }
 
         def profile(file, threads, batch):
-            times = {"0": 1.0, "2": 1.0} | ({name: 9.0 for name in slower} if file.kind != "float" else {})
+            times = {"0": 100.0, "2": 100.0} | ({name: 500.0 for name in slower} if file.kind != "float" else {})
             return [SimpleNamespace(module=name, macs=1, latency_us=time) for name, time in times.items()]
 
         fakes = {
@@ -173,6 +173,12 @@ def test_layers_that_are_slower_in_integers_stay_in_float_where_that_pays(chosen
         Budget(latency="0.9x"), lambda kind, share: latency(kind, share) if kind != "mixed" else 0.8, slower=("0",)
     )
     assert made.taken.in_float == ()
+
+
+def test_a_mixture_that_alone_keeps_the_budget_saves_channels(chosen):
+    kinds = {"float": 1.0, "integer": 0.8, "mixed": 0.5}
+    made = chosen(Budget(latency="0.6x"), lambda kind, share: kinds[kind] * share, slower=("0",))
+    assert made.taken.in_float == ("0",) and made.taken.amount == 0.0
 
 
 def test_a_choice_is_plain_json_and_comes_back(chosen):

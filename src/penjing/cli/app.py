@@ -41,7 +41,7 @@ def main() -> None:
         importlib.import_module(f"penjing.cli.{name}")
     try:
         app(args=arguments, prog_name="penjing")
-    except PenjingError as error:
+    except (PenjingError, OSError) as error:
         if debug:
             raise
         Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
@@ -49,5 +49,5 @@ def main() -> None:
     except SystemExit as stop:
         # Typer turns Ctrl-C into an exit without a word.
         if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
-            print("Stopped. The same command continues from the last finished stage.", file=sys.stderr)
+            print("Stopped. Given again, demo, compress and recover continue where they were.", file=sys.stderr)
         raise

@@ -99,6 +99,8 @@ def compress_command(
         criteria[criterion]
     chosen = penjing.data.load(data, seed)
     loaded = load_model(model, weights, chosen)
+    if model.startswith("zoo:") and weights is None:
+        printer(as_json)(f"No --weights were given: {model} has random weights, so its accuracy means nothing.")
     result = compress(
         loaded.graph(),
         data=chosen,

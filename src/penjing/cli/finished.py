@@ -36,9 +36,12 @@ def _show(found: Recheck) -> None:
         table.add_row(name, then, now)
     console = Console(highlight=False)
     console.print(table)
-    console.print(
-        "The file does what its report says." if found.agrees else "[red]The file differs from its report.[/]"
-    )
+    if found.agrees:
+        console.print("The file does what its report says.")
+    elif found.same_file:
+        console.print("[red]The file is the one of the report, but its metric isn't: is this the data of the run?[/]")
+    else:
+        console.print("[red]The file differs from its report.[/]")
     console.print("The budget is met." if found.met else "[red]The budget is not met.[/]")
 
 

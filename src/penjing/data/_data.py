@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils import _pytree as pytree
 
 from penjing.data._preprocess import Preprocess
 from penjing.errors import PenjingError
@@ -28,7 +30,9 @@ class Data:
         classes: what the outputs mean, in order.
         preprocess: how an image file becomes an input.
         examples: raw validation images "x" (N, H, W[, 3]) uint8 and labels "y" (N,), where they aren't in files.
-        fingerprint: short hash of what the data is; equal data has equal fingerprints.
+        fingerprint: short hash of what the data is; equal data has equal fingerprints. "" where it isn't known.
+        validation_files: the validation images in order, where they are files: path within the folder or the zip that
+            they were read from, and label.
     """
 
     train: Iterable[Any] | None
@@ -40,6 +44,7 @@ class Data:
     preprocess: Preprocess | None = None
     examples: Mapping[str, np.ndarray] | None = None
     fingerprint: str = ""
+    validation_files: tuple[tuple[str, int], ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuses loaders that could be read only once, and what isn't a task."""
@@ -52,6 +57,42 @@ class Data:
                 )
         if not isinstance(self.task, Task):
             raise PenjingError(f"task must be a penjing.tasks.Task, not {type(self.task).__name__}.")
+
+    def identity(self) -> str:
+        """Returns a text that differs for different data, so that an interrupted run only goes on with the same.
+
+        It is the name and the fingerprint. Without a fingerprint, the first batches of calibration and validation and
+        the lengths of the loaders stand for it; batches that come in a new order each time must then take their
+        randomness from torch's global generator, which is seeded for this and put back afterwards.
+        """
+        if self.fingerprint:
+            return f"{self.name} {self.fingerprint}"
+        parts: list[object] = [_length(loader) for loader in (self.train, self.calibration, self.validation)]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for loader in (self.calibration, self.validation):
+                parts.append("loader")
+                parts += [_content(leaf) for leaf in pytree.tree_leaves(next(iter(loader or ()), None))]
+        return f"{self.name} {fingerprint(*parts)}"
+
+
+def _length(loader: Iterable[Any] | None) -> int | None:
+    try:
+        return len(loader)  # type: ignore[arg-type]
+    except TypeError:  # there is no loader, or it streams
+        return None
+
+
+def _content(leaf: object) -> object:
+    """Returns what a batch's leaf holds, for a hash; of an unknown object only its type, as its text may be its address."""
+    if isinstance(leaf, torch.Tensor):
+        values = leaf.detach().cpu().contiguous()
+        return (
+            repr((values.dtype, tuple(values.shape))).encode() + values.reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    if isinstance(leaf, np.ndarray):
+        return repr((leaf.dtype, leaf.shape)).encode() + leaf.tobytes()
+    return leaf if isinstance(leaf, bool | int | float | str | bytes | None) else type(leaf).__qualname__
 
 
 def fingerprint(*parts: object) -> str:

@@ -6,17 +6,16 @@ Latency is not monotone in width, and integers are not always faster, so nothing
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from penjing.budget import Budget
+from penjing.budget import Budget, Limit
 from penjing.data import Data
-from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.plan.widths import Width, widths
 from penjing.prune import prune
-from penjing.quantize import quantize
+from penjing.quantize import NothingToQuantize, quantize
 from penjing.targets import Artifact, find_target, lower, measure_together, profile
 
 log = logging.getLogger(__name__)
@@ -25,6 +24,7 @@ MARGIN = 0.95  # a candidate must keep 95 % of a limit, so that the finished mod
 WORTH = 0.98  # integers stay where they take at most this share of the time in float
 RUNS = 300
 SECONDS = 6.0
+_NONE: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,11 @@ class Candidate:
     def __str__(self) -> str:
         kind = "int8" if self.integer else "float"
         kind += f" with {len(self.in_float)} layers in float" if self.in_float else ""
-        width = f"{self.params:,} parameters in steps of {self.round_to}" if self.round_to else "nothing removed"
+        width = (
+            f"{self.params:,} parameters, channels in multiples of {self.round_to}"
+            if self.round_to
+            else "nothing removed"
+        )
         return f"{width}, {kind}"
 
 
@@ -139,25 +143,30 @@ def choose(
     folder.mkdir(parents=True, exist_ok=True)
     measured: list[Candidate] = []
     for width in widths(graph, include=include, exclude=exclude):
-        pair = _measure_width(bench, width)
-        for candidate in pair:
+        found = _measure_width(bench, width)
+        for candidate in found:
             progress(f"{candidate}: {candidate.latency:.2f}× the latency, {candidate.size_bytes:,} bytes")
-        measured += pair
-        taken = _preferred(pair)
+        measured += found
+        taken = _preferred(found)
         if taken is not None:
-            taken = _keep_slow_layers_in_float(bench, width, taken, progress)
-            return Choice(taken, (*measured, taken) if taken not in measured else tuple(measured))
+            return Choice(taken, tuple(measured))
         if deadline is not None and time.monotonic() > deadline:
             progress("The time for measuring candidates is over.")
             break
     return Choice(min(measured, key=lambda candidate: _excess(bench, candidate)), tuple(measured))
 
 
-def _preferred(pair: Sequence[Candidate]) -> Candidate | None:
-    """Of a float and an integer candidate that keep the budget: the integer one only where it is faster, or alone."""
-    keeping = [candidate for candidate in pair if candidate.meets]
-    plain = next((candidate for candidate in keeping if not candidate.integer), None)
-    integer = next((candidate for candidate in keeping if candidate.integer), None)
+def _preferred(found: Sequence[Candidate]) -> Candidate | None:
+    """Of the candidates of one width that keep the budget: the plainest, unless another is worth it by its speed.
+
+    Integers stay only where they are faster than float, or alone in keeping the budget; layers stay in float only where
+    that is faster than integers everywhere.
+    """
+    keeping = [candidate for candidate in found if candidate.meets]
+    whole = next((c for c in keeping if c.integer and not c.in_float), None)
+    mixed = next((c for c in keeping if c.in_float), None)
+    integer = mixed if mixed and (whole is None or mixed.latency <= WORTH * whole.latency) else whole
+    plain = next((c for c in keeping if not c.integer), None)
     if plain is None or integer is None:
         return plain or integer
     return integer if integer.latency <= WORTH * plain.latency else plain
@@ -170,24 +179,33 @@ def _thinned(bench: _Bench, width: Width) -> Graph:
 
 
 def _measure_width(bench: _Bench, width: Width) -> list[Candidate]:
+    """Measures a width in float and in integers, and in a mixture of both where their profiles promise that it pays."""
     thin = _thinned(bench, width)
-    files = {False: lower(thin, bench.target, bench.file("float"))}
-    integers = _quantized(bench, thin, ())
+    files = {(False, _NONE): lower(thin, bench.target, bench.file("float"))}
+    integers = _quantized(bench, thin, _NONE)
     if integers is not None:
-        files[True] = lower(integers, bench.target, bench.file("integer"))
-    return _measure(bench, width, thin, {(integer, ()): file for integer, file in files.items()})
+        files[True, _NONE] = lower(integers, bench.target, bench.file("integer"))
+    found = _measure(bench, width, thin, files)
+    if integers is not None:
+        slower = _better_in_float(bench, (files[False, _NONE], files[True, _NONE]), found[0], found[1])
+        mixed = _quantized(bench, thin, slower) if slower else None
+        if mixed is not None:
+            files = {(True, slower): lower(mixed, bench.target, bench.file("mixed"))}
+            found += _measure(bench, width, thin, files)
+    for name in ("float", "integer", "mixed"):
+        bench.file(name).unlink(missing_ok=True)
+    return found
 
 
 def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph | None:
     """Returns the int8 graph, calibrated on little data: ranges don't change the time. None if nothing is quantisable."""
-    calibration = bench.data.calibration or bench.data.validation or bench.data.train
-    if calibration is None:
+    if bench.data.calibration is None:
         return None
-    few = Data(None, [next(iter(calibration))], None, bench.data.task)
+    few = replace(bench.data, calibration=[next(iter(bench.data.calibration))])
     try:
         return quantize(thin, few, exclude=(*bench.exclude, *in_float))
-    except PenjingError as error:
-        log.info("no integer candidate: %s", error)
+    except NothingToQuantize as nothing:
+        log.info("no integer candidate: %s", nothing)
         return None
 
 
@@ -219,11 +237,10 @@ def _measure(
                 meets,
             )
         )
-        file.path.unlink()
     return found
 
 
-def _within(limit: Any, value: float, original: float) -> bool:
+def _within(limit: Limit | None, value: float, original: float) -> bool:
     return limit is None or value <= MARGIN * limit.of(original)
 
 
@@ -237,40 +254,24 @@ def _excess(bench: _Bench, candidate: Candidate) -> float:
     )
 
 
-def _keep_slow_layers_in_float(
-    bench: _Bench, width: Width, taken: Candidate, progress: Callable[[str], None]
-) -> Candidate:
-    """Tries the integer candidate with those layers in float that the profile shows slower as integers."""
-    if not taken.integer:
-        return taken
-    thin = _thinned(bench, width)
-    integers = _quantized(bench, thin, ())
-    if integers is None:
-        return taken
-    slower = _slower_as_integers(bench, thin, integers)
-    if not slower:
-        return taken
-    mixed = _quantized(bench, thin, slower)
-    if mixed is None:
-        return taken
-    files = {
-        (True, ()): lower(integers, bench.target, bench.file("integer")),
-        (True, slower): lower(mixed, bench.target, bench.file("mixed")),
-    }
-    whole, part = _measure(bench, width, thin, files)
-    progress(f"{part}: {part.latency:.2f}× the latency, where all integers take {whole.latency:.2f}×")
-    return part if part.meets and part.latency <= WORTH * whole.latency else taken
+def _better_in_float(
+    bench: _Bench, files: tuple[Artifact, Artifact], plain: Candidate, integer: Candidate
+) -> tuple[str, ...]:
+    """Returns the modules that are slower as integers, if leaving them in float promises a better candidate."""
+    as_float, as_integer = (_module_milliseconds(bench, file) for file in files)
+    slower = {name: ms - as_float[name] for name, ms in as_integer.items() if ms > as_float.get(name, ms)}
+    hoped = 1 - sum(slower.values()) / integer.latency_ms
+    fast_enough = _within(
+        bench.budget.latency_limit(), hoped * integer.latency_ms, integer.latency_ms / integer.latency
+    )
+    if hoped > WORTH or hoped * integer.latency > WORTH * plain.latency or not fast_enough:
+        return _NONE
+    return tuple(slower)
 
 
-def _slower_as_integers(bench: _Bench, thin: Graph, integers: Graph) -> tuple[str, ...]:
-    def seconds(graph: Graph, name: str) -> dict[str, float]:
-        artifact = lower(graph, bench.target, bench.file(name))
-        times: dict[str, float] = {}
-        for node in profile(artifact, bench.threads, bench.batch):
-            if node.module and node.macs:
-                times[node.module] = times.get(node.module, 0.0) + node.latency_us
-        artifact.path.unlink()
-        return times
-
-    plain, integer = seconds(thin, "plain"), seconds(integers, "integer")
-    return tuple(module for module, time in integer.items() if time > plain.get(module, float("inf")))
+def _module_milliseconds(bench: _Bench, file: Artifact) -> dict[str, float]:
+    times: dict[str, float] = {}
+    for node in profile(file, bench.threads, bench.batch):
+        if node.module and node.macs:
+            times[node.module] = times.get(node.module, 0.0) + node.latency_us / 1e3
+    return times

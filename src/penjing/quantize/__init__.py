@@ -6,7 +6,7 @@ Nothing here trains; the graphs that come out can be trained, with straight-thro
 from penjing.quantize._grids import ACTIVATION_GRIDS, WEIGHT_GRIDS, Affine, Grid, affine, symmetric
 from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, Site, place
-from penjing.quantize._quantize import quantize
+from penjing.quantize._quantize import NothingToQuantize, quantize
 from penjing.quantize.observers import observers
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "WEIGHT_GRIDS",
     "Affine",
     "Grid",
+    "NothingToQuantize",
     "Placed",
     "Placement",
     "Site",

@@ -18,6 +18,10 @@ from penjing.quantize.observers import Observer, observers
 from penjing.quantize.observers._registry import statistics_of
 
 
+class NothingToQuantize(PenjingError):
+    """The graph holds no layer that the target could run in few bits."""
+
+
 def quantize(
     graph: Graph,
     data: Any = None,
@@ -69,7 +73,7 @@ def quantize(
     placed = _place(small, placement, _excluding(graph, exclude))  # folding would hide the batch norms' names
     if not placed.layers:
         left = " that isn't excluded" if exclude else ""
-        raise PenjingError(
+        raise NothingToQuantize(
             f"{graph.name} has no convolution or linear layer{left} that {placement.name} could run in 8 bits."
         )
     setting = f"{weights} weights per channel"
