@@ -145,9 +145,16 @@ def compress(
     }
     space = Workspace(out, settings)
     suffix = find_target(target).suffix
-    if (space.inner / FINISHED).is_file():
+    products = (
+        space.inner / FINISHED,
+        space.out / "report.json",
+        space.out / "model.penjing",
+        space.out / f"model{suffix}",
+    )
+    if all(path.is_file() for path in products):
         say(f"{out} holds this run, finished.")
         return Result(load(space.out / "model.penjing"), report.read(space.out), space.out)
+    products[0].unlink(missing_ok=True)
 
     original = space.stage("capture", "original.penjing", lambda: given, Graph.save, load)
     original_file = space.stage(

@@ -100,10 +100,17 @@ def resize_repeat_interleave(resizing: Resizing, node: fx.Node) -> None:
         set_argument(node, "output_size", None)
 
 
-@rule(aten.cumsum.default, aten.cumprod.default, aten.logcumsumexp.default)
-def running(labelling: Labelling, x: Value, *_: Any) -> Axes:
-    """Every index sees those before it; what is left sees what is left."""
+@rule(aten.cumsum.default)
+def running_sum(labelling: Labelling, x: Value, *_: Any) -> Axes:
+    """Every index sees those before it; one that goes adds nothing to them."""
     return x.axes
+
+
+@rule(aten.cumprod.default, aten.logcumsumexp.default)
+def running(labelling: Labelling, x: Value, axis: int, *_: Any) -> Axes:
+    """Every index sees those before it, and one that is zero is not one that is absent; so all stay."""
+    labelling.pin(x.axes[axis])
+    return _replaced(x.axes, axis, None)
 
 
 @rule(aten.sort.default, aten.sort.stable)
