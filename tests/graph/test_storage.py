@@ -181,6 +181,16 @@ def test_weights_in_channels_last_are_stored(tmp_path):
     assert torch.allclose(load(tmp_path / "m.penjing")(x), graph(x), atol=1e-6)
 
 
+def test_a_path_that_cannot_be_written_is_named_with_the_systems_words(small, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder.penjing" / "inner").mkdir(parents=True)
+    with pytest.raises(PenjingError, match=r"m\.penjing can't be written: (Not a directory|File exists)"):
+        small.save(tmp_path / "file" / "m.penjing")
+    with pytest.raises(PenjingError, match=r"folder\.penjing can't be written: Is a directory"):
+        small.save(tmp_path / "folder.penjing")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.penjing"]
+
+
 # Files that are no files of ours
 
 

@@ -68,7 +68,8 @@ def save(graph: Graph, path: Path | str) -> None:
     """Writes `graph` to `path`; the file appears whole or not at all.
 
     Raises:
-        PenjingError: the graph holds a name, an op or a value that the format has no place for.
+        PenjingError: the graph holds a name, an op or a value that the format has no place for, or `path` can't be
+            written.
     """
     tensors, aliases, masks = graph.tensors(), graph.ties(), graph.masks
     for name in tensors:
@@ -100,10 +101,13 @@ def save(graph: Graph, path: Path | str) -> None:
         "ties": aliases,
         "masks": sorted(masks),
     }
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("graph.json", json.dumps(description), zipfile.ZIP_DEFLATED)
-        archive.writestr("weights.safetensors", save_tensors(stored))
-        archive.writestr("plan.json", json.dumps(graph.plan, indent=1))
+    try:
+        with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr("graph.json", json.dumps(description), zipfile.ZIP_DEFLATED)
+            archive.writestr("weights.safetensors", save_tensors(stored))
+            archive.writestr("plan.json", json.dumps(graph.plan, indent=1))
+    except OSError as error:
+        raise PenjingError(f"{path} can't be written: {error.strerror or error}.") from error
 
 
 def load(path: Path | str) -> Graph:
