@@ -113,3 +113,51 @@ def test_rows_add_up_and_name_the_users_modules():
 def test_bytes_follow_the_dtype():
     graph = capture(nn.Linear(3, 4), torch.randn(2, 3))
     assert graph.double().refresh().cost().weight_bytes == 8 * 16
+
+
+class FixedBatch(nn.Module):
+    """Reshapes to the batch of its example, which no other batch survives."""
+
+    def __init__(self, model, batch):
+        super().__init__()
+        self.model, self.batch = model, batch
+
+    def forward(self, x):
+        return self.model(x).reshape(self.batch, 5, 16)
+
+
+def test_a_fixed_batch_costs_what_one_sample_costs():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3))
+    free = capture(net, torch.randn(4, 3, 8, 8)).cost()
+    graph = capture(FixedBatch(net, 4), torch.randn(4, 3, 8, 8))
+    fixed = graph.cost()
+    assert graph.batch == 4 and (fixed.macs, fixed.params) == (free.macs, free.params)
+    assert fixed.peak_activation_bytes == free.peak_activation_bytes and fixed.weight_bytes == free.weight_bytes
+    assert [row.activation_bytes for row in fixed.rows][: len(free.rows)] == [row.activation_bytes for row in free.rows]
+
+
+class Einsum(nn.Module):
+    def __init__(self, equation, *shape):
+        super().__init__()
+        self.equation, self.weight = equation, nn.Parameter(torch.randn(shape))
+
+    def forward(self, x):
+        return torch.einsum(self.equation, x, self.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (Einsum("...i,io->...o", 6, 7), (1, 4, 5, 6)),
+        (Einsum("b...i,...io->b...o", 5, 6, 7), (1, 4, 5, 6)),
+        (Einsum("bi...,io->bo...", 6, 7), (1, 6, 2, 3)),
+        (nn.Conv1d(3, 4, 3, padding="same"), (1, 3, 9)),
+        (nn.Conv2d(3, 4, 3, padding="same"), (1, 3, 9, 8)),
+        (nn.Conv3d(3, 4, 3, padding="same"), (1, 3, 9, 8, 7)),
+        (nn.Conv3d(3, 4, 3), (1, 3, 9, 8, 7)),
+    ],
+    ids=str,
+)
+def test_macs_of_single_ops_are_those_of_an_independent_counter(model, shape):
+    x = torch.randn(shape)
+    assert capture(model, x).cost().macs == counted(model, x) > 0

@@ -48,6 +48,8 @@ def test_biases_and_scales_may_be_absent(bias, affine):
     [
         (nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)), (2, 3, 8)),
         (nn.Sequential(nn.Conv3d(3, 4, 3), nn.BatchNorm3d(4)), (2, 3, 4, 4, 4)),
+        (nn.Sequential(nn.Conv1d(3, 4, 3, padding="same"), nn.BatchNorm1d(4)), (2, 3, 8)),
+        (nn.Sequential(nn.Conv3d(3, 4, 3, padding="same"), nn.BatchNorm3d(4)), (2, 3, 4, 4, 4)),
         (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), (2, 3)),
         (nn.Sequential(nn.Conv2d(3, 4, 3, padding="same"), nn.BatchNorm2d(4)), (2, 3, 8, 8)),
     ],

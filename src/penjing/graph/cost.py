@@ -1,6 +1,7 @@
 """What a graph costs: MACs, parameters, bytes of weights and of activations, per node and summed, at batch 1.
 
-One small function per family of ops that multiply; every other op counts as free of MACs, as the literature does.
+Where the model fixes its batch, MACs and activations are one sample's share, so that numbers of all graphs compare. One
+small function per family of ops that multiply; every other op counts as free of MACs, as the literature does.
 """
 
 import math
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from penjing.graph.propagation import at_batch_one, sizes
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class Row:
         params: entries of the parameters that it reads first (a tied parameter is counted once).
         weight_bytes: bytes of these parameters and of the buffers that it reads first.
         activation_bytes: bytes of its output.
-        output_shape: shape of its (first) output.
+        output_shape: shape of its (first) output; of the whole batch where the model fixes that.
     """
 
     node: str
@@ -77,12 +79,12 @@ def macs_of(*targets: Any) -> Callable[[Callable[[fx.Node, list[Any], Shape], in
     return add
 
 
-@macs_of(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv1d.padding, aten.conv2d.padding)
+@macs_of(*CONVOLUTIONS)
 def _convolution(node: fx.Node, args: list[Any], shape: Shape) -> int:
     return math.prod(shape(node)) * math.prod(shape(args[1])[1:])
 
 
-@macs_of(aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+@macs_of(*TRANSPOSED_CONVOLUTIONS)
 def _transposed(node: fx.Node, args: list[Any], shape: Shape) -> int:
     return math.prod(shape(args[0])) * math.prod(shape(args[1])[1:])
 
@@ -117,23 +119,32 @@ def _attention(node: fx.Node, args: list[Any], shape: Shape) -> int:
 @macs_of(aten.einsum.default)
 def _einsum(node: fx.Node, args: list[Any], shape: Shape) -> int:
     terms = args[0].replace(" ", "").split("->")[0].split(",")
-    if len(terms) < 2 or "." in args[0]:
+    if len(terms) < 2:
         return 0
-    size = {letter: n for term, x in zip(terms, args[1], strict=True) for letter, n in zip(term, shape(x), strict=True)}
+    size: dict[Any, int] = {}
+    for term, x in zip(terms, args[1], strict=True):
+        for axis, n in zip(_axes(term, len(shape(x))), shape(x), strict=True):
+            size[axis] = max(n, size.get(axis, 1))  # axes of size 1 are broadcast
     return math.prod(size.values())
+
+
+def _axes(term: str, count: int) -> list[Any]:
+    """Names the axes of one operand of an einsum; those behind "..." by their position from its right end."""
+    first, dots, last = term.partition("...")
+    unnamed = count - len(first) - len(last) if dots else 0
+    return [*first, *range(unnamed, 0, -1), *last]
 
 
 @macs_of(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
 def _recurrent(node: fx.Node, args: list[Any], shape: Shape) -> int:
-    x, batch_first = shape(args[0]), args[-1]
-    steps = math.prod(x[:-1]) if len(x) == 3 else x[0]
-    del batch_first  # steps × batch is the same in either order
+    steps = math.prod(shape(args[0])[:-1])  # those of all sequences
     return steps * sum(math.prod(shape(weight)) for weight in args[2] if len(shape(weight)) == 2)
 
 
 def count(graph: "Graph") -> Cost:
     """Returns the cost of `graph`; see `Cost`."""
     number = at_batch_one(graph)
+    batched = _batched(graph)
 
     def shape(node: fx.Node) -> tuple[int, ...]:
         return sizes(node, number)
@@ -147,15 +158,16 @@ def count(graph: "Graph") -> Cost:
         fresh = [tensor for tensor in read if id(tensor) not in seen]
         seen.update(map(id, fresh))
         counter = MACS.get(node.target)
+        samples = batched.get(node, 1)
         rows.append(
             Row(
                 node.name,
                 node.meta.get("module", ""),
                 op_name(node),
-                counter(node, node_arguments(node), shape) if counter else 0,
+                math.ceil(counter(node, node_arguments(node), shape) / samples) if counter else 0,
                 sum(t.numel() for t in fresh if isinstance(t, torch.nn.Parameter)),
                 sum(t.numel() * t.element_size() for t in fresh),
-                _bytes(node, number) or 0,
+                math.ceil((_bytes(node, number) or 0) / samples),
                 tuple(number(n) for n in _first(node.meta["val"]).shape),
             )
         )
@@ -165,8 +177,18 @@ def count(graph: "Graph") -> Cost:
         sum(row.macs for row in rows),
         sum(t.numel() for t in graph.parameters()),
         sum(t.numel() * t.element_size() for t in tensors),
-        _peak(graph, number),
+        _peak(graph, number, batched),
     )
+
+
+def _batched(graph: "Graph") -> dict[fx.Node, int]:
+    """Returns, for each node that works on inputs, how many samples its size is that of: the batch if that is fixed."""
+    samples = graph.batch or 1
+    found: dict[fx.Node, int] = {}
+    for node in graph.program.graph.nodes:
+        if node.op == "placeholder" or any(source in found for source in node.all_input_nodes):
+            found[node] = samples
+    return found
 
 
 def op_name(node: fx.Node) -> str:
@@ -187,7 +209,7 @@ def _bytes(node: fx.Node, number: Callable[[Any], int]) -> int | None:
     return sum(math.prod(number(n) for n in t.shape) * t.element_size() for t in tensors)
 
 
-def _peak(graph: "Graph", number: Callable[[Any], int]) -> int:
+def _peak(graph: "Graph", number: Callable[[Any], int], batched: dict[fx.Node, int]) -> int:
     """Walks the graph with the set of live buffers; a view keeps alive what it shows."""
     nodes = [n for n in graph.program.graph.nodes if n.op in ("call_function", "placeholder", "output")]
     order = {node: index for index, node in enumerate(nodes)}
@@ -202,7 +224,7 @@ def _peak(graph: "Graph", number: Callable[[Any], int]) -> int:
     endings: dict[int, int] = {}
     for index, node in enumerate(nodes):
         if owner[node] is node and node.op != "output":
-            size = _bytes(node, number) or 0
+            size = math.ceil((_bytes(node, number) or 0) / batched.get(node, 1))
             live += size
             endings[dies[node]] = endings.get(dies[node], 0) + size
         peak = max(peak, live)

@@ -7,10 +7,11 @@ from torch import Tensor, fx, nn
 
 from penjing.graph.graph import Graph
 from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import CONVOLUTIONS
 
 aten = torch.ops.aten
 
-_FOLDABLE = {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.conv2d.padding, aten.linear.default}
+_FOLDABLE = {*CONVOLUTIONS, aten.linear.default}
 
 
 def fold_batch_norms(graph: Graph) -> Graph:

@@ -1,0 +1,15 @@
+"""Families of ATen ops that several parts of Penjing treat alike."""
+
+import torch
+
+aten = torch.ops.aten
+
+CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv1d.padding,  # padding="same" or "valid"
+    aten.conv2d.padding,
+    aten.conv3d.padding,
+)
+TRANSPOSED_CONVOLUTIONS = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
