@@ -12,7 +12,7 @@ from penjing.tasks import Classification
 from penjing.train import Settings, recover
 from penjing.train.objective import Objective
 from penjing.train.settings import Variant
-from penjing.train.speed import WORTH_MEASURING, candidates, fastest, step_seconds
+from penjing.train.speed import WORTH_MEASURING, candidates, fastest, set_layout, step_seconds
 
 SETTINGS = Settings(1, 0.1, "sgd", 0.9, 1e-4, 0.05, 5.0, "soft_labels", 4.0, 0.9, "auto", "auto", 0)
 PLAIN, BF16 = Variant(), Variant("bfloat16", True)
@@ -69,3 +69,15 @@ def test_a_measured_choice_is_kept_when_a_run_goes_on(tmp_path: Any, monkeypatch
         recover(Net(), data(), epochs=2, checkpoint=path, callbacks=[fail], progress=False)
     monkeypatch.setattr("penjing.train.loop.step_seconds", lambda *_: {PLAIN: 0.1, BF16: 1.0})
     assert same_weights(recover(Net(), data(), epochs=2, checkpoint=path, progress=False), whole)
+
+
+def test_weights_of_3d_convolutions_keep_their_layout() -> None:
+    net = nn.Sequential(nn.Conv3d(2, 3, 3), nn.Flatten(1, 2), nn.Conv2d(6, 4, 3), nn.Conv1d(2, 3, 3))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    parameters = list(net.parameters())
+    set_layout(net, True)
+    assert net[2].weight.is_contiguous(memory_format=torch.channels_last) and net[0].weight.is_contiguous()
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(a is b for a, b in zip(parameters, net.parameters(), strict=True))
+    set_layout(net, False)
+    assert net[2].weight.is_contiguous()

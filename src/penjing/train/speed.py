@@ -1,6 +1,7 @@
 """Which precision and memory layout train this model fastest on this machine: a few real steps tell."""
 
 import copy
+import itertools
 import statistics
 import time
 from collections.abc import Sequence
@@ -85,5 +86,12 @@ def fastest(seconds: dict[Variant, float]) -> Variant:
 
 
 def set_layout(model: nn.Module, channels_last: bool) -> None:
-    """Lays the model's 4-D parameters out in memory, in place; their values and identities stay."""
-    model.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)  # type: ignore[call-overload]
+    """Lays the model's 4-D tensors out in memory, in place; their values and identities stay.
+
+    Tensors of other ranks stay as they are: the layout is one of images, and `.to(memory_format=…)` fails on the 5-D
+    weights of 3-D convolutions.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=layout)
