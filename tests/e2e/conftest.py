@@ -98,7 +98,7 @@ def quick(monkeypatch) -> None:
         choose, "widths", lambda graph, **patterns: widths(graph, **patterns)[:: len(widths(graph)) - 1]
     )
     monkeypatch.setattr(choose, "measure_together", by_size)
-    monkeypatch.setattr(choose, "_slower_as_integers", lambda *_: ())
+    monkeypatch.setattr(choose, "_better_in_float", lambda *_: ())
     monkeypatch.setattr(importlib.import_module("penjing.verification"), "RUNS", 20)
 
 
