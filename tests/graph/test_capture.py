@@ -99,6 +99,26 @@ def test_a_model_that_truly_fixes_its_batch_says_so(function):
         graph(torch.randn(3, 6))
 
 
+class Branches(nn.Module):
+    """Computes something else for large batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.linear(x) if x.shape[0] > 2 else x * 2
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 4])
+def test_a_model_that_branches_on_its_batch_is_captured_at_that_batch(batch):
+    model, x = Branches(), torch.randn(batch, 3)
+    graph = capture(model, x)
+    assert graph.batch == batch and torch.allclose(graph(x), model(x))
+    with pytest.raises(PenjingError, match="has shape"):
+        graph(torch.randn(5, 3))
+
+
 def test_a_recurrent_state_of_fixed_size_fixes_the_batch():
     class Recurrent(nn.Module):
         def __init__(self):

@@ -53,8 +53,8 @@ def capture(
         dynamic: further free axes by input name, e.g. `{"tokens": (0, 1)}` for sequences of any length.
 
     Returns:
-        The graph, in evaluation mode, checked against the model at two batch sizes. Where the model itself fixes its
-        batch, `graph.batch` holds that size.
+        The graph, in evaluation mode, checked against the model at several batch sizes. Where the model itself fixes
+        its batch, or computes something else at other sizes, `graph.batch` holds the example's.
 
     Raises:
         PenjingError: the model can't be captured (with the line of the user's code), or behaves differently as a graph.
@@ -132,24 +132,26 @@ def _try_model(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
 def _capture_with_free_batch(
     model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], dynamic: Mapping[str, Sequence[int]]
 ) -> Graph | None:
-    """Returns the graph with its batch axis free, or None where the model works at the example's batch size alone."""
+    """Returns the graph with its batch axis free, or None where one graph can't stand for the model at every batch."""
     size = _batch_size(args, keywords)
     if size is None:
         return None
-    two = _with_batch(args, keywords, size, max(size, 2))
-    three = _with_batch(args, keywords, size, max(size, 2) + 1)
+    usual = max(size, 2)
+    trials = {batch: _with_batch(args, keywords, size, batch) for batch in (usual, usual + 1, 2)}
     try:
-        for trial in (two, three):
+        for trial in trials.values():
             _call_copied(model, *trial)
     except Exception as error:  # any failure at another batch size means the same: the model fixes its batch
         log.info("%s runs at batch %d only: %s", type(model).__name__, size, error)
         return None
-    graph = _export(model, *two, dynamic, free_batch=True)
-    if graph.batch is not None:
+    try:
+        graph = _export(model, *trials[usual], dynamic, free_batch=True)
+        for trial in trials.values() if graph.batch is None else ():
+            _verify(model, graph, *trial)
+    except (PenjingError, RuntimeError) as error:  # what has nothing to do with the batch fails with a fixed one too
+        log.info("%s can't be captured with a free batch: %s", type(model).__name__, error)
         return None
-    _verify(model, graph, *two)
-    _verify(model, graph, *three)
-    return graph
+    return graph if graph.batch is None else None
 
 
 def _batch_size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
