@@ -130,7 +130,7 @@ def compress(
         return expected
     settings = {
         "model": weights_hash(given),
-        "data": f"{data.name} {data.fingerprint}".strip(),
+        "data": data.identity(),
         "target": target,
         "budget": asdict(budget),
         "include": list(include),
