@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from penjing.data import Data
@@ -40,6 +41,25 @@ def test_every_criterion_is_repeatable_and_leaves_the_graph_as_it_was(name, chai
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(torch.equal(value, before[key]) for key, value in chain.tensors().items())
     assert all(parameter.grad is None for parameter in chain.parameters()) and not chain.training
+
+
+@pytest.mark.parametrize("name", criteria)
+def test_every_criterion_leaves_the_callers_random_numbers_alone(name, chain, data):
+    before = torch.random.get_rng_state()
+    scores(chain, name, data)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_values_on_another_device_are_summed_per_unit(chain):
+    """Fake tensors tell apart devices that this machine needn't have."""
+    groups = channels(chain).groups
+    evidence = Evidence(chain, groups, None, 1, 0)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for group in groups:
+            for entry in group.entries:
+                values = torch.ones(chain.tensor(entry.tensor).shape, device="cuda")
+                found = torch.zeros(group.units) + evidence.per_unit(values, entry)
+                assert found.shape == (group.units,) and found.device.type == "cpu"
 
 
 @pytest.mark.parametrize("name", criteria)

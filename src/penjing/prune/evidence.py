@@ -46,15 +46,18 @@ class Evidence:
             raise PenjingError("This criterion needs data.train or a labelled data.calibration, and both are None.")
         if hasattr(loader, "set_epoch"):
             loader.set_epoch(0)
-        torch.manual_seed(self.seed)
         model = copy.deepcopy(self.graph).eval()
-        for batch in islice(loader, self.batches):
-            inputs, targets = self.data.task.split(batch)
-            if targets is None:
-                raise PenjingError("This criterion needs labels, and the batches hold none.")
-            model.zero_grad()
-            self.data.task.loss(model(*inputs), targets).backward()
-            yield lambda name: model.tensor(name).grad
+        device = next(model.parameters()).device
+        with torch.random.fork_rng():  # a loader may draw from the global generator, which is the caller's
+            torch.manual_seed(self.seed)
+            for batch in islice(loader, self.batches):
+                inputs, targets = self.data.task.split(batch)
+                if targets is None:
+                    raise PenjingError("This criterion needs labels, and the batches hold none.")
+                model.zero_grad()
+                outputs = model(*(x.to(device) for x in inputs))
+                self.data.task.loss(outputs, targets.to(device)).backward()
+                yield lambda name: model.tensor(name).grad
 
     def per_unit(self, values: Tensor, entry: Entry) -> Tensor:
         """Sums values of one tensor's entries over each unit's share of it.
@@ -64,7 +67,7 @@ class Evidence:
             entry: where the units stand in it.
 
         Returns:
-            Tensor `(units,)`.
+            Tensor `(units,)` on the CPU, where scores of all groups are compared.
         """
         along = values.transpose(0, entry.axis).flatten(1).sum(1) if values.dim() > 1 else values
-        return along[torch.from_numpy(entry.indices)].sum(1)
+        return along.cpu()[torch.from_numpy(entry.indices)].sum(1)

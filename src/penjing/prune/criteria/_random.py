@@ -11,4 +11,7 @@ from penjing.prune.evidence import Evidence
 def random(evidence: Evidence) -> dict[str, Tensor]:
     """Uniform random numbers, the same for the same seed."""
     generator = torch.Generator().manual_seed(evidence.seed)
-    return {name: torch.rand(weight.shape, generator=generator) for name, weight in makers(evidence).items()}
+    return {
+        name: torch.rand(weight.shape, generator=generator).to(weight.device)
+        for name, weight in makers(evidence).items()
+    }
