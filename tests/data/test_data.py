@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
-from penjing.data import Data, digits
+from penjing.data import Data, digits, image_folder
 from penjing.tasks import Classification
 
 
@@ -44,3 +45,24 @@ def test_data_that_streams_or_holds_more_than_tensors_has_an_identity():
 
     first, second = (Data(None, None, Stream(), Classification(2)).identity() for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("folders", [("train",), ("train", "val"), ("train", "test")])
+def test_the_validation_files_are_the_validation_images_in_order(tmp_path, folders):
+    for part in folders:
+        for number, name in enumerate("ab"):
+            for index in range(3):
+                (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+                color = (number * 100, index * 50, len(part))
+                Image.new("RGB", (8, 8), color).save(tmp_path / part / name / f"{index}.png")
+    data = image_folder(tmp_path)
+    images, targets = (torch.cat(parts) for parts in zip(*data.validation, strict=True))
+    assert [label for _, label in data.validation_files] == targets.tolist()
+    for image, (name, _) in zip(images, data.validation_files, strict=True):
+        assert torch.equal(image, data.preprocess(Image.open(tmp_path / name)))
+
+
+def test_unlabelled_images_have_no_validation_list(tmp_path):
+    for index in range(4):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{index}.png")
+    assert image_folder(tmp_path).validation_files is None

@@ -1,14 +1,19 @@
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from penjing.data import Preprocess
+from penjing.data import Preprocess, image_folder
+from penjing.delivery import deliver
+from penjing.graph import capture
 from penjing.targets import run, write_runner
 
 PREPROCESS = Preprocess("RGB", 40, (32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -84,3 +89,52 @@ def test_a_missing_image_is_said_plainly(out):
     done = subprocess.run([sys.executable, out / "run.py", "nowhere.jpg"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip() == "There is no file nowhere.jpg."
+
+
+def refused(out, *arguments):
+    command = [sys.executable, str(out / "run.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_it_is_clean_as_written(out):
+    pytest.importorskip("ruff")
+    settings = ["--config", str(Path(__file__).parents[2] / "pyproject.toml"), str(out / "run.py")]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *settings], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_judges_the_very_images_that_penjing_held_out(out, photos, lowered, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    shutil.copytree(photos / "train", tmp_path / "photos" / "train")
+    data = image_folder(tmp_path / "photos", size=32, resize=40)
+    graph = capture(nn.Conv2d(3, 4, 1), torch.randn(2, 3, 32, 32))
+    deliver(graph, data, "onnxruntime", tmp_path / "out")
+    files = [tmp_path / "photos" / name for name, _ in data.validation_files]
+    assert len(files) == 5
+    assert execute(tmp_path / "out", tmp_path / "photos")[-1] == f"accuracy {accuracy(lowered, files):.4f} (5 images)"
+
+
+@pytest.mark.parametrize("prefix", ["", "train/", "wrapper/", "wrapper/train/"])
+def test_the_layout_tells_the_classes_without_a_list(out, photos, lowered, tmp_path, prefix):
+    files = sorted((photos / "val").rglob("*.png"))
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for file in files:
+            archive.write(file, prefix + file.relative_to(photos / "val").as_posix())
+    assert execute(out, tmp_path / "photos.zip")[-1] == f"accuracy {accuracy(lowered, files):.4f} (20 images)"
+
+
+def test_custom_data_is_judged_on_ready_inputs_alone(out, photos, lowered, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    (tmp_path / "out" / "preprocess.json").write_text("null")
+    x = torch.randn(70, 3, 32, 32)
+    np.savez(tmp_path / "ready.npz", x=x.numpy(), y=run(lowered, x).argmax(1).numpy())
+    assert execute(tmp_path / "out", tmp_path / "ready.npz")[-1] == "accuracy 1.0000 (70 inputs)"
+    assert ".npz file of ready inputs" in refused(tmp_path / "out", photos / "val" / "ant" / "0.png")
+    assert ".npz file of ready inputs" in refused(tmp_path / "out", photos)
+    np.savez(tmp_path / "bytes.npz", x=np.zeros((4, 3, 32, 32), np.uint8), y=np.zeros(4, np.int64))
+    assert "ready inputs (N, 3, 32, 32) of float32" in refused(tmp_path / "out", tmp_path / "bytes.npz")

@@ -66,6 +66,7 @@ def cifar10(path: str | Path, *, batch_size: int = 128, seed: int = 0) -> Data:
         classes=classes,
         preprocess=preprocess,
         fingerprint=fingerprint("cifar10", source.fingerprint, batch_size, seed),
+        validation_files=tuple(zip(test.names, test_targets.tolist(), strict=True)),
     )
 
 

@@ -68,6 +68,7 @@ def image_folder(
     parts = _split(read_layout(source.path, source.names, unwrap=source.is_zip), calibration)
     labelled = next((part for part in (parts.train, parts.validation) if part is not None and part.labels), None)
     classes = None if labelled is None else class_names(labelled, source.path)
+    number_of = {name: number for number, name in enumerate(classes or ())}
     sizes = _sizes(source, parts, size)
     preprocess = _preprocess(source, sizes, size, resize, channels, mean, std)
     keep = sizes is not None and sum(math.prod(each) for each in sizes.values()) * channels <= _IN_MEMORY
@@ -78,18 +79,21 @@ def image_folder(
     else:
         augment = RandomResizedCrop(size, flip)
 
+    def numbers(part: Part) -> list[int] | None:
+        if part.labels is None or classes is None:
+            return None
+        return [number_of[label] for label in part.labels]
+
     def load(part: Part | None, train: bool = False) -> FileLoader | None:
         if part is None:
             return None
-        targets = None
-        if part.labels is not None and classes is not None:
-            numbers = {name: number for number, name in enumerate(classes)}
-            targets = [numbers[label] for label in part.labels]
+        targets = numbers(part)
         change = augment if train else None
         files = ImageFiles(source, part.names, targets, preprocess, augment=change, seed=seed, keep=keep)
         size_of_batch = batch_size if train else 64
         return FileLoader(files, batch_size=size_of_batch, shuffle=train, seed=seed, num_workers=num_workers)
 
+    judged = None if parts.validation is None else numbers(parts.validation)
     return Data(
         train=load(parts.train, train=True),
         calibration=load(parts.calibration),
@@ -99,6 +103,9 @@ def image_folder(
         classes=classes,
         preprocess=preprocess,
         fingerprint=fingerprint(source.fingerprint, preprocess, batch_size, flip, calibration, seed),
+        validation_files=(
+            tuple(zip(parts.validation.names, judged, strict=True)) if parts.validation and judged is not None else None
+        ),
     )
 
 

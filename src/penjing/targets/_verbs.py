@@ -223,7 +223,7 @@ def integer_macs(artifact: Artifact, total_macs: int) -> float:
 def write_runner(directory: Path | str, target: str = "onnxruntime") -> Path:
     """Writes `run.py` into `directory`: a script that uses the lowered file with the runtime, NumPy and Pillow alone.
 
-    It reads `preprocess.json`, `classes.txt` and the model beside it.
+    It reads `preprocess.json`, `classes.txt`, `validation.csv` and the model beside it.
     """
     return find_target(target).write_runner(Path(directory))
 

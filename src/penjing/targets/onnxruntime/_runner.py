@@ -9,6 +9,7 @@ from penjing.files import atomic_write
 
 TEMPLATE = Path(__file__).with_name("run_template.py")
 IMPORT = "from penjing.data._prepare import normalise, resize_and_crop, to_mode\n"
+UNUSED_HERE = "  # noqa: F401"  # behind an import that only the pasted functions use
 
 
 def write_runner(directory: Path) -> Path:
@@ -24,7 +25,7 @@ def write_runner(directory: Path) -> Path:
         raise AssertionError(f"{TEMPLATE.name} must import the preparation once, on one line.")
     path = Path(directory, "run.py")
     try:
-        atomic_write(path, template.replace(IMPORT, _functions()))
+        atomic_write(path, template.replace(IMPORT, _functions()).replace(UNUSED_HERE, ""))
     except OSError as error:
         raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
     return path
@@ -33,4 +34,4 @@ def write_runner(directory: Path) -> Path:
 def _functions() -> str:
     """Returns the preparation's functions without its docstring and imports, which the template has."""
     source = inspect.getsource(_prepare)
-    return "\n\n" + source[source.index("\ndef ") :].strip() + "\n\n"
+    return "\n" + source[source.index("\ndef ") :].strip() + "\n\n"
