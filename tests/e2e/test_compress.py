@@ -50,7 +50,7 @@ def run_delivered(folder, data):
 
 def test_a_run_says_what_it_does_and_writes_everything(finished, home):
     out, err = (home / "out.txt").read_text(), (home / "err.txt").read_text()
-    assert {path.name for path in finished.iterdir()} == FILES | {".penjing"}
+    assert {path.name for path in finished.iterdir()} == FILES | {".penjing", "validation.csv"}
     assert out.startswith("This will take about ") and "to out/." in out.splitlines()[0]
     assert report(finished)["headline"] in out and "The budget was met (size 0.35x, drop 0.5)" in out
     assert err == ""
