@@ -191,6 +191,39 @@ def test_a_path_that_cannot_be_written_is_named_with_the_systems_words(small, tm
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.penjing"]
 
 
+class Masked(nn.Module):
+    """A causal mask and a padding mask, joined as transformer libraries join theirs; bits of integers."""
+
+    def forward(self, x, keep):
+        place = torch.arange(x.shape[1])
+        seen = (place[:, None] >= place) & keep[:, None] | (place[:, None] == place)
+        bits = (place << 1 ^ 3) >> 1
+        mask = torch.zeros_like(seen, dtype=x.dtype).masked_fill(~seen, -float("inf"))
+        return (x @ x.transpose(1, 2) + mask).softmax(-1) @ x + bits[:, None]
+
+
+def test_the_operators_of_masks_come_back(tmp_path):
+    x, keep = torch.randn(2, 5, 3), torch.rand(2, 5) > 0.3
+    graph = capture(Masked(), (x, keep), dynamic={"x": (0, 1), "keep": (0, 1)})
+    ops = {str(node.target) for node in graph.program.graph.nodes}
+    assert {"aten.__and__.Tensor", "aten.__or__.Tensor", "aten.__xor__.Scalar", "aten.__lshift__.Scalar"} <= ops
+    graph.save(tmp_path / "m.penjing")
+    x, keep = torch.randn(3, 7, 3), torch.rand(3, 7) > 0.3
+    assert torch.equal(load(tmp_path / "m.penjing")(x, keep), Masked()(x, keep))
+
+
+def test_an_op_that_no_file_can_hold_is_refused_when_saving(tmp_path):
+    with torch.library._scoped_library("storage_test", "DEF") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        library.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+        graph = capture(nn.Linear(2, 2), torch.randn(2, 2))
+        call = next(node for node in graph.program.graph.nodes if node.op == "call_function")
+        call.target, call.args = torch.ops.storage_test.twice.default, call.args[:1]
+        with pytest.raises(PenjingError, match=r"storage_test\.twice\.default can't be stored"):
+            graph.save(tmp_path / "m.penjing")
+    assert not list(tmp_path.iterdir())
+
+
 # Files that are no files of ours
 
 
@@ -248,6 +281,24 @@ def test_a_bomb_that_lies_about_its_size_is_refused(small, tmp_path):
     [
         "aten.from_file.default",
         "aten.__class__.default",
+        "aten.__class__.__and__",
+        "aten.__init__.__globals__",
+        "aten.__init__.default",
+        "aten.__dict__.clear",
+        "aten.__getattr__.default",
+        "aten.__getattribute__.default",
+        "aten.__reduce__.default",
+        "aten.__reduce_ex__.default",
+        "aten.__contains__.Tensor",
+        "aten.__getitem__.t",
+        "aten.__iand__.Tensor",
+        "aten.__lshift__.Tensor_out",
+        "aten.__and__.__class__",
+        "aten.__and__.__call__",
+        "aten.__and__.__globals__",
+        "aten.__and__.nothing",
+        "__class__.__and__.Tensor",
+        "quantized_decomposed.__and__.Tensor",
         "aten.relu_.default",
         "aten.add.out",
         "aten.relu.__init__",

@@ -60,7 +60,10 @@ _OPERATORS |= {
     f"torch.{name}": getattr(torch, name) for name in ("sym_int", "sym_float", "sym_max", "sym_min", "sym_not")
 }
 _OPERATOR_NAMES = {function: name for name, function in _OPERATORS.items()}
+_NAMESPACES = ("aten", "quantized_decomposed")
 _FORBIDDEN = {"from_file"}  # reads files of the machine
+# All functional ATen ops whose names begin with two underscores; any other such name is one of Python's own.
+_OPERATOR_OPS = {"__and__", "__or__", "__xor__", "__lshift__", "__rshift__"}
 _PART_OF_A_NAME = re.compile(r"(?!__)[A-Za-z0-9_]+")
 
 
@@ -298,10 +301,16 @@ def _nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor]) 
 def _target_to_json(op: str, target: Any) -> str:
     if op != "call_function":
         return str(target)
-    if isinstance(target, torch._ops.OpOverload):
-        return f"{target.namespace}.{target._schema.name.partition('::')[2]}.{target._overloadname}"
     if target in _OPERATOR_NAMES:
         return _OPERATOR_NAMES[target]
+    if isinstance(target, torch._ops.OpOverload):
+        name = f"{target.namespace}.{target._schema.name.partition('::')[2]}.{target._overloadname}"
+        if _is_allowed(target):
+            return name
+        raise PenjingError(
+            f"The op {name} can't be stored in a .penjing file, which holds only PyTorch's own ops without side effects. "
+            'Write the graph with lower(graph, target="torch"), or save its state_dict().'
+        )
     raise PenjingError(f"The op {target} can't be stored in a .penjing file.")
 
 
@@ -311,12 +320,19 @@ def _target_from_json(op: str, target: str) -> Any:
     if target in _OPERATORS:
         return _OPERATORS[target]
     namespace, name, overload = target.split(".")
-    if namespace not in ("aten", "quantized_decomposed") or name.startswith("__") or name in _FORBIDDEN:
+    if namespace not in _NAMESPACES or (name.startswith("__") and name not in _OPERATOR_OPS):
         raise PenjingError(f"the op '{target}' is not allowed")
     found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    if not isinstance(found, torch._ops.OpOverload) or found._schema.is_mutable:
+    if not isinstance(found, torch._ops.OpOverload) or not _is_allowed(found):
         raise PenjingError(f"the op '{target}' is not allowed")
     return found
+
+
+def _is_allowed(op: torch._ops.OpOverload) -> bool:
+    """Tells whether an op may stand in a file: PyTorch's own, without side effects."""
+    name = op._schema.name.partition("::")[2]
+    special = name.startswith("__") and name not in _OPERATOR_OPS
+    return op.namespace in _NAMESPACES and not special and name not in _FORBIDDEN and not op._schema.is_mutable
 
 
 def load_exported(path: Path | str) -> tuple[Any, Any]:
