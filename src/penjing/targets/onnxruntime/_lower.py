@@ -19,8 +19,9 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
 from penjing.graph import Graph
+from penjing.targets._origins import mark_origins
 from penjing.targets._records import Artifact, TensorSpec
-from penjing.targets.onnxruntime._names import Origins, mark_origins, rename
+from penjing.targets.onnxruntime._names import Origins, rename
 from penjing.targets.onnxruntime._prepare import prepared
 from penjing.targets.onnxruntime._rewrite import rewrite
 from penjing.targets.onnxruntime._session import load, options

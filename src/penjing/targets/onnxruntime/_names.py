@@ -1,7 +1,6 @@
 """Names in the file by which every node can be traced to the user's module: "layer1.0.conv1/conv2d_3".
 
-The exporter traces the graph again and so loses where a node came from. Training IR survives that op by op, so nodes
-are matched in order, and the match is checked. Values keep short names; constants keep the user's parameter names.
+Values keep short names; constants keep the user's parameter names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,33 +8,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 import torch
-from torch import fx
-from torch.export import ExportedProgram
 
-from penjing.graph import Graph
+from penjing.targets._origins import KEY
 
-KEY = "penjing"
 _FX_NAME = "pkg.torch.onnx.name_scopes"
-
-
-def _calls(nodes: fx.Graph) -> list[fx.Node]:
-    """Returns the calls of ATen ops, without what only asserts or asks for sizes."""
-    ignored = ("sym_size", "_assert", "sym_constrain")
-    return [
-        node
-        for node in nodes.nodes
-        if isinstance(node.target, torch._ops.OpOverload) and not any(word in str(node.target) for word in ignored)
-    ]
-
-
-def mark_origins(exported: ExportedProgram, graph: Graph) -> dict[str, str]:
-    """Marks exported nodes with the graph's node that they stem from; returns each such node's user module."""
-    ours, theirs = _calls(graph.program.graph), _calls(exported.graph)
-    if [node.target for node in ours] != [node.target for node in theirs]:
-        return {}  # names then tell less, nothing else depends on them
-    for node, copied in zip(ours, theirs, strict=True):
-        copied.meta["custom"] = {KEY: node.name}
-    return {node.name: node.meta.get("module", "") for node in ours}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""Quantised weights as the integers that a file stores."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
+
+from penjing.graph import Graph
+
+ops = torch.ops.quantized_decomposed
+QUANTIZE = {ops.quantize_per_tensor.default, ops.quantize_per_tensor.tensor, ops.quantize_per_channel.default}
+
+
+def store_integer_weights(graph: Graph) -> None:
+    """Replaces each quantised constant by a buffer of its integers: the exporter folds no quantise node itself."""
+    for node in list(graph.program.graph.nodes):
+        if node.target not in QUANTIZE or not is_constant(node.args[0]):
+            continue
+        source = _root(node.args[0])
+        name = source if len(_readers(graph, source)) == 1 else f"{source}_{node.name}"
+        with torch.no_grad():
+            values = _evaluate(graph, node)
+        if name == source:
+            graph.masks.pop(name, None)
+        graph.set_tensor(name, values)
+        with graph.program.graph.inserting_before(node):
+            stored = graph.program.graph.get_attr(name)
+        stored.meta["module"] = node.meta.get("module", "")
+        node.replace_all_uses_with(stored)
+        graph.program.graph.erase_node(node)
+
+
+def is_constant(value: Any) -> bool:
+    """Tells whether a value depends on parameters and buffers alone."""
+    if not isinstance(value, fx.Node):
+        return True
+    return value.op == "get_attr" or (
+        value.op == "call_function" and bool(value.all_input_nodes) and all(map(is_constant, value.all_input_nodes))
+    )
+
+
+def _root(node: fx.Node) -> str:
+    while node.op != "get_attr":
+        node = node.all_input_nodes[0]
+    return str(node.target)
+
+
+def _readers(graph: Graph, path: str) -> list[fx.Node]:
+    tensor = graph.tensor(path)
+    fetches = [n for n in graph.program.graph.nodes if n.op == "get_attr" and graph.tensor(str(n.target)) is tensor]
+    return [user for fetch in fetches for user in fetch.users]
+
+
+def _evaluate(graph: Graph, value: Any) -> Any:
+    if not isinstance(value, fx.Node):
+        return value
+    if value.op == "get_attr":
+        return graph.tensor(str(value.target)).detach()
+    args = fx.map_arg(value.args, lambda n: _evaluate(graph, n))
+    kwargs = fx.map_arg(value.kwargs, lambda n: _evaluate(graph, n))
+    result: Tensor = value.target(*args, **kwargs)  # type: ignore[operator]
+    return result
