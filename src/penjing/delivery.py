@@ -3,8 +3,9 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,22 +16,34 @@ from penjing.targets import write_runner
 
 
 def deliver(graph: Graph, data: Data, target: str, out: Path) -> None:
-    """Writes `model.penjing`, `plan.json`, `preprocess.json`, `classes.txt`, `run.py` and what the model was judged on:
-    `validation.csv` (name, label) where the images are files, `examples.npz` where the data holds them itself.
-    """
+    """Writes `model.penjing`, `plan.json`, `preprocess.json`, `run.py`, and what of `OPTIONAL` the data has."""
     graph.save(out / "model.penjing")
     atomic_write(out / "plan.json", json.dumps(graph.plan, indent=2))
     prepared = data.preprocess.to_dict() if data.preprocess is not None else None
     atomic_write(out / "preprocess.json", json.dumps(prepared, indent=2))
-    if data.classes is not None:
-        atomic_write(out / "classes.txt", "".join(f"{name}\n" for name in data.classes))
     write_runner(out, target)
-    if data.validation_files is not None:
-        atomic_write(out / "validation.csv", _table(data.validation_files))
-    if data.examples is not None:
-        packed = io.BytesIO()
-        np.savez_compressed(packed, x=data.examples["x"], y=data.examples["y"])
-        atomic_write(out / "examples.npz", packed.getvalue())
+    for name, (attribute, write) in OPTIONAL.items():
+        value = getattr(data, attribute)
+        if value is None:
+            (out / name).unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
+        else:
+            atomic_write(out / name, write(value))
+
+
+def delivered_names(data: Data, suffix: str) -> tuple[str, ...]:
+    """Returns the names of all files that a run on that data leaves in its folder."""
+    always = (f"model{suffix}", "report.html", "report.json", "run.py", "model.penjing", "plan.json", "preprocess.json")
+    return (*always, *(name for name, (attribute, _) in OPTIONAL.items() if getattr(data, attribute) is not None))
+
+
+def _lines(names: Sequence[str]) -> bytes:
+    return "".join(f"{name}\n" for name in names).encode()
+
+
+def _packed(examples: Mapping[str, np.ndarray]) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(content, x=examples["x"], y=examples["y"])
+    return content.getvalue()
 
 
 def _table(files: Sequence[tuple[str, int]]) -> bytes:
@@ -39,3 +52,12 @@ def _table(files: Sequence[tuple[str, int]]) -> bytes:
     writer.writerow(("name", "label"))
     writer.writerows(files)
     return text.getvalue().encode("utf-8", "surrogateescape")  # names that aren't UTF-8 on disk aren't here either
+
+
+# What only some data has, by file: the attribute and how it is written. The outputs' meaning; and what the model was judged
+# on: names and labels where the images are files, else the images.
+OPTIONAL: dict[str, tuple[str, Callable[[Any], bytes]]] = {
+    "classes.txt": ("classes", _lines),
+    "validation.csv": ("validation_files", _table),
+    "examples.npz": ("examples", _packed),
+}

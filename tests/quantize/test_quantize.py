@@ -12,7 +12,8 @@ from penjing import data as penjing_data
 from penjing import targets, tasks, zoo
 from penjing.data import Data
 from penjing.errors import PenjingError
-from penjing.graph import Graph, capture, load
+from penjing.graph import Graph, capture, channels, load
+from penjing.graph.patterns import matches
 from penjing.quantize import observers, quantize
 
 SHARED = Path(os.environ.get("PENJING_SHARED", Path(__file__).parents[3] / "shared"))
@@ -147,7 +148,7 @@ def test_several_inputs_are_calibrated_together():
 # Layers that stay in floating point
 
 
-@pytest.mark.parametrize("pattern", ["conv2", "conv[2]", "conv2d_1"])
+@pytest.mark.parametrize("pattern", ["conv2", "conv[2]"])
 def test_excluded_layers_keep_float_weights(pattern):
     small = quantize(_graph(), _batches(), exclude=[pattern])
     assert [record["place"] for record in small.plan] == ["conv1", "head"]
@@ -158,6 +159,30 @@ def test_a_pattern_takes_all_below_a_module():
     graph = capture(zoo.resnet20().eval(), torch.randn(2, 3, 32, 32))
     small = quantize(graph, [torch.randn(4, 3, 32, 32)], exclude=["layer1", "layer2.*", "linear"])
     assert {record["place"].partition(".")[0] for record in small.plan} == {"conv1", "layer3"}
+
+
+@pytest.mark.parametrize("pattern", ["layer1.0", "layer?.*.conv1"])
+def test_a_pattern_names_the_same_modules_as_for_channels(pattern):
+    graph = capture(zoo.resnet20().eval(), torch.randn(2, 3, 32, 32))
+    stays = {name.rpartition(".")[0] for name in graph.tensors() if matches(name.rpartition(".")[0], [pattern])}
+    small = quantize(graph, [torch.randn(4, 3, 32, 32)], exclude=[pattern])
+    layers = {row.module for row in graph.cost().rows if row.macs}
+    assert {record["place"] for record in small.plan} == layers - stays
+    pinned = {pin.tensor.rpartition(".")[0] for pin in channels(graph, exclude=[pattern]).pinned if pin.axis == 0}
+    assert layers & stays <= pinned
+
+
+def test_what_is_no_module_path_is_refused_and_the_nearest_is_named():
+    with pytest.raises(PenjingError, match=r"Unknown module pattern 'conv2d_1'.*Did you mean 'conv[12]'"):
+        quantize(_graph(), _batches(), exclude=["conv2d_1"])
+
+
+def test_three_dimensional_convolutions_are_integer_on_the_runtime(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(3, 16, 3, padding="same"), nn.ReLU(), nn.Conv3d(16, 16, 3, padding=1), nn.ReLU())
+    graph = capture(net.eval(), torch.randn(2, 3, 6, 6, 6))
+    artifact = targets.lower(quantize(graph, [torch.randn(4, 3, 6, 6, 6)]), path=tmp_path / "model.onnx")
+    assert targets.integer_macs(artifact, graph.cost().macs) == pytest.approx(1)
 
 
 def test_folded_batch_norms_may_be_named():

@@ -4,7 +4,6 @@ The walk hands each op's labels to its rule and knows no op by name. Labels that
 dies as one. Units that touch the same tensors in the same way form a *group*.
 """
 
-import fnmatch
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import fx
 from penjing.errors import unknown_name
 from penjing.graph.graph import Graph
 from penjing.graph.labelling import Labeller
+from penjing.graph.patterns import check_patterns, matches
 from penjing.graph.rules import Axes, Value
 
 UNITS = ("auto", "heads", "features")
@@ -123,7 +123,7 @@ def channels(
     """
     if units not in UNITS:
         raise unknown_name("units", units, UNITS)
-    _check_patterns(graph, [*include, *exclude])
+    check_patterns(graph, [*include, *exclude])
     labeller = Labeller(graph, units)
     labeller.walk()
     found = _collect(graph, labeller, include, exclude)
@@ -175,10 +175,10 @@ def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: 
     for labels, node in labeller.pins:
         pin(class_of[labels.ravel()], _why(node, labeller), node.meta.get("source", ""))
     for pattern in exclude:
-        for labels in _made_by(labeller, lambda path, pattern=pattern: _matches(path, [pattern])):
+        for labels in _made_by(labeller, lambda path, pattern=pattern: matches(path, [pattern])):
             pin(class_of[labels], f"exclude={pattern}", "")
     if include:
-        made = list(_made_by(labeller, lambda path: _matches(path, include)))
+        made = list(_made_by(labeller, lambda path: matches(path, include)))
         wanted = np.zeros(len(reason), bool)
         for labels in made:
             wanted[class_of[labels]] = True
@@ -216,21 +216,6 @@ def _made_by(labeller: Labeller, chosen: Any) -> list[np.ndarray]:
         if role == "out" and labels is not None and chosen(name.rpartition(".")[0]):
             found.append(labels)
     return found
-
-
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    """A pattern names a module, or a module above it; `*` stands for anything."""
-    return any(fnmatch.fnmatchcase(path, p) or fnmatch.fnmatchcase(path, f"{p}.*") for p in patterns)
-
-
-def _check_patterns(graph: Graph, patterns: Sequence[str]) -> None:
-    paths = sorted(
-        {name.rpartition(".")[0] for name in graph.tensors()}
-        | {n.meta.get("module", "") for n in graph.program.graph.nodes}
-    )
-    for pattern in patterns:
-        if not any(_matches(path, [pattern]) for path in paths):
-            raise unknown_name("module pattern", pattern, [path for path in paths if path])
 
 
 Slot = tuple[str, int]

@@ -7,6 +7,7 @@ import torch
 from torch import fx
 
 from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import CONVOLUTIONS
 from penjing.quantize import _rewrites
 from penjing.quantize._placement import EVERYTHING, Interval, Placement
 
@@ -72,10 +73,7 @@ ONNXRUNTIME = Placement(
     name="onnxruntime",
     activations="uint8",
     layers={
-        aten.conv1d.default: _always,
-        aten.conv1d.padding: _always,
-        aten.conv2d.default: _always,
-        aten.conv2d.padding: _always,
+        **dict.fromkeys(CONVOLUTIONS, _always),
         aten.linear.default: _always,
     },
     float_output=frozenset({aten.linear.default}),

@@ -1,6 +1,5 @@
 """The verb: from a float graph and calibration data to a graph that simulates integers exactly where they will be."""
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from torch import fx
 
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph, fold_batch_norms
+from penjing.graph.patterns import check_patterns, matches
 from penjing.quantize._calibrate import calibrate
 from penjing.quantize._grids import ACTIVATION_GRIDS, WEIGHT_GRIDS, Affine, Grid, affine
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
@@ -47,7 +47,7 @@ def quantize(
             only, which makes the model smaller but not faster.
         observer: how the activations' ranges are found: a name from `observers`, with its parameter behind a colon where
             it has one ("percentile:99.9").
-        exclude: patterns of module paths ("layer1.*", "head") or names of nodes that must compute in floating point.
+        exclude: patterns of module paths ("layer1.*", "head"); what they name, or lies below it, computes in floating point.
         placement: what the target fuses.
 
     Raises:
@@ -115,17 +115,8 @@ def _observer(given: str) -> tuple[str, Observer]:
 
 
 def _excluding(graph: Graph, patterns: Sequence[str]) -> Callable[[fx.Node], bool]:
-    nodes = [node for node in graph.program.graph.nodes if node.op == "call_function"]
-    for pattern in patterns:
-        if not any(_matches(node, [pattern]) for node in nodes):
-            raise unknown_name("module pattern", pattern, {_place_of(node) for node in nodes} - {""})
-    return lambda node: _matches(node, patterns)
-
-
-def _matches(node: fx.Node, patterns: Sequence[str]) -> bool:
-    """A pattern names a module, a module above it, or a node; `*` stands for anything."""
-    names = (node.name, node.meta.get("module", ""), _place_of(node))
-    return any(fnmatch.fnmatchcase(name, p) or fnmatch.fnmatchcase(name, f"{p}.*") for name in names for p in patterns)
+    check_patterns(graph, patterns)
+    return lambda node: any(matches(path, patterns) for path in (node.meta.get("module", ""), _place_of(node)))
 
 
 def _place_of(node: fx.Node) -> str:

@@ -53,7 +53,7 @@ class Checkpoint:
     Attributes:
         path: the file.
         settings: the run's settings; a file written under others is refused.
-        source: what else must be the same to go on: name and fingerprint of the data, number of batches, teacher.
+        source: what else must be the same to go on: identity of the data, number of batches, teacher.
     """
 
     path: Path

@@ -117,7 +117,7 @@ def recover(
         if per_epoch == 0:
             raise PenjingError(f"The training data has {len(loader)} batches for {world} process(es).")
         taught_by = None if teacher is None else copy.deepcopy(teacher).requires_grad_(False).eval()
-        source = {"data": f"{data.name} {data.fingerprint}".strip(), "batches": len(loader), "processes": world}
+        source = {"data": data.identity(), "batches": len(loader), "processes": world}
         source["teacher"] = None if taught_by is None else digest(taught_by.state_dict())
         file = None if checkpoint is None else Checkpoint(Path(checkpoint), settings, source)
         saved = None if file is None else file.load(graph)
