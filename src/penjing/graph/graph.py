@@ -207,15 +207,19 @@ class Graph(nn.Module):
 
     # Keeping consistent
 
-    def refresh(self) -> "Graph":
+    def refresh(self, *, shapes_known: bool = False) -> "Graph":
         """Brings the graph back in order after its nodes or tensors were edited: removes dead nodes and the tensors that
         only they used, propagates shapes, compiles the code anew. Returns the graph itself.
+
+        Args:
+            shapes_known: the edit kept `meta["val"]` of every node right, which is then only checked.
         """
         used_before = _fetched(self.program.graph)
         self.program.graph.eliminate_dead_code()
         for path in used_before - _fetched(self.program.graph):
             self.drop_tensor(path)
-        propagation.propagate(self)
+        if not (shapes_known and propagation.confirms(self)):
+            propagation.propagate(self)
         self.program.graph.lint()
         self.program.recompile()
         return self

