@@ -13,6 +13,7 @@ from torch import nn
 
 from penjing.budget import Budget
 from penjing.data import Data
+from penjing.errors import PenjingError
 from penjing.graph import Graph, capture
 from penjing.plan import Choice, choose
 from penjing.tasks import Classification
@@ -54,7 +55,13 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
             return File(path, model.graph.cost().params, "mixed" if model.in_float else "integer")
         return File(path, model.cost().params, "float")
 
-    def run(budget: Budget, latency: Callable[[str, float], float], slower: tuple[str, ...] = (), data: bool = True):
+    def run(
+        budget: Budget,
+        latency: Callable[[str, float], float],
+        slower: tuple[str, ...] = (),
+        data: bool = True,
+        **options,
+    ):
         full = graph.cost().params
 
         def measure_together(files, **options):
@@ -80,7 +87,9 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
         loader = [(torch.zeros(2, 3, 8, 8), torch.zeros(2))] if data else None
         original = lower(graph, "onnxruntime", tmp_path / "original")
         given = Data(None, loader, None, Classification(4))
-        made = choose(graph, given, original, budget, tmp_path / "candidates", progress=lambda line: None)
+        made = choose(
+            graph, given, original, budget, tmp_path / "candidates", **{"progress": lambda line: None} | options
+        )
         assert list((tmp_path / "candidates").iterdir()) == [], "candidates are removed again"
         return made
 
@@ -184,3 +193,83 @@ def test_a_mixture_that_alone_keeps_the_budget_saves_channels(chosen):
 def test_a_choice_is_plain_json_and_comes_back(chosen):
     made = chosen(Budget(latency="0.7x"), integers_are_slow)
     assert Choice.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+
+
+class Stopwatch:
+    """Counts what is measured; may stop the run there."""
+
+    def __init__(self, latency, stop_at=None, stop=KeyboardInterrupt):
+        self.calls, self.latency, self.stop_at, self.stop = 0, latency, stop_at, stop
+
+    def __call__(self, kind, share):
+        self.calls += 1
+        if self.calls == self.stop_at:
+            raise self.stop
+        return self.latency(kind, share)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_what_was_measured_before_a_kill_is_not_measured_again(chosen, tmp_path):
+    budget, journal = Budget(latency="0.01x"), tmp_path / "candidates.json"
+    whole = Stopwatch(integers_are_slow)
+    expected = chosen(budget, whole)
+    first = Stopwatch(integers_are_slow, stop_at=8, stop=Killed)  # three files are measured for each width
+    with pytest.raises(Killed):
+        chosen(budget, first, journal=journal)
+    assert len(json.loads(journal.read_text())) == 2
+    rest = Stopwatch(integers_are_slow)
+    assert chosen(budget, rest, journal=journal) == expected
+    assert rest.calls == whole.calls - 6
+    again = Stopwatch(integers_are_slow)
+    assert chosen(budget, again, journal=journal) == expected and again.calls == 0
+
+
+def test_ctrl_c_takes_the_best_so_far_and_the_next_call_goes_on(chosen, tmp_path):
+    budget, journal, lines = Budget(latency="0.01x"), tmp_path / "candidates.json", []
+    made = chosen(budget, Stopwatch(integers_are_slow, stop_at=8), journal=journal, progress=lines.append)
+    assert not made.complete and len(made.measured) == 4 and not made.taken.meets
+    assert made.taken.latency == min(candidate.latency for candidate in made.measured)
+    assert "best of the 4 candidates measured so far" in lines[-1]
+    assert not Choice.from_dict(json.loads(json.dumps(made.to_dict()))).complete
+    assert chosen(budget, Stopwatch(integers_are_slow), journal=journal).complete
+
+
+def test_ctrl_c_before_anything_was_measured_stops(chosen, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        chosen(Budget(latency="0.01x"), Stopwatch(integers_are_slow, stop_at=2), journal=tmp_path / "j.json")
+    assert not (tmp_path / "j.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "7", "[[]]", "[[{}]]", '{"a": 1}', "[[7]]"])
+def test_a_damaged_journal_is_told_and_measured_again(chosen, tmp_path, content):
+    journal, lines = tmp_path / "candidates.json", []
+    journal.write_text(content)
+    made = chosen(Budget(), integers_are_slow, journal=journal, progress=lines.append)
+    assert made.taken.amount == 0 and "is damaged" in lines[0]
+    assert len(json.loads(journal.read_text())) == 1
+
+
+def test_behind_the_deadline_only_the_first_width_is_measured(chosen):
+    lines = []
+    made = chosen(Budget(latency="0.01x"), integers_are_slow, deadline=0.0, progress=lines.append)
+    assert {candidate.amount for candidate in made.measured} == {0.0} and "is over" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [None, [], {}, {"taken": None, "measured": []}, {"taken": {"amount": 0.5}, "measured": []}],
+)
+def test_what_is_no_choice_is_refused(record):
+    with pytest.raises(PenjingError):
+        Choice.from_dict(record)
+
+
+@pytest.mark.parametrize(("name", "value"), [("amount", "half"), ("round_to", 0.5), ("meets", 1), ("in_float", "0")])
+def test_a_choice_with_a_value_of_the_wrong_kind_is_refused(chosen, name, value):
+    record = json.loads(json.dumps(chosen(Budget(), integers_are_slow).to_dict()))
+    record["taken"][name] = value
+    with pytest.raises(PenjingError, match=name):
+        Choice.from_dict(record)

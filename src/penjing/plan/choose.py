@@ -3,6 +3,7 @@
 Latency is not monotone in width, and integers are not always faster, so nothing here trusts a count of operations.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ from typing import Any
 
 from penjing.budget import Budget, Limit
 from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.files import atomic_write
 from penjing.graph import Graph
 from penjing.plan.widths import Width, widths
 from penjing.prune import prune
@@ -63,26 +66,57 @@ class Candidate:
         )
         return f"{width}, {kind}"
 
+    @classmethod
+    def from_dict(cls, record: Any) -> "Candidate":
+        """Reads what `asdict` gave.
+
+        Raises:
+            PenjingError: it is no candidate.
+        """
+        if not isinstance(record, dict) or record.keys() != _FIELDS.keys():
+            raise PenjingError("it holds no candidates")
+        for name, kinds in _FIELDS.items():
+            if not isinstance(record[name], kinds) or (isinstance(record[name], bool) and bool not in kinds):
+                raise PenjingError(f"a candidate's {name} is {record[name]!r}")
+        return cls(**{**record, "in_float": tuple(map(str, record["in_float"]))})
+
+
+_NUMBER = (int, float)
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "amount": _NUMBER, "round_to": (int, type(None)), "params": (int,), "integer": (bool,), "in_float": (list, tuple),
+    "latency": _NUMBER, "latency_ms": _NUMBER, "size_bytes": (int,), "meets": (bool,),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Choice:
-    """The candidate taken, and all that were measured."""
+    """What was chosen.
+
+    Attributes:
+        taken: the candidate.
+        measured: all that were measured.
+        complete: False if Ctrl-C came before the choice was made.
+    """
 
     taken: Candidate
     measured: tuple[Candidate, ...]
+    complete: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> "Choice":
-        """Reads what `to_dict` gave."""
+    def from_dict(cls, record: Any) -> "Choice":
+        """Reads what `to_dict` gave.
 
-        def candidate(values: dict[str, Any]) -> Candidate:
-            return Candidate(**{**values, "in_float": tuple(values["in_float"])})
-
-        return cls(candidate(record["taken"]), tuple(map(candidate, record["measured"])))
+        Raises:
+            PenjingError: it is no choice.
+        """
+        if not isinstance(record, dict) or not isinstance(record.get("measured"), list | tuple):
+            raise PenjingError("it holds no choice")
+        measured = tuple(map(Candidate.from_dict, record["measured"]))
+        return cls(Candidate.from_dict(record.get("taken")), measured, record.get("complete") is True)
 
 
 @dataclass(frozen=True)
@@ -118,6 +152,7 @@ def choose(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     deadline: float | None = None,
+    journal: Path | None = None,
     progress: Callable[[str], None] = log.info,
 ) -> Choice:
     """Measures candidates from the widest to the narrowest and returns the first that keeps the budget.
@@ -133,27 +168,69 @@ def choose(
         batch: samples per call.
         include: patterns of module paths; only these are pruned.
         exclude: patterns of module paths that are neither pruned nor quantised.
-        deadline: a value of `time.monotonic()` after which no further width is tried.
+        deadline: a value of `time.monotonic()`; no further width is tried that would likely end behind it. The original's
+            width is measured in any case.
+        journal: a file that keeps what was measured, width by width; what it holds already isn't measured again.
         progress: called with a line about each candidate.
 
     Returns:
-        The choice. If no candidate keeps the budget, the one that comes nearest is taken, and its `meets` is False.
+        The choice. If no candidate keeps the budget, the one that comes nearest is taken, and its `meets` is False. After
+        Ctrl-C it is the one that comes nearest so far, and the choice isn't complete.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came before any width was measured.
     """
     bench = _Bench(graph, data, original, budget, target, threads, batch, tuple(include), tuple(exclude), folder)
     folder.mkdir(parents=True, exist_ok=True)
+    known = _read(journal, progress)
     measured: list[Candidate] = []
+    longest, complete = 0.0, True
     for width in widths(graph, include=include, exclude=exclude):
-        found = _measure_width(bench, width)
+        key = (width.amount, width.round_to)
+        if key not in known:
+            if measured and deadline is not None and time.monotonic() + longest > deadline:
+                progress("The time for measuring candidates is over.")
+                break
+            start = time.monotonic()
+            try:
+                known[key] = _measure_width(bench, width)
+            except KeyboardInterrupt:
+                if not measured:
+                    raise
+                progress(f"Interrupted: going on with the best of the {len(measured)} candidates measured so far.")
+                complete = False
+                break
+            longest = max(longest, time.monotonic() - start)
+            _write(journal, known)
+        found = known[key]
         for candidate in found:
             progress(f"{candidate}: {candidate.latency:.2f}× the latency, {candidate.size_bytes:,} bytes")
         measured += found
         taken = _preferred(found)
         if taken is not None:
             return Choice(taken, tuple(measured))
-        if deadline is not None and time.monotonic() > deadline:
-            progress("The time for measuring candidates is over.")
-            break
-    return Choice(min(measured, key=lambda candidate: _excess(bench, candidate)), tuple(measured))
+    nearest = min(measured, key=lambda candidate: _excess(bench, candidate))
+    return Choice(nearest, tuple(measured), complete)
+
+
+Journal = dict[tuple[float, int | None], list[Candidate]]
+
+
+def _write(journal: Path | None, known: Journal) -> None:
+    if journal is not None:
+        widths = [[asdict(candidate) for candidate in found] for found in known.values()]
+        atomic_write(journal, json.dumps(widths, indent=2))
+
+
+def _read(journal: Path | None, progress: Callable[[str], None]) -> Journal:
+    if journal is None or not journal.exists():
+        return {}
+    try:
+        widths = [[Candidate.from_dict(record) for record in found] for found in json.loads(journal.read_text())]
+        return {(found[0].amount, found[0].round_to): found for found in widths}
+    except (PenjingError, OSError, ValueError, TypeError, IndexError) as error:
+        progress(f"{journal} is damaged ({error}): all candidates are measured again.")
+        return {}
 
 
 def _preferred(found: Sequence[Candidate]) -> Candidate | None:
@@ -180,21 +257,23 @@ def _thinned(bench: _Bench, width: Width) -> Graph:
 
 def _measure_width(bench: _Bench, width: Width) -> list[Candidate]:
     """Measures a width in float and in integers, and in a mixture of both where their profiles promise that it pays."""
-    thin = _thinned(bench, width)
-    files = {(False, _NONE): lower(thin, bench.target, bench.file("float"))}
-    integers = _quantized(bench, thin, _NONE)
-    if integers is not None:
-        files[True, _NONE] = lower(integers, bench.target, bench.file("integer"))
-    found = _measure(bench, width, thin, files)
-    if integers is not None:
-        slower = _better_in_float(bench, (files[False, _NONE], files[True, _NONE]), found[0], found[1])
-        mixed = _quantized(bench, thin, slower) if slower else None
-        if mixed is not None:
-            files = {(True, slower): lower(mixed, bench.target, bench.file("mixed"))}
-            found += _measure(bench, width, thin, files)
-    for name in ("float", "integer", "mixed"):
-        bench.file(name).unlink(missing_ok=True)
-    return found
+    try:
+        thin = _thinned(bench, width)
+        files = {(False, _NONE): lower(thin, bench.target, bench.file("float"))}
+        integers = _quantized(bench, thin, _NONE)
+        if integers is not None:
+            files[True, _NONE] = lower(integers, bench.target, bench.file("integer"))
+        found = _measure(bench, width, thin, files)
+        if integers is not None:
+            slower = _better_in_float(bench, (files[False, _NONE], files[True, _NONE]), found[0], found[1])
+            mixed = _quantized(bench, thin, slower) if slower else None
+            if mixed is not None:
+                files = {(True, slower): lower(mixed, bench.target, bench.file("mixed"))}
+                found += _measure(bench, width, thin, files)
+        return found
+    finally:
+        for name in ("float", "integer", "mixed"):
+            bench.file(name).unlink(missing_ok=True)
 
 
 def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph | None:
