@@ -4,11 +4,10 @@ import inspect
 import io
 import logging
 import math
-import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,22 +17,21 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph import modes
+from penjing.graph.agreement import call_copied, copied, verify, verify_other_sizes
 from penjing.graph.free_axes import (
     check_dynamic,
     check_freed,
     dynamic_shapes,
     positional_names,
-    resized,
     spelt_out_keywords,
 )
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.normalize import inline_regions, normalize
+from penjing.graph.parts import Given, Part, Parts, largest_capturable, model_names, record
+from penjing.graph.user_code import first_line, source_line, user_line
 
 log = logging.getLogger(__name__)
-
-TOLERANCE = 1e-3  # relative to the largest output; export reorders no arithmetic, so real differences are far larger
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 def capture(
@@ -42,6 +40,7 @@ def capture(
     *,
     kwargs: Mapping[str, Any] | None = None,
     dynamic: Mapping[str, Sequence[int]] | None = None,
+    part: str | Sequence[str] | nn.Module | None = None,
 ) -> Graph:
     """Captures a model as a trainable graph. The model itself is not changed, and shares nothing with the graph.
 
@@ -51,6 +50,11 @@ def capture(
             the tensors that share the first one's batch size is free; an example batch of 1 is repeated.
         kwargs: further keyword inputs.
         dynamic: further free axes by input name, e.g. `{"tokens": (0, 1)}` for sequences of any length.
+        part: what to capture where the whole can't be captured, because its code depends on the data. The path of a
+            module (`"backbone"`), or several in the order in which they are called: the model runs once on the example
+            inputs, and the graph takes what these modules are given and returns what the rest of the model uses of
+            their results. Or a module of yours that calls modules of `model`; the example inputs are then its own.
+            `graph.write_into(model)` puts the result back into the whole.
 
     Returns:
         The graph, in evaluation mode, checked against the model at several batch sizes. Where the model itself fixes
@@ -64,14 +68,79 @@ def capture(
     if not isinstance(model, nn.Module):
         raise PenjingError(f"capture takes an nn.Module, not {type(model).__name__}.")
     args, keywords = _call(example_inputs, kwargs)
+    whole = None if part is None else model
     with _evaluating(model):
-        _try_model(model, args, keywords)
-        graph = _capture_with_free_batch(model, args, keywords, dynamic or {})
-        if graph is None:
-            graph = _export(model, args, keywords, dynamic or {}, free_batch=False)
-            _verify(model, graph, args, keywords)
-        _verify_other_sizes(model, graph, args, keywords, dynamic or {})
+        how = Part() if isinstance(part, nn.Module) else None
+        if isinstance(part, nn.Module):
+            model = part
+        elif part is not None:
+            _try_model(model, args, keywords)
+            how, given = record(model, [part] if isinstance(part, str) else part, *copied(args, keywords))
+            model, args, keywords = _alone(model, how, given)
+        with _evaluating(model):
+            graph = _captured(model, args, keywords, dynamic or {}, whole)
+    graph.part = how
     return graph
+
+
+def _alone(
+    model: nn.Module, part: Part, given: tuple[Tensor, ...]
+) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
+    """Returns the part as a module, and the inputs of its own."""
+    module = part.of(model)
+    if isinstance(module, Parts):
+        return module, given, {}
+    (call,) = part.calls
+    leaves = [given[leaf.position] if isinstance(leaf, Given) else leaf for leaf in call.leaves]
+    args, keywords = pytree.tree_unflatten(leaves, call.spec)
+    return module, args, keywords
+
+
+def _captured(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    dynamic: Mapping[str, Sequence[int]],
+    whole: nn.Module | None,
+) -> Graph:
+    """Captures with a free batch, or else with the batch that the model fixes; `whole` is what it is a part of."""
+    _try_model(model, args, keywords)
+    graph = _capture_with_free_batch(model, args, keywords, dynamic, whole)
+    if graph is None:
+        try:
+            graph = _export(model, args, keywords, dynamic, free_batch=False, whole=whole)
+        except Uncapturable as error:
+            raise PenjingError(f"{error}\n{_hint(model, args, keywords, whole)}") from error.__cause__
+        verify(model, graph, args, keywords)
+    verify_other_sizes(model, graph, args, keywords, dynamic)
+    return graph
+
+
+class Uncapturable(PenjingError):
+    """`torch.export` failed."""
+
+
+def _hint(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], whole: nn.Module | None) -> str:
+    """Says what to do about a model that can't be captured."""
+
+    def captures(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+        try:
+            _export(module, args, keywords, {}, free_batch=False)
+        except PenjingError:
+            return False
+        return True
+
+    advice = "Control flow or shapes that depend on the data can't be captured; "
+    path = largest_capturable(model, *copied(args, keywords), captures)
+    if path is None:
+        return advice + "move them out of the captured part."
+    share = sum(p.numel() for p in model.get_submodule(path).parameters()) / sum(p.numel() for p in model.parameters())
+    if whole is not None:
+        path = model_names(model, whole)[1].get(path, path)
+    return (
+        f"{advice}the largest part without them is the module '{path}' ({share:.0%} of the parameters): "
+        f"capture it alone with part={path!r}."
+    )
 
 
 def _call(example: Any, kwargs: Mapping[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -113,16 +182,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def _call_copied(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """Calls the model on copies of its inputs: some models write into them."""
-    args, keywords = pytree.tree_map_only(Tensor, torch.clone, (args, keywords))
-    with torch.no_grad():
-        return model(*args, **keywords)
-
-
 def _try_model(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     try:
-        _call_copied(model, args, keywords)
+        call_copied(model, args, keywords)
     except Exception as error:
         raise PenjingError(
             f"The model fails on its example inputs: {type(error).__name__}: {error}\n  at {user_line(error)}"
@@ -130,7 +192,11 @@ def _try_model(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
 
 
 def _capture_with_free_batch(
-    model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], dynamic: Mapping[str, Sequence[int]]
+    model: nn.Module,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    dynamic: Mapping[str, Sequence[int]],
+    whole: nn.Module | None,
 ) -> Graph | None:
     """Returns the graph with its batch axis free, or None where one graph can't stand for the model at every batch."""
     size = _batch_size(args, keywords)
@@ -140,14 +206,14 @@ def _capture_with_free_batch(
     trials = {batch: _with_batch(args, keywords, size, batch) for batch in (usual, usual + 1, 2)}
     try:
         for trial in trials.values():
-            _call_copied(model, *trial)
+            call_copied(model, *trial)
     except Exception as error:  # any failure at another batch size means the same: the model fixes its batch
         log.info("%s runs at batch %d only: %s", type(model).__name__, size, error)
         return None
     try:
-        graph = _export(model, *trials[usual], dynamic, free_batch=True)
+        graph = _export(model, *trials[usual], dynamic, free_batch=True, whole=whole)
         for trial in trials.values() if graph.batch is None else ():
-            _verify(model, graph, *trial)
+            verify(model, graph, *trial)
     except (PenjingError, RuntimeError) as error:  # what has nothing to do with the batch fails with a fixed one too
         log.info("%s can't be captured with a free batch: %s", type(model).__name__, error)
         return None
@@ -177,6 +243,7 @@ def _export(
     dynamic: Mapping[str, Sequence[int]],
     *,
     free_batch: bool,
+    whole: nn.Module | None = None,
 ) -> Graph:
     order = tuple(inspect.signature(model.forward).parameters)
     leaves, spec = pytree.tree_flatten((args, keywords))
@@ -190,11 +257,10 @@ def _export(
             exported = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
             module = exported.module(check_guards=False)
     except Exception as error:
-        raise PenjingError(
-            f"torch.export can't capture {type(model).__name__}: {_first_line(error)}\n  at {user_line(error)}\n"
-            "Control flow or shapes that depend on the data can't be captured; move them out of the captured part."
+        raise Uncapturable(
+            f"torch.export can't capture {type(model).__name__}: {first_line(error)}\n  at {user_line(error)}"
         ) from error
-    graph = _build(model, exported, module, leaves, spec, positional, order)
+    graph = _build(model, exported, module, leaves, Signature(spec, (), positional, order), whole)
     check_freed(graph, dynamic)
     return graph
 
@@ -219,9 +285,8 @@ def _build(
     exported: ExportedProgram,
     module: fx.GraphModule,
     leaves: list[Any],
-    spec: pytree.TreeSpec,
-    positional: tuple[str, ...],
-    order: tuple[str, ...],
+    signature: Signature,
+    whole: nn.Module | None,
 ) -> Graph:
     nodes = module.graph
     inline_regions(nodes)
@@ -231,11 +296,17 @@ def _build(
     normalize(nodes)
     modes.mark(nodes)
     tensors, transient = _tensors(model, module, nodes)
-    signature = Signature(spec, given, positional, order)
+    if whole is not None:
+        names, paths = model_names(model, whole)
+        tensors = {names.get(name, name): tensor for name, tensor in tensors.items()}
+        for node in nodes.nodes:
+            node.meta["module"] = _moved(node.meta["module"], paths)
+            if node.op == "get_attr":
+                node.target = names.get(str(node.target), node.target)
     graph = Graph(
         nodes,
         tensors,
-        signature,
+        replace(signature, leaves=given),
         exported.call_spec.out_spec,
         batch=None if free else _batch_size(tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)), {}),
         transient=transient,
@@ -245,12 +316,20 @@ def _build(
     return graph.refresh()
 
 
+def _moved(path: str, paths: Mapping[str, str]) -> str:
+    """Returns the whole model's path for a module of a part, or of one that is inside of such a module."""
+    known = path
+    while known and known not in paths:
+        known = known.rpartition(".")[0]
+    return (paths.get(known, "") + path[len(known) :]).lstrip(".") if known in paths else path
+
+
 def _describe(node: fx.Node, model: nn.Module) -> None:
     """Notes the user's module path, the user's line and the attention dropout on a node."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path = str(stack[-1][0]).removeprefix("L['self']").lstrip(".") if stack else ""
     node.meta["module"] = path
-    node.meta["source"] = _source(node.meta.get("stack_trace") or "")
+    node.meta["source"] = source_line(node.meta.get("stack_trace") or "")
     if node.target in modes.DROPOUT_PROBABILITY:
         owner: Any = model.get_submodule(path)
         for attribute in ("dropout", "attn_drop", "attention_dropout"):
@@ -260,18 +339,6 @@ def _describe(node: fx.Node, model: nn.Module) -> None:
                 node.meta[modes.TRAINING_DROPOUT] = probability
     for key in ("nn_module_stack", "stack_trace", "source_fn_stack", "torch_fn", "from_node", "unbacked_bindings"):
         node.meta.pop(key, None)
-
-
-def _source(stack_trace: str) -> str:
-    """Returns `file:line code` of the innermost frame that is not PyTorch's."""
-    lines = stack_trace.splitlines()
-    for index in range(len(lines) - 1, -1, -1):
-        line = lines[index].strip()
-        if line.startswith('File "') and not any(library in line for library in _LIBRARIES):
-            file, number = line.split('"')[1], line.split("line ")[1].split(",")[0]
-            code = lines[index + 1].strip() if index + 1 < len(lines) else ""
-            return f"{file}:{number} {code}".strip()
-    return ""
 
 
 def _describe_inputs(nodes: fx.Graph, leaves: list[Any]) -> tuple[tuple[Any, ...], bool]:
@@ -321,57 +388,6 @@ def _attribute(module: nn.Module, path: str) -> Tensor:
     return value
 
 
-def _verify(model: nn.Module, graph: Graph, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    expected, spec = pytree.tree_flatten(_call_copied(model, args, keywords))
-    with torch.no_grad():
-        actual, other = pytree.tree_flatten(graph(*args, **keywords))
-    if spec != other:
-        raise PenjingError("The captured graph returns other outputs than the model.")
-    for want, have in zip(expected, actual, strict=True):
-        if isinstance(want, Tensor) and not close(have, want, TOLERANCE):
-            raise PenjingError(
-                "The captured graph gives other values than the model; does the model draw random numbers or keep state "
-                "between calls?"
-            )
-
-
-def _verify_other_sizes(
-    model: nn.Module,
-    graph: Graph,
-    args: tuple[Any, ...],
-    keywords: dict[str, Any],
-    dynamic: Mapping[str, Sequence[int]],
-) -> None:
-    """Compares at half and at twice the size of the axes that were asked to be free; the model must work at one."""
-    trials = [resized(model, args, keywords, dynamic, double) for double in (False, True)]
-    failures: list[Exception] = []
-    for trial in trials if any(axis > 0 for axes in dynamic.values() for axis in axes) else []:
-        try:
-            _call_copied(model, *trial)
-        except Exception as error:  # whatever it is: the model doesn't work at that size
-            failures.append(error)
-        else:
-            _verify(model, graph, *trial)
-    if len(failures) == len(trials):
-        raise PenjingError(
-            f"The model fails at half and at twice the size of the axes that dynamic={dict(dynamic)!r} asks to be free: "
-            f"{_first_line(failures[1])}\n  at {user_line(failures[1])}"
-        )
-
-
-def close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Tells whether two tensors agree to `tolerance` relative to the largest expected magnitude."""
-    if actual.shape != expected.shape:
-        return False
-    if not expected.dtype.is_floating_point:
-        return bool(torch.equal(actual, expected))
-    finite = expected.isfinite()
-    if not torch.equal(finite, actual.isfinite()):
-        return False
-    error = (actual - expected)[finite].abs()
-    return error.numel() == 0 or float(error.max()) <= tolerance * max(float(expected[finite].abs().max()), 1e-6)
-
-
 def lost_in_training(model: nn.Module) -> list[str]:
     """Names the modules whose own code asks for `self.training`: what it guards is absent from a graph of the
     evaluation mode (stochastic depth, auxiliary heads). PyTorch's own layers keep theirs, see `modes`.
@@ -387,20 +403,3 @@ def lost_in_training(model: nn.Module) -> list[str]:
         if "self.training" in source:
             found.append(f"{path or '(the model)'}: {type(module).__name__}")
     return found
-
-
-def user_line(error: BaseException) -> str:
-    """Returns `file:line code` of the innermost frame of the user's own code in the error's traceback."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not any(frame.filename.startswith(library) for library in _LIBRARIES) and not frame.filename.startswith("<")
-    ]
-    if not frames:
-        return "an unknown line"
-    return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line or ''}".strip()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import cost, modes, propagation
 from penjing.graph.inputs import Input, Signature
+from penjing.graph.parts import Part
 
 
 class Graph(nn.Module):
@@ -32,6 +33,7 @@ class Graph(nn.Module):
         lost_in_training: what the model did only while training and this graph can't do.
         name: what the model is called in reports.
         plan: what was done to the graph so far, as plain JSON records.
+        part: how the part of a model that this is a graph of is called, or None for a whole model. Not saved.
     """
 
     program: fx.GraphModule
@@ -56,6 +58,7 @@ class Graph(nn.Module):
         self.name = name
         self.masks: dict[str, Tensor] = {}
         self.plan: list[dict[str, Any]] = []
+        self.part: Part | None = None
         transient = frozenset(transient)
         for path, tensor in tensors.items():
             self.set_tensor(path, tensor, persistent=path not in transient)
@@ -238,6 +241,7 @@ class Graph(nn.Module):
         )
         other.masks = copy.deepcopy(self.masks, memo)
         other.plan = copy.deepcopy(self.plan, memo)
+        other.part = self.part
         other.training = self.training
         return other
 
@@ -279,7 +283,7 @@ class Graph(nn.Module):
 
         storage.save(self, path)
 
-    def write_into(self, model: nn.Module) -> nn.Module:
+    def write_into(self, model: nn.Module, part: str | nn.Module | None = None) -> nn.Module:
         """Writes this graph's tensors and sizes into `model`, the user's own module; see `write_back.write_into`.
 
         Raises:
@@ -287,7 +291,7 @@ class Graph(nn.Module):
         """
         from penjing.graph import write_back  # write_back needs capture, which needs Graph
 
-        return write_back.write_into(self, model)
+        return write_back.write_into(self, model, part)
 
     def extra_repr(self) -> str:
         """Inputs, size and mode in one line."""

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from penjing.errors import PenjingError
-from penjing.graph.capture import TOLERANCE, close, user_line
+from penjing.errors import PenjingError, unknown_name
+from penjing.graph.agreement import TOLERANCE, close
+from penjing.graph.user_code import user_line
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
@@ -23,12 +24,15 @@ from penjing.graph.rules.convolution import whole_groups
 KEPT = "num_batches_tracked"  # counts what the user's model has seen; a graph doesn't
 
 
-def write_into(graph: "Graph", model: nn.Module) -> nn.Module:
+def write_into(graph: "Graph", model: nn.Module, part: str | nn.Module | None = None) -> nn.Module:
     """Replaces the parameters and buffers of `model` by those of `graph`, and the sizes of its layers accordingly.
 
     Args:
         graph: a graph that was captured from `model` (or from one like it) and then changed.
-        model: the user's model. Its parameters become new objects, so an optimiser must be made anew.
+        model: the user's model, the whole also where `graph` is of a part of it. Its parameters become new objects, so
+            an optimiser must be made anew.
+        part: what `graph` is a graph of, as it was given to `capture`: needed for a wrapper of your own, and for a graph
+            that was loaded from a file.
 
     Returns:
         The model itself.
@@ -37,15 +41,28 @@ def write_into(graph: "Graph", model: nn.Module) -> nn.Module:
         PenjingError: the model can't hold the graph, or computes something else with its tensors; it is then as before.
     """
     before = _Before()
+    captured = _captured(graph, model, part)
     try:
         _write_tensors(graph, model, before)
         for module in model.modules():
             _write_sizes(module, before)
-        _compare(graph, model)
+        _compare(graph, model, captured)
     except BaseException:
         before.restore()
         raise
     return model
+
+
+def _captured(graph: "Graph", model: nn.Module, part: str | nn.Module | None) -> nn.Module:
+    """Returns what of `model` the graph is a graph of."""
+    if isinstance(part, nn.Module):
+        return part
+    if part is not None:
+        modules = dict(model.named_modules())
+        if part not in modules:
+            raise unknown_name("module path", part, [path for path in modules if path])
+        return modules[part]
+    return model if graph.part is None else graph.part.of(model)
 
 
 class _Before:
@@ -65,6 +82,11 @@ class _Before:
 
 def _write_tensors(graph: "Graph", model: nn.Module, before: _Before) -> None:
     tensors = graph.tensors()
+    tied = {
+        id(old): tensors[name]
+        for name, old in model.state_dict(keep_vars=True).items()
+        if name in tensors and name.rpartition(".")[2] != KEPT
+    }
     written: dict[int, Tensor] = {}
     held: set[str] = set()
     for path, module in model.named_modules(remove_duplicate=False):
@@ -72,7 +94,7 @@ def _write_tensors(graph: "Graph", model: nn.Module, before: _Before) -> None:
             for name, old in table.items():
                 full = f"{path}.{name}" if path else name
                 held.add(full)
-                new = tensors.get(full)
+                new = tensors.get(full, tied.get(id(old)))
                 if new is None or name == KEPT:
                     continue
                 if id(new) not in written:
@@ -153,12 +175,12 @@ def _write_sizes(module: nn.Module, before: _Before) -> None:
                 before.set(module.__dict__, name, value)
 
 
-def _compare(graph: "Graph", model: nn.Module) -> None:
+def _compare(graph: "Graph", model: nn.Module, captured: nn.Module) -> None:
     args, kwargs = graph.example_call(graph.batch)
-    with _evaluating(graph), _evaluating(model), torch.no_grad():
+    with _evaluating(graph), _evaluating(model), _evaluating(captured), torch.no_grad():
         expected = pytree.tree_leaves(graph(*args, **kwargs))
         try:
-            actual = pytree.tree_leaves(model(*args, **kwargs))
+            actual = pytree.tree_leaves(captured(*args, **kwargs))
         except Exception as error:
             raise PenjingError(
                 f"The model's code fixes a size that the graph no longer has, in {_failing(model, error)} at "
@@ -171,7 +193,7 @@ def _compare(graph: "Graph", model: nn.Module) -> None:
         )
         if not same:
             raise PenjingError(
-                f"With the graph's tensors the model computes something else, first in {_first_other(graph, model)}; "
+                f"With the graph's tensors the model computes something else, first in {_first_other(graph, model, captured)}; "
                 "the model was left as it was. Its code may fix a size or a position that changed, or the graph holds "
                 "ops that the model hasn't. Save the graph itself instead."
             )
@@ -202,7 +224,7 @@ def _failing(model: nn.Module, error: BaseException) -> str:
     return found
 
 
-def _first_other(graph: "Graph", model: nn.Module) -> str:
+def _first_other(graph: "Graph", model: nn.Module, captured: nn.Module) -> str:
     """Names the first module whose output differs from that of its last node in the graph."""
     last = {node.meta.get("module", ""): node.name for node in graph.program.graph.nodes if node.op == "call_function"}
     last = {path: name for path, name in last.items() if path}
@@ -215,7 +237,7 @@ def _first_other(graph: "Graph", model: nn.Module) -> str:
     handles = [modules[path].register_forward_hook(noting(path)) for path in last if path in modules]
     args, kwargs = graph.example_call(graph.batch)
     try:
-        model(*args, **kwargs)
+        captured(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,0 +1,259 @@
+"""Parts of a model: what is captured where the whole can't be, as in a detector whose post-processing depends on its data.
+
+The whole model runs once; what its parts are given and what they return is noted. That tells how to call them without
+the code around them, and which of their outputs that code looks at.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError, unknown_name
+
+_LOOKS = frozenset(
+    getattr(Tensor, name).__get__ for name in ("shape", "device", "dtype", "ndim", "layout", "is_cuda", "requires_grad")
+) | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.__len__}
+"""What may be asked of a tensor by code that doesn't use its values."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Stands for a tensor that an earlier call returned: its place among the leaves of what the call returned."""
+
+    call: int
+    leaf: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """Stands for the n-th tensor that comes from outside of the parts."""
+
+    position: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: its path, the leaves of `(args, kwargs)` (tensors as `Output` or `Given`), their nesting."""
+
+    path: str
+    leaves: tuple[Any, ...]
+    spec: pytree.TreeSpec
+
+
+@dataclass(frozen=True)
+class Part:
+    """How the captured part of a model is called.
+
+    Attributes:
+        calls: the calls of the modules, in order; empty for a wrapper of the user's.
+        outputs: what the code around the parts uses of their results.
+    """
+
+    calls: tuple[Call, ...] = ()
+    outputs: tuple[Output, ...] = ()
+
+    def of(self, model: nn.Module) -> nn.Module:
+        """Returns a module that calls the part, with the model's own modules."""
+        if not self.calls:
+            raise PenjingError("The graph was captured through a wrapper: pass the wrapper as part=… here, too.")
+        if len(self.calls) == 1 and not any(isinstance(leaf, Output) for leaf in self.calls[0].leaves):
+            return model.get_submodule(self.calls[0].path)
+        return Parts(model, self)
+
+
+class Parts(nn.Module):
+    """Calls several modules of a model as the model does, one's outputs being the next one's inputs.
+
+    Takes the tensors that come from outside, in order of their first use; returns a tuple of what is used outside.
+    """
+
+    def __init__(self, model: nn.Module, part: Part) -> None:
+        super().__init__()
+        self.called = nn.ModuleList(model.get_submodule(call.path) for call in part.calls)
+        self.part = part
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Runs the parts."""
+        results: list[list[Any]] = []
+
+        def value(leaf: Any) -> Any:
+            if isinstance(leaf, Given):
+                return inputs[leaf.position]
+            return results[leaf.call][leaf.leaf] if isinstance(leaf, Output) else leaf
+
+        for module, call in zip(self.called, self.part.calls, strict=True):
+            args, kwargs = pytree.tree_unflatten([value(leaf) for leaf in call.leaves], call.spec)
+            results.append(pytree.tree_leaves(module(*args, **kwargs)))
+        return tuple(results[output.call][output.leaf] for output in self.part.outputs)
+
+
+def record(
+    model: nn.Module, paths: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Part, tuple[Tensor, ...]]:
+    """Runs `model` and notes the calls of the modules at `paths`.
+
+    Returns:
+        How to call them, and the tensors that they were given from outside.
+
+    Raises:
+        PenjingError: a path names no module, one is inside another, a module wasn't called, or what goes from one to
+            the next was changed in between in a way that can't be followed.
+    """
+    modules = dict(model.named_modules())
+    for path in paths:
+        if path not in modules or not path:
+            raise unknown_name("module path", path, [name for name in modules if name])
+        inside = next((other for other in paths if path.startswith(f"{other}.")), None)
+        if inside is not None:
+            raise PenjingError(f"part= names '{path}', which is inside '{inside}'; leave one of them out.")
+    watch = _Watch()
+    with watch.following({path: modules[path] for path in paths}), torch.no_grad():
+        result = model(*args, **kwargs)
+    watch.note_used(result)
+    for path in paths:
+        if all(call.path != path for call in watch.calls):
+            raise PenjingError(f"The model never calls its module '{path}' on these inputs; it can't be a part.")
+    return watch.part(), tuple(watch.given)
+
+
+class _Watch(TorchFunctionMode):
+    """Notes what modules are given and return, and which of their results other code uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.given: list[Tensor] = []
+        self._known: dict[int, Output | Given] = {}
+        self._alive: list[Any] = []  # a tensor's id is its own only while it lives
+        self._results: list[Output] = []
+        self._used: set[Output] = set()
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def following(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Notes the calls of these modules, and what happens outside of them."""
+        handles = []
+        for path, module in modules.items():
+            before = lambda _module, args, kwargs, path=path: self._enter(path, args, kwargs)  # noqa: E731
+            handles.append(module.register_forward_pre_hook(before, with_kwargs=True, prepend=True))
+            handles.append(module.register_forward_hook(lambda _module, _args, result: self._leave(result)))
+        try:
+            with self:
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._depth == 0 and func not in _LOOKS:
+            self.note_used((args, kwargs))
+        return func(*args, **(kwargs or {}))
+
+    def note_used(self, values: Any) -> None:
+        """Notes that code outside of the parts uses these values."""
+        for leaf in pytree.tree_leaves(values):
+            known = self._known.get(id(leaf))
+            if isinstance(known, Output):
+                self._used.add(known)
+
+    def part(self) -> Part:
+        """Returns what was noted. Results that nothing used at all are outputs, too."""
+        taken = {leaf for call in self.calls for leaf in call.leaves if isinstance(leaf, Output)}
+        return Part(tuple(self.calls), tuple(out for out in self._results if out in self._used or out not in taken))
+
+    def _enter(self, path: str, args: Any, kwargs: Any) -> None:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        self._alive.append(leaves)
+        self.calls.append(Call(path, tuple(self._reference(leaf) for leaf in leaves), spec))
+        self._depth += 1
+
+    def _reference(self, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        if id(leaf) not in self._known:
+            self._known[id(leaf)] = Given(len(self.given))
+            self.given.append(leaf)
+        return self._known[id(leaf)]
+
+    def _leave(self, result: Any) -> None:
+        self._depth -= 1
+        leaves = pytree.tree_leaves(result)
+        self._alive.append(leaves)
+        for position, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor):
+                output = Output(len(self.calls) - 1, position)
+                self._results.append(output)
+                self._known[id(leaf)] = output
+
+
+def model_names(wrapper: nn.Module, model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the model's own names for the tensors and for the modules of a wrapper around parts of it.
+
+    Raises:
+        PenjingError: the wrapper holds nothing of the model.
+    """
+    tensors = {id(tensor): name for name, tensor in reversed(model.state_dict(keep_vars=True).items())}
+    modules = {id(module): path for path, module in model.named_modules()}
+    names = {
+        name: tensors[id(tensor)]
+        for name, tensor in wrapper.state_dict(keep_vars=True).items()
+        if id(tensor) in tensors
+    }
+    if not names:
+        raise PenjingError(
+            f"part= is a {type(wrapper).__name__} that holds none of the model's parameters; it must call the model's own "
+            "modules."
+        )
+    paths = {
+        path: modules[id(module)]
+        for path, module in wrapper.named_modules(remove_duplicate=False)
+        if id(module) in modules
+    }
+    return names, paths
+
+
+def largest_capturable(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], captures: Any, tries: int = 12
+) -> str | None:
+    """Returns the path of the submodule with the most parameters that `captures(module, args, kwargs)`.
+
+    Looks at the largest modules first, and into those that fail; gives up after so many tries.
+    """
+    inputs: dict[str, tuple[Any, Any]] = {}
+
+    def note(path: str) -> Any:
+        return lambda _module, args, kwargs: inputs.setdefault(path, (args, kwargs)) and None
+
+    handles = [
+        module.register_forward_pre_hook(note(path), with_kwargs=True) for path, module in model.named_modules() if path
+    ]
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    waiting = _children(model, "")
+    for _ in range(tries):
+        if not waiting:
+            return None
+        path = max(waiting, key=lambda one: sum(p.numel() for p in waiting[one].parameters()))
+        module = waiting.pop(path)
+        if path in inputs and captures(module, *inputs[path]):
+            return path
+        waiting |= _children(module, path)
+    return None
+
+
+def _children(module: nn.Module, path: str) -> dict[str, nn.Module]:
+    return {
+        f"{path}.{name}".lstrip("."): child
+        for name, child in module.named_children()
+        if next(child.parameters(), None) is not None
+    }

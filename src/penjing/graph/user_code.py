@@ -1,0 +1,38 @@
+"""Where in the user's own code something happened."""
+
+import traceback
+from pathlib import Path
+
+import torch
+
+_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+
+
+def source_line(stack_trace: str) -> str:
+    """Returns `file:line code` of the innermost frame that is not PyTorch's."""
+    lines = stack_trace.splitlines()
+    for index in range(len(lines) - 1, -1, -1):
+        line = lines[index].strip()
+        if line.startswith('File "') and not any(library in line for library in _LIBRARIES):
+            file, number = line.split('"')[1], line.split("line ")[1].split(",")[0]
+            code = lines[index + 1].strip() if index + 1 < len(lines) else ""
+            return f"{file}:{number} {code}".strip()
+    return ""
+
+
+def user_line(error: BaseException) -> str:
+    """Returns `file:line code` of the innermost frame of the user's own code in the error's traceback."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(frame.filename.startswith(library) for library in _LIBRARIES) and not frame.filename.startswith("<")
+    ]
+    if not frames:
+        return "an unknown line"
+    return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line or ''}".strip()
+
+
+def first_line(error: BaseException) -> str:
+    """Returns an error's type and the first line of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
