@@ -1,5 +1,6 @@
 """The ground floor: a captured model as a graph, its costs, its channels, and surgery on them."""
 
+from penjing.graph.branches import Branch, branches, remove_branches
 from penjing.graph.capture import capture
 from penjing.graph.channels import Channels, Entry, Group, Pinned, channels
 from penjing.graph.cost import Cost, Row
@@ -10,6 +11,7 @@ from penjing.graph.storage import load, load_exported
 from penjing.graph.surgery import remove
 
 __all__ = [
+    "Branch",
     "Channels",
     "Cost",
     "Entry",
@@ -18,10 +20,12 @@ __all__ = [
     "Input",
     "Pinned",
     "Row",
+    "branches",
     "capture",
     "channels",
     "fold_batch_norms",
     "load",
     "load_exported",
     "remove",
+    "remove_branches",
 ]
