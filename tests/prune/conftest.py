@@ -64,3 +64,30 @@ def data() -> Data:
         (torch.randn(4, 3, 8, 8, generator=generator), torch.randint(3, (4,), generator=generator)) for _ in range(3)
     ]
     return Data(batches, batches, None, Classification(3))
+
+
+class Residual(nn.Module):
+    """Four residual branches of unlike widths, the second smallest in its weights' mean, and a second output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(5, 6), nn.Linear(6, 3)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Linear(6, width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(width, 6))
+            for width in (2, 40, 8, 8)
+        )
+        for block, scale in zip(self.blocks, (0.4, 0.1, 0.3, 0.2), strict=True):
+            for layer in (block[0], block[3]):
+                nn.init.constant_(layer.weight, scale)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x), x
+
+
+@pytest.fixture(scope="session")
+def residual() -> Graph:
+    torch.manual_seed(4)
+    return capture(Residual(), torch.randn(2, 5))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from penjing.data import Data
 from penjing.errors import PenjingError
-from penjing.graph import Entry, Graph, Group
+from penjing.graph import Branch, Entry, Graph, Group
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Evidence:
         data: what it was trained on, or None.
         batches: how many batches of data a pass looks at.
         seed: for criteria that draw random numbers.
+        branches: its residual branches, where these are what is pruned.
     """
 
     graph: Graph
@@ -30,6 +31,7 @@ class Evidence:
     data: Data | None
     batches: int
     seed: int
+    branches: tuple[Branch, ...] = ()
 
     def gradients(self) -> Iterator[Callable[[str], Tensor | None]]:
         """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss there.

@@ -1,10 +1,12 @@
 """The table of allocations, and the rounding that they share."""
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from penjing.errors import PenjingError
 from penjing.registry import Registry
 
 Rounding = int | Callable[[int], int] | None
@@ -21,5 +23,31 @@ def rounded(kept: int, units: int, rounding: Rounding) -> int:
     if callable(rounding):
         kept = rounding(kept)
     elif rounding is not None:
-        kept = max(rounding, rounding * math.floor(kept / rounding + 0.5))
+        kept = _multiple(kept, rounding)
     return min(max(kept, 1), units)
+
+
+def at_least(least: int, rounding: Rounding) -> Rounding:
+    """Returns a rounding that keeps `least` units or more: the next multiple where multiples are asked for.
+
+    Raises:
+        PenjingError: (when it is used) the user's function gives something else than a whole number.
+    """
+    if callable(rounding):
+        return lambda kept: max(_called(rounding, kept), least)
+    if least == 1:
+        return rounding
+    step = rounding or 1
+    return lambda kept: max(_multiple(kept, step), math.ceil(least / step) * step)
+
+
+def _multiple(kept: int, step: int) -> int:
+    return max(step, step * math.floor(kept / step + 0.5))
+
+
+def _called(rounding: Callable[[int], int], kept: int) -> int:
+    allowed = rounding(kept)
+    try:
+        return operator.index(allowed)
+    except TypeError:
+        raise PenjingError(f"round_to must give a whole number of units, and for {kept} gave {allowed!r}.") from None

@@ -9,7 +9,7 @@ from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import granularities
 
 
-@granularities.register(source="Li et al., Pruning Filters for Efficient ConvNets, 2017")
+@granularities.register(source="Li et al., Pruning Filters for Efficient ConvNets, 2017", removes="channels")
 def filter_(evidence: Evidence, saliency: Mapping[str, Tensor], finish: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """Filters: a unit's score is the sum over all weights that make its channels; tensors shrink."""
     scores = []
