@@ -122,6 +122,11 @@ def load(path: Path | str) -> Graph:
     path = Path(path)
     if not path.is_file():
         raise PenjingError(f"There is no file {path}.")
+    if path.suffix == ".pt2":
+        raise PenjingError(
+            f"{path} is a PyTorch file, not a .penjing file. Reading one is as trusting as running code; if it is your "
+            "own, capture what penjing.graph.load_exported returns."
+        )
     try:
         description, tensors, plan = _read(path)
         graph = _rebuild(description, tensors)

@@ -3,7 +3,7 @@
 A runtime is one subpackage that registers a `Target`; the verbs here know none by name.
 """
 
-from penjing.targets import onnxruntime  # noqa: F401  registers the target
+from penjing.targets import onnxruntime, torch  # noqa: F401  registers the targets
 from penjing.targets._measure import measure, measure_together
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
 from penjing.targets._registry import Availability, Target, available, find_target, targets

@@ -71,7 +71,7 @@ class Availability:
 targets: Registry[Callable[[], Target]] = Registry("target")
 
 # Runtimes that the design foresees, with the package that carries each.
-NOT_YET = {"openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch", "torch": "torch"}
+NOT_YET = {"openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch"}
 
 
 def find_target(name: str) -> Target:

@@ -1,0 +1,31 @@
+"""PyTorch alone: a `.pt2` file (`torch.export.save`), for servers, for further training, and for other tools that read one.
+
+Reading a `.pt2` file is as trusting as running code, since parts of it are pickles: files of this target are opened only
+when it is asked for by name, and only your own should be.
+"""
+
+import torch as _torch
+
+from penjing.targets._registry import Target, targets
+from penjing.targets.torch._lower import describe, lower
+from penjing.targets.torch._memory import memory
+from penjing.targets.torch._profile import profile
+from penjing.targets.torch._runner import write_runner
+from penjing.targets.torch._session import EagerSession
+
+
+@targets.register(source="https://docs.pytorch.org/docs/stable/export.html", package="torch")
+def torch() -> Target:
+    """PyTorch alone, op by op, from a .pt2 file; read only files of your own, as they can run code."""
+    return Target(
+        name="torch",
+        version=_torch.__version__,
+        device="cpu",
+        suffix=".pt2",
+        lower=lower,
+        open=describe,
+        session=EagerSession,
+        profile=profile,
+        memory=memory,
+        write_runner=write_runner,
+    )

@@ -1,0 +1,139 @@
+"""From a graph to one `.pt2` file, and back to a description of it."""
+
+import copy
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+from penjing.files import atomic_path
+from penjing.graph import Graph
+from penjing.graph.inputs import Input
+from penjing.targets._integers import store_integer_weights
+from penjing.targets._origins import mark_origins
+from penjing.targets._records import Artifact, TensorSpec
+from penjing.targets.torch._recurrent import ORIGINALS, TWINS, swap
+from penjing.targets.torch._session import NOTES, read
+
+EXAMPLE_BATCH = 2  # an axis of size 1 would be taken as fixed
+
+
+def lower(graph: Graph, path: Path) -> Artifact:
+    """Writes `graph` as one `.pt2` file that is called as the user's model is; the graph stays as it was.
+
+    Parameters keep their names and stay parameters, batch norms and dropout stay themselves, so that training can go on.
+    Quantised weights are stored as integers.
+
+    Raises:
+        PenjingError: the graph can't be exported, an axis would become fixed, or `path` can't be written.
+    """
+    ready = copy.deepcopy(graph).eval()
+    store_integer_weights(ready)
+    ready.refresh()
+    exported = _export(ready)
+    notes = {
+        "inputs": [{"example": list(i.shape), "low": i.low, "high": i.high} for i in graph.inputs],
+        "modules": mark_origins(exported, ready),
+    }
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            torch.export.save(exported, file, extra_files={NOTES: json.dumps(notes, separators=(",", ":"))})
+    except OSError as error:
+        raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
+    return describe(path)
+
+
+class _AsCalled(nn.Module):
+    """The graph, sharing its tensors under their own names, with the signature that the user's model was called with."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
+            self.__dict__[table] = graph.__dict__[table]
+        signature = graph.signature
+        kinds: list[tuple[str, Any]] = [
+            (name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in signature.positional
+        ]
+        kinds += [(name, inspect.Parameter.KEYWORD_ONLY) for name in signature.keywords()]
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            leaves = pytree.tree_leaves((args, {name: kwargs[name] for name in signature.keywords()}))
+            outputs = graph.program(*(leaf for leaf in leaves if isinstance(leaf, Tensor)))
+            return pytree.tree_unflatten(list(outputs), graph.out_spec)
+
+        forward.__signature__ = inspect.Signature([inspect.Parameter(*kind) for kind in kinds])  # type: ignore[attr-defined]
+        self.__dict__["forward"] = forward
+
+
+def _export(graph: Graph) -> ExportedProgram:
+    """Exports a graph that is nobody else's."""
+    args, kwargs = graph.example_call(EXAMPLE_BATCH if graph.batch is None else None)
+    axes = [
+        {axis: Dim.AUTO if axis in leaf.dynamic else Dim.STATIC for axis in range(len(leaf.shape))}
+        if isinstance(leaf, Input)
+        else None
+        for leaf in graph.signature.leaves
+    ]
+    positional, keywords = pytree.tree_unflatten(axes, graph.signature.spec)
+    shapes = {**dict(zip(graph.signature.positional, positional, strict=True)), **keywords}
+    swap(graph.program.graph, TWINS)
+    graph.program.recompile()
+    try:
+        with torch.no_grad():
+            exported = torch.export.export(_AsCalled(graph), args, kwargs, dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # export raises what it pleases; its first line says what it was
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PenjingError(f"The graph can't be exported: {reason}") from error
+    swap(graph.program.graph, ORIGINALS)
+    swap(exported.graph, ORIGINALS)
+    exported.graph_module.recompile()
+    for given, value in zip(graph.inputs, _inputs(exported), strict=True):
+        fixed = [axis for axis in given.dynamic if not _is_free(value.shape[axis])]
+        if fixed:
+            raise PenjingError(f"Axis {fixed[0]} of input '{given.name}' is free in the graph but got fixed in export.")
+    return exported
+
+
+def _is_free(size: Any) -> bool:
+    """Tells whether a size is a variable; a symbolic one may stand for a number."""
+    return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
+
+
+def _inputs(exported: ExportedProgram) -> list[Tensor]:
+    """Returns the (fake) tensors of the user's inputs."""
+    return [value for _, value in _named_inputs(exported)]
+
+
+def _named_inputs(exported: ExportedProgram) -> list[tuple[str, Tensor]]:
+    values = {node.name: node.meta["val"] for node in exported.graph.nodes if node.op == "placeholder"}
+    names = [str(s.arg.name) for s in exported.graph_signature.input_specs if s.kind == InputKind.USER_INPUT]
+    return [(name, values[name]) for name in names if isinstance(values.get(name), Tensor)]
+
+
+def describe(path: Path) -> Artifact:
+    """Returns the artifact of a `.pt2` file. Reading one is as trusting as running code.
+
+    Raises:
+        PenjingError: PyTorch can't read it as an exported program.
+    """
+    exported, notes = read(path)
+    given = _named_inputs(exported)
+    details = notes.get("inputs") or [{} for _ in given]
+    inputs = tuple(_spec(name, value, detail) for (name, value), detail in zip(given, details, strict=True))
+    structure = exported.call_spec.out_spec
+    names = tuple(f"output_{i}" if i else "output" for i in range(structure.num_leaves))
+    return Artifact("torch", Path(path), (Path(path),), inputs, names, None if structure.is_leaf() else structure)
+
+
+def _spec(name: str, value: Tensor, detail: dict[str, Any]) -> TensorSpec:
+    shape = tuple(None if _is_free(size) else int(size) for size in value.shape)
+    example = tuple(detail.get("example", [EXAMPLE_BATCH if size is None else size for size in shape]))
+    dtype = str(value.dtype).removeprefix("torch.")
+    return TensorSpec(name, shape, dtype, example, detail.get("low", 0), detail.get("high", 0))
