@@ -14,6 +14,7 @@ from training_fakes import Batches, Net, data, same_weights
 
 from penjing.errors import PenjingError
 from penjing.train import Interrupted, recover
+from penjing.train.checkpoint import progress_of
 
 PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False, "progress": False, "lr": 0.1}
 
@@ -138,3 +139,18 @@ def test_a_checkpoint_that_can_not_be_written_is_said_plainly(tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     with pytest.raises(PenjingError, match="can't be written"):
         recover(Net(), data(), epochs=1, checkpoint=tmp_path / "file" / "run.pt", **PLAIN)
+
+
+def test_how_far_a_checkpoint_is_can_be_told(tmp_path: Any) -> None:
+    path = tmp_path / "run.pt"
+    assert progress_of(path) == 0
+
+    def fail(graph: nn.Module, share: float) -> None:
+        if share > 0.7:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        recover(Net(), data(), epochs=2, checkpoint=path, callbacks=[fail], **PLAIN)
+    assert progress_of(path) == 0.5
+    path.write_text("hello")
+    assert progress_of(path) == 0

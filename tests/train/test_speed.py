@@ -55,14 +55,19 @@ def test_a_variant_must_be_clearly_faster_than_the_plain_one(seconds: float, bes
     assert fastest({PLAIN: 1.0, BF16: seconds}) == best
 
 
-def test_a_measured_choice_is_kept_when_a_run_goes_on(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stops_at", [0.01, 0.6])  # before the first checkpoint of an epoch, and behind it
+def test_a_measured_choice_is_kept_when_a_run_goes_on(
+    stops_at: float, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "run.pt"
     monkeypatch.setattr("penjing.train.speed.WORTH_MEASURING", 10)
     monkeypatch.setattr("penjing.train.loop.step_seconds", lambda *_: {PLAIN: 1.0, BF16: 0.1})
-    whole = recover(Net(), data(), epochs=2, progress=False)
+    told: list[dict[str, Any]] = []
+    whole = recover(Net(), data(), epochs=2, progress=False, report=told.append)
+    assert (told[-1]["precision"], told[-1]["channels_last"]) == ("bfloat16", True)
 
     def fail(graph: nn.Module, share: float) -> None:
-        if share > 0.6:
+        if share > stops_at:
             raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):

@@ -117,6 +117,24 @@ class Checkpoint:
         return standing, content["optimizer"]
 
 
+def progress_of(path: Path) -> float:
+    """Returns the share of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
+    try:
+        standing = torch.load(path, map_location="cpu", weights_only=True)["standing"]
+        return min(1.0, max(0.0, standing["step"] / standing["total"]))
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        ZeroDivisionError,
+    ):
+        return 0.0  # whoever goes on with it is told what is wrong there
+
+
 def digest(tensors: dict[str, Tensor]) -> str:
     """Returns a hash of names, types, shapes and values, whatever the device and the memory layout."""
     total = hashlib.blake2b(digest_size=16)

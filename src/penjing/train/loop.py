@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -88,7 +89,8 @@ def recover(
             schedule fits; if it still doesn't, training stops early.
         progress: a progress bar when stderr is a terminal; "always" anywhere, False never.
         report: called after each epoch (and an early stop) with `epoch`, `loss` (mean), `lr`, `seconds`, `progress`
-            (share of all steps) and `stopped_early`.
+            (share of all steps), `stopped_early`, and the variant that steps are computed in: `precision` and
+            `channels_last`.
         log: called with what a user may want to read; by default the logger "penjing.train" at level INFO.
         callbacks: each is called as `callback(graph, share of the steps done)` after every step.
 
@@ -135,6 +137,8 @@ def recover(
         descent = make_optimizer(graph, settings, standing.lr)
         if optimizer_state is not None:
             descent.load_state_dict(optimizer_state)
+        if file and main and not saved:
+            file.save(standing, graph, descent)  # stopped before the first epoch's end, a run still keeps its variant
         parameters = [parameter for group in descent.param_groups for parameter in group["params"]]
         model, descent = accelerator.prepare(graph, descent)
 
@@ -193,7 +197,7 @@ def recover(
                     if report and main:
                         mean = standing.loss / standing.counted
                         report({"epoch": epoch + 1, "loss": mean, "lr": rate, "seconds": standing.seconds,
-                                "progress": standing.progress, "stopped_early": stopped})  # fmt: skip
+                                "progress": standing.progress, "stopped_early": stopped, **asdict(variant)})  # fmt: skip
                     if file and main and not stopped:
                         file.save(standing, graph, descent)
                         last_save = time.monotonic()
