@@ -17,7 +17,7 @@ from torch import fx
 
 from penjing.errors import unknown_name
 from penjing.graph.graph import Graph
-from penjing.graph.labelling import Labeller
+from penjing.graph.labelling import Cut, Labeller
 from penjing.graph.patterns import check_patterns, matches
 from penjing.graph.rules import Axes, Value
 
@@ -124,13 +124,33 @@ def channels(
     if units not in UNITS:
         raise unknown_name("units", units, UNITS)
     check_patterns(graph, [*include, *exclude])
-    labeller = Labeller(graph, units)
+    labeller = _walked(Labeller(graph, units))
+    if not labeller.ambiguous:
+        return _collect(graph, labeller, include, exclude)
+    stuck = _stuck(_walked(Labeller(graph, units, exploring=True)))
+    found = [
+        _collect(graph, _walked(Labeller(graph, one, stuck=stuck)), include, exclude)
+        for one in (UNITS if units == "auto" else [units])
+    ]
+    return min(found, key=lambda one: _left(graph, one))
+
+
+def _walked(labeller: Labeller) -> Labeller:
     labeller.walk()
-    found = _collect(graph, labeller, include, exclude)
-    if units != "auto" or not labeller.ambiguous:
-        return found
-    others = [channels(graph, include=include, exclude=exclude, units=other) for other in UNITS[1:]]
-    return min([found, *others], key=lambda one: _left(graph, one))
+    return labeller
+
+
+def _stuck(explorer: Labeller) -> frozenset[Cut]:
+    """Returns the axes of cuts that can't carry channels, since what follows pins all of their indices.
+
+    In an exploring walk every axis of a cut has labels of its own, which are joined with no others where axes are merged
+    again: so it is seen of each axis by itself whether it could carry.
+    """
+    class_of = _classes(explorer)
+    pinned = np.zeros(class_of.max() + 1, bool)
+    for labels, _ in explorer.pins:
+        pinned[class_of[labels.ravel()]] = True
+    return frozenset(cut for cut, labels in explorer.cuts.items() if pinned[class_of[labels]].all())
 
 
 def _left(graph: Graph, found: Channels) -> int:

@@ -2,7 +2,8 @@
 
 import operator
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,21 @@ from torch import Tensor, fx
 
 from penjing.graph.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.graph.rules import RULES, Axes, Axis, Unlabelled, Value
-from penjing.graph.rules.shaping import FREE
+from penjing.graph.rules import FREE, RULES, TILED, Axes, Axis, Unlabelled, Value
+
+Cut = tuple[str, int, int]
+"""A node that cuts an axis into several, one of these, and its size."""
 
 
 class Labeller:
     """Hands out labels and collects what the rules say of them (see `rules.table.Labelling`)."""
 
-    def __init__(self, graph: Graph, units: str) -> None:
+    def __init__(self, graph: Graph, units: str, *, exploring: bool = False, stuck: Collection[Cut] = ()) -> None:
         self.graph = graph
         self.units = units
+        self.exploring = exploring
+        self.stuck = stuck  # axes of cuts that can't carry
+        self.cuts: dict[Cut, np.ndarray] = {}
         self.ambiguous = False
         self.unlabelled: dict[fx.Node, str] = {}
         self.node: fx.Node = next(iter(graph.program.graph.nodes))
@@ -72,12 +78,17 @@ class Labeller:
 
     def choose(self, sizes: Mapping[int, int]) -> int:
         """Returns the axis that carries: the longest, the innermost (features) or the one around it (heads)."""
-        axes = sorted(sizes)
-        if len(axes) == 2 and sizes[axes[0]] == 3:  # queries, keys and values of a packed projection, not heads
-            return axes[1]
+        axes = sorted(axis for axis, size in sizes.items() if self._cut(axis, size) not in self.stuck) or sorted(sizes)
         longest, last, before = max(axes, key=lambda axis: sizes[axis]), axes[-1], axes[max(len(axes) - 2, 0)]
         self.ambiguous |= len(axes) > 1
         return {"heads": before, "features": last}.get(self.units, longest)
+
+    def tried(self, candidates: Mapping[int, np.ndarray]) -> None:
+        """Remembers them, to look later which of them something pinned."""
+        self.cuts |= {self._cut(axis, labels.size): labels for axis, labels in candidates.items()}
+
+    def _cut(self, axis: int, size: int) -> Cut:
+        return self.node.name, axis, size
 
     def output(self, index: int = 0) -> tuple[int, ...]:
         """Returns the shape of the node's (n-th) output."""
@@ -138,7 +149,8 @@ class Labeller:
         if known is None:
             return self._without_labels(node, "no rule")
         try:
-            return self._outputs(node, known(self, *(self._argument(value) for value in node_arguments(node))))
+            arguments = [self._argument(value, node.target in TILED) for value in node_arguments(node)]
+            return self._outputs(node, known(self, *arguments))
         except Unlabelled as unlabelled:
             return self._without_labels(node, str(unlabelled))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -151,12 +163,22 @@ class Labeller:
         self._pin_all((node.args, node.kwargs))
         return self._pinned_outputs(node)
 
-    def _argument(self, value: Any) -> Any:
+    def _argument(self, value: Any, tiled: bool) -> Any:
         if isinstance(value, fx.Node):
-            return self.values.get(value, value)
+            known = self.values.get(value, value)
+            return known if tiled or not isinstance(known, Value) else self._without_tiles(known)
         if isinstance(value, list | tuple):
-            return [self._argument(item) for item in value]
+            return [self._argument(item, tiled) for item in value]
         return value
+
+    def _without_tiles(self, value: Value) -> Value:
+        """Pins the axes of free size that have labels."""
+        if all(axis is None or axis.size == size for axis, size in zip(value.axes, value.shape, strict=True)):
+            return value
+        for axis, size in zip(value.axes, value.shape, strict=True):
+            self.pin(axis if size >= FREE else None)
+        axes = tuple(None if size >= FREE else axis for axis, size in zip(value.axes, value.shape, strict=True))
+        return replace(value, axes=axes)
 
     def _outputs(self, node: fx.Node, result: Any) -> Any:
         outputs = node.meta["val"]
@@ -166,7 +188,9 @@ class Labeller:
 
     def _checked(self, node: fx.Node, axes: Axes, tensor: Tensor) -> Value:
         shape = self.shape(tensor)
-        fits = len(axes) == len(shape) and all(a is None or a.size == n for a, n in zip(axes, shape, strict=True))
+        fits = len(axes) == len(shape) and all(
+            a is None or a.size == n or (n >= FREE and n % a.size == 0) for a, n in zip(axes, shape, strict=True)
+        )
         if not fits:
             sizes = [None if a is None else a.size for a in axes]
             raise ValueError(f"labels {sizes} for an output of shape {shape}")

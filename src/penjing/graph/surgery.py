@@ -77,11 +77,18 @@ class _Resizing:
 
     def kept(self, node: fx.Node, axis: int, output: int = 0) -> np.ndarray | None:
         labels = self._labels(node, axis, output)
-        return None if labels is None else ~self._gone[self._channels.class_of[labels]]
+        return None if labels is None or self.period(node, axis) else ~self._gone[self._channels.class_of[labels]]
 
     def count(self, node: fx.Node, axis: int, output: int = 0) -> int | None:
         kept = self.kept(node, axis, output)
         return None if kept is None else int(kept.sum())
+
+    def period(self, node: fx.Node, axis: int) -> tuple[int, int] | None:
+        value = self._before[node].meta["val"]
+        labels = self._labels(node, axis, 0) if isinstance(value, torch.Tensor) else None
+        if labels is None or isinstance(value.shape[axis], int):
+            return None
+        return labels.size, int((~self._gone[self._channels.class_of[labels]]).sum())
 
     def added(self, node: fx.Node, axis: int) -> tuple[int, int]:
         source = next(n for n in node.all_input_nodes)

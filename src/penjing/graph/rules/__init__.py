@@ -18,9 +18,35 @@ from penjing.graph.rules import (
     shaping,
     spatial,
 )
-from penjing.graph.rules.table import RESIZES, RULES, Axes, Axis, Labelling, Resizing, Unlabelled, Value, resize, rule
+from penjing.graph.rules.table import (
+    FREE,
+    RESIZES,
+    RULES,
+    TILED,
+    Axes,
+    Axis,
+    Labelling,
+    Resizing,
+    Unlabelled,
+    Value,
+    resize,
+    rule,
+)
 
-__all__ = ["RESIZES", "RULES", "Axes", "Axis", "Labelling", "Resizing", "Unlabelled", "Value", "resize", "rule"]
+__all__ = [
+    "FREE",
+    "RESIZES",
+    "RULES",
+    "TILED",
+    "Axes",
+    "Axis",
+    "Labelling",
+    "Resizing",
+    "Unlabelled",
+    "Value",
+    "resize",
+    "rule",
+]
 
 _FAMILIES = (
     attention,

@@ -13,7 +13,7 @@ from penjing.graph.rules.table import Axes, Axis, Labelling, Resizing, Value, re
 aten = torch.ops.aten
 
 
-@rule(aten.scaled_dot_product_attention.default)
+@rule(aten.scaled_dot_product_attention.default, tiled=True)
 def attention(labelling: Labelling, query: Value, key: Value, value: Value, mask: Value | None, *options: Any) -> Axes:
     """`(…, heads, length, features)`; the mask broadcasts to `(…, heads, query length, key length)`."""
     labelling.tie(query.axes[-1], key.axes[-1])

@@ -22,7 +22,7 @@ _PLAIN = (
 _TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 
 
-@rule(*_PLAIN)
+@rule(*_PLAIN, tiled=True)
 def convolution(
     labelling: Labelling,
     x: Value,
@@ -41,7 +41,7 @@ def convolution(
     return (*x.axes[:channel], out, *pinned(labelling, x.axes[channel + 1 :]))
 
 
-@rule(*_TRANSPOSED)
+@rule(*_TRANSPOSED, tiled=True)
 def transposed(
     labelling: Labelling,
     x: Value,

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from penjing.graph.rules.shaping import FREE, resized
-from penjing.graph.rules.table import Axes, Labelling, Resizing, resize, rule, set_argument
+from penjing.graph.rules.shaping import resized
+from penjing.graph.rules.table import FREE, Axes, Labelling, Resizing, resize, rule, set_argument
 
 aten = torch.ops.aten
 

@@ -55,7 +55,7 @@ def _overload(name: str) -> Any:
     return getattr(found, overload or "default", None) if found is not None else None
 
 
-rule(*(op for op in map(_overload, _NAMES.split()) if op is not None))(_elementwise)
+rule(*(op for op in map(_overload, _NAMES.split()) if op is not None), tiled=True)(_elementwise)
 
 
 @rule(aten.expand_as.default)

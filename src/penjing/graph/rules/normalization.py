@@ -29,7 +29,7 @@ def per_channel(
     return x.axes
 
 
-@rule(aten.layer_norm.default, aten.rms_norm.default)
+@rule(aten.layer_norm.default, aten.rms_norm.default, tiled=True)
 def over_last(
     labelling: Labelling, x: Value, shape: list[int], weight: Value | None = None, bias: Value | None = None, *_: Any
 ) -> Axes:
@@ -79,7 +79,7 @@ def resize_group_norm(resizing: Resizing, node: fx.Node) -> None:
         set_argument(node, "num_groups", int(kept.reshape(groups, -1)[:, 0].sum()))
 
 
-@rule(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default)
+@rule(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default, tiled=True)
 def along_axis(labelling: Labelling, x: Value, *_: Any) -> Axes:
     """Keeps the shape; compares what is there along one axis."""
     return x.axes

@@ -10,7 +10,7 @@ from penjing.graph.rules.table import Axes, Labelling, Value, rule
 aten = torch.ops.aten
 
 
-@rule(aten.linear.default)
+@rule(aten.linear.default, tiled=True)
 def linear(labelling: Labelling, x: Value, weight: Value, bias: Value | None) -> Axes:
     """Weight `(out_features, in_features)`."""
     labelling.tie(x.axes[-1], weight.axes[1])
@@ -22,7 +22,7 @@ def linear(labelling: Labelling, x: Value, weight: Value, bias: Value | None) ->
     return (*x.axes[:-1], weight.axes[0])
 
 
-@rule(aten.matmul.default, aten.mm.default, aten.bmm.default)
+@rule(aten.matmul.default, aten.mm.default, aten.bmm.default, tiled=True)
 def product(labelling: Labelling, a: Value, b: Value) -> Axes:
     """`(…, n, k) @ (…, k, m)`, batch axes broadcast; either side may be a vector."""
     labelling.tie(a.axes[-1], b.axes[-2] if len(b.axes) > 1 else b.axes[0])
@@ -38,7 +38,7 @@ def product(labelling: Labelling, a: Value, b: Value) -> Axes:
     return (*(broadcast(labelling, *leading) if leading else ()), *rows, *columns)
 
 
-@rule(aten.addmm.default, aten.baddbmm.default)
+@rule(aten.addmm.default, aten.baddbmm.default, tiled=True)
 def product_and_sum(labelling: Labelling, c: Value, a: Value, b: Value, *_: Any) -> Axes:
     """`c + a @ b`."""
     axes = product(labelling, a, b)
@@ -54,7 +54,7 @@ def embedding(labelling: Labelling, weight: Value, indices: Value, *_: Any) -> A
     return (*indices.axes, weight.axes[1])
 
 
-@rule(aten.einsum.default)
+@rule(aten.einsum.default, tiled=True)
 def einsum(labelling: Labelling, equation: str, tensors: list[Value], *_: Any) -> Axes:
     """Axes of one letter are tied; those that stand in the result go out."""
     left, arrow, right = equation.replace(" ", "").partition("->")

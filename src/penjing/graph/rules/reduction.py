@@ -16,7 +16,7 @@ def _without(x: Value, axes: Any, keepdim: bool) -> Axes:
     return tuple(None if i in gone else axis for i, axis in enumerate(x.axes) if keepdim or i not in gone)
 
 
-@rule(aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.logsumexp.default)
+@rule(aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.logsumexp.default, tiled=True)
 def over_axes(labelling: Labelling, x: Value, axes: Any = None, keepdim: bool = False, *_: Any) -> Axes:
     """Reduces over a list of axes (none listed: over all)."""
     return _without(x, axes, keepdim)
@@ -28,7 +28,7 @@ def over_all(labelling: Labelling, x: Value, *_: Any) -> Axes:
     return ()
 
 
-@rule(aten.var.dim, aten.std.dim)
+@rule(aten.var.dim, aten.std.dim, tiled=True)
 def spread(labelling: Labelling, x: Value, axes: Any, unbiased: bool = True, keepdim: bool = False) -> Axes:
     """Variance and standard deviation."""
     return _without(x, axes, keepdim)
@@ -48,7 +48,7 @@ def spread_and_mean(
     return [_without(x, axes, keepdim)] * 2
 
 
-@rule(aten.linalg_vector_norm.default)
+@rule(aten.linalg_vector_norm.default, tiled=True)
 def vector_norm(
     labelling: Labelling, x: Value, order: Any = 2, axes: Any = None, keepdim: bool = False, *_: Any
 ) -> Axes:

@@ -1,6 +1,7 @@
 """Views: axes are reordered, added, dropped, merged and split, and no entry changes its value."""
 
 import math
+import operator
 from itertools import pairwise
 from typing import Any
 
@@ -8,21 +9,18 @@ import numpy as np
 import torch
 from torch import fx
 
-from penjing.graph.rules.table import Axes, Axis, Labelling, Resizing, Value, resize, rule, set_argument
+from penjing.graph.rules.table import FREE, Axes, Axis, Labelling, Resizing, Value, resize, rule, set_argument
 
 aten = torch.ops.aten
 
-FREE = 10**6
-"""Sizes from here on stand for free axes, see `Value.shape`."""
 
-
-@rule(aten.permute.default)
+@rule(aten.permute.default, tiled=True)
 def permute(labelling: Labelling, x: Value, order: list[int]) -> Axes:
     """Axes in another order."""
     return tuple(x.axes[axis] for axis in order)
 
 
-@rule(aten.transpose.int)
+@rule(aten.transpose.int, tiled=True)
 def transpose(labelling: Labelling, x: Value, a: int, b: int) -> Axes:
     """Two axes change places."""
     axes = list(x.axes)
@@ -30,24 +28,26 @@ def transpose(labelling: Labelling, x: Value, a: int, b: int) -> Axes:
     return tuple(axes)
 
 
-@rule(aten.t.default)
+@rule(aten.t.default, tiled=True)
 def matrix_transpose(labelling: Labelling, x: Value) -> Axes:
     """A matrix's two axes change places."""
     return tuple(reversed(x.axes))
 
 
-@rule(aten.unsqueeze.default)
+@rule(aten.unsqueeze.default, tiled=True)
 def unsqueeze(labelling: Labelling, x: Value, axis: int) -> Axes:
     """A new axis of size one."""
     axis %= len(x.axes) + 1
     return (*x.axes[:axis], None, *x.axes[axis:])
 
 
-@rule(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
+@rule(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, tiled=True)
 def squeeze(labelling: Labelling, x: Value, axes: Any = None) -> Axes:
     """Axes of size one go; one that has a label must keep its single index."""
     listed = range(len(x.axes)) if axes is None else [axes] if isinstance(axes, int) else axes
     gone = {axis % len(x.axes) for axis in listed if x.shape[axis] == 1}
+    for axis in gone:
+        labelling.pin(x.axes[axis])
     return tuple(labels for axis, labels in enumerate(x.axes) if axis not in gone)
 
 
@@ -58,7 +58,7 @@ def flip(labelling: Labelling, x: Value, axes: list[int]) -> Axes:
     return tuple(a[::-1] if i in gone and a is not None else a for i, a in enumerate(x.axes))
 
 
-@rule(aten.expand.default)
+@rule(aten.expand.default, tiled=True)
 def expand(labelling: Labelling, x: Value, size: Any, *_: Any) -> Axes:
     """Axes of size one become longer; their single index must stay, its copies may go."""
     shape = labelling.output()
@@ -74,7 +74,7 @@ def expand(labelling: Labelling, x: Value, size: Any, *_: Any) -> Axes:
     return tuple(result)
 
 
-@rule(aten.movedim.int, aten.movedim.intlist)
+@rule(aten.movedim.int, aten.movedim.intlist, tiled=True)
 def movedim(labelling: Labelling, x: Value, sources: Any, targets: Any) -> Axes:
     """Some axes move to other places, the rest keep their order."""
     rank = len(x.axes)
@@ -91,6 +91,7 @@ def movedim(labelling: Labelling, x: Value, sources: Any, targets: Any) -> Axes:
     aten.view.default,
     aten.flatten.using_ints,
     aten.unflatten.int,
+    tiled=True,
 )
 def reshape(labelling: Labelling, x: Value, *_: Any) -> Axes:
     """Splits and merges axes; in each run of axes that belong together one carries the channels, the others are pinned."""
@@ -159,34 +160,58 @@ def _runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[in
 
 
 def _merge(labelling: Labelling, axes: list[tuple[Axis, int]]) -> Axis:
-    """Returns the labels of several axes laid out as one: those of the longest that a parameter has; the others are pinned."""
-    axes = [(labels, size) for labels, size in axes if size > 1 or labels is not None]
+    """Returns the labels of several axes laid out as one: those of the longest that a parameter has; the others are pinned.
+
+    What stands behind a free axis repeats along it: the merged axis is tiled. What stands before it is pinned.
+    """
+    axes = [part for labels, size in axes for part in _untiled(labels, size) if part[1] > 1 or part[0] is not None]
+    free = max((i for i, (_, size) in enumerate(axes) if size >= FREE), default=-1)
+    for labels, _ in axes[: free + 1]:
+        labelling.pin(labels)
+    axes = axes[free + 1 :]
     labelled = [i for i, (labels, _) in enumerate(axes) if labels is not None and labels.any()]
     if not labelled:
         return None
+    if labelling.exploring and len(labelled) > 1:
+        for i in labelled:
+            labelling.pin(axes[i][0] if axes[i][1] == 1 else None)
+        return labelling.fresh(math.prod(size for _, size in axes))
     carrier = max(labelled, key=lambda i: (len(labelled) > 1 and labelling.owned(axes[i][0]), axes[i][1]))
-    free_sized = any(size >= FREE for _, size in axes)
     for i in labelled:
-        if i != carrier or free_sized:
+        if i != carrier:
             labelling.pin(axes[i][0])
-    if free_sized:
-        return None
     outer = math.prod(size for _, size in axes[:carrier])
     inner = math.prod(size for _, size in axes[carrier + 1 :])
     labels = axes[carrier][0]
     return np.tile(np.repeat(labels, inner), outer) if labels is not None else None
 
 
+def _untiled(labels: Axis, size: int) -> list[tuple[Axis, int]]:
+    """A tiled axis as the free one and the labelled one of which it is made; any other as it is."""
+    if labels is None or labels.size == size:
+        return [(labels, size)]
+    return [(None, size // labels.size), (labels, labels.size)]
+
+
 def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
     """Returns the labels of an axis cut into several, of which one carries them."""
     result: list[Axis] = [None] * len(sizes)
-    if labels is None or any(size >= FREE for size in sizes):
+    if labels is None or len(sizes) == 1:
+        return [labels, *result[1:]]
+    free = max((axis for axis, size in enumerate(sizes) if size >= FREE), default=-1)
+    finite = dict(enumerate(sizes[free + 1 :], free + 1))
+    inner = math.prod(finite.values())
+    if free >= 0 and labels.size > inner and labels.size % inner == 0 and sizes[free] % (labels.size // inner) == 0:
+        finite = {free: labels.size // inner, **finite}  # the free axis stays tiled
+    elif free >= 0 and inner % labels.size == 0:
+        labels = np.tile(labels, inner // labels.size)
+    elif free >= 0:
         labelling.pin(labels)
         return result
     tables = {}
-    for axis, size in enumerate(sizes):
-        if size > 1 or len(sizes) == 1:
-            tables[axis] = labels.reshape(math.prod(sizes[:axis]), size, -1)
+    for axis, size in finite.items():
+        if size > 1:
+            tables[axis] = labels.reshape(math.prod(n for other, n in finite.items() if other < axis), size, -1)
     if not tables:
         labelling.pin(labels)
         return result
@@ -195,8 +220,14 @@ def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
         return bool((table == table[:1, :, :1]).all())
 
     # An axis that carries without any tie beats a longer one: it takes back a merge that came before.
-    untied = {axis: sizes[axis] for axis, table in tables.items() if constant(table)}
-    carrier = max(untied, key=sizes.__getitem__) if untied else labelling.choose({axis: sizes[axis] for axis in tables})
+    untied = {axis: finite[axis] for axis, table in tables.items() if constant(table)}
+    if labelling.exploring and not untied and len(tables) > 1:
+        candidates = {axis: labelling.fresh(finite[axis]) for axis in tables}
+        labelling.tried(candidates)
+        return [candidates.get(axis) for axis in range(len(sizes))]
+    carrier = (
+        max(untied, key=finite.__getitem__) if untied else labelling.choose({axis: finite[axis] for axis in tables})
+    )
     table = tables[carrier]
     if not constant(table):
         labelling.tie(np.broadcast_to(table[:1, :, :1], table.shape).ravel(), table.ravel())
@@ -213,10 +244,30 @@ def resized(resizing: Resizing, node: fx.Node, sizes: list[Any], offset: int = 0
     return new
 
 
-@resize(aten.reshape.default, aten.view.default, aten.expand.default)
+@resize(aten.reshape.default, aten.view.default)
 def resize_sizes(resizing: Resizing, node: fx.Node) -> None:
-    """Rewrites the sizes that stand in the call."""
-    node.update_arg(1, resized(resizing, node, list(node.args[1])))
+    """Rewrites the sizes that stand in the call; that of a tiled axis follows from the others, or from what it was."""
+    sizes = resized(resizing, node, list(node.args[1]))  # type: ignore[arg-type]
+    for axis, size in enumerate(sizes):
+        before, now = resizing.period(node, axis) or (1, 1)
+        if before != now and not isinstance(size, int):
+            sizes[axis] = -1 if -1 not in sizes else _rescaled(node, size, before, now)
+    node.update_arg(1, sizes)
+
+
+def _rescaled(node: fx.Node, size: Any, before: int, now: int) -> fx.Node:
+    """Returns a node that counts `now` for each `before` of a free size."""
+    with node.graph.inserting_before(node):
+        return node.graph.call_function(
+            operator.floordiv, (node.graph.call_function(operator.mul, (size, now)), before)
+        )
+
+
+@resize(aten.expand.default)
+def resize_expand(resizing: Resizing, node: fx.Node) -> None:
+    """Rewrites the sizes that stand in the call; a tiled axis keeps what it has."""
+    sizes = resized(resizing, node, list(node.args[1]))  # type: ignore[arg-type]
+    node.update_arg(1, [-1 if resizing.period(node, axis) else size for axis, size in enumerate(sizes)])
 
 
 @resize(aten.unflatten.int)

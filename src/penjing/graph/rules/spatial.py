@@ -61,9 +61,9 @@ def _keep_channels(spatial: int, outputs: int) -> Any:
 
 
 for _spatial, _targets in _POOLS.items():
-    rule(*_targets)(_keep_channels(_spatial, 1))
+    rule(*_targets, tiled=True)(_keep_channels(_spatial, 1))
 for _spatial, _targets in _POOLS_WITH_POSITIONS.items():
-    rule(*_targets)(_keep_channels(_spatial, 2))
+    rule(*_targets, tiled=True)(_keep_channels(_spatial, 2))
 
 
 @rule(aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)

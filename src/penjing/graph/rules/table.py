@@ -8,7 +8,11 @@ import numpy as np
 from torch import fx
 
 Axis = np.ndarray | None
-"""The labels of an axis' indices, int64 of the axis' length; 0 is a pinned index, None a pinned (or free-sized) axis."""
+"""The labels of an axis' indices, int64 of the axis' length; 0 is a pinned index, None a pinned (or free-sized) axis.
+
+A free-sized axis may have labels too, that repeat along it: those of the heads where a view merged them behind the batch.
+Such an axis is *tiled*. Only rules that say so (`rule(..., tiled=True)`) ever see one; to others it is a pinned axis.
+"""
 
 Axes = tuple[Axis, ...]
 """One `Axis` per axis of a tensor."""
@@ -58,8 +62,17 @@ class Labelling(Protocol):
     def owned(self, axis: Axis) -> bool:
         """Tells whether a parameter has some of these labels."""
 
+    exploring: bool
+    """Whether this walk is the one that finds out which axes of a cut can carry, see `tried`."""
+
+    def tried(self, candidates: Mapping[int, np.ndarray]) -> None:
+        """Notes the labels that a cut gave to each of the axes (position: labels) that might carry."""
+
     def choose(self, sizes: Mapping[int, int]) -> int:
-        """Chooses which of several axes (position: size) carries the channels, as the user's `units` say."""
+        """Chooses which of several axes (position: size) carries the channels, as the user's `units` say.
+
+        Axes that something behind them pins, as taking queries, keys and values apart does, are left to stay.
+        """
 
     def output(self, index: int = 0) -> tuple[int, ...]:
         """Returns the shape of the node's (n-th) output, as in `Value.shape`."""
@@ -74,6 +87,9 @@ class Resizing(Protocol):
     def count(self, node: fx.Node, axis: int, output: int = 0) -> int | None:
         """Returns the new size of an axis, or None for a pinned one."""
 
+    def period(self, node: fx.Node, axis: int) -> tuple[int, int] | None:
+        """Returns how many labels repeat along a tiled axis, before and now, or None if the axis isn't tiled."""
+
     def added(self, node: fx.Node, axis: int) -> tuple[int, int]:
         """Returns how many of the indices that a padding op added before and behind an axis stay."""
 
@@ -81,10 +97,15 @@ class Resizing(Protocol):
 Rule = Callable[..., Any]
 RULES: dict[Any, Rule] = {}
 RESIZES: dict[Any, Callable[[Resizing, fx.Node], None]] = {}
+TILED: set[Any] = set()
+"""Ops whose rules know tiled axes, see `Axis`."""
+
+FREE = 10**6
+"""Sizes from here on stand for free axes, see `Value.shape`."""
 
 
-def rule(*targets: Any) -> Callable[[Rule], Rule]:
-    """Registers a rule for these ops.
+def rule(*targets: Any, tiled: bool = False) -> Callable[[Rule], Rule]:
+    """Registers a rule for these ops; `tiled` says that it treats tiled axes right.
 
     A rule is called with the labelling and the op's arguments in the order of its schema (defaults filled in, tensors as
     `Value`), and returns the `Axes` of the output, or a list of them for an op with several outputs.
@@ -92,6 +113,7 @@ def rule(*targets: Any) -> Callable[[Rule], Rule]:
 
     def add(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(targets, function))
+        TILED.update(targets if tiled else ())
         return function
 
     return add

@@ -1,0 +1,144 @@
+"""Views that cut channels into heads and features, and those that merge them with the batch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from oracle import check, share_left
+from torch import nn
+
+
+class Merged(nn.Module):
+    """Attention whose heads are merged with the batch, as PyTorch's own; queries and (packed) keys and values apart."""
+
+    def __init__(self, width=16, heads=4, pack="unbind", explicit=False):
+        super().__init__()
+        self.heads, self.pack, self.explicit = heads, pack, explicit
+        self.embed, self.q, self.kv = nn.Linear(5, width), nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.o, self.head = nn.Linear(width, width), nn.Linear(width, 3)
+
+    def taken_apart(self, x):
+        b, n, c = x.shape
+        if self.pack == "unbind":
+            return self.kv(x).reshape(b, n, 2, c).unbind(2)
+        if self.pack == "split":
+            return self.kv(x).split(c, -1)
+        if self.pack == "select":
+            both = self.kv(x).reshape(b, n, 2, c).permute(2, 0, 1, 3)
+            return both[0], both[1]
+        return (part.squeeze(2) for part in self.kv(x).view(b, n, 2, c).chunk(2, 2))
+
+    def forward(self, x):
+        x = self.embed(x)
+        b, n, c = x.shape
+        parts = (part.transpose(0, 1) for part in (self.q(x), *self.taken_apart(x)))
+        q, k, v = (part.reshape(n, b * self.heads, c // self.heads).transpose(0, 1) for part in parts)
+        if self.explicit:
+            y = torch.bmm(torch.bmm(q * (c // self.heads) ** -0.5, k.transpose(1, 2)).softmax(-1), v)
+        else:
+            q, k, v = (part.view(b, self.heads, n, -1) for part in (q, k, v))
+            y = F.scaled_dot_product_attention(q, k, v).reshape(-1, n, c // self.heads)
+        return self.head(x + self.o(y.transpose(0, 1).reshape(n, b, c).transpose(0, 1)))
+
+
+@pytest.mark.parametrize("units", ["auto", "heads", "features"])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_heads_merged_with_the_batch_go(units, explicit):
+    torch.manual_seed(0)
+    graph, found, small = check(Merged(explicit=explicit), torch.randn(2, 6, 5), units=units)
+    (group,) = [g for g in found.groups if "q.weight" in g.made_by()]
+    assert group.units == 4
+    assert {entry.tensor for entry in group.entries} >= {"q.weight", "q.bias", "kv.weight", "kv.bias"}
+    assert share_left(graph, small) < 0.35
+
+
+@pytest.mark.parametrize("pack", ["unbind", "select", "chunk", "split"])
+@pytest.mark.parametrize("units", ["heads", "features"])
+def test_packed_keys_and_values_stay_two(pack, units):
+    torch.manual_seed(0)
+    _graph, found, small = check(Merged(pack=pack), torch.randn(2, 6, 5), units=units)
+    (values,) = [
+        g for g in found.groups if "o.weight" in {e.tensor for e in g.entries if e.role == "in"} and g.units == 4
+    ]
+    assert small.tensor("kv.weight").shape[0] == 16
+    # A view that packs both has as many features for either; where they are split, values have features of their own.
+    assert ("q.weight" in values.made_by()) == (units == "heads" or pack != "split")
+
+
+@pytest.mark.parametrize("units", ["heads", "features"])
+@pytest.mark.parametrize("mask", [False, True])
+def test_pytorchs_own_attention_loses_heads_or_features(units, mask):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Linear(5, 16), nn.Linear(16, 3)
+            self.attention = nn.MultiheadAttention(16, 4)
+
+        def forward(self, x):
+            x = self.embed(x).transpose(0, 1)
+            causal = torch.full((6, 6), -1.0).triu(1) if mask else None
+            y, weights = self.attention(x, x, x, need_weights=mask, attn_mask=causal)
+            return self.head((x + y).transpose(0, 1)) + (weights.sum() if mask else 0)
+
+    torch.manual_seed(0)
+    # Mean attention weights are returned with a mask: fewer heads have another mean.
+    graph, found, small = check(Model(), torch.randn(2, 6, 5), units=units, exact=not mask)
+    assert "attention.in_proj_weight" in {t for g in found.groups for t in g.made_by()}
+    assert share_left(graph, small) < 0.4
+
+
+def test_patches_merged_with_the_batch_and_channels_come_apart_again():
+    """MobileViT's unfolding: channels between the batch and the rows of patches."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.mix, self.last, self.head = (
+                nn.Conv2d(3, 8, 1),
+                nn.Linear(8, 8),
+                nn.Conv2d(8, 6, 1),
+                nn.Linear(6, 3),
+            )
+
+        def forward(self, x):
+            x = self.stem(x)
+            b, c, h, w = x.shape
+            y = x.reshape(b * c * (h // 2), 2, w // 2, 2).transpose(1, 2).reshape(b, c, h * w // 4, 4)
+            y = self.mix(y.transpose(1, 3)).relu().transpose(1, 3)
+            y = y.reshape(b * c * (h // 2), w // 2, 2, 2).transpose(1, 2).reshape(b, c, h, w)
+            return self.head(self.last(x + y).mean((2, 3)))
+
+    torch.manual_seed(0)
+    _, found, _ = check(Model(), torch.randn(2, 3, 8, 8))
+    assert sorted(g.units for g in found.groups) == [6, 8]
+
+
+def test_an_op_that_knows_no_tiled_axis_pins_it():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(5, 8), nn.Linear(8, 6)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = self.two(self.one(x).relu())
+            return self.head(x.reshape(-1).flip(0).reshape(-1, 6))
+
+    torch.manual_seed(0)
+    _, found, _ = check(Model(), torch.randn(2, 5))
+    assert [g.name for g in found.groups] == ["one"]
+
+
+def test_an_axis_of_one_index_that_is_squeezed_keeps_it():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.gates, self.head = nn.Linear(5, 8), nn.Linear(8, 2), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = self.one(x)
+            first, second = (gate.squeeze(-1) for gate in self.gates(x).chunk(2, -1))
+            return self.head(x) * first[:, None] + second[:, None]
+
+    torch.manual_seed(0)
+    _, found, _ = check(Model(), torch.randn(2, 5))
+    assert [g.name for g in found.groups] == ["one"]
