@@ -142,3 +142,10 @@ def test_an_axis_of_one_index_that_is_squeezed_keeps_it():
     torch.manual_seed(0)
     _, found, _ = check(Model(), torch.randn(2, 5))
     assert [g.name for g in found.groups] == ["one"]
+
+
+def test_axes_of_one_index_are_flattened_away():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    _, found, _ = check(nn.Sequential(*layers), torch.randn(2, 3, 8, 8))
+    assert [g.units for g in found.groups] == [8]

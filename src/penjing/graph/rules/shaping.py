@@ -197,7 +197,7 @@ def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
     """Returns the labels of an axis cut into several, of which one carries them."""
     result: list[Axis] = [None] * len(sizes)
     if labels is None or len(sizes) == 1:
-        return [labels, *result[1:]]
+        return [labels] if sizes and labels is not None else result
     free = max((axis for axis, size in enumerate(sizes) if size >= FREE), default=-1)
     finite = dict(enumerate(sizes[free + 1 :], free + 1))
     inner = math.prod(finite.values())
