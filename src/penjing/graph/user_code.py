@@ -1,11 +1,13 @@
 """Where in the user's own code something happened."""
 
+import os
 import traceback
 from pathlib import Path
 
 import torch
 
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+# With the separator behind, as torchvision is no part of torch.
+_LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
 
 
 def source_line(stack_trace: str) -> str:
