@@ -133,3 +133,52 @@ def test_another_model_is_refused():
     model = nn.Linear(3, 4)
     with pytest.raises(PenjingError, match=r"no place for 0\.bias and 1 more"):
         graph.write_into(model)
+
+
+class Heads(nn.Module):
+    """Attention whose code counts its heads by an attribute, as most do."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.head_dim, self.dim = 4, 8, 32
+        self.qkv, self.proj = nn.Linear(32, 96), nn.Linear(32, 32)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        x = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1)
+        return self.proj(x)
+
+
+def test_the_number_of_heads_that_a_module_keeps_is_updated():
+    model = nn.Sequential(nn.Linear(5, 32), Heads(), nn.Linear(32, 3))
+    graph = capture(model, torch.randn(2, 6, 5))
+    found = channels(graph, units="heads")
+    heads = next(i for i, group in enumerate(found.groups) if group.name == "1.qkv" and group.units == 4)
+    small = remove(graph, found, {heads: np.array([1, 3])})
+    small.write_into(model)
+    assert (model[1].num_heads, model[1].head_dim, model[1].dim) == (2, 8, 32)
+    assert (model[1].qkv.out_features, model[1].proj.in_features) == (48, 16)
+    x = torch.randn(3, 7, 5)[:, :6]
+    assert torch.allclose(model(x), small(x), atol=1e-5)
+
+
+def test_the_hidden_size_of_a_recurrent_layer_is_updated():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(5, 12, num_layers=2, batch_first=True, bidirectional=True), nn.Linear(24, 3)
+
+        def forward(self, x):
+            return self.head(self.lstm(x)[0])
+
+    model = Tagger()
+    graph = capture(model, torch.randn(2, 6, 5))
+    found = channels(graph)
+    small = remove(graph, found, {i: np.arange(group.units // 2) for i, group in enumerate(found.groups)})
+    small.write_into(model)
+    assert (model.lstm.hidden_size, model.head.in_features) == (6, 12)
+    x = torch.randn(2, 6, 5)
+    assert torch.allclose(model(x), small(x), atol=1e-5)
+    model(x).sum().backward()
+    assert model.lstm.weight_hh_l1_reverse.grad.shape == (24, 6)

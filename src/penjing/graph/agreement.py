@@ -18,8 +18,13 @@ TOLERANCE = 1e-3  # relative to the largest output; export reorders no arithmeti
 def verify(model: nn.Module, graph: Graph, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
     """Raises if the graph gives something else than the model on these inputs."""
     expected, spec = pytree.tree_flatten(call_copied(model, args, keywords))
-    with torch.no_grad():
-        actual, other = pytree.tree_flatten(graph(*args, **keywords))
+    try:
+        with torch.no_grad():
+            actual, other = pytree.tree_flatten(graph(*args, **keywords))
+    except RuntimeError as error:
+        raise PenjingError(
+            f"The captured graph fails where the model works; a size in the model's code was taken as fixed: {error}"
+        ) from error
     if spec != other:
         raise PenjingError("The captured graph returns other outputs than the model.")
     for want, have in zip(expected, actual, strict=True):

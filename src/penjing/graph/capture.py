@@ -354,9 +354,17 @@ def _describe_inputs(nodes: fx.Graph, leaves: list[Any]) -> tuple[tuple[Any, ...
         shape = node.meta["val"].shape
         free = frozenset(axis for axis, size in enumerate(shape) if isinstance(size, torch.SymInt))
         batch_free = batch_free or 0 in free
-        sizes = tuple(str(size) if isinstance(size, torch.SymInt) else "" for size in shape)
+        sizes = tuple(
+            _size_name(size, f"{node.name}_{axis}") if isinstance(size, torch.SymInt) else ""
+            for axis, size in enumerate(shape)
+        )
         described.append(Input.of(node.name, leaf, free, sizes))
     return tuple(described), batch_free
+
+
+def _size_name(size: torch.SymInt, own: str) -> str:
+    """Names a free size by its symbol; export writes a number for one that only it fixed, as for recurrent layers."""
+    return str(size) if size.node.expr.free_symbols else own
 
 
 def _tensors(model: nn.Module, module: fx.GraphModule, nodes: fx.Graph) -> tuple[dict[str, Tensor], set[str]]:

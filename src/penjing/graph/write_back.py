@@ -4,7 +4,7 @@ Only what an `nn.Module` can hold goes back: parameters, buffers and the attribu
 in the model's own code can't be changed from here; where they matter the model is left as it was.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,16 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph.agreement import TOLERANCE, close
+from penjing.graph.capture import capture
+from penjing.graph.parts import Parts
 from penjing.graph.user_code import user_line
+from penjing.graph.user_sizes import user_sizes
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
 from penjing.graph.rules.convolution import whole_groups
 
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 KEPT = "num_batches_tracked"  # counts what the user's model has seen; a graph doesn't
 
 
@@ -40,17 +44,47 @@ def write_into(graph: "Graph", model: nn.Module, part: str | nn.Module | None = 
     Raises:
         PenjingError: the model can't hold the graph, or computes something else with its tensors; it is then as before.
     """
-    before = _Before()
     captured = _captured(graph, model, part)
+    try:
+        _write(graph, model, captured, ())
+    except Misfit:
+        attributes = _attributes(graph, model, captured)
+        if not attributes:
+            raise
+        _write(graph, model, captured, attributes)
+    return model
+
+
+class Misfit(PenjingError):
+    """The model fails, or computes something else, with the graph's tensors."""
+
+
+def _write(
+    graph: "Graph", model: nn.Module, captured: nn.Module, attributes: Sequence[tuple[nn.Module, str, Any]]
+) -> None:
+    before = _Before()
     try:
         _write_tensors(graph, model, before)
         for module in model.modules():
             _write_sizes(module, before)
+        for module, name, value in attributes:
+            before.set(module.__dict__, name, value)
         _compare(graph, model, captured)
     except BaseException:
         before.restore()
         raise
-    return model
+
+
+def _attributes(graph: "Graph", model: nn.Module, captured: nn.Module) -> list[tuple[nn.Module, str, Any]]:
+    """Returns the attributes of the model's own modules that repeat sizes which the graph changed."""
+    args, kwargs = graph.example_call(graph.batch)
+    if captured is model:
+        now = capture(model, args, kwargs=kwargs)
+    elif isinstance(captured, Parts):
+        now = capture(model, args, part=captured)
+    else:
+        now = capture(model, args, kwargs=kwargs, part=captured)
+    return list(user_sizes(now, graph, model))
 
 
 def _captured(graph: "Graph", model: nn.Module, part: str | nn.Module | None) -> nn.Module:
@@ -151,6 +185,12 @@ def _embedding(module: Any) -> dict[str, Any]:
     return {"num_embeddings": _shape(module)[0], "embedding_dim": _shape(module)[1]}
 
 
+def _recurrent(module: Any) -> dict[str, Any]:
+    hidden, inputs = len(module.weight_hh_l0) // GATES[module.mode], int(module.weight_ih_l0.shape[1])
+    projected = {"proj_size": len(module.weight_hr_l0)} if module.proj_size else {}
+    return {"hidden_size": hidden, "input_size": inputs, **projected}
+
+
 def _prelu(module: Any) -> dict[str, Any]:
     return {"num_parameters": _shape(module)[0]}
 
@@ -164,6 +204,7 @@ SIZES: tuple[tuple[type, Callable[[Any], dict[str, Any]]], ...] = (
     (nn.GroupNorm, _group_norm),
     (nn.Embedding, _embedding),
     (nn.PReLU, _prelu),
+    (nn.RNNBase, _recurrent),
 )
 """The attributes of PyTorch's layers that repeat a size, from the tensors that the layer holds now."""
 
@@ -173,6 +214,8 @@ def _write_sizes(module: nn.Module, before: _Before) -> None:
         if isinstance(module, kind):
             for name, value in sizes(module).items():
                 before.set(module.__dict__, name, value)
+    if isinstance(module, nn.RNNBase):
+        before.set(module.__dict__, "_flat_weights", [getattr(module, name) for name in module._flat_weights_names])
 
 
 def _compare(graph: "Graph", model: nn.Module, captured: nn.Module) -> None:
@@ -182,7 +225,7 @@ def _compare(graph: "Graph", model: nn.Module, captured: nn.Module) -> None:
         try:
             actual = pytree.tree_leaves(captured(*args, **kwargs))
         except Exception as error:
-            raise PenjingError(
+            raise Misfit(
                 f"The model's code fixes a size that the graph no longer has, in {_failing(model, error)} at "
                 f"{user_line(error)}: {type(error).__name__}: {error}\n"
                 "The model was left as it was. Keep those channels (exclude=…), or save the graph itself."
@@ -192,7 +235,7 @@ def _compare(graph: "Graph", model: nn.Module, captured: nn.Module) -> None:
             for want, have in zip(expected, actual, strict=True)
         )
         if not same:
-            raise PenjingError(
+            raise Misfit(
                 f"With the graph's tensors the model computes something else, first in {_first_other(graph, model, captured)}; "
                 "the model was left as it was. Its code may fix a size or a position that changed, or the graph holds "
                 "ops that the model hasn't. Save the graph itself instead."
