@@ -6,6 +6,8 @@ import torch.nn.functional as F
 from oracle import check, share_left
 from torch import nn
 
+from penjing.graph import propagation
+
 
 class Merged(nn.Module):
     """Attention whose heads are merged with the batch, as PyTorch's own; queries and (packed) keys and values apart."""
@@ -110,6 +112,28 @@ def test_patches_merged_with_the_batch_and_channels_come_apart_again():
     torch.manual_seed(0)
     _, found, _ = check(Model(), torch.randn(2, 3, 8, 8))
     assert sorted(g.units for g in found.groups) == [6, 8]
+
+
+@pytest.mark.parametrize("lengths", [(-1, 6), (6, -1), (6, 6)])
+def test_the_size_of_heads_merged_with_the_batch_follows(lengths):
+    """Where another size is left to be found out, and where the merged one is."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.head = nn.Linear(5, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            b, n, _ = x.shape
+            y = self.one(x).transpose(0, 1).reshape(lengths[0], b * 4, 4).transpose(0, 1).relu()
+            y = y.reshape(b, 4, lengths[1], 4).permute(0, 2, 1, 3)
+            return self.head(y.reshape(b, n, -1))
+
+    torch.manual_seed(0)
+    for units in ("heads", "features"):
+        _, found, small = check(Model(), torch.randn(2, 6, 5), units=units)
+        assert [g.units for g in found.groups] == [4]
+        assert propagation.confirms(small)
 
 
 def test_an_op_that_knows_no_tiled_axis_pins_it():

@@ -33,13 +33,14 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
             raise PenjingError(f"All {group.units} units of {group.name} would go; at least one must stay.")
         gone[group.classes[indices]] = True
     small = copy.deepcopy(graph)
-    for old, new in zip(graph.program.graph.nodes, small.program.graph.nodes, strict=True):
+    pairs = list(zip(graph.program.graph.nodes, small.program.graph.nodes, strict=True))  # rules may add nodes
+    for old, new in pairs:
         if new.target in RESIZES:
             _Resizing(
                 channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))
             ).apply(new)
     _shrink_tensors(small, channels, gone)
-    for old, new in zip(graph.program.graph.nodes, small.program.graph.nodes, strict=True):
+    for old, new in pairs:
         new.meta["val"] = _shrunk(old.meta.get("val"), channels.labels.get(old), channels.class_of, gone)
     return small.refresh(shapes_known=True)
 
@@ -50,9 +51,10 @@ def _shrunk(value: Any, labels: Any, class_of: np.ndarray, gone: np.ndarray) -> 
         return value
     if isinstance(value, list | tuple):
         return type(value)(_shrunk(one, axes, class_of, gone) for one, axes in zip(value, labels, strict=True))
+    kept = [None if axis is None else int((~gone[class_of[axis]]).sum()) for axis in labels]
     shape = [
-        size if axis is None else int((~gone[class_of[axis]]).sum())
-        for axis, size in zip(labels, value.shape, strict=True)
+        size if count is None else count if isinstance(size, int) else size * count // axis.size
+        for axis, count, size in zip(labels, kept, value.shape, strict=True)
     ]
     return value if shape == list(value.shape) else propagation.resized(value, shape)
 

@@ -258,9 +258,11 @@ def resize_sizes(resizing: Resizing, node: fx.Node) -> None:
 def _rescaled(node: fx.Node, size: Any, before: int, now: int) -> fx.Node:
     """Returns a node that counts `now` for each `before` of a free size."""
     with node.graph.inserting_before(node):
-        return node.graph.call_function(
-            operator.floordiv, (node.graph.call_function(operator.mul, (size, now)), before)
-        )
+        product = node.graph.call_function(operator.mul, (size, now))
+        quotient = node.graph.call_function(operator.floordiv, (product, before))
+    product.meta["val"] = size.meta["val"] * now
+    quotient.meta["val"] = product.meta["val"] // before
+    return quotient
 
 
 @resize(aten.expand.default)
