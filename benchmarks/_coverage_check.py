@@ -157,7 +157,11 @@ def check_penjing(record: Record, case: Case, quick: bool) -> None:
 
     weights = [*case.model.parameters(), *case.model.buffers()]
     record.data["weights_mb"] = round(sum(v.numel() * v.element_size() for v in weights) / 2**20, 1)
-    graph = record.column("captured", lambda: pj.capture(case.model, case.inputs))
+    if case.detector is None:
+        graph = record.column("captured", lambda: pj.capture(case.model, case.inputs))
+    else:
+        inputs = case.images if isinstance(case.part, list) else case.inputs
+        graph = record.column("captured", lambda: pj.capture(case.detector, inputs, part=case.part))
     if graph is None:
         return
     record.data["params"] = sum(value.numel() for value in graph.parameters())
@@ -207,6 +211,16 @@ def check_penjing(record: Record, case: Case, quick: bool) -> None:
         _train_step(small, given, with_gradient)
 
     record.column("trains", trains)
+    if case.detector is not None:
+
+        def whole() -> None:
+            small.eval()
+            wrapper = case.part if isinstance(case.part, nn.Module) else None
+            detector = small.write_into(case.detector, part=wrapper).eval()
+            with torch.no_grad():
+                detector(*case.images)
+
+        record.column("whole detector runs", whole)
 
 
 def _note_pins(record: Record, graph: Any, found: Any) -> None:

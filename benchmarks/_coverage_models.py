@@ -177,11 +177,23 @@ TRANSFORMERS = {
 
 @dataclass
 class Case:
-    """A network, the inputs of one call, and the layers whose outputs are the network's."""
+    """A network, the inputs of one call, and the layers whose outputs are the network's.
+
+    Attributes:
+        model: the network; of a detector, a module that calls what it computes before boxes are put together.
+        inputs: of one call of `model`.
+        heads: the layers whose outputs are the network's.
+        detector: the whole detector, which takes a list of images.
+        part: what `pj.capture` is told to take of the detector.
+        images: of one call of the detector.
+    """
 
     model: nn.Module
     inputs: tuple[Tensor, ...]
     heads: list[nn.Module]
+    detector: nn.Module | None = None
+    part: nn.Module | list[str] | None = None
+    images: Any = None
 
 
 def names() -> list[str]:
@@ -226,10 +238,7 @@ def _torchvision(name: str) -> Case:
     from torchvision.models import get_model
 
     if name in DETECTORS:
-        detector = get_model(name, weights=None, weights_backbone=None)
-        wrapper = _SingleStage(detector) if hasattr(detector, "head") else _TwoStage(detector)
-        size = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}.get(name, 256)
-        return Case(wrapper, _images(size), _predictors(detector))
+        return _detector(name)
     if name in SEGMENTATION:
         model = get_model(name, weights=None, weights_backbone=None)
         classes = 21
@@ -243,6 +252,19 @@ def _torchvision(name: str) -> Case:
         if getattr(m, "out_features", None) == classes or getattr(m, "out_channels", None) == classes
     ]
     return Case(model, _images(299 if name == "inception_v3" else 224), heads)
+
+
+def _detector(name: str) -> Case:
+    from torchvision.models import get_model
+
+    sizes = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}
+    options = {} if name in sizes else {"min_size": 256, "max_size": 256}
+    detector = get_model(name, weights=None, weights_backbone=None, **options)
+    inputs = _images(sizes.get(name, 256))
+    single = hasattr(detector, "head")
+    module = _SingleStage(detector) if single else _TwoStage(detector)
+    part = ["backbone", "head"] if single else module
+    return Case(module, inputs, _predictors(detector), detector.eval(), part, (list(inputs[0]),))
 
 
 class _SingleStage(nn.Module):
@@ -323,7 +345,10 @@ def _transformers(name: str) -> Case:
     model = make(config)
     last = ("classifier", "lm_head", "class_labels_classifier", "bbox_predictor")
     heads = [module for path, module in model.named_modules() if path.rpartition(".")[2] in last]
-    return Case(_Boxes(model) if name == "detr" else model, inputs, heads)
+    if name == "detr":
+        module = _Boxes(model)
+        return Case(module, inputs, heads, model.eval(), module, inputs)
+    return Case(model, inputs, heads)
 
 
 class _Boxes(nn.Module):
