@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from oracle import check, share_left
@@ -48,17 +49,19 @@ def test_resampling_and_grids_keep_channels():
     assert sorted(g.units for g in found.groups) == [6, 8]
 
 
-def test_a_window_over_features_keeps_them():
+@pytest.mark.parametrize(("window", "stride", "names"), [(3, 1, ["mix"]), (1, 2, ["mix"]), (1, 1, ["one", "mix"])])
+def test_a_window_over_features_keeps_them_unless_it_sees_one_at_a_time(window, stride, names):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.one, self.mix, self.head = nn.Linear(5, 8), nn.Conv1d(4, 6, 1), nn.Linear(8, 3)
+            self.one, self.mix = nn.Linear(5, 8), nn.Conv1d(4, 6, window, stride, window // 2)
+            self.head = nn.Linear(8 // stride, 3)
 
         def forward(self, x):
             return self.head(self.mix(self.one(x)).relu().mean(1))
 
     _, found, _ = check(Model(), torch.randn(2, 4, 5), exact=False)
-    assert [g.name for g in found.groups] == ["mix"]
+    assert [g.name for g in found.groups] == names
 
 
 def test_computed_weights_make_channels():

@@ -61,6 +61,8 @@ def test_removing_units_is_zeroing_them(captured, name):
         dropped = sum(p.numel() for p in graph.parameters()) - sum(p.numel() for p in small.parameters())
         twice = len({entry.tensor for entry in group.entries}) < len(group.entries)  # read and made by one weight
         assert dropped == group.params * len(units) or (twice and dropped < group.params * len(units)), group.name
+        one = remove(graph, found, {position: units[:1]})
+        assert sum(p.numel() for p in graph.parameters()) - sum(p.numel() for p in one.parameters()) == group.params
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,6 +22,7 @@ from penjing.graph.patterns import check_patterns, matches
 from penjing.graph.rules import Axes, Value
 
 UNITS = ("auto", "heads", "features")
+UNMADE = "no layer makes it"
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Pinned:
         axis: which of its axes.
         indices: how many indices must stay.
         op: the op that pinned them, "input", "output", or the pattern that excluded them.
-        source: the user's line of that op.
+        source: the user's line of that op, or the first that uses the parameter, if it is that no layer makes the channels.
     """
 
     tensor: str
@@ -96,6 +97,7 @@ class Channels:
         labels: labels of each node's output axes (a list of `Axes` for ops with several outputs).
         class_of: class of each label.
         tensors: labels of each tensor's axes.
+        unequal: labels of axes of which the first must keep more indices than the second, or not as many.
     """
 
     groups: tuple[Group, ...]
@@ -103,6 +105,7 @@ class Channels:
     labels: dict[fx.Node, Any]
     class_of: np.ndarray
     tensors: dict[str, Axes]
+    unequal: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
 
 
 def channels(
@@ -158,10 +161,10 @@ def _left(graph: Graph, found: Channels) -> int:
     gone = np.zeros(int(found.class_of.max()) + 1, bool)
     for group in found.groups:
         gone[group.classes[: group.units // 2]] = True
+    axes_of = {id(graph.tensor(name)): axes for name, axes in found.tensors.items()}  # of tied parameters once
     return sum(
-        math.prod(int((~gone[found.class_of[labels]]).sum()) for labels in found.tensors[name] if labels is not None)
-        for name, _ in graph.named_parameters()
-        if name in found.tensors
+        math.prod(int((~gone[found.class_of[labels]]).sum()) for labels in axes_of.get(id(parameter), ()))
+        for parameter in graph.parameters()
     )
 
 
@@ -193,7 +196,7 @@ def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: 
 
     pin(class_of[:1], "a pinned axis", "")
     for labels, node in labeller.pins:
-        pin(class_of[labels.ravel()], _why(node, labeller), node.meta.get("source", ""))
+        pin(class_of[labels.ravel()], _why(node, labeller), _where(node))
     for pattern in exclude:
         for labels in _made_by(labeller, lambda path, pattern=pattern: matches(path, [pattern])):
             pin(class_of[labels], f"exclude={pattern}", "")
@@ -206,15 +209,15 @@ def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: 
     made_by_layer = np.zeros(len(reason), bool)
     for labels in _made_by(labeller, lambda path: True):
         made_by_layer[class_of[labels]] = True
-    pin(np.flatnonzero(~made_by_layer), "no layer makes it", "")
+    pin(np.flatnonzero(~made_by_layer), UNMADE, "")
     slots = _slots(graph, labeller)
     groups = _groups(graph, slots, labeller, class_of, reason < 0)
-    pinned = _pinned(slots, labeller, class_of, reason, reasons)
+    pinned = _pinned(graph, slots, labeller, class_of, reason, reasons)
     labels_of = {
         n: [_axes(v) for v in value] if isinstance(value, list) else _axes(value)
         for n, value in labeller.values.items()
     }
-    return Channels(groups, pinned, labels_of, class_of, labeller.tensors)
+    return Channels(groups, pinned, labels_of, class_of, labeller.tensors, tuple(labeller.unequals))
 
 
 def _axes(value: Any) -> Axes:
@@ -226,6 +229,12 @@ def _why(node: fx.Node, labeller: Labeller) -> str:
         return {"placeholder": "input", "output": "output"}.get(node.op, str(node.target))
     why = labeller.unlabelled.get(node, "no rule")
     return str(node.target) if why == "no rule" else f"{node.target} ({why})"
+
+
+def _where(node: fx.Node) -> str:
+    """The user's line, or the module if none of the code is the user's, as in a plain `nn.Sequential`."""
+    module = node.meta.get("module", "")
+    return str(node.meta.get("source", "") or (f"module {module}" if module else ""))
 
 
 def _made_by(labeller: Labeller, chosen: Any) -> list[np.ndarray]:
@@ -269,32 +278,51 @@ def _groups(
     for name, axis in slots:
         classes = class_of[labeller.tensors[name][axis]]
         groups = group_of[classes]
-        for group in np.unique(groups[groups >= 0]):
-            positions = np.flatnonzero(groups == group)
-            positions = positions[np.argsort(classes[positions], kind="stable")]
-            count = len(np.unique(classes[positions]))
-            role = labeller.roles.get((name, axis), "other")
-            entries.setdefault(int(group), []).append(Entry(name, axis, role, positions.reshape(count, -1)))
+        order = np.lexsort((classes, groups))
+        starts = np.flatnonzero(np.diff(groups[order], prepend=-2))
+        role = labeller.roles.get((name, axis), "other")
+        for positions in np.split(order, starts[1:]):
+            if positions.size and (group := int(groups[positions[0]])) >= 0:
+                count = 1 + int(np.count_nonzero(np.diff(classes[positions])))
+                entries.setdefault(group, []).append(Entry(name, axis, role, positions.reshape(count, -1)))
     result = []
     for group, found in entries.items():
         members = units[group_of_unit == group]
         made = [e for e in found if e.role == "out"] or found
-        params = sum(
-            e.indices.shape[1] * graph.tensor(e.tensor).numel() // graph.tensor(e.tensor).shape[e.axis]
-            for e in found
-            if isinstance(graph.tensor(e.tensor), torch.nn.Parameter)
-        )
+        params = _params_per_unit(graph, found)
         result.append(Group(made[0].tensor.rpartition(".")[0] or made[0].tensor, tuple(found), members, params))
     return tuple(result)
 
 
+def _params_per_unit(graph: Graph, entries: list[Entry]) -> int:
+    """Counts the parameters that one unit carries; those of a weight that both makes and reads it once."""
+    axes: dict[str, dict[int, int]] = {}
+    for entry in entries:
+        axes.setdefault(entry.tensor, {})[entry.axis] = entry.indices.shape[1]
+    params = 0
+    for name, gone in axes.items():
+        tensor = graph.tensor(name)
+        if isinstance(tensor, torch.nn.Parameter):
+            params += tensor.numel() - math.prod(size - gone.get(axis, 0) for axis, size in enumerate(tensor.shape))
+    return params
+
+
 def _pinned(
-    slots: list[Slot], labeller: Labeller, class_of: np.ndarray, reason: np.ndarray, reasons: list[tuple[str, str]]
+    graph: Graph,
+    slots: list[Slot],
+    labeller: Labeller,
+    class_of: np.ndarray,
+    reason: np.ndarray,
+    reasons: list[tuple[str, str]],
 ) -> tuple[Pinned, ...]:
+    users = {str(n.target): n.users for n in graph.program.graph.nodes if n.op == "get_attr"}
+    first_use = {name: _where(next(iter(nodes))) for name, nodes in users.items() if nodes}
     found = []
     for name, axis in slots:
         why = reason[class_of[labeller.tensors[name][axis]]]
         if (name, axis) in labeller.roles and (why >= 0).any():
             op, source = reasons[why[why >= 0][0]]
+            if op in (UNMADE, "a pinned axis"):
+                source = first_use.get(name, "")
             found.append(Pinned(name, axis, int((why >= 0).sum()), op, source))
     return tuple(found)

@@ -33,6 +33,7 @@ class Labeller:
         self.next_label = 1
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
         self.pins: list[tuple[np.ndarray, fx.Node]] = []
+        self.unequals: list[tuple[np.ndarray, np.ndarray]] = []
         self.roles: dict[tuple[str, int], str] = {}
         self.values: dict[fx.Node, Any] = {}
         self.tensors: dict[str, Axes] = {}
@@ -62,6 +63,11 @@ class Labeller:
         """Notes that these labels must stay, because of the node at work."""
         if axis is not None and axis.size:
             self.pins.append((axis, self.node))
+
+    def unequal(self, longer: Axis, shorter: Axis) -> None:
+        """Notes it for surgery."""
+        if longer is not None and shorter is not None:
+            self.unequals.append((longer, shorter))
 
     def role(self, value: Value, axis: int, role: str) -> None:
         """Notes what an axis does; what was said first stays."""

@@ -23,6 +23,8 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
         channels: its groups.
         units: per group (its position in `channels.groups`), the units to remove, as indices 0 … units − 1.
 
+    One unit more stays where two axes would become equally long that an op tells apart by their sizes.
+
     Raises:
         PenjingError: a group would lose all of its units.
     """
@@ -32,7 +34,13 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
         if len(np.unique(indices)) >= group.units:
             raise PenjingError(f"All {group.units} units of {group.name} would go; at least one must stay.")
         gone[group.classes[indices]] = True
-    small = copy.deepcopy(graph)
+    for longer, shorter in channels.unequal:
+        classes = channels.class_of[longer]
+        if gone[classes].any() and (~gone[classes]).sum() == (~gone[channels.class_of[shorter]]).sum():
+            gone[classes[gone[classes]][0]] = False
+    small = copy.deepcopy(
+        graph, {id(tensor): tensor for tensor in graph.tensors().values()}
+    )  # no tensor twice in memory
     pairs = list(zip(graph.program.graph.nodes, small.program.graph.nodes, strict=True))  # rules may add nodes
     for old, new in pairs:
         if new.target in RESIZES:
@@ -95,7 +103,7 @@ class _Resizing:
     def added(self, node: fx.Node, axis: int) -> tuple[int, int]:
         source = next(n for n in node.all_input_nodes)
         inner, outer = self._labels(source, axis, 0), self.kept(node, axis)
-        widths = list(self._before[node].args[1])  # type: ignore[arg-type]
+        widths = list(node.args[1])  # type: ignore[arg-type]  # its own: widths may be nodes
         position = 2 * (len(self._before[node].meta["val"].shape) - 1 - axis)
         before, behind = widths[position : position + 2]
         if outer is None or inner is None:
@@ -104,31 +112,27 @@ class _Resizing:
 
 
 def _shrink_tensors(graph: Graph, channels: Channels, gone: np.ndarray) -> None:
-    """Takes the indices of dead labels out of every tensor and mask; tied tensors stay tied."""
+    """Replaces every tensor (and mask) by one of its own, without the indices of dead labels; tied tensors stay tied."""
     tensors, transient = graph.tensors(), graph.transient()
-    names: dict[int, list[str]] = {}
+    axes_of = {id(tensors[name]): axes for name, axes in channels.tensors.items()}
+    replacements: dict[int, torch.Tensor] = {}
     for name, tensor in tensors.items():
-        names.setdefault(id(tensor), []).append(name)
-    for name, axes in channels.tensors.items():
-        aliases = names.pop(id(tensors[name]), [])
-        tensor = tensors[name]
         keep = [
             ~gone[channels.class_of[labels]] if labels is not None else np.ones(n, bool)
-            for labels, n in zip(axes, tensor.shape, strict=True)
+            for labels, n in zip(axes_of.get(id(tensor), (None,) * tensor.dim()), tensor.shape, strict=True)
         ]
-        if all(k.all() for k in keep):
-            continue
-        smaller = _select(tensor.detach(), keep)
-        if isinstance(tensor, nn.Parameter):
-            smaller = nn.Parameter(smaller, tensor.requires_grad)
-        for alias in aliases:
-            graph.set_tensor(alias, smaller, persistent=alias not in transient)
-            if alias in graph.masks:
-                graph.masks[alias] = _select(graph.masks[alias], keep)
+        if id(tensor) not in replacements:
+            smaller = _select(tensor.detach(), keep)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            replacements[id(tensor)] = nn.Parameter(smaller, tensor.requires_grad) if is_parameter else smaller
+        graph.set_tensor(name, replacements[id(tensor)], persistent=name not in transient)
+        if name in graph.masks:
+            graph.masks[name] = _select(graph.masks[name], keep)
 
 
 def _select(tensor: torch.Tensor, keep: list[np.ndarray]) -> torch.Tensor:
+    """Returns a copy with the kept indices of each axis."""
     for axis, mask in enumerate(keep):
         if not mask.all():
             tensor = tensor.index_select(axis, torch.from_numpy(np.flatnonzero(mask)).to(tensor.device))
-    return tensor
+    return tensor.clone() if all(mask.all() for mask in keep) else tensor

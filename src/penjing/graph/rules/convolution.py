@@ -38,7 +38,7 @@ def convolution(
     _pin_kernel(labelling, weight)
     out = _tie_groups(labelling, x.axes[channel], weight, 0, 1, groups)
     _tie_bias(labelling, out, bias)
-    return (*x.axes[:channel], out, *pinned(labelling, x.axes[channel + 1 :]))
+    return (*x.axes[:channel], out, *_spatial(labelling, x.axes[channel + 1 :], weight, stride, padding))
 
 
 @rule(*_TRANSPOSED, tiled=True)
@@ -68,6 +68,19 @@ def transposed(
         out = np.tile(out, groups) if out is not None else None
     _tie_bias(labelling, out, bias)
     return (*x.axes[:channel], out, *pinned(labelling, x.axes[channel + 1 :]))
+
+
+def _spatial(labelling: Labelling, axes: Axes, weight: Value, stride: Any, padding: Any) -> Axes:
+    """Axes over which a window slides stay; one on which it sees a single place at a time is like any batch axis."""
+
+    def at(sizes: Any, i: int) -> Any:
+        return 0 if isinstance(sizes, str) else sizes[i % len(sizes)]  # "same" and "valid" pad a window of one by none
+
+    result: list[Axis] = []
+    for i, (axis, window) in enumerate(zip(axes, weight.shape[2:], strict=True)):
+        passes = window == 1 and at(stride, i) in (0, 1) and at(padding, i) == 0
+        result += [axis] if passes else pinned(labelling, (axis,))
+    return tuple(result)
 
 
 def _pin_kernel(labelling: Labelling, weight: Value) -> None:

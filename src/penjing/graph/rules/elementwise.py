@@ -21,7 +21,8 @@ dropout alpha_dropout feature_dropout feature_alpha_dropout clone contiguous to.
 to.other type_as _to_copy fill.Scalar fill.Tensor zeros_like ones_like full_like rand_like randn_like empty_like
 threshold hardshrink softshrink rrelu addcmul addcdiv lerp.Scalar lerp.Tensor atan2 fmod.Scalar remainder.Scalar
 nan_to_num float_power.Tensor_Scalar copy isfinite frac trunc bernoulli.p logaddexp xlogy.Tensor heaviside lerp.Tensor
-bitwise_or.Scalar bitwise_and.Scalar logical_xor asin acos atan sinh cosh asinh acosh atanh tan log10 erfc sgn
+bitwise_or.Scalar bitwise_and.Scalar __and__.Tensor __or__.Tensor __xor__.Tensor zero
+logical_xor asin acos atan sinh cosh asinh acosh atanh tan log10 erfc sgn
 """
 
 

@@ -26,7 +26,7 @@ def rnn(labelling: Labelling, x: Value, state: Value, weights: list[Value], *opt
 
 @rule(aten.lstm.input)
 def lstm(labelling: Labelling, x: Value, states: list[Value], weights: list[Value], *options: Any) -> list[Axes]:
-    """Four gates; with a projection, what goes out are projected units, and the hidden ones stay."""
+    """Four gates; with a projection, what goes out are projected units, and the hidden ones stay inside."""
     hidden, projected = _tie(labelling, x, states, weights, 4, *options)
     return _outputs(x, states, [projected, hidden], projected, *options)
 
@@ -57,8 +57,7 @@ def _tie(
     hidden = recurrent.axes[1]
     projected = recurrent.axes[0] if projection else hidden
     if projection:
-        # ATen tells by the states' sizes whether there is a projection: hidden units may not shrink to as few.
-        labelling.pin(hidden)
+        labelling.unequal(hidden, projected)  # ATen tells by the states' sizes whether there is a projection
     for state, labels in zip(states, (projected, hidden), strict=False):
         labelling.tie(state.axes[-1], labels)
     incoming = x.axes[-1]

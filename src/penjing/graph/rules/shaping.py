@@ -20,7 +20,7 @@ def permute(labelling: Labelling, x: Value, order: list[int]) -> Axes:
     return tuple(x.axes[axis] for axis in order)
 
 
-@rule(aten.transpose.int, tiled=True)
+@rule(aten.transpose.int, aten.swapaxes.default, aten.swapdims.default, tiled=True)
 def transpose(labelling: Labelling, x: Value, a: int, b: int) -> Axes:
     """Two axes change places."""
     axes = list(x.axes)

@@ -53,6 +53,9 @@ class Labelling(Protocol):
     def pin(self, axis: Axis) -> None:
         """Says that these labels must stay."""
 
+    def unequal(self, longer: Axis, shorter: Axis) -> None:
+        """Says that the longer of two axes must never become as short as the other: one index more of it stays then."""
+
     def role(self, value: Value, axis: int, role: str) -> None:
         """Says what an axis of a parameter does: "out" makes channels, "in" reads them, "scale" and "shift" act on each.
 
