@@ -115,10 +115,9 @@ TIMM = {
 }
 # Where the default is too large for a benchmark on one thread: fewer of the same blocks, or smaller images.
 TIMM_OPTIONS: dict[str, dict[str, Any]] = {
-    "deepseek_vit_412m": {"img_size": 224, "depth": 6, "num_classes": 1000},
-    "gemma4_vit_167m": {"img_size": 192, "depth": 8, "num_classes": 1000},
-    "qwen3_vit_88m": {"img_size": 256, "num_classes": 1000},
-    "sam2_hiera_tiny": {"num_classes": 1000},
+    "deepseek_vit_412m": {"img_size": 224, "depth": 6},
+    "gemma4_vit_167m": {"img_size": 192, "depth": 8},
+    "qwen3_vit_88m": {"img_size": 256},
 }
 TIMM_SIZES = {
     "deepseek_vit_412m": 224,
@@ -228,7 +227,7 @@ def _images(size: tuple[int, ...] | int) -> tuple[Tensor, ...]:
 def _timm(name: str) -> Case:
     import timm
 
-    model = timm.create_model(name, **TIMM_OPTIONS.get(name, {}))
+    model = timm.create_model(name, num_classes=1000, **TIMM_OPTIONS.get(name, {}))  # some have no classes by default
     heads = model.get_classifier()
     heads = list(heads) if isinstance(heads, tuple | list | nn.ModuleList) else [heads]
     return Case(model, _images(TIMM_SIZES.get(name, model.pretrained_cfg["input_size"])), heads)

@@ -1,6 +1,6 @@
 """Coverage of structured pruning: 139 networks of timm, torchvision and transformers, beside Torch-Pruning 1.6.1.
 
-python benchmarks/coverage.py [--jobs N] [--only PATTERN] [--tool penjing|torch-pruning|both] [--again NAME…] [--failed]
+python benchmarks/coverage.py [--jobs N] [--only PATTERN…] [--tool penjing|torch-pruning|both] [--again NAME…] [--failed]
 
 Needs torchvision, timm, transformers and torch-pruning beside Penjing. Each network runs in a process of its own, on one
 thread; finished ones are in OUT (a line of JSON each) and are not run again. With `--publish` the tables go into the docs.
@@ -29,7 +29,7 @@ def main() -> None:
     """Runs what is missing, then prints the summary."""
     options = _options()
     done = load(options.out)
-    wanted = [name for name in _names() if fnmatch.fnmatch(name, options.only)]
+    wanted = [name for name in _names() if any(fnmatch.fnmatch(name, p) for p in options.only)]
     tools = [t for tool in TOOLS if options.tool in (tool, "both") for t in TOOLS[tool]]
     if options.no_memory:
         tools = [tool for tool in tools if tool != "export"]
@@ -55,7 +55,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=HERE / "coverage.jsonl")
     parser.add_argument("--jobs", type=int, default=2, help="networks at a time, one thread each")
-    parser.add_argument("--only", default="*", help="networks whose name matches, such as 'timm/vit*'")
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="such as 'timm/vit*'")
     parser.add_argument("--tool", choices=[*TOOLS, "both"], default="both")
     parser.add_argument("--again", nargs="+", default=[], metavar="NAME", help="run these though they are finished")
     parser.add_argument("--failed", action="store_true", help="run those again that failed")
