@@ -127,10 +127,10 @@ def channels(
     if units not in UNITS:
         raise unknown_name("units", units, UNITS)
     check_patterns(graph, [*include, *exclude])
-    labeller = _walked(Labeller(graph, units))
-    if not labeller.ambiguous:
-        return _collect(graph, labeller, include, exclude)
-    stuck = _stuck(_walked(Labeller(graph, units, exploring=True)))
+    explorer = _walked(Labeller(graph, units, exploring=True))
+    if not explorer.ambiguous:
+        return _collect(graph, explorer, include, exclude)
+    stuck = _stuck(explorer)
     found = [
         _collect(graph, _walked(Labeller(graph, one, stuck=stuck)), include, exclude)
         for one in (UNITS if units == "auto" else [units])

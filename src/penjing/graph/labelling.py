@@ -27,7 +27,7 @@ class Labeller:
         self.exploring = exploring
         self.stuck = stuck  # axes of cuts that can't carry
         self.cuts: dict[Cut, np.ndarray] = {}
-        self.ambiguous = False
+        self.ambiguous = False  # an exploring walk met axes that might carry or not
         self.unlabelled: dict[fx.Node, str] = {}
         self.node: fx.Node = next(iter(graph.program.graph.nodes))
         self.next_label = 1
@@ -86,11 +86,11 @@ class Labeller:
         """Returns the axis that carries: the longest, the innermost (features) or the one around it (heads)."""
         axes = sorted(axis for axis, size in sizes.items() if self._cut(axis, size) not in self.stuck) or sorted(sizes)
         longest, last, before = max(axes, key=lambda axis: sizes[axis]), axes[-1], axes[max(len(axes) - 2, 0)]
-        self.ambiguous |= len(axes) > 1
         return {"heads": before, "features": last}.get(self.units, longest)
 
     def tried(self, candidates: Mapping[int, np.ndarray]) -> None:
         """Remembers them, to look later which of them something pinned."""
+        self.ambiguous = True
         self.cuts |= {self._cut(axis, labels.size): labels for axis, labels in candidates.items()}
 
     def _cut(self, axis: int, size: int) -> Cut:
@@ -118,7 +118,8 @@ class Labeller:
         expression = size.node.expr
         if expression not in self._sizes:
             for symbol in expression.free_symbols - self._symbols.keys():
-                self._symbols[symbol] = FREE + 3 + 30 * len(self._symbols)
+                # Divisible, and free even when divided, as by the sides of windows; no factor like another symbol's.
+                self._symbols[symbol] = FREE * 20160 * (101 + 2 * len(self._symbols))
             self._sizes[expression] = int(expression.subs(self._symbols))
         return self._sizes[expression]
 

@@ -175,6 +175,7 @@ def _merge(labelling: Labelling, axes: list[tuple[Axis, int]]) -> Axis:
     if labelling.exploring and len(labelled) > 1:
         for i in labelled:
             labelling.pin(axes[i][0] if axes[i][1] == 1 else None)
+        labelling.tried({})
         return labelling.fresh(math.prod(size for _, size in axes))
     carrier = max(labelled, key=lambda i: (len(labelled) > 1 and labelling.owned(axes[i][0]), axes[i][1]))
     for i in labelled:

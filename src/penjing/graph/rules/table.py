@@ -69,7 +69,7 @@ class Labelling(Protocol):
     """Whether this walk is the one that finds out which axes of a cut can carry, see `tried`."""
 
     def tried(self, candidates: Mapping[int, np.ndarray]) -> None:
-        """Notes the labels that a cut gave to each of the axes (position: labels) that might carry."""
+        """Notes the labels that a cut gave to each of the axes (position: labels) that might carry; of a merge, none."""
 
     def choose(self, sizes: Mapping[int, int]) -> int:
         """Chooses which of several axes (position: size) carries the channels, as the user's `units` say.
