@@ -1,12 +1,14 @@
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from penjing.errors import PenjingError
-from penjing.workspace import INNER, Workspace, read_json, write_json
+from penjing.workspace import INNER, Workspace, check_space, look, read_json, write_json
 
+NO_TIMES = '{"key": "", "settings": {}, "seconds": {"a": "b"}}'
 SETTINGS = {"model": "abc", "seed": 0}
 
 
@@ -71,10 +73,59 @@ def test_a_folder_without_the_right_to_write_is_refused():
 
 
 def test_a_folder_that_others_own_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    with pytest.raises(PenjingError, match=r"No right to write in .*out"):
+    def not_yours(**_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", not_yours)  # root may write anywhere
+    with pytest.raises(PenjingError, match=r"Can't write to .*out: Permission denied"):
         Workspace(tmp_path / "out", SETTINGS)
     assert everything(tmp_path) == []
+
+
+def test_looking_writes_nothing_and_tells_what_is_there(tmp_path):
+    held = look(tmp_path / "new" / "out", SETTINGS)
+    assert not held.has("n.json") and held.seconds == {} and everything(tmp_path) == []
+    space = Workspace(tmp_path / "out", SETTINGS)
+    space.stage("count", "n.json", lambda: 1, write_json, read_json)
+    before = everything(tmp_path)
+    held = look(tmp_path / "out", SETTINGS)
+    assert held.has("n.json") and not held.has("n.json", "m.json") and held.seconds.keys() == {"count"}
+    assert everything(tmp_path) == before
+    with pytest.raises(PenjingError, match="holds another run"):
+        look(tmp_path / "out", {"model": "def"})
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    check_space(tmp_path / "new" / "out", 1000)
+    with pytest.raises(PenjingError, match=r"Not enough space for .*out: about \d+ MB are needed and \d+ MB are free"):
+        check_space(tmp_path / "new" / "out", free + 10**9)
+
+
+def test_a_damaged_product_is_told_and_made_again(tmp_path):
+    said = []
+    space = Workspace(tmp_path, SETTINGS, said.append)
+    assert space.stage("count", "n.json", lambda: 1, write_json, read_json) == 1
+    (space.inner / "n.json").write_text("{")
+    assert space.stage("count", "n.json", lambda: 2, write_json, read_json) == 2
+    assert "n.json is damaged, so 'count' is done again" in said[0]
+    assert space.stage("count", "n.json", lambda: 3, write_json, read_json) == 2
+
+
+def test_what_is_not_final_is_not_kept(tmp_path):
+    space = Workspace(tmp_path, SETTINGS)
+    for number in (1, 2):
+        assert space.stage("count", "n.json", lambda n=number: n, write_json, read_json, lambda _: False) == number
+
+
+def test_what_was_built_on_another_decision_goes(tmp_path):
+    space = Workspace(tmp_path, SETTINGS)
+    space.settle("taken.json", {"a": 1}, "later.json")
+    (space.inner / "later.json").touch()
+    space.settle("taken.json", {"a": 1}, "later.json")
+    assert (space.inner / "later.json").exists()
+    space.settle("taken.json", {"a": 2}, "later.json")
+    assert not (space.inner / "later.json").exists()
 
 
 def full_disk(*_):
@@ -111,7 +162,7 @@ def test_an_error_that_is_not_about_writing_is_passed_on(tmp_path):
         (tmp_path / "photo.png").read_bytes()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"key": 1}', "\udcff"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "7", '{"key": 1}', NO_TIMES, "\udcff"])
 def test_a_damaged_record_is_named(tmp_path, content):
     Workspace(tmp_path, SETTINGS)
     (tmp_path / INNER / "run.json").write_bytes(content.encode(errors="surrogateescape"))

@@ -1,39 +1,31 @@
-"""The whole flow on one page: capture, profile, choose, recover, quantise, lower, verify, report."""
+"""The whole flow on one page: capture, profile, choose, prune, recover, quantise, lower, verify, report."""
 
 import copy
-import hashlib
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from penjing import report
+from penjing import report, stages
 from penjing.budget import Budget
+from penjing.clock import Clock
 from penjing.data import Data
 from penjing.delivery import deliver
 from penjing.errors import PenjingError
 from penjing.estimate import Estimate, estimate
-from penjing.files import sha256
-from penjing.graph import Graph, capture, channels, load
-from penjing.plan import Choice, choose
-from penjing.prune import criteria, prune
+from penjing.graph import Graph, capture, load
+from penjing.lock import locked
+from penjing.plan import Candidate, Choice, choose
+from penjing.proof import proof
+from penjing.prune import prune
 from penjing.quantize import quantize
-from penjing.targets import find_target, lower, open_artifact
-from penjing.tasks import evaluate
-from penjing.train import Interrupted, recover
-from penjing.train.checkpoint import digest
-from penjing.verification import Pair, environment, metric_on_runtime, verify
-from penjing.workspace import Workspace, read_json, write_json
-
-RESERVE = 0.15  # share of a time limit that is kept for what follows training
-CHOOSING = 0.4  # share of a time limit after which no further candidate is measured
-FINISHED = "finished.json"
-CALIBRATION_BATCHES = 8  # taken from another part of data that has no calibration part
+from penjing.recovery import Recovery, recovered
+from penjing.request import Request, settled
+from penjing.targets import Artifact, lower, open_artifact
+from penjing.verification import Pair, metric_on_runtime, verify
+from penjing.workspace import INNER, Workspace, check_space, look, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -61,6 +53,15 @@ class Result:
         return str(self.report["headline"])
 
 
+@dataclass(frozen=True)
+class Original:
+    """What everything is compared with: the graph, its lowered file, and that file's metric."""
+
+    graph: Graph
+    file: Artifact
+    metric: float | None
+
+
 def compress(
     model: nn.Module,
     example_inputs: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
@@ -74,10 +75,13 @@ def compress(
     epochs: int = 5,
     criterion: str | None = None,
     lr: float | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    channels_last: bool | Literal["auto"] = "auto",
     threads: int = 1,
     batch: int = 1,
     seed: int = 0,
     max_minutes: float | None = None,
+    began: float | None = None,
     dry_run: bool = False,
     progress: bool = True,
     say: Callable[[str], None] = print,
@@ -85,8 +89,8 @@ def compress(
 ) -> Result | Estimate:
     """Makes a trained model small and fast on a target, and measures what came out.
 
-    Killed at any moment, the same call continues from the last finished stage. Ctrl-C during training finishes the run
-    with the weights so far; the same call then goes on training.
+    Killed at any moment, the same call continues from the last finished stage. Ctrl-C while candidates are measured goes
+    on with the best one so far, Ctrl-C during training with the weights so far; the same call then goes on with either.
 
     Args:
         model: a trained model, or a captured graph.
@@ -96,18 +100,25 @@ def compress(
         budget: limits on latency, size and the metric's fall.
         include: patterns of module paths; only these are pruned.
         exclude: patterns of module paths whose output channels all stay and which compute in float.
-        out: the folder for everything that is written; new, empty, or of the same run.
+        out: the folder for everything that is written; new, empty, or of the same run; used by one call at a time.
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
         lr: peak learning rate of the recovery.
+        precision: of training steps, see `recover`. "auto" measures what is faster, so equal seeds may end differently;
+            name it, and `channels_last`, where they must not. The report tells what was used.
+        channels_last: memory layout of training steps; "auto" measures.
         threads: threads of the runtime.
         batch: batch size at which latency is measured.
         seed: of everything random.
-        max_minutes: a bound on the time of the whole run.
+        max_minutes: a bound on the time of the whole call. Where it is short, fewer candidates are measured, training is
+            shortened or left out, and latency is measured on fewer calls, in favour of a result that is verified: what
+            can't be shortened (exporting, judging on the validation data) is done even if the bound is passed, and the
+            report says by how much.
+        began: a value of `time.monotonic()` from which `max_minutes` counts; now by default.
         dry_run: only say how long it would take and what it would write.
         progress: show a progress bar while training.
         say: called with lines for the user.
-        inputs: hashes of the files that the model came from, for the report's provenance.
+        inputs: SHA-256 of the files that the model came from, for the report's provenance.
 
     Returns:
         The result; an estimate for a dry run.
@@ -115,103 +126,81 @@ def compress(
     Raises:
         PenjingError: bad input; nothing is half-written then.
     """
-    began = time.monotonic()
-    budget = budget or Budget()
-    find_target(target)
-    _check_numbers(epochs=epochs, threads=threads, batch=batch, lr=lr, max_minutes=max_minutes)
-    criterion = _criterion(criterion, data)
-    given = capture_or_take(model, example_inputs)
-    channels(given, include=include, exclude=exclude)  # patterns that match nothing are told before anything is written
-    data = _with_calibration(data)
-    _check_task(given, data)
-    expected = estimate(given, data, epochs, Path(out))
+    clock = Clock(minutes=max_minutes) if began is None else Clock(began, max_minutes)
+    criterion, data = settled(criterion, data)
+    asked = Request(
+        data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
+        channels_last, threads, batch, seed, max_minutes,
+    )  # fmt: skip
+    given = _captured(model, example_inputs)
+    asked.check(given)
+    settings = asked.settings(given)
+    held = look(out, settings)
+    expected = estimate(given, asked, held)
     say(str(expected))
+    check_space(held.out, expected.bytes_written)
     if dry_run:
         return expected
-    settings = {
-        "model": weights_hash(given),
-        "data": data.identity(),
-        "target": target,
-        "budget": asdict(budget),
-        "include": list(include),
-        "exclude": list(exclude),
-        "epochs": epochs,
-        "criterion": criterion,
-        "lr": lr,
-        "threads": threads,
-        "batch": batch,
-        "seed": seed,
-        "max_minutes": max_minutes,
-    }
-    space = Workspace(out, settings)
-    suffix = find_target(target).suffix
-    products = (
-        space.inner / FINISHED,
-        space.out / "report.json",
-        space.out / "model.penjing",
-        space.out / f"model{suffix}",
-    )
-    if all(path.is_file() for path in products):
-        say(f"{out} holds this run, finished.")
-        return Result(load(space.out / "model.penjing"), report.read(space.out), space.out)
-    products[0].unlink(missing_ok=True)
+    with locked(held.out / INNER, held.out):
+        return _run(given, asked, Workspace(out, settings, say), clock, progress, say, inputs or {})
 
-    original = space.stage("capture", "original.penjing", lambda: given, Graph.save, load)
-    original_file = space.stage(
-        "profile", f"original{suffix}", lambda: None, lambda _, path: lower(original, target, path), lambda _: None
-    ) or open_artifact(space.inner / f"original{suffix}", target)
-    baseline = space.stage(
-        "profile", "baseline.json", lambda: metric_on_runtime(original_file, data, threads), write_json, read_json
-    )
-    say(f"The original: {original.cost().params:,} parameters" + _metric(data, baseline))
 
-    limit = math.inf if max_minutes is None else 60 * max_minutes
-    deadline = None if max_minutes is None else began + limit * (1 - RESERVE)
-    choice = space.stage(
-        "choose",
-        "choice.json",
-        lambda: choose(
-            original, data, original_file, budget, space.inner / "candidates", target=target, threads=threads,
-            batch=batch, include=include, exclude=exclude,
-            deadline=began + limit * CHOOSING, progress=lambda line: say(f"  {line}"),
-        ),
-        lambda made, path: write_json(made.to_dict(), path),
-        lambda path: Choice.from_dict(read_json(path)),
-    )  # fmt: skip
+def _run(
+    given: Graph,
+    asked: Request,
+    space: Workspace,
+    clock: Clock,
+    progress: bool,
+    say: Callable[[str], None],
+    inputs: Mapping[str, str],
+) -> Result:
+    """Goes through the stages; each is read from its file if an earlier call finished it."""
+    if (done := _finished(space, asked, say)) is not None:
+        return done
+
+    original = _profiled(space, asked, given)
+    metric = "" if original.metric is None else f", {asked.data.task.metric_name} {original.metric:.4f}"
+    say(f"The original: {original.graph.cost().params:,} parameters{metric}.")
+
+    choice = _chosen(space, asked, original, clock, say)
     taken = choice.taken
     say(f"Chosen: {taken}: {taken.latency:.2f}× the original's latency.")
 
-    def thin() -> Graph:
-        if taken.round_to is None:
-            return copy.deepcopy(original)
-        return prune(
-            original, taken.amount, criterion=criterion, round_to=taken.round_to, data=data,
-            include=include, exclude=exclude, seed=seed,
-        )  # fmt: skip
-
-    small = space.stage("prune", "pruned.penjing", thin, Graph.save, load)
-    small, notes, finished = _recovered(
-        space, small, original, data, epochs, lr, seed, deadline, progress, taken.amount > 0, say
-    )
-
+    small = space.stage("prune", stages.PRUNED, lambda: _pruned(asked, original.graph, taken), Graph.save, load)
+    recovery = space.stage(
+        "recover",
+        stages.RECOVERED,
+        lambda: recovered(
+            space, asked, small, original.graph, pruned=taken.round_to is not None, progress=progress, say=say,
+            deadline=clock.training_ends(space.seconds.get("profile", 0.0)),
+        ),
+        Recovery.save,
+        Recovery.load,
+        keep=lambda made: made.finished,
+    )  # fmt: skip
+    small = recovery.graph
     with space.timed("quantise"):
         if taken.integer:
-            small = quantize(small, data, exclude=[*exclude, *taken.in_float])
+            small = quantize(small, asked.data, exclude=[*asked.exclude, *taken.in_float])
     with space.timed("lower"):
-        small_file = lower(small, target, space.out / f"model{suffix}")
-        deliver(small, data, target, space.out)
+        small_file = lower(small, asked.target, space.out / f"model{asked.suffix}")
+        deliver(small, asked.data, asked.target, space.out)
     with space.timed("verify"):
         measured = verify(
-            Pair(original, original_file, small, small_file), data, budget,
-            threads=threads, batch=batch, baseline_metric=baseline,
+            Pair(original.graph, original.file, small, small_file), asked.data, asked.budget, threads=asked.threads,
+            batch=asked.batch, baseline_metric=original.metric, deadline=clock.end,
         )  # fmt: skip
-    result = _reported(space, small, measured, budget, choice, notes, settings, inputs or {})
-    if finished:
-        write_json(True, space.inner / FINISHED)
-    return result
+    content = proof(
+        space, asked, small, choice=choice, recovery=recovery, measured=measured, inputs=inputs, clock=clock
+    )
+    with space.timed("report"):
+        report.write(content, space.out)
+    if recovery.finished and choice.complete:
+        write_json(True, space.inner / stages.FINISHED)
+    return Result(small, content, space.out)
 
 
-def capture_or_take(model: nn.Module, example_inputs: Any) -> Graph:
+def _captured(model: nn.Module, example_inputs: Any) -> Graph:
     """Returns the model as a graph: captured, or itself if it is one."""
     if isinstance(model, Graph):
         return model
@@ -220,143 +209,67 @@ def capture_or_take(model: nn.Module, example_inputs: Any) -> Graph:
     return capture(model, example_inputs)
 
 
-def weights_hash(graph: Graph) -> str:
-    """Returns a hash of all tensors of a graph and of its ops."""
-    return hashlib.sha256((graph.program.code + digest(graph.tensors())).encode()).hexdigest()[:16]
-
-
-def _with_calibration(data: Data) -> Data:
-    """Returns data that has a calibration part: its own, or a few batches of another part."""
-    if data.calibration is not None:
-        return data
-    other = data.validation if data.validation is not None else data.train
-    if other is None:
-        raise PenjingError("The data is empty: give at least one of train, calibration and validation.")
-    return replace(data, calibration=list(islice(other, CALIBRATION_BATCHES)))
-
-
-def _check_task(graph: Graph, data: Data) -> None:
-    """Judges one batch with the original, so that outputs that don't fit the data are told before anything is written."""
-    loader = data.validation if data.validation is not None else data.calibration
-    assert loader is not None
-    batch = next(iter(loader), None)
-    if batch is None:
-        raise PenjingError(f"The data {data.name} has no batches to judge the model on.")
-    try:
-        evaluate(graph, [batch], data.task)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise PenjingError(
-            f"The model's outputs don't fit the data {data.name} and its task: {error}. "
-            "Does the model have as many outputs as the data has classes?"
-        ) from error
-
-
-def _check_numbers(*, epochs: int, threads: int, batch: int, lr: float | None, max_minutes: float | None) -> None:
-    for name, number, least in (("epochs", epochs, 0), ("threads", threads, 1), ("batch", batch, 1)):
-        if number < least:
-            raise PenjingError(f"{name}={number!r}: it must be {least} or more.")
-    for name, amount in (("lr", lr), ("max_minutes", max_minutes)):
-        if amount is not None and not 0 < amount < math.inf:
-            raise PenjingError(f"{name}={amount!r}: it must be more than 0.")
-
-
-def _criterion(name: str | None, data: Data) -> str:
-    if name is None:
-        return "taylor" if data.task.labelled and data.train is not None else "l2"
-    unlabelled = not data.task.labelled or (data.train is None and data.calibration is None)
-    if unlabelled and criteria[name].needs & {"labels", "gradients"}:
-        raise PenjingError(f"The criterion '{name}' needs labelled data, and {data.name} has none; 'l2' needs no data.")
-    return name
-
-
-def _metric(data: Data, value: float | None) -> str:
-    return "." if value is None else f", {data.task.metric_name} {value:.4f}."
-
-
-def _recovered(
-    space: Workspace,
-    small: Graph,
-    original: Graph,
-    data: Data,
-    epochs: int,
-    lr: float | None,
-    seed: int,
-    deadline: float | None,
-    progress: bool,
-    pruned: bool,
-    say: Callable[[str], None],
-) -> tuple[Graph, list[str], bool]:
-    """Trains what was pruned, with the original as teacher. Then: notes for the report, and whether it is finished.
-
-    An interrupted training leaves no finished stage behind, only its checkpoint; so the next call goes on with it.
-    """
-    path = space.inner / "recovered.penjing"
-    if path.exists():
-        return load(path), [], True
-    if not pruned or epochs == 0 or (data.train is None and data.calibration is None):
-        why = "nothing was removed" if not pruned else "no epochs were asked for" if epochs == 0 else "there is no data"
-        return small, [f"Not trained: {why}."], True
-    notes: list[str] = []
-
-    def log(line: str) -> None:
-        say(line)
-        if deadline is not None:  # then they tell how the training was shortened to fit
-            notes.append(line)
-
-    with space.timed("recover"):
+def _finished(space: Workspace, asked: Request, say: Callable[[str], None]) -> Result | None:
+    """Returns the result of an earlier call, if that came to its end and the files are whole."""
+    if stages.is_finished(space.held(), asked.suffix):
         try:
-            recover(
-                small, data, teacher=original, epochs=epochs, lr=lr, seed=seed, deadline=deadline,
-                checkpoint=space.inner / "recover.checkpoint", progress=progress, log=log,
-                report=lambda e: say(f"  epoch {e['epoch']}: loss {e['loss']:.4f} ({e['seconds']:.0f} s)"),
-            )  # fmt: skip
-        except Interrupted as stop:
-            say(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far.")
-            note = f"Training was interrupted at {stop.progress:.0%}; the same command goes on with it."
-            return small, [note], False
-        small.save(path)
-    return small, notes, True
+            done = Result(load(space.out / "model.penjing"), report.read(space.out), space.out)
+            open_artifact(space.out / f"model{asked.suffix}", asked.target)
+            say(f"{space.out} holds this run, finished.")
+            return done
+        except PenjingError as damage:
+            say(f"A file of the finished run is damaged, so it is made again. {damage}")
+    (space.inner / stages.FINISHED).unlink(missing_ok=True)
+    return None
 
 
-def _reported(
-    space: Workspace,
-    small: Graph,
-    measured: dict[str, Any],
-    budget: Budget,
-    choice: Choice,
-    notes: list[str],
-    settings: dict[str, Any],
-    inputs: Mapping[str, str],
-) -> Result:
+def _profiled(space: Workspace, asked: Request, given: Graph) -> Original:
+    """Captures, lowers and judges the original."""
+    graph = space.stage("capture", stages.ORIGINAL, lambda: given, Graph.save, load)
+    file = space.stage(
+        "profile",
+        stages.lowered(asked.suffix),
+        lambda: lower(graph, asked.target, space.inner / stages.lowered(asked.suffix)),
+        lambda made, path: None,  # lowering has written it
+        lambda path: open_artifact(path, asked.target),
+    )
+    metric = space.stage(
+        "profile", stages.BASELINE, lambda: metric_on_runtime(file, asked.data, asked.threads), write_json, _read_metric
+    )
+    return Original(graph, file, metric)
+
+
+def _read_metric(path: Path) -> float | None:
+    value = read_json(path)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise PenjingError(f"{path} holds no metric.")
+    return value
+
+
+def _chosen(space: Workspace, asked: Request, original: Original, clock: Clock, say: Callable[[str], None]) -> Choice:
+    """Measures candidates; what later stages made for another one than is taken now goes."""
+    choice = space.stage(
+        "choose",
+        stages.CHOICE,
+        lambda: choose(
+            original.graph, asked.data, original.file, asked.budget, space.inner / "candidates", target=asked.target,
+            threads=asked.threads, batch=asked.batch, include=asked.include, exclude=asked.exclude,
+            deadline=clock.choosing_ends, journal=space.inner / stages.CANDIDATES, progress=lambda line: say(f"  {line}"),
+        ),
+        lambda made, path: write_json(made.to_dict(), path),
+        lambda path: Choice.from_dict(read_json(path)),
+        keep=lambda made: made.complete,
+    )  # fmt: skip
     taken = choice.taken
-    if measured["missed"]:
-        notes = [*notes, f"The budget was not met: {'; '.join(measured['missed'])}."]
-    if not taken.meets:
-        notes = [*notes, f"No candidate kept the budget of {budget}; the one that came nearest was taken."]
-    elif taken.round_to is None and not taken.integer:
-        notes = [*notes, "Float is already the fastest within your budget: nothing was pruned or quantised."]
-    proof = {
-        "schema": 1,
-        "model": small.name,
-        "budget": {key: value for key, value in asdict(budget).items() if value is not None},
-        "seed": settings["seed"],
-        "provenance": {
-            **environment(),
-            "inputs": {**inputs, "weights": settings["model"], "data": settings["data"]},
-            "outputs": {path.name: sha256(path) for path in space.out.glob("model.*")},
-        },
-        "plan": [
-            {key: step.get(key) for key in ("place", "technique", "setting", "before", "after")} for step in small.plan
-        ],
-        "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
-        "notes": notes,
-        "include": settings["include"],
-        "exclude": settings["exclude"],
-        "settings": settings,
-        "candidates": choice.to_dict()["measured"],
-        **measured,
-    }
-    proof["headline"] = report.headline(proof)
-    with space.timed("report"):
-        report.write(proof, space.out)
-    return Result(small, proof, space.out)
+    cut = {"amount": taken.amount, "round_to": taken.round_to}
+    space.settle(stages.TAKEN, cut, stages.PRUNED, stages.RECOVERED, stages.TRAINING, stages.CHECKPOINT)
+    return choice
+
+
+def _pruned(asked: Request, original: Graph, taken: Candidate) -> Graph:
+    if taken.round_to is None:
+        return copy.deepcopy(original)
+    return prune(
+        original, taken.amount, criterion=asked.criterion, round_to=taken.round_to, data=asked.data,
+        include=asked.include, exclude=asked.exclude, seed=asked.seed,
+    )  # fmt: skip

@@ -10,9 +10,10 @@ from penjing.budget import Budget
 from penjing.compress import Result, compress
 from penjing.data import digits
 from penjing.graph import capture
+from penjing.lock import locked
 from penjing.tasks import evaluate
 from penjing.train import recover
-from penjing.workspace import check_folder
+from penjing.workspace import INNER, check_folder
 
 BUDGET = Budget(latency="0.5x", size="0.25x", drop=0.01)
 NETWORK = "resnet20"
@@ -35,17 +36,18 @@ def demo(out: Path | str = "penjing-demo", *, seed: int = 0, say: Callable[[str]
     graph = capture(zoo.build(NETWORK, num_classes=10), zoo.example_input(NETWORK))
     graph.name = f"{NETWORK} on digits"
     say(f"Training {NETWORK} on 1,437 handwritten digits; then it is compressed to {BUDGET}.")
-    recover(
-        graph,
-        data,
-        epochs=TRAIN_EPOCHS,
-        seed=seed,
-        lr=0.05,
-        precision="float32",
-        channels_last=True,
-        checkpoint=out / ".penjing" / "demo-training.checkpoint",
-        report=lambda e: say(f"  epoch {e['epoch']}/{TRAIN_EPOCHS}: loss {e['loss']:.4f} ({e['seconds']:.0f} s)"),
-    )
+    with locked(out / INNER, out):
+        recover(
+            graph,
+            data,
+            epochs=TRAIN_EPOCHS,
+            seed=seed,
+            lr=0.05,
+            precision="float32",
+            channels_last=True,
+            checkpoint=out / INNER / "demo-training.checkpoint",
+            report=lambda e: say(f"  epoch {e['epoch']}/{TRAIN_EPOCHS}: loss {e['loss']:.4f} ({e['seconds']:.0f} s)"),
+        )
     assert data.validation is not None
     say(f"Trained: accuracy {evaluate(graph, data.validation, data.task):.4f} on 360 other digits.")
     result = compress(graph, data=data, budget=BUDGET, out=out, epochs=RECOVER_EPOCHS, lr=0.02, seed=seed, say=say)

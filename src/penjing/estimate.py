@@ -2,17 +2,28 @@
 
 import math
 import time
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from penjing.data import Data
+from penjing import stages
+from penjing.delivery import delivered_names
+from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.request import Request
+from penjing.train.checkpoint import progress_of
+from penjing.workspace import Held, read_json
 
 EXPORT_SECONDS_PER_NODE = 0.012
 CANDIDATES = 8
+VERIFY_SECONDS = 45
+# The original, the pruned and the recovered graph, a training checkpoint (weights and momentum), the original's lowered
+# file, up to three candidates, and two files for the user, all at most as large as the original; and what stands beside.
+COPIES = 11
+BESIDE = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -20,49 +31,97 @@ class Estimate:
     """What to expect of a run.
 
     Attributes:
-        minutes_choose: for measuring candidates on the target.
-        minutes_train: for recovery.
+        minutes_choose: for measuring candidates on the target; less what is measured already.
+        minutes_train: for recovery; less what is trained already.
+        minutes_verify: for judging and measuring the result.
+        max_minutes: the limit that the user set, if any.
         out: where everything is written.
-        bytes_written: about how much.
+        files: what will be in it, for the user; what stages keep is in `.penjing` beside them.
+        bytes_written: about how much, at most.
+        finished: stages that are done already.
     """
 
     minutes_choose: float
     minutes_train: float
+    minutes_verify: float
+    max_minutes: float | None
     out: Path
+    files: tuple[str, ...]
     bytes_written: int
+    finished: tuple[str, ...]
+
+    @property
+    def minutes(self) -> float:
+        """In all."""
+        total = self.minutes_choose + self.minutes_train + self.minutes_verify
+        return total if self.max_minutes is None else min(total, self.max_minutes)
 
     def __str__(self) -> str:
-        total = self.minutes_choose + self.minutes_train
+        done = f"\nFinished already in {self.out}: {', '.join(self.finished)}." if self.finished else ""
+        if "report" in self.finished:
+            return f"Nothing is left to do.{done}"
+        limit = (
+            "" if self.max_minutes is None else f", shortened to end within {self.max_minutes:g} min where it can be"
+        )
         return (
-            f"This will take about {_minutes(total)} ({_minutes(self.minutes_choose)} to measure candidates, "
-            f"{_minutes(self.minutes_train)} to train) and write about {self.bytes_written / 1e6:.0f} MB to {self.out}/."
+            f"This will take about {_minutes(self.minutes)} ({_minutes(self.minutes_choose)} to measure candidates, "
+            f"{_minutes(self.minutes_train)} to train, {_minutes(self.minutes_verify)} to verify{limit}).\n"
+            f"It will write up to {self.bytes_written / 1e6:.0f} MB to {self.out}/: {', '.join(self.files)}, "
+            f"and .penjing/ to go on from.{done}"
         )
 
 
-def estimate(graph: Graph, data: Data, epochs: int, out: Path) -> Estimate:
+def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
     """Times a forward pass of a batch and returns the estimate.
 
     A training step costs about three forward passes, the teacher's is a fourth.
     """
     cost = graph.cost()
-    exports = 2 * CANDIDATES * len(cost.rows) * EXPORT_SECONDS_PER_NODE + CANDIDATES * 8
-    train = 0.0
-    loader = data.train if data.train is not None else data.calibration
-    if loader is not None and epochs > 0 and isinstance(loader, Sized):
-        inputs, _ = data.task.split(next(iter(loader)))
-        train = 4 * _seconds(graph, inputs) * len(loader) * epochs
-    return Estimate(exports / 60, train / 60, out, 4 * cost.weight_bytes + 5_000_000)
+    done = stages.finished(held, asked.suffix)
+    data = asked.data
+    seconds = {"choose": 0.0, "train": 0.0, "verify": 0.0}
+    if "choose" not in done:
+        exports = 2 * CANDIDATES * len(cost.rows) * EXPORT_SECONDS_PER_NODE + CANDIDATES * 8
+        seconds["choose"] = exports * max(0.0, 1 - _measured(held) / CANDIDATES)
+    if "recover" not in done and asked.epochs > 0:
+        loader = data.train if data.train is not None else data.calibration
+        left = 1 - progress_of(held.path(stages.CHECKPOINT))
+        seconds["train"] = 4 * _pass(graph, loader, data.task) * asked.epochs * left
+    if "report" not in done:
+        judged = data.validation if data.validation is not None else data.calibration
+        seconds["verify"] = VERIFY_SECONDS + 3 * _pass(graph, judged, data.task)
+    return Estimate(
+        **{f"minutes_{name}": value / 60 for name, value in seconds.items()},
+        max_minutes=asked.max_minutes,
+        out=held.out,
+        files=delivered_names(data, asked.suffix),
+        bytes_written=COPIES * cost.weight_bytes + BESIDE,
+        finished=done,
+    )
 
 
-def _seconds(graph: Graph, inputs: tuple[torch.Tensor, ...]) -> float:
+def _measured(held: Held) -> int:
+    """Returns how many widths were measured before; choosing says so if they can't be read."""
+    try:
+        known = read_json(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []
+    except PenjingError:
+        return 0
+    return len(known) if isinstance(known, list) else 0
+
+
+def _pass(graph: Graph, loader: Iterable[Any] | None, task: Any) -> float:
+    """Returns the seconds of a forward pass over a loader; 0 where its length isn't known."""
+    if loader is None or not isinstance(loader, Sized) or len(loader) == 0:
+        return 0.0
+    inputs, _ = task.split(next(iter(loader)))
     times = []
     with torch.no_grad():
         for _ in range(3):
             start = time.perf_counter()
             graph(*inputs)
             times.append(time.perf_counter() - start)
-    return min(times)
+    return min(times) * len(loader)
 
 
 def _minutes(minutes: float) -> str:
-    return "under a minute" if minutes < 1 else f"{math.ceil(minutes)} min"
+    return "nothing" if minutes == 0 else "under a minute" if minutes < 1 else f"{math.ceil(minutes)} min"

@@ -1,6 +1,7 @@
 """Models and their weights as named on a command line: zoo networks, factories, saved graphs, weight files."""
 
 import pickle
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ def load_model(spec: str, weights: Path | None = None, data: Data | None = None)
     """
     hashes = {"weights_file": sha256(weights)} if weights is not None and weights.is_file() else {}
     if spec.endswith((".penjing", ".pt2")):
-        hashes["model_file"] = sha256(Path(spec)) if Path(spec).is_file() else ""
+        hashes |= {"model_file": sha256(Path(spec))} if Path(spec).is_file() else {}
     if spec.endswith(".penjing"):
         if weights is not None:
             raise PenjingError("A .penjing file holds its own weights; leave --weights out.")
@@ -72,7 +73,18 @@ def load_model(spec: str, weights: Path | None = None, data: Data | None = None)
         raise PenjingError(
             f"No example inputs are known for {spec}: let the factory return (model, example_inputs), or give data."
         )
-    return Loaded(model, example, name, hashes)
+    return Loaded(model, example, name, hashes | _source(spec))
+
+
+def _source(spec: str) -> dict[str, str]:
+    """Returns the hash of the file that a factory stands in."""
+    where = spec.rpartition(":")[0]
+    if spec.startswith("zoo:") or spec.endswith(".pt2") or not where:
+        return {}
+    path = (
+        Path(where).expanduser() if where.endswith(".py") else Path(getattr(sys.modules[where], "__file__", None) or "")
+    )
+    return {"model_source_file": sha256(path)} if path.is_file() else {}
 
 
 def _build(spec: str, data: Data | None) -> tuple[nn.Module, Any, str]:

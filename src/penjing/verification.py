@@ -1,28 +1,23 @@
 """The proof: the written file, run by its runtime on the validation data, side by side with the original."""
 
-import os
-import platform
-import shlex
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from penjing.budget import Budget
+from penjing.clock import seconds_until
 from penjing.data import Data
-from penjing.graph import Cost, Graph, Row, fold_batch_norms
+from penjing.graph import Cost, Graph, fold_batch_norms
+from penjing.provenance import processor
 from penjing.targets import (
     Artifact,
-    ExecutedNode,
     Measurement,
     check_parity,
     find_target,
     integer_macs,
+    layers_of,
     measure_together,
     profile,
     session,
@@ -31,6 +26,8 @@ from penjing.tasks import agreement, evaluate
 
 RUNS = 1000
 SECONDS = 20.0
+LEAST_SECONDS = 1.0
+PROFILING = 10.0  # seconds for peak memory and the layers' times
 PARITY_SAMPLES = 64
 
 
@@ -52,7 +49,14 @@ def metric_on_runtime(artifact: Artifact, data: Data, threads: int) -> float | N
 
 
 def verify(
-    pair: Pair, data: Data, budget: Budget, *, threads: int, batch: int, baseline_metric: float | None
+    pair: Pair,
+    data: Data,
+    budget: Budget,
+    *,
+    threads: int,
+    batch: int,
+    baseline_metric: float | None,
+    deadline: float | None = None,
 ) -> dict[str, Any]:
     """Measures both files side by side and returns the measured part of `report.json`.
 
@@ -63,20 +67,13 @@ def verify(
         threads: threads within an op.
         batch: samples per call when timing.
         baseline_metric: of the original's file, measured before; the same on every run.
+        deadline: a value of `time.monotonic()`; where it is near, latency is measured on fewer calls. All else is
+            measured in full, since it can't be had in part.
     """
-    measured = measure_together(
-        {"baseline": pair.original_file, "compressed": pair.compressed_file},
-        threads=threads,
-        batch=batch,
-        runs=RUNS,
-        seconds=SECONDS,
-    )
-    costs = {"baseline": pair.original.cost(), "compressed": pair.compressed.cost()}
     metrics = {
         "baseline": baseline_metric,
         "compressed": metric_on_runtime(pair.compressed_file, data, threads),
     }
-    sides = {name: _side(measured[name], costs[name], metrics[name]) for name in measured}
     unchanged = None
     if data.validation is not None or data.calibration is not None:
         images = data.validation if data.validation is not None else data.calibration
@@ -84,6 +81,15 @@ def verify(
         unchanged = agreement(
             session(pair.original_file, threads), session(pair.compressed_file, threads), images, data.task
         )
+    measured = measure_together(
+        {"baseline": pair.original_file, "compressed": pair.compressed_file},
+        threads=threads,
+        batch=batch,
+        runs=RUNS,
+        seconds=max(LEAST_SECONDS, min(SECONDS, seconds_until(deadline) - PROFILING)),
+    )
+    costs = {"baseline": pair.original.cost(), "compressed": pair.compressed.cost()}
+    sides = {name: _side(measured[name], costs[name], metrics[name]) for name in measured}
     missed = shortfalls(budget, sides, unchanged)
     parity = check_parity(pair.compressed_file, pair.compressed, _real_inputs(data, pair.compressed))
     target = find_target(pair.compressed_file.target)
@@ -187,64 +193,3 @@ def layers(pair: Pair, threads: int, batch: int) -> list[dict[str, Any]]:
 
 def _without_op(side: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if side is None else {key: value for key, value in side.items() if key != "op"}
-
-
-def layers_of(cost: Cost, nodes: list[ExecutedNode]) -> dict[str, dict[str, Any]]:
-    """Returns what each module costs and how long its nodes took; modules without MACs and parameters are left out."""
-    times: dict[str, float] = {}
-    integer: dict[str, bool] = {}
-    for node in nodes:
-        if node.module:
-            times[node.module] = times.get(node.module, 0.0) + node.latency_us / 1e3
-            integer[node.module] = integer.get(node.module, False) or node.integer
-    rows: dict[str, list[Row]] = {}
-    for row in cost.rows:
-        rows.setdefault(row.module or row.node, []).append(row)
-    return {
-        name: _layer(members, times.get(name), integer.get(name, False))
-        for name, members in rows.items()
-        if any(row.macs or row.params for row in members)
-    }
-
-
-def _layer(rows: list[Row], milliseconds: float | None, integer: bool) -> dict[str, Any]:
-    """Sums a module's nodes; its op and shape are those of the node that works most (quantisers work least)."""
-    main = max(rows, key=lambda row: (row.macs, not row.op.startswith(("quantize", "dequantize")), row.params))
-    return {
-        "op": main.op,
-        "latency_ms": milliseconds,
-        "params": sum(row.params for row in rows),
-        "macs": sum(row.macs for row in rows),
-        "shape": list(main.output_shape),
-        "integer": integer,
-    }
-
-
-def processor() -> str:
-    """Returns the processor's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _on_command_line() -> bool:
-    program = Path(sys.argv[0])
-    return program.stem == "penjing" or program.parts[-2:] == ("penjing", "__main__.py")
-
-
-def environment() -> dict[str, Any]:
-    """Returns versions and machine for the report's provenance."""
-    packages = ("penjing", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "torch_threads": torch.get_num_threads(),
-        },
-        "command": shlex.join(["penjing", *sys.argv[1:]]) if _on_command_line() else None,
-    }

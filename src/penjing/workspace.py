@@ -7,9 +7,12 @@ import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +27,76 @@ RECORD = "run.json"
 CAN_NOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
+@dataclass(frozen=True)
+class Held:
+    """What an output folder holds of a run before it is given to one again.
+
+    Attributes:
+        out: the folder.
+        seconds: time spent per stage so far.
+    """
+
+    out: Path
+    seconds: Mapping[str, float]
+
+    def path(self, file: str) -> Path:
+        """Where a stage keeps a file."""
+        return self.out / INNER / file
+
+    def has(self, *files: str) -> bool:
+        """Whether all these files of stages are there."""
+        return all(self.path(file).is_file() for file in files)
+
+
+def look(out: Path | str, settings: dict[str, Any]) -> Held:
+    """Returns what is in `out`, and writes nothing.
+
+    Args:
+        out: the folder, which needn't exist.
+        settings: of the run that wants it (plain JSON).
+
+    Raises:
+        PenjingError: the folder can't be written, holds something else, or holds another run.
+    """
+    out = Path(out)
+    try:
+        check_folder(out)
+        record = _record(out / INNER / RECORD)
+        nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        for folder in (nearest, out / INNER):
+            if folder.exists():
+                with tempfile.TemporaryFile(dir=folder):  # rights alone don't tell: the file system may be read-only
+                    pass
+    except OSError as error:
+        raise PenjingError(f"Can't write to {out}: {error.strerror or error}.") from error
+    if record is None:
+        return Held(out, {})
+    if record["key"] != _key(settings):
+        raise PenjingError(
+            f"{out} holds another run ({_difference(record['settings'], settings)}). "
+            "Give another folder, remove that one, or repeat the command that made it."
+        )
+    return Held(out, record["seconds"])
+
+
+def check_space(out: Path, needed: int) -> None:
+    """Makes sure that about `needed` bytes fit where `out` is or will be; what is there already counts.
+
+    Raises:
+        PenjingError: there is less room.
+    """
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    there = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) if out.exists() else 0
+    free = shutil.disk_usage(nearest).free
+    if free < needed - there:
+        raise PenjingError(
+            f"Not enough space for {out}: about {(needed - there) / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are "
+            "free. Make room, or give a folder on another disk."
+        )
+
+
 class Workspace:
     """The output folder of one run.
 
@@ -33,21 +106,23 @@ class Workspace:
         seconds: time spent per stage, over all attempts.
     """
 
-    def __init__(self, out: Path | str, settings: dict[str, Any]) -> None:
-        """Takes the folder for the run with these settings (plain JSON).
+    def __init__(
+        self, out: Path | str, settings: dict[str, Any], say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """Takes the folder for the run with these settings (plain JSON); `say` is told of damaged files.
 
         Raises:
             PenjingError: the folder can't be written, holds something else, or holds another run.
         """
+        self.seconds = dict(look(out, settings).seconds)
         self.out = Path(out)
         self.inner = self.out / INNER
-        self._file = self.inner / RECORD
         self.settings = settings
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self.seconds: dict[str, float] = {}
+        self._say = say
         missing = [folder for folder in (self.inner, self.out, *self.out.parents) if not folder.exists()]
         try:
-            self._claim(key)
+            self.inner.mkdir(parents=True, exist_ok=True)
+            self._save()
         except BaseException as error:
             for folder in missing:
                 with suppress(OSError):  # never made, or not empty
@@ -56,28 +131,13 @@ class Workspace:
                 raise PenjingError(f"Can't write to {self.out}: {error.strerror or error}.") from error
             raise
 
-    def _claim(self, key: str) -> None:
-        check_folder(self.out)
-        if self._file.is_file():
-            record = read_json(self._file)
-            if not isinstance(record, dict) or not {"key", "settings", "seconds"} <= record.keys():
-                raise PenjingError(f"{self._file} can't be read: it is no record of a run. Remove {self.out}.")
-            if record["key"] != key:
-                raise PenjingError(
-                    f"{self.out} holds another run ({_difference(record['settings'], self.settings)}). "
-                    "Give another folder, remove that one, or repeat the command that made it."
-                )
-            self.seconds = dict(record["seconds"])
-        self.inner.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.out, os.W_OK) or not os.access(self.inner, os.W_OK):
-            raise PenjingError(f"No right to write in {self.out}.")
-        self._key = key
-        self._save()
+    def held(self) -> Held:
+        """Returns what it holds now."""
+        return Held(self.out, dict(self.seconds))
 
     def _save(self) -> None:
-        atomic_write(
-            self._file, json.dumps({"key": self._key, "settings": self.settings, "seconds": self.seconds}, indent=2)
-        )
+        record = {"key": _key(self.settings), "settings": self.settings, "seconds": self.seconds}
+        atomic_write(self.inner / RECORD, json.dumps(record, indent=2))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -102,24 +162,51 @@ class Workspace:
             ) from error
 
     def stage(
-        self, name: str, file: str, make: Callable[[], T], write: Callable[[T, Path], Any], read: Callable[[Path], T]
+        self,
+        name: str,
+        file: str,
+        make: Callable[[], T],
+        write: Callable[[T, Path], Any],
+        read: Callable[[Path], T],
+        keep: Callable[[T], bool] = lambda product: True,
     ) -> T:
-        """Returns a stage's product: read from its file if that is there, else made and written.
+        """Returns a stage's product: read from its file if that is there and whole, else made and written.
 
         Args:
             name: of the stage, for the report.
             file: where its product is kept, within `inner`.
             make: does the work.
             write: writes the product to a path, whole or not at all.
-            read: reads it back.
+            read: reads it back; raises a PenjingError for a damaged file.
+            keep: whether the product is final; if it isn't, it isn't written.
         """
         path = self.inner / file
         if path.exists():
-            return read(path)
+            try:
+                return read(path)
+            except PenjingError as damage:
+                self._say(f"{path} is damaged, so '{name}' is done again. {damage}")
+                path.unlink()
         with self.timed(name):
             product = make()
-            write(product, path)
+            if keep(product):
+                write(product, path)
         return product
+
+    def settle(self, decision: str, value: Any, *later: str) -> None:
+        """Notes what later stages build on; their files go if they were made on something else.
+
+        Args:
+            decision: name of the file that notes it.
+            value: plain JSON.
+            later: files of later stages.
+        """
+        path = self.inner / decision
+        text = json.dumps(value, sort_keys=True)
+        if not path.is_file() or path.read_bytes() != text.encode():
+            for file in later:
+                (self.inner / file).unlink(missing_ok=True)
+            atomic_write(path, text)
 
 
 def check_folder(out: Path) -> None:
@@ -147,8 +234,25 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PenjingError(f"{path} can't be read: {error}. Remove its folder and run the command again.") from error
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(name), kind) for name, kind in (("key", str), ("settings", dict), ("seconds", dict))
+    ):
+        raise PenjingError(f"{path} can't be read: it is no record of a run. Remove {path.parent.parent}.")
+    if not all(isinstance(value, int | float) for value in record["seconds"].values()):
+        raise PenjingError(f"{path} can't be read: it holds no times of stages. Remove {path.parent.parent}.")
+    return record
+
+
+def _key(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:

@@ -48,6 +48,10 @@ def grey():
     return Net(channels=1)
 
 
+def plain():
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+
+
 def fails():
     raise RuntimeError("the licence server sleeps")
 

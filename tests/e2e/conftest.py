@@ -133,6 +133,6 @@ def before_recovery(copied) -> Path:
     for path in copied.iterdir():
         if path.name != ".penjing":
             path.unlink()
-    for name in ("recovered.penjing", "recover.checkpoint"):
+    for name in ("recovered.penjing", "recovered.json", "recover.checkpoint"):
         (copied / ".penjing" / name).unlink()
     return copied

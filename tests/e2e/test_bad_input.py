@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def says(message, *parts):
         ("net.py:smal", ("there is no 'smal' in", "net.py", "Did you mean 'small'?")),
         (
             "net.py:fails",
-            ("net.py:fails raised RuntimeError: the licence server sleeps", 'net.py:39: raise RuntimeError("'),
+            ("net.py:fails raised RuntimeError: the licence server sleeps", 'net.py:43: raise RuntimeError("'),
         ),
         ("net.py:number", ("net.py:number returned a int; it must return an nn.Module",)),
         ("no_such_package.nets:make", ("there is no module no_such_package",)),
@@ -192,7 +193,9 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"target": "openvino"}, ("can't lower to 'openvino' yet", "onnxruntime")),
         ({"criterion": "tailor"}, ("Unknown criterion 'tailor'", "Did you mean 'taylor'?")),
         ({"criterion": "taylor", "data": "folder:flat"}, ("'taylor' needs labelled data", "'l2'")),
-        ({"exclude": "haed*"}, ("haed*",)),
+        ({"criterion": "bn_scale", "model": "net.py:plain"}, ("bn_scale needs a norm", "use another criterion")),
+        ({"precision": "float16"}, ("Unknown precision 'float16'", "bfloat16")),
+        ({"exclude": "haed*"}, ("haed*", "Did you mean 'head'?")),
         ({"include": "haed*"}, ("haed*",)),
         ({"lr": "-1"}, ("lr=-1.0", "more than 0")),
         ({"max_minutes": "0"}, ("max_minutes=0.0", "more than 0")),
@@ -244,6 +247,29 @@ def test_an_out_of_another_run(refused, finished):
         "Give another folder",
     )
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda out: out.touch(), "is a file; give a folder"),
+        (lambda out: (out.mkdir(), (out / "thesis.tex").touch()), "is not empty and holds no Penjing run"),
+    ],
+)
+def test_a_dry_run_refuses_a_bad_out_too(penjing, tmp_path, make, part):
+    out = tmp_path / "out"
+    make(out)
+    ran = penjing("compress", "net.py:small", "--data", "folder:photos", "--out", out, "--dry-run")
+    assert ran.code == 2 and part in ran.err, ran.text
+
+
+def test_a_dry_run_refuses_the_out_of_another_run_and_a_full_disk(penjing, finished, monkeypatch):
+    command = ("compress", "net.py:small", "--data", "folder:photos", "--dry-run", "--out")
+    ran = penjing(*command, finished)
+    assert ran.code == 2 and "holds another run" in ran.err, ran.text
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10_000))
+    ran = penjing(*command, "new")
+    assert ran.code == 2 and "Not enough space for new: about 5 MB are needed and 0 MB are free" in ran.err, ran.text
 
 
 # The other commands

@@ -1,7 +1,9 @@
 """What a user does: compress a network of their own on their own photos, use the files, come back after a stop."""
 
+import hashlib
 import importlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ import torch
 from command_line import COMPRESS, environment
 
 from penjing import load
+from penjing.train.checkpoint import progress_of
 
 FILES = {"model.onnx", "model.penjing", "preprocess.json", "classes.txt", "run.py", "plan.json"} | {
     "report.json",
@@ -51,7 +54,9 @@ def run_delivered(folder, data):
 def test_a_run_says_what_it_does_and_writes_everything(finished, home):
     out, err = (home / "out.txt").read_text(), (home / "err.txt").read_text()
     assert {path.name for path in finished.iterdir()} == FILES | {".penjing", "validation.csv"}
-    assert out.startswith("This will take about ") and "to out/." in out.splitlines()[0]
+    assert out.startswith("This will take about ")
+    told = out.splitlines()[1].partition(" to out/: ")[2].partition(", and .penjing/")[0]
+    assert set(told.split(", ")) == FILES | {"validation.csv"}
     assert report(finished)["headline"] in out and "The budget was met (size 0.35x, drop 0.5)" in out
     assert err == ""
     assert list((finished / ".penjing" / "candidates").iterdir()) == []
@@ -68,6 +73,17 @@ def test_the_report_states_what_was_asked_and_done(finished):
     ].keys()
     assert proof["provenance"]["command"].startswith("penjing compress net.py:small --data folder:photos --size 0.35x")
     assert all(proof[side]["metric"] is not None for side in ("baseline", "compressed"))
+
+
+def test_inputs_are_given_as_sha256_hashes(finished, home):
+    inputs = report(finished)["provenance"]["inputs"]
+    assert inputs["model_source_file"] == hashlib.sha256((home / "net.py").read_bytes()).hexdigest()
+    identity = report(finished)["settings"]["data"]
+    assert inputs["data_identity"] == hashlib.sha256(identity.encode()).hexdigest()
+    assert inputs.keys() == {"model_source_file", "data_identity", "captured_model"}
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in inputs.values())
+    page = (finished / "report.html").read_text()
+    assert all(value in page for value in inputs.values()) and "Inputs (SHA-256)" in page
 
 
 def test_the_delivered_script_needs_neither_torch_nor_penjing_and_gives_the_reported_accuracy(finished, home):
@@ -94,6 +110,12 @@ def test_a_finished_run_can_be_run_again(copied, penjing):
     assert same(weights(copied), before) and report(copied)["met"]
 
 
+def test_report_as_json(copied, penjing):
+    ran = penjing("report", copied, "--json")
+    assert ran.code == 0 and ran.json()["out"] == str(copied / "report.html")
+    assert ran.json()["report"] == report(copied)
+
+
 def test_report_builds_the_page_again(copied, penjing):
     before = (copied / "report.html").read_text()
     (copied / "report.html").unlink()
@@ -105,9 +127,10 @@ def test_report_builds_the_page_again(copied, penjing):
 # Coming back
 
 
-def until(process, path, seconds=60):
+def until_trained(process, folder, seconds=60):
+    """Waits until the checkpoint holds some steps; there is one before the first."""
     end = time.monotonic() + seconds
-    while not path.exists():
+    while progress_of(folder / ".penjing" / "recover.checkpoint") == 0:
         assert process.poll() is None and time.monotonic() < end, process.communicate()
         time.sleep(0.01)
 
@@ -115,7 +138,7 @@ def until(process, path, seconds=60):
 def test_killed_during_recovery_the_same_command_ends_with_the_same_weights(before_recovery, finished, start, penjing):
     command = (*COMPRESS, "--out", before_recovery)
     process = start(*command)
-    until(process, before_recovery / ".penjing" / "recover.checkpoint")
+    until_trained(process, before_recovery)
     process.kill()
     process.communicate()
     assert not (before_recovery / ".penjing" / "recovered.penjing").exists(), "it was killed too late to show anything"
@@ -131,7 +154,7 @@ def test_ctrl_c_during_recovery_finishes_with_the_weights_so_far_and_the_same_co
 ):
     command = (*COMPRESS, "--out", before_recovery)
     process = start(*command)
-    until(process, before_recovery / ".penjing" / "recover.checkpoint")
+    until_trained(process, before_recovery)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode in (0, 3) and "Traceback" not in err, out + err
@@ -142,6 +165,80 @@ def test_ctrl_c_during_recovery_finishes_with_the_weights_so_far_and_the_same_co
     ran = penjing(*command)
     assert ran.code == 0 and "Going on with" in ran.out, ran.text
     assert same(weights(before_recovery), weights(finished)) and report(before_recovery)["notes"] == []
+
+
+def test_a_folder_in_use_is_refused_and_free_again_after_a_kill(before_recovery, start, penjing):
+    command = (*COMPRESS[:-1], "100000", "--out", before_recovery)
+    (before_recovery / ".penjing" / "run.json").unlink()  # these are other epochs
+    process = start(*command)
+    try:
+        until_trained(process, before_recovery)
+        ran = penjing(*command)
+        assert ran.code == 2 and f"is in use by another Penjing command (process {process.pid})" in ran.err, ran.text
+        assert "Traceback" not in ran.err
+    finally:
+        process.kill()
+        process.communicate()
+    assert penjing(*command, "--dry-run").code == 0
+    ran = penjing(*command[:-3], "60", "--out", before_recovery, "--max-minutes", "0.1")
+    assert ran.code == 2 and "holds another run" in ran.err, "the lock is free, its file is no obstacle"
+
+
+def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penjing, quick, monkeypatch, tmp_path):
+    choose = importlib.import_module("penjing.plan.choose")
+    measure, calls, stop_at = choose._measure_width, [], 2
+
+    def counted(*arguments):
+        calls.append(arguments)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(choose, "_measure_width", counted)
+    out = tmp_path / "out"
+    command = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.3x", "--epochs", 1, "--out", out)
+    ran = penjing(*command)
+    assert "going on with the best of the 2 candidates measured so far" in ran.out and ran.code == 3, ran.text
+    assert {path.name for path in out.iterdir()} >= FILES
+    assert any("Measuring candidates was interrupted" in note for note in report(out)["notes"])
+    assert not any(step["technique"] == "prune" for step in report(out)["plan"])
+    ran = penjing(*command, "--dry-run")
+    assert "Finished already in" in ran.out and "choose" not in ran.out.partition("Finished already in")[2]
+    ran = penjing(*command)
+    assert len(calls) == 3, "the width that was measured isn't measured again"
+    assert report(out)["met"] and ran.code == 0 and "epoch 1:" in ran.out, ran.text
+    assert any(step["technique"] == "prune" for step in report(out)["plan"]) and report(out)["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "stage"),
+    [
+        ("choice.json", "{}", "choose"),
+        ("choice.json", '{"taken": {}, "measured": [], "complete": true}', "choose"),
+        ("baseline.json", '"good"', "profile"),
+        ("original.penjing", "x", "capture"),
+        ("original.onnx", "x", "profile"),
+        ("pruned.penjing", "x", "prune"),
+        ("recovered.penjing", "x", "recover"),
+        ("recovered.json", "[]", "recover"),
+    ],
+)
+def test_a_damaged_file_of_a_stage_is_told_and_the_stage_done_again(
+    file, content, stage, copied, finished, penjing, monkeypatch
+):
+    monkeypatch.setattr(importlib.import_module("penjing.verification"), "RUNS", 20)
+    (copied / ".penjing" / "finished.json").unlink()
+    (copied / ".penjing" / file).write_text(content)
+    ran = penjing(*COMPRESS, "--out", copied)
+    assert ran.code == 0 and f"is damaged, so '{stage}' is done again" in ran.out, ran.text
+    assert same(weights(copied), weights(finished))
+
+
+def test_a_damaged_result_is_made_again(copied, finished, penjing, quick):
+    (copied / "model.onnx").write_text("x")
+    ran = penjing(*COMPRESS, "--out", copied)
+    assert ran.code == 0 and "A file of the finished run is damaged, so it is made again" in ran.out, ran.text
+    assert (copied / "model.onnx").read_bytes() == (finished / "model.onnx").read_bytes()
 
 
 def test_ctrl_c_elsewhere_says_how_to_go_on(penjing, quick, monkeypatch, tmp_path):
@@ -188,10 +285,28 @@ def test_stopped_at_any_other_stage_the_same_command_ends_the_same_way(stage, co
 def test_a_dry_run_writes_nothing(penjing, home, tmp_path):
     arguments = ("compress", "net.py:small", "--data", "folder:photos", "--dry-run", "--out", tmp_path / "new")
     ran = penjing(*arguments)
-    assert ran.code == 0 and "This will take about" in ran.out and "MB to" in ran.out
+    assert ran.code == 0 and "This will take about" in ran.out and f"MB to {tmp_path}/new/: model.onnx," in ran.out
     ran = penjing(*arguments, "--json")
     assert ran.code == 0 and ran.json()["out"] == str(tmp_path / "new") and ran.json()["minutes_choose"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_an_interrupted_run_tells_what_is_finished(before_recovery, copied, penjing):
+    (before_recovery / ".penjing" / "finished.json").unlink()
+    before = sorted(before_recovery.rglob("*"))
+    ran = penjing(*COMPRESS, "--out", before_recovery, "--dry-run", "--json")
+    assert ran.code == 0 and ran.json()["finished"] == ["capture", "profile", "choose", "prune"], ran.text
+    assert ran.json()["minutes_choose"] == 0 and ran.json()["minutes_train"] > 0
+    assert set(ran.json()["files"]) == FILES | {"validation.csv"}
+    ran = penjing(*COMPRESS, "--out", before_recovery, "--dry-run")
+    assert "(nothing to measure candidates, under a minute to train" in ran.out
+    assert f"Finished already in {before_recovery}: capture, profile, choose, prune." in ran.out
+    assert sorted(before_recovery.rglob("*")) == before
+
+
+def test_a_dry_run_of_a_finished_run_says_so(copied, penjing):
+    ran = penjing(*COMPRESS, "--out", copied, "--dry-run")
+    assert ran.code == 0 and "Nothing is left to do" in ran.out and "MB" not in ran.out
 
 
 def test_json_on_standard_output_is_the_report(penjing, chosen, tmp_path):
@@ -267,11 +382,40 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(penjing, chosen, tmp_p
     assert same(first, again) and not same(first, other)
 
 
-def test_max_minutes_bounds_the_training(penjing, chosen, tmp_path):
+def test_max_minutes_bounds_the_whole_command(penjing, chosen, monkeypatch, tmp_path):
+    verification = importlib.import_module("penjing.verification")
+    monkeypatch.setattr(verification, "RUNS", 10**9)  # measuring takes all the time that it is given
+    monkeypatch.setattr(verification, "PROFILING", 2.0)
     start = time.monotonic()
-    ran = penjing(*COMPRESS[:-1], "100000", "--max-minutes", "0.2", "--out", tmp_path / "out")
-    assert ran.code in (0, 3) and time.monotonic() - start < 60, ran.text
-    assert report(tmp_path / "out")["notes"]
+    ran = penjing(*COMPRESS[:-1], "100000", "--max-minutes", "0.6", "--out", tmp_path / "out")
+    taken = time.monotonic() - start
+    assert ran.code in (0, 3) and taken < 60, ran.text
+    proof = report(tmp_path / "out")
+    assert any("Shortening the training" in note for note in proof["notes"])
+    assert proof["seconds"]["verify"] < 36 and "shortened to end within 0.6 min" in ran.out
+
+
+def test_where_there_is_no_time_at_all_the_result_is_verified_and_says_so(penjing, chosen, tmp_path):
+    ran = penjing(*COMPRESS, "--max-minutes", "0.001", "--out", tmp_path / "out")
+    assert ran.code in (0, 3), ran.text
+    proof = report(tmp_path / "out")
+    assert proof["compressed"]["metric"] is not None and proof["compressed"]["latency_ms"]["runs"] >= 3
+    assert any("The limit of 0.001 min was passed by" in note for note in proof["notes"])
+    assert any("The deadline is over: no training" in note for note in proof["notes"])
+
+
+def test_how_training_steps_are_computed_is_reported_and_can_be_named(penjing, chosen, finished, tmp_path):
+    assert report(finished)["provenance"]["training"] in (
+        {"precision": precision, "channels_last": layout}
+        for precision in ("float32", "bfloat16")
+        for layout in (True, False)
+    )
+    command = ("compress", "net.py:small", "--data", "folder:photos", "--epochs", 1, "--precision", "bfloat16")
+    ran = penjing(*command, "--channels-last", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.text
+    proof = report(tmp_path / "out")
+    assert proof["provenance"]["training"] == {"precision": "bfloat16", "channels_last": True}
+    assert "bfloat16, channels last" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_one_thing_needs_no_budget_and_float_may_be_the_answer(penjing, quick, monkeypatch, tmp_path):
@@ -292,6 +436,13 @@ def test_recover_trains_the_compressed_graph_further(copied, penjing, tmp_path):
         "recover", copied / "model.penjing", "--data", "folder:photos", "--teacher", teacher, "--epochs", 2, "--out", target
     )  # fmt: skip
     assert ran.code == 0 and "epoch 2: loss" in ran.out and "accuracy: " in ran.out, ran.text
+    again = penjing(
+        "recover", copied / "model.penjing", "--data", "folder:photos", "--teacher", teacher, "--epochs", 2, "--json",
+        "--precision", "float32", "--out", target,
+    )  # fmt: skip
+    told = again.json()
+    assert (told["out"], told["finished"], told["metric"]["name"]) == (str(target), True, "accuracy"), again.text
+    assert [epoch["epoch"] for epoch in told["epochs"]] == [1, 2] and told["epochs"][0]["precision"] == "float32"
     after, before = load(target).tensors(), weights(copied)
     assert after.keys() == before.keys() and not same(after, before)
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []

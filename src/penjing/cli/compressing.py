@@ -33,6 +33,22 @@ DataSpec = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")]
 Patterns = Annotated[list[str] | None, typer.Option(help="pattern of module paths; may be given many times")]
+Training = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="of training steps: float32, bfloat16, or auto, which measures what is faster; name it and the layout where "
+        "equal seeds must end the same way",
+    ),
+]
+ChannelsLast = Annotated[
+    bool | None,
+    typer.Option("--channels-last/--contiguous", help="memory layout of training steps; by default measured too"),
+]
+LIMIT = (
+    "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
+    "left out, and latency is measured on fewer calls; the result is verified in any case"
+)
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
 
 
@@ -70,6 +86,7 @@ def demo_command(
 
 @app.command("compress")
 def compress_command(
+    context: typer.Context,
     model: Model,
     data: DataSpec,
     target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime",
@@ -85,10 +102,12 @@ def compress_command(
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data to recover")] = 5,
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate of the recovery")] = None,
+    precision: Training = "auto",
+    channels_last: ChannelsLast = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="batch size at which latency is measured")] = 1,
     seed: Annotated[int, typer.Option(help="of everything random")] = 0,
-    max_minutes: Annotated[float | None, typer.Option(help="a bound on the time of the run")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help=LIMIT)] = None,
     dry_run: Annotated[bool, typer.Option(help="say how long it would take and what it would write, and stop")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -112,10 +131,13 @@ def compress_command(
         epochs=epochs,
         criterion=criterion,
         lr=lr,
+        precision=precision,  # type: ignore[arg-type]  # it is checked there
+        channels_last="auto" if channels_last is None else channels_last,
         threads=threads,
         batch=batch,
         seed=seed,
         max_minutes=max_minutes,
+        began=context.obj,
         dry_run=dry_run,
         say=printer(as_json),
         inputs=loaded.hashes,
@@ -140,9 +162,12 @@ def recover_command(
     out: Annotated[
         Path | None, typer.Option(help="file to write; by default NAME-recovered.penjing beside FILE")
     ] = None,
+    precision: Training = "auto",
+    channels_last: ChannelsLast = None,
+    as_json: AsJson = False,
 ) -> None:
     """Trains or distils a saved graph further; killed, the same command goes on where it stopped."""
-    say = printer(False)
+    say = printer(as_json)
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
     chosen = penjing.data.load(data, seed)
@@ -150,6 +175,12 @@ def recover_command(
     taught_by = load_model(teacher, teacher_weights, chosen).graph() if teacher else None
     target = out or file.with_name(f"{file.stem}-recovered.penjing")
     checkpoint = target.with_suffix(".checkpoint")
+    done: list[dict[str, Any]] = []
+
+    def told(epoch: dict[str, Any]) -> None:
+        done.append(epoch)
+        say(f"epoch {epoch['epoch']}: loss {epoch['loss']:.4f} ({epoch['seconds']:.0f} s)")
+
     before = penjing.tasks.evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
     try:
         recover(
@@ -158,18 +189,27 @@ def recover_command(
             teacher=taught_by,
             epochs=epochs,
             lr=lr,
+            precision=precision,  # type: ignore[arg-type]  # it is checked there
+            channels_last="auto" if channels_last is None else channels_last,
             seed=seed,
             checkpoint=checkpoint,
             log=say,
-            report=lambda e: say(f"epoch {e['epoch']}: loss {e['loss']:.4f} ({e['seconds']:.0f} s)"),
+            report=told,
         )
     except Interrupted as stop:
         say(f"Interrupted at {stop.progress:.0%}; the same command goes on. The weights so far are in {target}.")
         graph.save(target)
+        if as_json:
+            print(
+                json.dumps({"out": str(target), "finished": False, "progress": stop.progress, "epochs": done}, indent=2)
+            )
         raise typer.Exit(130) from None
     graph.save(target)
     checkpoint.unlink(missing_ok=True)
-    if chosen.validation is not None and before is not None:
-        after = penjing.tasks.evaluate(graph, chosen.validation, chosen.task)
+    after = penjing.tasks.evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
+    if before is not None:
         say(f"{chosen.task.metric_name}: {before:.4f} before, {after:.4f} after.")
     say(f"Written: {target}")
+    if as_json:
+        metric = {"name": chosen.task.metric_name, "before": before, "after": after}
+        print(json.dumps({"out": str(target), "finished": True, "metric": metric, "epochs": done}, indent=2))

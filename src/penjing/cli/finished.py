@@ -46,6 +46,10 @@ def _show(found: Recheck) -> None:
 
 
 @app.command("report")
-def report_command(out_dir: OutDir) -> None:
+def report_command(out_dir: OutDir, as_json: AsJson = False) -> None:
     """Builds report.html again from report.json."""
-    Console(highlight=False, soft_wrap=True).print(f"Written: {escape(str(report.build(out_dir)))}")
+    page = report.build(out_dir)
+    if as_json:
+        print(json.dumps({"out": str(page), "report": report.read(out_dir)}, indent=2))
+    else:
+        Console(highlight=False, soft_wrap=True).print(f"Written: {escape(str(page))}")

@@ -13,17 +13,18 @@ from rich.table import Column, Table
 
 import penjing.data
 from penjing import zoo
+from penjing.cli import _channels
 from penjing.cli.app import app
 from penjing.cli.compressing import AsJson, Model, Patterns, Weights
 from penjing.distill import signals
 from penjing.errors import unknown_name
 from penjing.graph import Graph, channels, fold_batch_norms
+from penjing.graph.explain import explain
 from penjing.models import load_model
 from penjing.prune import allocations, criteria, granularities
 from penjing.quantize import observers
 from penjing.registry import Registry
-from penjing.targets import available, find_target, lower, profile
-from penjing.verification import layers_of
+from penjing.targets import available, find_target, layers_of, lower, profile
 
 FAMILIES: dict[str, Registry[Any]] = {
     "criteria": criteria,
@@ -94,25 +95,18 @@ def channels_command(
     data: MaybeData = None,
     include: Patterns = None,
     exclude: Patterns = None,
+    units: Annotated[
+        str, typer.Option(help="what a unit of attention is: heads, features, or auto (what saves more)")
+    ] = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Shows which channels can be removed together, and what pins the rest."""
-    found = channels(_graph(model, weights, data), include=include or (), exclude=exclude or ())
+    """Shows which channels can be removed together, what each saves, and why the rest must stay."""
+    graph = _graph(model, weights, data)
+    found = explain(graph, channels(graph, include=include or (), exclude=exclude or (), units=units))
     if as_json:
-        groups = [{"name": g.name, "units": g.units, "params": g.params, "made_by": g.made_by()} for g in found.groups]
-        print(json.dumps({"groups": groups, "pinned": [asdict(pin) for pin in found.pinned]}, indent=2))
-        return
-    console = Console(highlight=False)
-    table = Table("channels of", _number("how many"), _number("parameters each"), "made by")
-    for group in found.groups:
-        makers = group.made_by()
-        more = f" and {len(makers) - 2} more" if len(makers) > 2 else ""
-        table.add_row(escape(group.name), str(group.units), f"{group.params:,}", escape(", ".join(makers[:2]) + more))
-    console.print(table)
-    pinned = Table("must stay", "axis", _number("how many"), "because of", "in the model's code")
-    for pin in found.pinned:
-        pinned.add_row(escape(pin.tensor), str(pin.axis), str(pin.indices), pin.op, escape(pin.source))
-    console.print(pinned)
+        print(json.dumps(_channels.as_record(found), indent=2))
+    else:
+        _channels.show(graph.name, found, Console(highlight=False))
 
 
 @app.command("list")

@@ -30,6 +30,16 @@ _FLOW = (
 )
 
 
+# What the hashes of inputs are hashes of.
+_HASHED = {
+    "weights_file": "weights file",
+    "model_file": "model file",
+    "model_source_file": "file with the model's factory",
+    "captured_model": "captured model: its ops and a digest of its tensors",
+    "data_identity": "data: the text that tells it apart (in settings)",
+}
+
+
 @dataclass(frozen=True)
 class Bar:
     """A length and a whisker's end in percent of the track (None: nothing to draw), and the text beside it."""
@@ -135,13 +145,16 @@ def surroundings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
     runs = [(side["latency_ms"] or {}).get("runs") for side in (report["baseline"], report["compressed"])]
     if any(runs):
         run.append(("Timed runs", " and ".join(_format.anything(number) for number in dict.fromkeys(runs))))
+    if variant := provenance.get("training"):
+        layout = "channels last" if variant.get("channels_last") else "contiguous"
+        run.append(("Trained in", f"{variant.get('precision')}, {layout}"))
     if report.get("exclude"):
         run.append(("Left alone", _format.anything(report["exclude"])))
     groups = [("Run", run)]
     for name, key in (("Machine", "machine"), ("Versions", "versions"), ("Inputs (SHA-256)", "inputs")):
         facts = provenance.get(key)
         if facts:
-            groups.append((name, [_fact(fact, value) for fact, value in facts.items()]))
+            groups.append((name, [_fact(_HASHED.get(fact, fact), value) for fact, value in facts.items()]))
     return groups
 
 

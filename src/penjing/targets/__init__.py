@@ -4,6 +4,7 @@ A runtime is one subpackage that registers a `Target`; the verbs here know none 
 """
 
 from penjing.targets import onnxruntime, torch  # noqa: F401  registers the targets
+from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
 from penjing.targets._registry import Availability, Target, available, find_target, targets
@@ -33,6 +34,7 @@ __all__ = [
     "check_parity",
     "find_target",
     "integer_macs",
+    "layers_of",
     "lower",
     "measure",
     "measure_together",

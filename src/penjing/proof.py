@@ -1,0 +1,75 @@
+"""The report of a run: what was asked, what was done, what was measured, where it came from, in words and numbers."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from penjing import report
+from penjing.clock import Clock, seconds_until
+from penjing.graph import Graph
+from penjing.plan import Choice
+from penjing.provenance import provenance
+from penjing.recovery import Recovery
+from penjing.request import Request
+from penjing.workspace import Workspace
+
+
+def proof(
+    space: Workspace,
+    asked: Request,
+    small: Graph,
+    *,
+    choice: Choice,
+    recovery: Recovery,
+    measured: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    clock: Clock,
+) -> dict[str, Any]:
+    """Returns what `report.json` holds.
+
+    Args:
+        space: where the result is, and how long each stage took.
+        asked: what the user asked for.
+        small: the compressed graph, with its plan.
+        choice: what was chosen, and what else was measured.
+        recovery: how training went.
+        measured: what `verify` gave.
+        inputs: SHA-256 of the files that the model came from.
+        clock: the run's limit.
+    """
+    settings = space.settings
+    content = {
+        "schema": 1,
+        "model": small.name,
+        "budget": {key: value for key, value in asdict(asked.budget).items() if value is not None},
+        "seed": asked.seed,
+        "provenance": {**provenance(inputs, settings, space.out), "training": recovery.variant},
+        "plan": [
+            {key: step.get(key) for key in ("place", "technique", "setting", "before", "after")} for step in small.plan
+        ],
+        "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
+        "notes": _notes(asked, choice, recovery, measured, clock),
+        "include": settings["include"],
+        "exclude": settings["exclude"],
+        "settings": settings,
+        "candidates": choice.to_dict()["measured"],
+        **measured,
+    }
+    return {**content, "headline": report.headline(content)}
+
+
+def _notes(asked: Request, choice: Choice, recovery: Recovery, measured: Mapping[str, Any], clock: Clock) -> list[str]:
+    notes = list(recovery.notes)
+    if not choice.complete:
+        notes.append("Measuring candidates was interrupted; the same command goes on with it.")
+    if measured["missed"]:
+        notes.append(f"The budget was not met: {'; '.join(measured['missed'])}.")
+    if not choice.taken.meets:
+        notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")
+    elif choice.taken.round_to is None and not choice.taken.integer:
+        notes.append("Float is already the fastest within your budget: nothing was pruned or quantised.")
+    if (late := -seconds_until(clock.end)) > 0:
+        notes.append(
+            f"The limit of {clock.minutes:g} min was passed by {late:.0f} s, to measure and verify this result."
+        )
+    return notes

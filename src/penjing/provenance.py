@@ -1,0 +1,61 @@
+"""Where a result comes from: versions, machine, command, and SHA-256 hashes of what went in and what came out."""
+
+import hashlib
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from penjing.files import sha256
+
+
+def processor() -> str:
+    """Returns the processor's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def provenance(inputs: Mapping[str, str], settings: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Returns the report's `provenance`.
+
+    Args:
+        inputs: SHA-256 of the files that the model came from, by what they are.
+        settings: of the run; `model` is the hash of the captured graph, `data` the text that tells data apart.
+        out: the folder with the result.
+    """
+    data = hashlib.sha256(str(settings["data"]).encode(errors="surrogateescape")).hexdigest()
+    return {
+        **environment(),
+        "inputs": {**inputs, "captured_model": settings["model"], "data_identity": data},
+        "outputs": {path.name: sha256(path) for path in sorted(out.glob("model.*"))},
+    }
+
+
+def _on_command_line() -> bool:
+    program = Path(sys.argv[0])
+    return program.stem == "penjing" or program.parts[-2:] == ("penjing", "__main__.py")
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions and machine for the report's provenance."""
+    packages = ("penjing", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "machine": {
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "torch_threads": torch.get_num_threads(),
+        },
+        "command": shlex.join(["penjing", *sys.argv[1:]]) if _on_command_line() else None,
+    }

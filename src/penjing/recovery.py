@@ -1,0 +1,98 @@
+"""The stage that trains what was pruned, with the original as teacher, and may be stopped and gone on with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penjing import stages
+from penjing.errors import PenjingError
+from penjing.graph import Graph, load
+from penjing.request import Request
+from penjing.train import Interrupted, recover
+from penjing.workspace import Workspace, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What training gave.
+
+    Attributes:
+        graph: the graph, trained or as it was.
+        notes: what the report should say about it.
+        variant: precision and memory layout that steps were computed in; None if nothing was trained.
+        finished: False after Ctrl-C; the checkpoint then waits to be gone on with.
+    """
+
+    graph: Graph
+    notes: tuple[str, ...] = ()
+    variant: dict[str, Any] | None = None
+    finished: bool = True
+
+    def save(self, path: Path) -> None:
+        """Writes it; `path` is the graph's."""
+        write_json({"notes": list(self.notes), "variant": self.variant}, path.with_name(stages.TRAINING))
+        self.graph.save(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Recovery":
+        """Reads what `save` wrote.
+
+        Raises:
+            PenjingError: a file is damaged.
+        """
+        told = read_json(path.with_name(stages.TRAINING))
+        if not isinstance(told, dict) or not isinstance(told.get("notes"), list) or "variant" not in told:
+            raise PenjingError(f"{path.with_name(stages.TRAINING)} doesn't tell how training went.")
+        return cls(load(path), tuple(map(str, told["notes"])), told["variant"])
+
+
+def recovered(
+    space: Workspace,
+    asked: Request,
+    small: Graph,
+    original: Graph,
+    *,
+    pruned: bool,
+    deadline: float | None,
+    progress: bool,
+    say: Callable[[str], None],
+) -> Recovery:
+    """Trains `small` in place, if something was removed from it and any training was asked for.
+
+    Args:
+        space: keeps the checkpoint.
+        asked: data, epochs and how to train.
+        small: the pruned graph.
+        original: its teacher.
+        pruned: whether anything was removed.
+        deadline: a value of `time.monotonic()` by which to be done.
+        progress: whether to show a bar.
+        say: called with lines for the user.
+    """
+    if not pruned or asked.epochs == 0:
+        return Recovery(small, (f"Not trained: {'no epochs were asked for' if pruned else 'nothing was removed'}.",))
+    notes: list[str] = []
+    variant: dict[str, Any] = {}
+
+    def log(line: str) -> None:
+        say(line)
+        if deadline is not None:  # then they tell how the training was shortened to fit
+            notes.append(line)
+
+    def told(epoch: dict[str, Any]) -> None:
+        say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f} ({epoch['seconds']:.0f} s)")
+        variant.update(precision=epoch["precision"], channels_last=epoch["channels_last"])
+
+    finished = True
+    try:
+        recover(
+            small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
+            precision=asked.precision, channels_last=asked.channels_last, deadline=deadline,
+            checkpoint=space.inner / stages.CHECKPOINT, progress=progress, log=log, report=told,
+        )  # fmt: skip
+    except Interrupted as stop:
+        say(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far.")
+        notes.append(f"Training was interrupted at {stop.progress:.0%}; the same command goes on with it.")
+        finished = False
+    return Recovery(small, tuple(notes), variant or None, finished)

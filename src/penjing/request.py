@@ -1,0 +1,142 @@
+"""What a user asks of `compress`, and whether model, data and choices fit together, told before anything is written."""
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any, Literal
+
+from penjing.budget import Budget
+from penjing.data import Data
+from penjing.errors import PenjingError, unknown_name
+from penjing.graph import Graph, channels
+from penjing.prune import criteria, prune
+from penjing.targets import find_target
+from penjing.tasks import evaluate
+from penjing.train.checkpoint import digest
+from penjing.train.settings import PRECISIONS
+
+CALIBRATION_BATCHES = 8  # taken from another part of data that has no calibration part
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `compress`, which documents them; `criterion` and the calibration data are settled."""
+
+    data: Data
+    target: str
+    budget: Budget
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    epochs: int
+    criterion: str
+    lr: float | None
+    precision: Literal["auto", "float32", "bfloat16"]
+    channels_last: bool | Literal["auto"]
+    threads: int
+    batch: int
+    seed: int
+    max_minutes: float | None
+
+    def __post_init__(self) -> None:
+        """Refuses what can't be meant.
+
+        Raises:
+            PenjingError: an unknown name, or a number out of its range.
+        """
+        find_target(self.target)
+        for name, least in (("epochs", 0), ("threads", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise PenjingError(f"{name}={getattr(self, name)!r}: it must be {least} or more.")
+        for name in ("lr", "max_minutes"):
+            amount = getattr(self, name)
+            if amount is not None and not 0 < amount < math.inf:
+                raise PenjingError(f"{name}={amount!r}: it must be more than 0.")
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+
+    @property
+    def suffix(self) -> str:
+        """Of the target's files."""
+        return find_target(self.target).suffix
+
+    def settings(self, graph: Graph) -> dict[str, Any]:
+        """Returns, as plain JSON, all that decides how a run ends: runs with other settings are other runs."""
+        own = {name: value for name, value in vars(self).items() if name not in ("data", "budget")}
+        return {
+            **own,
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "model": hash_of(graph),
+            "data": self.data.identity(),
+            "budget": asdict(self.budget),
+        }
+
+    def check(self, graph: Graph) -> None:
+        """Makes sure that the model can be judged and ranked on the data, by doing both on one batch.
+
+        Raises:
+            PenjingError: patterns that match nothing, outputs that don't fit the task, a criterion that the model or the
+                data can't serve.
+        """
+        groups = channels(graph, include=self.include, exclude=self.exclude).groups
+        _judge(graph, self.data)
+        if groups:
+            _rank(graph, self)
+
+
+def settled(criterion: str | None, data: Data) -> tuple[str, Data]:
+    """Returns the criterion to use and data with a calibration part: its own, or a few batches of another part.
+
+    Raises:
+        PenjingError: there is no data, or the criterion needs labels that it hasn't.
+    """
+    if criterion is None:
+        criterion = "taylor" if data.task.labelled and data.train is not None else "l2"
+    unlabelled = not data.task.labelled or (data.train is None and data.calibration is None)
+    if unlabelled and criteria[criterion].needs & {"labels", "gradients"}:
+        raise PenjingError(
+            f"The criterion '{criterion}' needs labelled data, and {data.name} has none; 'l2' needs no data."
+        )
+    if data.calibration is None:
+        other = data.validation if data.validation is not None else data.train
+        if other is None:
+            raise PenjingError("The data is empty: give at least one of train, calibration and validation.")
+        data = replace(data, calibration=list(islice(other, CALIBRATION_BATCHES)))
+    return criterion, data
+
+
+def hash_of(graph: Graph) -> str:
+    """Returns a SHA-256 of a graph's ops and of its tensors' names, types, shapes and values."""
+    return hashlib.sha256((graph.program.code + digest(graph.tensors())).encode()).hexdigest()
+
+
+def _judge(graph: Graph, data: Data) -> None:
+    loader = data.validation if data.validation is not None else data.calibration
+    assert loader is not None
+    batch = next(iter(loader), None)
+    if batch is None:
+        raise PenjingError(f"The data {data.name} has no batches to judge the model on.")
+    try:
+        evaluate(graph, [batch], data.task)
+    except _WRONG as error:
+        raise PenjingError(
+            f"The model's outputs don't fit the data {data.name} and its task: {error}. "
+            "Does the model have as many outputs as the data has classes?"
+        ) from error
+
+
+def _rank(graph: Graph, asked: Request) -> None:
+    try:
+        prune(
+            graph, 0.0, criterion=asked.criterion, data=asked.data, batches=1, seed=asked.seed,
+            include=asked.include, exclude=asked.exclude,
+        )  # fmt: skip
+    except _WRONG as error:
+        raise PenjingError(
+            f"The criterion '{asked.criterion}' fails on this model and the data {asked.data.name}: {error}. "
+            "'l2' needs no data."
+        ) from error
+
+
+_WRONG = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)

@@ -1,0 +1,37 @@
+"""What each of the user's modules costs: the graph's counts beside the times of what the runtime executed for it."""
+
+from typing import Any
+
+from penjing.graph import Cost, Row
+from penjing.targets._records import ExecutedNode
+
+
+def layers_of(cost: Cost, nodes: list[ExecutedNode]) -> dict[str, dict[str, Any]]:
+    """Returns what each module costs and how long its nodes took; modules without MACs and parameters are left out."""
+    times: dict[str, float] = {}
+    integer: dict[str, bool] = {}
+    for node in nodes:
+        if node.module:
+            times[node.module] = times.get(node.module, 0.0) + node.latency_us / 1e3
+            integer[node.module] = integer.get(node.module, False) or node.integer
+    rows: dict[str, list[Row]] = {}
+    for row in cost.rows:
+        rows.setdefault(row.module or row.node, []).append(row)
+    return {
+        name: _layer(members, times.get(name), integer.get(name, False))
+        for name, members in rows.items()
+        if any(row.macs or row.params for row in members)
+    }
+
+
+def _layer(rows: list[Row], milliseconds: float | None, integer: bool) -> dict[str, Any]:
+    """Sums a module's nodes; its op and shape are those of the node that works most (quantisers work least)."""
+    main = max(rows, key=lambda row: (row.macs, not row.op.startswith(("quantize", "dequantize")), row.params))
+    return {
+        "op": main.op,
+        "latency_ms": milliseconds,
+        "params": sum(row.params for row in rows),
+        "macs": sum(row.macs for row in rows),
+        "shape": list(main.output_shape),
+        "integer": integer,
+    }
