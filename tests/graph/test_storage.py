@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,15 @@ def test_the_operators_of_masks_come_back(tmp_path):
     graph.save(tmp_path / "m.penjing")
     x, keep = torch.randn(3, 7, 3), torch.rand(3, 7) > 0.3
     assert torch.equal(load(tmp_path / "m.penjing")(x, keep), Masked()(x, keep))
+
+
+def test_modules_whose_names_are_no_identifiers_come_back(tmp_path):
+    layers = {name: nn.Linear(4, 4) for name in ("block1-0", "-", "1")}
+    graph = capture(nn.Sequential(OrderedDict(layers)), torch.randn(2, 4))
+    graph.save(tmp_path / "m.penjing")
+    other = load(tmp_path / "m.penjing")
+    x = torch.randn(3, 4)
+    assert torch.equal(other(x), graph(x)) and list(other.state_dict()) == list(graph.state_dict())
 
 
 def test_an_op_that_no_file_can_hold_is_refused_when_saving(tmp_path):

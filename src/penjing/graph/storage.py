@@ -64,7 +64,7 @@ _NAMESPACES = ("aten", "quantized_decomposed")
 _FORBIDDEN = {"from_file"}  # reads files of the machine
 # All functional ATen ops whose names begin with two underscores; any other such name is one of Python's own.
 _OPERATOR_OPS = {"__and__", "__or__", "__xor__", "__lshift__", "__rshift__"}
-_PART_OF_A_NAME = re.compile(r"(?!__)[A-Za-z0-9_]+")
+_PART_OF_A_NAME = re.compile(r"(?!__)[A-Za-z0-9_-]+")  # what is no identifier stands in double quotes
 
 
 def save(graph: Graph, path: Path | str) -> None:
@@ -79,7 +79,7 @@ def save(graph: Graph, path: Path | str) -> None:
         if not _names_tensor(name):
             raise PenjingError(
                 f"The tensor '{name}' can't be stored in a .penjing file: each dotted part of its name must be made of "
-                "letters, digits and underscores, without two leading underscores. Rename it in the model."
+                "letters, digits, underscores and hyphens, without two leading underscores. Rename it in the model."
             )
     stored = {name: t.detach().contiguous().cpu() for name, t in tensors.items() if name not in aliases}
     stored |= {f"mask/{name}": mask.cpu() for name, mask in masks.items()}

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.numbers import int_oo
+from torch.utils._sympy.value_ranges import ValueRanges
 
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
@@ -94,6 +96,8 @@ def _export(graph: Graph) -> ExportedProgram:
     swap(graph.program.graph, ORIGINALS)
     swap(exported.graph, ORIGINALS)
     exported.graph_module.recompile()
+    # What holds for the example only (no padding where it needs none) became bounds; capture has tried other sizes.
+    exported.range_constraints.update(dict.fromkeys(exported.range_constraints, ValueRanges(0, int_oo)))
     for given, value in zip(graph.inputs, _inputs(exported), strict=True):
         fixed = [axis for axis in given.dynamic if not _is_free(value.shape[axis])]
         if fixed:
