@@ -138,10 +138,10 @@ def test_another_model_is_refused():
 class Heads(nn.Module):
     """Attention whose code counts its heads by an attribute, as most do."""
 
-    def __init__(self):
+    def __init__(self, heads=4):
         super().__init__()
-        self.num_heads, self.head_dim, self.dim = 4, 8, 32
-        self.qkv, self.proj = nn.Linear(32, 96), nn.Linear(32, 32)
+        self.num_heads, self.head_dim, self.dim = heads, 8, 32
+        self.qkv, self.proj = nn.Linear(32, 24 * heads), nn.Linear(8 * heads, 32)
 
     def forward(self, x):
         b, n, _ = x.shape
@@ -150,12 +150,13 @@ class Heads(nn.Module):
         return self.proj(x)
 
 
-def test_the_number_of_heads_that_a_module_keeps_is_updated():
-    model = nn.Sequential(nn.Linear(5, 32), Heads(), nn.Linear(32, 3))
+@pytest.mark.parametrize("count", [4, 3])  # as many heads as there are queries, keys and values: 3 says nothing alone
+def test_the_number_of_heads_that_a_module_keeps_is_updated(count):
+    model = nn.Sequential(nn.Linear(5, 32), Heads(count), nn.Linear(32, 3))
     graph = capture(model, torch.randn(2, 6, 5))
     found = channels(graph, units="heads")
-    heads = next(i for i, group in enumerate(found.groups) if group.name == "1.qkv" and group.units == 4)
-    small = remove(graph, found, {heads: np.array([1, 3])})
+    heads = next(i for i, group in enumerate(found.groups) if group.name == "1.qkv" and group.units == count)
+    small = remove(graph, found, {heads: np.arange(count - 2) + 1})
     small.write_into(model)
     assert (model[1].num_heads, model[1].head_dim, model[1].dim) == (2, 8, 32)
     assert (model[1].qkv.out_features, model[1].proj.in_features) == (48, 16)

@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from penjing.graph.graph import Graph
 
 
-def user_sizes(before: "Graph", after: "Graph", model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+def user_sizes(
+    before: "Graph", after: "Graph", model: nn.Module, *, ambiguous: bool = False
+) -> Iterator[tuple[nn.Module, str, Any]]:
     """Gives the attributes of modules of `model` that must change: module, name and new value.
 
     Args:
         before: a graph of the model as it is.
         after: the graph that was made of it by surgery; nodes that stayed have kept their names.
         model: the model whose module paths stand in both graphs. PyTorch's own layers are left out.
+        ambiguous: whether to change a size, too, that stands for something else as well in the same module, as 3 does
+            where three heads are cut out of queries, keys and values. Whether that is right, only the outputs tell.
     """
-    changed = _changed(before, after)
+    changed = _changed(before, after, ambiguous)
     for path, module in model.named_modules():
         sizes = changed.get(path)
         if sizes is None or type(module).__module__.startswith("torch.nn."):
@@ -35,16 +39,20 @@ def user_sizes(before: "Graph", after: "Graph", model: nn.Module) -> Iterator[tu
                 yield module, name, new
 
 
-def _changed(before: "Graph", after: "Graph") -> dict[str, dict[int, int]]:
+def _changed(before: "Graph", after: "Graph", ambiguous: bool) -> dict[str, dict[int, int]]:
     """Returns per module path which constants of its own nodes became which, where that is the same for all of them."""
     kept = {node.name: node for node in after.program.graph.nodes}
     pairs: dict[str, dict[int, set[int]]] = {}
     for old in before.program.graph.nodes:
-        new = kept.get(old.name)
-        if new is not None and new.target == old.target:
-            for a, b in zip(_sizes(old), _sizes(new), strict=False):
-                pairs.setdefault(old.meta.get("module", ""), {}).setdefault(a, set()).add(b)
-    return {path: {a: next(iter(b)) for a, b in of.items() if len(b) == 1 and b != {a}} for path, of in pairs.items()}
+        for a, b in zip(_sizes(old), _sizes(kept[old.name]), strict=False) if old.name in kept else ():
+            pairs.setdefault(old.meta.get("module", ""), {}).setdefault(a, set()).add(b)
+    result: dict[str, dict[int, int]] = {}
+    for path, of in pairs.items():
+        for a, became in of.items():
+            new = became - {a} if ambiguous else became
+            if len(new) == 1 and new != {a}:
+                result.setdefault(path, {})[a] = new.pop()
+    return result
 
 
 def _sizes(node: fx.Node) -> Iterator[int]:

@@ -45,14 +45,16 @@ def write_into(graph: "Graph", model: nn.Module, part: str | nn.Module | None = 
         PenjingError: the model can't hold the graph, or computes something else with its tensors; it is then as before.
     """
     captured = _captured(graph, model, part)
-    try:
-        _write(graph, model, captured, ())
-    except Misfit:
-        attributes = _attributes(graph, model, captured)
-        if not attributes:
-            raise
-        _write(graph, model, captured, attributes)
-    return model
+    failure: Misfit | None = None
+    for attributes in _attributes(graph, model, captured):
+        try:
+            _write(graph, model, captured, attributes)
+        except Misfit as misfit:
+            failure = misfit
+        else:
+            return model
+    assert failure is not None  # at least one try was made
+    raise failure
 
 
 class Misfit(PenjingError):
@@ -75,16 +77,16 @@ def _write(
         raise
 
 
-def _attributes(graph: "Graph", model: nn.Module, captured: nn.Module) -> list[tuple[nn.Module, str, Any]]:
-    """Returns the attributes of the model's own modules that repeat sizes which the graph changed."""
+def _attributes(graph: "Graph", model: nn.Module, captured: nn.Module) -> Iterator[list[tuple[nn.Module, str, Any]]]:
+    """Gives what attributes of the model's own modules may have to become: none at first, then the surer answer first."""
+    yield []
     args, kwargs = graph.example_call(graph.batch)
-    if captured is model:
-        now = capture(model, args, kwargs=kwargs)
-    elif isinstance(captured, Parts):
-        now = capture(model, args, part=captured)
-    else:
-        now = capture(model, args, kwargs=kwargs, part=captured)
-    return list(user_sizes(now, graph, model))
+    part = None if captured is model else captured
+    now = capture(model, args, part=part) if isinstance(part, Parts) else capture(model, args, kwargs=kwargs, part=part)
+    for ambiguous in (False, True):
+        attributes = list(user_sizes(now, graph, model, ambiguous=ambiguous))
+        if attributes:
+            yield attributes
 
 
 def _captured(graph: "Graph", model: nn.Module, part: str | nn.Module | None) -> nn.Module:
