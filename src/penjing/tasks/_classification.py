@@ -4,7 +4,6 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.classification import MulticlassAccuracy
 
 from penjing.errors import PenjingError
 from penjing.tasks._outputs import describe, first_tensor, inputs_of
@@ -64,33 +63,20 @@ class Classification:
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Returns the mean cross-entropy of logits `(N, classes, ...)` for class indices `(N, ...)`."""
-        logits, indices = _checked(outputs, targets)
+        logits, indices = checked(outputs, targets)
         try:
             return F.cross_entropy(logits.float(), indices, label_smoothing=self.label_smoothing)
         except IndexError as error:
-            raise _out_of_range(logits, indices) from error
+            raise out_of_range(logits, indices) from error
 
     def metric(self) -> Metric:
         """Returns a fresh top-1 accuracy, a torchmetrics metric."""
-        return _TopOne(self.classes)
+        from penjing.tasks._top_one import TopOne  # torchmetrics takes longer to import than all of Penjing
+
+        return TopOne(self.classes)
 
 
-class _TopOne(MulticlassAccuracy):
-    """Micro-averaged accuracy that reads the first tensor of what the network returned."""
-
-    def __init__(self, classes: int | None) -> None:
-        # validate_args would ask for every value of every batch whether it is a known class: _checked is cheaper.
-        super().__init__(num_classes=classes, average="micro", validate_args=False)
-
-    def update(self, outputs: Any, targets: Tensor) -> None:
-        """Takes in the logits `(N, classes, ...)` and the class indices `(N, ...)` of one batch."""
-        logits, indices = _checked(outputs, targets)
-        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < logits.shape[1]:
-            raise _out_of_range(logits, indices)
-        super().update(logits.argmax(1).flatten(), indices.flatten())
-
-
-def _checked(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+def checked(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Returns logits and class indices (int64, on the logits' device) after checking that their shapes fit."""
     logits = first_tensor(outputs)
     if logits.ndim < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(targets.shape) or targets.is_floating_point():
@@ -102,7 +88,7 @@ def _checked(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
     return logits, targets.to(logits.device).long()
 
 
-def _out_of_range(logits: Tensor, indices: Tensor) -> PenjingError:
+def out_of_range(logits: Tensor, indices: Tensor) -> PenjingError:
     return PenjingError(
         f"The model has {logits.shape[1]} outputs, but the data's class indices go from {int(indices.min())} to "
         f"{int(indices.max())}: this model and this data don't belong together."
