@@ -225,13 +225,42 @@ def test_a_damaged_image_is_named(labelled, damage, suffix, size):
         image_folder(labelled, size)
 
 
-def test_a_damaged_image_is_named_when_streamed_too(labelled, monkeypatch):
+@pytest.fixture
+def streamed(labelled, monkeypatch, tmp_path):
+    """The folder, of which nothing is kept in memory, with a truncated validation image."""
     path = labelled / "val" / "bee" / "broken.jpg"
     save(path)
     path.write_bytes(path.read_bytes()[:-300])
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("penjing.data._image_folder._IN_MEMORY", 100)
-    data = image_folder(labelled, 8)
-    with pytest.raises(PenjingError, match=r"broken\.jpg is damaged"):
+    return labelled
+
+
+def test_a_damaged_image_is_named_before_anything_is_read_where_images_are_streamed_too(streamed):
+    for _ in range(2):  # a folder with a damaged image is never remembered as whole
+        with pytest.raises(PenjingError, match=r"broken\.jpg is damaged"):
+            image_folder(streamed, 8)
+    (streamed / "val" / "bee" / "broken.jpg").unlink()
+    image_folder(streamed, 8)
+
+
+def test_images_that_were_found_whole_are_not_decoded_again(streamed, monkeypatch):
+    (streamed / "val" / "bee" / "broken.jpg").unlink()
+    image_folder(streamed, 8)
+    decoded = []
+    monkeypatch.setattr("penjing.data._source._decoded", lambda image: decoded.append(image) or image)
+    image_folder(streamed, 8)
+    assert decoded == []
+    save(streamed / "val" / "bee" / "more.png")
+    image_folder(streamed, 8)
+    assert decoded
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_in_a_set_too_large_to_check_a_damaged_image_is_named_when_it_is_read(streamed, monkeypatch, workers):
+    monkeypatch.setattr("penjing.data._image_folder._CHECKED", 0)
+    data = image_folder(streamed, 8, num_workers=workers)
+    with pytest.raises(PenjingError, match=r"^[^\n]*broken\.jpg is damaged[^\n]*$"):
         joined(data.validation)
 
 

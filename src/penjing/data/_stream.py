@@ -15,6 +15,7 @@ from penjing.data._memory import check_batch_size, count_batches, mix
 from penjing.data._prepare import normalise, resize_and_crop, to_mode
 from penjing.data._preprocess import Preprocess
 from penjing.data._source import ImageSource
+from penjing.errors import PenjingError
 
 
 class ImageFiles(Dataset[tuple[Tensor, ...]]):
@@ -118,7 +119,11 @@ class FileLoader:
         loader: DataLoader[Any] = DataLoader(
             self.dataset, batch_sampler=batches, collate_fn=_collate, num_workers=self._num_workers
         )
-        return iter(loader)
+        try:
+            yield from loader
+        except PenjingError as error:
+            # A worker's error comes with the traceback in its text.
+            raise PenjingError(str(error).rpartition("PenjingError: ")[2].strip()) from None
 
 
 def _collate(samples: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
