@@ -71,6 +71,8 @@ def compress(
     budget: Budget | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    units: str = "auto",
+    min_channels: int = 1,
     out: Path | str = "out",
     epochs: int = 5,
     criterion: str | None = None,
@@ -100,6 +102,8 @@ def compress(
         budget: limits on latency, size and the metric's fall.
         include: patterns of module paths; only these are pruned.
         exclude: patterns of module paths whose output channels all stay and which compute in float.
+        units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
+        min_channels: how many units each group of channels keeps at least.
         out: the folder for everything that is written; new, empty, or of the same run; used by one call at a time.
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
@@ -130,7 +134,7 @@ def compress(
     criterion, data = settled(criterion, data)
     asked = Request(
         data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
-        channels_last, threads, batch, seed, max_minutes,
+        channels_last, threads, batch, seed, max_minutes, units, min_channels,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)
@@ -254,6 +258,7 @@ def _chosen(space: Workspace, asked: Request, original: Original, clock: Clock, 
         lambda: choose(
             original.graph, asked.data, original.file, asked.budget, space.inner / "candidates", target=asked.target,
             threads=asked.threads, batch=asked.batch, include=asked.include, exclude=asked.exclude,
+            units=asked.units, min_channels=asked.min_channels,
             deadline=clock.choosing_ends, journal=space.inner / stages.CANDIDATES, progress=lambda line: say(f"  {line}"),
         ),
         lambda made, path: write_json(made.to_dict(), path),
@@ -271,5 +276,5 @@ def _pruned(asked: Request, original: Graph, taken: Candidate) -> Graph:
         return copy.deepcopy(original)
     return prune(
         original, taken.amount, criterion=asked.criterion, round_to=taken.round_to, data=asked.data,
-        include=asked.include, exclude=asked.exclude, seed=asked.seed,
+        include=asked.include, exclude=asked.exclude, units=asked.units, min_channels=asked.min_channels, seed=asked.seed,
     )  # fmt: skip

@@ -37,6 +37,8 @@ class Request:
     batch: int
     seed: int
     max_minutes: float | None
+    units: str = "auto"
+    min_channels: int = 1
 
     def __post_init__(self) -> None:
         """Refuses what can't be meant.
@@ -45,7 +47,7 @@ class Request:
             PenjingError: an unknown name, or a number out of its range.
         """
         find_target(self.target)
-        for name, least in (("epochs", 0), ("threads", 1), ("batch", 1)):
+        for name, least in (("epochs", 0), ("threads", 1), ("batch", 1), ("min_channels", 1)):
             if getattr(self, name) < least:
                 raise PenjingError(f"{name}={getattr(self, name)!r}: it must be {least} or more.")
         for name in ("lr", "max_minutes"):
@@ -79,7 +81,7 @@ class Request:
             PenjingError: patterns that match nothing, outputs that don't fit the task, a criterion that the model or the
                 data can't serve.
         """
-        groups = channels(graph, include=self.include, exclude=self.exclude).groups
+        groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
         _judge(graph, self.data)
         if groups:
             _rank(graph, self)
@@ -130,7 +132,7 @@ def _rank(graph: Graph, asked: Request) -> None:
     try:
         prune(
             graph, 0.0, criterion=asked.criterion, data=asked.data, batches=1, seed=asked.seed,
-            include=asked.include, exclude=asked.exclude,
+            include=asked.include, exclude=asked.exclude, units=asked.units, min_channels=asked.min_channels,
         )  # fmt: skip
     except _WRONG as error:
         raise PenjingError(

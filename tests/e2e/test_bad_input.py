@@ -1,6 +1,7 @@
 """Every bad input gets exit code 2 and a message that says what is wrong and what to do; nothing is half-written."""
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -172,6 +173,29 @@ def test_a_corrupt_image(refused, home, tmp_path, content):
     says(refused(data=f"folder:{tmp_path}/photos"), "3.png")
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_corrupt_image_in_a_set_too_large_to_check_is_named_and_finished_stages_stay(
+    penjing, home, tmp_path, monkeypatch, chosen, part
+):
+    folder = importlib.import_module("penjing.data._image_folder")
+    monkeypatch.setattr(folder, "_IN_MEMORY", 0)
+    monkeypatch.setattr(folder, "_CHECKED", 0)
+    shutil.copytree(home / "photos", tmp_path / "photos")
+    victim = max((tmp_path / "photos" / part / "red").iterdir())
+    whole, status = victim.read_bytes(), victim.stat()
+    victim.write_bytes(whole[:600] + bytes(len(whole) - 600))
+    os.utime(victim, ns=(status.st_atime_ns, status.st_mtime_ns))
+    data, out = f"folder:{tmp_path}/photos,size=24", tmp_path / "out"
+    command = ("compress", "net.py:small", "--data", data, "--epochs", 1, "--out", out)
+    ran = penjing(*command)
+    assert ran.code == 2 and victim.name in ran.err and "Traceback" not in ran.err, ran.text
+    finished = {path.name for path in (out / ".penjing").iterdir()} if out.exists() else set()
+    victim.write_bytes(whole)
+    os.utime(victim, ns=(status.st_atime_ns, status.st_mtime_ns))
+    ran = penjing(*command)
+    assert ran.code == 0 and finished <= {path.name for path in (out / ".penjing").iterdir()}, ran.text
+
+
 def test_images_of_several_sizes(refused, home, tmp_path):
     shutil.copytree(home / "photos", tmp_path / "photos")
     Image.fromarray(np.zeros((30, 24, 3), np.uint8)).save(tmp_path / "photos/train/red/3.png")
@@ -197,6 +221,7 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"precision": "float16"}, ("Unknown precision 'float16'", "bfloat16")),
         ({"exclude": "haed*"}, ("haed*", "Did you mean 'head'?")),
         ({"include": "haed*"}, ("haed*",)),
+        ({"units": "head"}, ("Unknown units 'head'", "Did you mean 'heads'?")),
         ({"lr": "-1"}, ("lr=-1.0", "more than 0")),
         ({"max_minutes": "0"}, ("max_minutes=0.0", "more than 0")),
     ],
@@ -206,7 +231,8 @@ def test_an_option_that_can_not_be(refused, option, parts):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--epochs", "-1"], ["--drop", "much"], ["--latenzy", "5ms"], ["--threads", "0"]]
+    "arguments",
+    [["--epochs", "-1"], ["--drop", "much"], ["--latenzy", "5ms"], ["--threads", "0"], ["--min-channels", "0"]],
 )
 def test_what_the_parser_refuses(penjing, home, arguments):
     ran = penjing("compress", "net.py:small", "--data", "folder:photos", "--out", "new", *arguments)

@@ -43,3 +43,8 @@ def test_excluded_channels_are_no_part_of_a_width(graph):
 def test_a_model_of_which_nothing_can_go_has_only_its_own_width():
     graph = capture(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8))
     assert [width.kept for width in widths(graph)] == [()]
+
+
+def test_groups_keep_their_least_number_of_channels(graph):
+    kept = {width.kept for width in widths(graph, min_channels=20)}
+    assert (64, 24, 6) in kept and all(a >= 24 and b == 24 and c == 6 for a, b, c in kept) and len(kept) > 2

@@ -49,6 +49,7 @@ LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
     "left out, and latency is measured on fewer calls; the result is verified in any case"
 )
+Units = Annotated[str, typer.Option(help="what a unit of attention is: heads, features, or auto (what saves more)")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
 
 
@@ -98,6 +99,8 @@ def compress_command(
     ] = None,
     include: Patterns = None,
     exclude: Patterns = None,
+    units: Units = "auto",
+    min_channels: Annotated[int, typer.Option(min=1, help="units that each group of channels keeps at least")] = 1,
     out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("out"),
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data to recover")] = 5,
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
@@ -127,6 +130,8 @@ def compress_command(
         budget=budget,
         include=include or (),
         exclude=exclude or (),
+        units=units,
+        min_channels=min_channels,
         out=out,
         epochs=epochs,
         criterion=criterion,

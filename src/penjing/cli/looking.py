@@ -15,7 +15,7 @@ import penjing.data
 from penjing import zoo
 from penjing.cli import _channels
 from penjing.cli.app import app
-from penjing.cli.compressing import AsJson, Model, Patterns, Weights
+from penjing.cli.compressing import AsJson, Model, Patterns, Units, Weights
 from penjing.distill import signals
 from penjing.errors import unknown_name
 from penjing.graph import Graph, channels, fold_batch_norms
@@ -95,9 +95,7 @@ def channels_command(
     data: MaybeData = None,
     include: Patterns = None,
     exclude: Patterns = None,
-    units: Annotated[
-        str, typer.Option(help="what a unit of attention is: heads, features, or auto (what saves more)")
-    ] = "auto",
+    units: Units = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Shows which channels can be removed together, what each saves, and why the rest must stay."""

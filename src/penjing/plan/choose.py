@@ -132,6 +132,8 @@ class _Bench:
     batch: int
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    units: str
+    min_channels: int
     folder: Path
 
     def file(self, name: str) -> Path:
@@ -151,6 +153,8 @@ def choose(
     batch: int = 1,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    units: str = "auto",
+    min_channels: int = 1,
     deadline: float | None = None,
     journal: Path | None = None,
     progress: Callable[[str], None] = log.info,
@@ -168,6 +172,8 @@ def choose(
         batch: samples per call.
         include: patterns of module paths; only these are pruned.
         exclude: patterns of module paths that are neither pruned nor quantised.
+        units: what a unit of attention is; see `prune`.
+        min_channels: how many units each group keeps at least.
         deadline: a value of `time.monotonic()`; no further width is tried that would likely end behind it. The original's
             width is measured in any case.
         journal: a file that keeps what was measured, width by width; what it holds already isn't measured again.
@@ -180,12 +186,13 @@ def choose(
     Raises:
         KeyboardInterrupt: Ctrl-C came before any width was measured.
     """
-    bench = _Bench(graph, data, original, budget, target, threads, batch, tuple(include), tuple(exclude), folder)
+    scope = (tuple(include), tuple(exclude), units, min_channels)
+    bench = _Bench(graph, data, original, budget, target, threads, batch, *scope, folder)
     folder.mkdir(parents=True, exist_ok=True)
     known = _read(journal, progress)
     measured: list[Candidate] = []
     longest, complete = 0.0, True
-    for width in widths(graph, include=include, exclude=exclude):
+    for width in widths(graph, include=include, exclude=exclude, units=units, min_channels=min_channels):
         key = (width.amount, width.round_to)
         if key not in known:
             if measured and deadline is not None and time.monotonic() + longest > deadline:
@@ -252,7 +259,10 @@ def _preferred(found: Sequence[Candidate]) -> Candidate | None:
 def _thinned(bench: _Bench, width: Width) -> Graph:
     if width.round_to is None:
         return bench.graph
-    return prune(bench.graph, width.amount, round_to=width.round_to, include=bench.include, exclude=bench.exclude)
+    return prune(
+        bench.graph, width.amount, round_to=width.round_to, min_channels=bench.min_channels, units=bench.units,
+        include=bench.include, exclude=bench.exclude,
+    )  # fmt: skip
 
 
 def _measure_width(bench: _Bench, width: Width) -> list[Candidate]:
