@@ -102,4 +102,20 @@ def test_what_stays_because_of_a_pattern_names_the_pattern(mixed):
 
 def test_everything_that_stays_names_an_op_and_a_line_or_an_end_of_the_model(mixed):
     for stay in explain(*mixed).stays:
-        assert stay.why and stay.op and (stay.source or stay.op in ("input", "output"))
+        assert stay.why and stay.op and (stay.source or stay.op in ("input", "output", "unread"))
+
+
+def test_parameters_that_nothing_reads_are_named_too():
+    class Auxiliary(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.aux = nn.Linear(5, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = torch.relu(self.one(x))
+            return (self.two(x), self.aux(x)) if self.training else self.two(x)
+
+    graph = capture(Auxiliary(), torch.randn(2, 5))
+    stays = {stay.tensor: stay for stay in explain(graph, channels(graph)).stays}
+    assert (stays["aux.weight"].what, stays["aux.weight"].op) == ("aux", "unread")
+    assert stays["aux.weight"].why == "in evaluation nothing reads them"

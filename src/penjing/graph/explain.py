@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ aten = torch.ops.aten
 
 VIEWS = {"reshape", "flatten", "unflatten", "squeeze"}
 CUTS = {"select", "slice", "split", "split_with_sizes", "chunk", "unbind", "index", "index_select", "gather"}
+UNREAD = "in evaluation nothing reads them"
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Stay:
         indices: how many of its indices.
         what: what they are: "10 outputs of linear".
         why: what needs them, in words.
-        op: the op, or "input", "output", or the pattern that excluded them.
+        op: the op, or "input", "output", "unread", or the pattern that excluded them.
         source: the user's line of that op, or of the first op that reads the parameter; "" where neither has one.
     """
 
@@ -137,6 +139,7 @@ class _Counter:
         self._number = at_batch_one(graph)
         self._macs = {row.node: row.macs for row in graph.cost().rows}
         self._nodes = [node for node in graph.program.graph.nodes if self._macs.get(node.name)]
+        self._sizes: dict[fx.Node, tuple[int, ...]] = {}
         self._shares: dict[fx.Node, list[np.ndarray]] = {}
         self._touching: dict[int, list[fx.Node]] = {}
         for node in self._nodes:
@@ -158,26 +161,28 @@ class _Counter:
 
     def macs_of_one(self, position: int) -> int:
         """Returns how many MACs go with one unit of a group."""
-        one = np.zeros(len(self._units))
-        one[position] = 1
-        return sum(self._saved(node, one) for node in self._touching.get(position, ()))
+        return sum(self._saved(node, lambda share: float(share[position])) for node in self._touching.get(position, ()))
 
     def macs_saved(self, removed: list[int]) -> int:
         """Returns how many MACs go with so many units of each group."""
-        return sum(self._saved(node, np.array(removed, float)) for node in self._nodes)
+        return sum(self._saved(node, lambda share: float(share @ np.array(removed))) for node in self._nodes)
 
-    def _saved(self, node: fx.Node, removed: np.ndarray) -> int:
-        def before(one: fx.Node) -> tuple[int, ...]:
-            return sizes(one, self._number)
+    def _saved(self, node: fx.Node, indices: Callable[[np.ndarray], float]) -> int:
+        """Returns the MACs of one op that go when of each axis so many indices go as `indices` makes of its share."""
 
         def after(one: fx.Node) -> tuple[int, ...]:
             shares = self._share(one)
-            lengths = zip(before(one), shares, strict=True) if shares else ()
-            return tuple(round(size - share @ removed) for size, share in lengths) or before(one)
+            lengths = zip(self._before(one), shares, strict=True) if shares else ()
+            return tuple(round(size - indices(share)) for size, share in lengths) or self._before(one)
 
         arguments = node_arguments(node)
-        old, new = (MACS[node.target](node, arguments, shape) for shape in (before, after))
+        old, new = (MACS[node.target](node, arguments, shape) for shape in (self._before, after))
         return round(self._macs[node.name] * (old - new) / old) if old else 0
+
+    def _before(self, node: fx.Node) -> tuple[int, ...]:
+        if node not in self._sizes:
+            self._sizes[node] = sizes(node, self._number)
+        return self._sizes[node]
 
     def _share(self, node: fx.Node) -> list[np.ndarray]:
         """Returns, per axis of a node's value, how many indices one unit of each group takes."""
@@ -185,7 +190,7 @@ class _Counter:
             labels = self._found.labels.get(node)
             value = node.meta.get("val")
             if labels and isinstance(labels, tuple) and isinstance(value, Tensor):
-                shape = zip(labels, sizes(node, self._number), strict=True)
+                shape = zip(labels, self._before(node), strict=True)
                 self._shares[node] = [self._per_unit(axis, size) for axis, size in shape]
             else:
                 self._shares[node] = []
@@ -200,7 +205,10 @@ class _Counter:
 
 
 def _stays(graph: Graph, found: Channels) -> tuple[Stay, ...]:
-    """Returns what can't go: what is pinned, and parameters of which nothing can go although no axis is called pinned."""
+    """Returns what can't go: what is pinned, and parameters of which nothing can go although no axis is called pinned.
+
+    Parameters that no op reads, as those of heads for training alone, stay as well.
+    """
     readers = _readers(graph)
     removable = np.zeros(int(found.class_of.max()) + 1, bool)
     for group in found.groups:
@@ -221,6 +229,10 @@ def _stays(graph: Graph, found: Channels) -> tuple[Stay, ...]:
                 range(len(axes)), key=lambda one: graph.tensor(name).shape[one]
             )  # the one that could matter most
             stays.append(_stay(name, axis, graph.tensor(name).shape[axis], "", "", readers, set(), ends))
+    read = {id(graph.tensor(name)) for name in found.tensors}
+    for name, tensor in graph.named_parameters():
+        if id(tensor) not in read:
+            stays.append(Stay(name, 0, tensor.shape[0] if tensor.dim() else 1, _owner(name), UNREAD, "unread", ""))
     return tuple(stays)
 
 
