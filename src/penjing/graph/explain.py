@@ -99,13 +99,13 @@ def explain(graph: Graph, found: Channels) -> Explanation:
         graph: a captured graph.
         found: its channels.
     """
-    counter = _Counter(graph, found)
+    cost = graph.cost()
+    counter = _Counter(graph, found, {row.node: row.macs for row in cost.rows})
     savings = tuple(
         Saving(group, group.params, counter.macs_of_one(position), _shrinks(group))
         for position, group in enumerate(found.groups)
     )
     half = [min(math.floor(group.units / 2 + 0.5), group.units - 1) for group in found.groups]
-    cost = graph.cost()
     return Explanation(
         savings,
         _stays(graph, found),
@@ -130,14 +130,14 @@ def _owner(tensor: str) -> str:
 class _Counter:
     """Counts parameters and MACs of a graph of which units are thought away."""
 
-    def __init__(self, graph: Graph, found: Channels) -> None:
+    def __init__(self, graph: Graph, found: Channels, macs: dict[str, int]) -> None:
         self._graph, self._found = graph, found
         self._group_of = np.full(int(found.class_of.max()) + 1, -1)
         for index, group in enumerate(found.groups):
             self._group_of[group.classes] = index
         self._units = np.array([group.units for group in found.groups], float)
         self._number = at_batch_one(graph)
-        self._macs = {row.node: row.macs for row in graph.cost().rows}
+        self._macs = macs
         self._nodes = [node for node in graph.program.graph.nodes if self._macs.get(node.name)]
         self._sizes: dict[fx.Node, tuple[int, ...]] = {}
         self._shares: dict[fx.Node, list[np.ndarray]] = {}
