@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -91,7 +92,12 @@ class Record:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:400]
+    return _portable(f"{type(error).__name__}: {lines[0]}")[:400]
+
+
+def _portable(text: str) -> str:
+    """Names of files without where this machine keeps them."""
+    return re.sub(r"[^\s'\"]*/site-packages/", "", text)
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -231,7 +237,8 @@ def _note_pins(record: Record, graph: Any, found: Any) -> None:
     for pin in pins:
         value = params[pin.tensor]
         share = value.numel() * pin.indices / max(1, value.shape[pin.axis]) / record.data["params"]
-        shares[f"{pin.op} at {pin.source}"] = shares.get(f"{pin.op} at {pin.source}", 0.0) + share
+        why = _portable(f"{pin.op} at {pin.source}") if pin.source else pin.op
+        shares[why] = shares.get(why, 0.0) + share
     most = sorted(shares.items(), key=lambda one: -one[1])[:6]
     record.data["pins"] = {why: round(share, 3) for why, share in most}
     record.data["groups"] = len(found.groups)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -143,7 +144,10 @@ def _publish(
 ) -> None:
     from _tables import publish
 
-    publish("coverage_summary", ["what", "measured"], [list(fact) for fact in facts])
+    libraries = ", ".join(
+        f"{name} {version(name)}" for name in ("torchvision", "timm", "transformers", "torch-pruning")
+    )
+    publish("coverage_summary", ["what", "measured"], [*map(list, facts), ["libraries", libraries]])
     rows = []
     for name in names:
         record, other = ours.get(name, {"columns": {}}), theirs.get(name)
@@ -179,7 +183,7 @@ def _publish(
         [
             name,
             f"{record['left']:.3f}",
-            f"{record['ideal']:.3f}",
+            _number(record.get("ideal"), 3),
             _cell("; ".join(f"{share:.0%} {pin}" for pin, share in record["pins"].items())),
         ]
         for name, record in ours.items()
