@@ -141,10 +141,13 @@ def _write_tensors(graph: "Graph", model: nn.Module, before: _Before) -> None:
                 before.set(table, name, written[id(new)])
     homeless = sorted(set(tensors) - held - graph.transient())
     if homeless:
+        more = f" and {len(homeless) - 1} more" if len(homeless) > 1 else ""
+        readers = (n for n in graph.program.graph.nodes if homeless[0] in [str(i.target) for i in n.all_input_nodes])
+        line = next((f" (read at {n.meta['source']})" for n in readers if n.meta.get("source")), "")
         raise PenjingError(
-            f"The model has no place for {homeless[0]}"
-            + (f" and {len(homeless) - 1} more" if len(homeless) > 1 else "")
-            + ": the graph has layers that the model hasn't. Save the graph itself instead."
+            f"The model has no place for {homeless[0]}{more}{line}: the graph has layers that the model hasn't, or "
+            "computes with positions of channels that the model's code counts by itself. Keep those channels "
+            "(exclude=…), or save the graph itself."
         )
 
 
