@@ -17,6 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,12 @@ def check_penjing(record: Record, case: Case, quick: bool) -> None:
 def _note_pins(record: Record, graph: Any, found: Any) -> None:
     """Notes by what how much is pinned, and how many pinned axes of parameters lack an op or a line."""
     params = dict(graph.named_parameters())
-    pins = [pin for pin in found.pinned if pin.tensor in params]
+    first = {id(value): name for name, value in params.items()}  # a tied parameter goes by the first of its names
+    pins = [
+        replace(pin, tensor=first[id(graph.tensor(pin.tensor))])
+        for pin in found.pinned
+        if id(graph.tensor(pin.tensor)) in first
+    ]
     shares: dict[str, float] = {}
     for pin in pins:
         value = params[pin.tensor]
@@ -242,7 +248,10 @@ def _note_pins(record: Record, graph: Any, found: Any) -> None:
     most = sorted(shares.items(), key=lambda one: -one[1])[:6]
     record.data["pins"] = {why: round(share, 3) for why, share in most}
     record.data["groups"] = len(found.groups)
-    record.data["ideal"] = round(_ideal(params, found), 4)
+    entries = {
+        (first.get(id(graph.tensor(entry.tensor))), entry.axis) for group in found.groups for entry in group.entries
+    }
+    record.data["ideal"] = round(_ideal(params, pins, entries), 4)
     # An input or output of the model is where it is; it has no line but the call's.
     silent = [pin for pin in pins if not pin.op or (not pin.source and pin.op not in ("input", "output"))]
 
@@ -255,11 +264,10 @@ def _note_pins(record: Record, graph: Any, found: Any) -> None:
     record.column("explained", explained)
 
 
-def _ideal(params: dict[str, Tensor], found: Any) -> float:
+def _ideal(params: dict[str, Tensor], pins: list[Any], entries: set[tuple[str | None, int]]) -> float:
     """Share of parameters left if one half of every axis of channels went that no input or output pins."""
-    fixed = {(pin.tensor, pin.axis): pin.indices for pin in found.pinned if pin.op in ("input", "output")}
-    axes = {(pin.tensor, pin.axis) for pin in found.pinned}
-    axes |= {(entry.tensor, entry.axis) for group in found.groups for entry in group.entries}
+    fixed = {(pin.tensor, pin.axis): pin.indices for pin in pins if pin.op in ("input", "output")}
+    axes = entries | {(pin.tensor, pin.axis) for pin in pins}
     left = 0.0
     for name, value in params.items():
         kept = [1 - (1 - fixed.get((name, a), 0) / n) * AMOUNT for a, n in enumerate(value.shape) if (name, a) in axes]
