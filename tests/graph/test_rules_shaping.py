@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from oracle import check, share_left
+from oracle import check, share_left, zeroed
 from torch import nn
 
-from penjing.graph import propagation
+from penjing.graph import channels, load, propagation, remove
+from penjing.graph.agreement import close
 
 
 class Merged(nn.Module):
@@ -173,3 +174,46 @@ def test_axes_of_one_index_are_flattened_away():
     layers = nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
     _, found, _ = check(nn.Sequential(*layers), torch.randn(2, 3, 8, 8))
     assert [g.units for g in found.groups] == [8]
+
+
+class Sines(nn.Module):
+    """Positions as sines and cosines of running numbers, made in the forward pass, as DETR does."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.one, self.two, self.head = nn.Linear(5, width), nn.Linear(width, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.one(x)
+        frequencies = 100 ** (2 * (torch.arange(x.shape[-1] // 2) // 2) / x.shape[-1])
+        angles = torch.ones_like(x.sum(-1)).cumsum(1)[..., None] / frequencies
+        angles = torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], -1).flatten(2)
+        return self.head(self.two(x + torch.cat([angles, angles + 1], -1)).relu())
+
+
+def test_running_numbers_keep_their_values(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 5)
+    _graph, found, small = check(Sines(), x)
+    # A sine goes with its cosine, and with both of the second half, which come from the same numbers.
+    assert [(g.name, g.units, g.entries[0].indices.shape[1]) for g in found.groups] == [("one", 4, 4), ("two", 8, 1)]
+    small.save(tmp_path / "small.penjing")
+    assert torch.equal(load(tmp_path / "small.penjing")(x), small(x))
+    again = channels(small)
+    smaller = remove(small, again, {0: [0]})
+    assert close(smaller(x), zeroed(small, again.groups[0], [0])(x), 1e-4)
+
+
+@pytest.mark.parametrize(("start", "end", "units"), [(0, None, 4), (1, None, 4), (0, 6, None), (2, None, None)])
+def test_one_of_every_two_channels_goes_with_its_neighbour(start, end, units):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.zero, self.one, self.head = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(len(range(8)[start:end:2]), 3)
+
+        def forward(self, x):
+            return self.head(self.one(self.zero(x))[:, start:end:2])
+
+    torch.manual_seed(0)
+    _, found, _ = check(Model(), torch.randn(2, 5))
+    assert {g.name: g.units for g in found.groups} == {"zero": 8} | ({"one": units} if units else {})

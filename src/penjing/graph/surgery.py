@@ -1,6 +1,7 @@
 """Taking units out: their indices go from every tensor, and every constant that counted them is derived again."""
 
 import copy
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,7 +46,7 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
     for old, new in pairs:
         if new.target in RESIZES:
             _Resizing(
-                channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))
+                small, channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))
             ).apply(new)
     _shrink_tensors(small, channels, gone)
     for old, new in pairs:
@@ -71,8 +72,14 @@ class _Resizing:
     """Answers what resize rules ask (see `rules.table.Resizing`), in terms of the graph before surgery."""
 
     def __init__(
-        self, channels: Channels, gone: np.ndarray, node: dict[fx.Node, fx.Node], inputs: dict[fx.Node, fx.Node]
+        self,
+        small: Graph,
+        channels: Channels,
+        gone: np.ndarray,
+        node: dict[fx.Node, fx.Node],
+        inputs: dict[fx.Node, fx.Node],
     ) -> None:
+        self._small = small
         self._channels = channels
         self._gone = gone
         self._before = {**node, **inputs}
@@ -96,9 +103,18 @@ class _Resizing:
     def period(self, node: fx.Node, axis: int) -> tuple[int, int] | None:
         value = self._before[node].meta["val"]
         labels = self._labels(node, axis, 0) if isinstance(value, torch.Tensor) else None
-        if labels is None or isinstance(value.shape[axis], int):
+        size = None if labels is None else value.shape[axis]
+        if labels is None or not isinstance(size, torch.SymInt) or not size.node.expr.free_symbols:
             return None
         return labels.size, int((~self._gone[self._channels.class_of[labels]]).sum())
+
+    def constant(self, node: fx.Node, tensor: torch.Tensor) -> fx.Node:
+        taken = self._small.tensors()
+        name = next(name for i in itertools.count() if (name := f"{node.name}_kept{i or ''}") not in taken)
+        self._small.set_tensor(name, tensor)
+        fetched = node.graph.get_attr(name)
+        fetched.meta["val"] = propagation.resized(node.meta["val"], [len(tensor)]).to(tensor.dtype)
+        return fetched
 
     def added(self, node: fx.Node, axis: int) -> tuple[int, int]:
         source = next(n for n in node.all_input_nodes)

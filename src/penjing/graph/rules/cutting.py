@@ -49,20 +49,31 @@ def stack(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
 
 @rule(aten.slice.Tensor)
 def slice_(labelling: Labelling, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Axes:
-    """A run of indices. With a step, or with bounds that are no constants, the axis must stay."""
+    """A run of indices, or one of every few: those go together then. With bounds that are no constants, the axis must stay."""
     labels = x.axes[axis]
-    if labels is None or not all(isinstance(bound, int | None) for bound in (start, end)) or step != 1:
+    if labels is None or not all(isinstance(bound, int | None) for bound in (start, end, step)):
         labelling.pin(labels)
         return _with(x.axes, axis, None)
+    low, high, _ = slice(start, end).indices(labels.size)
+    if step > 1 and (low >= step or high < labels.size or labels.size % step):
+        labelling.pin(labels)
+        return _with(x.axes, axis, None)
+    if step > 1:
+        table = labels.reshape(-1, step)
+        labelling.tie(np.repeat(table[:, 0], step), labels)
+        return _with(x.axes, axis, table[:, 0])
     return _with(x.axes, axis, labels[start:end])
 
 
 @resize(aten.slice.Tensor, aten.slice_scatter.default)
 def resize_slice(resizing: Resizing, node: fx.Node) -> None:
     """Bounds count the indices that stay before them."""
-    x, *_, axis, start, end, _ = node_arguments(node)
+    x, *_, axis, start, end, step = node_arguments(node)
     kept = resizing.kept(x, axis)
-    if kept is None:
+    if kept is None or kept.all():
+        return
+    if step > 1:
+        set_argument(node, "end", int(kept.sum()))
         return
     low, high, _ = slice(start, end).indices(kept.size)
     set_argument(node, "start", int(kept[:low].sum()))

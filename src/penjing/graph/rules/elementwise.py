@@ -22,6 +22,9 @@ to.other type_as _to_copy fill.Scalar fill.Tensor zeros_like ones_like full_like
 threshold hardshrink softshrink rrelu addcmul addcdiv lerp.Scalar lerp.Tensor atan2 fmod.Scalar remainder.Scalar
 nan_to_num float_power.Tensor_Scalar copy isfinite frac trunc bernoulli.p logaddexp xlogy.Tensor heaviside lerp.Tensor
 bitwise_or.Scalar bitwise_and.Scalar __and__.Tensor __or__.Tensor __xor__.Tensor zero
+floor_divide floor_divide.Scalar div.Scalar_mode remainder.Tensor fmod.Tensor bitwise_xor.Tensor exp2 clip clip.Tensor
+clamp_min.Tensor clamp_max.Tensor true_divide.Tensor true_divide.Scalar multiply.Tensor multiply.Scalar subtract.Tensor
+subtract.Scalar divide.Tensor divide.Scalar absolute negative fix hypot copysign.Tensor sinc lgamma
 logical_xor asin acos atan sinh cosh asinh acosh atanh tan log10 erfc sgn
 """
 
