@@ -113,7 +113,7 @@ def _prune(case: Case) -> bool:
             options["customized_pruners"] = {type(module): _Merging()}
             options["root_module_types"] = [nn.Linear, nn.LayerNorm, type(module)]
     if loose:
-        options["unwrapped_parameters"] = loose
+        options["unwrapped_parameters"] = list(loose.items())  # pairs, though it is annotated as a dictionary
     pruner = tp.pruner.MagnitudePruner(
         model,
         case.inputs if len(case.inputs) > 1 or not case.inputs[0].is_floating_point() else case.inputs[0],
