@@ -8,24 +8,25 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from penjing import report, stages
+from penjing import report
 from penjing.budget import Budget
-from penjing.clock import Clock
 from penjing.data import Data
-from penjing.delivery import deliver
 from penjing.errors import PenjingError
-from penjing.estimate import Estimate, estimate
 from penjing.graph import Graph, capture, load
-from penjing.lock import locked
 from penjing.plan import Candidate, Choice, choose
-from penjing.proof import proof
 from penjing.prune import prune
 from penjing.quantize import quantize
-from penjing.recovery import Recovery, recovered
-from penjing.request import Request, settled
+from penjing.run import stages
+from penjing.run.clock import Clock
+from penjing.run.delivery import deliver
+from penjing.run.estimate import Estimate, estimate
+from penjing.run.lock import locked
+from penjing.run.proof import proof
+from penjing.run.recovery import Recovery, recovered
+from penjing.run.request import Request, settled
+from penjing.run.verification import Pair, metric_on_runtime, verify
+from penjing.run.workspace import INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
-from penjing.verification import Pair, metric_on_runtime, verify
-from penjing.workspace import INNER, Workspace, check_space, look, read_json, write_json
 
 
 @dataclass(frozen=True)

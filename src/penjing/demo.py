@@ -10,10 +10,10 @@ from penjing.budget import Budget
 from penjing.compress import Result, compress
 from penjing.data import digits
 from penjing.graph import capture
-from penjing.lock import locked
+from penjing.run.lock import locked
+from penjing.run.workspace import INNER, check_folder
 from penjing.tasks import evaluate
 from penjing.train import recover
-from penjing.workspace import INNER, check_folder
 
 BUDGET = Budget(latency="0.5x", size="0.25x", drop=0.01)
 NETWORK = "resnet20"

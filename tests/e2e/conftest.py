@@ -99,7 +99,7 @@ def quick(monkeypatch) -> None:
     )
     monkeypatch.setattr(choose, "measure_together", by_size)
     monkeypatch.setattr(choose, "_better_in_float", lambda *_: ())
-    monkeypatch.setattr(importlib.import_module("penjing.verification"), "RUNS", 20)
+    monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penji
 def test_a_damaged_file_of_a_stage_is_told_and_the_stage_done_again(
     file, content, stage, copied, finished, penjing, monkeypatch
 ):
-    monkeypatch.setattr(importlib.import_module("penjing.verification"), "RUNS", 20)
+    monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)
     (copied / ".penjing" / "finished.json").unlink()
     (copied / ".penjing" / file).write_text(content)
     ran = penjing(*COMPRESS, "--out", copied)
@@ -273,7 +273,7 @@ def test_stopped_at_any_other_stage_the_same_command_ends_the_same_way(stage, co
         patch.setattr(module, stage, killed)
         with pytest.raises(Killed):
             penjing(*command)
-    monkeypatch.setattr(importlib.import_module("penjing.verification"), "RUNS", 20)
+    monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)
     ran = penjing(*command)
     assert ran.code == 0, ran.text
     assert same(weights(copied), weights(finished)) and report(copied)["met"]
@@ -383,7 +383,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(penjing, chosen, tmp_p
 
 
 def test_max_minutes_bounds_the_whole_command(penjing, chosen, monkeypatch, tmp_path):
-    verification = importlib.import_module("penjing.verification")
+    verification = importlib.import_module("penjing.run.verification")
     monkeypatch.setattr(verification, "RUNS", 10**9)  # measuring takes all the time that it is given
     monkeypatch.setattr(verification, "PROFILING", 2.0)
     start = time.monotonic()

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 
 from penjing.data import Preprocess, image_folder
-from penjing.delivery import deliver
 from penjing.graph import capture
+from penjing.run.delivery import deliver
 from penjing.targets import run, write_runner
 
 PREPROCESS = Preprocess("RGB", 40, (32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

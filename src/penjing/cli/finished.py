@@ -13,7 +13,7 @@ import penjing.data
 from penjing import report
 from penjing.cli.app import app
 from penjing.cli.compressing import NOT_MET, AsJson, DataSpec
-from penjing.recheck import Recheck, recheck
+from penjing.run.recheck import Recheck, recheck
 
 OutDir = Annotated[Path, typer.Argument(help="the folder that a run wrote")]
 

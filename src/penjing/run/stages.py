@@ -1,6 +1,6 @@
 """The files that stages leave in `out/.penjing`, so that a run goes on behind the last one that is finished."""
 
-from penjing.workspace import Held
+from penjing.run.workspace import Held
 
 ORIGINAL = "original.penjing"  # the original's lowered file has the same name, with the target's suffix
 BASELINE = "baseline.json"  # the original's metric

@@ -6,12 +6,12 @@ import threading
 import pytest
 
 from penjing.errors import PenjingError
-from penjing.lock import LOCK, locked
+from penjing.run.lock import LOCK, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from penjing.lock import locked
+from penjing.run.lock import locked
 with locked(Path(sys.argv[1]), Path("out")):
     print("held", flush=True)
     time.sleep(60)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from penjing.errors import PenjingError
-from penjing.workspace import INNER, Workspace, check_space, look, read_json, write_json
+from penjing.run.workspace import INNER, Workspace, check_space, look, read_json, write_json
 
 NO_TIMES = '{"key": "", "settings": {}, "seconds": {"a": "b"}}'
 SETTINGS = {"model": "abc", "seed": 0}
@@ -36,7 +36,7 @@ def test_a_stage_that_fails_leaves_nothing_and_is_done_again(tmp_path):
 
 def test_the_time_of_a_stage_adds_up_over_attempts(tmp_path, monkeypatch):
     clock = iter([0.0, 2.0, 10.0, 13.0])
-    monkeypatch.setattr("penjing.workspace.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("penjing.run.workspace.time.monotonic", lambda: next(clock))
     with pytest.raises(KeyboardInterrupt), Workspace(tmp_path, SETTINGS).timed("train"):
         raise KeyboardInterrupt
     with Workspace(tmp_path, SETTINGS).timed("train"):

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from penjing import stages
-from penjing.delivery import delivered_names
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.request import Request
+from penjing.run import stages
+from penjing.run.delivery import delivered_names
+from penjing.run.request import Request
+from penjing.run.workspace import Held, read_json
 from penjing.train.checkpoint import progress_of
-from penjing.workspace import Held, read_json
 
 EXPORT_SECONDS_PER_NODE = 0.012
 CANDIDATES = 8

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from penjing.data import Data
-from penjing.delivery import deliver, delivered_names
 from penjing.graph import capture
+from penjing.run.delivery import deliver, delivered_names
 from penjing.tasks import Classification
 
 

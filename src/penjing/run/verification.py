@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from penjing.budget import Budget
-from penjing.clock import seconds_until
 from penjing.data import Data
 from penjing.graph import Cost, Graph, fold_batch_norms
-from penjing.provenance import processor
+from penjing.run.clock import seconds_until
+from penjing.run.provenance import processor
 from penjing.targets import (
     Artifact,
     Measurement,

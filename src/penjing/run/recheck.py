@@ -9,9 +9,9 @@ from penjing.budget import Budget
 from penjing.data import Data
 from penjing.files import sha256
 from penjing.graph import load
+from penjing.run.verification import Pair, metric_on_runtime, verify
+from penjing.run.workspace import INNER
 from penjing.targets import find_target, open_artifact
-from penjing.verification import Pair, metric_on_runtime, verify
-from penjing.workspace import INNER
 
 SAME = 1e-6
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penjing import stages
 from penjing.errors import PenjingError
 from penjing.graph import Graph, load
-from penjing.request import Request
+from penjing.run import stages
+from penjing.run.request import Request
+from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.train import Interrupted, recover
-from penjing.workspace import Workspace, read_json, write_json
 
 
 @dataclass(frozen=True)

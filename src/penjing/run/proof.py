@@ -5,13 +5,13 @@ from dataclasses import asdict
 from typing import Any
 
 from penjing import report
-from penjing.clock import Clock, seconds_until
 from penjing.graph import Graph
 from penjing.plan import Choice
-from penjing.provenance import provenance
-from penjing.recovery import Recovery
-from penjing.request import Request
-from penjing.workspace import Workspace
+from penjing.run.clock import Clock, seconds_until
+from penjing.run.provenance import provenance
+from penjing.run.recovery import Recovery
+from penjing.run.request import Request
+from penjing.run.workspace import Workspace
 
 
 def proof(
