@@ -1,7 +1,6 @@
 """Taking units out: their indices go from every tensor, and every constant that counted them is derived again."""
 
 import copy
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +45,7 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
     for old, new in pairs:
         if new.target in RESIZES:
             _Resizing(
-                small, channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))
+                channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))
             ).apply(new)
     _shrink_tensors(small, channels, gone)
     for old, new in pairs:
@@ -73,13 +72,11 @@ class _Resizing:
 
     def __init__(
         self,
-        small: Graph,
         channels: Channels,
         gone: np.ndarray,
         node: dict[fx.Node, fx.Node],
         inputs: dict[fx.Node, fx.Node],
     ) -> None:
-        self._small = small
         self._channels = channels
         self._gone = gone
         self._before = {**node, **inputs}
@@ -107,14 +104,6 @@ class _Resizing:
         if labels is None or not isinstance(size, torch.SymInt) or not size.node.expr.free_symbols:
             return None
         return labels.size, int((~self._gone[self._channels.class_of[labels]]).sum())
-
-    def constant(self, node: fx.Node, tensor: torch.Tensor) -> fx.Node:
-        taken = self._small.tensors()
-        name = next(name for i in itertools.count() if (name := f"{node.name}_kept{i or ''}") not in taken)
-        self._small.set_tensor(name, tensor)
-        fetched = node.graph.get_attr(name)
-        fetched.meta["val"] = propagation.resized(node.meta["val"], [len(tensor)]).to(tensor.dtype)
-        return fetched
 
     def added(self, node: fx.Node, axis: int) -> tuple[int, int]:
         source = next(n for n in node.all_input_nodes)

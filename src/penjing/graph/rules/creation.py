@@ -1,8 +1,7 @@
-"""Constant tensors made in the graph, such as zero states or running numbers: as long as what they are joined with."""
+"""Constant tensors made in the graph, such as a recurrent layer's zero states: as long as what they are joined with."""
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 
@@ -32,24 +31,3 @@ def resize_filled(resizing: Resizing, node: fx.Node) -> None:
     """Rewrites the sizes."""
     size: Any = node.args[1 if node.target._schema.arguments[0].name == "self" else 0]  # type: ignore[union-attr]
     set_argument(node, "size", resized(resizing, node, list(size)))
-
-
-_RUNNING = (aten.arange.default, aten.arange.start, aten.arange.start_step)
-
-
-@rule(*_RUNNING)
-def running_numbers(labelling: Labelling, *_: Any) -> Axes:
-    """Each number keeps its value when others go, as the frequencies of sine positions must."""
-    return tuple(None if size >= FREE else labelling.fresh(size) for size in labelling.output())
-
-
-@resize(*_RUNNING)
-def resize_running_numbers(resizing: Resizing, node: fx.Node) -> None:
-    """Picks the numbers that stay out of all."""
-    kept = resizing.kept(node, 0)
-    if kept is None or kept.all():
-        return
-    with node.graph.inserting_before(node):
-        everything = node.graph.node_copy(node)
-        places = resizing.constant(node, torch.from_numpy(np.flatnonzero(kept)))
-    node.target, node.args, node.kwargs = aten.index_select.default, (everything, 0, places), {}

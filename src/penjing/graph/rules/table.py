@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor, fx
+from torch import fx
 
 Axis = np.ndarray | None
 """The labels of an axis' indices, int64 of the axis' length; 0 is a pinned index, None a pinned (or free-sized) axis.
@@ -92,9 +92,6 @@ class Resizing(Protocol):
 
     def period(self, node: fx.Node, axis: int) -> tuple[int, int] | None:
         """Returns how many labels repeat along a tiled axis, before and now, or None if the axis isn't tiled."""
-
-    def constant(self, node: fx.Node, tensor: Tensor) -> fx.Node:
-        """Adds a buffer that `node` needs, and a node that fetches it to where nodes are being inserted."""
 
     def added(self, node: fx.Node, axis: int) -> tuple[int, int]:
         """Returns how many of the indices that a padding op added before and behind an axis stay."""
