@@ -22,6 +22,7 @@ from typing import Any
 from _coverage_tables import load, summarize, why
 
 HERE = Path(__file__).parent
+STARTED = "started"
 TOOLS = {"penjing": ("penjing", "export"), "torch-pruning": ("torch-pruning",)}
 
 
@@ -45,9 +46,10 @@ def main() -> None:
     lock = threading.Lock()
     with ThreadPoolExecutor(options.jobs) as pool:
         for record in pool.map(lambda one: run(*one, options.limit, options.quick), [] if options.summary else work):
-            with lock, options.out.open("a") as file:
-                file.write(json.dumps(record) + "\n")
             print(_line(record), flush=True)
+            if STARTED not in record["columns"]:  # nothing is known of a network whose process never came to it
+                with lock, options.out.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
     summarize(load(options.out), wanted, publish=options.publish)
 
 
@@ -122,7 +124,7 @@ def run(name: str, tool: str, limit: float, quick: bool = False) -> dict[str, An
     record["total_seconds"] = round(time.perf_counter() - started, 1)
     if not record.pop("finished", False):
         last = f": {said[-1]}" if said and "code" in ended else ""
-        record["columns"][record.pop("stage", "started")] = (ended + last)[:400]
+        record["columns"][record.pop("stage", STARTED)] = (ended + last)[:400]
     return record
 
 
