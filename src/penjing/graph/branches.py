@@ -107,15 +107,11 @@ def remove_branches(graph: Graph, gone: Sequence[Branch]) -> Graph:
     """
     small = copy.deepcopy(graph)
     nodes = {node.name: node for node in small.program.graph.nodes}
-    read = {node for node in nodes.values() if node.users}
     for branch in gone:
         addition = nodes.get(branch.addition)
         if addition is None or addition.target not in ADDITIONS:
             raise PenjingError(f"{branch.name} is no branch of this graph: it has no sum '{branch.addition}'.")
         addition.replace_all_uses_with(addition.args[branch.identity])  # type: ignore[arg-type]
-    for node in reversed(list(nodes.values())):  # `refresh` would keep what draws random numbers, as a dead dropout
-        if node.op == "call_function" and node in read and not node.users:
-            small.program.graph.erase_node(node)
     small.refresh(shapes_known=True)
     held = small.tensors()
     small.masks = {name: mask for name, mask in small.masks.items() if name in held}

@@ -218,7 +218,7 @@ class Graph(nn.Module):
             shapes_known: the edit kept `meta["val"]` of every node right, which is then only checked.
         """
         used_before = _fetched(self.program.graph)
-        self.program.graph.eliminate_dead_code()
+        self.program.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
         for path in used_before - _fetched(self.program.graph):
             self.drop_tensor(path)
         if not (shapes_known and propagation.confirms(self)):
