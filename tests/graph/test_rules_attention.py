@@ -69,3 +69,18 @@ def test_auto_takes_what_leaves_the_fewest_parameters():
     assert carried["auto"] >= max(carried.values()) - 1e-9
     with pytest.raises(PenjingError, match="units"):
         channels(graph, units="head")
+
+
+@pytest.mark.parametrize("units", ["auto", "heads", "features"])
+def test_an_encoder_whose_output_is_the_stream_loses_heads_and_inner_features(units):
+    class Headless(Encoder):
+        def forward(self, x):
+            x = torch.cat([self.cls.expand(x.shape[0], -1, -1), self.embed(x)], 1) + self.positions
+            x = x + self.attention(x)
+            return x + self.down(self.up(x).relu())
+
+    torch.manual_seed(0)
+    _, found, small = check(Headless(), torch.randn(2, 5, 5), units=units)
+    assert {g.name: g.units for g in found.groups} == {"attention.qkv": 4, "up": 24}
+    assert small.tensor("attention.qkv.weight").shape == (24, 16)
+    assert {p.op for p in found.pinned if (p.tensor, p.axis) == ("attention.proj.weight", 0)} == {"output"}

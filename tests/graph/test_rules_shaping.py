@@ -114,6 +114,44 @@ def test_patches_merged_with_the_batch_and_channels_come_apart_again():
     assert sorted(g.units for g in found.groups) == [6, 8]
 
 
+def test_what_is_merged_with_the_batch_is_cut_and_joined_along_other_axes():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.qkv, self.extra, self.head = nn.Linear(5, 48), nn.Parameter(torch.randn(4)), nn.Linear(16, 3)
+
+        def forward(self, x):
+            b, n, _ = x.shape
+            y = self.qkv(x).view(b, n, 4, 12).transpose(1, 2).reshape(b * 4, n, 12)
+            q, k, v = y.chunk(3, -1)
+            k, v = torch.cat([k, k[:, :2]], 1), torch.cat([v, v[:, :2] * v.select(1, 3)[:, None]], 1)
+            y = torch.stack([q @ k.transpose(1, 2) @ v, q], 1).unbind(1)[0]
+            return self.head(y.view(b, 4, n, 4).transpose(1, 2).reshape(b, n, 16))
+
+    torch.manual_seed(0)
+    graph, found, small = check(Model(), torch.randn(2, 6, 5), units="heads")
+    assert [g.units for g in found.groups] == [4]
+    assert small.tensor("qkv.weight").shape[0] == graph.tensor("qkv.weight").shape[0] // 2
+
+
+def test_a_merged_axis_that_is_cut_itself_stays():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = nn.Linear(5, 8), nn.Linear(8, 16), nn.Linear(4, 3)
+
+        def forward(self, x):
+            y = self.two(self.one(x).relu()).view(-1, 4)
+            y = y if self.features_may_go else y.cumprod(-1)
+            return self.head(torch.cat([y[:1], y[1:]]))
+
+    torch.manual_seed(0)
+    for Model.features_may_go in (True, False):
+        for units in ("heads", "features"):
+            _, found, _ = check(Model(), torch.randn(2, 5), units=units)
+            assert [g.name for g in found.groups] == (["one", "two"] if Model.features_may_go else ["one"])
+
+
 @pytest.mark.parametrize("lengths", [(-1, 6), (6, -1), (6, 6)])
 def test_the_size_of_heads_merged_with_the_batch_follows(lengths):
     """Where another size is left to be found out, and where the merged one is."""

@@ -17,7 +17,16 @@ def _with(axes: Axes, axis: int, labels: Axis) -> Axes:
     return (*axes[:axis], labels, *axes[axis + 1 :])
 
 
-@rule(aten.cat.default)
+def _whole(labelling: Labelling, x: Value, axis: int) -> Axis:
+    """The labels of an axis that is to be cut or joined; a tiled one, whose indices are not all in sight, stays."""
+    labels = x.axes[axis]
+    if labels is None or labels.size == x.shape[axis]:
+        return labels
+    labelling.pin(labels)
+    return None
+
+
+@rule(aten.cat.default, tiled=True)
 def cat(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
     """Labels behind one another along the axis; all other axes tied."""
     tensors = [value for value in tensors if value.shape != (0,)]  # an old idiom: start from an empty tensor
@@ -30,13 +39,14 @@ def cat(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
     merged = [
         a[0] if all(labels is not None for labels in a) else None for a in zip(*(v.axes for v in tensors), strict=True)
     ]
-    if all(value.axes[axis] is None for value in tensors):
+    wholes = [_whole(labelling, value, axis) for value in tensors]
+    if all(labels is None for labels in wholes):
         return _with(tuple(merged), axis, None)
-    parts = [v.axes[axis] if v.axes[axis] is not None else np.zeros(v.shape[axis], np.int64) for v in tensors]
-    return _with(tuple(merged), axis, np.concatenate([part for part in parts if part is not None]))
+    parts = [np.zeros(v.shape[axis], np.int64) if a is None else a for v, a in zip(tensors, wholes, strict=True)]
+    return _with(tuple(merged), axis, np.concatenate(parts))
 
 
-@rule(aten.stack.default)
+@rule(aten.stack.default, tiled=True)
 def stack(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
     """A new axis across tensors of one shape, which are tied."""
     for other in tensors[1:]:
@@ -47,10 +57,10 @@ def stack(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
     return (*axes[:axis], None, *axes[axis:])
 
 
-@rule(aten.slice.Tensor)
+@rule(aten.slice.Tensor, tiled=True)
 def slice_(labelling: Labelling, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Axes:
     """A run of indices, or one of every few: those go together then. With bounds that are no constants, the axis must stay."""
-    labels = x.axes[axis]
+    labels = _whole(labelling, x, axis)
     if labels is None or not all(isinstance(bound, int | None) for bound in (start, end, step)):
         labelling.pin(labels)
         return _with(x.axes, axis, None)
@@ -80,10 +90,10 @@ def resize_slice(resizing: Resizing, node: fx.Node) -> None:
     set_argument(node, "end", int(kept[: max(low, high)].sum()))
 
 
-@rule(aten.select.int)
+@rule(aten.select.int, tiled=True)
 def select(labelling: Labelling, x: Value, axis: int, index: int) -> Axes:
     """One index, which must stay; the axis goes."""
-    labels = x.axes[axis]
+    labels = _whole(labelling, x, axis)
     if labels is not None:
         labelling.pin(labels if not isinstance(index, int) else labels[[index]])
     axis %= len(x.axes)
@@ -110,12 +120,13 @@ def _pieces(labels: Axis, sizes: list[int]) -> list[Axis]:
     aten.unsafe_split.Tensor,
     aten.chunk.default,
     aten.tensor_split.sections,
+    tiled=True,
 )
 def split(labelling: Labelling, x: Value, _: Any, axis: int = 0) -> list[Axes]:
     """Pieces of an axis, of the sizes that the outputs have."""
     count = len(labelling.node.meta["val"])
     sizes = [labelling.output(piece)[axis] for piece in range(count)]
-    return [_with(x.axes, axis, piece) for piece in _pieces(x.axes[axis], sizes)]
+    return [_with(x.axes, axis, piece) for piece in _pieces(_whole(labelling, x, axis), sizes)]
 
 
 @resize(
@@ -135,7 +146,7 @@ def resize_split(resizing: Resizing, node: fx.Node) -> None:
         node.args, node.kwargs = (node.args[0], counts, axis), {}
 
 
-@rule(aten.unbind.int)
+@rule(aten.unbind.int, tiled=True)
 def unbind(labelling: Labelling, x: Value, axis: int = 0) -> list[Axes]:
     """One output per index, so all of them must stay."""
     labelling.pin(x.axes[axis])
