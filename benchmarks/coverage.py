@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from _coverage_tables import load, summarize, why
+from _coverage_tables import LARGE, load, summarize, why
 
 HERE = Path(__file__).parent
 STARTED = "started"
@@ -34,23 +34,24 @@ def main() -> None:
     tools = [t for tool in TOOLS if options.tool in (tool, "both") for t in TOOLS[tool]]
     if options.no_memory:
         tools = [tool for tool in tools if tool != "export"]
-    work = []
-    for tool in tools:
-        for name in wanted:
-            old = done.get((name, tool))
-            again = any(fnmatch.fnmatch(name, pattern) for pattern in options.again)
-            if old is None or again or (options.failed and why(old)) or (old.get("quick") and not options.quick):
-                work.append((name, tool))
-    if "export" in tools:  # a network's export follows its own row, so that an unfinished run has both
-        work.sort(key=lambda one: wanted.index(one[0]))
-    lock = threading.Lock()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for record in pool.map(lambda one: run(*one, options.limit, options.quick), [] if options.summary else work):
-            print(_line(record), flush=True)
-            if STARTED not in record["columns"]:  # nothing is known of a network whose process never came to it
-                with lock, options.out.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+    for tool in [] if options.summary else tools:
+        work = [name for name in wanted if _is_missing(done.get((name, tool)), name, options)]
+        if tool == "export":  # of a small network, what export loads outweighs the weights
+            known = load(options.out)
+            work = [name for name in work if known.get((name, "penjing"), {}).get("weights_mb", 0) >= LARGE]
+        lock = threading.Lock()
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for record in pool.map(lambda name, tool=tool: run(name, tool, options.limit, options.quick), work):
+                print(_line(record), flush=True)
+                if STARTED not in record["columns"]:  # nothing is known of a network whose process never came to it
+                    with lock, options.out.open("a") as file:
+                        file.write(json.dumps(record) + "\n")
     summarize(load(options.out), wanted, publish=options.publish)
+
+
+def _is_missing(old: dict[str, Any] | None, name: str, options: argparse.Namespace) -> bool:
+    again = any(fnmatch.fnmatch(name, pattern) for pattern in options.again)
+    return old is None or again or bool(options.failed and why(old)) or (old.get("quick") and not options.quick)
 
 
 def _options() -> argparse.Namespace:
