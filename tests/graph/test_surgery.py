@@ -279,3 +279,26 @@ def test_random_networks_lose_their_zeroed_units(steps, seed):
         expected = without(expected, found.groups[position], units)
     x = torch.randn(2, 3, 6, 6)
     assert close(remove(graph, found, gone)(x), expected(x), 1e-4)
+
+
+def test_a_part_of_a_group_that_is_read_alone_keeps_its_strongest_unit():
+    class Parts(nn.Module):
+        """Of eight channels of one group, the first two go another way."""
+
+        def __init__(self):
+            super().__init__()
+            self.make, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x):
+            x = self.make(x)
+            return self.head(torch.cat([x[:, :2].sigmoid(), x[:, 2:]], 1))
+
+    model = Parts()
+    graph = capture(model, torch.randn(2, 3, 4, 4))
+    found = channels(graph)
+    assert [group.units for group in found.groups] == [8]
+    small = remove(graph, found, {0: np.array([1, 0, 5])})  # those that matter least come first
+    kept = [0, 2, 3, 4, 6, 7]
+    assert torch.equal(small.tensor("make.weight"), model.make.weight[kept])
+    assert torch.equal(small.tensor("head.weight"), model.head.weight[:, kept])
+    assert small(torch.randn(3, 3, 4, 4)).shape == (3, 2, 4, 4)

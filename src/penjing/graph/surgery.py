@@ -1,7 +1,7 @@
 """Taking units out: their indices go from every tensor, and every constant that counted them is derived again."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,26 +21,18 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
     Args:
         graph: the graph that `channels` was made of.
         channels: its groups.
-        units: per group (its position in `channels.groups`), the units to remove, as indices 0 … units − 1.
+        units: per group (its position in `channels.groups`), the units to remove, as indices 0 … units − 1, those that
+            matter least first.
 
-    One unit more stays where two axes would become equally long that an op tells apart by their sizes.
+    One unit more stays, the one that matters most, where a part of a group that an op looks at alone would lose all of its
+    units, or where two axes would become equally long that an op tells apart by their sizes.
 
     Raises:
         PenjingError: a group would lose all of its units.
     """
-    gone = np.zeros(int(channels.class_of.max()) + 1, bool)
-    for position, indices in units.items():
-        group = channels.groups[position]
-        if len(np.unique(indices)) >= group.units:
-            raise PenjingError(f"All {group.units} units of {group.name} would go; at least one must stay.")
-        gone[group.classes[indices]] = True
-    for longer, shorter in channels.unequal:
-        classes = channels.class_of[longer]
-        if gone[classes].any() and (~gone[classes]).sum() == (~gone[channels.class_of[shorter]]).sum():
-            gone[classes[gone[classes]][0]] = False
-    small = copy.deepcopy(
-        graph, {id(tensor): tensor for tensor in graph.tensors().values()}
-    )  # no tensor twice in memory
+    gone = _dead(channels, units)
+    shared = {id(tensor): tensor for tensor in graph.tensors().values()}  # copied below, without what goes
+    small = copy.deepcopy(graph, shared)
     pairs = list(zip(graph.program.graph.nodes, small.program.graph.nodes, strict=True))  # rules may add nodes
     for old, new in pairs:
         if new.target in RESIZES:
@@ -51,6 +43,38 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
     for old, new in pairs:
         new.meta["val"] = _shrunk(old.meta.get("val"), channels.labels.get(old), channels.class_of, gone)
     return small.refresh(shapes_known=True)
+
+
+def _dead(channels: Channels, units: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Returns which classes of labels go."""
+    rank = np.full(int(channels.class_of.max()) + 1, -1)  # the higher, the more a class that goes matters; -1 stays
+    for position, indices in units.items():
+        group = channels.groups[position]
+        if len(np.unique(indices)) >= group.units:
+            raise PenjingError(f"All {group.units} units of {group.name} would go; at least one must stay.")
+        rank[group.classes[indices]] = np.arange(len(indices))
+
+    def keep_one_more(axis: np.ndarray) -> None:
+        classes = channels.class_of[axis]
+        rank[classes[rank[classes].argmax()]] = -1
+
+    for axis in {id(axis): axis for axis in _axes(channels.labels.values()) if axis.size}.values():
+        if (rank[channels.class_of[axis]] >= 0).all():
+            keep_one_more(axis)
+    for longer, shorter in channels.unequal:
+        left, other = ((rank[channels.class_of[axis]] < 0).sum() for axis in (longer, shorter))
+        if left < longer.size and left == other:
+            keep_one_more(longer)
+    return rank >= 0
+
+
+def _axes(values: Iterable[Any]) -> Iterator[np.ndarray]:
+    """Gives every axis of labels in what may be nested lists of `Axes`."""
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield value
+        elif value is not None:
+            yield from _axes(value)
 
 
 def _shrunk(value: Any, labels: Any, class_of: np.ndarray, gone: np.ndarray) -> Any:
