@@ -46,15 +46,17 @@ class Registry(Mapping[str, Entry[F]]):
         self.kind = kind
         self._entries: dict[str, Entry[F]] = {}
 
-    def register(self, *, source: str, needs: tuple[str, ...] = (), **traits: Any) -> Callable[[F], F]:
-        """Returns a decorator that files a function under its own name (a trailing underscore is dropped)."""
+    def register(
+        self, *, source: str, needs: tuple[str, ...] = (), name: str | None = None, **traits: Any
+    ) -> Callable[[F], F]:
+        """Returns a decorator that files a function under its own name (a trailing underscore is dropped), or `name`."""
 
         def add(function: F) -> F:
-            name = function.__name__.rstrip("_")
-            if name in self._entries:
-                raise ValueError(f"{self.kind} '{name}' is registered twice")
+            key = name or function.__name__.rstrip("_")
+            if key in self._entries:
+                raise ValueError(f"{self.kind} '{key}' is registered twice")
             summary = (function.__doc__ or "").strip().splitlines()[0]
-            self._entries[name] = Entry(name, function, source, frozenset(needs), summary, traits)
+            self._entries[key] = Entry(key, function, source, frozenset(needs), summary, traits)
             return function
 
         return add
