@@ -10,13 +10,16 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import channels
 from penjing.prune import criteria, prune
-from penjing.prune._prune import _scores
+from penjing.prune._wanted import Wanted
 from penjing.prune.evidence import Evidence
+from penjing.prune.granularities._registry import find
 from penjing.tasks import Unlabelled
 
 
 def scores(graph, criterion, data=None, seed=0):
-    return _scores(Evidence(graph, channels(graph).groups, data, 16, seed), criterion, "filter")
+    evidence = Evidence(graph, channels(graph).groups, data, 16, seed)
+    wanted = Wanted(0.5, criterion, find("filter"), "uniform")
+    return wanted.scores(evidence, wanted.saliency(evidence))
 
 
 def weights(graph, *names):

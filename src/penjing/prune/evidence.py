@@ -24,6 +24,7 @@ class Evidence:
         batches: how many batches of data a pass looks at.
         seed: for criteria that draw random numbers.
         branches: its residual branches, where these are what is pruned.
+        weights: names of its weights, where single ones are what is pruned.
     """
 
     graph: Graph
@@ -32,6 +33,7 @@ class Evidence:
     batches: int
     seed: int
     branches: tuple[Branch, ...] = ()
+    weights: tuple[str, ...] = ()
 
     def gradients(self) -> Iterator[Callable[[str], Tensor | None]]:
         """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss there.

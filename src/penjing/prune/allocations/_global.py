@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from penjing.prune.allocations._registry import Rounding, allocations, rounded
+from penjing.prune.allocations._registry import Place, Rounding, allocations, rounded
 
 
 @allocations.register(source="Molchanov et al., Pruning ConvNets for Resource Efficient Inference, 2017")
-def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding) -> list[int]:
+def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
     """The lowest share of all units together, after each group's scores were divided by their root mean square.
 
     The best unit of each group stays, so that the amount is exact; equal scores go from all groups alike.

@@ -3,6 +3,8 @@
 import math
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -12,8 +14,23 @@ from penjing.registry import Registry
 Rounding = int | Callable[[int], int] | None
 """Widths that the runtime likes: a multiple, or a function from the wanted number of units to the one to keep."""
 
-Allocation = Callable[[Sequence[Tensor], float, Rounding], list[int]]
-"""From the scores of each group's units and the amount to the number of units that each group keeps."""
+
+@dataclass(frozen=True)
+class Place:
+    """What scores belong to: the name of a group or a layer, and the shape of (the first of) its weights."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class Allocation(Protocol):
+    """From the scores of each group's units and the amount to the number of units that each group keeps."""
+
+    def __call__(
+        self, scores: Sequence[Tensor], amount: Any, rounding: Rounding, places: Sequence[Place] = ()
+    ) -> list[int]:
+        """Returns one number per group, of places in the same order."""
+
 
 allocations: Registry[Allocation] = Registry("allocation")
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from penjing.prune.allocations._registry import Rounding, allocations, rounded
+from penjing.prune.allocations._registry import Place, Rounding, allocations, rounded
 
 
 @allocations.register(source="Li et al., Pruning Filters for Efficient ConvNets, 2017")
-def uniform(scores: Sequence[Tensor], amount: float, rounding: Rounding) -> list[int]:
+def uniform(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
     """The same share of every group's units."""
     return [rounded(len(s) - math.floor(amount * len(s) + 0.5), len(s), rounding) for s in scores]

@@ -15,7 +15,8 @@ criteria: Registry[Criterion] = Registry("criterion")
 
 
 def makers(evidence: Evidence) -> dict[str, Tensor]:
-    """Returns the weights that make removable channels, and those of removable branches, by name."""
+    """Returns the weights to score, by name: those that make removable channels, of removable branches, or all."""
     names = dict.fromkeys(name for group in evidence.groups for name in group.made_by())
     names |= dict.fromkeys(name for branch in evidence.branches for name in branch.weights)
+    names |= dict.fromkeys(evidence.weights)
     return {name: evidence.graph.tensor(name).detach() for name in names}

@@ -1,7 +1,13 @@
-"""Which weights stand or fall together."""
+"""Which weights stand or fall together: one granularity per file."""
 
+from penjing.prune.granularities._block import block
+from penjing.prune.granularities._element import element
 from penjing.prune.granularities._filter import filter_
+from penjing.prune.granularities._kernel import kernel
 from penjing.prune.granularities._layer import layer
+from penjing.prune.granularities._n_m import n_m
+from penjing.prune.granularities._pattern import pattern
 from penjing.prune.granularities._registry import granularities
+from penjing.prune.granularities._vector import vector
 
-__all__ = ["filter_", "granularities", "layer"]
+__all__ = ["block", "element", "filter_", "granularities", "kernel", "layer", "n_m", "pattern", "vector"]

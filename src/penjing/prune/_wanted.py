@@ -1,0 +1,100 @@
+"""What should go: how much, by which choices, and the scores that decide it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penjing.errors import PenjingError
+from penjing.prune.allocations import allocations
+from penjing.prune.allocations._registry import Place, Rounding
+from penjing.prune.criteria import criteria
+from penjing.prune.evidence import Evidence
+from penjing.prune.granularities._registry import Chosen
+
+Scores = Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How much should go, and by which choices; `amount` is what the allocation asks for."""
+
+    amount: Any
+    criterion: str
+    granularity: Chosen
+    allocation: str
+
+    def kept(self, scores: Scores, rounding: Rounding, places: Sequence[Place]) -> list[int]:
+        """Returns how many units each group keeps."""
+        return allocations[self.allocation].function(scores, self.amount, rounding, places)
+
+    def saliency(self, evidence: Evidence) -> Any:
+        """Returns what the criterion says of weights or units.
+
+        Raises:
+            PenjingError: it scores channels, and something else is to go.
+        """
+        entry = criteria[self.criterion]
+        removes = self.granularity.removes
+        if removes != "channels" and entry.traits["level"] != "weight":
+            able = ", ".join(sorted(name for name, one in criteria.items() if one.traits["level"] == "weight"))
+            parts = {"branches": "whole branches", "weights": "single weights"}[removes]
+            raise PenjingError(
+                f"The criterion '{self.criterion}' scores single channels, not {parts}; "
+                f"granularity='{self.granularity.name}' works with {able}."
+            )
+        return entry.function(evidence)
+
+    @property
+    def finish(self) -> Callable[[Tensor], Tensor]:
+        """The criterion's last step, after saliencies of weights were summed."""
+        finish: Callable[[Tensor], Tensor] = criteria[self.criterion].traits.get("finish", lambda score: score)
+        return finish
+
+    def scores(self, evidence: Evidence, saliency: Any) -> list[Tensor]:
+        """Returns the scores of the units of each group, or of all branches."""
+        if criteria[self.criterion].traits["level"] == "weight":
+            saliency = self.granularity.entry.function(evidence, saliency, self.finish)
+        places = [[group.name] * group.units for group in evidence.groups] or [[one.name for one in evidence.branches]]
+        for names, score in zip(places, saliency, strict=True):
+            self.check(score, names)
+        return list(saliency)
+
+    def check(self, score: Tensor, names: Sequence[str]) -> None:
+        """Makes sure that scores are numbers.
+
+        Raises:
+            PenjingError: one isn't; says whose.
+        """
+        wrong = ~torch.isfinite(score)
+        if bool(wrong.any()):
+            name = names[int(wrong.nonzero()[0])] if len(names) > 1 else names[0]
+            raise PenjingError(f"The criterion '{self.criterion}' gives scores that aren't numbers for {name}.")
+
+    def empties(self, units: int) -> bool:
+        """Tells whether the amount, spread evenly, would leave nothing of this many units."""
+        return isinstance(self.amount, float | int) and math.floor(self.amount * units + 0.5) >= units
+
+    def step(self, place: str, before: int, after: int, note: str = "") -> dict[str, Any]:
+        """Returns the record of what happened in one place."""
+        setting = f"{self.granularity.name}, {self.criterion}, {self.allocation}{note}"
+        return {"place": place, "technique": "prune", "setting": setting, "before": before, "after": after}
+
+
+def at_least(kept: int) -> str:
+    """Returns what the plan says where the last units stayed."""
+    return f"; at least {kept} stay{'s' if kept == 1 else ''}"
+
+
+def share(amount: float | Mapping[str, float] | None) -> float:
+    """Returns an amount that is the share of what should go.
+
+    Raises:
+        PenjingError: it is none.
+    """
+    if not isinstance(amount, float | int) or isinstance(amount, bool) or not 0 <= amount < 1:
+        raise PenjingError(f"amount is the share of units to remove, 0 ≤ amount < 1, not {amount!r}.")
+    return amount
