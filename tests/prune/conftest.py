@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from penjing import zoo
 from penjing.data import Data
 from penjing.graph import Graph, capture
 from penjing.tasks import Classification
@@ -91,3 +92,32 @@ class Residual(nn.Module):
 def residual() -> Graph:
     torch.manual_seed(4)
     return capture(Residual(), torch.randn(2, 5))
+
+
+@pytest.fixture(scope="session")
+def residual_data() -> Data:
+    generator = torch.Generator().manual_seed(5)
+    batches = [(torch.randn(4, 5, generator=generator), torch.randint(3, (4,), generator=generator)) for _ in range(2)]
+    return Data(batches, batches, None, Classification(3))
+
+
+@pytest.fixture(scope="session")
+def resnet() -> Graph:
+    torch.manual_seed(6)
+    model = zoo.resnet20()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: no two channels alike
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return capture(model.eval(), torch.randn(2, 3, 16, 16))
+
+
+@pytest.fixture(scope="session")
+def small_images() -> Data:
+    generator = torch.Generator().manual_seed(7)
+    batches = [
+        (torch.randn(4, 3, 16, 16, generator=generator), torch.randint(10, (4,), generator=generator)) for _ in range(2)
+    ]
+    return Data(batches, batches, None, Classification(10))

@@ -17,7 +17,8 @@ from penjing.tasks import Unlabelled
 
 
 def scores(graph, criterion, data=None, seed=0):
-    evidence = Evidence(graph, channels(graph).groups, data, 16, seed)
+    found = channels(graph)
+    evidence = Evidence(graph, found.groups, data, 16, seed, channels=found)
     wanted = Wanted(0.5, criterion, find("filter"), "uniform")
     return wanted.scores(evidence, wanted.saliency(evidence))
 
@@ -51,6 +52,30 @@ def test_every_criterion_leaves_the_callers_random_numbers_alone(name, chain, da
     before = torch.random.get_rng_state()
     scores(chain, name, data)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", [name for name in criteria if name != "l2"])
+def test_every_criterion_ranks_the_channels_of_a_resnet_otherwise_than_l2(name, resnet, small_images):
+    found, again, by_norm = (scores(resnet, one, small_images) for one in (name, name, "l2"))
+    assert all(torch.isfinite(score).all() for score in found)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    different = [
+        not torch.equal(a.argsort(stable=True), b.argsort(stable=True)) for a, b in zip(found, by_norm, strict=True)
+    ]
+    assert len(different) == 12 and sum(different) >= 11
+
+
+@pytest.mark.parametrize("name", [name for name, entry in criteria.items() if entry.needs - {"training"}])
+def test_every_criterion_that_needs_data_fails_without(name, chain, data):
+    with pytest.raises(PenjingError, match=f"'{name}' needs data: pass data="):
+        prune(chain, 0.5, criterion=name)
+    nothing = Data(None, None, data.train, data.task)
+    with pytest.raises(PenjingError, match=r"data\.(train|calibration) or"):
+        prune(chain, 0.5, criterion=name, data=nothing)
+    if criteria[name].needs & {"labels", "gradients"}:
+        unlabelled = Data(None, [(batch[0],) for batch in data.train], None, Unlabelled())
+        with pytest.raises(PenjingError, match="labelled data"):
+            prune(chain, 0.5, criterion=name, data=unlabelled)
 
 
 def test_values_on_another_device_are_summed_per_unit(chain):

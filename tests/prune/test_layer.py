@@ -28,8 +28,8 @@ def test_the_branches_with_the_least_weights_go_whatever_their_size(criterion, a
 
 
 @pytest.mark.parametrize("criterion", BY_WEIGHT)
-def test_every_criterion_of_weights_ranks_branches(criterion, residual, data):
-    small = prune(residual, 0.5, criterion=criterion, granularity="layer", data=data, seed=1)
+def test_every_criterion_of_weights_ranks_branches(criterion, residual, residual_data):
+    small = prune(residual, 0.5, criterion=criterion, granularity="layer", data=residual_data, seed=1)
     assert len(left(small)) == 2
     assert len(small.program.graph.nodes) < len(residual.program.graph.nodes)
     assert small.cost().macs < residual.cost().macs
@@ -96,7 +96,9 @@ def test_a_model_without_branches_is_refused(chain, residual):
 
 @pytest.mark.parametrize("criterion", ["taylor", "bn_scale"])
 def test_a_criterion_of_channels_says_that_it_can_t_score_branches(criterion, residual, data):
-    with pytest.raises(PenjingError, match=f"'{criterion}' scores single channels.*'layer' works with l1, l2, random"):
+    with pytest.raises(
+        PenjingError, match=f"'{criterion}' scores single channels.*'layer' works with .*l1, l2, .*random"
+    ):
         prune(residual, 0.5, criterion=criterion, granularity="layer", data=data)
 
 

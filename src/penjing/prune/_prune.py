@@ -86,9 +86,8 @@ def prune(
         names = tuple(weight.name for weight in found)
         return without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), wanted)
     groups = channels(graph, include=include, exclude=exclude, units=units)
-    return without_units(
-        groups, Evidence(graph, groups.groups, data, batches, seed), wanted, at_least(min_channels, round_to)
-    )
+    evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
+    return without_units(groups, evidence, wanted, at_least(min_channels, round_to))
 
 
 def _amount(amount: float | Mapping[str, float] | None, granularity: Chosen, allocation: str) -> Any:

@@ -1,16 +1,17 @@
 """What a criterion may look at: the graph, its groups of channels, and passes over data, each done once."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from penjing.data import Data
 from penjing.errors import PenjingError
-from penjing.graph import Branch, Entry, Graph, Group
+from penjing.graph import Branch, Channels, Entry, Graph, Group
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Evidence:
         seed: for criteria that draw random numbers.
         branches: its residual branches, where these are what is pruned.
         weights: names of its weights, where single ones are what is pruned.
+        channels: what the groups are part of: where in the graph their channels stand.
     """
 
     graph: Graph
@@ -34,6 +36,7 @@ class Evidence:
     seed: int
     branches: tuple[Branch, ...] = ()
     weights: tuple[str, ...] = ()
+    channels: Channels | None = None
 
     def gradients(self) -> Iterator[Callable[[str], Tensor | None]]:
         """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss there.
@@ -43,25 +46,75 @@ class Evidence:
         Raises:
             PenjingError: there is no labelled data.
         """
+        for model, loss in self.losses():
+            model.zero_grad()
+            loss().backward()
+            yield lambda name, model=model: model.tensor(name).grad  # type: ignore[misc]
+
+    def losses(self) -> Iterator[tuple[Graph, Callable[[], Tensor]]]:
+        """Yields, for each batch, a copy of the graph and a function that gives the task's loss on it, to be derived.
+
+        The same copy comes with every batch; the derivative may be derived again.
+
+        Raises:
+            PenjingError: there is no labelled data.
+        """
+        model = copy.deepcopy(self.graph).eval()
+        for inputs, targets in self._labelled():
+            yield model, lambda inputs=inputs, targets=targets: self._loss(model(*inputs), targets)  # type: ignore[misc]
+
+    def slopes(self, nodes: Sequence[str]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Yields, for each batch, the values of these nodes and the gradients of the task's loss at them.
+
+        Raises:
+            PenjingError: there is no labelled data.
+        """
+        tapped = copy.deepcopy(self.graph).eval().with_outputs(nodes)
+        for inputs, targets in self._labelled():
+            outputs, values = tapped(*inputs)
+            slopes = torch.autograd.grad(self._loss(outputs, targets), list(values.values()), materialize_grads=True)
+            yield {name: value.detach() for name, value in values.items()}, dict(zip(values, slopes, strict=True))
+
+    def values(self, nodes: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """Yields, for each batch of calibration (or else training) data, the values of these nodes.
+
+        Raises:
+            PenjingError: there is neither.
+        """
+        data = self.data
+        loader = None if data is None else data.calibration if data.calibration is not None else data.train
+        if loader is None:
+            raise PenjingError("This criterion needs data.calibration or data.train, and both are None.")
+        tapped = copy.deepcopy(self.graph).eval().with_outputs(nodes)
+        with torch.no_grad():
+            for inputs, _ in self._batches(loader):
+                yield tapped(*inputs)[1]
+
+    def _labelled(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         if self.data is None or not self.data.task.labelled:
             raise PenjingError("This criterion needs gradients of the task's loss: pass labelled data with data=….")
         loader = self.data.train if self.data.train is not None else self.data.calibration
         if loader is None:
             raise PenjingError("This criterion needs data.train or a labelled data.calibration, and both are None.")
+        for inputs, targets in self._batches(loader):
+            if targets is None:
+                raise PenjingError("This criterion needs labels, and the batches hold none.")
+            yield inputs, targets
+
+    def _batches(self, loader: Iterable[Any]) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
         if hasattr(loader, "set_epoch"):
             loader.set_epoch(0)
-        model = copy.deepcopy(self.graph).eval()
-        device = next(model.parameters()).device
+        device = next(self.graph.parameters()).device
         with torch.random.fork_rng():  # a loader may draw from the global generator, which is the caller's
             torch.manual_seed(self.seed)
             for batch in islice(loader, self.batches):
+                assert self.data is not None
                 inputs, targets = self.data.task.split(batch)
-                if targets is None:
-                    raise PenjingError("This criterion needs labels, and the batches hold none.")
-                model.zero_grad()
-                outputs = model(*(x.to(device) for x in inputs))
-                self.data.task.loss(outputs, targets.to(device)).backward()
-                yield lambda name: model.tensor(name).grad
+                yield tuple(x.to(device) for x in inputs), None if targets is None else targets.to(device)
+
+    def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        assert self.data is not None
+        return self.data.task.loss(outputs, targets)
 
     def per_unit(self, values: Tensor, entry: Entry) -> Tensor:
         """Sums values of one tensor's entries over each unit's share of it.
@@ -75,3 +128,8 @@ class Evidence:
         """
         along = values.transpose(0, entry.axis).flatten(1).sum(1) if values.dim() > 1 else values
         return along.cpu()[torch.from_numpy(entry.indices)].sum(1)
+
+    def of_units(self, values: Tensor, entry: Entry) -> Tensor:
+        """Returns values of one tensor's entries by unit, as `(units, values of one unit)` on the CPU."""
+        rows = values.movedim(entry.axis, 0).flatten(1) if values.dim() > 1 else values[:, None]
+        return rows.cpu()[torch.from_numpy(entry.indices)].flatten(1)

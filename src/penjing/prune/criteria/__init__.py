@@ -4,11 +4,38 @@ A criterion with `level="weight"` gives a saliency tensor for each weight that m
 granularity. One with `level="unit"` gives a score per unit of each group.
 """
 
+from penjing.prune.criteria._activation_mean import activation_mean
+from penjing.prune.criteria._apoz import apoz
 from penjing.prune.criteria._bn_scale import bn_scale
+from penjing.prune.criteria._fisher import fisher
+from penjing.prune.criteria._fpgm import fpgm
+from penjing.prune.criteria._grasp import grasp
+from penjing.prune.criteria._hrank import hrank
 from penjing.prune.criteria._l1 import l1
 from penjing.prune.criteria._l2 import l2
+from penjing.prune.criteria._obd import obd
 from penjing.prune.criteria._random import random
 from penjing.prune.criteria._registry import criteria
+from penjing.prune.criteria._snip import snip
+from penjing.prune.criteria._synflow import synflow
 from penjing.prune.criteria._taylor import taylor
+from penjing.prune.criteria._taylor2 import taylor2
 
-__all__ = ["bn_scale", "criteria", "l1", "l2", "random", "taylor"]
+__all__ = [
+    "activation_mean",
+    "apoz",
+    "bn_scale",
+    "criteria",
+    "fisher",
+    "fpgm",
+    "grasp",
+    "hrank",
+    "l1",
+    "l2",
+    "obd",
+    "random",
+    "snip",
+    "synflow",
+    "taylor",
+    "taylor2",
+]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from penjing.graph import Entry, Group
 from penjing.prune.criteria._registry import criteria
 from penjing.prune.evidence import Evidence
 
@@ -23,11 +24,16 @@ def taylor(evidence: Evidence) -> list[Tensor]:
     for gradient in evidence.gradients():
         batches += 1
         for score, group in zip(scores, evidence.groups, strict=True):
-            roles = ("scale", "shift") if any(e.role == "scale" for e in group.entries) else ("out", "shift")
             change = torch.zeros(group.units)
-            for entry in group.entries:
-                slope = gradient(entry.tensor) if entry.role in roles else None
+            for entry in gates(group):
+                slope = gradient(entry.tensor)
                 if slope is not None:
                     change += evidence.per_unit(evidence.graph.tensor(entry.tensor).detach() * slope, entry)
             score += change.square()
     return [score / max(batches, 1) for score in scores]
+
+
+def gates(group: Group) -> list[Entry]:
+    """Returns where a gate on each of a group's units would multiply: norms' scales and shifts, or weights and biases."""
+    roles = ("scale", "shift") if any(e.role == "scale" for e in group.entries) else ("out", "shift")
+    return [entry for entry in group.entries if entry.role in roles]

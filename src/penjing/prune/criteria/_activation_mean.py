@@ -1,0 +1,17 @@
+"""How large a channel is."""
+
+from torch import Tensor
+
+from penjing.prune.criteria._registry import criteria
+from penjing.prune.evidence import Evidence
+from penjing.prune.features import means
+
+
+@criteria.register(
+    source="Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, 2017",
+    needs=("data",),
+    level="unit",
+)
+def activation_mean(evidence: Evidence) -> list[Tensor]:
+    """Mean magnitude of a unit's activations over samples and positions; the mean itself behind a ReLU."""
+    return means(evidence, Tensor.abs)

@@ -1,0 +1,114 @@
+"""Where in the graph the channels of a group can be seen: the maps behind their activation function."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from penjing.errors import PenjingError
+from penjing.graph import Channels, Group
+from penjing.prune.evidence import Evidence
+
+aten = torch.ops.aten
+
+ACTIVATIONS = frozenset({
+    aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp_min.default, aten.leaky_relu.default,
+    aten.prelu.default, aten.elu.default, aten.celu.default, aten.selu.default, aten.gelu.default, aten.silu.default,
+    aten.mish.default, aten.hardswish.default, aten.softplus.default, aten.sigmoid.default, aten.tanh.default,
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Site:
+    """A value that carries all channels of a group.
+
+    Attributes:
+        node: name of the node that computes it.
+        axis: the axis on which they lie.
+        indices: `(units, copies)`, where each unit lies there.
+    """
+
+    node: str
+    axis: int
+    indices: np.ndarray
+
+    def maps(self, value: Tensor) -> Tensor:
+        """Returns the channels as `(units, copies, batch, *positions)`."""
+        chosen = torch.from_numpy(self.indices.ravel()).to(value.device)
+        return value.index_select(self.axis, chosen).movedim(self.axis, 0).unflatten(0, self.indices.shape)
+
+
+def sites(evidence: Evidence, group: Group) -> tuple[Site, ...]:
+    """Returns where an activation function gives a group's channels, or, if none does, where a layer reads them.
+
+    Gates that are one number per channel, as of squeeze-and-excitation, count only where there is nothing larger.
+
+    Raises:
+        PenjingError: there is no such place.
+    """
+    found = list(_carriers(evidence, group))
+    behind = [(node, site) for node, site in found if node.target in ACTIVATIONS]
+    wide = [(node, site) for node, site in behind if _positions(node, site) > 1]
+    readers = {entry.tensor for entry in group.entries if entry.role == "in"}
+    read = [(node, site) for node, site in found if any(_reads(user, readers) for user in node.users)]
+    chosen = wide or behind or read
+    if not chosen:
+        raise PenjingError(
+            f"The channels of {group.name} can't be seen by themselves anywhere in the graph, so that this criterion "
+            "can't score them; use another, or leave that module out with exclude=…."
+        )
+    return tuple(site for _, site in chosen)
+
+
+def means(evidence: Evidence, statistic: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """Returns, per group, the mean of a statistic of its units' maps over batches, samples, positions and sites.
+
+    Args:
+        evidence: model and data; one pass is made, and nothing is kept of a batch but sums.
+        statistic: from maps `(units, copies, batch, *positions)` to any numbers `(units, …)`.
+
+    Raises:
+        PenjingError: there is no data, or the channels of a group can't be seen.
+    """
+    places = [sites(evidence, group) for group in evidence.groups]
+    sums = [torch.zeros(group.units, dtype=torch.float64) for group in evidence.groups]
+    counts = [0] * len(sums)
+    for values in evidence.values(sorted({site.node for found in places for site in found})):
+        for position, found in enumerate(places):
+            for site in found:
+                numbers = statistic(site.maps(values[site.node])).flatten(1)
+                sums[position] += numbers.sum(1).cpu()
+                counts[position] += numbers.shape[1]
+    return [(total / max(count, 1)).float() for total, count in zip(sums, counts, strict=True)]
+
+
+def _carriers(evidence: Evidence, group: Group) -> Iterator[tuple[fx.Node, Site]]:
+    assert evidence.channels is not None
+    channels: Channels = evidence.channels
+    unit_of = np.full(int(channels.class_of.max()) + 1, -1)
+    unit_of[group.classes] = np.arange(group.units)
+    for node in evidence.graph.program.graph.nodes:
+        axes, value = channels.labels.get(node), node.meta.get("val")
+        if node.op != "call_function" or not isinstance(axes, tuple) or not isinstance(value, Tensor):
+            continue
+        for axis, labels in enumerate(axes):
+            if axis == 0 or labels is None or value.shape[axis] != labels.size:
+                continue
+            units = unit_of[channels.class_of[labels]]
+            counts = np.bincount(units[units >= 0], minlength=group.units)
+            if counts[0] > 0 and (counts == counts[0]).all():
+                order = units.argsort(kind="stable")[(units < 0).sum() :]
+                yield node, Site(node.name, axis, order.reshape(group.units, -1))
+
+
+def _positions(node: fx.Node, site: Site) -> int:
+    """Returns how many numbers there are per sample and channel; 2 stands for any size that is free."""
+    shape = node.meta["val"].shape
+    sizes = [shape[axis] for axis in range(1, len(shape)) if axis != site.axis]
+    return int(np.prod([size if isinstance(size, int) else 2 for size in sizes], initial=1))
+
+
+def _reads(node: fx.Node, names: set[str]) -> bool:
+    return any(source.op == "get_attr" and str(source.target) in names for source in node.all_input_nodes)

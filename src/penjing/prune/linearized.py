@@ -1,0 +1,37 @@
+"""A network whose parameters are all taken by magnitude: what flows through it adds up and never cancels."""
+
+import torch
+from torch import Tensor, nn
+
+from penjing.graph import Graph
+
+aten = torch.ops.aten
+
+
+def absolute(graph: Graph) -> Graph:
+    """Turns `graph` itself into that network, in double precision, and returns it.
+
+    Means of batch norms are zero, so that positive values stay positive, and activation functions let them pass.
+    """
+    graph.double().eval()
+    means = {
+        str(node.args[3].target)  # type: ignore[union-attr]
+        for node in graph.program.graph.nodes
+        if node.target is aten.batch_norm.default and node.args[3] is not None
+    }
+    with torch.no_grad():
+        for name, tensor in graph.tensors().items():
+            if name in means:
+                tensor.zero_()
+            elif isinstance(tensor, nn.Parameter):
+                tensor.abs_()
+    return graph
+
+
+def ones(graph: Graph) -> tuple[Tensor, ...]:
+    """Returns flat inputs of ones, of the captured shapes; whole numbers, as of words, are ones too."""
+    device = next(graph.parameters()).device
+    return tuple(
+        torch.ones_like(x, dtype=torch.double if x.is_floating_point() else None, device=device)
+        for x in graph.example_inputs()
+    )
