@@ -69,8 +69,10 @@ def finish(result: Result, as_json: bool) -> None:
         for note in result.report["notes"]:
             console.print(escape(note))
         asked = Budget(**result.report["budget"])
-        verdict = "[green]The budget was met[/]" if result.met else "[red]The budget was not met[/]"
-        console.print(f"{verdict} ({escape(str(asked))}). The proof: {escape(str(result.out / 'report.html'))}")
+        met = (
+            f"[green]The budget was met[/] ({escape(str(asked))}). " if result.met else ""
+        )  # else a note says by how much
+        console.print(f"{met}The proof: {escape(str(result.out / 'report.html'))}")
     if not result.met:
         raise typer.Exit(NOT_MET)
 
