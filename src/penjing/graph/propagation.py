@@ -14,6 +14,7 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+from torch.utils._pytree import tree_map_only
 
 from penjing.errors import PenjingError
 
@@ -66,7 +67,7 @@ def confirms(graph: "Graph") -> bool:
             _Confirmation(graph.program).run(
                 *(torch.empty(_hints(v.shape), dtype=v.dtype, device="meta") for v in inputs)
             )
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # ops fail in any way there; what is really wrong, `propagate` finds and names
         log.debug("shapes can't be confirmed on the meta device: %s", error)
         return False
     return True
@@ -79,8 +80,7 @@ class _Confirmation(fx.Interpreter):
         return super().get_attr(target, args, kwargs).to("meta")
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if "device" in kwargs:
-            kwargs = {**kwargs, "device": torch.device("meta")}
+        args, kwargs = tree_map_only(torch.device, lambda _: torch.device("meta"), (args, kwargs))
         return super().call_function(target, args, kwargs)
 
     def run_node(self, n: fx.Node) -> Any:
