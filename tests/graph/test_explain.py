@@ -119,3 +119,42 @@ def test_parameters_that_nothing_reads_are_named_too():
     stays = {stay.tensor: stay for stay in explain(graph, channels(graph)).stays}
     assert (stays["aux.weight"].what, stays["aux.weight"].op) == ("aux", "unread")
     assert stays["aux.weight"].why == "in evaluation nothing reads them"
+
+
+def test_an_op_of_another_library_that_pins_is_named_itself():
+    with torch.library._scoped_library("explained", "DEF") as library:
+        library.define("double(Tensor x) -> Tensor")
+        library.impl("double", lambda x: x * 2, "CompositeExplicitAutograd")
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.one, self.two = nn.Linear(5, 6), nn.Linear(6, 3)
+
+            def forward(self, x):
+                return self.two(torch.ops.explained.double(self.one(x)))
+
+        graph = capture(Model(), torch.randn(2, 5))
+        stays = {(stay.tensor, stay.axis): stay for stay in explain(graph, channels(graph)).stays}
+    stay = stays["one.weight", 0]
+    assert stay.op == "explained.double.default"
+    assert stay.why == "explained.double.default: an op that Penjing has no rule for"
+
+
+def test_what_is_tied_to_an_axis_that_stays_names_the_op_that_ties_it():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.map, self.two = (
+                nn.Conv2d(3, 8, 3, padding=1),
+                nn.Conv2d(3, 4, 3, padding=1),
+                nn.Conv2d(12, 3, 1),
+            )
+
+        def forward(self, x):
+            rows = self.map(x).transpose(1, 2)  # as channels, which a window has passed over
+            return self.two(torch.cat([self.one(x), rows], 1))
+
+    graph = capture(Model(), torch.randn(2, 3, 4, 4))
+    pins = {(p.tensor, p.axis): p for p in channels(graph).pinned}
+    assert pins["two.weight", 1].op == "aten.conv2d.default"

@@ -141,3 +141,25 @@ def test_bad_parts_are_named(detector: Detector) -> None:
     detector.register_module("spare", nn.Linear(2, 2))
     with pytest.raises(pj.PenjingError, match="never calls its module 'spare'"):
         pj.capture(detector, [IMAGES], part="spare")
+    with pytest.raises(pj.PenjingError, match="names no module"):
+        pj.capture(detector, [IMAGES], part=[])
+    graph = pj.capture(detector, [IMAGES], part="head")
+    with pytest.raises(pj.PenjingError, match="takes one module path"):
+        graph.write_into(detector, part=["backbone", "head"])  # type: ignore[arg-type]
+
+
+def test_what_is_written_over_between_two_parts_comes_from_outside() -> None:
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.one(x)
+            y += 1
+            return self.two(y)  # type: ignore[no-any-return]
+
+    model, x = Shifted(), torch.randn(2, 3, 8, 8)
+    graph = pj.capture(model, x, part=["one", "two"])
+    assert len(graph.inputs) == 2
+    torch.testing.assert_close(graph(x, model.one(x) + 1)[1], model(x))

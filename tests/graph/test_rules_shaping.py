@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from oracle import check, share_left
 from torch import nn
 
-from penjing.graph import propagation
+from penjing.graph import capture, channels, propagation
 
 
 class Merged(nn.Module):
@@ -249,3 +249,50 @@ def test_one_of_every_two_channels_goes_with_its_neighbour(start, end, units):
     torch.manual_seed(0)
     _, found, _ = check(Model(), torch.randn(2, 5))
     assert {g.name: g.units for g in found.groups} == {"zero": 8} | ({"one": units} if units else {})
+
+
+def test_what_is_reshaped_like_another_tensor_shrinks_with_it():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.map, self.flat = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(3, 8 * 16)
+            self.one, self.two = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            maps = self.map(x)
+            return self.one(self.flat(x.mean((2, 3))).reshape_as(maps)) * self.two(maps)
+
+    torch.manual_seed(0)
+    _, found, _ = check(Model(), torch.randn(2, 3, 4, 4))
+    (group,) = found.groups
+    assert set(group.made_by()) == {"map.weight", "flat.weight"}
+
+
+@pytest.mark.parametrize("squeeze", [torch.squeeze, lambda x: x.squeeze(2).squeeze(2).squeeze(1)])
+def test_an_axis_of_which_one_channel_is_left_is_not_squeezed_away(squeeze):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 2, 3, padding=1), nn.Linear(2, 4)
+
+        def forward(self, x):
+            return self.two(squeeze(self.one(x).mean((2, 3), keepdim=True)))
+
+    torch.manual_seed(0)
+    _, _, small = check(Model(), torch.randn(2, 3, 4, 4))
+    assert small.tensor("one.weight").shape[0] == 1
+
+
+def test_channels_that_are_cut_at_a_free_size_stay():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(5, 16)
+
+        def forward(self, x):
+            return self.one(x.mean(1))[:, : x.shape[1]].sum(1, keepdim=True)
+
+    graph = capture(Model().eval(), torch.randn(2, 6, 5), dynamic={"x": (0, 1)})
+    found = channels(graph)
+    assert not found.groups
+    assert {p.op for p in found.pinned if p.axis == 0} == {"aten.slice.Tensor"}

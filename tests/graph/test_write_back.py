@@ -164,6 +164,18 @@ def test_the_number_of_heads_that_a_module_keeps_is_updated(count):
     assert torch.allclose(model(x), small(x), atol=1e-5)
 
 
+def test_the_number_of_heads_is_updated_also_where_the_length_is_free():
+    model = nn.Sequential(nn.Linear(5, 32), Heads(4), nn.Linear(32, 3))
+    graph = capture(model, torch.randn(2, 16, 5), dynamic={"input": (0, 1)})
+    found = channels(graph, units="heads")
+    heads = next(i for i, group in enumerate(found.groups) if group.name == "1.qkv" and group.units == 4)
+    small = remove(graph, found, {heads: np.array([0, 2])})
+    small.write_into(model)
+    assert (model[1].num_heads, model[1].head_dim) == (2, 8)
+    x = torch.randn(3, 9, 5)
+    assert torch.allclose(model(x), small(x), atol=1e-5)
+
+
 def test_the_hidden_size_of_a_recurrent_layer_is_updated():
     class Tagger(nn.Module):
         def __init__(self):

@@ -328,6 +328,7 @@ def _describe(node: fx.Node, model: nn.Module) -> None:
     """Notes the user's module path, the user's line and the attention dropout on a node."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     path = str(stack[-1][0]).removeprefix("L['self']").lstrip(".") if stack else ""
+    path = "" if path.startswith("_empty_nn_module_stack") else path  # export's name for none
     node.meta["module"] = path
     node.meta["source"] = source_line(node.meta.get("stack_trace") or "")
     if node.target in modes.DROPOUT_PROBABILITY:

@@ -23,6 +23,7 @@ from penjing.graph.rules import Axes, Value
 
 UNITS = ("auto", "heads", "features")
 UNMADE = "no layer makes it"
+UNSAID = "a pinned axis"
 
 
 @dataclass(frozen=True)
@@ -175,13 +176,9 @@ def _classes(labeller: Labeller) -> np.ndarray:
         return np.arange(count)
     a = np.concatenate([first.ravel() for first, _ in labeller.ties])
     b = np.concatenate([second.ravel() for _, second in labeller.ties])
-    free = (a > 0) & (b > 0)  # label 0 pins and must not join what it touches into one class
+    free = (a > 0) & (b > 0)  # label 0 has pinned what it touches and must not join it into one class
     _, classes = connected_components(coo_array((np.ones(free.sum(), bool), (a[free], b[free])), shape=(count, count)))
-    for first, second in labeller.ties:
-        for pinned, other in ((first, second), (second, first)):
-            if (pinned == 0).any():
-                labeller.pins.append((other[pinned == 0], labeller.node))
-    return classes
+    return np.asarray(classes)
 
 
 def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: Sequence[str]) -> Channels:
@@ -194,7 +191,7 @@ def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: 
         classes = classes[reason[classes] < 0]
         reason[classes] = len(reasons) - 1
 
-    pin(class_of[:1], "a pinned axis", "")
+    pin(class_of[:1], UNSAID, "")
     for labels, node in labeller.pins:
         pin(class_of[labels.ravel()], _why(node, labeller), _where(node))
     for pattern in exclude:
@@ -322,7 +319,7 @@ def _pinned(
         why = reason[class_of[labeller.tensors[name][axis]]]
         if (name, axis) in labeller.roles and (why >= 0).any():
             op, source = reasons[why[why >= 0][0]]
-            if op in (UNMADE, "a pinned axis"):
+            if op in (UNMADE, UNSAID):
                 source = first_use.get(name, "")
             found.append(Pinned(name, axis, int((why >= 0).sum()), op, source))
     return tuple(found)

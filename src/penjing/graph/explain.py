@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from penjing.graph.channels import Channels, Group
+from penjing.graph.channels import UNMADE, UNSAID, Channels, Group
 from penjing.graph.cost import MACS
 from penjing.graph.graph import Graph
 from penjing.graph.normalize import node_arguments
@@ -228,7 +228,7 @@ def _stays(graph: Graph, found: Channels) -> tuple[Stay, ...]:
             axis = max(
                 range(len(axes)), key=lambda one: graph.tensor(name).shape[one]
             )  # the one that could matter most
-            stays.append(_stay(name, axis, graph.tensor(name).shape[axis], "", "", readers, set(), ends))
+            stays.append(_stay(name, axis, graph.tensor(name).shape[axis], UNSAID, "", readers, set(), ends))
     read = {id(graph.tensor(name)) for name in found.tensors}
     for name, tensor in graph.named_parameters():
         if id(tensor) not in read:
@@ -254,7 +254,7 @@ def _stay(
     if op.startswith(("include=", "exclude=")):
         why = f"--{op.replace('=', ' ', 1)}"
     else:
-        if not op.startswith("aten") and reader is not None:  # what reads them says more than that no layer makes them
+        if op in (UNSAID, UNMADE) and reader is not None:  # what reads them says more than that no layer makes them
             op = str(reader.target)
         why = _why(op)
     if not source and reader is not None:

@@ -58,6 +58,8 @@ class Labeller:
             raise Unlabelled(f"axes of {a.size} and {b.size} indices can't be tied")
         elif a is not b:
             self.ties.append((a, b))
+            for one, other in ((a, b), (b, a)):
+                self.pin(other[one == 0])
 
     def pin(self, axis: Axis) -> None:
         """Notes that these labels must stay, because of the node at work."""
@@ -172,7 +174,9 @@ class Labeller:
 
     def _argument(self, value: Any, tiled: bool) -> Any:
         if isinstance(value, fx.Node):
-            known = self.values.get(value, value)
+            known = self.values.get(value)
+            if known is None:  # a number, which only its node stands for
+                return value
             return known if tiled or not isinstance(known, Value) else self._without_tiles(known)
         if isinstance(value, list | tuple):
             return [self._argument(item, tiled) for item in value]

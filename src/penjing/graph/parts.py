@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError, unknown_name
 
 _LOOKS = frozenset(
-    getattr(Tensor, name).__get__ for name in ("shape", "device", "dtype", "ndim", "layout", "is_cuda", "requires_grad")
+    getattr(Tensor, name).__get__
+    for name in ("shape", "device", "dtype", "ndim", "layout", "is_cuda", "requires_grad", "_version")
 ) | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.__len__}
 """What may be asked of a tensor by code that doesn't use its values."""
 
@@ -102,9 +103,10 @@ def record(
         How to call them, and the tensors that they were given from outside.
 
     Raises:
-        PenjingError: a path names no module, one is inside another, a module wasn't called, or what goes from one to
-            the next was changed in between in a way that can't be followed.
+        PenjingError: there is no path, one names no module, one is inside another, or a module wasn't called.
     """
+    if not paths:
+        raise PenjingError("part= names no module; give the path of one, or several.")
     modules = dict(model.named_modules())
     for path in paths:
         if path not in modules or not path:
@@ -130,6 +132,7 @@ class _Watch(TorchFunctionMode):
         self.calls: list[Call] = []
         self.given: list[Tensor] = []
         self._known: dict[int, Output | Given] = {}
+        self._versions: dict[int, int] = {}  # by which it shows that a tensor was written to since
         self._alive: list[Any] = []  # a tensor's id is its own only while it lives
         self._results: list[Output] = []
         self._used: set[Output] = set()
@@ -176,10 +179,13 @@ class _Watch(TorchFunctionMode):
     def _reference(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        if id(leaf) not in self._known:
-            self._known[id(leaf)] = Given(len(self.given))
+        if id(leaf) not in self._known or self._versions[id(leaf)] != leaf._version:
+            self._know(leaf, Given(len(self.given)))
             self.given.append(leaf)
         return self._known[id(leaf)]
+
+    def _know(self, tensor: Tensor, what: Output | Given) -> None:
+        self._known[id(tensor)], self._versions[id(tensor)] = what, tensor._version
 
     def _leave(self, result: Any) -> None:
         self._depth -= 1
@@ -189,7 +195,7 @@ class _Watch(TorchFunctionMode):
             if isinstance(leaf, Tensor):
                 output = Output(len(self.calls) - 1, position)
                 self._results.append(output)
-                self._known[id(leaf)] = output
+                self._know(leaf, output)
 
 
 def model_names(wrapper: nn.Module, model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:

@@ -45,7 +45,8 @@ def _changed(before: "Graph", after: "Graph", ambiguous: bool) -> dict[str, dict
     pairs: dict[str, dict[int, set[int]]] = {}
     for old in before.program.graph.nodes:
         for a, b in zip(_sizes(old), _sizes(kept[old.name]), strict=False) if old.name in kept else ():
-            pairs.setdefault(old.meta.get("module", ""), {}).setdefault(a, set()).add(b)
+            if a is not None and b is not None:
+                pairs.setdefault(old.meta.get("module", ""), {}).setdefault(a, set()).add(b)
     result: dict[str, dict[int, int]] = {}
     for path, of in pairs.items():
         for a, became in of.items():
@@ -55,13 +56,16 @@ def _changed(before: "Graph", after: "Graph", ambiguous: bool) -> dict[str, dict
     return result
 
 
-def _sizes(node: fx.Node) -> Iterator[int]:
-    """Gives the constants of an op's arguments that are sizes (`SymInt` in its schema), not those that name axes."""
+def _sizes(node: fx.Node) -> Iterator[int | None]:
+    """Gives the constants of an op's arguments that are sizes (`SymInt` in its schema), not those that name axes; None for
+    sizes that are free.
+    """
     schema = getattr(node.target, "_schema", None)
     sizes = set(re.findall(r"SymInt\S* (\w+)", str(schema)))
     for argument, value in zip(schema.arguments if schema else (), node.args, strict=False):
         if argument.name in sizes:
-            yield from (one for one in (value if isinstance(value, list | tuple) else [value]) if type(one) is int)
+            every = value if isinstance(value, list | tuple) else [value]
+            yield from (one if type(one) is int else None for one in every)
 
 
 def _renewed(value: Any, sizes: dict[int, int]) -> Any:

@@ -93,6 +93,8 @@ def _captured(graph: "Graph", model: nn.Module, part: str | nn.Module | None) ->
     """Returns what of `model` the graph is a graph of."""
     if isinstance(part, nn.Module):
         return part
+    if part is not None and not isinstance(part, str):
+        raise PenjingError("write_into takes one module path as part=…, or a module that calls several.")
     if part is not None:
         modules = dict(model.named_modules())
         if part not in modules:

@@ -51,6 +51,17 @@ def squeeze(labelling: Labelling, x: Value, axes: Any = None) -> Axes:
     return tuple(labels for axis, labels in enumerate(x.axes) if axis not in gone)
 
 
+@resize(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
+def resize_squeeze(resizing: Resizing, node: fx.Node) -> None:
+    """An axis of which one index is left was longer and must not go; so those that go are named."""
+    x: Any = node.args[0]
+    shape = x.meta["val"].shape
+    if any(size != 1 and resizing.count(x, axis) == 1 for axis, size in enumerate(shape)):
+        listed = node.args[1] if len(node.args) > 1 else range(len(shape))
+        axes = [axis % len(shape) for axis in ([listed] if isinstance(listed, int) else listed)]  # type: ignore[union-attr]
+        node.target, node.args = aten.squeeze.dims, (x, [axis for axis in axes if shape[axis] == 1])
+
+
 @rule(aten.flip.default)
 def flip(labelling: Labelling, x: Value, axes: list[int]) -> Axes:
     """Axes run backwards."""
@@ -86,8 +97,6 @@ def movedim(labelling: Labelling, x: Value, sources: Any, targets: Any) -> Axes:
 
 @rule(
     aten.reshape.default,
-    aten.reshape_as.default,
-    aten.view_as.default,
     aten.view.default,
     aten.flatten.using_ints,
     aten.unflatten.int,
@@ -110,6 +119,15 @@ def reshape(labelling: Labelling, x: Value, *_: Any) -> Axes:
         )
         result += [_merge(labelling, [next(pieces) for _ in sizes]) for sizes in factors[1]]
     return tuple(result)
+
+
+@rule(aten.reshape_as.default, aten.view_as.default, tiled=True)
+def reshape_as(labelling: Labelling, x: Value, other: Value) -> Axes:
+    """As `reshape`, to the shape of `other`, which therefore shrinks alike."""
+    axes = reshape(labelling, x)
+    for a, b in zip(axes, other.axes, strict=True):
+        labelling.tie(a, b)
+    return axes
 
 
 def _factors(before: list[int], after: list[int]) -> tuple[list[list[int]], list[list[int]]] | None:
