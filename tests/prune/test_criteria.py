@@ -20,7 +20,7 @@ def scores(graph, criterion, data=None, seed=0):
     found = channels(graph)
     evidence = Evidence(graph, found.groups, data, 16, seed, channels=found)
     wanted = Wanted(0.5, criterion, find("filter"), "uniform")
-    return wanted.scores(evidence, wanted.saliency(evidence))
+    return wanted.scores(evidence, wanted.saliency(evidence).saliency)
 
 
 def weights(graph, *names):

@@ -23,7 +23,7 @@ def without_branches(evidence: Evidence, wanted: Wanted) -> Graph:
             "No residual branch can be removed: among the layers that include and exclude leave, nothing is added to a "
             "value of the same shape that it was computed from. granularity='filter' needs none."
         )
-    (score,) = wanted.scores(evidence, wanted.saliency(evidence))
+    (score,) = wanted.scores(evidence, wanted.saliency(evidence).saliency)
     (kept,) = wanted.kept([score], None, [Place("branches", (len(found),))])
     gone = _weakest(found, score, len(found) - kept)
     small = remove_branches(evidence.graph, gone)

@@ -4,6 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,11 +30,11 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted)
     rows = {weight: view for weight, view in views.items() if view is not None}
     if not rows:
         raise PenjingError(_nothing_to_prune(views, wanted))
-    saliency = wanted.saliency(evidence)
+    judged = wanted.saliency(replace(evidence, weights=tuple(weight.name for weight in rows)))
     old = {weight: graph.masks.get(weight.name) for weight in rows}
-    scores = [_scored(saliency[weight.name], view, wanted, old[weight], weight) for weight, view in rows.items()]
+    scores = [_scored(judged.saliency[weight.name], view, wanted, old[weight], weight) for weight, view in rows.items()]
     kept = _strongest(scores, wanted, [Place(weight.place, tuple(graph.tensor(weight.name).shape)) for weight in rows])
-    small = copy.deepcopy(graph)
+    small, masked = copy.deepcopy(graph), []
     for (weight, view), stays in zip(rows.items(), kept, strict=True):
         mask = torch.zeros(view.numel(), dtype=torch.bool)
         mask[view[stays]] = True
@@ -42,6 +43,7 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted)
             mask &= earlier
         if not bool(mask.all()):
             small.masks[weight.name] = mask
+            masked.append(weight)
             note = at_least(1) if wanted.granularity.keeps is None and wanted.empties(len(view)) else ""
             small.plan.append(wanted.step(weight.place, mask.numel(), int(mask.sum()), note))
     skipped = [weight for weight, view in views.items() if view is None]
@@ -51,6 +53,10 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted)
     if skipped and wanted.granularity.arguments:  # that a matrix has no kernels is no surprise
         named = ", ".join(weight.place for weight in skipped)
         warnings.warn(f"granularity='{wanted.granularity.name}' does not fit, so these stay: {named}", stacklevel=3)
+    if judged.weights is not None:
+        with torch.no_grad():
+            for name, values in judged.weights({weight.name: small.masks[weight.name] for weight in masked}).items():
+                small.tensor(name).copy_(values)
     small.apply_masks()
     return small
 

@@ -1,6 +1,11 @@
 """Channels go: whole units of the channel graph, and tensors shrink."""
 
 from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from penjing.errors import PenjingError
 from penjing.graph import Channels, Graph, remove
@@ -17,7 +22,8 @@ def without_units(found: Channels, evidence: Evidence, wanted: Wanted, rounding:
     """
     if not found.groups:
         raise PenjingError(_nothing_to_prune(found))
-    scores = wanted.scores(evidence, wanted.saliency(evidence))
+    judged = wanted.saliency(evidence)
+    scores = wanted.scores(evidence, judged.saliency)
     places = [
         Place(group.name, tuple(evidence.graph.tensor(name).shape))
         for group in found.groups
@@ -30,11 +36,28 @@ def without_units(found: Channels, evidence: Evidence, wanted: Wanted, rounding:
         if keep < len(score)
     }
     small = remove(evidence.graph, found, units)
+    if judged.units is not None:
+        _fill(small, found, units, judged.units(units))
     for group, keep, plain in zip(found.groups, kept, unrounded, strict=True):
         lifted = plain < keep == rounded(1, group.units, rounding) or (keep == 1 and wanted.empties(group.units))
         if lifted or keep < group.units:
             small.plan.append(wanted.step(group.name, group.units, keep, at_least(keep) if lifted else ""))
     return small
+
+
+def _fill(small: Graph, found: Channels, units: Mapping[int, np.ndarray], weights: Mapping[str, Tensor]) -> None:
+    """Writes new weights, which still have the old sizes, into the small graph."""
+    for name, values in weights.items():
+        for axis, size in enumerate(values.shape):
+            keep = np.ones(size, bool)
+            for position, gone in units.items():
+                for entry in found.groups[position].entries:
+                    if (entry.tensor, entry.axis) == (name, axis):
+                        keep[entry.indices[gone]] = False
+            values = values.index_select(axis, torch.from_numpy(np.flatnonzero(keep)).to(values.device))
+        with torch.no_grad():
+            small.tensor(name).copy_(values)
+    small.apply_masks()
 
 
 def _nothing_to_prune(found: Channels) -> str:

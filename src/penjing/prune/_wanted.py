@@ -12,6 +12,7 @@ from penjing.errors import PenjingError
 from penjing.prune.allocations import allocations
 from penjing.prune.allocations._registry import Place, Rounding
 from penjing.prune.criteria import criteria
+from penjing.prune.criteria._registry import Compensated
 from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import Chosen
 
@@ -31,8 +32,8 @@ class Wanted:
         """Returns how many units each group keeps."""
         return allocations[self.allocation].function(scores, self.amount, rounding, places)
 
-    def saliency(self, evidence: Evidence) -> Any:
-        """Returns what the criterion says of weights or units.
+    def saliency(self, evidence: Evidence) -> Compensated:
+        """Returns what the criterion says of weights or units, and how those that stay make up for those that go.
 
         Raises:
             PenjingError: it scores channels, and something else is to go.
@@ -46,7 +47,8 @@ class Wanted:
                 f"The criterion '{self.criterion}' scores single channels, not {parts}; "
                 f"granularity='{self.granularity.name}' works with {able}."
             )
-        return entry.function(evidence)
+        found = entry.function(evidence)
+        return found if isinstance(found, Compensated) else Compensated(found)
 
     @property
     def finish(self) -> Callable[[Tensor], Tensor]:

@@ -89,9 +89,18 @@ def _carriers(evidence: Evidence, group: Group) -> Iterator[tuple[fx.Node, Site]
     channels: Channels = evidence.channels
     unit_of = np.full(int(channels.class_of.max()) + 1, -1)
     unit_of[group.classes] = np.arange(group.units)
+    computed: set[fx.Node] = set()  # from inputs' values: the first states of recurrent layers aren't
     for node in evidence.graph.program.graph.nodes:
         axes, value = channels.labels.get(node), node.meta.get("val")
-        if node.op != "call_function" or not isinstance(axes, tuple) or not isinstance(value, Tensor):
+        if node.op == "placeholder" or (
+            isinstance(value, Tensor | list | tuple) and not computed.isdisjoint(node.all_input_nodes)
+        ):
+            computed.add(node)
+        if (
+            node.op != "call_function"
+            or node not in computed
+            or not (isinstance(axes, tuple) and isinstance(value, Tensor))
+        ):
             continue
         for axis, labels in enumerate(axes):
             if axis == 0 or labels is None or value.shape[axis] != labels.size:

@@ -39,6 +39,13 @@ class Weight:
         """
         return values.permute(self.axes).reshape(self.shape)
 
+    def restore(self, viewed: Tensor, like: Tensor) -> Tensor:
+        """Returns what `view` laid out, flattened or not, as the parameter `like` is: its shape, type and device."""
+        positions = self.view(torch.arange(like.numel()).reshape(like.shape)).flatten()
+        flat = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+        flat[positions.to(like.device)] = viewed.flatten().to(flat)
+        return flat.reshape(like.shape)
+
 
 def weights(graph: Graph, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> tuple[Weight, ...]:
     """Returns the weights of all layers that multiply: convolutions, linear and recurrent layers, products of matrices.

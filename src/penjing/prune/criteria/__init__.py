@@ -13,13 +13,16 @@ from penjing.prune.criteria._grasp import grasp
 from penjing.prune.criteria._hrank import hrank
 from penjing.prune.criteria._l1 import l1
 from penjing.prune.criteria._l2 import l2
+from penjing.prune.criteria._lasso import lasso
 from penjing.prune.criteria._obd import obd
+from penjing.prune.criteria._obs import obs
 from penjing.prune.criteria._random import random
 from penjing.prune.criteria._registry import criteria
 from penjing.prune.criteria._snip import snip
 from penjing.prune.criteria._synflow import synflow
 from penjing.prune.criteria._taylor import taylor
 from penjing.prune.criteria._taylor2 import taylor2
+from penjing.prune.criteria._thinet import thinet
 
 __all__ = [
     "activation_mean",
@@ -32,10 +35,13 @@ __all__ = [
     "hrank",
     "l1",
     "l2",
+    "lasso",
     "obd",
+    "obs",
     "random",
     "snip",
     "synflow",
     "taylor",
     "taylor2",
+    "thinet",
 ]

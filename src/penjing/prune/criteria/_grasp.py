@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from penjing.prune.criteria._registry import criteria, makers
-from penjing.prune.criteria._second_order import products
+from penjing.prune.criteria._second_order import hessian_products
 from penjing.prune.evidence import Evidence
 
 
@@ -20,7 +20,7 @@ def grasp(evidence: Evidence) -> dict[str, Tensor]:
     """
     weights = makers(evidence)
     scores = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for product in products(evidence, list(weights), lambda gradient: gradient):
+    for product in hessian_products(evidence, list(weights), lambda gradient: gradient):
         for name, weight in weights.items():
             scores[name] += weight * product.curved[name]
     return scores

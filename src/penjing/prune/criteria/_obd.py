@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from penjing.prune.criteria._registry import criteria, makers
-from penjing.prune.criteria._second_order import products
+from penjing.prune.criteria._second_order import hessian_products
 from penjing.prune.evidence import Evidence
 
 
@@ -23,7 +23,7 @@ def obd(evidence: Evidence) -> dict[str, Tensor]:
 
     diagonal = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     batches = 0
-    for product in products(evidence, list(weights), signs):
+    for product in hessian_products(evidence, list(weights), signs):
         batches += 1
         for name in diagonal:
             diagonal[name] += product.vector[name] * product.curved[name]

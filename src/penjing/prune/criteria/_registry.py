@@ -1,15 +1,36 @@
 """The table of criteria."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from penjing.prune.evidence import Evidence
 from penjing.registry import Registry
 
 Criterion = Callable[[Evidence], Any]
-"""`level="weight"`: returns {parameter name: saliency of its shape}; `level="unit"`: one `(units,)` tensor per group."""
+"""`level="weight"`: returns {parameter name: saliency of its shape}; `level="unit"`: one `(units,)` tensor per group.
+
+Either may come as `Compensated`.
+"""
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """Saliencies together with an update of the weights that stay, for when it is known what goes.
+
+    Attributes:
+        saliency: what the criterion returns otherwise.
+        units: from the units that go, per group (its position), to new weights by name, before anything is removed.
+        weights: from masks by name, False is pruned, to new weights by name.
+    """
+
+    saliency: Any
+    units: Callable[[Mapping[int, np.ndarray]], dict[str, Tensor]] | None = None
+    weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
+
 
 criteria: Registry[Criterion] = Registry("criterion")
 

@@ -27,7 +27,7 @@ class Product:
     curved: Named
 
 
-def products(evidence: Evidence, names: Sequence[str], vector: Callable[[Named], Named]) -> Iterator[Product]:
+def hessian_products(evidence: Evidence, names: Sequence[str], vector: Callable[[Named], Named]) -> Iterator[Product]:
     """Yields, for each batch, the Hessian of the task's loss in these parameters times a vector.
 
     Args:

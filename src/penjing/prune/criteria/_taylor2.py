@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.criteria._second_order import products
+from penjing.prune.criteria._second_order import hessian_products
 from penjing.prune.criteria._taylor import gates
 from penjing.prune.evidence import Evidence
 
@@ -25,7 +25,7 @@ def taylor2(evidence: Evidence) -> list[Tensor]:
         vector.index_copy_(entry.axis, part, weight.index_select(entry.axis, part))
     scores = [torch.zeros(group.units) for group in evidence.groups]
     batches = 0
-    for product in products(evidence, list(chosen), lambda _: chosen):
+    for product in hessian_products(evidence, list(chosen), lambda _: chosen):
         batches += 1
         change = {name: one * (product.slope[name] - product.curved[name] / 2) for name, one in chosen.items()}
         for score, entries in zip(scores, found, strict=True):

@@ -1,0 +1,123 @@
+"""Layers as products of a weight matrix with columns of inputs, and the columns' Gram matrices over calibration data."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from penjing.graph.normalize import node_arguments
+from penjing.prune.evidence import Evidence
+from penjing.prune.weights import Weight, weights
+
+aten = torch.ops.aten
+
+_CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding}
+_PRODUCTS = {aten.matmul.default, aten.mm.default}
+_CHUNK = 2**25  # numbers that are unfolded at a time
+
+
+@dataclass(frozen=True)
+class Product:
+    """A layer whose outputs are, up to a bias, `weight.view(w).flatten(1) @ columns`, in each of its groups.
+
+    Attributes:
+        weight: what it multiplies by.
+        node: the layer.
+        source: name of the node that it reads.
+        groups: of the convolution.
+    """
+
+    weight: Weight
+    node: fx.Node
+    source: str
+    groups: int
+
+    def columns(self, x: Tensor) -> Iterator[Tensor]:
+        """Yields the inputs, as many samples at a time as fit: `(groups, in_channels / groups · kernel, samples)`."""
+        if self.node.target not in _CONVOLUTIONS:
+            yield x.reshape(-1, x.shape[-1]).T[None]
+            return
+        _, _, _, stride, padding, dilation, groups = node_arguments(self.node)
+        kernel = self.weight.shape[2:]
+        steps, gaps = _each(stride, len(kernel)), _each(dilation, len(kernel))
+        x = F.pad(x if x.dim() == len(kernel) + 2 else x[None], _padding(padding, kernel, gaps))
+        if len(kernel) == 1:
+            x, kernel, steps, gaps = x.unsqueeze(2), (1, *kernel), [1, *steps], [1, *gaps]
+        at_once = max(1, _CHUNK // max(x[0].numel() * kernel[0] * kernel[1], 1))
+        for part in x.split(at_once):
+            found = F.unfold(part, kernel, tuple(gaps), 0, tuple(steps))
+            yield found.transpose(0, 1).flatten(1).unflatten(0, (groups, -1))
+
+
+def products(evidence: Evidence, names: Sequence[str]) -> dict[str, list[Product]]:
+    """Returns the layers that multiply by these weights; a weight has none if one of its layers is of another kind.
+
+    That are linear layers, convolutions of one or two dimensions, and products with a matrix on the right.
+    """
+    graph, wanted = evidence.graph, {id(evidence.graph.tensor(name)): name for name in names}
+    known = {id(graph.tensor(weight.name)): weight for weight in weights(graph)}
+    found: dict[str, list[Product]] = {name: [] for name in names}
+    other: set[str] = set()
+    for node in graph.program.graph.nodes:
+        for position, source in enumerate(node.args):
+            given = id(graph.tensor(str(source.target))) if _fetches(source) else None
+            if given not in wanted or given not in known:
+                continue
+            product = _product(node, position, known[given])
+            if product is None:
+                other.add(wanted[given])
+            else:
+                found[wanted[given]].append(product)
+    return {name: [] if name in other else layers for name, layers in found.items()}
+
+
+def grams(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
+    """Returns, for each weight, Σ x xᵀ over the columns that it multiplies, `(groups, size, size)`, in one pass.
+
+    Raises:
+        PenjingError: there is no calibration data.
+    """
+    sums: dict[str, Tensor] = {}
+    for values in evidence.values(sorted({layer.source for layer in layers})):
+        for layer in layers:
+            for columns in layer.columns(values[layer.source].float()):
+                gram = columns @ columns.mT
+                sums[layer.weight.name] = sums.get(layer.weight.name, torch.zeros_like(gram)) + gram
+    return sums
+
+
+def _product(node: fx.Node, position: int, weight: Weight) -> Product | None:
+    source = node.args[0]
+    if not isinstance(source, fx.Node):
+        return None
+    if node.target in _CONVOLUTIONS and position == 1:
+        return Product(weight, node, source.name, int(node_arguments(node)[6]))
+    if (node.target is aten.linear.default or node.target in _PRODUCTS) and position == 1 and len(weight.axes) == 2:
+        return Product(weight, node, source.name, 1)
+    if node.target is aten.addmm.default and position == 2 and isinstance(node.args[1], fx.Node):
+        return Product(weight, node, node.args[1].name, 1)
+    return None
+
+
+def _fetches(source: object) -> bool:
+    return isinstance(source, fx.Node) and source.op == "get_attr"
+
+
+def _each(number: Any, count: int) -> list[int]:
+    numbers = list(number) if isinstance(number, list | tuple) else [number]
+    return [int(n) for n in (numbers * count if len(numbers) == 1 else numbers)]
+
+
+def _padding(padding: object, kernel: Sequence[int], gaps: Sequence[int]) -> list[int]:
+    """Returns the zeros before and behind, of the last axis first."""
+    if padding == "valid":
+        return [0] * 2 * len(kernel)
+    if padding == "same":
+        totals = [gap * (size - 1) for size, gap in zip(kernel, gaps, strict=True)]
+        pairs = [(total // 2, total - total // 2) for total in totals]
+    else:
+        pairs = [(width, width) for width in _each(padding, len(kernel))]
+    return [width for pair in reversed(pairs) for width in pair]
