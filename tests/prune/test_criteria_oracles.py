@@ -14,7 +14,7 @@ from penjing.errors import PenjingError
 from penjing.graph import capture, channels
 from penjing.prune import criteria, prune
 from penjing.prune.evidence import Evidence
-from penjing.tasks import Classification
+from penjing.tasks import Classification, Unlabelled
 
 
 def score(graph, criterion, data=None, batches=16, seed=0):
@@ -132,6 +132,24 @@ def test_memory_of_statistics_does_not_grow_with_batches(chain, data):
     for name in ("apoz", "activation_mean", "hrank"):
         for once, more in zip(score(chain, name, data), score(chain, name, again), strict=True):
             torch.testing.assert_close(once, more)
+
+
+def test_nisp_carries_the_importance_of_the_last_responses_back_by_magnitudes():
+    torch.manual_seed(12)
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+    batches = [(torch.randn(40, 5),) for _ in range(3)]
+    responses = torch.relu(model[:3](torch.cat([batch[0] for batch in batches]))).detach().double().numpy()
+    spread = responses.std(0) / responses.std(0).max()
+    with np.errstate(invalid="ignore"):  # the second unit is always zero, and so tells nothing
+        correlation = np.nan_to_num(np.abs(np.corrcoef(responses.T)), nan=1)
+    edges = 0.5 * np.maximum.outer(spread, spread) + 0.5 * (1 - correlation)
+    step = 0.9 * edges / np.abs(np.linalg.eigvals(edges)).max()
+    last = sum(np.linalg.matrix_power(step, length).sum(1) for length in range(1, 300))  # paths of all lengths
+    found = score(capture(model, torch.randn(2, 5)), "nisp", Data(None, batches, None, Unlabelled()))
+    count = 2  # samples of the captured batch, each of which carries the same
+    np.testing.assert_allclose(found[1], count * last, rtol=1e-4)
+    assert spread.argmin() == last.argmin() and spread.min() == 0
+    np.testing.assert_allclose(found[0], count * model[2].weight.detach().abs().double().numpy().T @ last, rtol=1e-4)
 
 
 # From gradients

@@ -14,6 +14,7 @@ from penjing.prune.criteria._hrank import hrank
 from penjing.prune.criteria._l1 import l1
 from penjing.prune.criteria._l2 import l2
 from penjing.prune.criteria._lasso import lasso
+from penjing.prune.criteria._nisp import nisp
 from penjing.prune.criteria._obd import obd
 from penjing.prune.criteria._obs import obs
 from penjing.prune.criteria._random import random
@@ -36,6 +37,7 @@ __all__ = [
     "l1",
     "l2",
     "lasso",
+    "nisp",
     "obd",
     "obs",
     "random",
