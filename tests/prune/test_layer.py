@@ -8,9 +8,10 @@ from torch import nn
 from penjing import zoo
 from penjing.errors import PenjingError
 from penjing.graph import capture, channels
-from penjing.prune import allocations, criteria, prune
+from penjing.prune import criteria, prune
 
 X = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
+SHARED = ["uniform", "global", "lamp", "erk"]  # allocations of one share for all
 BY_WEIGHT = [name for name, entry in criteria.items() if entry.traits["level"] == "weight"]
 
 
@@ -18,7 +19,7 @@ def left(graph):
     return sorted({int(name.split(".")[1]) for name in graph.tensors() if name.startswith("blocks")})
 
 
-@pytest.mark.parametrize("allocation", allocations)
+@pytest.mark.parametrize("allocation", SHARED)
 @pytest.mark.parametrize(("amount", "stay"), [(0, [0, 1, 2, 3]), (0.25, [0, 2, 3]), (0.5, [0, 2]), (0.8, [0])])
 @pytest.mark.parametrize("criterion", ["l1", "l2"])
 def test_the_branches_with_the_least_weights_go_whatever_their_size(criterion, amount, stay, allocation, residual):

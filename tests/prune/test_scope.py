@@ -9,8 +9,10 @@ from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
-from penjing.prune import allocations, prune
+from penjing.prune import prune
 from penjing.prune.allocations._registry import at_least, rounded
+
+SHARED = ["uniform", "global", "lamp", "erk"]  # allocations of one share for all
 
 
 def widths(graph):
@@ -26,7 +28,7 @@ def test_a_least_number_is_kept_in_multiples_of_the_step(units, least, step, wan
         assert kept == rounded(wanted, units, step)
 
 
-@pytest.mark.parametrize("allocation", allocations)
+@pytest.mark.parametrize("allocation", SHARED)
 @pytest.mark.parametrize(
     ("least", "round_to", "kept"),
     [(1, None, [1, 1]), (3, None, [3, 3]), (7, None, [6, 7]), (3, 4, [4, 4]), (5, 4, [6, 8])],

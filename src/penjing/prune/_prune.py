@@ -10,8 +10,8 @@ from penjing.prune._branches import without_branches
 from penjing.prune._masks import without_weights
 from penjing.prune._units import without_units
 from penjing.prune._wanted import Wanted, share
-from penjing.prune.allocations import allocations
 from penjing.prune.allocations._registry import Rounding, at_least
+from penjing.prune.allocations._registry import find as find_allocation
 from penjing.prune.criteria import criteria
 from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import Chosen, find
@@ -20,7 +20,7 @@ from penjing.prune.weights import weights
 
 def prune(
     graph: Graph,
-    amount: float | None = None,
+    amount: float | Mapping[str, float] | None = None,
     *,
     criterion: str = "l2",
     granularity: str = "filter",
@@ -43,7 +43,8 @@ def prune(
         graph: a captured graph.
         amount: share of the units to remove, 0 ≤ amount < 1; per group with the uniform allocation. With
             `granularity="layer"`, share of the residual branches; with those that set weights to zero, share of each
-            layer's weights, those that went before included. None where the granularity's name says it, as "2:4" does.
+            layer's weights, those that went before included. None where the granularity's or the allocation's name says
+            it, as "2:4" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
         criterion: how much a unit matters, a name in `penjing list criteria`.
         granularity: what stands or falls together, a name in `penjing list granularities`.
         allocation: where how much goes, a name in `penjing list allocations`.
@@ -65,7 +66,7 @@ def prune(
         PenjingError: an unknown name, an amount out of range, data that is missing, a model in which nothing can be
             removed, or a score that isn't a number.
     """
-    chosen, picked, _ = find(granularity), criteria[criterion], allocations[allocation]
+    chosen, picked = find(granularity), criteria[criterion]
     wanted = Wanted(_amount(amount, chosen, allocation), criterion, chosen, allocation)
     if isinstance(round_to, int) and round_to < 1:
         raise PenjingError(f"round_to must be a positive number of units, not {round_to!r}.")
@@ -92,6 +93,7 @@ def prune(
 
 def _amount(amount: float | Mapping[str, float] | None, granularity: Chosen, allocation: str) -> Any:
     """Returns what the allocation is to go by."""
+    entry, own = find_allocation(allocation)
     if granularity.keeps is not None:
         if amount is not None or allocation != "uniform":
             n, m = granularity.keeps
@@ -100,4 +102,12 @@ def _amount(amount: float | Mapping[str, float] | None, granularity: Chosen, all
                 "leave amount and allocation out."
             )
         return None
-    return share(amount)
+    if own is not None:
+        if amount is not None:
+            raise PenjingError(f"allocation='{allocation}' already says how much goes: leave amount out.")
+        return own
+    if entry.traits.get("takes") != "shares":
+        return share(amount)
+    if not isinstance(amount, Mapping):
+        raise PenjingError(f"allocation='{allocation}' needs amount={{place: share, …}}, not {amount!r}.")
+    return {name: share(one) for name, one in amount.items()}

@@ -1,7 +1,7 @@
 """What should go: how much, by which choices, and the scores that decide it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
-from penjing.prune.allocations import allocations
-from penjing.prune.allocations._registry import Place, Rounding
+from penjing.prune.allocations._registry import Place, Rounding, find
 from penjing.prune.criteria import criteria
 from penjing.prune.criteria._registry import Compensated
 from penjing.prune.evidence import Evidence
@@ -30,7 +29,7 @@ class Wanted:
 
     def kept(self, scores: Scores, rounding: Rounding, places: Sequence[Place]) -> list[int]:
         """Returns how many units each group keeps."""
-        return allocations[self.allocation].function(scores, self.amount, rounding, places)
+        return find(self.allocation)[0].function(scores, self.amount, rounding, places)
 
     def saliency(self, evidence: Evidence) -> Compensated:
         """Returns what the criterion says of weights or units, and how those that stay make up for those that go.
@@ -78,7 +77,9 @@ class Wanted:
 
     def empties(self, units: int) -> bool:
         """Tells whether the amount, spread evenly, would leave nothing of this many units."""
-        return isinstance(self.amount, float | int) and math.floor(self.amount * units + 0.5) >= units
+        if find(self.allocation)[1] is not None or not isinstance(self.amount, float | int):
+            return False
+        return math.floor(self.amount * units + 0.5) >= units
 
     def step(self, place: str, before: int, after: int, note: str = "") -> dict[str, Any]:
         """Returns the record of what happened in one place."""
@@ -91,7 +92,7 @@ def at_least(kept: int) -> str:
     return f"; at least {kept} stay{'s' if kept == 1 else ''}"
 
 
-def share(amount: float | Mapping[str, float] | None) -> float:
+def share(amount: object) -> float:
     """Returns an amount that is the share of what should go.
 
     Raises:

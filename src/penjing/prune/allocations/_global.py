@@ -16,9 +16,14 @@ def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding, places:
     The best unit of each group stays, so that the amount is exact; equal scores go from all groups alike.
     """
     relative = [s / s.square().mean().sqrt().clamp_min(torch.finfo(s.dtype).tiny) for s in scores]
+    return without_lowest(relative, amount, rounding)
+
+
+def without_lowest(scores: Sequence[Tensor], amount: float, rounding: Rounding) -> list[int]:
+    """Returns how many units each group keeps if the lowest share of all goes, but for the best of each group."""
     ranks = [s.argsort(stable=True).argsort() for s in scores]
     best = torch.cat([rank == len(rank) - 1 for rank in ranks])
-    value = torch.cat(relative).masked_fill(best, math.inf)
+    value = torch.cat(list(scores)).masked_fill(best, math.inf)
     order = torch.cat([rank / len(rank) for rank in ranks]).argsort(stable=True)
     order = order[value[order].argsort(stable=True)]
     gone = torch.zeros(len(order), dtype=torch.bool)

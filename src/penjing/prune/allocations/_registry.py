@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from penjing.errors import PenjingError
-from penjing.registry import Registry
+from penjing.registry import Entry, Registry
 
 Rounding = int | Callable[[int], int] | None
 """Widths that the runtime likes: a multiple, or a function from the wanted number of units to the one to keep."""
@@ -33,6 +33,24 @@ class Allocation(Protocol):
 
 
 allocations: Registry[Allocation] = Registry("allocation")
+"""The trait `takes` is "share" (as without it) or "shares", one for each place. Where names hold a number, the trait `read`
+gives the amount of what the user typed (None if that is no such name), and `example` is one."""
+
+
+def find(name: str) -> tuple[Entry[Allocation], float | None]:
+    """Returns the allocation that `name` means, and the amount if the name holds one: "global", "threshold:0.01".
+
+    Raises:
+        PenjingError: there is none, or it lacks its number.
+    """
+    for entry in allocations.values():
+        read = entry.traits.get("read")
+        amount = read(name) if read else None
+        if amount is not None:
+            return entry, amount
+    if "read" in (entry := allocations[name]).traits:
+        raise PenjingError(f"allocation='{name}' needs its number, as in '{entry.traits['example']}'.")
+    return entry, None
 
 
 def rounded(kept: int, units: int, rounding: Rounding) -> int:
