@@ -195,3 +195,22 @@ def test_the_hidden_size_of_a_recurrent_layer_is_updated():
     assert torch.allclose(model(x), small(x), atol=1e-5)
     model(x).sum().backward()
     assert model.lstm.weight_hh_l1_reverse.grad.shape == (24, 6)
+
+
+def test_what_failed_is_told_also_where_the_model_refuses_to_be_captured_again():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.eager = nn.Linear(5, 8), nn.Linear(8, 3), False
+
+        def forward(self, x):
+            if self.eager and x.sum() > 1e9:
+                return x
+            return self.two(self.one(x).reshape(-1, 8))
+
+    model = Fixed()
+    graph = capture(model, torch.randn(2, 5))
+    small = remove(graph, channels(graph), {0: np.arange(4)})
+    model.eager = True
+    with pytest.raises(PenjingError, match=r"fixes a size .* in the model \(Fixed\)"):
+        small.write_into(model)

@@ -63,10 +63,12 @@ def close(actual: Tensor, expected: Tensor, tolerance: float) -> bool:
     """Tells whether two tensors agree to `tolerance` relative to the largest expected magnitude."""
     if actual.shape != expected.shape:
         return False
-    if not expected.dtype.is_floating_point:
+    if not (expected.dtype.is_floating_point or expected.dtype.is_complex):
         return bool(torch.equal(actual, expected))
     finite = expected.isfinite()
-    if not torch.equal(finite, actual.isfinite()):
+    if not torch.equal(finite, actual.isfinite()) or not torch.allclose(
+        actual[~finite].to(expected.dtype), expected[~finite], equal_nan=True
+    ):
         return False
     error = (actual - expected)[finite].abs()
     return error.numel() == 0 or float(error.max()) <= tolerance * max(float(expected[finite].abs().max()), 1e-6)

@@ -1,9 +1,11 @@
 """A compressed graph written back into the user's own `nn.Module`: tensors, sizes of standard layers, and the proof.
 
-Only what an `nn.Module` can hold goes back: parameters, buffers and the attributes of PyTorch's layers. Sizes that stand
-in the model's own code can't be changed from here; where they matter the model is left as it was.
+Only what an `nn.Module` can hold goes back: parameters, buffers, the attributes of PyTorch's layers, and sizes that modules
+of the user's keep as attributes (see `user_sizes`). Sizes that stand in the model's own code can't be changed from here;
+where they matter the model is left as it was.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -17,12 +19,14 @@ from penjing.errors import PenjingError, unknown_name
 from penjing.graph.agreement import TOLERANCE, close
 from penjing.graph.capture import capture
 from penjing.graph.parts import Parts
+from penjing.graph.rules.convolution import whole_groups
 from penjing.graph.user_code import user_line
 from penjing.graph.user_sizes import user_sizes
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
-from penjing.graph.rules.convolution import whole_groups
+
+log = logging.getLogger(__name__)
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 KEPT = "num_batches_tracked"  # counts what the user's model has seen; a graph doesn't
@@ -82,7 +86,11 @@ def _attributes(graph: "Graph", model: nn.Module, captured: nn.Module) -> Iterat
     yield []
     args, kwargs = graph.example_call(graph.batch)
     part = None if captured is model else captured
-    now = capture(model, args, part=part) if isinstance(part, Parts) else capture(model, args, kwargs=kwargs, part=part)
+    try:
+        now = capture(model, args, kwargs=None if isinstance(part, Parts) else kwargs, part=part)
+    except PenjingError as error:  # on inputs of random values, which a model may refuse; what failed first says more
+        log.info("the sizes that modules keep can't be told: %s", error)
+        return
     for ambiguous in (False, True):
         attributes = list(user_sizes(now, graph, model, ambiguous=ambiguous))
         if attributes:
