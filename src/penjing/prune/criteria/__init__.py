@@ -18,7 +18,7 @@ from penjing.prune.criteria._nisp import nisp
 from penjing.prune.criteria._obd import obd
 from penjing.prune.criteria._obs import obs
 from penjing.prune.criteria._random import random
-from penjing.prune.criteria._registry import criteria
+from penjing.prune.criteria._registry import Compensated, criteria, makers
 from penjing.prune.criteria._snip import snip
 from penjing.prune.criteria._synflow import synflow
 from penjing.prune.criteria._taylor import taylor
@@ -26,6 +26,7 @@ from penjing.prune.criteria._taylor2 import taylor2
 from penjing.prune.criteria._thinet import thinet
 
 __all__ = [
+    "Compensated",
     "activation_mean",
     "apoz",
     "bn_scale",
@@ -37,6 +38,7 @@ __all__ = [
     "l1",
     "l2",
     "lasso",
+    "makers",
     "nisp",
     "obd",
     "obs",
