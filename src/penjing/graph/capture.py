@@ -29,7 +29,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.normalize import inline_regions, normalize
 from penjing.graph.parts import Given, Part, Parts, largest_capturable, model_names, record
-from penjing.graph.user_code import first_line, source_line, user_line
+from penjing.graph.user_code import first_line, lost_in_training, source_line, user_line
 
 log = logging.getLogger(__name__)
 
@@ -395,20 +395,3 @@ def _attribute(module: nn.Module, path: str) -> Tensor:
     if not isinstance(value, Tensor):
         raise PenjingError(f"The model holds '{path}' of type {type(value).__name__}, which is no tensor.")
     return value
-
-
-def lost_in_training(model: nn.Module) -> list[str]:
-    """Names the modules whose own code asks for `self.training`: what it guards is absent from a graph of the
-    evaluation mode (stochastic depth, auxiliary heads). PyTorch's own layers keep theirs, see `modes`.
-    """
-    found = []
-    for path, module in model.named_modules():
-        if type(module).__module__.startswith("torch.nn."):
-            continue
-        try:
-            source = inspect.getsource(type(module).forward)
-        except (OSError, TypeError):  # a class made in an interpreter or in C has no source to look at
-            continue
-        if "self.training" in source:
-            found.append(f"{path or '(the model)'}: {type(module).__name__}")
-    return found

@@ -1,10 +1,12 @@
-"""Where in the user's own code something happened."""
+"""Where in the user's own code something happened, and what stands there."""
 
+import inspect
 import os
 import traceback
 from pathlib import Path
 
 import torch
+from torch import nn
 
 # With the separator behind, as torchvision is no part of torch.
 _LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
@@ -38,3 +40,20 @@ def first_line(error: BaseException) -> str:
     """Returns an error's type and the first line of its message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def lost_in_training(model: nn.Module) -> list[str]:
+    """Names the modules whose own code asks for `self.training`: what it guards is absent from a graph of the
+    evaluation mode (stochastic depth, auxiliary heads). PyTorch's own layers keep theirs, see `modes`.
+    """
+    found = []
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch.nn."):
+            continue
+        try:
+            source = inspect.getsource(type(module).forward)
+        except (OSError, TypeError):  # a class made in an interpreter or in C has no source to look at
+            continue
+        if "self.training" in source:
+            found.append(f"{path or '(the model)'}: {type(module).__name__}")
+    return found
