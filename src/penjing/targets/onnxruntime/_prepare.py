@@ -6,6 +6,7 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.
 
 from penjing.graph import Graph, fold_batch_norms
 from penjing.targets._integers import is_constant, store_integer_weights
+from penjing.targets.onnxruntime._written_out import write_out
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
@@ -19,6 +20,7 @@ def prepared(graph: Graph) -> Graph:
     store_integer_weights(ready)
     _unsigned_activations(ready.program.graph)
     _float_bounds(ready.program.graph)
+    write_out(ready.program.graph)
     return ready.refresh()
 
 

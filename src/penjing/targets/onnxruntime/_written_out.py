@@ -1,0 +1,101 @@
+"""Ops that the ONNX exporter can't translate, written out in ops that it can."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+aten = torch.ops.aten
+
+
+def write_out(nodes: fx.Graph) -> None:
+    """Rewrites in place; each rewrite computes the same."""
+    for node in list(nodes.nodes):
+        if node.target is aten.scaled_dot_product_attention.default:
+            _attention_of_four_axes(nodes, node)
+        elif node.target is aten.adaptive_max_pool2d.default:
+            _adaptive_max_pool(nodes, node)
+
+
+def _attention_of_four_axes(nodes: fx.Graph, node: fx.Node) -> None:
+    """Attention over more batch axes than one, as over windows: (B, W, heads, L, E) as (B·W, heads, L, E)."""
+    arguments: Any = node.args
+    query, key, value, *rest = arguments
+    rank = query.meta["val"].dim()
+    if rank < 5:
+        return
+    last = rank - 4  # of the axes that become one
+
+    with nodes.inserting_before(node):
+        outer = [_size(nodes, query, axis) for axis in range(last + 1)]
+
+        def flat(tensor: fx.Node) -> fx.Node:
+            return nodes.call_function(aten.flatten.using_ints, (tensor, 0, last))
+
+        def spread(mask: fx.Node) -> fx.Node:
+            """A mask with batch axes of its own has all of them, so that they can become one."""
+            missing = rank - mask.meta["val"].dim()
+            if missing >= last + 1:
+                return mask
+            for _ in range(missing):
+                mask = nodes.call_function(aten.unsqueeze.default, (mask, 0))
+            return flat(nodes.call_function(aten.expand.default, (mask, [*outer, -1, -1, -1])))
+
+        if rest and isinstance(rest[0], fx.Node):
+            rest[0] = spread(rest[0])
+        kwargs: dict[str, Any] = dict(node.kwargs)
+        if isinstance(kwargs.get("attn_mask"), fx.Node):
+            kwargs["attn_mask"] = spread(kwargs["attn_mask"])
+        attended = nodes.call_function(
+            aten.scaled_dot_product_attention.default, (flat(query), flat(key), flat(value), *rest), kwargs
+        )
+        result = nodes.call_function(aten.unflatten.int, (attended, 0, outer))
+    _take_place(node, result)
+
+
+def _size(nodes: fx.Graph, tensor: fx.Node, axis: int) -> int | fx.Node:
+    size = tensor.meta["val"].shape[axis]
+    return size if isinstance(size, int) else nodes.call_function(aten.sym_size.int, (tensor, axis))
+
+
+def _adaptive_max_pool(nodes: fx.Graph, node: fx.Node) -> None:
+    """A largest value per bin, rows first: bin i of n over a size s is floor(i·s/n) … ceil((i + 1)·s/n)."""
+    arguments: Any = node.args
+    image, bins = arguments[:2]
+    sizes = image.meta["val"].shape[-2:]
+    indices = [user for user in node.users if user.args[1] == 1 and user.users]
+    if indices or not all(isinstance(size, int) for size in sizes):
+        return  # where the largest values stood, and free image sizes, can't be said in slices
+    with nodes.inserting_before(node):
+        result = image
+        for axis, size, count in zip((-2, -1), sizes, bins, strict=True):
+            edges = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+            windows = [nodes.call_function(aten.slice.Tensor, (result, axis, *edge)) for edge in edges]
+            largest = [nodes.call_function(aten.amax.default, (window, [axis], True)) for window in windows]
+            result = nodes.call_function(aten.cat.default, (largest, axis))
+    for user in list(node.users):
+        if user.args[1] == 0:
+            _take_place(user, result)
+        else:
+            nodes.erase_node(user)
+    nodes.erase_node(node)
+
+
+def _take_place(node: fx.Node, result: fx.Node) -> None:
+    """Makes `result` and what was written for it be of the module and line of `node`, and takes `node` out."""
+    for made in _new(result):
+        made.meta.update({name: value for name, value in node.meta.items() if name in ("module", "source")})
+    node.replace_all_uses_with(result)
+    node.graph.erase_node(node)
+
+
+def _new(result: fx.Node) -> list[fx.Node]:
+    """Returns `result` and those of its sources that aren't described yet."""
+    found: list[fx.Node] = []
+    waiting = [result]
+    while waiting:
+        node = waiting.pop()
+        if "source" not in node.meta and node.op == "call_function" and node not in found:
+            found.append(node)
+            waiting += node.all_input_nodes
+    return found

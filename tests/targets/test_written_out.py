@@ -1,0 +1,49 @@
+"""Ops that the exporter doesn't know are written out, and give the same in the runtime."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import penjing as pj
+from penjing.targets import run
+
+
+class Windows(nn.Module):
+    """Attention within windows: two batch axes."""
+
+    def __init__(self, mask: tuple[int, ...] | None) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+        self.mask = None if mask is None else nn.Parameter(torch.randn(mask))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        windows = self.qkv(x).reshape(b, 4, n // 4, 3, 2, c // 2).permute(3, 0, 1, 4, 2, 5)
+        q, k, v = windows.unbind(0)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask).transpose(2, 3).reshape(b, n, c)
+
+
+class Pooled(nn.Module):
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv, self.size = nn.Conv2d(3, 4, 3), size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(self.conv(x), self.size)
+
+
+@pytest.mark.parametrize("mask", [None, (3, 3), (2, 3, 3), (4, 1, 3, 3), (1, 4, 2, 3, 3)], ids=str)
+def test_attention_over_windows_runs(mask, tmp_path):
+    graph = pj.capture(Windows(mask).eval(), torch.randn(2, 12, 8))
+    artifact = pj.lower(graph, "onnxruntime", tmp_path / "m.onnx")
+    x = torch.randn(3, 12, 8)
+    torch.testing.assert_close(run(artifact, x), graph(x), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (7, 5)], ids=str)
+def test_adaptive_max_pooling_runs(size, tmp_path):
+    graph = pj.capture(Pooled(size).eval(), torch.randn(2, 3, 12, 11))
+    artifact = pj.lower(graph, "onnxruntime", tmp_path / "m.onnx")
+    x = torch.randn(3, 3, 12, 11)
+    torch.testing.assert_close(run(artifact, x), graph(x), atol=1e-5, rtol=1e-4)
