@@ -10,7 +10,7 @@ from penjing.errors import PenjingError
 
 @pytest.mark.parametrize(
     ("text", "milliseconds"),
-    [("5ms", 5), ("0.5 s", 500), ("200us", 0.2), ("200 µs", 0.2), ("7", 7), (7, 7), (0.5, 0.5), ("1e1ms", 10), (" 3MS ", 3)],
+    [("5ms", 5), ("0.5 s", 500), ("200us", 0.2), ("200 µs", 0.2), ("1e1ms", 10), (" 3MS ", 3)],
 )  # fmt: skip
 def test_absolute_latencies_are_read_in_milliseconds(text, milliseconds):
     limit = Budget(latency=text).latency_limit()
@@ -18,7 +18,7 @@ def test_absolute_latencies_are_read_in_milliseconds(text, milliseconds):
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("1MB", 10**6), ("300kB", 300_000), ("1 MiB", 2**20), ("2KiB", 2048), (1000, 1000), ("5b", 5)]
+    ("text", "size"), [("1MB", 10**6), ("300kB", 300_000), ("1 MiB", 2**20), ("2KiB", 2048), ("5b", 5)]
 )
 def test_absolute_sizes_are_read_in_bytes(text, size):
     assert Budget(size=text).size_limit() == Limit(size, False)
@@ -49,6 +49,8 @@ NO_LATENCY = [
     "x",
     "-1ms",
     "-3",
+    "7",  # of what?
+    0.5,
     "0",
     "0x",
     "5 parsecs",
@@ -68,7 +70,7 @@ def test_what_is_no_latency_is_refused_with_an_example(value):
         Budget(latency=value)
 
 
-@pytest.mark.parametrize("value", ["small", "5ms", "-1MB", "0", 0])
+@pytest.mark.parametrize("value", ["small", "5ms", "-1MB", "0", 0, 1000])
 def test_what_is_no_size_is_refused_with_an_example(value):
     with pytest.raises(PenjingError, match=r"size=.* is no budget; write it as '1MB' or '0\.25x'"):
         Budget(size=value)

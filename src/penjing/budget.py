@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from penjing.errors import PenjingError
 
-MILLISECONDS: Mapping[str, float] = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
-BYTES: Mapping[str, float] = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+MILLISECONDS: Mapping[str, float] = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+BYTES: Mapping[str, float] = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Limit:
 
 
 def parse_limit(text: str | float | int, units: Mapping[str, float]) -> Limit | None:
-    """Reads "0.5x", "5ms", "1 MB" or a bare number; returns None for what is none of these."""
+    """Reads "0.5x", "5ms" or "1 MB"; returns None for what is none of these, a number without a unit among them."""
     found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([a-zµ×]*)\s*", str(text).lower())
     if found is None or isinstance(text, bool):
         return None
@@ -52,8 +52,8 @@ class Budget:
         Limit(amount=0.5, relative=True)
     """
 
-    latency: str | float | None = None
-    size: str | float | None = None
+    latency: str | None = None
+    size: str | None = None
     drop: float | None = None
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Budget:
         return ", ".join(parts) or "no limits"
 
 
-def _limit(name: str, value: str | float | None, units: Mapping[str, float], example: str) -> Limit | None:
+def _limit(name: str, value: str | None, units: Mapping[str, float], example: str) -> Limit | None:
     if value is None:
         return None
     limit = parse_limit(value, units)

@@ -143,6 +143,8 @@ def compress(
     held = look(out, settings)
     expected = estimate(given, asked, held)
     say(str(expected))
+    if data.preprocess is not None:
+        say(f"Images become inputs so: {data.preprocess}.")
     check_space(held.out, expected.bytes_written)
     if dry_run:
         return expected

@@ -26,8 +26,8 @@ def image_folder(
     batch_size: int = 32,
     resize: int | None = None,
     channels: int = 3,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    mean: float | tuple[float, ...] | None = None,
+    std: float | tuple[float, ...] | None = None,
     flip: bool = True,
     calibration: int = 512,
     num_workers: int = 0,
@@ -53,10 +53,11 @@ def image_folder(
             centre is cut out; training takes a random resized crop. None keeps the images' own size, which then must
             be the same for all; training moves them by up to an eighth.
         batch_size: of training; the other loaders take 64.
-        resize: the short side before the crop; None means 8/7 of `size` (256 for 224).
+        resize: the short side before the crop; None means 8/7 of `size` (256 for 224), or `size` where all images are
+            of that size already.
         channels: 3, or 1 for grey values.
-        mean: per channel, of values in 0..1; None means ImageNet's.
-        std: per channel, of values in 0..1; None means ImageNet's.
+        mean: per channel (or one for all), of values in 0..1; None means ImageNet's.
+        std: per channel (or one for all), of values in 0..1; None means ImageNet's.
         flip: mirror training images with probability one half; wrong for letters and the like.
         calibration: how many images calibrate.
         num_workers: processes that read and decode; 0 does it in this one.
@@ -181,18 +182,24 @@ def _preprocess(
     size: int | None,
     resize: int | None,
     channels: int,
-    mean: tuple[float, ...] | None,
-    std: tuple[float, ...] | None,
+    mean: float | tuple[float, ...] | None,
+    std: float | tuple[float, ...] | None,
 ) -> Preprocess:
     mode = image_mode(channels)
     if mean is None:
         mean = IMAGENET_MEAN if channels == 3 else (sum(IMAGENET_MEAN) / 3,)
+    elif isinstance(mean, int | float):
+        mean = (float(mean),) * channels
     if std is None:
         std = IMAGENET_STD if channels == 3 else (sum(IMAGENET_STD) / 3,)
+    elif isinstance(std, int | float):
+        std = (float(std),) * channels
     if size is not None:
         if size < 1:
             raise PenjingError(f"size is in pixels, at least 1, not {size}.")
-        short_side = round(size * 8 / 7) if resize is None else resize
+        fits = sizes is not None and all(shape == (size, size) for shape in sizes.values())
+        usual = size if fits else round(size * 8 / 7)
+        short_side = usual if resize is None else resize
         if short_side < size:
             raise PenjingError(
                 f"resize={short_side} is smaller than size={size}: the crop would be larger than the image."

@@ -24,7 +24,7 @@ def load(spec: str, seed: int | None = None) -> Data:
     Args:
         spec: `digits`, `mnist:PATH.npz`, `cifar10:PATH`, `folder:PATH`, or a function of the user's that takes nothing
             and returns a `Data`: `package.module:factory` or `file.py:factory`. The first four take options of the
-            Python function after commas: `folder:photos/,size=224,flip=False`, `digits,channels=1`.
+            Python function after commas: `folder:photos/,size=224,mean=0:0:0,std=1:1:1`, `digits,channels=1`.
         seed: of the order and augmentation of the first four, where `spec` gives none.
 
     Raises:
@@ -82,9 +82,13 @@ def _parse(options: list[str]) -> dict[str, Any]:
         if not equals:
             raise PenjingError(f"'{option}' is not an option: write name=value.")
         try:
-            parsed[key.strip()] = ast.literal_eval(text.strip())
+            values = [ast.literal_eval(part.strip()) for part in text.split(":")]
+            parsed[key.strip()] = values[0] if len(values) == 1 else tuple(values)
         except (ValueError, SyntaxError) as error:
-            raise PenjingError(f"'{option}': the value must be a number, True, False or None.") from error
+            raise PenjingError(
+                f"'{option}': the value must be a number, True, False or None, or several with colons between them "
+                "(mean=0.5:0.5:0.5)."
+            ) from error
     return parsed
 
 

@@ -49,6 +49,14 @@ class Preprocess:
         if min(1 if self.resize is None else self.resize, *(self.crop or (1,))) < 1:
             raise PenjingError(f"resize and crop are in pixels, at least 1, not {self.resize} and {self.crop}.")
 
+    def __str__(self) -> str:
+        """Says in words what happens to an image."""
+        colours = "in colour" if self.mode == "RGB" else "grey"
+        scaled = "" if self.resize is None else f", the short side scaled to {self.resize}"
+        cut = "" if self.crop is None else f", of which the centre {self.crop[0]}×{self.crop[1]} is taken"
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{colours}{scaled}{cut}; values 0..1, minus {mean}, divided by {std}"
+
     def pixels(self, image: Image.Image) -> np.ndarray:
         """Returns everything but the normalisation: uint8, (H, W) for mode "L" and (H, W, 3) for "RGB"."""
         return np.asarray(resize_and_crop(to_mode(image, self.mode), self.resize, self.crop))

@@ -88,7 +88,7 @@ class Pinned:
     source: str
 
 
-@dataclass
+@dataclass(repr=False)
 class Channels:
     """The channels of a graph.
 
@@ -107,6 +107,24 @@ class Channels:
     class_of: np.ndarray
     tensors: dict[str, Axes]
     unequal: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+
+    def __str__(self) -> str:
+        """A line per group, then a line per cause for what must stay; `penjing channels` and `graph.explain` say more."""
+        lines = [f"{len(self.groups)} groups of channels:"]
+        lines += [
+            f"  {group.name}: {group.units} units, each with {group.params:,} parameters" for group in self.groups
+        ]
+        causes: dict[str, list[str]] = {}
+        for pin in self.pinned:
+            causes.setdefault(f"{pin.op} {pin.source}".strip(), []).append(f"{pin.indices} of {pin.tensor}[{pin.axis}]")
+        lines += ["What must stay:"] if causes else []
+        lines += [
+            f"  {', '.join(held[:3])}{f' and {len(held) - 3} more' if len(held) > 3 else ''}: {why}"
+            for why, held in causes.items()
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def channels(

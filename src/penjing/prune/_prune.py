@@ -66,6 +66,8 @@ def prune(
         PenjingError: an unknown name, an amount out of range, data that is missing, a model in which nothing can be
             removed, or a score that isn't a number.
     """
+    if not isinstance(graph, Graph):
+        raise PenjingError(f"prune takes a graph, not {type(graph).__name__}: penjing.capture(model, example_inputs).")
     chosen, picked = find(granularity), criteria[criterion]
     wanted = Wanted(_amount(amount, chosen, allocation), criterion, chosen, allocation)
     if isinstance(round_to, int) and round_to < 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from penjing.graph import Graph, load
 from penjing.run import stages
 from penjing.run.request import Request
 from penjing.run.workspace import Workspace, read_json, write_json
+from penjing.tasks import agreement, evaluate
 from penjing.train import Interrupted, recover
+
+SAMPLES = 2000  # on which training is judged
+AGREEMENT_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ def recovered(
         variant.update(precision=epoch["precision"], channels_last=epoch["channels_last"])
 
     finished = True
+    untrained = {name: tensor.clone() for name, tensor in small.state_dict().items()}
+    before = _judged(small, original, asked)
     try:
         recover(
             small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
@@ -95,4 +102,19 @@ def recovered(
         say(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far.")
         notes.append(f"Training was interrupted at {stop.progress:.0%}; the same command goes on with it.")
         finished = False
+    if (after := _judged(small, original, asked)) < before:
+        small.load_state_dict(untrained)
+        notes.append(
+            f"Training made it worse ({before:.4f} before, {after:.4f} after, in PyTorch), so the weights before it were "
+            "kept: give it more epochs, more time or another learning rate."
+        )
     return Recovery(small, tuple(notes), variant or None, finished)
+
+
+def _judged(graph: Graph, original: Graph, asked: Request) -> float:
+    """Returns the metric on some of the validation data, or without labels the agreement with the original."""
+    data = asked.data
+    loader = data.validation if data.validation is not None else data.calibration
+    assert loader is not None  # `settled` made sure of one of them
+    metric = evaluate(graph, loader, data.task, limit=SAMPLES)
+    return agreement(original, graph, islice(loader, AGREEMENT_BATCHES), data.task) if metric is None else metric

@@ -229,5 +229,14 @@ def write_runner(directory: Path | str, target: str = "onnxruntime") -> Path:
 
 
 def target_of(artifact: Artifact) -> Target:
-    """Returns the target that an artifact was lowered to."""
+    """Returns the target that an artifact was lowered to.
+
+    Raises:
+        PenjingError: it is no artifact, such as a path.
+    """
+    if not isinstance(artifact, Artifact):
+        raise PenjingError(
+            f"Expected what lower() returns, not {type(artifact).__name__}; a file is opened by "
+            "penjing.targets.open_artifact(path)."
+        )
     return find_target(artifact.target)

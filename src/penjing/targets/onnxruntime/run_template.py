@@ -189,7 +189,11 @@ def check_ready(model: Model, x: np.ndarray, path: Path) -> None:
 def show(model: Model, paths: Sequence[Path]) -> None:
     """Prints the most likely classes of each image."""
     for path in paths:
-        scores = model.scores([model.input_of(Image.open(path))])[0]
+        try:
+            image = Image.open(path)
+        except OSError as error:
+            sys.exit(f"{path} is no image: {error}")
+        scores = model.scores([model.input_of(image)])[0]
         shares = np.exp(scores - scores.max())
         shares /= shares.sum()
         print(path)
