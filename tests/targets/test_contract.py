@@ -147,14 +147,16 @@ def test_what_is_no_such_file_is_refused(target, path, plain):
     assert path.read_bytes() == b"no model"
 
 
-def test_the_script_beside_a_file_uses_it_without_penjing(target, path):
+@pytest.mark.parametrize("integer", [False, True])
+def test_the_script_beside_a_file_uses_it_without_penjing(target, path, quantised, integer):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
-    artifact = lower(capture(model, torch.randn(2, 3, 12, 12)), target, path)
+    graph = capture(model, torch.randn(2, 3, 12, 12))
+    artifact = lower(quantised if integer else graph, target, path)
     preprocess = Preprocess("RGB", None, None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     (path.parent / "preprocess.json").write_text(json.dumps(preprocess.to_dict()))
     script = write_runner(path.parent, target)
-    x = np.random.default_rng(0).standard_normal((70, 3, 12, 12), np.float32)
+    x = np.random.default_rng(0).standard_normal((70, *artifact.inputs[0].shape[1:]), np.float32)
     y = run(artifact, x).argmax(1).numpy()
     y[:7] = (y[:7] + 1) % 5
     np.savez(path.parent / "examples.npz", x=x, y=y)

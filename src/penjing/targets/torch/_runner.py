@@ -33,6 +33,10 @@ SESSION = '''class Session:
 CHANGES = {
     "with ONNX Runtime, NumPy and Pillow alone": "with PyTorch, NumPy and Pillow alone",
     "import onnxruntime\n": "import torch\n",
+    "from PIL import Image, ImageOps\n": (
+        "from PIL import Image, ImageOps\n"
+        "from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the ops of quantised models\n"
+    ),
     'DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}\n': "",
     "class Model:\n": SESSION + "class Model:\n",
     "        options = onnxruntime.SessionOptions()\n": "",
