@@ -136,18 +136,18 @@ def test_another_model_is_refused():
 
 
 class Heads(nn.Module):
-    """Attention whose code counts its heads by an attribute, as most do."""
+    """Attention whose code counts its heads by an attribute, as most do; `depth` counts something else."""
 
     def __init__(self, heads=4):
         super().__init__()
-        self.num_heads, self.head_dim, self.dim = heads, 8, 32
+        self.num_heads, self.head_dim, self.dim, self.depth = heads, 8, 32, heads
         self.qkv, self.proj = nn.Linear(32, 24 * heads), nn.Linear(8 * heads, 32)
 
     def forward(self, x):
         b, n, _ = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         x = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1)
-        return self.proj(x)
+        return self.proj(x) if n < 100 else self.proj(x) * self.depth
 
 
 @pytest.mark.parametrize("count", [4, 3])  # as many heads as there are queries, keys and values: 3 says nothing alone
@@ -158,7 +158,7 @@ def test_the_number_of_heads_that_a_module_keeps_is_updated(count):
     heads = next(i for i, group in enumerate(found.groups) if group.name == "1.qkv" and group.units == count)
     small = remove(graph, found, {heads: np.arange(count - 2) + 1})
     small.write_into(model)
-    assert (model[1].num_heads, model[1].head_dim, model[1].dim) == (2, 8, 32)
+    assert (model[1].num_heads, model[1].head_dim, model[1].dim, model[1].depth) == (2, 8, 32, count)
     assert (model[1].qkv.out_features, model[1].proj.in_features) == (48, 16)
     x = torch.randn(3, 7, 5)[:, :6]
     assert torch.allclose(model(x), small(x), atol=1e-5)

@@ -51,14 +51,28 @@ def write_into(graph: "Graph", model: nn.Module, part: str | nn.Module | None = 
     captured = _captured(graph, model, part)
     failure: Misfit | None = None
     for attributes in _attributes(graph, model, captured):
+        old = [(module, name, module.__dict__[name]) for module, name, _ in attributes]
         try:
             _write(graph, model, captured, attributes)
         except Misfit as misfit:
             failure = misfit
         else:
+            _put_back_needless(graph, model, captured, old)
             return model
     assert failure is not None  # at least one try was made
     raise failure
+
+
+def _put_back_needless(
+    graph: "Graph", model: nn.Module, captured: nn.Module, old: Sequence[tuple[nn.Module, str, Any]]
+) -> None:
+    """Gives attributes their old values again where the outputs don't need the new ones: they count something else."""
+    for module, name, value in old:
+        new, module.__dict__[name] = module.__dict__[name], value
+        try:
+            _compare(graph, model, captured)
+        except Misfit:
+            module.__dict__[name] = new
 
 
 class Misfit(PenjingError):
@@ -233,12 +247,20 @@ def _write_sizes(module: nn.Module, before: _Before) -> None:
         before.set(module.__dict__, "_flat_weights", [getattr(module, name) for name in module._flat_weights_names])
 
 
+def _beside(module: nn.Module, call: Any) -> Any:
+    """Returns the inputs of a call on the device where the module's parameters are."""
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), call)
+
+
 def _compare(graph: "Graph", model: nn.Module, captured: nn.Module) -> None:
-    args, kwargs = graph.example_call(graph.batch)
+    call = graph.example_call(graph.batch)
     with _evaluating(graph), _evaluating(model), _evaluating(captured), torch.no_grad():
-        expected = pytree.tree_leaves(graph(*args, **kwargs))
+        args, kwargs = _beside(graph, call)
+        expected = pytree.tree_map_only(Tensor, Tensor.cpu, pytree.tree_leaves(graph(*args, **kwargs)))
         try:
-            actual = pytree.tree_leaves(captured(*args, **kwargs))
+            args, kwargs = _beside(captured, call)
+            actual = pytree.tree_map_only(Tensor, Tensor.cpu, pytree.tree_leaves(captured(*args, **kwargs)))
         except Exception as error:
             raise Misfit(
                 f"The model's code fixes a size that the graph no longer has, in {_failing(model, error)} at "

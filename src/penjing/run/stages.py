@@ -35,5 +35,5 @@ def finished(held: Held, suffix: str) -> tuple[str, ...]:
 
 def is_finished(held: Held, suffix: str) -> bool:
     """Whether there is nothing left to do."""
-    products = ("report.json", "report.html", "model.penjing", f"model{suffix}")
+    products = ("report.json", "report.html", "model.penjing", f"model{suffix}", "run.py", "plan.json")
     return held.has(FINISHED) and all((held.out / name).is_file() for name in products)
