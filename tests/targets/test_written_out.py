@@ -24,6 +24,22 @@ class Windows(nn.Module):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask).transpose(2, 3).reshape(b, n, c)
 
 
+class MergedHeads(nn.Module):
+    """Attention whose heads stand in the batch axis, with a mask for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, 2, c // 2).permute(2, 0, 3, 1, 4).reshape(3, b * 2, n, c // 2).unbind(0)
+        mask = torch.stack([mask, -mask], 1).reshape(b * 2, n, n)
+        return (
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask).reshape(b, 2, n, c // 2).transpose(1, 2).flatten(2)
+        )
+
+
 class Pooled(nn.Module):
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -39,6 +55,13 @@ def test_attention_over_windows_runs(mask, tmp_path):
     artifact = pj.lower(graph, "onnxruntime", tmp_path / "m.onnx")
     x = torch.randn(3, 12, 8)
     torch.testing.assert_close(run(artifact, x), graph(x), atol=1e-5, rtol=1e-4)
+
+
+def test_attention_with_heads_in_the_batch_runs(tmp_path):
+    graph = pj.capture(MergedHeads().eval(), (torch.randn(2, 6, 8), torch.randn(2, 6, 6)))
+    artifact = pj.lower(graph, "onnxruntime", tmp_path / "m.onnx")
+    given = torch.randn(3, 6, 8), torch.randn(3, 6, 6)
+    torch.testing.assert_close(run(artifact, *given), graph(*given), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (7, 5)], ids=str)

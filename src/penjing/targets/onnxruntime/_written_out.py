@@ -18,10 +18,14 @@ def write_out(nodes: fx.Graph) -> None:
 
 
 def _attention_of_four_axes(nodes: fx.Graph, node: fx.Node) -> None:
-    """Attention over more batch axes than one, as over windows: (B, W, heads, L, E) as (B·W, heads, L, E)."""
+    """Attention over more batch axes than one, as over windows: (B, W, heads, L, E) as (B·W, heads, L, E); without an axis
+    of heads: (B·heads, L, E) as (B·heads, 1, L, E).
+    """
     arguments: Any = node.args
     query, key, value, *rest = arguments
     rank = query.meta["val"].dim()
+    if rank == 3:
+        _attention_with_one_head(nodes, node)
     if rank < 5:
         return
     last = rank - 4  # of the axes that become one
@@ -50,6 +54,22 @@ def _attention_of_four_axes(nodes: fx.Graph, node: fx.Node) -> None:
             aten.scaled_dot_product_attention.default, (flat(query), flat(key), flat(value), *rest), kwargs
         )
         result = nodes.call_function(aten.unflatten.int, (attended, 0, outer))
+    _take_place(node, result)
+
+
+def _attention_with_one_head(nodes: fx.Graph, node: fx.Node) -> None:
+    with nodes.inserting_before(node):
+
+        def wider(argument: Any) -> Any:
+            """Adds the axis of heads to what has an axis of the batch."""
+            if not isinstance(argument, fx.Node) or argument.meta["val"].dim() < 3:
+                return argument
+            return nodes.call_function(aten.unsqueeze.default, (argument, 1))
+
+        arguments = tuple(wider(argument) for argument in node.args)
+        kwargs = {name: wider(argument) for name, argument in node.kwargs.items()}
+        attended = nodes.call_function(aten.scaled_dot_product_attention.default, arguments, kwargs)
+        result = nodes.call_function(aten.squeeze.dim, (attended, 1))
     _take_place(node, result)
 
 
