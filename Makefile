@@ -18,8 +18,9 @@ $(VENV)/.installed: pyproject.toml Makefile
 demo: install
 	$(BIN)/penjing demo
 
+# One process per core, each on one thread: threads of several processes would wait for each other.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .
