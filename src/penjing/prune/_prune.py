@@ -66,10 +66,39 @@ def prune(
         PenjingError: an unknown name, an amount out of range, data that is missing, a model in which nothing can be
             removed, or a score that isn't a number.
     """
+    wanted = understood(graph, amount, criterion, granularity, allocation, round_to, min_channels, units, data)
+    if wanted.granularity.removes == "branches":
+        left = branches(graph, include=include, exclude=exclude)
+        return without_branches(Evidence(graph, (), data, batches, seed, left), wanted)
+    if wanted.granularity.removes == "weights":
+        found = weights(graph, include=include, exclude=exclude)
+        names = tuple(weight.name for weight in found)
+        return without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), wanted)
+    groups = channels(graph, include=include, exclude=exclude, units=units)
+    evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
+    return without_units(groups, evidence, wanted, at_least(min_channels, round_to))
+
+
+def understood(
+    graph: Graph,
+    amount: float | Mapping[str, float] | None,
+    criterion: str,
+    granularity: str,
+    allocation: str,
+    round_to: Rounding,
+    min_channels: int,
+    units: str,
+    data: Data | None,
+) -> Wanted:
+    """Returns what the arguments of `prune` ask for.
+
+    Raises:
+        PenjingError: an unknown name, or choices that don't fit one another.
+    """
     if not isinstance(graph, Graph):
         raise PenjingError(f"prune takes a graph, not {type(graph).__name__}: penjing.capture(model, example_inputs).")
     chosen, picked = find(granularity), criteria[criterion]
-    wanted = Wanted(_amount(amount, chosen, allocation), criterion, chosen, allocation)
+    share_of = _amount(amount, chosen, allocation)
     if isinstance(round_to, int) and round_to < 1:
         raise PenjingError(f"round_to must be a positive number of units, not {round_to!r}.")
     if min_channels < 1:
@@ -81,16 +110,7 @@ def prune(
         raise PenjingError(
             f"round_to, min_channels and units speak of channels, and granularity='{granularity}' {what}: leave them out."
         )
-    if chosen.removes == "branches":
-        left = branches(graph, include=include, exclude=exclude)
-        return without_branches(Evidence(graph, (), data, batches, seed, left), wanted)
-    if chosen.removes == "weights":
-        found = weights(graph, include=include, exclude=exclude)
-        names = tuple(weight.name for weight in found)
-        return without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), wanted)
-    groups = channels(graph, include=include, exclude=exclude, units=units)
-    evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
-    return without_units(groups, evidence, wanted, at_least(min_channels, round_to))
+    return Wanted(share_of, criterion, chosen, allocation)
 
 
 def _amount(amount: float | Mapping[str, float] | None, granularity: Chosen, allocation: str) -> Any:

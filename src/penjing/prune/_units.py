@@ -1,21 +1,39 @@
 """Channels go: whole units of the channel graph, and tensors shrink."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
-from penjing.graph import Channels, Graph, remove
+from penjing.graph import Channels, Graph, Group, remove
 from penjing.prune._wanted import Wanted, at_least
 from penjing.prune.allocations._registry import Place, Rounding, rounded
 from penjing.prune.evidence import Evidence
 
 
-def without_units(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Rounding) -> Graph:
-    """Returns a graph without the weakest units of each group.
+@dataclass(frozen=True)
+class Weakest:
+    """Units that should go, and what follows from that.
+
+    Attributes:
+        units: per group (its position), those that should go, the least important first.
+        weights: new weights, by name and of the old sizes, that make up for what goes.
+        steps: what the plan says of it.
+    """
+
+    units: dict[int, np.ndarray]
+    weights: dict[str, Tensor]
+    steps: list[dict[str, Any]]
+
+
+def weakest(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Rounding) -> Weakest:
+    """Returns the weakest units of each group. What earlier masks hold at zero goes first.
 
     Raises:
         PenjingError: there is no group, or scores aren't numbers.
@@ -24,6 +42,7 @@ def without_units(found: Channels, evidence: Evidence, wanted: Wanted, rounding:
         raise PenjingError(_nothing_to_prune(found))
     judged = wanted.saliency(evidence)
     scores = wanted.scores(evidence, judged.saliency)
+    scores = [_zeros_lowest(score, evidence, group) for group, score in zip(found.groups, scores, strict=True)]
     places = [
         Place(group.name, tuple(evidence.graph.tensor(name).shape))
         for group in found.groups
@@ -35,14 +54,34 @@ def without_units(found: Channels, evidence: Evidence, wanted: Wanted, rounding:
         for position, (score, keep) in enumerate(zip(scores, kept, strict=True))
         if keep < len(score)
     }
-    small = remove(evidence.graph, found, units)
-    if judged.units is not None:
-        _fill(small, found, units, judged.units(units))
+    steps = []
     for group, keep, plain in zip(found.groups, kept, unrounded, strict=True):
         lifted = plain < keep == rounded(1, group.units, rounding) or (keep == 1 and wanted.empties(group.units))
         if lifted or keep < group.units:
-            small.plan.append(wanted.step(group.name, group.units, keep, at_least(keep) if lifted else ""))
+            steps.append(wanted.step(group.name, group.units, keep, at_least(keep) if lifted else ""))
+    return Weakest(units, {} if judged.units is None else judged.units(units), steps)
+
+
+def without_units(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Rounding) -> Graph:
+    """Returns a graph without the weakest units of each group.
+
+    Raises:
+        PenjingError: there is no group, or scores aren't numbers.
+    """
+    chosen = weakest(found, evidence, wanted, rounding)
+    small = remove(evidence.graph, found, chosen.units)
+    _fill(small, found, chosen.units, chosen.weights)
+    small.plan += chosen.steps
     return small
+
+
+def _zeros_lowest(score: Tensor, evidence: Evidence, group: Group) -> Tensor:
+    """Returns scores in which units come first of whose makers masks leave no weight."""
+    masks = [(entry, evidence.graph.masks.get(entry.tensor)) for entry in group.entries if entry.role == "out"]
+    if not masks or any(mask is None for _, mask in masks):
+        return score
+    left = torch.stack([evidence.of_units(mask, entry).any(1) for entry, mask in masks if mask is not None]).any(0)
+    return torch.where(left, score, score.min().nextafter(torch.tensor(-math.inf, dtype=score.dtype)))
 
 
 def _fill(small: Graph, found: Channels, units: Mapping[int, np.ndarray], weights: Mapping[str, Tensor]) -> None:

@@ -20,12 +20,16 @@ Scores = Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Wanted:
-    """How much should go, and by which choices; `amount` is what the allocation asks for."""
+    """How much should go, and by which choices; `amount` is what the allocation asks for.
+
+    A schedule is named where one decides when what goes.
+    """
 
     amount: Any
     criterion: str
     granularity: Chosen
     allocation: str
+    schedule: str = ""
 
     def kept(self, scores: Scores, rounding: Rounding, places: Sequence[Place]) -> list[int]:
         """Returns how many units each group keeps."""
@@ -83,7 +87,8 @@ class Wanted:
 
     def step(self, place: str, before: int, after: int, note: str = "") -> dict[str, Any]:
         """Returns the record of what happened in one place."""
-        setting = f"{self.granularity.name}, {self.criterion}, {self.allocation}{note}"
+        choices = (self.granularity.name, self.criterion, self.allocation, self.schedule)
+        setting = ", ".join(filter(None, choices)) + note
         return {"place": place, "technique": "prune", "setting": setting, "before": before, "after": after}
 
 
