@@ -1,7 +1,7 @@
 """What a criterion may look at: the graph, its groups of channels, and passes over data, each done once."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,6 +12,9 @@ from torch import Tensor
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Branch, Channels, Entry, Graph, Group
+from penjing.prune.changed import Change, Changed
+
+Inputs = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Evidence:
         branches: its residual branches, where these are what is pruned.
         weights: names of its weights, where single ones are what is pruned.
         channels: what the groups are part of: where in the graph their channels stand.
+        epochs: how often criteria that train gates go through the batches; None takes each one's default.
     """
 
     graph: Graph
@@ -37,43 +41,87 @@ class Evidence:
     branches: tuple[Branch, ...] = ()
     weights: tuple[str, ...] = ()
     channels: Channels | None = None
+    epochs: int | None = None
 
-    def gradients(self) -> Iterator[Callable[[str], Tensor | None]]:
+    def gradients(self, names: Iterable[str] | None = None) -> Iterator[Callable[[str], Tensor | None]]:
         """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss there.
 
         The model runs in evaluation mode, on the training data, or on calibration data where that is labelled.
 
+        Args:
+            names: of the parameters that are asked for; the fewer, the cheaper. None: all.
+
         Raises:
             PenjingError: there is no labelled data.
         """
-        for model, loss in self.losses():
-            model.zero_grad()
-            loss().backward()
-            yield lambda name, model=model: model.tensor(name).grad  # type: ignore[misc]
+        for model, loss in self.losses(names):
+            value = loss()
+            wanted = {id(one): one for one in model.parameters() if one.requires_grad}
+            slopes = torch.autograd.grad(value, list(wanted.values()), allow_unused=True) if value.requires_grad else ()
+            found = dict(zip(wanted, slopes, strict=bool(slopes)))
+            yield lambda name, model=model, found=found: found.get(id(model.tensor(name)))  # type: ignore[misc]
 
-    def losses(self) -> Iterator[tuple[Graph, Callable[[], Tensor]]]:
+    def losses(self, names: Iterable[str] | None = None) -> Iterator[tuple[Graph, Callable[[], Tensor]]]:
         """Yields, for each batch, a copy of the graph and a function that gives the task's loss on it, to be derived.
 
         The same copy comes with every batch; the derivative may be derived again.
+
+        Args:
+            names: of the parameters by which it is derived. None: all.
 
         Raises:
             PenjingError: there is no labelled data.
         """
         model = copy.deepcopy(self.graph).eval()
+        wanted = (
+            {id(one) for one in model.parameters()} if names is None else {id(model.tensor(name)) for name in names}
+        )
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in wanted)
         for inputs, targets in self._labelled():
             yield model, lambda inputs=inputs, targets=targets: self._loss(model(*inputs), targets)  # type: ignore[misc]
 
-    def slopes(self, nodes: Sequence[str]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    def slopes(
+        self,
+        nodes: Sequence[str],
+        *,
+        singly: bool = False,
+        disturb: Callable[[Callable[[Inputs], Tensor], Inputs], Inputs] | None = None,
+    ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
         """Yields, for each batch, the values of these nodes and the gradients of the task's loss at them.
+
+        Args:
+            nodes: their names.
+            singly: each sample is a batch of its own.
+            disturb: other inputs, from the loss as a function of inputs and from those of the batch.
 
         Raises:
             PenjingError: there is no labelled data.
         """
         tapped = copy.deepcopy(self.graph).eval().with_outputs(nodes)
-        for inputs, targets in self._labelled():
+        for inputs, targets in self._samples() if singly else self._labelled():
+            if disturb is not None:
+                inputs = disturb(lambda x, targets=targets: self._loss(tapped(*x)[0], targets), inputs)  # type: ignore[misc]
             outputs, values = tapped(*inputs)
             slopes = torch.autograd.grad(self._loss(outputs, targets), list(values.values()), materialize_grads=True)
             yield {name: value.detach() for name, value in values.items()}, dict(zip(values, slopes, strict=True))
+
+    def changed(self, changes: Mapping[str, Change], epochs: int) -> Iterator[Callable[[], Tensor]]:
+        """Yields, for each batch of some epochs, a function that gives the task's loss with nodes' values changed.
+
+        Weights are frozen: what the changes multiply by is all that can be derived by, and so trained.
+
+        Args:
+            changes: per node, what becomes of its value.
+            epochs: how often the batches are gone through, in the order and augmentation of training's epochs.
+
+        Raises:
+            PenjingError: there is no labelled data.
+        """
+        run = Changed(copy.deepcopy(self.graph).eval().requires_grad_(False), changes)
+        for epoch in range(epochs):
+            for inputs, targets in self._labelled(epoch):
+                yield lambda inputs=inputs, targets=targets: self._loss(run(*inputs), targets)  # type: ignore[misc]
 
     def values(self, nodes: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         """Yields, for each batch of calibration (or else training) data, the values of these nodes.
@@ -90,23 +138,34 @@ class Evidence:
             for inputs, _ in self._batches(loader):
                 yield tapped(*inputs)[1]
 
-    def _labelled(self) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    def _labelled(self, epoch: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
         if self.data is None or not self.data.task.labelled:
             raise PenjingError("This criterion needs gradients of the task's loss: pass labelled data with data=….")
         loader = self.data.train if self.data.train is not None else self.data.calibration
         if loader is None:
             raise PenjingError("This criterion needs data.train or a labelled data.calibration, and both are None.")
-        for inputs, targets in self._batches(loader):
+        for inputs, targets in self._batches(loader, epoch):
             if targets is None:
                 raise PenjingError("This criterion needs labels, and the batches hold none.")
             yield inputs, targets
 
-    def _batches(self, loader: Iterable[Any]) -> Iterator[tuple[tuple[Tensor, ...], Tensor | None]]:
+    def _samples(self) -> Iterator[tuple[Inputs, Tensor]]:
+        if self.graph.batch is not None:
+            raise PenjingError(
+                f"This criterion needs samples one by one, and the model takes {self.graph.batch} at a time only; "
+                "use another criterion."
+            )
+        for inputs, targets in self._labelled():
+            yield from (
+                (parts[:-1], parts[-1]) for parts in zip(*(x.split(1) for x in (*inputs, targets)), strict=True)
+            )
+
+    def _batches(self, loader: Iterable[Any], epoch: int = 0) -> Iterator[tuple[Inputs, Tensor | None]]:
         if hasattr(loader, "set_epoch"):
-            loader.set_epoch(0)
+            loader.set_epoch(epoch)
         device = next(self.graph.parameters()).device
         with torch.random.fork_rng():  # a loader may draw from the global generator, which is the caller's
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed + epoch)
             for batch in islice(loader, self.batches):
                 assert self.data is not None
                 inputs, targets = self.data.task.split(batch)

@@ -1,14 +1,16 @@
 """Where in the graph the channels of a group can be seen: the maps behind their activation function."""
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from penjing.errors import PenjingError
-from penjing.graph import Channels, Group
+from penjing.graph import Channels, Graph, Group
 from penjing.prune.evidence import Evidence
 
 aten = torch.ops.aten
@@ -19,6 +21,9 @@ ACTIVATIONS = frozenset({
     aten.mish.default, aten.hardswish.default, aten.softplus.default, aten.sigmoid.default, aten.tanh.default,
 })  # fmt: skip
 
+RECURRENT = frozenset({aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input})
+"""They give the sequence of the last layer's hidden states, and the final states of all layers."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -28,22 +33,32 @@ class Site:
         node: name of the node that computes it.
         axis: the axis on which they lie.
         indices: `(units, copies)`, where each unit lies there.
+        batch: the axis of the samples; None where they share one with something else, as heads or steps.
     """
 
     node: str
     axis: int
     indices: np.ndarray
+    batch: int | None
 
     def maps(self, value: Tensor) -> Tensor:
-        """Returns the channels as `(units, copies, batch, *positions)`."""
+        """Returns the channels as `(units, copies, batch, *positions)`; the first axis is the batch's if it is unknown."""
         chosen = torch.from_numpy(self.indices.ravel()).to(value.device)
-        return value.index_select(self.axis, chosen).movedim(self.axis, 0).unflatten(0, self.indices.shape)
+        value = value.index_select(self.axis, chosen)
+        value = value.movedim(self.axis, 0) if self.batch is None else value.movedim((self.axis, self.batch), (0, 1))
+        return value.unflatten(0, self.indices.shape)
 
 
-def sites(evidence: Evidence, group: Group) -> tuple[Site, ...]:
+def sites(evidence: Evidence, group: Group, *, states: bool = False) -> tuple[Site, ...]:
     """Returns where an activation function gives a group's channels, or, if none does, where a layer reads them.
 
-    Gates that are one number per channel, as of squeeze-and-excitation, count only where there is nothing larger.
+    Hidden units of a recurrent layer are seen in its sequence of outputs, which is its last layer's. Gates that are one
+    number per channel, as of squeeze-and-excitation, count only where there is nothing larger.
+
+    Args:
+        evidence: the graph and its channels.
+        group: of these channels.
+        states: a recurrent layer is seen in all that comes out of it, final states included: what gradients need.
 
     Raises:
         PenjingError: there is no such place.
@@ -51,9 +66,11 @@ def sites(evidence: Evidence, group: Group) -> tuple[Site, ...]:
     found = list(_carriers(evidence, group))
     behind = [(node, site) for node, site in found if node.target in ACTIVATIONS]
     wide = [(node, site) for node, site in behind if _positions(node, site) > 1]
+    recurrent = [(node, site) for node, site in found if _output_of_recurrent(node) is not None]
+    sequence = [one for one in recurrent if _output_of_recurrent(one[0]) == 0] or recurrent[:1]
     readers = {entry.tensor for entry in group.entries if entry.role == "in"}
     read = [(node, site) for node, site in found if any(_reads(user, readers) for user in node.users)]
-    chosen = wide or behind or read
+    chosen = (recurrent if states else []) or wide or sequence or behind or read
     if not chosen:
         raise PenjingError(
             f"The channels of {group.name} can't be seen by themselves anywhere in the graph, so that this criterion "
@@ -109,13 +126,37 @@ def _carriers(evidence: Evidence, group: Group) -> Iterator[tuple[fx.Node, Site]
             counts = np.bincount(units[units >= 0], minlength=group.units)
             if counts[0] > 0 and (counts == counts[0]).all():
                 order = units.argsort(kind="stable")[(units < 0).sum() :]
-                yield node, Site(node.name, axis, order.reshape(group.units, -1))
+                samples = _batch_axis(evidence.graph, value, axis)
+                yield node, Site(node.name, axis, order.reshape(group.units, -1), samples)
+
+
+def _batch_axis(graph: Graph, value: Tensor, channels: int) -> int | None:
+    """Returns the axis, the only one but that of the channels, whose size is that of the inputs' first axis."""
+    inputs = [node.meta["val"].shape[0] for node in graph.program.graph.nodes if node.op == "placeholder"]
+    samples = next((size for size in inputs if isinstance(size, torch.SymInt)), inputs[0])
+    if not isinstance(samples, torch.SymInt):  # the batch is fixed, and others may be as long
+        return 0 if value.shape[0] == samples else None
+    found = [axis for axis, size in enumerate(value.shape) if axis != channels and _same(size, samples)]
+    return found[0] if len(found) == 1 else None
+
+
+def _same(size: Any, samples: torch.SymInt) -> bool:
+    # Comparing symbolic sizes themselves would fix them.
+    return isinstance(size, torch.SymInt) and size.node.expr == samples.node.expr
+
+
+def _output_of_recurrent(node: fx.Node) -> int | None:
+    """Returns which output of a recurrent layer a node is."""
+    if node.target is not operator.getitem:
+        return None
+    source, position = node.args
+    return position if isinstance(source, fx.Node) and source.target in RECURRENT else None  # type: ignore[return-value]
 
 
 def _positions(node: fx.Node, site: Site) -> int:
     """Returns how many numbers there are per sample and channel; 2 stands for any size that is free."""
     shape = node.meta["val"].shape
-    sizes = [shape[axis] for axis in range(1, len(shape)) if axis != site.axis]
+    sizes = [size for axis, size in enumerate(shape) if axis not in (site.axis, site.batch or 0)]
     return int(np.prod([size if isinstance(size, int) else 2 for size in sizes], initial=1))
 
 

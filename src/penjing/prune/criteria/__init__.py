@@ -5,7 +5,9 @@ granularity. One with `level="unit"` gives a score per unit of each group.
 """
 
 from penjing.prune.criteria._activation_mean import activation_mean
+from penjing.prune.criteria._adversarial import adversarial
 from penjing.prune.criteria._apoz import apoz
+from penjing.prune.criteria._attention import attention
 from penjing.prune.criteria._bn_scale import bn_scale
 from penjing.prune.criteria._fisher import fisher
 from penjing.prune.criteria._fpgm import fpgm
@@ -20,6 +22,7 @@ from penjing.prune.criteria._obs import obs
 from penjing.prune.criteria._random import random
 from penjing.prune.criteria._registry import Compensated, criteria, makers
 from penjing.prune.criteria._snip import snip
+from penjing.prune.criteria._sss import sss
 from penjing.prune.criteria._synflow import synflow
 from penjing.prune.criteria._taylor import taylor
 from penjing.prune.criteria._taylor2 import taylor2
@@ -28,7 +31,9 @@ from penjing.prune.criteria._thinet import thinet
 __all__ = [
     "Compensated",
     "activation_mean",
+    "adversarial",
     "apoz",
+    "attention",
     "bn_scale",
     "criteria",
     "fisher",
@@ -44,6 +49,7 @@ __all__ = [
     "obs",
     "random",
     "snip",
+    "sss",
     "synflow",
     "taylor",
     "taylor2",

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from penjing.prune.criteria._registry import criteria
 from penjing.prune.evidence import Evidence
-from penjing.prune.features import sites
+from penjing.prune.gates import gate_slopes
 
 
 @criteria.register(
@@ -15,13 +15,10 @@ from penjing.prune.features import sites
 )
 def fisher(evidence: Evidence) -> list[Tensor]:
     """Fisher information of a gate on the unit: ½ mean over samples of (Σ a ∂L/∂a)², summed over a unit's positions."""
-    places = [sites(evidence, group) for group in evidence.groups]
     scores = [torch.zeros(group.units) for group in evidence.groups]
     samples = 0
-    for values, slopes in evidence.slopes(sorted({site.node for found in places for site in found})):
-        count = len(next(iter(values.values())))
-        samples += count
-        for score, found in zip(scores, places, strict=True):
-            gates = [site.maps(values[site.node] * slopes[site.node]) * count for site in found]  # the loss is a mean
-            score += sum(gate.transpose(1, 2).flatten(2).sum(2) for gate in gates).square().sum(1).cpu() / 2  # type: ignore
+    for slopes in gate_slopes(evidence):
+        samples += slopes[0].shape[1]
+        for score, slope in zip(scores, slopes, strict=True):
+            score += slope.square().sum(1) / 2
     return [score / max(samples, 1) for score in scores]

@@ -38,7 +38,7 @@ def hessian_products(evidence: Evidence, names: Sequence[str], vector: Callable[
     Raises:
         PenjingError: there is no labelled data.
     """
-    for model, loss in evidence.losses():
+    for model, loss in evidence.losses(names):
         parameters = [model.tensor(name) for name in names]
         with sdpa_kernel(SDPBackend.MATH):  # fused attention can't be derived twice
             value = loss()

@@ -16,7 +16,7 @@ def snip(evidence: Evidence) -> dict[str, Tensor]:
     """Connection sensitivity |w ∂L/∂w|, with the gradient of the loss over all batches."""
     weights = makers(evidence)
     slopes = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    for gradient in evidence.gradients():
+    for gradient in evidence.gradients(slopes):
         for name, slope in slopes.items():
             found = gradient(name)
             slope += 0 if found is None else found

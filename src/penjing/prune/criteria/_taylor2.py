@@ -5,8 +5,8 @@ from torch import Tensor
 
 from penjing.prune.criteria._registry import criteria
 from penjing.prune.criteria._second_order import hessian_products
-from penjing.prune.criteria._taylor import gates
 from penjing.prune.evidence import Evidence
+from penjing.prune.gates import gate_entries
 
 
 @criteria.register(
@@ -16,7 +16,7 @@ from penjing.prune.evidence import Evidence
 )
 def taylor2(evidence: Evidence) -> list[Tensor]:
     """Squared second-order change of the loss, (Σ g w − ½ w (H w))², averaged over batches, at the places of `taylor`."""
-    found = [gates(group) for group in evidence.groups]
+    found = [gate_entries(evidence, group) for group in evidence.groups]
     chosen: dict[str, Tensor] = {}
     for entry in (entry for entries in found for entry in entries):
         weight = evidence.graph.tensor(entry.tensor).detach()
