@@ -1,0 +1,170 @@
+"""What the benchmarks of pruning share: trained networks, rows that survive a kill, and pruning to a wanted cost."""
+
+import copy
+import json
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import penjing as pj
+from penjing.data._memory import MemoryLoader
+from penjing.graph import remove
+from penjing.prune._wanted import Wanted
+from penjing.prune.criteria import Compensated, criteria
+from penjing.prune.evidence import Evidence
+from penjing.prune.granularities._registry import find
+
+HERE = Path(__file__).parent
+CLOSE = 0.004  # how near, relatively, a wanted cost is come by
+
+
+class Rows:
+    """Finished rows, one line of JSON each, that a run which was killed finds again."""
+
+    def __init__(self, name: str) -> None:
+        self.path = HERE / f"{name}.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        self.rows = {_key(row["key"]): row for row in map(json.loads, lines)}
+
+    def has(self, key: Iterable[Hashable]) -> bool:
+        """Tells whether this row is finished."""
+        return _key(key) in self.rows
+
+    def once(self, key: Iterable[Hashable], run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+        """Returns the row of this key, which is run only if no earlier run finished it."""
+        key = list(key)
+        if not self.has(key):
+            row = {"key": key, **run()}
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+            self.rows[_key(key)] = row
+        return self.rows[_key(key)]
+
+
+def _key(key: Iterable[Any]) -> str:
+    return json.dumps(list(key))
+
+
+def module(name: str, weights: Path) -> nn.Module:
+    """Returns a network of the zoo with trained weights, in eval mode."""
+    network = pj.zoo.build(name)
+    network.load_state_dict(load_file(weights))
+    return network.eval()
+
+
+def network(name: str, weights: Path) -> pj.Graph:
+    """Returns it captured."""
+    return pj.capture(module(name, weights), pj.zoo.example_input(name))
+
+
+def held_out(data: pj.Data, count: int, seed: int = 1) -> pj.Data:
+    """Returns data in memory with `count` of the training images left out of training, to choose by instead of the test."""
+    train = data.train
+    assert isinstance(train, MemoryLoader) and data.preprocess is not None
+    images, targets = train._images.permute(0, 2, 3, 1).numpy(), train._targets.numpy()
+    order = np.random.default_rng(seed).permutation(len(images))
+    held, rest = order[:count], order[count:]
+    kept = MemoryLoader(
+        images[rest], targets[rest], data.preprocess, batch_size=train.batch_size, shuffle=True, augment=train._augment
+    )
+    judged = MemoryLoader(images[held], targets[held], data.preprocess, batch_size=250)
+    return replace(
+        data, train=kept, validation=judged, fingerprint=f"{data.fingerprint} without {count}", validation_files=None
+    )
+
+
+def judge(graph: nn.Module, data: pj.Data) -> dict[str, float]:
+    """Returns accuracy and mean loss on all validation data, in float32."""
+    right = loss = count = 0.0
+    graph.eval()
+    with torch.no_grad():
+        for inputs, targets in data.validation or ():
+            outputs = graph(inputs)
+            loss += float(nn.functional.cross_entropy(outputs, targets, reduction="sum"))
+            right += int((outputs.argmax(1) == targets).sum())
+            count += len(targets)
+    return {"accuracy": right / count, "loss": loss / count}
+
+
+def recalibrated(graph: pj.Graph, data: pj.Data, batches: int = 32) -> pj.Graph:
+    """Returns a copy whose norms have statistics of the data anew, without any training.
+
+    Which of two pruned networks will be better after tuning shows much better so than at once (Li et al., EagleEye:
+    Fast Sub-net Evaluation for Efficient Neural Network Pruning, 2020).
+    """
+    found = copy.deepcopy(graph).train()
+    with torch.no_grad():
+        for inputs, _ in islice(iter(data.train or ()), batches):
+            found(inputs)
+    return found.eval()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a criterion said of all channels, so that looking for the right amount scores once, not at each try.
+
+    Attributes:
+        criterion: the name that it is registered under.
+        scores: of the units of each group, by its name.
+    """
+
+    criterion: str
+    scores: dict[str, Tensor]
+
+    def per(self, cost: Mapping[str, int], share: float) -> dict[str, float]:
+        """Returns the share of each group that goes if the lowest of all units' scores per cost go, `share` of them.
+
+        The best unit of each group stays.
+        """
+        worth = {name: score.sort().values[:-1] / cost[name] for name, score in self.scores.items()}
+        limit = torch.cat(list(worth.values())).quantile(share)
+        return {name: int((values < limit).sum()) / len(self.scores[name]) for name, values in worth.items()}
+
+
+def ranked(graph: pj.Graph, criterion: str, data: pj.Data, batches: int = 16) -> Ranking:
+    """Scores the graph's channels, and registers what comes out as a criterion of its own."""
+    found = pj.channels(graph)
+    evidence = Evidence(graph, found.groups, data, batches, 0, channels=found)
+    wanted = Wanted(0.5, criterion, find("filter"), "uniform")
+    judged = wanted.saliency(evidence)
+    known = Compensated(wanted.scores(evidence, judged.saliency), units=judged.units)
+
+    def says(_: Evidence) -> Compensated:
+        """What was found before."""
+        return known
+
+    name = f"{criterion}, as found {len(criteria)}"
+    criteria.register(source="", level="unit", name=name)(says)
+    return Ranking(name, {group.name: score for group, score in zip(found.groups, known.saliency, strict=True)})
+
+
+def to_ratio(prune: Callable[[float], pj.Graph], macs: int, ratio: float) -> tuple[float, pj.Graph]:
+    """Returns the amount, and the graph that it gives, with `ratio` times fewer MACs, or as few more as is found."""
+    low, high, best = 0.0, 0.98, None
+    for _ in range(14):
+        amount = (low + high) / 2
+        small = prune(amount)
+        reached = macs / small.cost().macs
+        if reached >= ratio and (best is None or reached < macs / best[1].cost().macs):
+            best = amount, small
+        if ratio <= reached <= ratio * (1 + CLOSE):
+            break
+        low, high = (amount, high) if reached < ratio else (low, amount)
+    if best is None:
+        raise SystemExit(f"no amount makes it {ratio}× smaller")
+    return best
+
+
+def macs_by_unit(graph: pj.Graph) -> dict[str, int]:
+    """Returns what one unit of each group costs in the whole network: the MACs that go with it."""
+    found, whole = pj.channels(graph), graph.cost().macs
+    one = np.array([0])
+    return {group.name: whole - remove(graph, found, {at: one}).cost().macs for at, group in enumerate(found.groups)}
