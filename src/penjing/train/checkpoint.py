@@ -2,9 +2,10 @@
 
 import hashlib
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,21 @@ from penjing.files import atomic_path
 from penjing.train.settings import Settings, Variant
 
 FORMAT = 1
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A callback that what it does later depends on what it did before."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns its state: tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes a state back.
+
+        Raises:
+            PenjingError: it is the state of another.
+        """
 
 
 @dataclass
@@ -60,8 +76,14 @@ class Checkpoint:
     settings: Settings
     source: dict[str, object] = field(default_factory=dict)
 
-    def save(self, standing: Standing, graph: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Writes the file.
+    def save(
+        self,
+        standing: Standing,
+        graph: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        callbacks: Sequence[object] = (),
+    ) -> None:
+        """Writes the file, with the states of those callbacks that have one.
 
         Raises:
             PenjingError: the file can't be written (no space, no right).
@@ -73,6 +95,7 @@ class Checkpoint:
             "model": graph.state_dict(),
             "masks": dict(getattr(graph, "masks", None) or {}),
             "optimizer": optimizer.state_dict(),
+            "callbacks": [callback.state_dict() for callback in _with_state(callbacks)],
         }
         try:
             with atomic_path(self.path) as temporary:
@@ -80,14 +103,14 @@ class Checkpoint:
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
             raise PenjingError(f"The training checkpoint {self.path} can't be written: {error}") from error
 
-    def load(self, graph: nn.Module) -> tuple[Standing, dict[str, Any]] | None:
-        """Puts the saved weights and masks into the graph.
+    def load(self, graph: nn.Module, callbacks: Sequence[object] = ()) -> tuple[Standing, dict[str, Any]] | None:
+        """Puts the saved weights and masks into the graph, and states into the callbacks that have one.
 
         Returns:
             The standing and the optimiser's state, or None if there is no file.
 
         Raises:
-            PenjingError: the file is of other settings, data or weights than this run's, or isn't a checkpoint.
+            PenjingError: the file is of other settings, data, weights or callbacks than this run's, or isn't a checkpoint.
         """
         if not self.path.exists():
             return None
@@ -109,12 +132,24 @@ class Checkpoint:
         # A graph is welcome as it was at the beginning, or as an interrupted run left it.
         if digest(graph.state_dict()) not in (standing.began_with, digest(content["model"])):
             raise PenjingError(f"{self.path} belongs to the training of a model with other weights. {start_anew}")
+        states, stateful = content.get("callbacks", []), _with_state(callbacks)
+        if len(states) != len(stateful):
+            raise PenjingError(
+                f"{self.path} belongs to a training run with {len(states)} callbacks that have a state, not "
+                f"{len(stateful)}. {start_anew}"
+            )
+        for callback, state in zip(stateful, states, strict=True):
+            callback.load_state_dict(state)
         graph.load_state_dict(content["model"])
         masks = getattr(graph, "masks", None)
         if masks is not None:
             masks.clear()
             masks.update(content["masks"])
         return standing, content["optimizer"]
+
+
+def _with_state(callbacks: Sequence[object]) -> list[Stateful]:
+    return [callback for callback in callbacks if isinstance(callback, Stateful)]
 
 
 def progress_of(path: Path) -> float:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import nn
+from torch import Tensor, nn
 
 from penjing.data import Data
 from penjing.errors import PenjingError
@@ -56,6 +56,7 @@ def recover(
     report: Callable[[dict[str, Any]], None] | None = None,
     log: Callable[[str], None] | None = None,
     callbacks: Sequence[Callable[[nn.Module, float], None]] = (),
+    penalty: Callable[[nn.Module, float], Tensor | None] | None = None,
 ) -> M:
     """Trains a graph: from a teacher's outputs and the labels, or from whichever of the two there is.
 
@@ -92,7 +93,10 @@ def recover(
             (share of all steps), `stopped_early`, and the variant that steps are computed in: `precision` and
             `channels_last`.
         log: called with what a user may want to read; by default the logger "penjing.train" at level INFO.
-        callbacks: each is called as `callback(graph, share of the steps done)` after every step.
+        callbacks: each is called as `callback(graph, share of the steps done)` after every step, before masks are applied.
+            If one has `state_dict()` and `load_state_dict()`, checkpoints hold its state.
+        penalty: called as `penalty(graph, share of the steps done)` before every step; what it returns is added to the
+            loss, unless it is None.
 
     Returns:
         The same graph, trained, in eval mode.
@@ -122,7 +126,7 @@ def recover(
         source = {"data": data.identity(), "batches": len(loader), "processes": world}
         source["teacher"] = None if taught_by is None else digest(taught_by.state_dict())
         file = None if checkpoint is None else Checkpoint(Path(checkpoint), settings, source)
-        saved = None if file is None else file.load(graph)
+        saved = None if file is None else file.load(graph, callbacks)
 
         graph.to(accelerator.device).train()
         objective = Objective(data.task, taught_by and taught_by.to(accelerator.device), settings, accelerator.device)
@@ -138,7 +142,9 @@ def recover(
         if optimizer_state is not None:
             descent.load_state_dict(optimizer_state)
         if file and main and not saved:
-            file.save(standing, graph, descent)  # stopped before the first epoch's end, a run still keeps its variant
+            file.save(
+                standing, graph, descent, callbacks
+            )  # stopped before the first epoch's end, a run still keeps its variant
         parameters = [parameter for group in descent.param_groups for parameter in group["params"]]
         model, descent = accelerator.prepare(graph, descent)
 
@@ -162,6 +168,8 @@ def recover(
                         for group in descent.param_groups:
                             group["lr"] = rate
                         loss = objective(model, batch, variant)
+                        if penalty is not None and (more := penalty(graph, standing.progress)) is not None:
+                            loss = loss + more
                         accelerator.backward(loss)
                         norm = accelerator.clip_grad_norm_(parameters, clip_norm or math.inf)
                         value = loss.item()
@@ -190,7 +198,7 @@ def recover(
                             accelerator.set_trigger()
                         stopped = accelerator.check_trigger() and standing.step < standing.total
                         if file and main and (stopped or time.monotonic() - last_save > save_every):
-                            file.save(standing, graph, descent)
+                            file.save(standing, graph, descent, callbacks)
                             last_save = time.monotonic()
                     if standing.step < min((epoch + 1) * per_epoch, standing.total) and not stopped:
                         raise PenjingError(f"The training data has a length of {len(loader)} batches but gave fewer.")
@@ -199,7 +207,7 @@ def recover(
                         report({"epoch": epoch + 1, "loss": mean, "lr": rate, "seconds": standing.seconds,
                                 "progress": standing.progress, "stopped_early": stopped, **asdict(variant)})  # fmt: skip
                     if file and main and not stopped:
-                        file.save(standing, graph, descent)
+                        file.save(standing, graph, descent, callbacks)
                         last_save = time.monotonic()
             accelerator.wait_for_everyone()
         finally:
