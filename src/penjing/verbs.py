@@ -1,0 +1,157 @@
+"""The public verbs that compose a technique with training. Here: pruning in the course of which is trained."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.prune import Gradual
+from penjing.prune import prune as prune_once
+from penjing.prune.allocations._registry import Rounding
+from penjing.prune.schedules import Chosen, find
+from penjing.tasks import agreement, evaluate
+from penjing.train import recover
+
+
+def prune(
+    graph: Graph,
+    amount: float | Mapping[str, float] | None = None,
+    *,
+    criterion: str = "l2",
+    granularity: str = "filter",
+    allocation: str = "uniform",
+    schedule: str = "one_shot",
+    round_to: Rounding = None,
+    min_channels: int = 1,
+    units: str = "auto",
+    data: Data | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    batches: int = 16,
+    seed: int = 0,
+    epochs: int | None = None,
+    drop: float | None = None,
+    teacher: nn.Module | None = None,
+    lr: float | None = None,
+    checkpoint: Path | str | None = None,
+    progress: bool | Literal["always"] = True,
+    log: Callable[[str], None] | None = None,
+) -> Graph:
+    """Returns a smaller or sparser graph; the one given stays as it was. The shapes of its outputs stay, too.
+
+    With "filter" channels go and with "layer" residual branches; other granularities leave shapes as they are and set
+    weights to zero, which `graph.masks` holds there in further training. What goes is chosen at once and without training,
+    unless `schedule` or `epochs` say otherwise.
+
+    Args:
+        graph: a captured graph.
+        amount: share of the units to remove, 0 ≤ amount < 1; per group with the uniform allocation. With
+            `granularity="layer"`, share of the residual branches; with those that set weights to zero, share of each
+            layer's weights, those that went before included. None where the granularity's or the allocation's name says
+            it, as "2:4" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
+        criterion: how much a unit matters, a name in `penjing list criteria`.
+        granularity: what stands or falls together, a name in `penjing list granularities`.
+        allocation: where how much goes, a name in `penjing list allocations`.
+        schedule: when it goes, a name in `penjing list schedules`; all but "one_shot" train meanwhile.
+        round_to: keep multiples of this many units (or a function from a wanted to an allowed number); at least one
+            step stays, and a group smaller than one step stays whole.
+        min_channels: how many units each group keeps at least; a smaller group stays whole.
+        units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
+        data: for criteria that need it, and to train on.
+        include: patterns of module paths; only what these make is pruned.
+        exclude: patterns of module paths whose channels, and whose layers, all stay.
+        batches: how many batches of data the criterion looks at.
+        seed: for criteria that draw random numbers or shuffled data, for what the schedule draws, and of the training.
+        epochs: passes over `data.train` in each training of the schedule; of "iterative" and "rewind" there are several.
+            With "one_shot", the training after it.
+        drop: how far the metric on `data.validation` may fall, in its own units, with "iterative". Where there are no
+            labels, it is the agreement with the graph given that may.
+        teacher: a model to learn from while training, often the original; see `recover`.
+        lr: the peak learning rate of the training; see `recover`.
+        checkpoint: a file that the training keeps its standing in, to go on from after any stop; where there are several
+            trainings, a file for each, with its number in the name.
+        progress: a progress bar of the training when stderr is a terminal; "always" anywhere, False never.
+        log: called with what a user may want to read; by default the loggers "penjing.prune" and "penjing.train".
+
+    Returns:
+        The smaller graph. Its `plan` tells what went, what was skipped, and where more would have gone had not the last
+        units to stay.
+
+    Raises:
+        PenjingError: an unknown name, an amount out of range, data or a training budget that is missing, a model in which
+            nothing can be removed, or a score that isn't a number.
+        Interrupted: Ctrl-C while training.
+    """
+    choices: dict[str, Any] = {
+        "criterion": criterion, "granularity": granularity, "allocation": allocation, "round_to": round_to,
+        "min_channels": min_channels, "units": units, "data": data, "include": include, "exclude": exclude,
+        "batches": batches, "seed": seed,
+    }  # fmt: skip
+    chosen = find(schedule)
+    if "training" not in chosen.entry.needs and epochs is None:
+        for name, value in {"drop": drop, "teacher": teacher, "lr": lr, "checkpoint": checkpoint}.items():
+            if value is not None:
+                raise PenjingError(f"{name}= is for a training, and schedule='{schedule}' has none without epochs=….")
+        return prune_once(graph, amount, **choices)
+    data, epochs = _budget(chosen, data, epochs, drop)
+    how: dict[str, Any] = {
+        "teacher": teacher, "epochs": epochs, "lr": lr, "seed": seed, "progress": progress, "log": log,
+    }  # fmt: skip
+    if "training" not in chosen.entry.needs:
+        return recover(prune_once(graph, amount, **choices), data, checkpoint=checkpoint, **how)
+
+    pruning = Gradual(graph, amount, schedule=schedule, log=log, **choices)
+    limit = None if drop is None else _metric(graph, graph, data) - drop
+    for number in range(pruning.trainings):
+        before = pruning.snapshot()
+        pruning.begin(number)
+        file = None if checkpoint is None else _numbered(Path(checkpoint), number, pruning.trainings)
+        recover(pruning.graph, data, checkpoint=file, callbacks=[pruning], penalty=pruning.penalty, **how)
+        if limit is not None:
+            metric = _metric(pruning.graph, graph, data)
+            (log or logging.getLogger("penjing.prune").info)(
+                f"Round {number + 1} of {pruning.trainings}: the metric is {metric:.4g}, the limit {limit:.4g}."
+            )
+            if metric < limit:
+                pruning.go_back(before)
+                break
+    return pruning.finish()
+
+
+def _budget(schedule: Chosen, data: Data | None, epochs: int | None, drop: float | None) -> tuple[Data, int]:
+    """Returns data to train on and for how long.
+
+    Raises:
+        PenjingError: something is missing; says which argument.
+    """
+    trains = f"schedule='{schedule.name}' trains"
+    if epochs is None or epochs < 1:
+        raise PenjingError(f"{trains}: pass epochs=…, the passes over data.train, at least 1 (not {epochs}).")
+    if data is None or data.train is None:
+        raise PenjingError(f"{trains}: pass data=… with train=, a loader of training batches.")
+    measures = "validation" in schedule.entry.needs
+    if measures and (drop is None or drop < 0):
+        raise PenjingError(
+            f"{trains} until the metric has fallen: pass drop=…, by how much it may, at least 0 (not {drop})."
+        )
+    if measures and data.validation is None:
+        raise PenjingError(f"{trains} until the metric has fallen: pass data=… with validation=, to measure it on.")
+    if not measures and drop is not None:
+        raise PenjingError(f"drop= is for schedule='iterative'; schedule='{schedule.name}' measures nothing.")
+    return data, epochs
+
+
+def _metric(graph: Graph, original: Graph, data: Data) -> float:
+    """Returns the task's metric on the validation data, or without labels the agreement with the original."""
+    assert data.validation is not None
+    metric = evaluate(graph, data.validation, data.task)
+    return agreement(original, graph, data.validation, data.task) if metric is None else metric
+
+
+def _numbered(file: Path, number: int, trainings: int) -> Path:
+    return file if trainings == 1 else file.with_stem(f"{file.stem}-{number + 1}")
