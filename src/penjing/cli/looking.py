@@ -21,7 +21,7 @@ from penjing.errors import unknown_name
 from penjing.graph import Graph, channels, fold_batch_norms
 from penjing.graph.explain import explain
 from penjing.models import load_model
-from penjing.prune import allocations, criteria, granularities
+from penjing.prune import allocations, criteria, granularities, schedules
 from penjing.quantize import observers
 from penjing.registry import Registry
 from penjing.targets import available, find_target, layers_of, lower, profile
@@ -30,6 +30,7 @@ FAMILIES: dict[str, Registry[Any]] = {
     "criteria": criteria,
     "granularities": granularities,
     "allocations": allocations,
+    "schedules": schedules,
     "observers": observers,
     "signals": signals,
     "networks": zoo.networks,
