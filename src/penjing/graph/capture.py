@@ -3,7 +3,6 @@
 import inspect
 import io
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -16,14 +15,17 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
-from penjing.graph import modes
+from penjing.graph import modes, propagation
 from penjing.graph.agreement import call_copied, copied, verify, verify_other_sizes
 from penjing.graph.free_axes import (
+    batch_size,
     check_dynamic,
     check_freed,
     dynamic_shapes,
+    limits_batch,
     positional_names,
     spelt_out_keywords,
+    with_batch,
 )
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
@@ -108,7 +110,7 @@ def _captured(
     graph = _capture_with_free_batch(model, args, keywords, dynamic, whole)
     if graph is None:
         try:
-            graph = _export(model, args, keywords, dynamic, free_batch=False, whole=whole)
+            graph, _ = _export(model, args, keywords, dynamic, free_batch=False, whole=whole)
         except Uncapturable as error:
             raise PenjingError(f"{error}\n{_hint(model, args, keywords, whole)}") from error.__cause__
         verify(model, graph, args, keywords)
@@ -199,41 +201,32 @@ def _capture_with_free_batch(
     whole: nn.Module | None,
 ) -> Graph | None:
     """Returns the graph with its batch axis free, or None where one graph can't stand for the model at every batch."""
-    size = _batch_size(args, keywords)
+    size = batch_size(args, keywords)
     if size is None:
         return None
     usual = max(size, 2)
-    trials = {batch: _with_batch(args, keywords, size, batch) for batch in (usual, usual + 1, 2)}
+    trials = {batch: with_batch(args, keywords, size, batch) for batch in (usual, 1, usual + 1, 2)}
     try:
-        for trial in trials.values():
-            call_copied(model, *trial)
-    except Exception as error:  # any failure at another batch size means the same: the model fixes its batch
-        log.info("%s runs at batch %d only: %s", type(model).__name__, size, error)
-        return None
-    try:
-        graph = _export(model, *trials[usual], dynamic, free_batch=True, whole=whole)
-        for trial in trials.values() if graph.batch is None else ():
-            verify(model, graph, *trial)
+        graph, limited = _export(model, *trials[usual], dynamic, free_batch=True, whole=whole)
     except (PenjingError, RuntimeError) as error:  # what has nothing to do with the batch fails with a fixed one too
         log.info("%s can't be captured with a free batch: %s", type(model).__name__, error)
         return None
-    return graph if graph.batch is None else None
+    if graph.batch is not None:
+        return None
+    # One sample takes the least memory, but it fits constants of any size, and some models drop an axis of size 1.
+    simple = not limited and propagation.runs(graph, usual + 1) and _agree(model, graph, trials[usual], trials[1])
+    return graph if simple or _agree(model, graph, *(trials[batch] for batch in (usual, usual + 1, 2))) else None
 
 
-def _batch_size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
-    first = next(leaf for leaf in pytree.tree_leaves((args, keywords)) if isinstance(leaf, Tensor))
-    return first.shape[0] if first.dim() > 0 and first.shape[0] > 0 else None
-
-
-def _with_batch(
-    args: tuple[Any, ...], keywords: dict[str, Any], size: int, wanted: int
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def resize(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or leaf.dim() == 0 or leaf.shape[0] != size or wanted == size:
-            return leaf
-        return torch.cat([leaf] * math.ceil(wanted / size))[:wanted]
-
-    return pytree.tree_map(resize, (args, keywords))  # type: ignore[no-any-return]
+def _agree(model: nn.Module, graph: Graph, *trials: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
+    """Tells whether model and graph work on all of these inputs and give the same."""
+    try:
+        for trial in trials:
+            verify(model, graph, *trial)
+    except Exception as error:  # whatever a model raises at a size that it wasn't written for
+        log.info("%s and its graph don't agree: %s", type(model).__name__, error)
+        return False
+    return True
 
 
 def _export(
@@ -244,12 +237,13 @@ def _export(
     *,
     free_batch: bool,
     whole: nn.Module | None = None,
-) -> Graph:
+) -> tuple[Graph, bool]:
+    """Returns the graph, and whether export found that the model looks at how large the batch is."""
     order = tuple(inspect.signature(model.forward).parameters)
     leaves, spec = pytree.tree_flatten((args, keywords))
     positional = positional_names(model, len(args))
     check_dynamic(dynamic, dict(zip([*positional, *keywords], [*args, *keywords.values()], strict=True)))
-    batch = _batch_size(args, keywords) if free_batch else None
+    batch = batch_size(args, keywords) if free_batch else None
     try:
         with warnings.catch_warnings(), _quiet_export(), spelt_out_keywords(model, keywords):
             warnings.simplefilter("ignore")
@@ -262,7 +256,7 @@ def _export(
         ) from error
     graph = _build(model, exported, module, leaves, Signature(spec, (), positional, order), whole)
     check_freed(graph, dynamic)
-    return graph
+    return graph, limits_batch(exported)
 
 
 @contextmanager
@@ -308,7 +302,7 @@ def _build(
         tensors,
         replace(signature, leaves=given),
         exported.call_spec.out_spec,
-        batch=None if free else _batch_size(tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)), {}),
+        batch=None if free else batch_size(tuple(leaf for leaf in leaves if isinstance(leaf, Tensor)), {}),
         transient=transient,
         lost_in_training=lost_in_training(model),
         name=type(model).__name__,

@@ -1,14 +1,16 @@
 """Which axes of a model's inputs are free: asking export for them, and checking that it gave them."""
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.numbers import int_oo
 
 from penjing.errors import PenjingError
 from penjing.graph.graph import Graph
@@ -90,6 +92,41 @@ def resized(
 
     names = positional_names(model, len(args))
     return tuple(map(of, names, args)), {name: of(name, value) for name, value in keywords.items()}
+
+
+def batch_size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
+    """Returns the size of the first tensor's first axis, if it has one."""
+    first = next(leaf for leaf in pytree.tree_leaves((args, keywords)) if isinstance(leaf, Tensor))
+    return first.shape[0] if first.dim() > 0 and first.shape[0] > 0 else None
+
+
+def with_batch(
+    args: tuple[Any, ...], keywords: dict[str, Any], size: int, wanted: int
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Repeats, or cuts, the tensors whose batch is `size` to `wanted` samples."""
+
+    def resize(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor) or leaf.dim() == 0 or leaf.shape[0] != size or wanted == size:
+            return leaf
+        return torch.cat([leaf] * math.ceil(wanted / size))[:wanted]
+
+    return pytree.tree_map(resize, (args, keywords))  # type: ignore[no-any-return]
+
+
+def limits_batch(exported: ExportedProgram) -> bool:
+    """Tells whether the model looks at how large its batch is: export then gave the size a range, or made it a number."""
+    for node in exported.graph.nodes:
+        value = node.meta.get("val")
+        if (
+            node.op == "placeholder"
+            and isinstance(value, Tensor)
+            and value.dim()
+            and isinstance(value.shape[0], torch.SymInt)
+        ):
+            limits = exported.range_constraints.get(value.shape[0].node.expr)  # none where it is a number
+            if limits is None or limits.lower > 2 or limits.upper < int_oo:
+                return True
+    return False
 
 
 def positional_names(model: nn.Module, count: int) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Shapes of every value in a graph, with the free axes kept symbolic.
 
-`propagate` fills `node.meta["val"]`; `confirms` proves what an edit wrote there itself, in a tenth of the time; `sizes`
-reads concrete numbers out of it.
+`propagate` fills `node.meta["val"]`; `confirms` proves what an edit wrote there itself, in a tenth of the time; `runs`
+tries another batch size; `sizes` reads concrete numbers out of it.
 """
 
 import logging
@@ -73,8 +73,23 @@ def confirms(graph: "Graph") -> bool:
     return True
 
 
-class _Confirmation(fx.Interpreter):
-    """Runs a program on tensors without data, and stops at the first that isn't as its node says."""
+def runs(graph: "Graph", batch: int) -> bool:
+    """Tells whether every op, run without data, works at this batch size; says no, too, where that can't be found out."""
+    inputs = (
+        torch.empty((batch, *given.shape[1:]) if 0 in given.dynamic else given.shape, dtype=given.dtype, device="meta")
+        for given in graph.inputs
+    )
+    try:
+        with torch.no_grad():
+            _WithoutData(graph.program).run(*inputs)
+    except Exception as error:
+        log.debug("batch %d can't be tried on the meta device: %s", batch, error)
+        return False
+    return True
+
+
+class _WithoutData(fx.Interpreter):
+    """Runs a program on tensors that have shapes only."""
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         return super().get_attr(target, args, kwargs).to("meta")
@@ -82,6 +97,10 @@ class _Confirmation(fx.Interpreter):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = tree_map_only(torch.device, lambda _: torch.device("meta"), (args, kwargs))
         return super().call_function(target, args, kwargs)
+
+
+class _Confirmation(_WithoutData):
+    """Stops at the first tensor that isn't as its node says."""
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from penjing.prune.criteria._registry import criteria, makers
+from penjing.prune.criteria._registry import Each, criteria
 from penjing.prune.evidence import Evidence
 
 
 @criteria.register(source="Han et al., Learning both Weights and Connections, 2015", level="weight", finish=Tensor.sqrt)
-def l2(evidence: Evidence) -> dict[str, Tensor]:
+def l2(evidence: Evidence) -> Each:
     """Euclidean norm: w², summed over a unit, and the root of it."""
-    return {name: weight.square() for name, weight in makers(evidence).items()}
+    return Each(evidence, Tensor.square)

@@ -1,6 +1,6 @@
 """The table of criteria."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,3 +41,19 @@ def makers(evidence: Evidence) -> dict[str, Tensor]:
     names |= dict.fromkeys(name for branch in evidence.branches for name in branch.weights)
     names |= dict.fromkeys(evidence.weights)
     return {name: evidence.graph.tensor(name).detach() for name in names}
+
+
+class Each(Mapping[str, Tensor]):
+    """Saliencies that are functions of the weight alone, each computed when it is looked at: all would be a second model."""
+
+    def __init__(self, evidence: Evidence, function: Callable[[Tensor], Tensor]) -> None:
+        self._weights, self._function = makers(evidence), function
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._function(self._weights[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
