@@ -20,7 +20,9 @@ AMOUNTS = st.floats(0, 1, exclude_max=True)
 def allocate(name, groups, amount, rounding=None):
     places = [Place(str(position), (len(group), 2)) for position, group in enumerate(groups)]
     wanted = dict.fromkeys((place.name for place in places), amount) if name == "plan" else amount
-    return allocations[name].function([torch.tensor(group) for group in groups], wanted, rounding, places)
+    scores = [torch.tensor(group) for group in groups]
+    needed = {"damage": lambda counts: [list(map(float, some)) for some in counts]} if allocations[name].needs else {}
+    return allocations[name].function(scores, wanted, rounding, places, **needed)
 
 
 # Allocations

@@ -105,6 +105,8 @@ def understood(
         raise PenjingError(f"min_channels must be a positive number of units, not {min_channels!r}.")
     if picked.needs & {"data", "labels", "gradients"} and data is None:
         raise PenjingError(f"The criterion '{criterion}' needs data: pass data=….")
+    if find_allocation(allocation)[0].needs and data is None:
+        raise PenjingError(f"The allocation '{allocation}' needs data: pass data=….")
     if chosen.removes != "channels" and (round_to is not None or min_channels != 1 or units != "auto"):
         what = {"branches": "removes whole branches", "weights": "sets single weights to zero"}[chosen.removes]
         raise PenjingError(

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,12 @@ def weakest(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Round
     scores = wanted.scores(evidence, judged.saliency)
     scores = [_zeros_lowest(score, evidence, group) for group, score in zip(found.groups, scores, strict=True)]
     places = [
-        Place(group.name, tuple(evidence.graph.tensor(name).shape))
+        Place(group.name, tuple(evidence.graph.tensor(name).shape), partial(_without, evidence.graph, group))
         for group in found.groups
         for name in (group.made_by() or (group.entries[0].tensor,))[:1]
     ]
-    kept, unrounded = wanted.kept(scores, rounding, places), wanted.kept(scores, None, places)
+    damage = wanted.damage(evidence, scores, places)
+    kept, unrounded = (wanted.kept(scores, one, places, damage) for one in (rounding, None))
     units = {
         position: score.argsort(stable=True)[: len(score) - keep].numpy()
         for position, (score, keep) in enumerate(zip(scores, kept, strict=True))
@@ -73,6 +75,17 @@ def without_units(found: Channels, evidence: Evidence, wanted: Wanted, rounding:
     _fill(small, found, chosen.units, chosen.weights)
     small.plan += chosen.steps
     return small
+
+
+def _without(graph: Graph, group: Group, gone: Tensor) -> dict[str, Tensor]:
+    """Returns the parameters that some units of a group stand in, with zeros there."""
+    found: dict[str, Tensor] = {}
+    for entry in group.entries:
+        values = found.get(entry.tensor, graph.tensor(entry.tensor).detach())
+        if isinstance(graph.tensor(entry.tensor), torch.nn.Parameter):
+            rows = torch.from_numpy(entry.indices)[gone].flatten().to(values.device)
+            found[entry.tensor] = values.index_fill(entry.axis, rows, 0)
+    return found
 
 
 def _zeros_lowest(score: Tensor, evidence: Evidence, group: Group) -> Tensor:

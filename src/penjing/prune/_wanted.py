@@ -11,9 +11,11 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.prune.allocations._registry import Place, Rounding, find
 from penjing.prune.criteria import criteria
-from penjing.prune.criteria._registry import Compensated
+from penjing.prune.criteria._registry import Compensated, Criterion
+from penjing.prune.damage import Damage, damages
 from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import Chosen
+from penjing.registry import Entry
 
 Scores = Sequence[Tensor]
 
@@ -31,9 +33,17 @@ class Wanted:
     allocation: str
     schedule: str = ""
 
-    def kept(self, scores: Scores, rounding: Rounding, places: Sequence[Place]) -> list[int]:
+    def kept(
+        self, scores: Scores, rounding: Rounding, places: Sequence[Place], damage: Damage | None = None
+    ) -> list[int]:
         """Returns how many units each group keeps."""
-        return find(self.allocation)[0].function(scores, self.amount, rounding, places)
+        entry = find(self.allocation)[0]
+        measured = {"damage": damage} if entry.needs else {}
+        return entry.function(scores, self.amount, rounding, places, **measured)
+
+    def damage(self, evidence: Evidence, scores: Scores, places: Sequence[Place]) -> Damage | None:
+        """Returns what the loss gains when the weakest units of places go, if the allocation asks for that."""
+        return damages(evidence, scores, places) if find(self.allocation)[0].needs else None
 
     def saliency(self, evidence: Evidence) -> Compensated:
         """Returns what the criterion says of weights or units, and how those that stay make up for those that go.
@@ -43,8 +53,8 @@ class Wanted:
         """
         entry = criteria[self.criterion]
         removes = self.granularity.removes
-        if removes != "channels" and entry.traits["level"] != "weight":
-            able = ", ".join(sorted(name for name, one in criteria.items() if one.traits["level"] == "weight"))
+        if not _fits(entry, removes):
+            able = ", ".join(sorted(name for name, one in criteria.items() if _fits(one, removes)))
             parts = {"branches": "whole branches", "weights": "single weights"}[removes]
             raise PenjingError(
                 f"The criterion '{self.criterion}' scores single channels, not {parts}; "
@@ -90,6 +100,11 @@ class Wanted:
         choices = (self.granularity.name, self.criterion, self.allocation, self.schedule)
         setting = ", ".join(filter(None, choices)) + note
         return {"place": place, "technique": "prune", "setting": setting, "before": before, "after": after}
+
+
+def _fits(criterion: Entry[Criterion], removes: str) -> bool:
+    """Tells whether a criterion can score what goes."""
+    return removes == "channels" or criterion.traits["level"] == "weight" or bool(criterion.traits.get(removes))
 
 
 def at_least(kept: int) -> str:

@@ -138,10 +138,20 @@ class Evidence:
             for inputs, _ in self._batches(loader):
                 yield tapped(*inputs)[1]
 
-    def _labelled(self, epoch: int = 0) -> Iterator[tuple[Inputs, Tensor]]:
+    def judged(self, model: Graph) -> Iterator[Callable[[], Tensor]]:
+        """Yields, for each batch of calibration (or else training) data, a function that gives the task's loss of a model.
+
+        Raises:
+            PenjingError: there is no labelled data.
+        """
+        for inputs, targets in self._labelled(calibration=True):
+            yield lambda inputs=inputs, targets=targets: self._loss(model(*inputs), targets)  # type: ignore[misc]
+
+    def _labelled(self, epoch: int = 0, calibration: bool = False) -> Iterator[tuple[Inputs, Tensor]]:
         if self.data is None or not self.data.task.labelled:
-            raise PenjingError("This criterion needs gradients of the task's loss: pass labelled data with data=….")
-        loader = self.data.train if self.data.train is not None else self.data.calibration
+            raise PenjingError("This needs the task's loss or its gradients: pass labelled data with data=….")
+        both = [self.data.train, self.data.calibration]
+        loader = next((one for one in (reversed(both) if calibration else both) if one is not None), None)
         if loader is None:
             raise PenjingError("This criterion needs data.train or a labelled data.calibration, and both are None.")
         for inputs, targets in self._batches(loader, epoch):

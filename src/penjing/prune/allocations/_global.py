@@ -13,10 +13,44 @@ from penjing.prune.allocations._registry import Place, Rounding, allocations, ro
 def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
     """The lowest share of all units together, after each group's scores were divided by their root mean square.
 
-    The best unit of each group stays, so that the amount is exact; equal scores go from all groups alike.
+    The best unit of each group stays, so that the amount is exact; equal scores go from all groups alike. The paper
+    divides by the norm, as "global:l2" does, so that scores of large groups are small; the mean makes sizes equal.
     """
-    relative = [s / s.square().mean().sqrt().clamp_min(torch.finfo(s.dtype).tiny) for s in scores]
-    return without_lowest(relative, amount, rounding)
+    return without_lowest([_over(s, s.square().mean().sqrt()) for s in scores], amount, rounding)
+
+
+@allocations.register(
+    source="Molchanov et al., Pruning ConvNets for Resource Efficient Inference, 2017", name="global:l2"
+)
+def by_norm(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
+    """The same, divided by the Euclidean norm of the group's scores: in larger groups more goes."""
+    return without_lowest([_over(s, s.square().sum().sqrt()) for s in scores], amount, rounding)
+
+
+@allocations.register(source="Fang et al., DepGraph: Towards Any Structural Pruning, 2023 (code)", name="global:mean")
+def by_mean(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
+    """The same, divided by the mean magnitude of the group's scores."""
+    return without_lowest([_over(s, s.abs().mean()) for s in scores], amount, rounding)
+
+
+@allocations.register(source="Fang et al., DepGraph: Towards Any Structural Pruning, 2023 (code)", name="global:max")
+def by_largest(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
+    """The same, divided by the largest magnitude of the group's scores."""
+    return without_lowest([_over(s, s.abs().max()) for s in scores], amount, rounding)
+
+
+@allocations.register(
+    source="Molchanov et al., Importance Estimation for Neural Network Pruning, 2019; for magnitudes: Frankle & Carbin, "
+    "The Lottery Ticket Hypothesis, 2019",
+    name="global:none",
+)
+def as_they_are(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
+    """The same, by the scores as they are: for criteria that estimate the loss, as "taylor" does."""
+    return without_lowest(scores, amount, rounding)
+
+
+def _over(scores: Tensor, scale: Tensor) -> Tensor:
+    return scores / scale.clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 def without_lowest(scores: Sequence[Tensor], amount: float, rounding: Rounding) -> list[int]:

@@ -2,9 +2,8 @@
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -17,24 +16,28 @@ Rounding = int | Callable[[int], int] | None
 
 @dataclass(frozen=True)
 class Place:
-    """What scores belong to: the name of a group or a layer, and the shape of (the first of) its weights."""
+    """What scores belong to.
+
+    Attributes:
+        name: of a group or a layer.
+        shape: of (the first of) its weights.
+        without: from which units go, `(units,)`, to the tensors of the graph that are then others, by name: what units
+            hold is zero in them. None where units are no part of tensors.
+    """
 
     name: str
     shape: tuple[int, ...]
+    without: Callable[[Tensor], dict[str, Tensor]] | None = None
 
 
-class Allocation(Protocol):
-    """From the scores of each group's units and the amount to the number of units that each group keeps."""
-
-    def __call__(
-        self, scores: Sequence[Tensor], amount: Any, rounding: Rounding, places: Sequence[Place] = ()
-    ) -> list[int]:
-        """Returns one number per group, of places in the same order."""
-
+Allocation = Callable[..., list[int]]
+"""From the scores of each group's units, the amount, the rounding and the places to the number of units that each group keeps:
+`(scores, amount, rounding, places)`, lists in the same order."""
 
 allocations: Registry[Allocation] = Registry("allocation")
 """The trait `takes` is "share" (as without it) or "shares", one for each place. Where names hold a number, the trait `read`
-gives the amount of what the user typed (None if that is no such name), and `example` is one."""
+gives the amount of what the user typed (None if that is no such name), and `example` is one. Those that need data get
+`damage`, too: what the loss gains when so many of the weakest units of a place go alone; see `sensitivity`."""
 
 
 def find(name: str) -> tuple[Entry[Allocation], float | None]:

@@ -1,0 +1,63 @@
+"""What the loss gains when some units of one place go, and nothing else: curves of sensitivity."""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from penjing.graph import Graph
+from penjing.prune.allocations._registry import Place
+from penjing.prune.evidence import Evidence
+
+Damage = Callable[[Sequence[Sequence[int]]], list[list[float]]]
+"""From numbers of units per place to what the loss gains when so many of the weakest go from that place alone."""
+
+
+def damages(evidence: Evidence, scores: Sequence[Tensor], places: Sequence[Place]) -> Damage:
+    """Returns a function that measures what the loss gains when the weakest units of each place go from it alone.
+
+    It makes one pass over the data for all places, and remembers what it measured. Units go by zeros in the tensors that
+    they are part of.
+
+    Args:
+        evidence: the graph, and data with labels.
+        scores: per place; the lowest go first.
+        places: of which each says how its units go.
+    """
+    orders = [score.argsort(stable=True) for score in scores]
+
+    def gone(position: int, count: int) -> dict[str, Tensor]:
+        taken = torch.zeros(len(orders[position]), dtype=torch.bool)
+        taken[orders[position][:count]] = True
+        without = places[position].without
+        assert without is not None
+        return without(taken)
+
+    @cache
+    def measured(counts: tuple[tuple[int, ...], ...]) -> list[list[float]]:
+        totals = [[0.0] * len(some) for some in counts]
+        batches = 0
+        model = copy.deepcopy(evidence.graph).eval()
+        with torch.no_grad():
+            for loss in evidence.judged(model):
+                before = float(loss())
+                batches += 1
+                for position, some in enumerate(counts):
+                    for step, count in enumerate(some):
+                        totals[position][step] += _with(model, gone(position, count), loss) - before
+        return [[total / max(batches, 1) for total in one] for one in totals]
+
+    return lambda counts: measured(tuple(map(tuple, counts)))
+
+
+def _with(model: Graph, tensors: dict[str, Tensor], loss: Callable[[], Tensor]) -> float:
+    """Returns the loss while some tensors have other values."""
+    kept = {name: model.tensor(name).detach().clone() for name in tensors}
+    for name, values in tensors.items():
+        model.tensor(name).copy_(values)
+    found = float(loss())
+    for name, values in kept.items():
+        model.tensor(name).copy_(values)
+    return found
