@@ -25,7 +25,8 @@ REACH = 0.9  # of the largest with which sums over paths of all lengths converge
 def nisp(evidence: Evidence) -> list[Tensor]:
     """Importance of what the last layer reads, by infinite feature selection, carried back by magnitudes: s ← |W|ᵀ s.
 
-    What is independent is measured with Pearson's correlation, for which sums are enough, not with Spearman's.
+    What is independent is measured with Pearson's correlation, for which sums are enough, not with Spearman's. As in the
+    paper activation functions let importance pass; norms multiply it by |γ| / σ, and what is averaged shares it.
     """
     node, source, axis = _last(evidence.graph)
     importance = infinite_selection(_covariance(evidence, source, axis))

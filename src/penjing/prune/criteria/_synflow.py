@@ -15,7 +15,12 @@ from penjing.prune.linearized import absolute, ones
     level="weight",
 )
 def synflow(evidence: Evidence) -> dict[str, Tensor]:
-    """Synaptic flow |w ∂R/∂w|, where R is the sum of outputs for inputs of ones, all parameters taken by magnitude."""
+    """Synaptic flow |w ∂R/∂w|, where R is the sum of outputs for inputs of ones, all parameters taken by magnitude.
+
+    That is one round of the paper, which scores anew in each of 100 rounds with ever more of the weights gone, in one
+    ranking of all (`allocation="global:none"`); it is the rounds that keep layers from being emptied. Activation functions
+    that bend positive values, as sigmoids do, are not taken out.
+    """
     model = absolute(copy.deepcopy(evidence.graph))
     outputs = model.program(*ones(model))
     weights = makers(evidence)

@@ -17,6 +17,10 @@ def thinet(evidence: Evidence) -> Compensated:
     """Greedy reconstruction: each time the unit goes whose loss changes the next layers' outputs least; then least squares.
 
     A unit's score is its place in that order. The next layers' remaining weights are fitted to their old outputs.
+
+    Other than in the paper, which draws ten positions of each image, chooses layer by layer with tuning in between, and
+    fits one factor per channel: all groups are chosen at once, from all positions of the calibration batches, and all of
+    the remaining weights are fitted.
     """
     found = readers(evidence)
     return Compensated([order(found.contributions(group)) for group in evidence.groups], units=found.refitted)
