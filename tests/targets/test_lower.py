@@ -154,3 +154,22 @@ def test_every_known_runtime_is_listed():
     assert rows["onnxruntime"].usable
     assert not rows["openvino"].usable
     assert rows["openvino"].note == "not supported yet"
+
+
+class Clipped(nn.Module):
+    """Clips in sequence, more than once; the exporter's optimiser makes one of two and new constants with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.first(x).clamp(-0.5, 2.0).clamp(-1.0, 0.5)
+        return self.second(x).clamp(-0.2, 2.0).clamp(-1.0, 0.2)
+
+
+def test_clips_in_sequence_can_be_written(tmp_path):
+    graph = capture(Clipped(), torch.randn(2, 4))
+    x = torch.randn(5, 4)
+    actual = run(lower(graph, path=tmp_path / "model.onnx"), x)
+    torch.testing.assert_close(actual, graph(x))

@@ -73,11 +73,20 @@ def _export(graph: Graph) -> ir.Model:
     # The optimiser never folds (de)quantise nodes; its size limits would leave casts of large constants unfolded.
     with _quiet():
         optimizer.optimize(model, input_size_limit=LIMIT_BYTES, output_size_limit=LIMIT_BYTES)
+    _register_constants(model.graph)
     rewrite(model.graph)
     _strip(model)
     rename(model.graph, Origins.of(program, origins), graph.input_names, _output_names(graph))
     _check_free_axes(model, graph)
     return model
+
+
+def _register_constants(graph: ir.Graph) -> None:
+    """Makes initialisers of constants that the optimiser made, where it fuses clips, and told the graph nothing of."""
+    for node in graph:
+        for value in node.inputs:
+            if value is not None and value.const_value is not None and value.producer() is None and value.graph is None:
+                graph.register_initializer(value)
 
 
 @contextmanager
