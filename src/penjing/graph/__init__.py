@@ -6,7 +6,9 @@ from penjing.graph.channels import Channels, Entry, Group, Pinned, channels
 from penjing.graph.cost import Cost, Row
 from penjing.graph.fold import fold_batch_norms
 from penjing.graph.graph import Graph
+from penjing.graph.heads import heads
 from penjing.graph.inputs import Input
+from penjing.graph.kernels import Kernel, kernels, shrink_kernels
 from penjing.graph.storage import load, load_exported
 from penjing.graph.surgery import remove
 
@@ -18,14 +20,18 @@ __all__ = [
     "Graph",
     "Group",
     "Input",
+    "Kernel",
     "Pinned",
     "Row",
     "branches",
     "capture",
     "channels",
     "fold_batch_norms",
+    "heads",
+    "kernels",
     "load",
     "load_exported",
     "remove",
     "remove_branches",
+    "shrink_kernels",
 ]
