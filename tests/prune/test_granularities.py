@@ -18,7 +18,12 @@ from penjing.prune.granularities._registry import find
 from penjing.prune.weights import weights
 from penjing.train import recover
 
-NAMES = ["element", "vector", "vector:column", "kernel", "pattern", "1:2", "2:4", "3:3", "block:2x3", "block:1x1"]
+NAMES = [
+    "element", "vector", "vector:column", "kernel", "pattern", "rectangle:2x2", "patterns:4x3", "1:2", "2:4", "3:3",
+    "block:2x3", "block:1x1",
+]  # fmt: skip
+SHRINK = [name for name in NAMES if "shrink" in find(name).entry.traits]
+AMOUNT = [name for name in NAMES if not find(name).stays]  # those whose names don't say it
 BY_WEIGHT = [name for name, entry in criteria.items() if entry.traits["level"] == "weight"]
 
 
@@ -122,7 +127,7 @@ def test_rows_are_what_their_names_say(mixed):
 
 @settings(max_examples=15, deadline=None)
 @given(amount=st.floats(0, 1, exclude_max=True), ties=st.booleans(), allocation=st.sampled_from(["uniform", "global"]))
-@pytest.mark.parametrize("name", [name for name in NAMES if not find(name).keeps])
+@pytest.mark.parametrize("name", [name for name in AMOUNT if name not in SHRINK])
 def test_rows_are_kept_or_removed_whole_and_exactly_as_many_as_asked_for(name, amount, ties, allocation, mixed):
     graph = copy.deepcopy(mixed)
     found = rows(graph, name)
@@ -214,11 +219,11 @@ def test_patterns_choose_layers_and_the_plan_counts_weights(chain):
     assert chain.masks == {} and chain.plan == [] and prune(chain, 0.0, granularity="element").masks == {}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SHRINK])
 def test_masks_survive_training_exactly_and_copies_and_files_keep_them(name, chain, data, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *_, **__: None)
-        small = prune(chain, None if find(name).keeps else 0.5, granularity=name)
+        small = prune(chain, None if find(name).stays else 0.5, granularity=name)
     masks = {weight: mask.clone() for weight, mask in small.masks.items()}
     if name != "3:3":
         assert masks
@@ -235,11 +240,11 @@ def test_masks_survive_training_exactly_and_copies_and_files_keep_them(name, cha
 
 @pytest.mark.parametrize("criterion", BY_WEIGHT)
 def test_every_criterion_of_weights_works_at_every_granularity(criterion, chain, data):
-    for name in ("element", "kernel", "pattern", "3:6"):
+    for name in ("element", "kernel", "patterns:4x3", "3:6"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("warnings.warn", lambda *_, **__: None)
             small = prune(
-                chain, None if find(name).keeps else 0.5, criterion=criterion, granularity=name, data=data, seed=1
+                chain, None if find(name).stays else 0.5, criterion=criterion, granularity=name, data=data, seed=1
             )
         assert not small.masks["conv2.weight"].all()
 
@@ -267,7 +272,7 @@ def test_layers_that_do_not_divide_are_skipped_and_named(chain):
 
 @pytest.mark.parametrize("option", [{"amount": 0.5}, {"allocation": "global"}])
 def test_a_granularity_that_says_its_amount_takes_no_other(option, chain):
-    with pytest.raises(PenjingError, match="'2:4' already says how much stays, 2 of every 4: leave amount"):
+    with pytest.raises(PenjingError, match="'2:4' already says how much stays: leave amount"):
         prune(chain, granularity="2:4", **option)
 
 
@@ -278,6 +283,9 @@ def test_a_granularity_that_says_its_amount_takes_no_other(option, chain):
         ("0:4", "keeps 0 of every 4"),
         ("block", "needs its numbers, as in 'block:4x4'"),
         ("n:m", "needs its numbers, as in '2:4'"),
+        ("rectangle", "needs its numbers, as in 'rectangle:1x3'"),
+        ("patterns", "needs its numbers, as in 'patterns:8x4'"),
+        ("rectangle:1x3x3x3", "Unknown granularity"),
         ("block:0x4", "Unknown granularity 'block:0x4'. Did you mean 'block'"),
         ("kernels", "Unknown granularity 'kernels'. Did you mean 'kernel'"),
     ],

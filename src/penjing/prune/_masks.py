@@ -32,8 +32,9 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted)
         raise PenjingError(_nothing_to_prune(views, wanted))
     judged = wanted.saliency(replace(evidence, weights=tuple(weight.name for weight in rows)))
     old = {weight: graph.masks.get(weight.name) for weight in rows}
-    scores = [_scored(judged.saliency[weight.name], view, wanted, old[weight], weight) for weight, view in rows.items()]
-    kept = _strongest(scores, wanted, [Place(weight.place, tuple(graph.tensor(weight.name).shape)) for weight in rows])
+    sums = [judged.saliency[weight.name].detach().cpu().flatten()[view].sum(1) for weight, view in rows.items()]
+    gone = [_gone(old[weight], view) for weight, view in rows.items()]
+    kept = _strongest(sums, gone, wanted, rows, evidence)
     small, masked = copy.deepcopy(graph), []
     for (weight, view), stays in zip(rows.items(), kept, strict=True):
         mask = torch.zeros(view.numel(), dtype=torch.bool)
@@ -44,14 +45,14 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted)
         if not bool(mask.all()):
             small.masks[weight.name] = mask
             masked.append(weight)
-            note = at_least(1) if wanted.granularity.keeps is None and wanted.empties(len(view)) else ""
+            note = at_least(1) if wanted.granularity.stays is None and wanted.empties(len(view)) else ""
             small.plan.append(wanted.step(weight.place, mask.numel(), int(mask.sum()), note))
     skipped = [weight for weight, view in views.items() if view is None]
     for weight in skipped:
         size = math.prod(weight.shape)
         small.plan.append(wanted.step(weight.place, size, size, f"; skipped: {_misfit(weight)}"))
-    if skipped and wanted.granularity.arguments:  # that a matrix has no kernels is no surprise
-        named = ", ".join(weight.place for weight in skipped)
+    if surprising := [weight for weight in skipped if not (_of_kernels(wanted) and _is_matrix(weight))]:
+        named = ", ".join(weight.place for weight in surprising)
         warnings.warn(f"granularity='{wanted.granularity.name}' does not fit, so these stay: {named}", stacklevel=3)
     if judged.weights is not None:
         with torch.no_grad():
@@ -68,24 +69,67 @@ def rows_of(tensor: Tensor, weight: Weight, wanted: Wanted) -> Tensor | None:
     return view
 
 
-def _scored(saliency: Tensor, view: Tensor, wanted: Wanted, old: Tensor | None, weight: Weight) -> Tensor:
-    score = wanted.finish(saliency.detach().cpu().flatten()[view].sum(1))
-    wanted.check(score, [weight.place])
-    if old is not None:
-        gone = ~old.cpu().flatten()[view].any(1)
-        score[gone] = score.min().nextafter(torch.tensor(-math.inf, dtype=score.dtype))
-    return score
+def shrunk(graph: Graph, wanted: Wanted, found: Sequence[Weight]) -> Graph:
+    """Returns a graph without what the masks of these weights take from whole layers, if the granularity can do that.
+
+    The plan then says what became of each.
+    """
+    shrink = wanted.granularity.entry.traits.get("shrink")
+    if shrink is None:
+        return graph
+    places = {weight.name: weight.place for weight in found}
+    small: Graph
+    small, became = shrink(graph, places)
+    for name, what in became.items():
+        steps = [step for step in small.plan if step["place"] == places[name]]
+        if steps:
+            steps[-1]["setting"] += f"; {what}"
+    return small
 
 
-def _strongest(scores: Sequence[Tensor], wanted: Wanted, places: Sequence[Place]) -> list[Tensor]:
-    """Returns, for each weight, which rows stay."""
-    keeps = wanted.granularity.keeps
-    if keeps is not None:  # n of every m
-        n, m = keeps
-        ranks = [score.reshape(-1, m).argsort(dim=1, stable=True).argsort(dim=1) for score in scores]
-        return [(rank >= m - n).flatten() for rank in ranks]
-    kept = wanted.kept(scores, None, places)
+def _gone(mask: Tensor | None, view: Tensor) -> Tensor:
+    """Returns which rows an earlier mask took."""
+    return torch.zeros(len(view), dtype=torch.bool) if mask is None else ~mask.cpu().flatten()[view].any(1)
+
+
+def _strongest(
+    sums: Sequence[Tensor], gone: Sequence[Tensor], wanted: Wanted, found: dict[Weight, Tensor], evidence: Evidence
+) -> list[Tensor]:
+    """Returns, for each weight, which rows stay; what is gone already goes first."""
+    scores = [wanted.finish(rows) for rows in sums]
+    for score, weight in zip(scores, found, strict=True):
+        wanted.check(score, [weight.place])
+    if wanted.granularity.stays is not None:
+        shapes = [weight.shape for weight in found]
+        return wanted.granularity.stays([_lowest(*one) for one in zip(sums, gone, strict=True)], shapes)
+    scores = [_lowest(*one) for one in zip(scores, gone, strict=True)]
+    places = [_place(evidence.graph, weight, view) for weight, view in found.items()]
+    kept = wanted.kept(scores, None, places, wanted.damage(evidence, scores, places))
     return [score.argsort(stable=True).argsort() >= len(score) - keep for score, keep in zip(scores, kept, strict=True)]
+
+
+def _place(graph: Graph, weight: Weight, view: Tensor) -> Place:
+    tensor = graph.tensor(weight.name).detach()
+
+    def without(gone: Tensor) -> dict[str, Tensor]:
+        return {weight.name: tensor.flatten().index_fill(0, view[gone].flatten().to(tensor.device), 0).view_as(tensor)}
+
+    return Place(weight.place, tuple(tensor.shape), without)
+
+
+def _lowest(scores: Tensor, gone: Tensor) -> Tensor:
+    """Returns scores of which those of what is gone are below all others."""
+    return (
+        scores.masked_fill(gone, float(scores.min().nextafter(scores.new_tensor(-math.inf)))) if gone.any() else scores
+    )
+
+
+def _of_kernels(wanted: Wanted) -> bool:
+    return bool(wanted.granularity.entry.traits.get("kernels"))
+
+
+def _is_matrix(weight: Weight) -> bool:
+    return math.prod(weight.shape[2:]) == 1
 
 
 def _misfit(weight: Weight) -> str:

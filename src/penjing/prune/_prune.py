@@ -5,10 +5,10 @@ from typing import Any
 
 from penjing.data import Data
 from penjing.errors import PenjingError
-from penjing.graph import Graph, branches, channels
+from penjing.graph import Graph, branches
 from penjing.prune._branches import without_branches
-from penjing.prune._masks import without_weights
-from penjing.prune._units import without_units
+from penjing.prune._masks import shrunk, without_weights
+from penjing.prune._units import units_of, without_units
 from penjing.prune._wanted import Wanted, share
 from penjing.prune.allocations._registry import Rounding, at_least
 from penjing.prune.allocations._registry import find as find_allocation
@@ -36,15 +36,16 @@ def prune(
 ) -> Graph:
     """Returns a smaller or sparser graph; the one given stays as it was. The shapes of its outputs stay, too.
 
-    With "filter" channels go and with "layer" residual branches; other granularities leave shapes as they are and set
-    weights to zero, which `graph.masks` holds there in further training.
+    With "filter" channels go, with "head" heads of attention, with "layer" residual branches, and with "pattern" and
+    "rectangle" positions of kernels, which get smaller. Other granularities leave shapes as they are and set weights to
+    zero, which `graph.masks` holds there in further training.
 
     Args:
         graph: a captured graph.
         amount: share of the units to remove, 0 ≤ amount < 1; per group with the uniform allocation. With
             `granularity="layer"`, share of the residual branches; with those that set weights to zero, share of each
             layer's weights, those that went before included. None where the granularity's or the allocation's name says
-            it, as "2:4" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
+            it, as "2:4", "rectangle:1x3" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
         criterion: how much a unit matters, a name in `penjing list criteria`.
         granularity: what stands or falls together, a name in `penjing list granularities`.
         allocation: where how much goes, a name in `penjing list allocations`.
@@ -73,8 +74,9 @@ def prune(
     if wanted.granularity.removes == "weights":
         found = weights(graph, include=include, exclude=exclude)
         names = tuple(weight.name for weight in found)
-        return without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), wanted)
-    groups = channels(graph, include=include, exclude=exclude, units=units)
+        small = without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), wanted)
+        return shrunk(small, wanted, found)
+    groups = units_of(graph, wanted.granularity, include=include, exclude=exclude, units=units)
     evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
     return without_units(groups, evidence, wanted, at_least(min_channels, round_to))
 
@@ -118,12 +120,10 @@ def understood(
 def _amount(amount: float | Mapping[str, float] | None, granularity: Chosen, allocation: str) -> Any:
     """Returns what the allocation is to go by."""
     entry, own = find_allocation(allocation)
-    if granularity.keeps is not None:
+    if granularity.stays is not None:
         if amount is not None or allocation != "uniform":
-            n, m = granularity.keeps
             raise PenjingError(
-                f"granularity='{granularity.name}' already says how much stays, {n} of every {m}: "
-                "leave amount and allocation out."
+                f"granularity='{granularity.name}' already says how much stays: leave amount and allocation out."
             )
         return None
     if own is not None:

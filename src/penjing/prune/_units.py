@@ -2,8 +2,8 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
-from penjing.graph import Channels, Graph, Group, remove
+from penjing.graph import Channels, Graph, Group, channels, remove
 from penjing.prune._wanted import Wanted, at_least
 from penjing.prune.allocations._registry import Place, Rounding, rounded
 from penjing.prune.evidence import Evidence
+from penjing.prune.granularities._registry import Chosen
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,21 @@ class Weakest:
     units: dict[int, np.ndarray]
     weights: dict[str, Tensor]
     steps: list[dict[str, Any]]
+
+
+def units_of(
+    graph: Graph, granularity: Chosen, *, include: Sequence[str] = (), exclude: Sequence[str] = (), units: str = "auto"
+) -> Channels:
+    """Returns the channels of a graph, with those groups alone that the granularity is about.
+
+    Raises:
+        PenjingError: the granularity has units of its own, others were asked for, or there is no such group.
+    """
+    own, among = (granularity.entry.traits.get(trait) for trait in ("units", "among"))
+    if own and units not in ("auto", own):
+        raise PenjingError(f"granularity='{granularity.name}' removes {own}, not units='{units}': leave units out.")
+    found = channels(graph, include=include, exclude=exclude, units=own or units)
+    return replace(found, groups=among(graph, found)) if among else found
 
 
 def weakest(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Rounding) -> Weakest:

@@ -8,6 +8,7 @@ from penjing.prune.granularities._registry import granularities
 @granularities.register(
     source="Mao et al., Exploring the Regularity of Sparse Structure in Convolutional Neural Networks, 2017",
     removes="weights",
+    kernels=True,
 )
 def kernel(weight: Tensor) -> Tensor | None:
     """Kernels: the k×k slice from one input channel to one output channel stands or falls together."""

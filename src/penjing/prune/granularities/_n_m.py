@@ -1,6 +1,7 @@
 """N of every M weights in sequence, which sparse matrix units of GPUs skip."""
 
 import re
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -20,11 +21,18 @@ def _read(name: str) -> dict[str, int] | None:
     return {"n": n, "m": m}
 
 
+def _strongest(saliency: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], n: int, m: int) -> list[Tensor]:
+    """Returns the n largest of every m."""
+    ranks = [values.reshape(-1, m).argsort(dim=1, stable=True).argsort(dim=1) for values in saliency]
+    return [(rank >= m - n).flatten() for rank in ranks]
+
+
 @granularities.register(
     source="Mishra et al., Accelerating Sparse Deep Neural Networks, 2021; Zhou et al., Learning N:M, 2021",
     name="n:m",
     removes="weights",
     read=_read,
+    stays=_strongest,
     keeps=lambda n, m: (n, m),
     example="2:4",
 )

@@ -1,8 +1,11 @@
 """The table of granularities."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from penjing.errors import PenjingError, unknown_name
 from penjing.registry import Entry, Registry
@@ -11,15 +14,34 @@ Granularity = Callable[..., Any]
 """What stands or falls together. The trait `removes` says what goes, and with it what the function is:
 
 - "channels": from evidence, the saliency of weights and a criterion's last step to one `(units,)` tensor per group of the
-  graph's channels;
+  graph's channels. With the trait `among`, a function of a graph and its channels, only the groups that it returns count;
+  the trait `units` then says how the channels are labelled.
 - "branches": the same, for one group, all residual branches;
 - "weights": a view. From a weight `(out_channels, in_channels, *kernel)` to `(rows, members)`, each row of which stands or
-  falls together, or None where the weight has no such rows. Shapes stay, and what goes is masked.
+  falls together, or None where the weight has no such rows. Shapes stay, and what goes is masked. With the trait `shrink`,
+  a function of a masked graph and the names of the weights, the graph then gets smaller where it can; it also returns
+  what became of each weight, in words. The trait `kernels` says that it looks into kernels, so that no one wonders that
+  matrices stay.
 
 Where names hold numbers, the trait `read` makes the function's keyword arguments of what the user typed (None if that is
-no such name), and `example` is one. With the trait `keeps`, a function of these arguments, n of m rows in sequence stay:
-the name then carries its own amount.
+no such name), and `example` is one. A name may carry its own amount. The trait `stays` then says which rows stay, as the
+best of a set that an amount can't express: see `Stays`. The trait `keeps` says the same of the arguments alone where it
+is n of every m rows in sequence.
 """
+
+
+class Stays(Protocol):
+    """Which rows of weights stay, where the granularity itself knows how many."""
+
+    def __call__(self, saliency: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], **arguments: Any) -> list[Tensor]:
+        """Returns, for each weight, booleans `(rows,)`.
+
+        Args:
+            saliency: of the rows of each weight, `(rows,)`, summed over their members; that of several rows is their sum.
+            shapes: of the weights as the view gets them.
+            arguments: those out of the name.
+        """
+
 
 granularities: Registry[Granularity] = Registry("granularity")
 
@@ -42,6 +64,12 @@ class Chosen:
     def removes(self) -> str:
         """What goes: "channels", "branches" or "weights"."""
         return str(self.entry.traits["removes"])
+
+    @property
+    def stays(self) -> Callable[[Sequence[Tensor], Sequence[tuple[int, ...]]], list[Tensor]] | None:
+        """Which rows stay, where the name says how many; else an amount and an allocation do."""
+        stays: Stays | None = self.entry.traits.get("stays")
+        return partial(stays, **self.arguments) if stays else None
 
     @property
     def keeps(self) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ def _read(name: str) -> dict[str, Any] | None:
 @granularities.register(
     source="Mao et al., Exploring the Regularity of Sparse Structure in Convolutional Neural Networks, 2017",
     removes="weights",
+    kernels=True,
     read=_read,
 )
 def vector(weight: Tensor, column: bool = False) -> Tensor | None:
