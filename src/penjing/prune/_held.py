@@ -8,15 +8,13 @@ import torch
 from torch import Tensor
 
 from penjing.graph import Channels, Entry, Graph, Group, remove
-from penjing.prune._masks import without_weights
+from penjing.prune._masks import shrunk, without_weights
+from penjing.prune._shadow import Masks
 from penjing.prune._units import weakest
 from penjing.prune._wanted import Wanted
 from penjing.prune.allocations._registry import Rounding
 from penjing.prune.evidence import Evidence
 from penjing.prune.weights import Weight
-
-Masks = dict[str, Tensor]
-"""By parameter name; False is gone. Parameters that keep everything need not be there."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,14 @@ class Held(Protocol):
     def decide(self, evidence: Evidence, wanted: Wanted) -> Decision:
         """Returns what should go of the evidence's graph, which stays as it is."""
 
-    def gone(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Returns, for each place of the plan, which of its weights or units the masks take, `(units,)`."""
+    def returned(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
+        """Returns, for each place of the plan, how many weights or units earlier masks take and later ones don't."""
 
     def drawn(self, masks: Mapping[str, Tensor], probability: float, generator: torch.Generator) -> Masks:
         """Returns masks that take some of what these take, each with this probability."""
+
+    def scales(self) -> list[str]:
+        """Returns the names of the scales of norms behind what is held."""
 
     def finish(self, graph: Graph) -> Graph:
         """Returns what becomes of a graph whose masks are final."""
@@ -52,9 +53,10 @@ class Held(Protocol):
 
 @dataclass(frozen=True)
 class HeldWeights:
-    """Single weights: the masks stay."""
+    """Single weights: the masks stay, but where the granularity makes kernels smaller."""
 
     found: tuple[Weight, ...]
+    wanted: Wanted
 
     def decide(self, evidence: Evidence, wanted: Wanted) -> Decision:
         graph = evidence.graph
@@ -63,9 +65,13 @@ class HeldWeights:
         weights = {name: small.tensor(name).detach() for name in small.masks}
         return Decision(small.masks, weights, small.plan[len(graph.plan) :])
 
-    def gone(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def returned(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
         places = {weight.name: weight.place for weight in self.found}
-        return {places[name]: ~mask.flatten() for name, mask in masks.items() if name in places}
+        return {
+            places[name]: int((~mask & after[name].to(mask.device) if name in after else ~mask).sum())
+            for name, mask in before.items()
+            if name in places
+        }
 
     def drawn(self, masks: Mapping[str, Tensor], probability: float, generator: torch.Generator) -> Masks:
         return {
@@ -73,16 +79,19 @@ class HeldWeights:
             for name, mask in masks.items()
         }
 
+    def scales(self) -> list[str]:
+        return []
+
     def finish(self, graph: Graph) -> Graph:
-        return graph
+        return shrunk(graph, self.wanted, self.found)
 
 
 @dataclass(frozen=True)
 class HeldUnits:
-    """Channels: what makes them is held at zero, weights, biases, scales and shifts, and what reads them is left alone.
+    """Channels: all that makes them is held at zero, and what reads them is left alone. At the end surgery takes them out.
 
-    So a channel that is gone is exactly zero wherever it is read, and taking it out changes nothing, but for norms over
-    channels, which then see fewer of them. At the end surgery takes it out.
+    Weights, biases, scales, shifts and running statistics of a channel are zero, and so is the channel wherever it is
+    read. Taking it out changes nothing, but for norms over channels, which then see fewer of them.
     """
 
     channels: Channels
@@ -93,51 +102,51 @@ class HeldUnits:
         chosen = weakest(self.channels, known, wanted, self.rounding)
         masks = {name: mask.clone() for name, mask in evidence.graph.masks.items()}
         for position, units in chosen.units.items():
-            gone = torch.zeros(self.channels.groups[position].units, dtype=torch.bool)
+            group = self.channels.groups[position]
+            gone = torch.zeros(group.units, dtype=torch.bool)
             gone[torch.from_numpy(units)] = True
-            self._take(masks, evidence.graph, position, gone)
+            for entry in _makers(group):
+                masks.setdefault(entry.tensor, torch.ones_like(evidence.graph.tensor(entry.tensor), dtype=torch.bool))
+            _take(masks, group, gone)
         return Decision(masks, chosen.weights, chosen.steps)
 
-    def gone(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {group.name: self._gone(masks, group) for group in self.channels.groups}
+    def returned(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
+        return {g.name: int((_gone(before, g) & ~_gone(after, g)).sum()) for g in self.channels.groups}
 
     def drawn(self, masks: Mapping[str, Tensor], probability: float, generator: torch.Generator) -> Masks:
         found: Masks = {name: torch.ones_like(mask) for name, mask in masks.items()}
-        for position, group in enumerate(self.channels.groups):
-            gone = self._gone(masks, group)
-            gone &= torch.rand(gone.shape, generator=generator) < probability
-            self._take(found, None, position, gone)
+        for group in self.channels.groups:
+            _take(found, group, _gone(masks, group) & (torch.rand(group.units, generator=generator) < probability))
         return found
 
+    def scales(self) -> list[str]:
+        entries = (entry for group in self.channels.groups for entry in group.entries)
+        return list(dict.fromkeys(entry.tensor for entry in entries if entry.role == "scale"))
+
     def finish(self, graph: Graph) -> Graph:
-        units = {
-            position: gone.nonzero().flatten().numpy()
-            for position, group in enumerate(self.channels.groups)
-            if bool((gone := self._gone(graph.masks, group)).any())
-        }
+        gone = {position: _gone(graph.masks, group) for position, group in enumerate(self.channels.groups)}
+        units = {position: one.nonzero().flatten().numpy() for position, one in gone.items() if bool(one.any())}
         return remove(graph, self.channels, units)
-
-    def _take(self, masks: Masks, graph: Graph | None, position: int, gone: Tensor) -> None:
-        """Takes units out of masks, in all that makes them."""
-        for entry in _makers(self.channels.groups[position]):
-            if graph is not None and isinstance(tensor := graph.tensor(entry.tensor), torch.nn.Parameter):
-                masks.setdefault(entry.tensor, torch.ones_like(tensor, dtype=torch.bool))
-            if entry.tensor in masks:
-                mask = masks[entry.tensor]
-                rows = torch.from_numpy(entry.indices)[gone].flatten().to(mask.device)
-                masks[entry.tensor] = mask.index_fill(entry.axis, rows, False)
-
-    def _gone(self, masks: Mapping[str, Tensor], group: Group) -> Tensor:
-        """Returns which units the masks take from all that makes them, `(units,)`."""
-        made = [entry for entry in _makers(group) if entry.tensor in masks]
-        if not made:
-            return torch.zeros(group.units, dtype=torch.bool)
-        left = []
-        for entry in made:
-            rows = masks[entry.tensor].movedim(entry.axis, 0)
-            left.append(rows.reshape(len(rows), -1).any(1).cpu()[torch.from_numpy(entry.indices)].any(1))
-        return ~torch.stack(left).any(0)
 
 
 def _makers(group: Group) -> list[Entry]:
-    return [entry for entry in group.entries if entry.role not in ("in", "statistic")]
+    return [entry for entry in group.entries if entry.role != "in"]
+
+
+def _take(masks: Masks, group: Group, gone: Tensor) -> None:
+    """Takes units out of masks, wherever something makes them."""
+    for entry in _makers(group) if bool(gone.any()) else ():
+        mask = masks[entry.tensor]
+        rows = torch.from_numpy(entry.indices)[gone].flatten().to(mask.device)
+        masks[entry.tensor] = mask.index_fill(entry.axis, rows, False)
+
+
+def _gone(masks: Mapping[str, Tensor], group: Group) -> Tensor:
+    """Returns which units masks take from all that makes them, `(units,)`."""
+    left = torch.zeros(group.units, dtype=torch.bool)
+    for entry in _makers(group):
+        if entry.tensor not in masks:
+            return torch.zeros(group.units, dtype=torch.bool)
+        rows = masks[entry.tensor].movedim(entry.axis, 0)
+        left |= rows.reshape(len(rows), -1).any(1).cpu()[torch.from_numpy(entry.indices)].any(1)
+    return ~left
