@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.networks.attention import Decoder, Encoder, GroupedQuery, Packed, Windows
-from tests.networks.llama import Llama
 from torch import nn
 
+from networks.attention import Decoder, Encoder, GroupedQuery, Packed, Windows
+from networks.llama import Llama
 from penjing import load, zoo
 from penjing.data import Data
 from penjing.errors import PenjingError
