@@ -1,6 +1,8 @@
 """Allocations against their papers' formulas, written out."""
 
+import copy
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
+from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.graph import channels, remove
 from penjing.prune import allocations, prune
 from penjing.prune.allocations._registry import Place
+from penjing.prune.allocations._sensitivity import marks
+from penjing.tasks import Classification, Unlabelled
 
 SHAPES = st.lists(st.lists(st.integers(1, 12), min_size=2, max_size=4), min_size=1, max_size=5)
 AMOUNTS = st.floats(0, 1, exclude_max=True)
@@ -134,3 +140,147 @@ def test_plans_that_make_no_sense_are_refused(amount, says, chain):
 def test_other_allocations_take_one_share_only(chain):
     with pytest.raises(PenjingError, match="amount is the share of units to remove"):
         prune(chain, {"conv1": 0.5})
+
+
+# One ranking of all
+
+SCALES = {
+    "global": lambda s: np.sqrt(np.mean(s**2)),
+    "global:l2": np.linalg.norm,
+    "global:mean": lambda s: np.abs(s).mean(),
+    "global:max": lambda s: np.abs(s).max(),
+    "global:none": lambda s: 1.0,
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.9))
+def test_global_removes_the_lowest_of_all_after_division_by_each_groups_scale(name, seed, amount):
+    rng = np.random.default_rng(seed)
+    groups = [rng.gamma(1, scale, size) for scale, size in ((1.0, 12), (10.0, 20), (0.1, 5))]
+    kept = allocations[name].function([torch.from_numpy(group) for group in groups], amount, None)
+    relative = [np.sort(group / SCALES[name](group)) for group in groups]
+    gone = sorted(value for group in relative for value in group[:-1])  # the best of each stays
+    gone = gone[: math.floor(amount * 37 + 0.5)]
+    assert kept == [len(group) - sum(value in gone for value in group) for group in relative]
+
+
+def test_every_normalisation_of_a_global_ranking_is_listed():
+    assert set(SCALES) == {name for name in allocations if name.startswith("global")}
+
+
+# Sensitivity
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=4), st.floats(0, 0.99), st.integers(0, 2**32 - 1))
+def test_sensitivity_has_the_least_largest_damage_of_all_amounts_of_that_share(sizes, amount, seed):
+    rng = np.random.default_rng(seed)
+    curves = [np.concatenate([[0.0], rng.normal(0.2, 1, size).cumsum()]) for size in sizes]
+    scores = [torch.from_numpy(rng.permutation(size)).float() for size in sizes]
+    kept = allocations["sensitivity"].function(
+        scores,
+        amount,
+        None,
+        damage=lambda counts: [[c[n] for n in some] for c, some in zip(curves, counts, strict=True)],
+    )
+    total = min(math.floor(amount * sum(sizes) + 0.5), sum(sizes) - len(sizes))
+    rising = [np.maximum.accumulate(curve) for curve in curves]
+
+    def largest(gone):
+        return max(float(curve[n]) for curve, n in zip(rising, gone, strict=True))
+
+    ways = [gone for gone in product(*(range(size) for size in sizes)) if sum(gone) == total]
+    found = [size - keep for size, keep in zip(sizes, kept, strict=True)]
+    assert tuple(found) in ways and largest(found) == min(map(largest, ways))
+
+
+def test_curves_are_measured_at_eighths_and_at_all_but_one():
+    assert marks(64) == [8, 16, 24, 32, 40, 48, 56, 63]
+    assert marks(3) == [1, 2] and marks(2) == [1] and marks(1) == []
+
+
+def loss_of(graph, data):
+    with torch.no_grad():
+        return float(torch.stack([data.task.loss(graph(x), y) for x, y in data.calibration]).mean())
+
+
+def lines(size, curve):
+    """What the loss gains by the number of units that go."""
+    at = [0, *marks(size)]
+    return np.interp(range(size), at, np.maximum.accumulate([0.0, *curve]))
+
+
+def test_sensitivity_of_channels_is_that_of_surgery_one_group_at_a_time(chain, data):
+    found = channels(chain)
+    curves = []
+    for position, group in enumerate(found.groups):
+        order = chain.tensor(group.made_by()[0]).detach().flatten(1).norm(dim=1).argsort().numpy()
+        losses = [loss_of(remove(chain, found, {position: order[:n]}), data) for n in marks(group.units)]
+        curves.append(lines(group.units, [loss - loss_of(chain, data) for loss in losses]))
+    best = min(
+        (gone for gone in product(range(6), range(8)) if sum(gone) == 7),
+        key=lambda gone: max(curve[n] for curve, n in zip(curves, gone, strict=True)),
+    )
+    small = prune(chain, 0.5, allocation="sensitivity", data=data)
+    kept = [small.tensor(f"conv{i}.weight").shape[0] for i in (1, 2)]
+    assert max(curve[size - k] for curve, size, k in zip(curves, (6, 8), kept, strict=True)) == pytest.approx(
+        max(curve[n] for curve, n in zip(curves, best, strict=True)), rel=1e-3
+    )
+    assert sum(kept) == 7
+
+
+def test_sensitivity_of_weights_has_a_smaller_largest_damage_than_other_amounts_of_that_share(chain, data):
+    small = prune(chain, 0.5, granularity="element", allocation="sensitivity", data=data)
+    names = ["conv1.weight", "conv2.weight", "head.weight"]
+    sizes = [chain.tensor(name).numel() for name in names]
+    gone = [int((~small.masks.get(name, torch.tensor(True))).sum()) for name in names]
+    assert sum(gone) == sum(sizes) // 2
+    curves = []
+    for name, size in zip(names, sizes, strict=True):
+        losses = []
+        for count in marks(size):
+            alone = copy.deepcopy(chain)
+            weight = alone.tensor(name)
+            with torch.no_grad():
+                weight.view(-1)[weight.abs().flatten().argsort()[:count]] = 0
+            losses.append(loss_of(alone, data) - loss_of(chain, data))
+        curves.append(lines(size, losses))
+
+    def largest(counts):
+        return max(float(curve[count]) for curve, count in zip(curves, counts, strict=True))
+
+    others = [(i, j, sum(gone) - i - j) for i in range(0, 162, 5) for j in range(0, 432, 5)]
+    others = [counts for counts in others if 0 <= counts[2] < sizes[2]]
+    assert len(others) > 100 and largest(gone) <= min(map(largest, others)) + 1e-6
+
+
+def test_sensitivity_leaves_the_graph_as_it_was(chain, data):
+    before = {name: value.clone() for name, value in chain.tensors().items()}
+    prune(chain, 0.5, allocation="sensitivity", data=data, round_to=2)
+    assert all(torch.equal(value, before[name]) for name, value in chain.tensors().items())
+
+
+def test_sensitivity_measures_on_calibration_data_once(chain, data):
+    class Counted(list):
+        passes = 0
+
+        def __iter__(self):
+            Counted.passes += 1
+            return super().__iter__()
+
+    batches = Counted(data.calibration)
+    prune(chain, 0.5, allocation="sensitivity", data=Data(None, batches, None, data.task), round_to=2)
+    assert Counted.passes == 1
+
+
+def test_sensitivity_without_labelled_data_is_refused(chain, residual, residual_data, data):
+    with pytest.raises(PenjingError, match="The allocation 'sensitivity' needs data: pass data="):
+        prune(chain, 0.5, allocation="sensitivity")
+    unlabelled = Data(None, [(batch[0],) for batch in data.train], None, Unlabelled())
+    with pytest.raises(PenjingError, match="labelled data"):
+        prune(chain, 0.5, allocation="sensitivity", data=unlabelled)
+    without = Data(None, [(batch[0],) for batch in data.train], None, Classification(3))
+    with pytest.raises(PenjingError, match="labels, and the batches hold none"):
+        prune(chain, 0.5, allocation="sensitivity", data=without)
+    with pytest.raises(PenjingError, match="there is only one place"):
+        prune(residual, 0.5, granularity="layer", allocation="sensitivity", data=residual_data)

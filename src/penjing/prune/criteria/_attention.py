@@ -25,9 +25,9 @@ def attention(evidence: Evidence) -> list[Tensor]:
     """Attention statistics: mean over samples of the attention that a trained module gives to the unit.
 
     Behind each group's activation functions stands a squeeze-and-excitation module, which multiplies the channels by
-    2 σ(W₂ relu(W₁ z + b₁) + b₂), where z are their means over positions; it starts at 1 everywhere. The network is frozen,
-    and the modules are trained on the task's loss by Adam for three epochs of `batches` batches. The mean is that of
-    another epoch.
+    σ(W₂ relu(W₁ z + b₁) + b₂), where z are their means over positions; it starts at ½ everywhere. The network is frozen,
+    and the modules are trained on the task's loss by Adam for three epochs of `batches` batches, in which the channels
+    that the loss needs win the other half back. The mean is that of another epoch.
     """
     generator = torch.Generator().manual_seed(evidence.seed)
     device = next(evidence.graph.parameters()).device
@@ -74,7 +74,7 @@ class Attention:
         inner, inner_bias, outer, outer_bias = self.parameters
         means = self.site.maps(value).transpose(1, 2).flatten(2).mean(2).T
         hidden = torch.relu(means.to(inner) @ inner.T + inner_bias)
-        found = 2 * torch.sigmoid(hidden @ outer.T + outer_bias)
+        found = torch.sigmoid(hidden @ outer.T + outer_bias)
         self.total += found.detach().sum(0).double().cpu()
         self.rows += len(found)
         return found
