@@ -98,7 +98,7 @@ def prune(
             if value is not None:
                 raise PenjingError(f"{name}= is for a training, and schedule='{schedule}' has none without epochs=….")
         return prune_once(graph, amount, **choices)
-    data, epochs = _budget(chosen, data, epochs, drop)
+    data, epochs = _budget(chosen, data, teacher, epochs, drop)
     how: dict[str, Any] = {
         "teacher": teacher, "epochs": epochs, "lr": lr, "seed": seed, "progress": progress, "log": log,
     }  # fmt: skip
@@ -108,11 +108,11 @@ def prune(
     pruning = Gradual(graph, amount, schedule=schedule, log=log, **choices)
     limit = None if drop is None else _metric(graph, graph, data) - drop
     for number in range(pruning.trainings):
-        before = pruning.snapshot()
+        before = None if limit is None else pruning.snapshot()
         pruning.begin(number)
         file = None if checkpoint is None else _numbered(Path(checkpoint), number, pruning.trainings)
         recover(pruning.graph, data, checkpoint=file, callbacks=[pruning], penalty=pruning.penalty, **how)
-        if limit is not None:
+        if limit is not None and before is not None:
             metric = _metric(pruning.graph, graph, data)
             (log or logging.getLogger("penjing.prune").info)(
                 f"Round {number + 1} of {pruning.trainings}: the metric is {metric:.4g}, the limit {limit:.4g}."
@@ -123,7 +123,9 @@ def prune(
     return pruning.finish()
 
 
-def _budget(schedule: Chosen, data: Data | None, epochs: int | None, drop: float | None) -> tuple[Data, int]:
+def _budget(
+    schedule: Chosen, data: Data | None, teacher: nn.Module | None, epochs: int | None, drop: float | None
+) -> tuple[Data, int]:
     """Returns data to train on and for how long.
 
     Raises:
@@ -132,8 +134,10 @@ def _budget(schedule: Chosen, data: Data | None, epochs: int | None, drop: float
     trains = f"schedule='{schedule.name}' trains"
     if epochs is None or epochs < 1:
         raise PenjingError(f"{trains}: pass epochs=…, the passes over data.train, at least 1 (not {epochs}).")
-    if data is None or data.train is None:
-        raise PenjingError(f"{trains}: pass data=… with train=, a loader of training batches.")
+    if data is None or (data.train is None and (teacher is None or data.calibration is None)):
+        raise PenjingError(
+            f"{trains}: pass data=… with train=, a loader of training batches, or with calibration= and a teacher=…."
+        )
     measures = "validation" in schedule.entry.needs
     if measures and (drop is None or drop < 0):
         raise PenjingError(
