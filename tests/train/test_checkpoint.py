@@ -106,6 +106,43 @@ def test_masks_that_changed_on_the_way_come_back(tmp_path: Path) -> None:
     assert not again.masks["conv.weight"][0].any() and again.masks["conv.weight"][1:].all()
 
 
+class Counting:
+    """A callback that remembers how often it was called, and which run it belongs to."""
+
+    def __init__(self, run: str = "first") -> None:
+        self.run, self.calls = run, torch.zeros(1)
+
+    def __call__(self, graph: nn.Module, share: float) -> None:
+        self.calls += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"run": self.run, "calls": self.calls.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["run"] != self.run:
+            raise PenjingError(f"It is the state of the {state['run']} run.")
+        self.calls = state["calls"].clone()
+
+
+def test_callbacks_that_remember_go_on_with_what_they_knew(tmp_path: Path) -> None:
+    path, first, resumed = tmp_path / "run.pt", Counting(), Counting()
+    with pytest.raises(Interrupted):
+        recover(Net(), data(), epochs=2, checkpoint=path, callbacks=[first, interrupt_at(0.6)], **PLAIN)
+    recover(Net(), data(), epochs=2, checkpoint=path, callbacks=[resumed], **PLAIN)
+    assert (int(first.calls), int(resumed.calls)) == (12, 20)
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "words"),
+    [([], "1 callbacks that have a state, not 0"), ([Counting("second")], "It is the state of the first run")],
+)
+def test_a_checkpoint_is_refused_whose_callbacks_were_others(tmp_path: Path, callbacks: list[Any], words: str) -> None:
+    path = tmp_path / "run.pt"
+    recover(Net(), data(), epochs=1, checkpoint=path, callbacks=[Counting()], **PLAIN)
+    with pytest.raises(PenjingError, match=f"{words}.*Delete {path}"):
+        recover(Net(), data(), epochs=1, checkpoint=path, callbacks=callbacks, **PLAIN)
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

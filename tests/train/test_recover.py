@@ -1,4 +1,5 @@
 import copy
+import math
 import os
 import random
 import signal
@@ -112,6 +113,27 @@ def test_only_weights_decay_not_norms_and_biases() -> None:
 
     net = recover(Idle(), data(), epochs=1, weight_decay=0.5, **PLAIN)
     assert (net.weight < 1).all() and (net.bias == 1).all()
+
+
+def test_a_penalty_is_added_to_the_loss_of_the_steps_that_it_speaks_of() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) @ torch.ones(3, 4) + 0 * self.weight.sum()
+
+    def penalty(net: nn.Module, share: float) -> torch.Tensor | None:
+        shares.append(share)
+        return net.weight[:2].sum() if share < 0.5 else None
+
+    shares: list[float] = []
+    net = recover(Idle(), data(), epochs=1, momentum=0.0, warmup=0.0, lr=0.1, penalty=penalty,
+                  precision="float32", channels_last=False, progress=False)  # fmt: skip
+    rates = [0.1 * 0.5 * (1 + math.cos(math.pi * (step + 0.5) / 10)) for step in range(5)]  # half a cosine
+    torch.testing.assert_close(net.weight.detach(), torch.tensor([1 - sum(rates)] * 2 + [1.0] * 2))
+    assert shares == pytest.approx([step / 10 for step in range(10)])
 
 
 class Endless:

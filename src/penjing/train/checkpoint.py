@@ -19,7 +19,7 @@ FORMAT = 1
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A callback that what it does later depends on what it did before."""
+    """A callback that must remember what it did."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns its state: tensors and plain values."""
@@ -139,7 +139,10 @@ class Checkpoint:
                 f"{len(stateful)}. {start_anew}"
             )
         for callback, state in zip(stateful, states, strict=True):
-            callback.load_state_dict(state)
+            try:
+                callback.load_state_dict(state)
+            except PenjingError as error:
+                raise PenjingError(f"{self.path} belongs to another training run. {error} {start_anew}") from error
         graph.load_state_dict(content["model"])
         masks = getattr(graph, "masks", None)
         if masks is not None:
