@@ -131,6 +131,23 @@ def test_a_loaded_part_goes_back_where_it_is_told_to(detector: Detector, tmp_pat
     assert not detector.head.boxes[0].weight.any()
 
 
+def test_several_parts_know_where_they_go_back_after_loading(detector: Detector, tmp_path: Path) -> None:
+    graph = pj.capture(detector, [IMAGES], part=["backbone", "head"])
+    pj.prune(graph, 0.5).save(tmp_path / "parts.penjing")
+    loaded = pj.load(tmp_path / "parts.penjing")
+    assert loaded.part == graph.part
+    before = sum(parameter.numel() for parameter in detector.parameters())
+    loaded.write_into(detector)
+    assert sum(parameter.numel() for parameter in detector.parameters()) < before
+    assert len(detector(IMAGES)) == len(IMAGES)
+
+
+def test_a_part_of_another_model_is_refused(detector: Detector, tmp_path: Path) -> None:
+    pj.capture(detector, [IMAGES], part="head").save(tmp_path / "head.penjing")
+    with pytest.raises(pj.PenjingError, match="'head'"):
+        pj.load(tmp_path / "head.penjing").write_into(nn.Linear(2, 2))
+
+
 def test_bad_parts_are_named(detector: Detector) -> None:
     with pytest.raises(pj.PenjingError, match="Did you mean 'backbone'"):
         pj.capture(detector, [IMAGES], part="backbon")

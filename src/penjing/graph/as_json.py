@@ -1,4 +1,4 @@
-"""How arguments of nodes, signatures and nestings stand in a `.penjing` file as JSON and come back."""
+"""How arguments of nodes, signatures, nestings and parts stand in a `.penjing` file as JSON and come back."""
 
 import math
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph.inputs import Input, Signature
+from penjing.graph.parts import Call, Given, Output, Part
 
 _DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
 _FORMATS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
@@ -130,3 +131,57 @@ def _nest(record: Any) -> Any:
     if kind == "dict":
         return {key: _nest(child) for key, child in children}
     return {"tuple": tuple, "list": list}[kind](_nest(child) for child in children)
+
+
+# Parts of a model
+
+
+def part_to_json(part: Part | None) -> Any:
+    """JSON for how a part is called; None where it is given an object that JSON has no form for."""
+    if part is None:
+        return None
+    try:
+        calls = [
+            {"path": c.path, "spec": spec_to_json(c.spec), "leaves": [_leaf_to_json(v) for v in c.leaves]}
+            for c in part.calls
+        ]
+    except PenjingError:  # the graph is whole without it, and `write_into` takes part=…
+        return None
+    return {"calls": calls, "outputs": [[output.call, output.leaf] for output in part.outputs]}
+
+
+def part_from_json(record: Any) -> Part | None:
+    """Returns the part of a record, if each of its calls takes what stands before it."""
+    if record is None:
+        return None
+    calls: list[Call] = []
+    for one in record["calls"]:
+        spec, leaves = spec_from_json(one["spec"]), tuple(_leaf_from_json(leaf, len(calls)) for leaf in one["leaves"])
+        if spec.num_leaves != len(leaves):
+            raise PenjingError(f"the call of '{one['path']}' is described wrongly")
+        calls.append(Call(str(one["path"]), leaves, spec))
+    return Part(tuple(calls), tuple(_output(call, leaf, len(calls)) for call, leaf in record["outputs"]))
+
+
+def _leaf_to_json(leaf: Any) -> Any:
+    if isinstance(leaf, Output):
+        return {"output": [leaf.call, leaf.leaf]}
+    return {"given": leaf.position} if isinstance(leaf, Given) else {"constant": encode(leaf)}
+
+
+def _leaf_from_json(record: Any, calls: int) -> Any:
+    ((kind, content),) = record.items()
+    if kind == "constant":
+        return decode(content, {})
+    if kind == "output":
+        call, leaf = content
+        return _output(call, leaf, calls)
+    if kind != "given" or not isinstance(content, int) or content < 0:
+        raise PenjingError(f"{record!r} is nothing that a part is called with")
+    return Given(content)
+
+
+def _output(call: Any, leaf: Any, calls: int) -> Output:
+    if not (isinstance(call, int) and isinstance(leaf, int) and 0 <= call < calls and leaf >= 0):
+        raise PenjingError(f"a part takes result {leaf!r} of its call {call!r}, and there is none")
+    return Output(call, leaf)

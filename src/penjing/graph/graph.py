@@ -33,7 +33,7 @@ class Graph(nn.Module):
         lost_in_training: what the model did only while training and this graph can't do.
         name: what the model is called in reports.
         plan: what was done to the graph so far, as plain JSON records.
-        part: how the part of a model that this is a graph of is called, or None for a whole model. Not saved.
+        part: how the part of a model that this is a graph of is called, or None for a whole model.
     """
 
     program: fx.GraphModule

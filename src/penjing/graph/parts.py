@@ -63,6 +63,10 @@ class Part:
         """Returns a module that calls the part, with the model's own modules."""
         if not self.calls:
             raise PenjingError("The graph was captured through a wrapper: pass the wrapper as part=… here, too.")
+        modules = dict(model.named_modules())
+        for call in self.calls:
+            if call.path not in modules:
+                raise unknown_name("module path", call.path, [path for path in modules if path])
         if len(self.calls) == 1 and not any(isinstance(leaf, Output) for leaf in self.calls[0].leaves):
             return model.get_submodule(self.calls[0].path)
         return Parts(model, self)

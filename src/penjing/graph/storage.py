@@ -29,7 +29,16 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
 from penjing.graph import modes, straight_through
-from penjing.graph.as_json import decode, encode, signature_from_json, signature_to_json, spec_from_json, spec_to_json
+from penjing.graph.as_json import (
+    decode,
+    encode,
+    part_from_json,
+    part_to_json,
+    signature_from_json,
+    signature_to_json,
+    spec_from_json,
+    spec_to_json,
+)
 from penjing.graph.graph import Graph
 
 VERSION = 1
@@ -103,6 +112,7 @@ def save(graph: Graph, path: Path | str) -> None:
         ],
         "ties": aliases,
         "masks": sorted(masks),
+        "part": part_to_json(graph.part),
     }
     try:
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -206,6 +216,7 @@ def _rebuild(description: dict[str, Any], stored: dict[str, Tensor]) -> Graph:
         name=str(description["name"]),
     )
     _check_whole(graph)
+    graph.part = part_from_json(description.get("part"))
     for name in description["masks"]:
         mask = stored[f"mask/{name}"]
         if mask.dtype != torch.bool or mask.shape != graph.tensor(name).shape:

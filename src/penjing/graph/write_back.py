@@ -39,8 +39,8 @@ def write_into(graph: "Graph", model: nn.Module, part: str | nn.Module | None = 
         graph: a graph that was captured from `model` (or from one like it) and then changed.
         model: the user's model, the whole also where `graph` is of a part of it. Its parameters become new objects, so
             an optimiser must be made anew.
-        part: what `graph` is a graph of, as it was given to `capture`: needed for a wrapper of your own, and for a graph
-            that was loaded from a file.
+        part: what `graph` is a graph of, as it was given to `capture`: needed for a wrapper of your own, and for a part
+            that is called with objects that a file can't hold, once it was saved and loaded.
 
     Returns:
         The model itself.
