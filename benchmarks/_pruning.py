@@ -67,18 +67,34 @@ def network(name: str, weights: Path) -> pj.Graph:
 
 def held_out(data: pj.Data, count: int, seed: int = 1) -> pj.Data:
     """Returns data in memory with `count` of the training images left out of training, to choose by instead of the test."""
-    train = data.train
-    assert isinstance(train, MemoryLoader) and data.preprocess is not None
+    train = _in_memory(data)
     images, targets = train._images.permute(0, 2, 3, 1).numpy(), train._targets.numpy()
     order = np.random.default_rng(seed).permutation(len(images))
     held, rest = order[:count], order[count:]
-    kept = MemoryLoader(
-        images[rest], targets[rest], data.preprocess, batch_size=train.batch_size, shuffle=True, augment=train._augment
-    )
-    judged = MemoryLoader(images[held], targets[held], data.preprocess, batch_size=250)
+    judged = MemoryLoader(images[held], targets[held], train._preprocess, batch_size=250)
     return replace(
-        data, train=kept, validation=judged, fingerprint=f"{data.fingerprint} without {count}", validation_files=None
-    )
+        data, train=_only(train, rest), validation=judged, fingerprint=f"{data.fingerprint} without {count}",
+        validation_files=None,
+    )  # fmt: skip
+
+
+def some(data: pj.Data, count: int, seed: int = 1) -> pj.Data:
+    """Returns data in memory with so many of the training images; an epoch is shorter then."""
+    train = _in_memory(data)
+    order = np.random.default_rng(seed).permutation(len(train._targets))
+    return replace(data, train=_only(train, order[:count]), fingerprint=f"{data.fingerprint}, {count}")
+
+
+def _in_memory(data: pj.Data) -> MemoryLoader:
+    assert isinstance(data.train, MemoryLoader)
+    return data.train
+
+
+def _only(train: MemoryLoader, kept: np.ndarray) -> MemoryLoader:
+    return MemoryLoader(
+        train._images.permute(0, 2, 3, 1).numpy()[kept], train._targets.numpy()[kept], train._preprocess,
+        batch_size=train.batch_size, shuffle=True, augment=train._augment,
+    )  # fmt: skip
 
 
 def judge(graph: nn.Module, data: pj.Data) -> dict[str, float]:
