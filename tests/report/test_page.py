@@ -72,6 +72,21 @@ def test_the_page_is_whole_and_asks_the_network_for_nothing(sample: Any, tmp_pat
     assert len(html) < 400_000
 
 
+def test_zeros_are_shown_where_there_are_some_with_what_they_bring(tmp_path: Path) -> None:
+    made = report_samples.sparse()
+    shown = page(made, tmp_path)
+    assert [found["id"] for tag, found in shown.tags if tag == "section"] == [*SECTIONS[:5], "zeros", *SECTIONS[5:]]
+    said = shown.said("zeros")
+    assert "536 of 272,474 weights (0.2 %) are zeros that pruning left." in said
+    assert "320 make the file smaller; the others bring nothing here. It stores them all." in said
+    assert "Compressed to be sent, the file takes 880 kB, the original's 1.01 MB." in said
+    assert "conv1 element 432 216 (50.0 %) nothing" in said and "fc not recorded 640 320 (50.0 %) smaller" in said
+    made["zeros"] |= {"smaller": 0, "deflated_bytes": None}
+    assert "None of them makes this file faster or smaller." in page(made, tmp_path).said("zeros")
+    made["zeros"] |= {"zeros": 0}
+    assert "zeros" not in page(made, tmp_path).text
+
+
 def test_the_sections_say_what_was_measured(tmp_path: Path) -> None:
     shown = page(report_samples.report(notes=["A remark."]), tmp_path)
     assert "on ONNX Runtime, 1 thread, batch 1." in shown.said("result")

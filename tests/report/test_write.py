@@ -11,7 +11,13 @@ import report_samples
 from penjing import report
 from penjing.errors import PenjingError
 
-SAMPLES = [report_samples.report, report_samples.large, report_samples.unlabelled, report_samples.bare]
+SAMPLES = [
+    report_samples.report,
+    report_samples.large,
+    report_samples.sparse,
+    report_samples.unlabelled,
+    report_samples.bare,
+]
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -56,6 +62,7 @@ BAD: list[tuple[str, Any]] = [
     ("plan", {}),
     ("plan[0].place", 7),
     ("layers[3].op", None),
+    ("zeros", [1]),
     ("layers[1].before.macs", "many"),
     ("layers[1].after.integer", 1),
     ("layers[1].after.shape", "16x16"),

@@ -28,9 +28,8 @@ class Weight:
 
     @property
     def place(self) -> str:
-        """The module's path; with the parameter's own name where that says more than "weight"."""
-        path, _, leaf = self.name.rpartition(".")
-        return path if path and leaf == "weight" else self.name
+        """What the plan calls it, see `place_of`."""
+        return place_of(self.name)
 
     def view(self, values: Tensor) -> Tensor:
         """Returns values of the parameter's shape as `(out_channels, in_channels, *kernel)`, however the layer stores them.
@@ -45,6 +44,12 @@ class Weight:
         flat = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
         flat[positions.to(like.device)] = viewed.flatten().to(flat)
         return flat.reshape(like.shape)
+
+
+def place_of(name: str) -> str:
+    """Returns the path of a parameter's module; with its own name where that says more than "weight"."""
+    path, _, leaf = name.rpartition(".")
+    return path if path and leaf == "weight" else name
 
 
 def weights(graph: Graph, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> tuple[Weight, ...]:

@@ -34,6 +34,16 @@ _SIDE = {
 
 _LAYER_SIDE = {"latency_ms": NUMBER, "params": NUMBER, "macs": NUMBER, "shape?": Null(list), "integer?": Null(bool)}
 
+_ZEROS = {
+    "zeros": int,
+    "weights": int,
+    "faster": int,
+    "smaller": int,
+    "why": str,
+    "deflated_bytes": Null({"baseline": NUMBER, "compressed": NUMBER}),
+    "places": [{"place": str, "granularity": Null(str), "weights": int, "zeros": int, "faster": bool, "smaller": bool}],
+}
+
 REPORT = {
     "schema": int,
     "model": str,
@@ -53,6 +63,7 @@ REPORT = {
     "ratios": {"latency": NUMBER, "size": NUMBER, "params": NUMBER, "macs": NUMBER},
     "parity": {"max_abs_error": NUMBER, "top1_agreement": NUMBER, "agreement_with_original?": NUMBER},
     "integer_macs": NUMBER,
+    "zeros?": _ZEROS,
     "plan": [{"place": str, "technique": str, "setting": object, "before": object, "after": object}],
     "seconds": dict,
     "headline?": str,

@@ -7,11 +7,14 @@ from typing import Any
 from penjing import report
 from penjing.graph import Graph
 from penjing.plan import Choice
+from penjing.run import stages
 from penjing.run.clock import Clock, seconds_until
 from penjing.run.provenance import provenance
 from penjing.run.recovery import Recovery
 from penjing.run.request import Request
 from penjing.run.workspace import Workspace
+from penjing.run.zeros import zeros_on
+from penjing.targets import find_target
 
 
 def proof(
@@ -47,6 +50,14 @@ def proof(
         "plan": [
             {key: step.get(key) for key in ("place", "technique", "setting", "before", "after")} for step in small.plan
         ],
+        "zeros": zeros_on(
+            find_target(measured["target"]["name"]),
+            small,
+            {
+                "baseline": space.inner / stages.lowered(asked.suffix),
+                "compressed": space.out / f"model{asked.suffix}",
+            },
+        ),
         "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
         "notes": _notes(asked, choice, recovery, measured, clock),
         "include": settings["include"],

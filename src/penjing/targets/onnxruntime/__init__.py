@@ -2,7 +2,7 @@
 
 import onnxruntime as ort
 
-from penjing.targets._registry import Target, targets
+from penjing.targets._registry import Target, Zeros, targets
 from penjing.targets.onnxruntime._lower import describe, lower
 from penjing.targets.onnxruntime._memory import memory
 from penjing.targets.onnxruntime._profile import profile
@@ -24,4 +24,9 @@ def onnxruntime() -> Target:
         profile=profile,
         memory=memory,
         write_runner=write_runner,
+        zeros=Zeros(
+            skipped=frozenset(),
+            left_out=frozenset(),
+            why="ONNX Runtime multiplies by every weight, zero or not, and an ONNX file stores every weight.",
+        ),
     )

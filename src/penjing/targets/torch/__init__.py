@@ -6,7 +6,7 @@ when it is asked for by name, and only your own should be.
 
 import torch as _torch
 
-from penjing.targets._registry import Target, targets
+from penjing.targets._registry import Target, Zeros, targets
 from penjing.targets.torch._lower import describe, lower
 from penjing.targets.torch._memory import memory
 from penjing.targets.torch._profile import profile
@@ -28,4 +28,9 @@ def torch() -> Target:
         profile=profile,
         memory=memory,
         write_runner=write_runner,
+        zeros=Zeros(
+            skipped=frozenset(),
+            left_out=frozenset(),
+            why="PyTorch multiplies by every weight, zero or not, and a .pt2 file stores every weight.",
+        ),
     )

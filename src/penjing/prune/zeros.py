@@ -1,0 +1,50 @@
+"""Which zeros pruning left in weights that keep their shapes, and by which granularities they came."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.prune.granularities._registry import Chosen, find
+from penjing.prune.weights import place_of
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """The zeros that a mask holds in one weight.
+
+    Attributes:
+        place: as in the plan.
+        granularities: by which they came, as the plan tells; none if it doesn't.
+        weights: entries of the weight.
+        zeros: how many of them are masked.
+    """
+
+    place: str
+    granularities: tuple[Chosen, ...]
+    weights: int
+    zeros: int
+
+
+def zeros(graph: Graph) -> tuple[Zeros, ...]:
+    """Returns the zeros that the masks of a graph hold, weight by weight."""
+    came_by: dict[str, dict[str, Chosen]] = {}
+    for step in graph.plan:
+        granularity = _granularity(step)
+        if granularity is not None and granularity.removes == "weights":
+            came_by.setdefault(step["place"], {})[granularity.name] = granularity
+    return tuple(
+        Zeros(place_of(name), tuple(came_by.get(place_of(name), {}).values()), mask.numel(), int((~mask).sum()))
+        for name, mask in graph.masks.items()
+    )
+
+
+def _granularity(step: Mapping[str, Any]) -> Chosen | None:
+    """Returns the granularity that a step of the plan names first, as `Wanted.step` writes it."""
+    if step.get("technique") != "prune":
+        return None
+    try:
+        return find(str(step.get("setting")).partition(",")[0])
+    except PenjingError:  # a plan is data, and may be anyone's
+        return None

@@ -1,0 +1,52 @@
+"""The zeros that pruning left, counted honestly: which of them the target's runtime gains by, and which it doesn't."""
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+from penjing.graph import Graph
+from penjing.prune.zeros import zeros
+from penjing.targets import Target
+
+CHUNK = 2**20
+
+
+def zeros_on(target: Target, graph: Graph, files: dict[str, Path]) -> dict[str, Any]:
+    """Returns what `report.json` says of masked weights.
+
+    Args:
+        target: says what it makes of them.
+        graph: the compressed graph. Its masks are exact zeros in the lowered file too.
+        files: the lowered files of both sides, whose compressed sizes are taken where there are zeros: that is what these
+            save when a file is sent.
+    """
+    places = []
+    for one in zeros(graph):
+        kinds = {granularity.entry.name for granularity in one.granularities}
+        places.append(
+            {
+                "place": one.place,
+                "granularity": ", ".join(granularity.name for granularity in one.granularities) or None,
+                "weights": one.weights,
+                "zeros": one.zeros,
+                "faster": bool(kinds) and kinds <= target.zeros.skipped,
+                "smaller": bool(kinds) and kinds <= target.zeros.left_out,
+            }
+        )
+    return {
+        "zeros": sum(place["zeros"] for place in places),
+        "weights": sum(parameter.numel() for parameter in graph.parameters()),
+        "faster": sum(place["zeros"] for place in places if place["faster"]),
+        "smaller": sum(place["zeros"] for place in places if place["smaller"]),
+        "why": target.zeros.why,
+        "deflated_bytes": {side: _deflated(path) for side, path in files.items()} if places else None,
+        "places": places,
+    }
+
+
+def _deflated(path: Path) -> int:
+    packer, size = zlib.compressobj(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            size += len(packer.compress(chunk))
+    return size + len(packer.flush())
