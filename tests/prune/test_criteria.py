@@ -78,6 +78,12 @@ def test_every_criterion_that_needs_data_fails_without(name, chain, data):
             prune(chain, 0.5, criterion=name, data=unlabelled)
 
 
+@pytest.mark.parametrize("name", ["taylor", "fisher", "hrank", "thinet", "sss", "grasp"])
+def test_data_without_batches_is_an_error(name, chain, data):
+    with pytest.raises(PenjingError, match="no batches"):
+        prune(chain, 0.5, criterion=name, data=Data([], [], None, data.task))
+
+
 def test_values_on_another_device_are_summed_per_unit(chain):
     """Fake tensors tell apart devices that this machine needn't have."""
     groups = channels(chain).groups
@@ -182,3 +188,40 @@ def test_scores_that_are_no_numbers_are_an_error(chain, value):
         broken.tensor("conv2.weight")[0, 0, 0, 0] = value
     with pytest.raises(PenjingError, match=r"'l1' gives scores that aren't numbers for conv2"):
         prune(broken, 0.5, criterion="l1")
+
+
+@pytest.mark.parametrize("criterion", ["l2", "sss"])
+def test_scores_of_branches_that_are_no_numbers_are_an_error_that_names_the_branch(criterion, residual, residual_data):
+    broken = copy.deepcopy(residual)
+    with torch.no_grad():
+        broken.tensor("blocks.2.0.weight")[0, 0] = float("nan")
+    with pytest.raises(PenjingError, match=rf"'{criterion}' gives scores that aren't numbers for blocks\.\d"):
+        prune(broken, 0.5, criterion=criterion, granularity="layer", data=residual_data)
+
+
+@pytest.mark.parametrize("granularity", ["element", "kernel", "1:2"])
+def test_scores_of_weights_that_are_no_numbers_are_an_error_that_names_the_layer(granularity, chain):
+    broken = copy.deepcopy(chain)
+    with torch.no_grad():
+        broken.tensor("conv2.weight")[0, 0, 0, 0] = float("nan")
+    amount = None if granularity == "1:2" else 0.5
+    with pytest.raises(PenjingError, match=r"'l2' gives scores that aren't numbers for conv2"):
+        prune(broken, amount, granularity=granularity, include=["conv2"])
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "fisher", "attention", "adversarial", "activation_mean"])
+def test_scores_of_units_that_are_no_numbers_are_an_error_that_names_the_group(criterion, chain, data):
+    broken = copy.deepcopy(chain)
+    with torch.no_grad():
+        broken.tensor("bn2.weight")[3] = float("nan")
+    with pytest.raises(PenjingError, match=rf"'{criterion}' gives scores that aren't numbers for conv\d"):
+        prune(broken, 0.5, criterion=criterion, data=data)
+
+
+@pytest.mark.parametrize(("criterion", "reader"), [("nisp", "head"), ("lasso", "head"), ("thinet", "head")])
+def test_values_that_are_no_numbers_are_an_error_that_names_the_layer_that_reads_them(criterion, reader, chain, data):
+    broken = copy.deepcopy(chain)
+    with torch.no_grad():
+        broken.tensor("bn2.weight")[3] = float("nan")
+    with pytest.raises(PenjingError, match=f"On this data {reader} reads values that aren't finite numbers"):
+        prune(broken, 0.5, criterion=criterion, data=data)

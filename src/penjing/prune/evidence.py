@@ -176,10 +176,13 @@ class Evidence:
         device = next(self.graph.parameters()).device
         with torch.random.fork_rng():  # a loader may draw from the global generator, which is the caller's
             torch.manual_seed(self.seed + epoch)
+            batch = None
             for batch in islice(loader, self.batches):
                 assert self.data is not None
                 inputs, targets = self.data.task.split(batch)
                 yield tuple(x.to(device) for x in inputs), None if targets is None else targets.to(device)
+        if batch is None:
+            raise PenjingError("The data has no batches for the criterion to look at.")
 
     def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
         assert self.data is not None

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from penjing.errors import PenjingError
 from penjing.graph.normalize import node_arguments
 from penjing.prune.evidence import Evidence
 from penjing.prune.weights import Weight, weights
@@ -78,7 +79,7 @@ def grams(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
     """Returns, for each weight, Σ x xᵀ over the columns that it multiplies, `(groups, size, size)`, in one pass.
 
     Raises:
-        PenjingError: there is no calibration data.
+        PenjingError: there is no calibration data, or a layer reads values that aren't numbers.
     """
     sums: dict[str, Tensor] = {}
     for values in evidence.values(sorted({layer.source for layer in layers})):
@@ -86,6 +87,9 @@ def grams(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
             for columns in layer.columns(values[layer.source].float()):
                 gram = columns @ columns.mT
                 sums[layer.weight.name] = sums.get(layer.weight.name, torch.zeros_like(gram)) + gram
+    for layer in layers:
+        if not bool(torch.isfinite(sums[layer.weight.name]).all()):
+            raise PenjingError(f"On this data {layer.weight.place} reads values that aren't finite numbers.")
     return sums
 
 

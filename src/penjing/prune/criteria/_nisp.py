@@ -29,7 +29,10 @@ def nisp(evidence: Evidence) -> list[Tensor]:
     paper activation functions let importance pass; norms multiply it by |γ| / σ, and what is averaged shares it.
     """
     node, source, axis = _last(evidence.graph)
-    importance = infinite_selection(_covariance(evidence, source, axis))
+    covariance = _covariance(evidence, source, axis)
+    if not bool(torch.isfinite(covariance).all()):
+        raise PenjingError(f"On this data {node} reads values that aren't finite numbers.")
+    importance = infinite_selection(covariance)
     model = absolute(copy.deepcopy(evidence.graph))
     places = [sites(evidence, group) for group in evidence.groups]
     names = list(dict.fromkeys([source, *(site.node for found in places for site in found)]))
