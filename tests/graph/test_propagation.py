@@ -1,6 +1,7 @@
 """Shapes that an edit worked out itself, and the check that they are right."""
 
 import copy
+import logging
 
 import numpy as np
 import pytest
@@ -70,8 +71,11 @@ def test_a_wrong_shape_is_not_confirmed(halved: Graph) -> None:
     assert not confirms(halved)
 
 
-def test_an_op_that_no_longer_fits_is_not_confirmed(halved: Graph) -> None:
+def test_an_op_that_no_longer_fits_is_not_confirmed_and_told_in_one_error(
+    halved: Graph, caplog: pytest.LogCaptureFixture
+) -> None:
     halved.set_tensor("head.weight", nn.Parameter(torch.zeros(5, 7)), persistent=True)
     assert not confirms(halved)
     with pytest.raises(pj.PenjingError, match="Shapes don't fit"):
         halved.refresh(shapes_known=True)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -37,6 +37,9 @@ def propagate(graph: "Graph") -> None:
     fakes = [_fake_input(mode, given) for given in graph.inputs]
     device = next((tensor.device for tensor in graph.tensors().values()), torch.device("cpu"))
     propagator = _Propagator(graph.program, mode)
+    fake_tensors = logging.getLogger("torch._subclasses.fake_tensor")  # it prints a failure before raising it
+    level = fake_tensors.level
+    fake_tensors.setLevel(logging.CRITICAL)
     try:
         # The Python dispatcher keeps composite ops symbolic, where their C++ code would fix the batch.
         with torch.no_grad(), enable_python_dispatcher():
@@ -45,6 +48,8 @@ def propagate(graph: "Graph") -> None:
         node = propagator.current
         where = f"{node.target} at {node.meta.get('source', 'an unknown line')}" if node is not None else "the graph"
         raise PenjingError(f"Shapes don't fit in {where}: {error}") from error
+    finally:
+        fake_tensors.setLevel(level)
 
 
 class _Propagator(FakeTensorProp):
