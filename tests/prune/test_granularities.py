@@ -156,6 +156,22 @@ def test_rows_are_kept_or_removed_whole_and_exactly_as_many_as_asked_for(name, a
     assert {n: t.shape for n, t in small.tensors().items()} == {n: t.shape for n, t in mixed.tensors().items()}
 
 
+@settings(max_examples=4, deadline=None)
+@given(amount=st.floats(0, 1, exclude_max=True), criterion=st.sampled_from(["l1", "l2", "random"]))
+@pytest.mark.parametrize("name", NAMES)
+def test_what_stays_and_what_went_are_all_of_each_weight_as_the_plan_says(name, amount, criterion, mixed):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.warn", lambda *_, **__: None)
+        small = prune(mixed, amount if name in AMOUNT else None, granularity=name, criterion=criterion)
+    steps = {step["place"]: step for step in small.plan}
+    for weight in weights(mixed):
+        whole, left = mixed.tensor(weight.name).numel(), small.tensor(weight.name).numel()
+        zeros = int((~small.masks[weight.name]).sum()) if weight.name in small.masks else 0
+        step = steps.get(weight.place, {"before": whole, "after": whole})
+        assert step["before"] == whole and step["after"] == left - zeros
+        assert torch.count_nonzero(small.tensor(weight.name)) == left - zeros
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("name", "n", "m"), [("1:2", 1, 2), ("2:4", 2, 4), ("1:4", 1, 4)])
 def test_n_of_every_m_weights_along_the_inputs_stay(name, n, m, ties, mixed):

@@ -1,7 +1,11 @@
 """Heads of attention as units."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from networks.attention import Decoder, Encoder, GroupedQuery, Packed, Windows
@@ -53,6 +57,21 @@ def test_half_of_the_heads_go_and_outputs_keep_their_shape(name, graphs):
         place: (units, units // 2) for place, units in NETWORKS[name][2].items()
     }
     small.train()(x).sum().backward()
+
+
+@settings(max_examples=6, deadline=None)
+@given(amount=st.floats(0, 1, exclude_max=True), allocation=st.sampled_from(["uniform", "global"]))
+def test_as_many_heads_go_as_asked_for_and_the_rest_stays_whole(amount, allocation, graphs):
+    graph, x = graphs["encoder"], NETWORKS["encoder"][1]
+    small = prune(graph, amount, granularity="head", allocation=allocation)
+    left = [small.tensor(f"layers.{i}.self_attn.in_proj_weight").shape[0] // 12 for i in range(2)]
+    assert min(left) >= 1
+    if allocation == "uniform":
+        assert left == [4 - min(math.floor(4 * amount + 0.5), 3)] * 2
+    else:
+        assert sum(left) == 8 - min(math.floor(8 * amount + 0.5), 6)
+    assert graph.cost().params - small.cost().params == (8 - sum(left)) * (12 * 16 + 12 + 4 * 16)
+    assert small(x).shape == x.shape
 
 
 def test_a_head_that_is_taken_out_is_one_that_writes_nothing(graphs):
