@@ -20,6 +20,7 @@ from penjing.prune._wanted import Wanted
 from penjing.prune.criteria import Compensated, criteria
 from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import find
+from penjing.prune.reconstruction import readers
 
 HERE = Path(__file__).parent
 CLOSE = 0.004  # how near, relatively, a wanted cost is come by
@@ -145,13 +146,18 @@ class Ranking:
         return {name: int((values < limit).sum()) / len(self.scores[name]) for name, values in worth.items()}
 
 
-def ranked(graph: pj.Graph, criterion: str, data: pj.Data, batches: int = 16) -> Ranking:
-    """Scores the graph's channels, and registers what comes out as a criterion of its own."""
+def ranked(graph: pj.Graph, criterion: str, data: pj.Data, batches: int = 16, refit: bool = False) -> Ranking:
+    """Scores the graph's channels, and registers what comes out as a criterion of its own.
+
+    With `refit`, the layers that read what goes are then fitted by least squares to their old outputs, whatever the
+    criterion (He et al., Channel Pruning for Accelerating Very Deep Neural Networks, 2017).
+    """
     found = pj.channels(graph)
     evidence = Evidence(graph, found.groups, data, batches, 0, channels=found)
     wanted = Wanted(0.5, criterion, find("filter"), "uniform")
     judged = wanted.saliency(evidence)
-    known = Compensated(wanted.scores(evidence, judged.saliency), units=judged.units)
+    units = readers(evidence).refitted if refit else judged.units
+    known = Compensated(wanted.scores(evidence, judged.saliency), units=units)
 
     def says(_: Evidence) -> Compensated:
         """What was found before."""

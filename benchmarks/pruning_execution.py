@@ -6,7 +6,6 @@ Runs what is installed beside Penjing: openvino; litert-torch with ai-edge-liter
 layer take turns, and a number is the dense layer's median time over the variant's. Finished layers are not run again.
 """
 
-import json
 import statistics
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch import nn
 import penjing as pj
 from _pruning import Rows
 from _tables import publish
+from penjing.graph.kernels import shrink_kernels
 from penjing.targets.onnxruntime._session import load, options
 
 ROUNDS = 60
@@ -61,46 +62,49 @@ LAYERS = (
     _conv(3, 64, 28), _conv(3, 256, 14), _conv(1, 256, 14), _conv(3, 256, 14, depthwise=True), _linear(1024, 1),
     _linear(1024, 64),
 )  # fmt: skip
-ROW = "pattern, one row"  # the rest of each kernel is made small, so that what stays is a row, 1×3
 VARIANTS: dict[str, dict[str, Any]] = {
     "element 50 %": {"amount": 0.5, "granularity": "element"},
     "element 90 %": {"amount": 0.9, "granularity": "element"},
     "vector 50 %": {"amount": 0.5, "granularity": "vector"},
     "kernel 50 %": {"amount": 0.5, "granularity": "kernel"},
-    ROW: {"amount": 2 / 3, "granularity": "pattern"},
-    "pattern, any 4 of 9": {"amount": 5 / 9, "granularity": "pattern"},
     "2:4": {"granularity": "2:4"},
-    "block 4×4, 50 %": {"amount": 0.5, "granularity": "block:4x4"},
-    "block 4×4, 90 %": {"amount": 0.9, "granularity": "block:4x4"},
+    "block:4x4 50 %": {"amount": 0.5, "granularity": "block:4x4"},
+    "block:4x4 90 %": {"amount": 0.9, "granularity": "block:4x4"},
+    "patterns:8x4": {"granularity": "patterns:8x4"},
+    "rectangle:1x3": {"granularity": "rectangle:1x3"},
+    "rectangle:2x2": {"granularity": "rectangle:2x2"},
 }
+POSITIONS = ((0, 1, 0), (1, 1, 1), (0, 0, 0))  # four of nine that are no rectangle
+MASKED, GATHERED = "pattern, 4 of 9, masked", "pattern, 4 of 9, gathered"
 HALF = "filter, half on both sides"
+NAMES = [*VARIANTS, MASKED, GATHERED, HALF]
 
 
 def variants(layer: Layer) -> Iterator[tuple[str, pj.Graph]]:
     """Yields the layer as it is, and pruned in each way that fits it."""
-    for name, choices in {"dense": None, **VARIANTS, HALF: None}.items():
-        torch.manual_seed(0)
-        part = 2 if name == HALF else 1
-        module = nn.Sequential(layer.make(part))
-        if name == ROW:
-            if module[0].weight.dim() < 4 or module[0].weight.shape[-1] == 1:
-                continue
-            with torch.no_grad():
-                module[0].weight[:, :, [0, 2]] *= 0.01
-        graph = pj.capture(
-            module.eval(),
-            torch.randn(layer.shape(part)),
-        )
-        if choices is not None:
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    graph = pj.prune(graph, **choices)
-            except pj.PenjingError as misfit:
-                if "fits no layer" not in str(misfit):
-                    raise
-                continue
-        yield name, graph
+    yield "dense", captured(layer)
+    for name, choices in VARIANTS.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield name, pj.prune(captured(layer), **choices)
+        except pj.PenjingError as misfit:
+            if "fits no layer" not in str(misfit):
+                raise
+    masked = captured(layer)
+    weight = masked.tensor("0.weight")
+    if weight.shape[2:] == (3, 3):
+        masked.masks["0.weight"] = torch.tensor(POSITIONS, dtype=torch.bool).expand_as(weight).clone()
+        masked.apply_masks()
+        yield MASKED, masked
+        yield GATHERED, shrink_kernels(masked, form="gather")
+    yield HALF, captured(layer, part=2)
+
+
+def captured(layer: Layer, part: int = 1) -> pj.Graph:
+    """Returns the layer with random weights, or what is left of it when only one in `part` channels stays."""
+    torch.manual_seed(0)
+    return pj.capture(nn.Sequential(layer.make(part)).eval(), torch.randn(layer.shape(part)))
 
 
 Call = Callable[[], object]
@@ -145,14 +149,28 @@ def in_litert(graph: pj.Graph, file: Path, given: np.ndarray) -> Call:
 OPENED = {"onnxruntime": in_onnxruntime, "openvino": in_openvino, "litert": in_litert}
 
 
-def timed(runtime: str, layer: Layer) -> dict[str, Any]:
-    """Returns the median milliseconds of each variant, in turns."""
-    calls: dict[str, Call] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for at, (name, graph) in enumerate(variants(layer)):
-            given = np.random.default_rng(0).standard_normal(graph.inputs[0].shape).astype(np.float32)
-            file = Path(folder, f"{at}.onnx")
+class Lowered:
+    """A layer's variants and their files, made when they are first asked for."""
+
+    def __init__(self, layer: Layer, folder: Path) -> None:
+        self.layer, self.folder = layer, folder
+
+    @cached_property
+    def files(self) -> dict[str, tuple[pj.Graph, Path]]:
+        """The graph and the ONNX file of each variant."""
+        found = {}
+        for at, (name, graph) in enumerate(variants(self.layer)):
+            file = self.folder / f"{at}.onnx"
             pj.lower(graph, path=file)
+            found[name] = graph, file
+        return found
+
+    def timed(self, runtime: str) -> dict[str, Any]:
+        """Returns the median milliseconds of each variant, in turns."""
+        calls: dict[str, Call] = {}
+        for name, (graph, file) in self.files.items():
+            shape = self.layer.shape(2 if name == HALF else 1)
+            given = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
             calls[name] = OPENED[runtime](graph, file, given)
         times: dict[str, list[float]] = {name: [] for name in calls}
         order = list(calls)
@@ -165,49 +183,46 @@ def timed(runtime: str, layer: Layer) -> dict[str, Any]:
                     calls[name]()
                     times[name].append(time.perf_counter() - start)
             order.reverse()
-    return {"milliseconds": {name: 1e3 * statistics.median(values) for name, values in times.items()}}
+        return {"milliseconds": {name: 1e3 * statistics.median(values) for name, values in times.items()}}
 
-
-def stored(layer: Layer) -> dict[str, Any]:
-    """Returns the bytes of each variant's file, as it is and deflated."""
-    plain, deflated = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        for at, (name, graph) in enumerate(variants(layer)):
-            file, archive = Path(folder, f"{at}.onnx"), Path(folder, f"{at}.zip")
-            pj.lower(graph, path=file)
+    def stored(self) -> dict[str, Any]:
+        """Returns the bytes of each variant's file, as it is and deflated."""
+        plain, deflated = {}, {}
+        for name, (_, file) in self.files.items():
+            archive = file.with_suffix(".zip")
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as made:
                 made.write(file, file.name)
             plain[name], deflated[name] = file.stat().st_size, archive.stat().st_size
-    return {"plain": plain, "deflated": deflated}
+        return {"plain": plain, "deflated": deflated}
 
 
 def main(*asked: str) -> None:
     """Measures what is missing, then publishes a table for speed and one for size."""
     torch.set_num_threads(1)
     rows = Rows("pruning_execution")
-    for runtime, package in RUNTIMES.items():
-        if (runtime in asked or not asked) and find_spec(package):
-            for layer in LAYERS:
-                rows.once([runtime, layer.name], lambda runtime=runtime, layer=layer: timed(runtime, layer))
+    usable = [name for name, package in RUNTIMES.items() if (name in asked or not asked) and find_spec(package)]
     for layer in LAYERS:
-        rows.once(["storage", layer.name], lambda layer=layer: stored(layer))
-    names = [*VARIANTS, HALF]
+        with tempfile.TemporaryDirectory() as folder:
+            lowered = Lowered(layer, Path(folder))
+            for runtime in usable:
+                rows.once([runtime, layer.name], lambda lowered=lowered, runtime=runtime: lowered.timed(runtime))
+            rows.once(["storage", layer.name], lowered.stored)
     speed = []
-    for row in rows.rows.values():
-        runtime, layer = row["key"]
-        if runtime != "storage":
-            found = row["milliseconds"]
-            ratios = [f"{found['dense'] / found[name]:.2f}×" if name in found else "-" for name in names]
-            speed.append([runtime, layer, f"{found['dense']:.3f}", *ratios])
-    publish("pruning_execution", ["runtime", "layer", "dense, ms", *names], speed, {"runtimes": versions()})
+    for runtime in RUNTIMES:
+        for layer in LAYERS:
+            if rows.has([runtime, layer.name]):
+                found = rows.once([runtime, layer.name], dict)["milliseconds"]
+                ratios = [f"{found['dense'] / found[name]:.2f}×" if name in found else "-" for name in NAMES]
+                speed.append([runtime, layer.name, f"{found['dense']:.3f}", *ratios])
+    publish("pruning_execution", ["runtime", "layer", "dense, ms", *NAMES], speed, {"runtimes": versions()})
     sizes = []
     for layer in LAYERS:
-        row = rows.rows[json.dumps(["storage", layer.name])]
+        row = rows.once(["storage", layer.name], dict)
         for kind in ("plain", "deflated"):
             whole = row[kind]["dense"]
-            ratios = [f"{whole / row[kind][name]:.2f}×" if name in row[kind] else "-" for name in names]
+            ratios = [f"{whole / row[kind][name]:.2f}×" if name in row[kind] else "-" for name in NAMES]
             sizes.append([layer.name, kind, f"{whole:,}", *ratios])
-    publish("pruning_storage", ["layer", "file", "dense, bytes", *names], sizes)
+    publish("pruning_storage", ["layer", "file", "dense, bytes", *NAMES], sizes)
 
 
 def versions() -> dict[str, str]:

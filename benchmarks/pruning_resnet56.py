@@ -51,20 +51,31 @@ def main() -> None:
     unpruned = rows.once(["unpruned"], lambda: {**cost(base), **judge(base, data)})
     for ratio in options.ratios:
         for tool in options.tools:
-            key = [tool, ratio, options.epochs, options.lr, options.seed]
+            key = _key(tool, ratio, options)
             rows.once(key, lambda key=key: one(key, base, data, options, arguments))
     if options.unpruned:
-        key = ["unpruned", 1, options.epochs, options.lr, options.seed]
+        key = _key("unpruned", 1, options)
         rows.once(key, lambda: trained(network("resnet56", options.weights), base, data, key, arguments))
-    keys = [[tool, ratio, options.epochs, options.lr, options.seed] for ratio in RATIOS for tool in TOOLS]
-    if all(rows.has(key) for key in keys):
-        keys += [key for key in [["unpruned", 1, options.epochs, options.lr, options.seed]] if rows.has(key)]
-        table([rows.once(key, dict) for key in keys], unpruned, options)
+    without = argparse.Namespace(**{**vars(options), "refit": not options.refit})
+    keys = [_key(tool, ratio, options) for ratio in RATIOS for tool in TOOLS]
+    keys += [_key("penjing", ratio, without) for ratio in RATIOS] + [_key("unpruned", 1, options)]
+    finished = [rows.once(key, dict) for key in keys if rows.has(key)]
+    table(sorted(finished, key=lambda row: row["key"][2]), unpruned, options)
+
+
+def how(tool: str, options: argparse.Namespace) -> str:
+    """Names what a tool goes by."""
+    mine = f"{options.criterion}, {options.allocation}{', readers refitted' if options.refit else ''}"
+    return {"penjing": mine, "torch-pruning": "group norm", "unpruned": ""}[tool]
+
+
+def _key(tool: str, ratio: float, options: argparse.Namespace) -> list[Any]:
+    return [tool, how(tool, options), ratio, options.epochs, options.lr, options.seed]
 
 
 def one(key: list[Any], base: pj.Graph, data: pj.Data, options: argparse.Namespace, arguments: dict[str, Any]) -> Any:
     """Prunes with one of the tools, trains and judges."""
-    tool, ratio = key[:2]
+    tool, _, ratio = key[:3]
     start = time.perf_counter()
     if tool == "penjing":
         setting, small = by_penjing(base, data, options, ratio)
@@ -72,6 +83,7 @@ def one(key: list[Any], base: pj.Graph, data: pj.Data, options: argparse.Namespa
         setting, small = by_torch_pruning(base, data, options, ratio)
     pruned = {"setting": setting, "pruning_seconds": round(time.perf_counter() - start, 1)}
     before = judge(recalibrated(small, data), data)
+    print(key, pruned, before, flush=True)
     return {**pruned, "recalibrated": before["accuracy"], **trained(small, base, data, key, arguments)}
 
 
@@ -79,7 +91,7 @@ def trained(
     small: pj.Graph, base: pj.Graph, data: pj.Data, key: list[Any], arguments: dict[str, Any]
 ) -> dict[str, Any]:
     """Trains with the unpruned network as teacher and judges on all test images."""
-    name = "_".join(map(str, key))
+    name = "_".join(map(str, key)).replace(", ", "_").replace(" ", "-")
     checkpoint = HERE / "out" / f"pruning_resnet56_{name}.pt"
     checkpoint.parent.mkdir(exist_ok=True)
     widths = {group.name: group.units for group in pj.channels(small).groups}
@@ -130,7 +142,7 @@ def by_penjing(base: pj.Graph, data: pj.Data, options: argparse.Namespace, ratio
     them in the whole network; for a criterion in units of the loss (taylor, fisher) this is the greedy solution of the
     knapsack.
     """
-    known = ranked(base, options.criterion, data)
+    known = ranked(base, options.criterion, data, refit=options.refit)
     if options.allocation == PER_MAC:
         costs = macs_by_unit(base)
 
@@ -144,7 +156,7 @@ def by_penjing(base: pj.Graph, data: pj.Data, options: argparse.Namespace, ratio
             return pj.prune(base, amount, criterion=known.criterion, allocation=options.allocation)
 
     amount, small = to_ratio(prune, base.cost().macs, ratio)
-    return f"{options.criterion}, {options.allocation}, {amount:.3f}", small
+    return f"{how('penjing', options)}, {amount:.3f}", small
 
 
 def by_torch_pruning(
@@ -195,22 +207,23 @@ def choose(base: pj.Graph, data: pj.Data, options: argparse.Namespace) -> None:
         for ratio in RATIOS[:1]:
 
             def run(criterion: str = criterion, allocation: str = allocation, ratio: float = ratio) -> dict[str, Any]:
-                wanted = argparse.Namespace(criterion=criterion, allocation=allocation)
+                wanted = argparse.Namespace(criterion=criterion, allocation=allocation, refit=options.refit)
                 setting, small = by_penjing(base, data, wanted, ratio)
                 return {"setting": setting, **cost(small), **judge(recalibrated(small, data), data)}
 
-            rows.once([criterion, allocation, ratio], run)
+            rows.once([criterion, allocation, options.refit, ratio], run)
 
 
 def table(found: list[dict[str, Any]], unpruned: dict[str, Any], options: argparse.Namespace) -> None:
     """Publishes what was reached beside what was aimed at."""
-    torch_pruning = {row["key"][1]: row["accuracy"] for row in found if row["key"][0] == "torch-pruning"}
+    torch_pruning = {row["key"][2]: row["accuracy"] for row in found if row["key"][0] == "torch-pruning"}
     out = [
         ["unpruned", "", f"{unpruned['macs'] / 1e6:.1f} M", f"{unpruned['params']:,}", "", _percent(unpruned), "", ""]
     ]
     for row in found:
-        tool, ratio = row["key"][:2]
-        ahead = f"{100 * (row['accuracy'] - torch_pruning[ratio]):+.2f}" if tool == "penjing" else ""
+        tool, _, ratio = row["key"][:3]
+        compared = tool == "penjing" and ratio in torch_pruning
+        ahead = f"{100 * (row['accuracy'] - torch_pruning[ratio]):+.2f}" if compared else ""
         out.append(
             [
                 {"penjing": "Penjing", "torch-pruning": "Torch-Pruning"}.get(tool, "unpruned, trained as long"),
@@ -231,8 +244,8 @@ def table(found: list[dict[str, Any]], unpruned: dict[str, Any], options: argpar
         {"epochs": options.epochs, "lr": options.lr, "seed": options.seed, "rows_in_full": found},
     )  # fmt: skip
     for row in found:
-        if row["key"][0] == "penjing":
-            ratio, lost = row["key"][1], 100 * (unpruned["accuracy"] - row["accuracy"])
+        if row["key"][0] == "penjing" and row["key"][2] in torch_pruning:
+            ratio, lost = row["key"][2], 100 * (unpruned["accuracy"] - row["accuracy"])
             lead = 100 * (row["accuracy"] - torch_pruning[ratio])
             print(f"{ratio}×: {lost:.2f} points lost (at most {ALLOWED[ratio]}), {lead:.2f} ahead (at least {AHEAD})")
 
@@ -251,6 +264,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--criterion", default="taylor", help="Penjing's")
     parser.add_argument(
         "--allocation", default=PER_MAC, help="Penjing's; a name in `penjing list allocations`, or %(default)r"
+    )
+    parser.add_argument(
+        "--no-refit", dest="refit", action="store_false", help="leave the layers that read what goes as they are"
     )
     parser.add_argument("--unpruned", action="store_true", help="also train the unpruned network as long")
     parser.add_argument(
