@@ -198,11 +198,27 @@ def test_snip_is_the_gradient_of_a_switch_on_each_connection(tiny, tiny_model, t
     torch.testing.assert_close(saliency(tiny, "snip", WEIGHTS, tiny_data)["one.weight"], slope.abs())
 
 
-def test_obd_tends_to_the_diagonal_of_the_hessian_as_fast_as_it_should(tiny, tiny_model, tiny_data):
+def gauss_newton(model, x, y):
+    """The halves of the diagonal of Jᵀ H J by brute force, `(samples · outputs, weights)`: J and H J."""
+    shapes = [model.get_parameter(name).shape for name in WEIGHTS]
+    values = torch.cat([model.get_parameter(name).detach().flatten() for name in WEIGHTS])
+
+    def outputs(values):
+        parts = values.split([shape.numel() for shape in shapes])
+        named = {name: part.reshape(shape) for name, part, shape in zip(WEIGHTS, parts, shapes, strict=True)}
+        return functional_call(model, dict(model.named_parameters()) | named, (x,)).flatten()
+
+    jacobian = torch.autograd.functional.jacobian(outputs, values)
+    curvature = torch.autograd.functional.hessian(lambda z: F.cross_entropy(z.reshape(len(y), -1), y), outputs(values))
+    return jacobian, curvature @ jacobian, values
+
+
+def test_obd_tends_to_the_diagonal_of_the_gauss_newton_matrix_as_fast_as_it_should(tiny, tiny_model, tiny_data):
     one, draws = Data(tiny_data.train[:1], None, None, tiny_data.task), 1000
-    curvature, _, weight = hessian(tiny_model, one, WEIGHTS)
-    expected = weight**2 * curvature.diagonal() / 2
-    noise = (curvature.square().sum(1) - curvature.diagonal() ** 2).div(draws).sqrt() * weight**2 / 2
+    left, right, weight = gauss_newton(tiny_model, *one.train[0])
+    diagonal = (left * right).sum(0)
+    spread = left.square().sum(0) * right.square().sum(0) + diagonal**2 - 2 * (left * right).square().sum(0)
+    expected, noise = weight**2 * diagonal / 2, (spread / draws).sqrt() * weight**2 / 2
     many = Data(list(one.train) * draws, None, None, tiny_data.task)
     found = flat(saliency(tiny, "obd", WEIGHTS, many, batches=draws))
     assert ((found - expected).abs() < 4 * noise).all() and ((found - expected).abs() > noise / 2).any()

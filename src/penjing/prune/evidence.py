@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from penjing.data import Data
 from penjing.errors import PenjingError
@@ -81,6 +82,28 @@ class Evidence:
         for inputs, targets in self._labelled():
             yield model, lambda inputs=inputs, targets=targets: self._loss(model(*inputs), targets)  # type: ignore[misc]
 
+    def responses(self, names: Iterable[str]) -> Iterator[tuple[Graph, list[Tensor], Callable[[list[Tensor]], Tensor]]]:
+        """Yields, for each batch, a copy of the graph, its outputs, and the task's loss as a function of them.
+
+        Args:
+            names: of the parameters by which outputs are derived.
+
+        Raises:
+            PenjingError: there is no labelled data.
+        """
+        model = self._derivable(names)
+        for inputs, targets in self._labelled():
+            leaves, spec = pytree.tree_flatten(model(*inputs))
+            free = [i for i, one in enumerate(leaves) if isinstance(one, Tensor) and one.requires_grad]
+
+            def loss(outputs: list[Tensor], leaves=leaves, free=free, spec=spec, targets=targets) -> Tensor:  # type: ignore[no-untyped-def]
+                filled = list(leaves)
+                for position, output in zip(free, outputs, strict=True):
+                    filled[position] = output
+                return self._loss(pytree.tree_unflatten(filled, spec), targets)
+
+            yield model, [leaves[i] for i in free], loss
+
     def slopes(
         self,
         nodes: Sequence[str],
@@ -146,6 +169,16 @@ class Evidence:
         """
         for inputs, targets in self._labelled(calibration=True):
             yield lambda inputs=inputs, targets=targets: self._loss(model(*inputs), targets)  # type: ignore[misc]
+
+    def _derivable(self, names: Iterable[str] | None) -> Graph:
+        """Returns a copy of the graph in which only these parameters, or all, ask for gradients."""
+        model = copy.deepcopy(self.graph).eval()
+        wanted = (
+            {id(one) for one in model.parameters()} if names is None else {id(model.tensor(name)) for name in names}
+        )
+        for parameter in model.parameters():
+            parameter.requires_grad_(id(parameter) in wanted)
+        return model
 
     def _labelled(self, epoch: int = 0, calibration: bool = False) -> Iterator[tuple[Inputs, Tensor]]:
         if self.data is None or not self.data.task.labelled:
