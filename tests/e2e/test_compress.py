@@ -479,7 +479,9 @@ def test_channels_shows_groups_and_what_pins_the_rest(penjing):
     assert ran.code == 0 and "body.0" in ran.out
 
 
-@pytest.mark.parametrize("family", ["criteria", "granularities", "allocations", "observers", "signals", "networks"])
+@pytest.mark.parametrize(
+    "family", ["criteria", "granularities", "allocations", "schedules", "observers", "signals", "networks"]
+)
 def test_list_shows_every_family(penjing, family):
     entries = penjing("list", family, "--json").json()[family]
     assert entries and all(entry["name"] and entry["source"] and entry["summary"] for entry in entries)
