@@ -17,7 +17,7 @@ from penjing.graph import Graph
 from penjing.prune._course import Course
 from penjing.prune._held import Decision, Held, HeldUnits, HeldWeights
 from penjing.prune._prune import understood
-from penjing.prune._shadow import Masks, Shadow
+from penjing.prune._shadow import Masks, Shadow, beside
 from penjing.prune._units import units_of
 from penjing.prune.allocations._registry import Rounding, at_least
 from penjing.prune.allocations._registry import find as find_allocation
@@ -244,12 +244,13 @@ class Gradual:
         with torch.no_grad():
             for name, values in decision.weights.items():
                 self.graph.tensor(name).copy_(values)
-        self.graph.masks, self._steps, self._marked = dict(decision.masks), decision.steps, {}
+        self.graph.masks = beside(self.graph, decision.masks)
+        self._steps, self._marked = decision.steps, {}
         self.graph.apply_masks()
 
     def _lift(self) -> None:
         """Gives all back, from zero on."""
-        self.graph.masks = dict(self._given)
+        self.graph.masks = beside(self.graph, self._given)
         self._steps = [
             step | {"after": step["before"], "setting": f"{step['setting']}; dense again"} for step in self._steps
         ]

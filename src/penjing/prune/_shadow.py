@@ -1,5 +1,6 @@
 """The values behind masks, for weights that are zero in a step and may yet return."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,11 @@ from penjing.graph import Graph
 
 Masks = dict[str, Tensor]
 """By parameter name; False is gone. Parameters that keep everything need not be there."""
+
+
+def beside(graph: Graph, masks: Mapping[str, Tensor]) -> Masks:
+    """Returns masks on the devices of what they mask, wherever the graph has been moved since they were made."""
+    return {name: mask.to(graph.tensor(name).device) for name, mask in masks.items()}
 
 
 class Shadow:
@@ -38,8 +44,8 @@ class Shadow:
 
     def hide(self, masks: Masks) -> None:
         """Masks the graph's weights and keeps their values; all that was hidden before must have been revealed."""
-        self.values = {name: self._graph.tensor(name).detach() * ~mask for name, mask in masks.items()}
-        self._graph.masks = masks
+        self._graph.masks = beside(self._graph, masks)
+        self.values = {name: self._graph.tensor(name).detach() * ~mask for name, mask in self._graph.masks.items()}
         self._graph.apply_masks()
 
     def collect(self) -> None:
@@ -56,13 +62,13 @@ class Shadow:
         with torch.no_grad():
             for name, values in self.values.items():
                 self._graph.tensor(name).add_(values.to(self._graph.tensor(name).device))
-        self.values, self._graph.masks = {}, dict(self._given)
+        self.values, self._graph.masks = {}, beside(self._graph, self._given)
 
     def watch(self) -> None:
         """Begins to keep gradients from what is hidden, whenever `learns` is false."""
         self._hooks = [
             parameter.register_hook(lambda gradient, name=name: self._masked(name, gradient))
-            for name, parameter in self._graph.named_parameters()
+            for name, parameter in self._graph.named_parameters(remove_duplicate=False)
             if parameter.requires_grad
         ]
 
