@@ -1,10 +1,10 @@
-"""Seconds to prune ResNet-50 (224 pixels) by a criterion of gradients, beside bare passes over the same batches: one thread.
+"""Processor seconds to prune ResNet-50 (224 pixels) by a criterion of gradients, beside bare passes over the same batches.
 
     python benchmarks/pruning_scoring_speed.py [CRITERION …]      # needs torchvision; "taylor" if none is named
 
-Bare is what anybody pays who wants gradients: the user's own module in evaluation mode, forward, cross-entropy, and backward
-to all parameters, and nothing done with them. Beside it stands all of `penjing.prune(…, allocation="global")`, labelling and
-surgery included; capturing is not. The two take turns, and the ratio is the median over the turns.
+One thread. Bare is what anybody pays who wants gradients: the user's own module in evaluation mode, forward, cross-entropy,
+and backward to all parameters, and nothing done with them. Beside it stands all of `penjing.prune(…, allocation="global")`,
+labelling and surgery included; capturing is not. The two take turns, and the ratio is the median over the turns.
 """
 
 import statistics
@@ -25,9 +25,10 @@ BATCHES, SIZE, TURNS = 8, 16, 3
 
 
 def seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    """Returns processor seconds, which on one thread are those of a machine that does nothing else."""
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def bare(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
@@ -57,7 +58,12 @@ def main(*criteria: str) -> None:
         before, after = (statistics.median(times) for times in zip(*turns, strict=True))
         ratio = statistics.median(scoring / passes for passes, scoring in turns)
         rows.append([criterion, f"{before:.1f}", f"{after:.1f}", f"{ratio:.2f}"])
-    columns = ["criterion", f"bare passes, {BATCHES} × {SIZE} images, s", "the whole prune, s", "ratio"]
+    columns = [
+        "criterion",
+        f"bare passes, {BATCHES} × {SIZE} images, processor s",
+        "the whole prune, processor s",
+        "ratio",
+    ]
     publish("pruning_scoring_speed", columns, rows)
 
 
