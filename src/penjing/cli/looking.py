@@ -128,9 +128,7 @@ def list_command(
         return
     console = Console(highlight=False)
     for title, registry in chosen.items():
-        name = Column(
-            "name", min_width=max(map(len, registry))
-        )  # what users type stands whole, however narrow the screen
+        name = Column("name", no_wrap=True)  # what users type stands whole, however narrow the screen
         table = Table(name, "what it does", "needs", "source", title=title, title_justify="left")
         for entry in registry.values():
             table.add_row(entry.name, escape(entry.summary), ", ".join(sorted(entry.needs)), escape(entry.source))
