@@ -23,19 +23,19 @@ def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding, places:
     source="Molchanov et al., Pruning ConvNets for Resource Efficient Inference, 2017", name="global:l2"
 )
 def by_norm(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
-    """The same, divided by the Euclidean norm of the group's scores: in larger groups more goes."""
+    """As "global", but scores are divided by the Euclidean norm of the group's scores: in larger groups more goes."""
     return without_lowest([_over(s, s.square().sum().sqrt()) for s in scores], amount, rounding)
 
 
 @allocations.register(source="Fang et al., DepGraph: Towards Any Structural Pruning, 2023 (code)", name="global:mean")
 def by_mean(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
-    """The same, divided by the mean magnitude of the group's scores."""
+    """As "global", but scores are divided by the mean magnitude of the group's scores."""
     return without_lowest([_over(s, s.abs().mean()) for s in scores], amount, rounding)
 
 
 @allocations.register(source="Fang et al., DepGraph: Towards Any Structural Pruning, 2023 (code)", name="global:max")
 def by_largest(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
-    """The same, divided by the largest magnitude of the group's scores."""
+    """As "global", but scores are divided by the largest magnitude of the group's scores."""
     return without_lowest([_over(s, s.abs().max()) for s in scores], amount, rounding)
 
 
@@ -45,7 +45,7 @@ def by_largest(scores: Sequence[Tensor], amount: float, rounding: Rounding, plac
     name="global:none",
 )
 def as_they_are(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
-    """The same, by the scores as they are: for criteria that estimate the loss, as "taylor" does."""
+    """As "global", but by the scores as they are: for criteria that estimate the loss, as "taylor" does."""
     return without_lowest(scores, amount, rounding)
 
 
