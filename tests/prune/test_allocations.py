@@ -78,6 +78,22 @@ def test_lamp_removes_the_lowest_of_the_papers_scores(amount, criterion, chain):
     assert scores[kept].min() >= scores[~kept].max()
 
 
+@pytest.mark.parametrize("allocation", ["uniform", "global", "erk", "lamp"])
+@pytest.mark.parametrize("zeros", [False, True], ids=["", "zeros-left"])
+def test_what_went_before_counts_as_gone_and_goes_first(allocation, zeros, chain):
+    graph = copy.deepcopy(chain)
+    if zeros:
+        with torch.no_grad():
+            graph.tensor("conv2.weight")[0, 0] = 0
+    half = prune(graph, 0.5, granularity="element", allocation=allocation)
+    more = prune(half, 0.75, granularity="element", allocation=allocation)
+    at_once = prune(graph, 0.75, granularity="element", allocation=allocation)
+    assert {name: int(mask.sum()) for name, mask in more.masks.items()} == {
+        name: int(mask.sum()) for name, mask in at_once.masks.items()
+    }
+    assert not any((mask & ~half.masks[name]).any() for name, mask in more.masks.items() if name in half.masks)
+
+
 def test_lamp_refuses_scores_below_zero():
     with pytest.raises(PenjingError, match=r"'lamp' needs scores that aren't negative, and some of conv are"):
         allocations["lamp"].function([torch.tensor([1.0, -1.0])], 0.5, None, [Place("conv", (2,))])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.prune._wanted import Wanted, at_least
+from penjing.prune._wanted import Wanted, at_least, lowest
 from penjing.prune.allocations._registry import Place
 from penjing.prune.evidence import Evidence
 from penjing.prune.weights import Weight
@@ -101,8 +101,8 @@ def _strongest(
         wanted.check(score, [weight.place])
     if wanted.granularity.stays is not None:
         shapes = [weight.shape for weight in found]
-        return wanted.granularity.stays([_lowest(*one) for one in zip(sums, gone, strict=True)], shapes)
-    scores = [_lowest(*one) for one in zip(scores, gone, strict=True)]
+        return wanted.granularity.stays([lowest(*one) for one in zip(sums, gone, strict=True)], shapes)
+    scores = [lowest(*one) for one in zip(scores, gone, strict=True)]
     places = [_place(evidence.graph, weight, view) for weight, view in found.items()]
     kept = wanted.kept(scores, None, places, wanted.damage(evidence, scores, places))
     return [score.argsort(stable=True).argsort() >= len(score) - keep for score, keep in zip(scores, kept, strict=True)]
@@ -115,13 +115,6 @@ def _place(graph: Graph, weight: Weight, view: Tensor) -> Place:
         return {weight.name: tensor.flatten().index_fill(0, view[gone].flatten().to(tensor.device), 0).view_as(tensor)}
 
     return Place(weight.place, tuple(tensor.shape), without)
-
-
-def _lowest(scores: Tensor, gone: Tensor) -> Tensor:
-    """Returns scores of which those of what is gone are below all others."""
-    return (
-        scores.masked_fill(gone, float(scores.min().nextafter(scores.new_tensor(-math.inf)))) if gone.any() else scores
-    )
 
 
 def _of_kernels(wanted: Wanted) -> bool:

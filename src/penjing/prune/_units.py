@@ -1,6 +1,5 @@
 """Channels go: whole units of the channel graph, and tensors shrink."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from penjing.errors import PenjingError
 from penjing.graph import Channels, Graph, Group, channels, remove
-from penjing.prune._wanted import Wanted, at_least
+from penjing.prune._wanted import Wanted, at_least, lowest
 from penjing.prune.allocations._registry import Place, Rounding, rounded
 from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import Chosen
@@ -110,7 +109,7 @@ def _zeros_lowest(score: Tensor, evidence: Evidence, group: Group) -> Tensor:
     if not masks or any(mask is None for _, mask in masks):
         return score
     left = torch.stack([evidence.of_units(mask, entry).any(1) for entry, mask in masks if mask is not None]).any(0)
-    return torch.where(left, score, score.min().nextafter(torch.tensor(-math.inf, dtype=score.dtype)))
+    return lowest(score, ~left)
 
 
 def _fill(small: Graph, found: Channels, units: Mapping[int, np.ndarray], weights: Mapping[str, Tensor]) -> None:

@@ -107,6 +107,15 @@ def _fits(criterion: Entry[Criterion], removes: str) -> bool:
     return removes == "channels" or criterion.traits["level"] == "weight" or bool(criterion.traits.get(removes))
 
 
+def lowest(score: Tensor, gone: Tensor) -> Tensor:
+    """Returns scores in which what is gone is below all that is left: at 0 if that is positive, else just below it."""
+    if not bool(gone.any()) or bool(gone.all()):
+        return score
+    least = score[~gone].min()
+    below = torch.zeros_like(least) if least > 0 else least.nextafter(least.new_tensor(-math.inf))
+    return torch.where(gone, below, score)
+
+
 def at_least(kept: int) -> str:
     """Returns what the plan says where the last units stayed."""
     return f"; at least {kept} stay{'s' if kept == 1 else ''}"

@@ -17,7 +17,7 @@ def lamp(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Se
     Made for magnitudes of single weights; the best unit of each group scores 1, and stays.
     """
     for position, score in enumerate(scores):
-        if bool((score < 0).any()):
+        if bool((score < -torch.finfo(score.dtype).tiny).any()):  # just below 0 is what went before, where others are 0
             where = f" of {places[position].name}" if places else ""
             raise PenjingError(
                 f"allocation='lamp' needs scores that aren't negative, and some{where} are: use a criterion of "
