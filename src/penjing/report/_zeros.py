@@ -38,7 +38,9 @@ def _gain(found: Mapping[str, Any]) -> str:
     faster, smaller = found["faster"], found["smaller"]
     if not faster and not smaller:
         return "None of them makes this file faster or smaller."
-    words = [f"{number:,} make the file {what}" for number, what in ((faster, "faster"), (smaller, "smaller")) if number]
+    words = [
+        f"{number:,} make the file {what}" for number, what in ((faster, "faster"), (smaller, "smaller")) if number
+    ]
     return f"{' and '.join(words)}; the others bring nothing here."
 
 
