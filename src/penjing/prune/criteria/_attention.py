@@ -12,7 +12,7 @@ from penjing.prune.evidence import Evidence
 from penjing.prune.features import Site, sites
 
 EPOCHS = 3
-RATE = 0.01
+RATE = 0.1
 REDUCTION = 4  # channels for each hidden unit of an attention module
 
 
