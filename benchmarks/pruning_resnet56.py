@@ -49,11 +49,11 @@ def main() -> None:
     arguments = dict(epochs=options.epochs, lr=options.lr, precision="bfloat16", channels_last=True)
     rows = Rows(f"pruning_resnet56_{options.epochs}")
     unpruned = rows.once(["unpruned"], lambda: {**cost(base), **judge(base, data)})
-    for ratio in options.ratios:
+    for ratio in () if options.table else options.ratios:
         for tool in options.tools:
             key = _key(tool, ratio, options)
             rows.once(key, lambda key=key: one(key, base, data, options, arguments))
-    if options.unpruned:
+    if options.unpruned and not options.table:
         key = _key("unpruned", 1, options)
         rows.once(key, lambda: trained(network("resnet56", options.weights), base, data, key, arguments))
     without = argparse.Namespace(**{**vars(options), "refit": not options.refit})
@@ -274,6 +274,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, help="only these; runs may share the work")
     parser.add_argument("--ratios", nargs="+", type=float, choices=RATIOS, default=RATIOS, help="only these")
+    parser.add_argument("--table", action="store_true", help="run nothing, publish what is finished")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
