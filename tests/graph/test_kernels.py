@@ -109,6 +109,17 @@ def test_every_form_computes_what_the_masked_layer_computes(kind):
     assert sparse.tensor("convs.0.weight").shape[2:] == (3, 3)  # verbs leave their argument alone
 
 
+@pytest.mark.parametrize("form", ["rectangle", "gather"])
+def test_a_kernel_may_be_larger_than_what_it_looks_at(form):
+    graph = captured(Several(1, padding=2, dilation=3))
+    for places in ("a corner", "a row"):
+        sparse = masked(graph, PLACES[places], "convs.0.weight")
+        small = shrink_kernels(sparse, form)
+        for size in (3, 4):
+            x = torch.randn(2, 4, size, size)
+            torch.testing.assert_close(small(x), sparse(x))
+
+
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_any_positions_of_any_convolution_can_go(data):

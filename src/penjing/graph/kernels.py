@@ -240,9 +240,11 @@ class _Writer:
         return made
 
     def padded(self, x: fx.Node, sides: Sequence[tuple[int, int]]) -> fx.Node:
-        """Adds zeros around the last axes, or cuts them where sides are negative."""
-        widths = [width for side in reversed(sides) for width in side]
-        return self(aten.pad.default, x, widths, "constant", 0.0) if any(widths) else x
+        """Adds zeros around the last axes, and then cuts them where sides are negative: there may be no more than zeros."""
+        for bound in (max, min):
+            widths = [bound(width, 0) for side in reversed(sides) for width in side]
+            x = self(aten.pad.default, x, widths, "constant", 0.0) if any(widths) else x
+        return x
 
     def sliced(self, x: fx.Node, first: int, cuts: Sequence[tuple[int, int, int]]) -> fx.Node:
         """Slices the axes from `first` on; what several slices share is cut once."""
