@@ -181,6 +181,15 @@ def test_global_removes_the_lowest_of_all_after_division_by_each_groups_scale(na
     assert kept == [len(group) - sum(value in gone for value in group) for group in relative]
 
 
+@pytest.mark.parametrize("name", SCALES)
+def test_scores_may_be_as_small_as_squares_of_small_gradients(name):
+    rng = np.random.default_rng(0)
+    groups = [torch.from_numpy(rng.gamma(1, scale, 20)).float() for scale in (1.0, 3.0)]
+    kept = allocations[name].function(groups, 0.5, None)
+    assert allocations[name].function([group * 1e-28 for group in groups], 0.5, None) == kept
+    assert allocations[name].function([torch.zeros(20), torch.ones(20)], 0.4, None) == [4, 20]
+
+
 def test_every_normalisation_of_a_global_ranking_is_listed():
     assert set(SCALES) == {name for name in allocations if name.startswith("global")}
 
@@ -287,6 +296,12 @@ def test_sensitivity_measures_on_calibration_data_once(chain, data):
     batches = Counted(data.calibration)
     prune(chain, 0.5, allocation="sensitivity", data=Data(None, batches, None, data.task), round_to=2)
     assert Counted.passes == 1
+
+
+def test_sensitivity_to_a_loss_that_is_no_number_is_an_error_that_names_the_place(chain, data):
+    batches = [(torch.full_like(inputs, torch.nan), targets) for inputs, targets in data.train]
+    with pytest.raises(PenjingError, match="the loss is not a finite number where units of conv1 go"):
+        prune(chain, 0.5, allocation="sensitivity", data=Data(None, batches, None, data.task))
 
 
 def test_sensitivity_without_labelled_data_is_refused(chain, residual, residual_data, data):

@@ -3,12 +3,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from penjing.data import Data
 from penjing.errors import PenjingError
-from penjing.graph import channels
+from penjing.graph import capture, channels
 from penjing.prune import criteria, prune
 from penjing.prune._wanted import Wanted
 from penjing.prune.evidence import Evidence
@@ -54,6 +55,34 @@ def test_every_criterion_leaves_the_callers_random_numbers_alone(name, chain, da
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("name", criteria)
+def test_every_criterion_scores_a_frozen_network_and_where_gradients_are_off(name, chain, data):
+    frozen = copy.deepcopy(chain).requires_grad_(False)
+    wanted = prune(chain, 0.5, criterion=name, data=data)
+    with torch.no_grad():
+        found = prune(frozen, 0.5, criterion=name, data=data)
+    assert all(torch.allclose(value, wanted.tensor(path)) for path, value in found.tensors().items())
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+@pytest.mark.parametrize("name", ["nisp", "synflow"])
+def test_casts_in_a_model_change_no_score(name, data):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(6, 3)
+
+        def forward(self, x):
+            x = torch.relu(self.conv(x))
+            return self.fc((x.float() if self.casts else x).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net, found = Net().eval(), []
+    for net.casts in (False, True):
+        found += scores(capture(net, data.train[0][0]), name, data)
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("name", [name for name in criteria if name != "l2"])
 def test_every_criterion_ranks_the_channels_of_a_resnet_otherwise_than_l2(name, resnet, small_images):
     found, again, by_norm = (scores(resnet, one, small_images) for one in (name, name, "l2"))
@@ -82,6 +111,12 @@ def test_every_criterion_that_needs_data_fails_without(name, chain, data):
 def test_data_without_batches_is_an_error(name, chain, data):
     with pytest.raises(PenjingError, match="no batches"):
         prune(chain, 0.5, criterion=name, data=Data([], [], None, data.task))
+
+
+@pytest.mark.parametrize("batches", [0, -1])
+def test_looking_at_no_batch_is_an_error(batches, chain, data):
+    with pytest.raises(PenjingError, match="batches must be a positive number"):
+        prune(chain, 0.5, criterion="taylor", data=data, batches=batches)
 
 
 def test_values_on_another_device_are_summed_per_unit(chain):

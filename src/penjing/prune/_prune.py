@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, branches
@@ -18,6 +20,7 @@ from penjing.prune.granularities._registry import Chosen, find
 from penjing.prune.weights import weights
 
 
+@torch.enable_grad()
 def prune(
     graph: Graph,
     amount: float | Mapping[str, float] | None = None,

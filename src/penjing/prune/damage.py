@@ -1,12 +1,14 @@
 """What the loss gains when some units of one place go, and nothing else: curves of sensitivity."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor
 
+from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.prune.allocations._registry import Place
 from penjing.prune.evidence import Evidence
@@ -25,6 +27,9 @@ def damages(evidence: Evidence, scores: Sequence[Tensor], places: Sequence[Place
         evidence: the graph, and data with labels.
         scores: per place; the lowest go first.
         places: of which each says how its units go.
+
+    Raises:
+        PenjingError: (when it is called) there is no labelled data, or a loss isn't a number.
     """
     orders = [score.argsort(stable=True) for score in scores]
 
@@ -47,6 +52,9 @@ def damages(evidence: Evidence, scores: Sequence[Tensor], places: Sequence[Place
                 for position, some in enumerate(counts):
                     for step, count in enumerate(some):
                         totals[position][step] += _with(model, gone(position, count), loss) - before
+        for place, one in zip(places, totals, strict=True):
+            if not all(map(math.isfinite, one)):
+                raise PenjingError(f"On this data the loss is not a finite number where units of {place.name} go.")
         return [[total / max(batches, 1) for total in one] for one in totals]
 
     return lambda counts: measured(tuple(map(tuple, counts)))

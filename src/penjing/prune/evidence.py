@@ -44,6 +44,15 @@ class Evidence:
     channels: Channels | None = None
     epochs: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses a pass over no batch.
+
+        Raises:
+            PenjingError: it would be one.
+        """
+        if self.batches < 1:
+            raise PenjingError(f"batches must be a positive number of batches of data, not {self.batches!r}.")
+
     def gradients(self, names: Iterable[str] | None = None) -> Iterator[Callable[[str], Tensor | None]]:
         """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss there.
 
@@ -73,12 +82,7 @@ class Evidence:
         Raises:
             PenjingError: there is no labelled data.
         """
-        model = copy.deepcopy(self.graph).eval()
-        wanted = (
-            {id(one) for one in model.parameters()} if names is None else {id(model.tensor(name)) for name in names}
-        )
-        for parameter in model.parameters():
-            parameter.requires_grad_(id(parameter) in wanted)
+        model = self._derivable(names)
         for inputs, targets in self._labelled():
             yield model, lambda inputs=inputs, targets=targets: self._loss(model(*inputs), targets)  # type: ignore[misc]
 
@@ -121,7 +125,7 @@ class Evidence:
         Raises:
             PenjingError: there is no labelled data.
         """
-        tapped = copy.deepcopy(self.graph).eval().with_outputs(nodes)
+        tapped = self._derivable(None).with_outputs(nodes)  # frozen weights give their values no gradient
         for inputs, targets in self._samples() if singly else self._labelled():
             if disturb is not None:
                 inputs = disturb(lambda x, targets=targets: self._loss(tapped(*x)[0], targets), inputs)  # type: ignore[misc]
@@ -171,7 +175,7 @@ class Evidence:
             yield lambda inputs=inputs, targets=targets: self._loss(model(*inputs), targets)  # type: ignore[misc]
 
     def _derivable(self, names: Iterable[str] | None) -> Graph:
-        """Returns a copy of the graph in which only these parameters, or all, ask for gradients."""
+        """Returns a copy of the graph in which only these parameters, or all, ask for gradients, frozen ones too."""
         model = copy.deepcopy(self.graph).eval()
         wanted = (
             {id(one) for one in model.parameters()} if names is None else {id(model.tensor(name)) for name in names}

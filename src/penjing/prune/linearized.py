@@ -1,7 +1,10 @@
 """A network whose parameters are all taken by magnitude: what flows through it adds up and never cancels."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.fx.node import map_aggregate
 
 from penjing.graph import Graph
 
@@ -9,11 +12,14 @@ aten = torch.ops.aten
 
 
 def absolute(graph: Graph) -> Graph:
-    """Turns `graph` itself into that network, in double precision, and returns it.
+    """Turns `graph` itself into that network, in double precision and with no parameter frozen, and returns it.
 
     Means of batch norms are zero, so that positive values stay positive, and activation functions let them pass.
     """
-    graph.double().eval()
+    graph.double().eval().requires_grad_()
+    for node in graph.program.graph.nodes:  # casts that are written into the model would mix precisions
+        node.args, node.kwargs = map_aggregate(node.args, _doubled), map_aggregate(node.kwargs, _doubled)
+    graph.program.recompile()
     means = {
         str(node.args[3].target)  # type: ignore[union-attr]
         for node in graph.program.graph.nodes
@@ -26,6 +32,10 @@ def absolute(graph: Graph) -> Graph:
             elif isinstance(tensor, nn.Parameter):
                 tensor.abs_()
     return graph
+
+
+def _doubled(argument: Any) -> Any:
+    return torch.double if isinstance(argument, torch.dtype) and argument.is_floating_point else argument
 
 
 def ones(graph: Graph) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """One ranking of all units."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding, places:
     The best unit of each group stays, so that the amount is exact; equal scores go from all groups alike. The paper
     divides by the norm, as "global:l2" does, so that scores of large groups are small; the mean makes sizes equal.
     """
-    return without_lowest([_over(s, s.square().mean().sqrt()) for s in scores], amount, rounding)
+    return without_lowest([_over(s, lambda s: s.square().mean().sqrt()) for s in scores], amount, rounding)
 
 
 @allocations.register(
@@ -24,19 +24,19 @@ def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding, places:
 )
 def by_norm(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
     """As "global", but scores are divided by the Euclidean norm of the group's scores: in larger groups more goes."""
-    return without_lowest([_over(s, s.square().sum().sqrt()) for s in scores], amount, rounding)
+    return without_lowest([_over(s, lambda s: s.square().sum().sqrt()) for s in scores], amount, rounding)
 
 
 @allocations.register(source="Fang et al., DepGraph: Towards Any Structural Pruning, 2023 (code)", name="global:mean")
 def by_mean(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
     """As "global", but scores are divided by the mean magnitude of the group's scores."""
-    return without_lowest([_over(s, s.abs().mean()) for s in scores], amount, rounding)
+    return without_lowest([_over(s, lambda s: s.abs().mean()) for s in scores], amount, rounding)
 
 
 @allocations.register(source="Fang et al., DepGraph: Towards Any Structural Pruning, 2023 (code)", name="global:max")
 def by_largest(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Place] = ()) -> list[int]:
     """As "global", but scores are divided by the largest magnitude of the group's scores."""
-    return without_lowest([_over(s, s.abs().max()) for s in scores], amount, rounding)
+    return without_lowest([_over(s, lambda s: s.abs().max()) for s in scores], amount, rounding)
 
 
 @allocations.register(
@@ -49,8 +49,9 @@ def as_they_are(scores: Sequence[Tensor], amount: float, rounding: Rounding, pla
     return without_lowest(scores, amount, rounding)
 
 
-def _over(scores: Tensor, scale: Tensor) -> Tensor:
-    return scores / scale.clamp_min(torch.finfo(scores.dtype).tiny)
+def _over(scores: Tensor, scale: Callable[[Tensor], Tensor]) -> Tensor:
+    scores = scores.double()  # single precision can't hold the squares of scores that are squared gradients themselves
+    return scores / scale(scores).clamp_min(torch.finfo(scores.dtype).tiny)
 
 
 def without_lowest(scores: Sequence[Tensor], amount: float, rounding: Rounding) -> list[int]:
