@@ -30,6 +30,7 @@ TOOLS = ("penjing", "torch-pruning")
 ALLOWED = {2.1: 0.7, 2.55: 1.2}  # points below the unpruned network
 AHEAD = 0.5  # points before Torch-Pruning
 PER_MAC = "per MAC"
+UNPRUNED = ["unpruned"]
 HELD = 2000  # training images that choices are made by
 TRIED = (
     ("l2", "uniform"), ("l2", "global"), ("bn_scale", "global"), ("fisher", "global"), ("taylor", "uniform"),
@@ -41,26 +42,32 @@ def main() -> None:
     """Runs what is missing, then publishes."""
     options = _options()
     torch.set_num_threads(options.threads)
-    data = pj.data.cifar10(options.data)
-    base = network("resnet56", options.weights)
-    if options.choose:
-        choose(base, held_out(data, HELD), options)
-        return
-    arguments = dict(epochs=options.epochs, lr=options.lr, precision="bfloat16", channels_last=True)
     rows = Rows(f"pruning_resnet56_{options.epochs}")
-    unpruned = rows.once(["unpruned"], lambda: {**cost(base), **judge(base, data)})
-    for ratio in () if options.table else options.ratios:
-        for tool in options.tools:
-            key = _key(tool, ratio, options)
-            rows.once(key, lambda key=key: one(key, base, data, options, arguments))
-    if options.unpruned and not options.table:
-        key = _key("unpruned", 1, options)
-        rows.once(key, lambda: trained(network("resnet56", options.weights), base, data, key, arguments))
+    if options.choose:
+        choose(network("resnet56", options.weights), held_out(pj.data.cifar10(options.data), HELD), options)
+        return
+    if not options.table:
+        run(rows, options)
     without = argparse.Namespace(**{**vars(options), "refit": not options.refit})
     keys = [_key(tool, ratio, options) for ratio in RATIOS for tool in TOOLS]
     keys += [_key("penjing", ratio, without) for ratio in RATIOS] + [_key("unpruned", 1, options)]
     finished = [rows.once(key, dict) for key in keys if rows.has(key)]
-    table(sorted(finished, key=lambda row: row["key"][2]), unpruned, options)
+    table(sorted(finished, key=lambda row: row["key"][2]), rows.once(UNPRUNED, dict), options)
+
+
+def run(rows: Rows, options: argparse.Namespace) -> None:
+    """Runs what is missing."""
+    data = pj.data.cifar10(options.data)
+    base = network("resnet56", options.weights)
+    arguments = dict(epochs=options.epochs, lr=options.lr, precision="bfloat16", channels_last=True)
+    rows.once(UNPRUNED, lambda: {**cost(base), **judge(base, data)})
+    for ratio in options.ratios:
+        for tool in options.tools:
+            key = _key(tool, ratio, options)
+            rows.once(key, lambda key=key: one(key, base, data, options, arguments))
+    if options.unpruned:
+        key = _key("unpruned", 1, options)
+        rows.once(key, lambda: trained(network("resnet56", options.weights), base, data, key, arguments))
 
 
 def how(tool: str, options: argparse.Namespace) -> str:
