@@ -49,6 +49,12 @@ class Rows:
             self.rows[_key(key)] = row
         return self.rows[_key(key)]
 
+    def get(self, key: Iterable[Hashable]) -> dict[str, Any]:
+        """Returns a finished row."""
+        if not self.has(key):
+            raise SystemExit(f"{self.path.name} has no row {list(key)}: run the benchmark first.")
+        return self.rows[_key(key)]
+
 
 def _key(key: Iterable[Any]) -> str:
     return json.dumps(list(key))

@@ -211,13 +211,13 @@ def main(*asked: str) -> None:
     for runtime in RUNTIMES:
         for layer in LAYERS:
             if rows.has([runtime, layer.name]):
-                found = rows.once([runtime, layer.name], dict)["milliseconds"]
+                found = rows.get([runtime, layer.name])["milliseconds"]
                 ratios = [f"{found['dense'] / found[name]:.2f}×" if name in found else "-" for name in NAMES]
                 speed.append([runtime, layer.name, f"{found['dense']:.3f}", *ratios])
     publish("pruning_execution", ["runtime", "layer", "dense, ms", *NAMES], speed, {"runtimes": versions()})
     sizes = []
     for layer in LAYERS:
-        row = rows.once(["storage", layer.name], dict)
+        row = rows.get(["storage", layer.name])
         for kind in ("plain", "deflated"):
             whole = row[kind]["dense"]
             ratios = [f"{whole / row[kind][name]:.2f}×" if name in row[kind] else "-" for name in NAMES]

@@ -51,8 +51,8 @@ def main() -> None:
     without = argparse.Namespace(**{**vars(options), "refit": not options.refit})
     keys = [_key(tool, ratio, options) for ratio in RATIOS for tool in TOOLS]
     keys += [_key("penjing", ratio, without) for ratio in RATIOS] + [_key("unpruned", 1, options)]
-    finished = [rows.once(key, dict) for key in keys if rows.has(key)]
-    table(sorted(finished, key=lambda row: row["key"][2]), rows.once(UNPRUNED, dict), options)
+    finished = [rows.get(key) for key in keys if rows.has(key)]
+    table(sorted(finished, key=lambda row: row["key"][2]), rows.get(UNPRUNED), options)
 
 
 def run(rows: Rows, options: argparse.Namespace) -> None:

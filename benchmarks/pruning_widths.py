@@ -114,14 +114,14 @@ def lines(rows: Rows, name: str, names: list[str]) -> list[list[Any]]:
     """Returns a network's part of the table."""
     found = []
     for variant in names:
-        kept = rows.once([name, variant], dict)
+        kept = rows.get([name, variant])
         cells = []
         for kind in ("float", "int8"):
             for batch in BATCHES:
-                times = rows.once([name, kind, batch], dict)
+                times = rows.get([name, kind, batch])
                 own, whole = times[variant], times[WHOLE]
                 cells.append(f"{own:.3g} ms" if variant == WHOLE else f"{own:.3g} ms, {whole / own:.2f}×")
-        accuracy = f"{rows.once([name, 'trained', variant], dict)['accuracy']:.2%}" if name == "resnet20" else ""
+        accuracy = f"{rows.get([name, 'trained', variant])['accuracy']:.2%}" if name == "resnet20" else ""
         found.append([name, variant, f"{kept['ratio']:.2f}× fewer", *cells, accuracy])
     return found
 

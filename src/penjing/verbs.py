@@ -12,7 +12,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.prune import Gradual
 from penjing.prune import prune as prune_once
-from penjing.prune.allocations._registry import Rounding
+from penjing.prune.allocations import Rounding
 from penjing.prune.schedules import Chosen, find
 from penjing.tasks import agreement, evaluate
 from penjing.train import recover
@@ -44,16 +44,17 @@ def prune(
 ) -> Graph:
     """Returns a smaller or sparser graph; the one given stays as it was. The shapes of its outputs stay, too.
 
-    With "filter" channels go and with "layer" residual branches; other granularities leave shapes as they are and set
-    weights to zero, which `graph.masks` holds there in further training. What goes is chosen at once and without training,
-    unless `schedule` or `epochs` say otherwise.
+    With "filter" channels go, with "head" heads of attention, with "layer" residual branches, and with "pattern" and
+    "rectangle" positions of kernels, which get smaller. Other granularities leave shapes as they are and set weights to
+    zero, which `graph.masks` holds there in further training. What goes is chosen at once and without training, unless
+    `schedule` or `epochs` say otherwise.
 
     Args:
         graph: a captured graph.
         amount: share of the units to remove, 0 ≤ amount < 1; per group with the uniform allocation. With
             `granularity="layer"`, share of the residual branches; with those that set weights to zero, share of each
             layer's weights, those that went before included. None where the granularity's or the allocation's name says
-            it, as "2:4" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
+            it, as "2:4", "rectangle:1x3" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
         criterion: how much a unit matters, a name in `penjing list criteria`.
         granularity: what stands or falls together, a name in `penjing list granularities`.
         allocation: where how much goes, a name in `penjing list allocations`.

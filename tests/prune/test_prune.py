@@ -168,3 +168,9 @@ def test_a_model_of_which_nothing_can_go_names_the_ops_that_pin_it():
 def test_a_model_of_which_all_is_excluded_names_the_pattern(chain):
     with pytest.raises(PenjingError, match=r"all are pinned, by .*conv\*"):
         prune(chain, 0.5, exclude=["conv*"])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_no_generator_takes_are_refused(seed, chain):
+    with pytest.raises(PenjingError, match="seed must be"):
+        prune(chain, 0.5, criterion="random", seed=seed)

@@ -156,6 +156,7 @@ class Endless:
         ({"precision": "float16"}, "bfloat16"),
         ({"signal": "softlabels"}, "soft_labels"),
         ({"temperature": 0}, "temperature=0"),
+        ({"seed": -1}, "seed=-1"),
         ({"epochs": -1}, "epochs=-1"),
         ({"graph": Net().requires_grad_(False)}, "nothing to train"),
     ],

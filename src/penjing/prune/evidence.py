@@ -45,13 +45,15 @@ class Evidence:
     epochs: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a pass over no batch.
+        """Refuses a pass over no batch, and a seed that no generator takes.
 
         Raises:
-            PenjingError: it would be one.
+            PenjingError: it is one.
         """
         if self.batches < 1:
             raise PenjingError(f"batches must be a positive number of batches of data, not {self.batches!r}.")
+        if not 0 <= self.seed < 2**32:
+            raise PenjingError(f"seed must be a whole number, at least 0 and less than 2³², not {self.seed!r}.")
 
     def gradients(self, names: Iterable[str] | None = None) -> Iterator[Callable[[str], Tensor | None]]:
         """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss there.

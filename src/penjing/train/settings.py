@@ -66,6 +66,7 @@ class Settings:
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "more than 0, or None"),
             "temperature": (self.temperature > 0, "more than 0"),
             "distill_weight": (0 <= self.distill_weight <= 1, "between 0 and 1"),
+            "seed": (0 <= self.seed < 2**32, "a whole number, at least 0 and less than 2³²"),
         }
         for name, (fits, rule) in ranges.items():
             if not fits:
