@@ -195,7 +195,8 @@ class Evidence:
             raise PenjingError("This criterion needs data.train or a labelled data.calibration, and both are None.")
         for inputs, targets in self._batches(loader, epoch):
             if targets is None:
-                raise PenjingError("This criterion needs labels, and the batches hold none.")
+                name = "train" if loader is self.data.train else "calibration"
+                raise PenjingError(f"This needs labels, and the batches of data.{name} hold none.")
             yield inputs, targets
 
     def _samples(self) -> Iterator[tuple[Inputs, Tensor]]:
