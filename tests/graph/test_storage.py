@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -266,14 +265,15 @@ def test_extra_missing_and_doubled_members_are_refused(small, tmp_path):
     assert not (tmp_path.parent / "evil.py").exists()
 
 
-def test_a_zip_bomb_is_refused_before_it_is_unpacked(small, tmp_path):
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(small, tmp_path, monkeypatch):
     members = parts(small)
     path = tmp_path / "m.penjing"
-    start = time.monotonic()
+    unpacked = []
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda archive, name: unpacked.append(name))
     for name in ("graph.json", "plan.json"):
         write(path, {**members, name: b" " * (300 * 2**20)}, zipfile.ZIP_DEFLATED)
         forbid(path, "larger than|compressed")
-    assert time.monotonic() - start < 20
+    assert not unpacked
     forbid(write(path, members, zipfile.ZIP_DEFLATED), "compressed")
 
 
@@ -417,7 +417,7 @@ def test_attributes_of_the_interpreter_cannot_be_reached_through_tensor_names(sm
 
 
 def test_loading_runs_no_code_and_computes_nothing(small, tmp_path):
-    """A node that would take minutes or gigabytes costs nothing until the graph is called."""
+    """A node that would take hours and gigabytes costs nothing until the graph is called: else this test never ends."""
 
     def edit(description):
         call(description, "aten.relu").update(target="aten.matmul.default", args=[{"node": "big"}, {"node": "big"}])
@@ -425,9 +425,7 @@ def test_loading_runs_no_code_and_computes_nothing(small, tmp_path):
         big = {"op": "call_function", "args": [[60000, 60000]], "kwargs": {}, "module": "", "source": ""}
         description["nodes"].insert(position, {**big, "name": "big", "target": "aten.ones.default"})
 
-    start = time.monotonic()
     load(edited(small, tmp_path / "m.penjing", edit))
-    assert time.monotonic() - start < 5
 
 
 # Names end in the code that torch.fx generates: none may bring code of its own
