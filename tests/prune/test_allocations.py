@@ -311,7 +311,7 @@ def test_sensitivity_without_labelled_data_is_refused(chain, residual, residual_
     with pytest.raises(PenjingError, match="labelled data"):
         prune(chain, 0.5, allocation="sensitivity", data=unlabelled)
     without = Data(None, [(batch[0],) for batch in data.train], None, Classification(3))
-    with pytest.raises(PenjingError, match="labels, and the batches of data.calibration hold none"):
+    with pytest.raises(PenjingError, match=r"labels, and the batches of data\.calibration hold none"):
         prune(chain, 0.5, allocation="sensitivity", data=without)
     with pytest.raises(PenjingError, match="there is only one place"):
         prune(residual, 0.5, granularity="layer", allocation="sensitivity", data=residual_data)
