@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.ao.quantization.observer import PerChannelMinMaxObserver
 
-from penjing.quantize import ACTIVATION_GRIDS, WEIGHT_GRIDS, affine, symmetric
+from penjing.quantize import ACTIVATION_GRIDS, affine, integers, symmetric
 
 real = st.floats(-1e6, 1e6, width=32)
 grids = st.sampled_from(list(ACTIVATION_GRIDS.values()))
@@ -73,19 +73,19 @@ def test_weight_scales_are_those_of_an_independent_observer():
     observer(weight)
     expected, _ = observer.calculate_qparams()
     # torch.ao divides by half of the number of steps, which is 127 for a symmetric grid
-    torch.testing.assert_close(symmetric(weight, WEIGHT_GRIDS["int8"]), expected)
+    torch.testing.assert_close(symmetric(weight, integers("int8", symmetric=True)), expected)
 
 
 def test_a_channel_of_zeros_gets_its_neighbours_scale():
     weight = torch.zeros(3, 4)
     weight[0] = 1.0
     weight[1] = 0.1
-    scales = symmetric(weight, WEIGHT_GRIDS["int8"])
+    scales = symmetric(weight, integers("int8", symmetric=True))
     assert scales[2] == scales[0]
-    assert bool((symmetric(torch.zeros(3, 4), WEIGHT_GRIDS["int8"]) > 0).all())
+    assert bool((symmetric(torch.zeros(3, 4), integers("int8", symmetric=True)) > 0).all())
 
 
 def test_a_large_bias_on_a_channel_of_tiny_weights_fits_into_32_bits():
     weight, bias = torch.full((2, 4), 1e-9), torch.tensor([3.0, 0.0])
-    scales = symmetric(weight, WEIGHT_GRIDS["int8"], 0, bias, 0.02)
+    scales = symmetric(weight, integers("int8", symmetric=True), 0, bias, 0.02)
     assert float(bias[0] / (0.02 * scales[0])) <= 2**30 * 1.001

@@ -305,7 +305,7 @@ def test_quantising_twice_is_an_error():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weights": "int9"}, "Did you mean 'int8'"),
+        ({"weights": "int"}, "Did you mean 'int"),
         ({"activations": "uint"}, "Did you mean 'uint8'"),
         ({"observer": "minimax"}, "Did you mean 'minmax'"),
         ({"observer": "percentile:x"}, "no number"),

@@ -3,16 +3,15 @@
 Nothing here trains; the graphs that come out can be trained, with straight-through gradients.
 """
 
-from penjing.quantize._grids import ACTIVATION_GRIDS, WEIGHT_GRIDS, Affine, Grid, affine, symmetric
 from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, Site, place
 from penjing.quantize._quantize import NothingToQuantize, quantize
+from penjing.quantize.grids import ACTIVATION_GRIDS, Affine, Grid, affine, integers, symmetric
 from penjing.quantize.observers import observers
 
 __all__ = [
     "ACTIVATION_GRIDS",
     "ONNXRUNTIME",
-    "WEIGHT_GRIDS",
     "Affine",
     "Grid",
     "NothingToQuantize",
@@ -20,6 +19,7 @@ __all__ = [
     "Placement",
     "Site",
     "affine",
+    "integers",
     "observers",
     "place",
     "quantize",

@@ -1,6 +1,6 @@
 """One pass over calibration data that feeds all observers and keeps no activation longer than the graph does."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,8 @@ from penjing.graph import Graph
 from penjing.quantize.observers import Statistics
 
 NO_DATA = (
-    "Quantising activations needs calibration data, some hundred samples: give data.calibration, or any iterable of "
-    "batches (activations=None quantises the weights alone and needs none)."
+    "Quantising activations, and corrections, need calibration data, some hundred samples: give data.calibration, or any "
+    "iterable of batches (activations=None without corrections quantises the weights alone and needs none)."
 )
 
 
@@ -29,13 +29,19 @@ def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Statistics]) ->
     Raises:
         PenjingError: there is no data, or a value that isn't finite; the message names the layer.
     """
-    device = next((tensor.device for tensor in graph.tensors().values()), torch.device("cpu"))
     watcher = _Watcher(graph.program, watched)
-    empty = True
     with torch.no_grad():
-        for inputs in _calls(graph, data):
-            watcher.run(*(tensor.to(device) for tensor in graph.signature.flatten(inputs, {})))
-            empty = False
+        for inputs in flat_batches(graph, data):
+            watcher.run(*inputs)
+
+
+def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
+    """Yields the graph's flat inputs, on its device, for each calibration batch; `data` and errors as for `calibrate`."""
+    device = next((tensor.device for tensor in graph.tensors().values()), torch.device("cpu"))
+    empty = True
+    for inputs in _calls(graph, data):
+        yield [tensor.to(device) for tensor in graph.signature.flatten(inputs, {})]
+        empty = False
     if empty:
         raise PenjingError("The calibration data holds no batches. " + NO_DATA)
 

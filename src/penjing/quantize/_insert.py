@@ -8,8 +8,8 @@ from torch import fx
 
 from penjing.graph import Graph
 from penjing.graph.straight_through import ops  # importing it registers the ops
-from penjing.quantize._grids import Affine, Grid, symmetric
 from penjing.quantize._placement import Site
+from penjing.quantize.grids import Affine, Grid, symmetric
 
 PAIRS = frozenset(
     {

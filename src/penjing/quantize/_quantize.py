@@ -1,21 +1,19 @@
 """The verb: from a float graph and calibration data to a graph that simulates integers exactly where they will be."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx
 
-from penjing.errors import PenjingError, unknown_name
+from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.patterns import check_patterns, matches
-from penjing.quantize._calibrate import calibrate
-from penjing.quantize._grids import ACTIVATION_GRIDS, WEIGHT_GRIDS, Affine, Grid, affine
+from penjing.quantize._activations import find_observer, lay_activations, scale_of
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
 from penjing.quantize._onnxruntime import ONNXRUNTIME
-from penjing.quantize._placement import Placed, Placement, Site, place
+from penjing.quantize._placement import Placed, Placement, place
 from penjing.quantize._rewrites import move_up
-from penjing.quantize.observers import Observer, observers
-from penjing.quantize.observers._registry import statistics_of
+from penjing.quantize.grids import integers
 
 
 class NothingToQuantize(PenjingError):
@@ -29,8 +27,13 @@ def quantize(
     weights: str = "int8",
     activations: str | None = "auto",
     observer: str = "minmax",
+    grain: str = "auto",
+    rounding: str = "nearest",
+    per_layer: Mapping[str, str] | None = None,
     exclude: Sequence[str] = (),
     placement: Placement = ONNXRUNTIME,
+    simulate: bool = False,
+    seed: int = 0,
 ) -> Graph:
     """Returns a graph that rounds weights and activations to 8 bits, after training and without any more of it.
 
@@ -47,8 +50,14 @@ def quantize(
             only, which makes the model smaller but not faster.
         observer: how the activations' ranges are found: a name from `observers`, with its parameter behind a colon where
             it has one ("percentile:99.9").
+        grain: which weights share a scale: "tensor", "channel" (of the output), "group:SIZE" (along a channel's weights);
+            "auto" is the grid's own, "channel" for integers.
+        rounding: how weights are rounded to the grid, a name from `roundings`.
+        per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
         exclude: patterns of module paths ("layer1.*", "head"); what they name, or lies below it, computes in floating point.
         placement: what the target fuses.
+        simulate: allow grids and grains that the target doesn't run in integers; their values are still those of the grid.
+        seed: of roundings that draw random numbers.
 
     Raises:
         PenjingError: unknown names, a pattern that matches nothing, no calibration data, activations that aren't finite,
@@ -63,10 +72,10 @@ def quantize(
         >>> small.plan[0]["setting"]
         'int8 weights per channel, uint8 activations (minmax)'
     """
-    weight_grid = _grid(weights, WEIGHT_GRIDS)
+    weight_grid = integers(weights, symmetric=True)
     chosen = placement.activations if activations == "auto" else activations
-    activation_grid = None if chosen is None else _grid(chosen, ACTIVATION_GRIDS)
-    name, observe = _observer(observer)
+    activation_grid = None if chosen is None else integers(chosen)
+    find_observer(observer)  # a misspelt name is told before the data is read
     if any(node.target in PAIRS for node in graph.program.graph.nodes):
         raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
     small = fold_batch_norms(graph)
@@ -78,9 +87,9 @@ def quantize(
         )
     setting = f"{weights} weights per channel"
     if activation_grid is not None:
-        laid = _lay(small, data, placed, activation_grid, name, observe)
+        laid = lay_activations(small, data, placed, activation_grid, observer)
         restored = insert_activations(small, laid)
-        inputs = {layer: _scale_of(layer.args[0], restored) for layer in placed.layers}
+        inputs = {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
         setting += f", {activation_grid.name} activations ({observer})"
     else:
         inputs = {}
@@ -91,27 +100,6 @@ def quantize(
         for path in places
     ]
     return small.refresh()
-
-
-def _grid(name: str, grids: dict[str, Grid]) -> Grid:
-    if name not in grids:
-        raise unknown_name("grid", str(name), grids)
-    return grids[name]
-
-
-def _observer(given: str) -> tuple[str, Observer]:
-    """Reads "percentile" or "percentile:99.9"."""
-    name, colon, text = given.partition(":")
-    function = observers[name].function
-    if not colon:
-        return name, function
-    try:
-        parameter = float(text)
-    except ValueError:
-        raise PenjingError(f"The observer '{given}' has a parameter that is no number: '{text}'.") from None
-    if function.__code__.co_argcount < 3:
-        raise PenjingError(f"The observer '{name}' takes no parameter, so '{given}' means nothing.")
-    return name, lambda statistics, steps: function(statistics, steps, parameter)
 
 
 def _excluding(graph: Graph, patterns: Sequence[str]) -> Callable[[fx.Node], bool]:
@@ -135,22 +123,3 @@ def _place(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], 
     for clip, source in placed.late_clips:
         move_up(graph.program.graph, clip, source)
     return place(graph.refresh(), placement, is_excluded)
-
-
-def _lay(graph: Graph, data: Any, placed: Placed, grid: Grid, name: str, observe: Observer) -> dict[Site, Affine]:
-    """Observes the sites' values and lays the grid over each range; sites that share a grid share its range."""
-    make = statistics_of(name)
-    watched = {site.grid_of: make() for site in placed.sites}
-    calibrate(graph, data, watched)
-    laid = {}
-    for site in placed.sites:
-        low, high = observe(watched[site.grid_of], grid.steps)
-        laid[site] = affine(low, high, grid, site.within)
-    return laid
-
-
-def _scale_of(value: Any, restored: dict[fx.Node, float]) -> float | None:
-    """Returns the scale of what a layer reads, through the ops that pass integers on."""
-    while isinstance(value, fx.Node) and value not in restored:
-        value = value.args[0] if value.args else None
-    return restored.get(value) if isinstance(value, fx.Node) else None

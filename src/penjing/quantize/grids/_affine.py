@@ -1,45 +1,14 @@
-"""The integers that reals are rounded to: which ones there are, and how they are laid over a range."""
+"""Integers laid over a range of reals, as activations are rounded."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from penjing.quantize.grids._integers import Grid
 
 EVERYTHING = (-math.inf, math.inf)
 SMALLEST_SCALE = 1e-10  # below it, products of two scales leave the numbers that float32 holds well
-LARGEST_BIAS = 2.0**30  # half of int32: the other half is for the sum of the products
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The integers of one type.
-
-    Attributes:
-        name: what users type.
-        dtype: how they are stored.
-        low: the smallest.
-        high: the largest.
-    """
-
-    name: str
-    dtype: torch.dtype
-    low: int
-    high: int
-
-    @property
-    def steps(self) -> int:
-        """How many steps lie between the smallest and the largest."""
-        return self.high - self.low
-
-
-ACTIVATION_GRIDS = {
-    "int8": Grid("int8", torch.int8, -128, 127),
-    "uint8": Grid("uint8", torch.uint8, 0, 255),
-}
-# Without -128, so that the grid is symmetric and the product of two integers keeps a spare bit.
-WEIGHT_GRIDS = {"int8": Grid("int8", torch.int8, -127, 127)}
 
 
 @dataclass(frozen=True)
@@ -94,28 +63,3 @@ def affine(low: float, high: float, grid: Grid, within: tuple[float, float] = EV
 
 def _float32(value: float) -> float:
     return float(np.float32(value))
-
-
-def symmetric(
-    weight: Tensor, grid: Grid, axis: int = 0, bias: Tensor | None = None, input_scale: float | None = None
-) -> Tensor:
-    """Returns the scale of each output channel that just holds its largest weight; zero points are 0.
-
-    Args:
-        weight: with its output channels on `axis`.
-        grid: symmetric integers.
-        axis: of the channels.
-        bias: `(channels,)`, which runtimes round to int32 multiples of `input_scale` times the weight's scale. A channel
-            with (almost) no weights and some bias gets a scale so large that the bias fits.
-        input_scale: of the activation that the weight is multiplied with.
-
-    Returns:
-        `(channels,)` float32, all above 0.
-    """
-    largest = weight.detach().float().movedim(axis, 0).flatten(1).abs().amax(1) if weight.dim() > 1 else weight.abs()
-    scales = (largest / grid.high).clamp_min(SMALLEST_SCALE)
-    if bias is not None and input_scale is not None:
-        scales = scales.maximum(bias.detach().float().abs() / (input_scale * LARGEST_BIAS))
-    # A channel of zeros holds with any scale; with its neighbours' its bias is rounded as finely as theirs.
-    usual = scales.amax() if bool((largest > 0).any()) else torch.tensor(1.0 / grid.high, device=scales.device)
-    return torch.where(largest > 0, scales, usual.maximum(scales))

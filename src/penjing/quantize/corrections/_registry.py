@@ -1,0 +1,20 @@
+"""The table of corrections."""
+
+from collections.abc import Callable
+from typing import Any
+
+from penjing.registry import Registry
+
+# Each entry's trait "stage" says when it is applied and how it is called; either changes the graph that it is given and
+# returns the places (module paths) that it changed, and raises a `PenjingError` where it finds nothing that it could do:
+#   "float": before anything is rounded, on the folded float graph: correction(graph, data)
+#   "quantized": at the end: correction(graph, reference, data), where `reference` is the float graph that was rounded,
+#       its nodes named alike.
+Correction = Callable[..., tuple[str, ...]]
+
+corrections: Registry[Correction] = Registry("correction")
+
+
+def of_stage(names: tuple[str, ...], stage: str) -> list[tuple[str, Callable[..., Any]]]:
+    """Returns those of the named corrections that belong to a stage, in the order given."""
+    return [(name, corrections[name].function) for name in names if corrections[name].traits["stage"] == stage]

@@ -1,0 +1,23 @@
+"""A reference that runs quantised graphs with integer arithmetic alone, as a chip without floating point would.
+
+Between the first quantise and the last dequantise there are integers only: int32 sums of products, biases rounded to the
+sums' scale, and fixed-point factors that bring sums back to few bits. One file per family of ops; a new op is one function.
+"""
+
+from penjing.quantize.integer._fixed_point import FixedPoint, rounding_shift
+from penjing.quantize.integer._only_integers import OnlyIntegers
+from penjing.quantize.integer._runner import Runner
+from penjing.quantize.integer._table import FORMS, Call, Codes, Kernel, Unrounded, integer
+
+__all__ = [
+    "FORMS",
+    "Call",
+    "Codes",
+    "FixedPoint",
+    "Kernel",
+    "OnlyIntegers",
+    "Runner",
+    "Unrounded",
+    "integer",
+    "rounding_shift",
+]
