@@ -206,7 +206,8 @@ class Graph(nn.Module):
         """Sets every masked weight to zero; called after each optimiser step."""
         with torch.no_grad():
             for path, mask in self.masks.items():
-                self.tensor(path).mul_(mask)
+                # Not by multiplying: that leaves -0.0 for negative weights, which a compact file stores, and NaN for NaN.
+                self.tensor(path).masked_fill_(~mask, 0)
 
     # Keeping consistent
 
@@ -277,11 +278,26 @@ class Graph(nn.Module):
         """Returns MACs, parameters, weight bytes and activation bytes at batch 1, per node and summed."""
         return cost.count(self)
 
-    def save(self, path: Any) -> None:
-        """Writes the graph as a `.penjing` file, which `penjing.load` reads without the model's class and without pickle."""
+    def save(self, path: Any, *, compact: bool = False) -> None:
+        """Writes the graph as a `.penjing` file, which `penjing.load` reads without the model's class and without pickle.
+
+        Args:
+            path: the file.
+            compact: entropy-code it: small where weights are zero, shared or of few bits. It loads to the same bits; float
+                weights behind quantisers are stored as integers where they equal them, as after `rounded()`.
+        """
         from penjing.graph import storage  # storage needs Graph to build what it loads
 
-        storage.save(self, path)
+        storage.save(self, path, compact=compact)
+
+    def rounded(self) -> "Graph":
+        """Returns a copy whose weights equal what their quantisers make of them, for `save(…, compact=True)`.
+
+        It computes the same; only the remainders that further training would use are gone.
+        """
+        from penjing.graph import rounding  # rounding copies a Graph
+
+        return rounding.rounded(self)
 
     def write_into(self, model: nn.Module, part: str | nn.Module | None = None) -> nn.Module:
         """Writes this graph's tensors and sizes into `model`, the user's own module; see `write_back.write_into`.

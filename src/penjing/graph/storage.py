@@ -8,6 +8,8 @@ So a file from a stranger can be opened.
                           tensors [{name, parameter, trained, persistent}], ties, masks, outputs
     weights.safetensors   each tensor once, under its first name; masks as "mask/NAME"
     plan.json             what was done to the graph
+
+`compact` writes the same content entropy-coded into one stream instead.
 """
 
 import json
@@ -27,7 +29,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
-from penjing.files import atomic_path
+from penjing.files import atomic_path, atomic_write
 from penjing.graph import modes, straight_through
 from penjing.graph.as_json import (
     decode,
@@ -39,6 +41,9 @@ from penjing.graph.as_json import (
     spec_from_json,
     spec_to_json,
 )
+from penjing.graph.compact import decode as decode_compact
+from penjing.graph.compact import encode as encode_compact
+from penjing.graph.compact import is_compact
 from penjing.graph.graph import Graph
 
 VERSION = 1
@@ -76,8 +81,13 @@ _OPERATOR_OPS = {"__and__", "__or__", "__xor__", "__lshift__", "__rshift__"}
 _PART_OF_A_NAME = re.compile(r"(?!__)[A-Za-z0-9_-]+")  # what is no identifier stands in double quotes
 
 
-def save(graph: Graph, path: Path | str) -> None:
+def save(graph: Graph, path: Path | str, *, compact: bool = False) -> None:
     """Writes `graph` to `path`; the file appears whole or not at all.
+
+    Args:
+        graph: what to write.
+        path: the file.
+        compact: entropy-code it; see docs/compact-format.md.
 
     Raises:
         PenjingError: the graph holds a name, an op or a value that the format has no place for, or `path` can't be
@@ -115,6 +125,9 @@ def save(graph: Graph, path: Path | str) -> None:
         "part": part_to_json(graph.part),
     }
     try:
+        if compact:
+            atomic_write(path, encode_compact(description, stored, graph.plan))
+            return
         with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr("graph.json", json.dumps(description), zipfile.ZIP_DEFLATED)
             archive.writestr("weights.safetensors", save_tensors(stored))
@@ -123,8 +136,13 @@ def save(graph: Graph, path: Path | str) -> None:
         raise PenjingError(f"{path} can't be written: {error.strerror or error}.") from error
 
 
-def load(path: Path | str) -> Graph:
-    """Reads a `.penjing` file. Safe on files from strangers; needs no class and no pickle.
+def load(path: Path | str, *, largest: int | None = None) -> Graph:
+    """Reads a `.penjing` file, plain or compact. Safe on files from strangers; needs no class and no pickle.
+
+    Args:
+        path: the file.
+        largest: how many bytes of memory the tensors of a compact file may need; by default 256 MiB or 1,024 times the
+            file, whichever is more. (A plain file is never larger in memory than on disk.)
 
     Raises:
         PenjingError: there is no such file, or it is not a whole and harmless `.penjing` file.
@@ -138,7 +156,10 @@ def load(path: Path | str) -> Graph:
             "own, capture what penjing.graph.load_exported returns."
         )
     try:
-        description, tensors, plan = _read(path)
+        with path.open("rb") as stream:
+            compact = is_compact(stream.read(16))
+        description, tensors, plan = decode_compact(path.read_bytes(), largest) if compact else _read(path)
+        _check_version(description, plan)
         graph = _rebuild(description, tensors)
         graph.plan = plan
         return graph.refresh()
@@ -181,11 +202,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str,
         description = json.loads(archive.read("graph.json"))
         plan = json.loads(archive.read("plan.json"))
         tensors = load_tensors(archive.read("weights.safetensors"))
+    return description, tensors, plan
+
+
+def _check_version(description: Any, plan: Any) -> None:
     if not isinstance(description, dict) or description.get("penjing") != VERSION:
         raise PenjingError(f"its format version is not {VERSION}; a newer Penjing may have written it")
     if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
         raise PenjingError("plan.json is not a list of records")
-    return description, tensors, plan
 
 
 def _rebuild(description: dict[str, Any], stored: dict[str, Tensor]) -> Graph:
