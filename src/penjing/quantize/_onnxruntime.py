@@ -1,7 +1,6 @@
 """What ONNX Runtime's CPU provider executes in integers, as measured on its optimised models (version 1.32)."""
 
 import operator
-from typing import Any
 
 import torch
 from torch import fx
@@ -9,7 +8,9 @@ from torch import fx
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import CONVOLUTIONS
 from penjing.quantize import _rewrites
-from penjing.quantize._placement import EVERYTHING, Interval, Placement
+from penjing.quantize._clips import CLIPS
+from penjing.quantize._numbers import Numbers
+from penjing.quantize._placement import Placement
 
 aten = torch.ops.aten
 
@@ -49,29 +50,24 @@ def _zero_pad(node: fx.Node) -> bool:
     return arguments[2] == "constant" and arguments[3] in (None, 0)
 
 
-def _clamp(node: fx.Node) -> Interval | None:
-    low, high = node_arguments(node)[1:3]
-    return _bounds(low, high)
-
-
-def _clamp_min(node: fx.Node) -> Interval | None:
-    return _bounds(node.args[1], None)
-
-
-def _clamp_max(node: fx.Node) -> Interval | None:
-    return _bounds(None, node.args[1])
-
-
-def _bounds(low: Any, high: Any) -> Interval | None:
-    if isinstance(low, fx.Node) or isinstance(high, fx.Node):
-        return None
-    return EVERYTHING[0] if low is None else float(low), EVERYTHING[1] if high is None else float(high)
-
+_EIGHT_BITS = {"intN": 8, "uintN": 8, "power_of_two": 8, "ternary": 0, "binary": 0}
+_SIXTEEN_BITS = {"intN": 16, "uintN": 16, "power_of_two": 16, "ternary": 0, "binary": 0}
 
 # Transposed convolutions are missing on purpose: always computed in floating point, their weights dequantised at each run.
 ONNXRUNTIME = Placement(
     name="onnxruntime",
     activations="uint8",
+    numbers=Numbers(
+        # Fewer than 8 bits run in the 8-bit kernels with a clip of the integers. 16-bit ones are dequantised first.
+        activations={"intN": 8, "uintN": 8},
+        # Up to 4 bits are stored as 4 and widened when the file is loaded. Groups are dequantised at each run.
+        weights=dict.fromkeys(("tensor", "channel"), _EIGHT_BITS),
+        weights_alone={
+            "tensor": {**_SIXTEEN_BITS, "codebook": 256},
+            "channel": {**_SIXTEEN_BITS, "codebook": 256},
+            "group": _SIXTEEN_BITS,
+        },
+    ),
     layers={
         **dict.fromkeys(CONVOLUTIONS, _always),
         aten.linear.default: _always,
@@ -116,14 +112,7 @@ ONNXRUNTIME = Placement(
         aten.upsample_nearest2d.vec: _images,
         operator.getitem: _always,
     },
-    clips={
-        aten.relu.default: lambda node: (0.0, EVERYTHING[1]),
-        aten.relu6.default: lambda node: (0.0, 6.0),
-        aten.hardtanh.default: _clamp,
-        aten.clamp.default: _clamp,
-        aten.clamp_min.default: _clamp_min,
-        aten.clamp_max.default: _clamp_max,
-    },
+    clips=CLIPS,
     bounded={
         aten.sigmoid.default: (0.0, 1.0),
         aten.hardsigmoid.default: (0.0, 1.0),

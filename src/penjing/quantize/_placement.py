@@ -4,7 +4,6 @@ The rules are the same for every target; what a target fuses is a `Placement`, p
 a graph.
 """
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.graph import Graph
+from penjing.quantize._clips import EVERYTHING, Interval
+from penjing.quantize._numbers import Numbers
 
-Interval = tuple[float, float]
 Condition = Callable[[fx.Node], bool]
-EVERYTHING: Interval = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Placement:
     Attributes:
         name: of the target.
         activations: name of the activations' grid that it prefers.
+        numbers: the grids that it computes with.
         layers: ops with a constant weight as second argument, its output channels on axis 0, that multiply integers if
             their input is quantised.
         float_output: those of `layers` that stay integer where their output isn't rounded to integers again.
@@ -43,6 +43,7 @@ class Placement:
 
     name: str
     activations: str
+    numbers: Numbers
     layers: Mapping[Any, Condition]
     float_output: frozenset[Any]
     integer: Mapping[Any, Condition]

@@ -4,10 +4,11 @@ Between the first quantise and the last dequantise there are integers only: int3
 sums' scale, and fixed-point factors that bring sums back to few bits. One file per family of ops; a new op is one function.
 """
 
+from penjing.quantize.integer import _arithmetic, _lookup, _moving, _pooling, _products
 from penjing.quantize.integer._fixed_point import FixedPoint, rounding_shift
 from penjing.quantize.integer._only_integers import OnlyIntegers
 from penjing.quantize.integer._runner import Runner
-from penjing.quantize.integer._table import FORMS, Call, Codes, Kernel, Unrounded, integer
+from penjing.quantize.integer._table import FORMS, Call, Codes, Kernel, NoIntegerForm, integer
 
 __all__ = [
     "FORMS",
@@ -15,9 +16,11 @@ __all__ = [
     "Codes",
     "FixedPoint",
     "Kernel",
+    "NoIntegerForm",
     "OnlyIntegers",
     "Runner",
-    "Unrounded",
     "integer",
     "rounding_shift",
 ]
+
+_FAMILIES = (_arithmetic, _lookup, _moving, _pooling, _products)  # importing them fills the table

@@ -22,6 +22,8 @@ from torch import Tensor
 
 MANTISSA_BITS = 24  # of a float32
 LARGEST_SHIFT = 62
+SPREAD = 20  # bits by which factors of one sum may differ before the smallest is rounded more coarsely
+SATURATING = 2.0**22  # any sum but 0 times this is beyond every grid
 LARGEST_PRODUCT = 2**63 - 1
 
 
@@ -42,14 +44,22 @@ class FixedPoint:
         """Returns the fixed-point form of factors above 0: exact for float32, else rounded to 24 bits.
 
         Args:
-            factor: a number or array.
+            factor: a number or array, for products that are clipped to grids of at most 16 bits.
         """
-        fraction, exponent = np.frexp(np.asarray(factor, dtype=np.float64))
+        fraction, exponent = np.frexp(np.minimum(np.asarray(factor, dtype=np.float64), SATURATING))
         mantissa = np.rint(fraction * 2**MANTISSA_BITS).astype(np.int64)
         shift = MANTISSA_BITS - exponent.astype(np.int64)
         mantissa = np.where(shift > LARGEST_SHIFT, 0, mantissa)  # too small for any sum to reach half a step
-        mantissa = mantissa << np.maximum(1 - shift, 0)  # too large for any sum but 0 to stay on a grid
-        return cls(torch.from_numpy(np.asarray(mantissa)), torch.from_numpy(np.clip(shift, 1, LARGEST_SHIFT)))
+        return cls(torch.as_tensor(mantissa), torch.as_tensor(np.clip(shift, 1, LARGEST_SHIFT)))
+
+    @classmethod
+    def together(cls, *factors: float) -> "FixedPoint":
+        """Returns the fixed-point form of factors whose products are added before they are rounded: one shift for all."""
+        exponents = [int(np.frexp(np.float64(factor))[1]) for factor in factors]
+        shift = MANTISSA_BITS - max(exponents) + min(max(exponents) - min(exponents), SPREAD)
+        shift = min(max(shift, 1), LARGEST_SHIFT)
+        mantissas = [round(float(factor) * 2.0**shift) for factor in factors]
+        return cls(torch.tensor(mantissas), torch.tensor(shift))
 
     def largest_factor(self) -> int:
         """Returns the largest mantissa: what is multiplied may reach 2^63 divided by it."""

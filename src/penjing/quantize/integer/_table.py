@@ -20,20 +20,20 @@ class Codes:
     """What integers stand for: `real = scale · (integer − zero_point)`.
 
     Attributes:
-        scale: float32 array of shape (), or one number per index of the last axis for a linear layer's sums.
+        scale: a float32, or one number per index of the last axis for a linear layer's sums.
         zero_point: the integer that stands for 0.
         low: the smallest integer.
         high: the largest.
     """
 
-    scale: np.ndarray
+    scale: np.ndarray | np.float32
     zero_point: int
     low: int
     high: int
 
     def restored(self, values: Tensor) -> Tensor:
         """Returns the reals that integers stand for, float32; the shape stays."""
-        return (values - self.zero_point).float() * torch.from_numpy(self.scale)
+        return (values - self.zero_point).float() * torch.as_tensor(self.scale)
 
     def rounded(self, reals: np.ndarray) -> np.ndarray:
         """Returns the nearest codes, as ONNX defines QuantizeLinear: divided in float32, halves to even, then clipped."""
@@ -50,8 +50,18 @@ class Codes:
         return bool(np.array_equal(self.scale, other.scale)) and self.zero_point == other.zero_point
 
 
-class Unrounded(Exception):
-    """Raised where an op needs to know the grid of its result and nothing rounds that result."""
+class NoIntegerForm(PenjingError):
+    """An op that can't be computed in integers, as it stands."""
+
+
+def no_integer_form(node: fx.Node, what: str) -> NoIntegerForm:
+    """Returns the error that a node can't be computed in integers, because of `what`."""
+    op = str(node.target).removeprefix("aten.").partition(".")[0]
+    where = node.meta.get("module") or node.name
+    return NoIntegerForm(
+        f"'{op}' in '{where}' {what}, so the graph can't run with integers alone; replace the op, or leave in floating "
+        "point only what stands at the ends of the network."
+    )
 
 
 @dataclass(frozen=True)
@@ -104,13 +114,11 @@ class Call:
         """Returns what an operand's integers stand for.
 
         Raises:
-            PenjingError: it is held in floating point.
+            NoIntegerForm: it is held in floating point, or as sums that nothing rounded yet.
         """
         codes = self.known.get(operand)
-        if codes is None:
+        if codes is None or codes.scale.ndim:
             raise self.error(f"reads '{operand}', which isn't rounded to integers")
-        if codes.scale.ndim:
-            raise Unrounded
         return codes
 
     @property
@@ -118,20 +126,15 @@ class Call:
         """The grid of the result.
 
         Raises:
-            Unrounded: the result isn't rounded.
+            NoIntegerForm: the result isn't rounded.
         """
         if self.out is None:
-            raise Unrounded
+            raise self.error("makes values that nothing rounds to a grid")
         return self.out
 
-    def error(self, what: str) -> PenjingError:
+    def error(self, what: str) -> NoIntegerForm:
         """Returns an error that says which op of which module can't be computed in integers, and what to do."""
-        op = str(self.node.target).removeprefix("aten.").partition(".")[0]
-        where = self.node.meta.get("module") or self.node.name
-        return PenjingError(
-            f"'{op}' in '{where}' {what}, so the graph can't run with integers alone; "
-            "replace the op, or quantise so that only the ends of the network are in floating point."
-        )
+        return no_integer_form(self.node, what)
 
     def rescaled(self, bound: int, factor: Any) -> Callable[[Tensor], Tensor]:
         """Returns a function that brings sums to the result's grid.
@@ -141,7 +144,7 @@ class Call:
             factor: a sum's scale divided by the grid's, shaped to broadcast against the sums.
 
         Raises:
-            PenjingError: the fixed-point product may pass 64 bits.
+            NoIntegerForm: the fixed-point product may pass 64 bits.
         """
         grid, fixed = self.grid, FixedPoint.of(factor)
         self.check(bound * fixed.largest_factor(), LARGEST_PRODUCT)
