@@ -4,34 +4,16 @@ from typing import Any
 
 from torch import fx
 
-from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.quantize._calibrate import calibrate
 from penjing.quantize._placement import Placed, Site
 from penjing.quantize.grids import Affine, Grid, affine
-from penjing.quantize.observers import Observer, observers
-from penjing.quantize.observers._registry import statistics_of
-
-
-def find_observer(given: str) -> tuple[str, Observer]:
-    """Reads "percentile" or "percentile:99.9"; returns the observer's name and the observer with its parameter."""
-    name, colon, text = given.partition(":")
-    function = observers[name].function
-    if not colon:
-        return name, function
-    try:
-        parameter = float(text)
-    except ValueError:
-        raise PenjingError(f"The observer '{given}' has a parameter that is no number: '{text}'.") from None
-    if function.__code__.co_argcount < 3:
-        raise PenjingError(f"The observer '{name}' takes no parameter, so '{given}' means nothing.")
-    return name, lambda statistics, steps: function(statistics, steps, parameter)
+from penjing.quantize.observers import find_observer
 
 
 def lay_activations(graph: Graph, data: Any, placed: Placed, grid: Grid, observer: str) -> dict[Site, Affine]:
     """Observes the sites' values and lays the grid over each range; sites that share a grid share its range."""
-    name, observe = find_observer(observer)
-    make = statistics_of(name)
+    observe, make = find_observer(observer)
     watched = {site.grid_of: make() for site in placed.sites}
     calibrate(graph, data, watched)
     laid = {}

@@ -3,17 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
-from penjing.graph.patterns import check_patterns, matches
-from penjing.quantize._activations import find_observer, lay_activations, scale_of
+from penjing.quantize._activations import lay_activations, scale_of
+from penjing.quantize._choices import check_groups, place_of, read_choices
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
+from penjing.quantize._numbers import check_numbers
 from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, place
 from penjing.quantize._rewrites import move_up
+from penjing.quantize._weights import lay_weights, round_weights
 from penjing.quantize.grids import integers
+from penjing.quantize.observers import find_observer
+from penjing.quantize.rounding import find_rounding
 
 
 class NothingToQuantize(PenjingError):
@@ -72,46 +77,46 @@ def quantize(
         >>> small.plan[0]["setting"]
         'int8 weights per channel, uint8 activations (minmax)'
     """
-    weight_grid = integers(weights, symmetric=True)
+    choices = read_choices(graph, weights, grain, per_layer, exclude)
     chosen = placement.activations if activations == "auto" else activations
     activation_grid = None if chosen is None else integers(chosen)
     find_observer(observer)  # a misspelt name is told before the data is read
+    rounding_entry, _ = find_rounding(rounding)
+    if not simulate:
+        check_numbers(placement.name, placement.numbers, activation_grid, choices.all)
     if any(node.target in PAIRS for node in graph.program.graph.nodes):
         raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
     small = fold_batch_norms(graph)
-    placed = _place(small, placement, _excluding(graph, exclude))  # folding would hide the batch norms' names
+    placed = _place(small, placement, lambda node: choices.of(node) is None)
     if not placed.layers:
         left = " that isn't excluded" if exclude else ""
         raise NothingToQuantize(
             f"{graph.name} has no convolution or linear layer{left} that {placement.name} could run in 8 bits."
         )
-    setting = f"{weights} weights per channel"
+    check_groups(small, placed.layers, choices.of)
+    settings = {place_of(layer): choice for layer in placed.layers if (choice := choices.of(layer)) is not None}
+    inputs: dict[fx.Node, float | None] = {}
     if activation_grid is not None:
         laid = lay_activations(small, data, placed, activation_grid, observer)
         restored = insert_activations(small, laid)
         inputs = {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
-        setting += f", {activation_grid.name} activations ({observer})"
-    else:
-        inputs = {}
-    insert_weights(small, placed.layers, weight_grid, inputs)
-    places = dict.fromkeys(_place_of(layer) for layer in placed.layers)
+    found = lay_weights(small, placed.layers, choices.of, inputs)
+    if rounding != "nearest":  # which the pairs do by themselves
+        round_weights(small, found, rounding_entry.function, torch.Generator().manual_seed(seed))
+    insert_weights(small, found)
+    rest = "" if rounding == "nearest" else f", {rounding} rounding"
+    rest += "" if activation_grid is None else f", {activation_grid.name} activations ({observer})"
     small.plan += [
-        {"place": path, "technique": "quantize", "setting": setting, "before": "float32", "after": weights}
-        for path in places
+        {
+            "place": path,
+            "technique": "quantize",
+            "setting": choice.words + rest,
+            "before": "float32",
+            "after": choice.grid.name,
+        }
+        for path, choice in settings.items()
     ]
     return small.refresh()
-
-
-def _excluding(graph: Graph, patterns: Sequence[str]) -> Callable[[fx.Node], bool]:
-    check_patterns(graph, patterns)
-    return lambda node: any(matches(path, patterns) for path in (node.meta.get("module", ""), _place_of(node)))
-
-
-def _place_of(node: fx.Node) -> str:
-    """Returns where the user finds a layer: the module that holds its weight."""
-    weight = node.args[1] if len(node.args) > 1 else None
-    owner = str(weight.target).rpartition(".")[0] if isinstance(weight, fx.Node) and weight.op == "get_attr" else ""
-    return owner or node.meta.get("module") or node.name
 
 
 def _place(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:

@@ -4,10 +4,27 @@ A file's statistics stream over batches in constant memory; its formula turns th
 new file that registers one function.
 """
 
+from penjing.quantize.observers._ema import ema
+from penjing.quantize.observers._entropy import entropy
+from penjing.quantize.observers._histogram import histogram
 from penjing.quantize.observers._minmax import minmax
 from penjing.quantize.observers._mse import mse
 from penjing.quantize.observers._percentile import percentile
-from penjing.quantize.observers._registry import Observer, Statistics, observers
-from penjing.quantize.observers._statistics import Extremes, Histogram
+from penjing.quantize.observers._registry import Observer, Statistics, find_observer, observers
+from penjing.quantize.observers._statistics import Extremes, Histogram, MovingExtremes
 
-__all__ = ["Extremes", "Histogram", "Observer", "Statistics", "minmax", "mse", "observers", "percentile"]
+__all__ = [
+    "Extremes",
+    "Histogram",
+    "MovingExtremes",
+    "Observer",
+    "Statistics",
+    "ema",
+    "entropy",
+    "find_observer",
+    "histogram",
+    "minmax",
+    "mse",
+    "observers",
+    "percentile",
+]

@@ -34,11 +34,16 @@ def mse(statistics: Histogram, steps: int) -> tuple[float, float]:
 
 def _best(statistics: Histogram, low: Tensor, high: Tensor, steps: int) -> tuple[float, float]:
     """Returns the range with the least error among `low` and `high`, both `(candidates,)`."""
+    best = int(squared_errors(statistics, low, high, steps).argmin())
+    return float(low[best]), float(high[best])
+
+
+def squared_errors(statistics: Histogram, low: Tensor, high: Tensor, steps: int) -> Tensor:
+    """Returns the summed squared error of rounding all values, for each range from `low` to `high`, `(candidates,)`."""
     scale = ((high - low) / steps).clamp_min(torch.finfo(torch.float64).tiny)
     filled = statistics.counts > 0
     values, weights = statistics.centres[filled], statistics.counts[filled]
     zero = torch.round(-low / scale)
     level = torch.round(values / scale[:, None]) + zero[:, None]
     error = (level.clamp(0, steps) - zero[:, None]) * scale[:, None] - values
-    best = int((error.square() @ weights).argmin())
-    return float(low[best]), float(high[best])
+    return error.square() @ weights

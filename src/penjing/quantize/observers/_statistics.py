@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from penjing.errors import PenjingError
+
 BINS = 4096
 SMALLEST_WIDTH = -126  # binary exponent of the narrowest bin: below it float32 loses its precision
 
@@ -25,6 +27,30 @@ class Extremes:
         if values.numel():
             low, high = values.aminmax()
             self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+
+
+class MovingExtremes:
+    """The smallest and the largest value of each batch, averaged exponentially over batches.
+
+    Attributes:
+        low: the average of the smallest; infinity before the first batch.
+        high: the average of the largest; minus infinity before the first batch.
+        momentum: weight of the average so far when a batch comes in.
+    """
+
+    def __init__(self, momentum: float = 0.9) -> None:
+        if not 0 <= momentum < 1:
+            raise PenjingError(f"The momentum of an average must be at least 0 and below 1, not {momentum:g}.")
+        self.low, self.high, self.momentum = math.inf, -math.inf, momentum
+
+    def update(self, values: Tensor) -> None:
+        """Takes in one batch of finite values."""
+        if not values.numel():
+            return
+        low, high = (float(extreme) for extreme in values.aminmax())
+        begins = math.isinf(self.low)
+        self.low = low if begins else self.momentum * self.low + (1 - self.momentum) * low
+        self.high = high if begins else self.momentum * self.high + (1 - self.momentum) * high
 
 
 class Histogram(Extremes):
