@@ -306,7 +306,7 @@ def test_quantising_twice_is_an_error():
     ("settings", "message"),
     [
         ({"weights": "int"}, "Did you mean 'int"),
-        ({"activations": "uint"}, "Did you mean 'uint8'"),
+        ({"activations": "uinto8"}, "Did you mean 'uint8'"),
         ({"observer": "minimax"}, "Did you mean 'minmax'"),
         ({"observer": "percentile:x"}, "no number"),
         ({"observer": "percentile:3"}, "above 50"),
@@ -325,3 +325,13 @@ def test_batches_of_the_wrong_shape_are_errors():
         quantize(_graph(), [torch.randn(2, 3, 8, 8)])
     with pytest.raises(PenjingError, match="dict"):
         quantize(_graph(), [{"x": torch.randn(2, 8, 8, 8)}])
+
+
+def test_a_large_bias_on_a_channel_of_tiny_weights_fits_into_32_bits():
+    graph = capture(nn.Linear(4, 2), torch.randn(2, 4))
+    with torch.no_grad():
+        graph.tensor("weight").copy_(torch.tensor([[1e-9] * 4, [1.0] * 4]))
+        graph.tensor("bias").copy_(torch.tensor([3.0, 0.0]))
+    small = quantize(graph, [torch.rand(8, 4)])
+    pair = next(node for node in small.program.graph.nodes if "quantize_per_tensor" in str(node.target))
+    assert float(3.0 / (pair.args[1] * small.tensor("weight_scale")[0])) <= 2**30 * 1.001

@@ -1,22 +1,26 @@
-"""Puts quantise/dequantise pairs into a graph."""
+"""Puts quantise/dequantise pairs, and stored codes, into a graph."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 
 from penjing.graph import Graph
 from penjing.graph.straight_through import ops  # importing it registers the ops
 from penjing.quantize._placement import Site
-from penjing.quantize.grids import Affine, Grid, symmetric
+from penjing.quantize._weights import Weight
+from penjing.quantize.grids import Affine, Laid, Scaled, Shared
 
+aten = torch.ops.aten
 PAIRS = frozenset(
     {
         ops.quantize_per_tensor.default,
         ops.dequantize_per_tensor.default,
         ops.quantize_per_channel.default,
         ops.dequantize_per_channel.default,
+        ops.quantize_per_channel_group.default,
+        ops.dequantize_per_channel_group.default,
     }
 )
 
@@ -29,67 +33,129 @@ def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Nod
         arguments = (grid.scale, grid.zero_point, grid.grid.low, grid.grid.high, grid.grid.dtype)
         readers = list(site.node.users) if site.users is None else [u for u in site.node.users if u in site.users]
         with nodes.inserting_after(site.node):
-            quantized = _call(nodes, ops.quantize_per_tensor.default, (site.node, *arguments), like=site.node)
+            quantized = nodes.call_function(ops.quantize_per_tensor.default, (site.node, *arguments))
         with nodes.inserting_after(quantized):
-            restored = _call(nodes, ops.dequantize_per_tensor.default, (quantized, *arguments), like=site.node)
+            restored = nodes.call_function(ops.dequantize_per_tensor.default, (quantized, *arguments))
+        for node in (quantized, restored):
+            node.meta = _origin(site.node)
         for reader in readers:
             reader.replace_input_with(site.node, restored)
         scales[restored] = grid.scale
     return scales
 
 
-def insert_weights(
-    graph: Graph, layers: tuple[fx.Node, ...], grid: Grid, input_scales: Mapping[fx.Node, float | None]
-) -> None:
-    """Inserts a pair behind the weight of every layer; a weight that several layers share gets one.
+def insert_weights(graph: Graph, weights: Sequence[Weight]) -> None:
+    """Puts what stands for each weight before the layers that read it.
 
-    Scales and zero points are buffers beside the weight: `layer1.conv.weight_scale`, `layer1.conv.weight_zero_point`.
-
-    Args:
-        graph: is changed.
-        layers: nodes whose second argument is a weight with its output channels on axis 0.
-        grid: symmetric integers.
-        input_scales: of each layer's quantised input.
+    Integers keep the float parameter with a pair behind it. Beside it stand `layer1.conv.weight_scale` and
+    `layer1.conv.weight_zero_point`; with one scale per tensor these are constants of the pair. Ternary and binary weights
+    are integers, `layer1.conv.weight_codes`, times a parameter, `layer1.conv.weight_scale`. Weights that share values are
+    places, `layer1.conv.weight_codes`, in a parameter, `layer1.conv.weight_table`.
     """
-    sharing: dict[int, list[fx.Node]] = {}
-    for layer in layers:
-        sharing.setdefault(id(graph.tensor(_weight(layer))), []).append(layer)
-    for group in sharing.values():
-        path = _weight(group[0])
-        scales = torch.stack([_scales(graph, layer, grid, input_scales.get(layer)) for layer in group]).amax(0)
-        graph.set_tensor(f"{path}_scale", scales)
-        graph.set_tensor(f"{path}_zero_point", torch.zeros_like(scales, dtype=torch.int64))
-        _insert_weight(graph, group, path, grid)
+    for weight in weights:
+        writer = _Writer(graph, weight)
+        restored = writer.write()
+        for layer in weight.layers:
+            layer.update_arg(1, restored)
+        if not isinstance(weight.laid, Laid):
+            graph.masks.pop(weight.path, None)  # its zeros are zeros of the codes
 
 
-def _weight(layer: fx.Node) -> str:
-    weight: Any = layer.args[1]
-    return str(weight.target)
+class _Writer:
+    """Writes the nodes that make one weight, before the first layer that reads it."""
 
+    def __init__(self, graph: Graph, weight: Weight) -> None:
+        self._graph, self._weight = graph, weight
+        self._nodes = graph.program.graph
+        self._parameter = graph.tensor(weight.path)
 
-def _scales(graph: Graph, layer: fx.Node, grid: Grid, input_scale: float | None) -> torch.Tensor:
-    bias = layer.args[2] if len(layer.args) > 2 else layer.kwargs.get("bias")
-    constant = graph.tensor(str(bias.target)) if isinstance(bias, fx.Node) and bias.op == "get_attr" else None
-    return symmetric(graph.tensor(_weight(layer)), grid, 0, constant, input_scale)
+    def write(self) -> fx.Node:
+        laid = self._weight.laid
+        # Layers come in order of execution, so the others stand behind the first.
+        with self._nodes.inserting_before(self._weight.layers[0]):
+            if isinstance(laid, Laid):
+                return self._pair(laid)
+            return self._scaled(laid) if isinstance(laid, Scaled) else self._shared(laid)
 
+    def _pair(self, laid: Laid) -> fx.Node:
+        parameter = self._fetch("")
+        kind, grid = self._weight.choice.grain.kind, laid.grid
+        if kind == "tensor":
+            arguments = (float(laid.scale), int(laid.zero_point), grid.low, grid.high, grid.dtype)
+            quantized = self._call(ops.quantize_per_tensor.default, parameter, *arguments)
+            return self._call(ops.dequantize_per_tensor.default, quantized, *arguments)
+        scale, zero = (
+            self._store("_scale", self._by_group(laid.scale)),
+            self._store("_zero_point", self._by_group(laid.zero_point)),
+        )
+        if kind == "channel":
+            arguments = (scale, zero, 0, grid.low, grid.high, grid.dtype)
+            quantized = self._call(ops.quantize_per_channel.default, parameter, *arguments)
+            return self._call(ops.dequantize_per_channel.default, quantized, *arguments)
+        flat = self._shaped(parameter, self._parameter.shape, self._matrix_shape)
+        arguments = (scale, zero, grid.low, grid.high, grid.dtype, self._weight.choice.grain.size)
+        quantized = self._call(ops.quantize_per_channel_group.default, flat, *arguments)
+        return self._groups(quantized, arguments)
 
-def _insert_weight(graph: Graph, group: list[fx.Node], path: str, grid: Grid) -> None:
-    nodes = graph.program.graph
-    with nodes.inserting_before(group[0]):  # layers come in order of execution, so the others stand behind it
-        weight, scale, zero = (nodes.get_attr(name) for name in (path, f"{path}_scale", f"{path}_zero_point"))
-        arguments = (scale, zero, 0, grid.low, grid.high, grid.dtype)
-        quantized = _call(nodes, ops.quantize_per_channel.default, (weight, *arguments), like=group[0])
-        restored = _call(nodes, ops.dequantize_per_channel.default, (quantized, *arguments), like=group[0])
-    for node in (weight, scale, zero):
-        node.meta = _origin(group[0])
-    for layer in group:
-        layer.update_arg(1, restored)
+    def _scaled(self, laid: Scaled) -> fx.Node:
+        kind, grid = self._weight.choice.grain.kind, laid.grid
+        shape = self._matrix_shape if kind == "group" else list(self._parameter.shape)
+        codes = self._store("_codes", laid.codes.reshape(shape))
+        scale = self._store("_scale", self._trained(self._by_group(laid.scale)))
+        zero = self._store(
+            "_zero_point", torch.zeros(self._rows(laid.scale), dtype=torch.int64, device=laid.scale.device)
+        )
+        if kind == "group":
+            return self._groups(codes, (scale, zero, grid.low, grid.high, grid.dtype, self._weight.choice.grain.size))
+        if kind == "tensor":
+            scale = self._call(aten.expand.default, scale, [len(self._parameter)])
+        return self._call(ops.dequantize_per_channel.default, codes, scale, zero, 0, grid.low, grid.high, grid.dtype)
 
+    def _shared(self, laid: Shared) -> fx.Node:
+        codes = self._store("_codes", laid.codes)
+        table = self._store("_table", self._trained(laid.table[:, 1:] if laid.zero_first else laid.table))
+        if laid.zero_first:
+            table = self._call(aten.constant_pad_nd.default, table, [1, 0], 0.0)
+        places = self._call(aten.to.dtype, codes, torch.int64)
+        shared = self._call(aten.gather.default, table, 1, places)
+        return self._shaped(shared, laid.codes.shape, self._parameter.shape)
 
-def _call(nodes: fx.Graph, target: Any, arguments: tuple[Any, ...], like: fx.Node) -> fx.Node:
-    node = nodes.call_function(target, arguments)
-    node.meta = _origin(like)
-    return node
+    def _groups(self, integers: fx.Node, arguments: tuple[Any, ...]) -> fx.Node:
+        restored = self._call(ops.dequantize_per_channel_group.default, integers, *arguments, torch.float32)
+        return self._shaped(restored, self._matrix_shape, self._parameter.shape)
+
+    @property
+    def _matrix_shape(self) -> list[int]:
+        """A weight as a matrix with a row per output channel, as the ops for groups want it."""
+        return [len(self._parameter), self._parameter[0].numel()]
+
+    def _by_group(self, rows: Tensor) -> Tensor:
+        """Returns what belongs to rows as `(channels, groups)` where rows are groups."""
+        return rows.reshape(len(self._parameter), -1) if self._weight.choice.grain.kind == "group" else rows
+
+    def _rows(self, scale: Tensor) -> tuple[int, ...]:
+        kind = self._weight.choice.grain.kind
+        return (len(self._parameter),) if kind == "tensor" else tuple(self._by_group(scale).shape)
+
+    def _trained(self, tensor: Tensor) -> nn.Parameter:
+        return nn.Parameter(tensor.clone(), self._parameter.requires_grad)
+
+    def _store(self, suffix: str, tensor: Tensor) -> fx.Node:
+        self._graph.set_tensor(self._weight.path + suffix, tensor)
+        return self._fetch(suffix)
+
+    def _fetch(self, suffix: str) -> fx.Node:
+        return self._as_layer(self._nodes.get_attr(self._weight.path + suffix))
+
+    def _shaped(self, node: fx.Node, now: Sequence[int], wanted: Sequence[int]) -> fx.Node:
+        return node if list(now) == list(wanted) else self._call(aten.reshape.default, node, list(wanted))
+
+    def _call(self, target: Any, *arguments: Any) -> fx.Node:
+        return self._as_layer(self._nodes.call_function(target, arguments))
+
+    def _as_layer(self, node: fx.Node) -> fx.Node:
+        node.meta = _origin(self._weight.layers[0])
+        return node
 
 
 def _origin(node: fx.Node) -> dict[str, Any]:

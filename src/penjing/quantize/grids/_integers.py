@@ -41,11 +41,12 @@ def integers(name: str, symmetric: bool = False) -> Grid:
     """Returns the integers that a name such as "int4" or "uint16" stands for.
 
     Args:
-        name: "intN" or "uintN".
-        symmetric: leave out the smallest signed integer, so that each has its negative.
+        name: "intN" or "uintN", N from 2 to 16.
+        symmetric: leave out the smallest signed integer, so that each has its negative and the product of two 8-bit
+            integers keeps a spare bit.
 
     Raises:
-        PenjingError: the name is no such one, or N is below 2 or above 16.
+        PenjingError: the name is no such one, or N is out of range.
     """
     found = re.fullmatch(r"(u?)int(\d+)", name) if isinstance(name, str) else None
     if found is None:
@@ -59,5 +60,5 @@ def integers(name: str, symmetric: bool = False) -> Grid:
     return Grid(name, torch.int8 if bits <= 8 else torch.int16, -high if symmetric else -high - 1, high)
 
 
-INTEGERS = tuple(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 4, 2, 3, 5, 6, 7, *range(9, 17)))
+INTEGERS = tuple(f"{kind}{bits}" for bits in range(SMALLEST_BITS, LARGEST_BITS + 1) for kind in ("int", "uint"))
 ACTIVATION_GRIDS = {name: integers(name) for name in INTEGERS}
