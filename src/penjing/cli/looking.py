@@ -22,7 +22,7 @@ from penjing.graph import Graph, channels, fold_batch_norms
 from penjing.graph.explain import explain
 from penjing.models import load_model
 from penjing.prune import allocations, criteria, granularities, schedules
-from penjing.quantize import observers
+from penjing.quantize import corrections, observers
 from penjing.registry import Registry
 from penjing.targets import available, find_target, layers_of, lower, profile
 
@@ -32,6 +32,7 @@ FAMILIES: dict[str, Registry[Any]] = {
     "allocations": allocations,
     "schedules": schedules,
     "observers": observers,
+    "corrections": corrections,
     "signals": signals,
     "networks": zoo.networks,
 }

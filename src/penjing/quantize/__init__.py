@@ -6,6 +6,7 @@ Nothing here trains; the graphs that come out can be trained, with straight-thro
 from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, Site, place
 from penjing.quantize._quantize import NothingToQuantize, quantize
+from penjing.quantize.corrections import corrections
 from penjing.quantize.grids import ACTIVATION_GRIDS, Affine, Grid, affine, integers, symmetric
 from penjing.quantize.observers import observers
 
@@ -19,6 +20,7 @@ __all__ = [
     "Placement",
     "Site",
     "affine",
+    "corrections",
     "integers",
     "observers",
     "place",

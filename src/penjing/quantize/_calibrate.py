@@ -46,6 +46,19 @@ def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
         raise PenjingError("The calibration data holds no batches. " + NO_DATA)
 
 
+def check_repeatable(data: Any) -> None:
+    """Makes sure that the calibration data can be read more than once.
+
+    Raises:
+        PenjingError: it is an iterator, which is used up after one pass.
+    """
+    if hasattr(data, "__next__"):
+        raise PenjingError(
+            "Corrections read the calibration data again, and an iterator is used up after one pass; give a list of "
+            "batches, a data loader or a penjing.Data."
+        )
+
+
 def _calls(graph: Graph, data: Any) -> Iterable[Sequence[Any]]:
     if isinstance(data, Data):
         if data.calibration is None:

@@ -1,5 +1,6 @@
 """The verb: from a float graph and calibration data to a graph that simulates integers exactly where they will be."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.quantize._activations import lay_activations, scale_of
+from penjing.quantize._calibrate import check_repeatable
 from penjing.quantize._choices import check_groups, place_of, read_choices
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
 from penjing.quantize._numbers import check_numbers
@@ -16,6 +18,7 @@ from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, place
 from penjing.quantize._rewrites import move_up
 from penjing.quantize._weights import lay_weights, round_weights
+from penjing.quantize.corrections import of_stage
 from penjing.quantize.grids import integers
 from penjing.quantize.observers import find_observer
 from penjing.quantize.rounding import find_rounding
@@ -34,6 +37,7 @@ def quantize(
     observer: str = "minmax",
     grain: str = "auto",
     rounding: str = "nearest",
+    corrections: Sequence[str] = (),
     per_layer: Mapping[str, str] | None = None,
     exclude: Sequence[str] = (),
     placement: Placement = ONNXRUNTIME,
@@ -58,6 +62,8 @@ def quantize(
         grain: which weights share a scale: "tensor", "channel" (of the output), "group:SIZE" (along a channel's weights);
             "auto" is the grid's own, "channel" for integers.
         rounding: how weights are rounded to the grid, a name from `roundings`.
+        corrections: what is put right before and after rounding, names from `penjing.quantize.corrections`; each reads the
+            calibration data again.
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
         exclude: patterns of module paths ("layer1.*", "head"); what they name, or lies below it, computes in floating point.
         placement: what the target fuses.
@@ -82,17 +88,23 @@ def quantize(
     activation_grid = None if chosen is None else integers(chosen)
     find_observer(observer)  # a misspelt name is told before the data is read
     rounding_entry, _ = find_rounding(rounding)
+    before, after = of_stage(corrections, "float"), of_stage(corrections, "quantized")
+    if before or after:
+        check_repeatable(data)
     if not simulate:
         check_numbers(placement.name, placement.numbers, activation_grid, choices.all)
     if any(node.target in PAIRS for node in graph.program.graph.nodes):
         raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
     small = fold_batch_norms(graph)
+    for correct in before:
+        correct(small, data)
     placed = _place(small, placement, lambda node: choices.of(node) is None)
     if not placed.layers:
         left = " that isn't excluded" if exclude else ""
         raise NothingToQuantize(
             f"{graph.name} has no convolution or linear layer{left} that {placement.name} could run in 8 bits."
         )
+    reference = copy.deepcopy(small) if after else small
     check_groups(small, placed.layers, choices.of)
     settings = {place_of(layer): choice for layer in placed.layers if (choice := choices.of(layer)) is not None}
     inputs: dict[fx.Node, float | None] = {}
@@ -104,8 +116,12 @@ def quantize(
     if rounding != "nearest":  # which the pairs do by themselves
         round_weights(small, found, rounding_entry.function, torch.Generator().manual_seed(seed))
     insert_weights(small, found)
+    small.refresh()
+    for correct in after:
+        correct(small, reference, data)
     rest = "" if rounding == "nearest" else f", {rounding} rounding"
     rest += "" if activation_grid is None else f", {activation_grid.name} activations ({observer})"
+    rest += "".join(f", {name}" for name in corrections)
     small.plan += [
         {
             "place": path,
@@ -116,7 +132,7 @@ def quantize(
         }
         for path, choice in settings.items()
     ]
-    return small.refresh()
+    return small
 
 
 def _place(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:

@@ -1,7 +1,6 @@
 """The table of corrections."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from penjing.registry import Registry
 
@@ -15,6 +14,11 @@ Correction = Callable[..., tuple[str, ...]]
 corrections: Registry[Correction] = Registry("correction")
 
 
-def of_stage(names: tuple[str, ...], stage: str) -> list[tuple[str, Callable[..., Any]]]:
-    """Returns those of the named corrections that belong to a stage, in the order given."""
-    return [(name, corrections[name].function) for name in names if corrections[name].traits["stage"] == stage]
+def of_stage(names: Sequence[str], stage: str) -> list[Correction]:
+    """Returns those of the named corrections that belong to a stage, in the order given.
+
+    Raises:
+        PenjingError: an unknown name.
+    """
+    entries = [corrections[name] for name in names]
+    return [entry.function for entry in entries if entry.traits["stage"] == stage]

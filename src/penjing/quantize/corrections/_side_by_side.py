@@ -42,6 +42,16 @@ class Layer:
         """Where the output's channels are."""
         return -1 if self.node.target is aten.linear.default else 1
 
+    def along(self, values: Tensor, output: Tensor) -> Tensor:
+        """Spreads `(channels,)` over the shape of an output, in its type."""
+        shape = [1] * output.dim()
+        shape[self.axis] = -1
+        return values.to(output.dtype).reshape(shape).expand_as(output)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Returns the mean of each channel of an output, `(channels,)` float64."""
+        return output.mean([axis for axis in range(output.dim()) if axis != self.axis % output.dim()]).double()
+
     @property
     def place(self) -> str:
         """Where the user finds it."""
@@ -94,9 +104,13 @@ def side_by_side(
             batch to the output that the next layers read.
     """
     layers = {layer.node.name: layer for layer in quantized_layers(graph)}
+    if not layers:
+        raise PenjingError(f"{graph.name} has no layer with few-bit weights, so there is nothing to correct.")
     names = {node.name for node in reference.program.graph.nodes if node.target in LAYERS}
     if missing := sorted(layers.keys() - names):
-        raise PenjingError(f"The float graph has no layer '{missing[0]}': it isn't what the quantised graph was made of.")
+        raise PenjingError(
+            f"The float graph has no layer '{missing[0]}': it isn't what the quantised graph was made of."
+        )
     with torch.no_grad():
         constants = _constants(graph.program)
         for inputs in flat_batches(reference, data):

@@ -1,0 +1,15 @@
+"""What is put right before and after rounding, without training: one file per correction."""
+
+from penjing.quantize.corrections._activation_correction import activation_correction
+from penjing.quantize.corrections._batch_norm_statistics import batch_norm_statistics
+from penjing.quantize.corrections._bias_correction import bias_correction
+from penjing.quantize.corrections._registry import Correction, corrections, of_stage
+
+__all__ = [
+    "Correction",
+    "activation_correction",
+    "batch_norm_statistics",
+    "bias_correction",
+    "corrections",
+    "of_stage",
+]
