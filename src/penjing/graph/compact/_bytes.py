@@ -8,7 +8,6 @@ from penjing.errors import PenjingError
 STORED, DEFLATE, LZMA = range(3)
 # The parameters are part of the format: a file can't ask for a larger dictionary.
 _LZMA = [{"id": lzma.FILTER_LZMA1, "dict_size": 2**20, "lc": 3, "lp": 0, "pb": 0}]
-_SLOW_ABOVE = 2**18  # LZMA packs about 2 MB a second, and is worth it on descriptions
 _LONGEST_VARINT = 9
 
 
@@ -22,10 +21,13 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def pack(content: bytes) -> bytes:
-    """Returns the shortest packed form: a byte for the method, the packed length, the packed bytes."""
-    packed = {STORED: content, DEFLATE: _deflate(content)}
-    if len(content) <= _SLOW_ABOVE:
+def pack(content: bytes, *, text: bool = False) -> bytes:
+    """Returns the shortest packed form: a byte for the method, the packed length, the packed bytes.
+
+    LZMA, which packs only a few MB a second, is tried on text alone.
+    """
+    packed = {STORED: content, DEFLATE: _deflate(content, 9 if text else 6)}
+    if text:
         packed[LZMA] = lzma.compress(content, format=lzma.FORMAT_RAW, filters=_LZMA)
     method = min(packed, key=lambda m: (len(packed[m]), m))
     return bytes([method]) + varint(len(packed[method])) + packed[method]
@@ -92,8 +94,8 @@ class Reader:
             raise PenjingError("it goes on after its end")
 
 
-def _deflate(content: bytes) -> bytes:
-    deflater = zlib.compressobj(9 if len(content) <= _SLOW_ABOVE else 6, zlib.DEFLATED, -zlib.MAX_WBITS)
+def _deflate(content: bytes, level: int) -> bytes:
+    deflater = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     return deflater.compress(content) + deflater.flush()
 
 

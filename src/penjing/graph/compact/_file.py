@@ -53,7 +53,7 @@ def encode(description: dict[str, Any], tensors: dict[str, Tensor], plan: list[d
     body = b"".join(
         [
             varint(len(text)),
-            pack(text),
+            pack(text, text=True),
             varint(len(whole.side)),
             pack(bytes(whole.side)),
             varint(len(whole.blob)),

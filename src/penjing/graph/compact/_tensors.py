@@ -162,10 +162,14 @@ class _Grids:
 def _patterns(name: str, tensor: Tensor) -> Patterns:
     if tensor.dtype not in _DTYPES:
         raise PenjingError(f"The tensor '{name}' has the dtype {tensor.dtype}, which a compact file has no place for.")
+    if not tensor.numel():
+        return np.zeros(0, PATTERN_DTYPES[tensor.dtype.itemsize])
     return tensor.reshape(-1).view(torch.uint8).numpy().view(PATTERN_DTYPES[tensor.dtype.itemsize])
 
 
 def _tensor(patterns: Patterns, header: Header) -> Tensor:
+    if not patterns.size:
+        return torch.empty(header.shape, dtype=header.dtype)
     return torch.from_numpy(patterns.view(np.uint8)).view(header.dtype).reshape(header.shape)
 
 
