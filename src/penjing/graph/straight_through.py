@@ -56,8 +56,33 @@ def dequantize_per_channel(
     **_: Any,
 ) -> Tensor:
     """Like `dequantize_per_tensor` with one scale and zero point per index of `axis`."""
-    scale = _per_channel(scales.to(q.dtype), axis, q.dim())
+    scale, q = _per_channel(scales, axis, q.dim()), q.to(scales.dtype)  # stored codes come as integers
     return q * scale if zero_points is None else (q - _per_channel(zero_points.to(q.dtype), axis, q.dim())) * scale
+
+
+def quantize_per_channel_group(
+    x: Tensor, scales: Tensor, zero_points: Tensor, low: int, high: int, dtype: torch.dtype, group_size: int
+) -> Tensor:
+    """Like `quantize_per_tensor` with one scale and zero point for each run of `group_size` entries of a row."""
+    scale, zero = (values.reshape(-1, 1).to(x.dtype) for values in (scales, zero_points))
+    return (_round(x.reshape(-1, group_size) * (1.0 / scale) + zero)).clamp(low, high).reshape(x.shape)
+
+
+def dequantize_per_channel_group(
+    q: Tensor,
+    scales: Tensor,
+    zero_points: Tensor | None,
+    low: int,
+    high: int,
+    dtype: torch.dtype,
+    group_size: int,
+    output_dtype: torch.dtype,
+) -> Tensor:
+    """Like `dequantize_per_tensor` with one scale and zero point for each run of `group_size` entries of a row."""
+    groups = q.reshape(-1, group_size).to(scales.dtype)
+    if zero_points is not None:
+        groups = groups - zero_points.reshape(-1, 1).to(scales.dtype)
+    return (groups * scales.reshape(-1, 1)).reshape(q.shape)
 
 
 TWINS: dict[Any, Callable[..., Tensor]] = {
@@ -65,6 +90,8 @@ TWINS: dict[Any, Callable[..., Tensor]] = {
     ops.dequantize_per_tensor.default: dequantize_per_tensor,
     ops.quantize_per_channel.default: quantize_per_channel,
     ops.dequantize_per_channel.default: dequantize_per_channel,
+    ops.quantize_per_channel_group.default: quantize_per_channel_group,
+    ops.dequantize_per_channel_group.default: dequantize_per_channel_group,
 }
 _PLAIN = {twin: plain for plain, twin in TWINS.items()}
 

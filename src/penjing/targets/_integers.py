@@ -9,7 +9,12 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.
 from penjing.graph import Graph
 
 ops = torch.ops.quantized_decomposed
-QUANTIZE = {ops.quantize_per_tensor.default, ops.quantize_per_tensor.tensor, ops.quantize_per_channel.default}
+QUANTIZE = {
+    ops.quantize_per_tensor.default,
+    ops.quantize_per_tensor.tensor,
+    ops.quantize_per_channel.default,
+    ops.quantize_per_channel_group.default,
+}
 
 
 def store_integer_weights(graph: Graph) -> None:

@@ -21,6 +21,7 @@ from penjing.files import atomic_path
 from penjing.graph import Graph
 from penjing.targets._origins import mark_origins
 from penjing.targets._records import Artifact, TensorSpec
+from penjing.targets.onnxruntime._codes import OPSET, TRANSLATIONS, folds, needs_opset, pack
 from penjing.targets.onnxruntime._names import Origins, rename
 from penjing.targets.onnxruntime._prepare import prepared
 from penjing.targets.onnxruntime._rewrite import rewrite
@@ -63,7 +64,13 @@ def _export(graph: Graph) -> ir.Model:
             exported = torch.export.export(graph.program, inputs, dynamic_shapes=shapes, strict=False)
             origins = mark_origins(exported, graph)
             program = torch.onnx.export(
-                exported, dynamo=True, optimize=False, verbose=False, input_names=graph.input_names
+                exported,
+                dynamo=True,
+                optimize=False,
+                verbose=False,
+                input_names=graph.input_names,
+                custom_translation_table=TRANSLATIONS,
+                opset_version=OPSET if needs_opset(graph) else None,
             )
     except Exception as error:  # exporters raise what they please; the cause says which op
         reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -72,9 +79,10 @@ def _export(graph: Graph) -> ir.Model:
     model = program.model
     # The optimiser never folds (de)quantise nodes; its size limits would leave casts of large constants unfolded.
     with _quiet():
-        optimizer.optimize(model, input_size_limit=LIMIT_BYTES, output_size_limit=LIMIT_BYTES)
+        optimizer.optimize_ir(model, input_size_limit=LIMIT_BYTES, output_size_limit=LIMIT_BYTES, should_fold=folds)
     _register_constants(model.graph)
     rewrite(model.graph)
+    pack(model)
     _strip(model)
     rename(model.graph, Origins.of(program, origins), graph.input_names, _output_names(graph))
     _check_free_axes(model, graph)

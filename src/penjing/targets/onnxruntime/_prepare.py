@@ -19,19 +19,36 @@ def prepared(graph: Graph) -> Graph:
     ready = fold_batch_norms(graph).eval()
     store_integer_weights(ready)
     _unsigned_activations(ready.program.graph)
+    _clip_few_bits(ready.program.graph)
     _float_bounds(ready.program.graph)
     write_out(ready.program.graph)
     return ready.refresh()
 
 
 def _unsigned_activations(nodes: fx.Graph) -> None:
-    """Moves signed 8-bit activations up by 128, which changes no real value: on x86 the runtime fuses unsigned ones only."""
+    """Moves signed activations of up to 8 bits up to 0, which changes no real value: on x86 the runtime fuses unsigned ones
+    only, and only a range that begins where the type does makes a ReLU superfluous.
+    """
     for node in nodes.nodes:
         if node.target not in ACTIVATIONS or is_constant(node.args[0]):
             continue
         value, scale, zero_point, low, high, dtype = node.args
         if dtype is torch.int8:
-            node.args = (value, scale, zero_point + 128, low + 128, high + 128, torch.uint8)
+            node.args = (value, scale, zero_point - low, 0, high - low, torch.uint8)
+
+
+def _clip_few_bits(nodes: fx.Graph) -> None:
+    """Clips integers of fewer bits than their type has: the runtime's own op uses all of the type."""
+    for node in list(nodes.nodes):
+        if node.target is not ops.quantize_per_tensor.default or is_constant(node.args[0]):
+            continue
+        low, high, dtype = node.args[3:]
+        if (low, high) == (torch.iinfo(dtype).min, torch.iinfo(dtype).max):
+            continue
+        with nodes.inserting_after(node):
+            clipped = nodes.call_function(aten.clamp.default, (node, low, high))
+        clipped.meta = dict(node.meta)
+        node.replace_all_uses_with(clipped, delete_user_cb=lambda user, kept=clipped: user is not kept)
 
 
 def _float_bounds(nodes: fx.Graph) -> None:
