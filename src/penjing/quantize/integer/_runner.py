@@ -2,7 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from enum import IntEnum
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.quantize._clips import CLIPS, EVERYTHING
@@ -41,6 +42,7 @@ class Runner:
     Attributes:
         graph: the quantised graph, a copy in evaluation mode on the CPU.
         in_float: names of the nodes behind the integer part that compute in floating point.
+        rounded: names of the graph's quantise nodes that the outputs depend on, in order of execution.
 
     Example:
         >>> import torch
@@ -70,29 +72,62 @@ class Runner:
             node.name for node, _, _ in self._steps[Part.BEHIND] if isinstance(node.meta.get("val"), Tensor)
         )
 
+        self.rounded = tuple(
+            node.name for part in Part for node, _, _ in self._steps[part] if node.target in _weights.QUANTIZE
+        )
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs on inputs nested as in the user's model; returns real outputs, nested as the model's.
 
         Raises:
             PenjingError: an input has another nesting, shape or dtype than the captured one.
         """
+        return self._execute(args, kwargs, {}, {})
+
+    def replay(self, codes: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> tuple[Any, dict[str, Tensor]]:
+        """Compares op by op with what a runtime computed, so that no difference grows on its way.
+
+        Every op reads the runtime's integers, and its own are compared with the runtime's.
+
+        Args:
+            codes: the runtime's integers by the name of the quantise node, one of `rounded`; see `Graph.with_outputs`.
+            *args: the inputs that they were computed from, as for a call.
+            **kwargs: as for a call.
+
+        Returns:
+            The outputs, and by name our integers minus the runtime's.
+
+        Raises:
+            PenjingError: there is no quantise node of a name.
+        """
+        for name in codes:
+            if name not in self.rounded:
+                raise unknown_name("quantise node", name, self.rounded)
+        differences: dict[str, Tensor] = {}
+        return self._execute(args, kwargs, codes, differences), differences
+
+    def _execute(self, args: Any, kwargs: Any, codes: Mapping[str, Tensor], differences: dict[str, Tensor]) -> Any:
         inputs = [node for node in self.graph.program.graph.nodes if node.op == "placeholder"]
         values: dict[fx.Node, Any] = dict(zip(inputs, self.graph.signature.flatten(args, kwargs), strict=True))
-        with torch.no_grad():
-            self._run(Part.BEFORE, values)
-            with OnlyIntegers():
-                self._run(Part.INSIDE, values)
-            self._run(Part.BEHIND, values)
-            outputs = [self._output(node, values) for node in self._outputs]
+        for part in Part:
+            with torch.no_grad(), OnlyIntegers() if part is Part.INSIDE else nullcontext():
+                self._run(part, values, codes, differences)
+        outputs = [self._output(node, values) for node in self._outputs]
         return pytree.tree_unflatten(outputs, self.graph.out_spec)
 
-    def _run(self, part: Part, values: dict[fx.Node, Any]) -> None:
+    def _run(
+        self, part: Part, values: dict[fx.Node, Any], codes: Mapping[str, Tensor], differences: dict[str, Tensor]
+    ) -> None:
         """Runs one part's steps; a value that nothing reads any more is let go."""
         for node, operands, function in self._steps[part]:
             given = [values[operand] for operand in operands]
             if part is Part.BEHIND:
                 given = [self._real(operand, value) for operand, value in zip(operands, given, strict=True)]
             values[node] = function(*given)
+            if node.name in codes:
+                theirs = codes[node.name].int()
+                differences[node.name] = values[node] - theirs
+                values[node] = theirs
             for operand in set(operands):
                 if self._last_readers[operand] is node and operand not in self._outputs:
                     del values[operand]
