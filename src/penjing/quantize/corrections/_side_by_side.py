@@ -16,8 +16,8 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import CONVOLUTIONS
-from penjing.graph.straight_through import ops
 from penjing.quantize._calibrate import flat_batches
+from penjing.quantize._running import Running, constants
 
 aten = torch.ops.aten
 LAYERS = frozenset({*CONVOLUTIONS, aten.linear.default})
@@ -112,12 +112,12 @@ def side_by_side(
             f"The float graph has no layer '{missing[0]}': it isn't what the quantised graph was made of."
         )
     with torch.no_grad():
-        constants = _constants(graph.program)
+        known = constants(graph.program)
         for inputs in flat_batches(reference, data):
             recorder = _Recorder(reference.program, layers, remember)
             recorder.run(*inputs)
             corrected = _Corrected(graph.program, layers, recorder.remembered, correct)
-            corrected.run(*inputs, initial_env=dict(constants))
+            corrected.run(*inputs, initial_env=dict(known))
 
 
 class _Recorder(fx.Interpreter):
@@ -135,8 +135,8 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-class _Corrected(fx.Interpreter):
-    """Rounds activations in floating point, which gives the same values as the pair of ops in a fifth of its time."""
+class _Corrected(Running):
+    """Puts what the correction makes of a layer's output in its place."""
 
     def __init__(
         self,
@@ -149,34 +149,7 @@ class _Corrected(fx.Interpreter):
         self._layers, self._remembered, self._correct = layers, remembered, correct
 
     def run_node(self, n: fx.Node) -> Any:
-        if n.target is ops.quantize_per_tensor.default and _is_pair(n):
-            return _rounded(*self.fetch_args_kwargs_from_env(n)[0])
-        if n.target is ops.dequantize_per_tensor.default and _is_pair(n.args[0]):
-            return self.fetch_args_kwargs_from_env(n)[0][0]
         value = super().run_node(n)
         if n.name in self._layers:
             return self._correct(self._layers[n.name], value, self._remembered[n.name])
         return value
-
-
-def _is_pair(quantize: Any) -> bool:
-    """Tells whether only dequantise ops of the same grid read a quantised value."""
-    target, grid = ops.dequantize_per_tensor.default, quantize.args[1:]
-    return quantize.target is ops.quantize_per_tensor.default and all(
-        user.target is target and user.args[1:] == grid for user in quantize.users
-    )
-
-
-def _rounded(x: Tensor, scale: float, zero_point: int, low: int, high: int, dtype: torch.dtype) -> Tensor:
-    return (x * (1.0 / scale)).round_().clamp_(low - zero_point, high - zero_point).mul_(scale)
-
-
-def _constants(program: fx.GraphModule) -> dict[fx.Node, Any]:
-    """Returns the values that don't depend on the inputs, rounded weights above all: computed once, not per batch."""
-    interpreter = fx.Interpreter(program, garbage_collect_values=False)
-    values = interpreter.env
-    for node in program.graph.nodes:
-        computed = node.op == "call_function" and node.all_input_nodes
-        if node.op == "get_attr" or (computed and all(source in values for source in node.all_input_nodes)):
-            values[node] = interpreter.run_node(node)
-    return values
