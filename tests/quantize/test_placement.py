@@ -3,6 +3,7 @@ import small_networks as nets
 import torch
 from torch import nn
 
+from penjing.errors import PenjingError
 from penjing.graph import capture, fold_batch_norms
 from penjing.quantize import ONNXRUNTIME, quantize
 from penjing.quantize._placement import place
@@ -114,3 +115,46 @@ def test_every_layers_input_is_rounded_and_ops_that_move_values_keep_their_grid(
             value = value.args[0]
         assert value.target is OPS.dequantize_per_tensor.default
         assert value.args[0].args[1:] == value.args[1:]
+
+
+# By name
+
+
+def test_integer_leaves_no_layer_in_float_or_names_the_one_that_must():
+    batches = [torch.randn(4, 8, 8, 8)]
+    assert len(quantize(_graph(nets.Depthwise), batches, placement="integer").plan) == 4
+    with pytest.raises(PenjingError, match="onnxruntime computes 'conv_transpose2d' in 'up' in floating point"):
+        quantize(_graph(nets.Upsampled), batches, placement="integer")
+
+
+def test_integer_lets_the_excluded_be():
+    graph = quantize(_graph(nets.Upsampled), [torch.randn(4, 8, 8, 8)], placement="integer", exclude=["up"])
+    assert [record["place"] for record in graph.plan] == ["conv1", "conv2"]
+
+
+def test_a_product_of_activations_that_only_floats_read_isnt_integer():
+    with pytest.raises(PenjingError, match="'matmul'"):
+        quantize(_graph(nets.Tokens), [torch.randn(4, 8, 8, 8)], placement="integer")
+
+
+def test_the_plan_names_layers_that_are_faster_in_float():
+    graph = quantize(_graph(nets.Residual), [torch.randn(4, 8, 8, 8)], in_float=["conv2"])
+    assert [(record["place"], record["after"]) for record in graph.plan] == [
+        ("conv1", "int8"),
+        ("head", "int8"),
+        ("conv2", "float32"),
+    ]
+    assert graph.plan[-1]["setting"] == "measured faster in floating point"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"placement": "integers"}, "Did you mean 'integer'"),
+        ({"placement": "integer", "in_float": ["conv2"]}, "leaves no layer in floating point"),
+        ({"in_float": ["conv9"]}, "conv9"),
+    ],
+)
+def test_placements_that_mean_nothing_are_errors(settings, message):
+    with pytest.raises(PenjingError, match=message):
+        quantize(_graph(nets.Residual), [torch.randn(4, 8, 8, 8)], **settings)

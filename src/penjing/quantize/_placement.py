@@ -77,6 +77,7 @@ class Placed:
     Attributes:
         sites: in order of execution.
         layers: nodes whose weights become integers.
+        integer: nodes that compute in integers, layers included.
         rewritable: nodes that must be rewritten to be integer.
         late_clips: clips behind ops that only move or select values, with the node whose values these are: right behind
             that node they would give the same and cost nothing.
@@ -84,6 +85,7 @@ class Placed:
 
     sites: tuple[Site, ...]
     layers: tuple[fx.Node, ...]
+    integer: tuple[fx.Node, ...]
     rewritable: tuple[fx.Node, ...]
     late_clips: tuple[tuple[fx.Node, fx.Node], ...]
 
@@ -131,6 +133,7 @@ class _Placer:
         return Placed(
             tuple(self._joined(site, sites) for site in sites.values()),
             tuple(node for node in nodes if self.kinds[node] is Kind.LAYER),
+            tuple(node for node in nodes if node in self.active),
             tuple(node for node in nodes if node in self.active and node.target in self.placement.rewrites),
             tuple((node, source) for node in nodes if (source := self._source_of_late_clip(node)) is not None),
         )

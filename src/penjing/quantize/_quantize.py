@@ -9,13 +9,14 @@ from torch import fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
+from penjing.graph.patterns import matches
 from penjing.quantize._activations import lay_activations, scale_of
 from penjing.quantize._calibrate import check_repeatable
-from penjing.quantize._choices import check_groups, place_of, read_choices
+from penjing.quantize._choices import FLOAT, check_groups, place_of, read_choices
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
 from penjing.quantize._numbers import check_numbers
-from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, place
+from penjing.quantize._placements import INTEGER, check_all_integer, find_placement
 from penjing.quantize._rewrites import move_up
 from penjing.quantize._weights import lay_weights, round_weights
 from penjing.quantize.corrections import of_stage
@@ -40,7 +41,8 @@ def quantize(
     corrections: Sequence[str] = (),
     per_layer: Mapping[str, str] | None = None,
     exclude: Sequence[str] = (),
-    placement: Placement = ONNXRUNTIME,
+    placement: Placement | str = "fastest",
+    in_float: Sequence[str] = (),
     simulate: bool = False,
     seed: int = 0,
 ) -> Graph:
@@ -66,7 +68,10 @@ def quantize(
             calibration data again.
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
         exclude: patterns of module paths ("layer1.*", "head"); what they name, or lies below it, computes in floating point.
-        placement: what the target fuses.
+        placement: "integer" leaves no layer in floating point but those excluded, and says so where ONNX Runtime has no
+            integer kernel for one; "fastest" takes those, and `in_float`; or what another target fuses.
+        in_float: patterns as in `exclude`, of layers that were measured to be faster in floating point; the plan names
+            them. `penjing.compress` measures.
         simulate: allow grids and grains that the target doesn't run in integers; their values are still those of the grid.
         seed: of roundings that draw random numbers.
 
@@ -83,7 +88,8 @@ def quantize(
         >>> small.plan[0]["setting"]
         'int8 weights per channel, uint8 activations (minmax)'
     """
-    choices = read_choices(graph, weights, grain, per_layer, exclude)
+    choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
+    strict, placement = placement == INTEGER, find_placement(placement, in_float)
     chosen = placement.activations if activations == "auto" else activations
     activation_grid = None if chosen is None else integers(chosen)
     find_observer(observer)  # a misspelt name is told before the data is read
@@ -99,8 +105,10 @@ def quantize(
     for correct in before:
         correct(small, data)
     placed = _place(small, placement, lambda node: choices.of(node) is None)
+    if strict:
+        check_all_integer(small, placed, placement, lambda node: choices.of(node) is None)
     if not placed.layers:
-        left = " that isn't excluded" if exclude else ""
+        left = " that isn't excluded" if exclude or in_float else ""
         raise NothingToQuantize(
             f"{graph.name} has no convolution or linear layer{left} that {placement.name} could run in 8 bits."
         )
@@ -131,8 +139,15 @@ def quantize(
             "after": choice.grid.name,
         }
         for path, choice in settings.items()
-    ]
+    ] + _left_in_float(small, in_float)
     return small
+
+
+def _left_in_float(graph: Graph, in_float: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the plan's records of layers that are faster in floating point."""
+    paths = dict.fromkeys(row.module or row.node for row in graph.cost().rows if row.macs)
+    record = {"technique": "quantize", "setting": "measured faster in floating point", "before": FLOAT, "after": FLOAT}
+    return [{"place": path, **record} for path in paths if matches(path, in_float)]
 
 
 def _place(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:
