@@ -3,6 +3,7 @@
 from penjing.quantize.corrections._activation_correction import activation_correction
 from penjing.quantize.corrections._batch_norm_statistics import batch_norm_statistics
 from penjing.quantize.corrections._bias_correction import bias_correction
+from penjing.quantize.corrections._cross_layer_equalization import cross_layer_equalization
 from penjing.quantize.corrections._registry import Correction, corrections, of_stage
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "batch_norm_statistics",
     "bias_correction",
     "corrections",
+    "cross_layer_equalization",
     "of_stage",
 ]

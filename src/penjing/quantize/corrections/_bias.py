@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.graph import Graph
+from penjing.graph.normalize import node_arguments
 from penjing.quantize.corrections._side_by_side import Layer
 
 
@@ -12,9 +13,9 @@ def add_to_biases(graph: Graph, layers: list[Layer], values: Tensor) -> None:
 
     The caller refreshes the graph.
     """
-    path, weight = layers[0].bias, graph.tensor(layers[0].weight)
-    if path is not None:
-        bias = graph.tensor(path)
+    weight, bias_node = graph.tensor(layers[0].weight), node_arguments(layers[0].node)[2]  # it may have got one since
+    if bias_node is not None:
+        bias = graph.tensor(str(bias_node.target))
         with torch.no_grad():
             bias += values.to(bias)
         return
