@@ -14,6 +14,7 @@ from penjing.quantize._activations import lay_activations, scale_of
 from penjing.quantize._calibrate import check_repeatable
 from penjing.quantize._choices import FLOAT, check_groups, place_of, read_choices
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
+from penjing.quantize._learn import bounds_of, learn_rounding
 from penjing.quantize._numbers import check_numbers
 from penjing.quantize._placement import Placed, Placement, place
 from penjing.quantize._placements import INTEGER, check_all_integer, find_placement
@@ -93,9 +94,10 @@ def quantize(
     chosen = placement.activations if activations == "auto" else activations
     activation_grid = None if chosen is None else integers(chosen)
     find_observer(observer)  # a misspelt name is told before the data is read
-    rounding_entry, _ = find_rounding(rounding)
+    how, number = find_rounding(rounding)
+    learned = bool(how.traits.get("learned"))
     before, after = of_stage(corrections, "float"), of_stage(corrections, "quantized")
-    if before or after:
+    if before or after or learned:
         check_repeatable(data)
     if not simulate:
         check_numbers(placement.name, placement.numbers, activation_grid, choices.all)
@@ -112,7 +114,8 @@ def quantize(
         raise NothingToQuantize(
             f"{graph.name} has no convolution or linear layer{left} that {placement.name} could run in 8 bits."
         )
-    reference = copy.deepcopy(small) if after else small
+    reference = copy.deepcopy(small) if after or learned else small
+    bounds = bounds_of(placed, placement)
     check_groups(small, placed.layers, choices.of)
     settings = {place_of(layer): choice for layer in placed.layers if (choice := choices.of(layer)) is not None}
     inputs: dict[fx.Node, float | None] = {}
@@ -121,10 +124,13 @@ def quantize(
         restored = insert_activations(small, laid)
         inputs = {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
     found = lay_weights(small, placed.layers, choices.of, inputs)
-    if rounding != "nearest":  # which the pairs do by themselves
-        round_weights(small, found, rounding_entry.function, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    if not learned and rounding != "nearest":  # which the pairs do by themselves
+        round_weights(small, found, how.function, generator)
     insert_weights(small, found)
     small.refresh()
+    if learned:
+        learn_rounding(small, reference, data, found, bounds, how.function, number, generator)
     for correct in after:
         correct(small, reference, data)
     rest = "" if rounding == "nearest" else f", {rounding} rounding"

@@ -11,7 +11,7 @@ from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.quantize._choices import Choice, place_of, weight_of
 from penjing.quantize.grids import Laid, Rows, Scaled, Shared
-from penjing.quantize.rounding import Rounding
+from penjing.quantize.rounding._registry import Rounding
 
 LARGEST_BIAS = 2.0**30  # half of int32: the other half is for the sum of the products
 

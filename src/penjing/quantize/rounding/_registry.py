@@ -7,7 +7,8 @@ from penjing.errors import PenjingError
 from penjing.registry import Entry, Registry
 
 # Called as `rounding(real, generator)`: weights in steps of their grid, counted from its zero point, go to whole numbers.
-# Those with the trait "learned" are called as `rounding(layer, samples, generator, number)` instead; see `_learned`.
+# Those with the trait "learned" are called as `rounding(layer, samples, generator, number)` instead, one layer after the
+# other; the number stands behind their name, and the trait "number" says what it is.
 Rounding = Callable[..., Any]
 roundings: Registry[Rounding] = Registry("rounding")
 
