@@ -30,6 +30,7 @@ class Arrays(Protocol):
 _SIGNED = {1: np.int8, 2: np.int16, 4: np.int32}
 _NUMBERS, _TENSORS = 0, 1  # where scale and zero point stand
 _PREFIX = "quantized_decomposed.quantize_"
+_ARGUMENTS = 6  # that each op takes: weight, scale, zero point, and integers of which the bounds are two
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def pairs(nodes: list[dict[str, Any]]) -> dict[str, Pair]:
     reads = {node["name"]: node["target"] for node in nodes if node["op"] == "get_attr"}
     found = {}
     for node in nodes:
-        if not node["target"].startswith(_PREFIX):
+        if not node["target"].startswith(_PREFIX) or len(node["args"]) < _ARGUMENTS:
             continue
         given, scale, zero, *rest = [
             reads.get(value["node"]) if isinstance(value, dict) and "node" in value else value for value in node["args"]
@@ -76,8 +77,8 @@ def pairs(nodes: list[dict[str, Any]]) -> dict[str, Pair]:
             found[given] = Pair(float(scale), zero, None, None, rest[0], rest[1])
         elif kind == "per_channel":
             found[given] = Pair(scale, zero, rest[0], None, rest[1], rest[2])
-        elif kind == "per_channel_group":
-            found[given] = Pair(scale, zero, None, rest[3] if len(rest) > 3 else 128, rest[0], rest[1])
+        elif kind == "per_channel_group" and len(rest) > 3:
+            found[given] = Pair(scale, zero, None, rest[3], rest[0], rest[1])
     return found
 
 
