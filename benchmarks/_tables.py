@@ -1,4 +1,4 @@
-"""Writing a benchmark's results: JSON beside the script, and its table into docs/results.md between two markers."""
+"""Writing a benchmark's results: JSON beside the script, and its table into a page between two markers."""
 
 import json
 import os
@@ -21,8 +21,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def publish(name: str, columns: list[str], rows: list[list[Any]], more: dict[str, Any] | None = None) -> None:
-    """Prints a table, writes `benchmarks/NAME.json`, and puts the table into docs/results.md at `<!-- NAME -->`."""
+def publish(
+    name: str, columns: list[str], rows: list[list[Any]], more: dict[str, Any] | None = None, page: Path = RESULTS
+) -> None:
+    """Prints a table, writes `benchmarks/NAME.json`, and puts the table into a page at `<!-- NAME -->`."""
     command = " ".join(["python", *sys.argv])
     record = {"command": command, "machine": machine(), "columns": columns, "rows": rows, **(more or {})}
     (Path(__file__).parent / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -30,12 +32,12 @@ def publish(name: str, columns: list[str], rows: list[list[Any]], more: dict[str
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     table = "\n".join(lines)
     print(table)
-    text = RESULTS.read_text()
+    text = page.read_text()
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     if begin not in text:
-        raise SystemExit(f"{RESULTS} has no marker {begin}")
+        raise SystemExit(f"{page} has no marker {begin}")
     head, rest = text.split(begin)
     where = f"`{command}`, on {record['machine']['processor']}, {record['machine']['cores']} cores; " + ", ".join(
         f"{key} {value}" for key, value in record["machine"].items() if key not in ("processor", "cores")
     )
-    RESULTS.write_text(head + begin + "\n" + table + "\n\n" + where + "\n" + end + rest.split(end)[1])
+    page.write_text(head + begin + "\n" + table + "\n\n" + where + "\n" + end + rest.split(end)[1])
