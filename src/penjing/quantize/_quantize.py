@@ -47,27 +47,30 @@ def quantize(
     simulate: bool = False,
     seed: int = 0,
 ) -> Graph:
-    """Returns a graph that rounds weights and activations to 8 bits, after training and without any more of it.
+    """Returns a graph that rounds weights and activations to few bits, after training and without any more of it.
 
-    Batch norms are folded. Weights are symmetric with one scale per output channel; activations are affine with one scale
-    per tensor, chosen from the values on calibration data. Pairs of quantise and dequantise ops stand where the target
+    Batch norms are folded. Weights are symmetric integers with one scale per output channel unless asked otherwise;
+    activations are affine with one scale per tensor, chosen from the values on calibration data. Pairs of quantise and dequantise ops stand where the target
     turns them and what is between them into integer kernels. Weights stay float parameters with a pair behind them, so
     the graph can be trained; lowering stores them as integers.
 
     Args:
         graph: a float graph; it stays as it was.
         data: a `Data` with a calibration part, or an iterable of batches; see `calibrate`. Not needed for weights alone.
-        weights: the weights' grid, "int8".
-        activations: the activations' grid, "int8" or "uint8"; "auto" takes what the target prefers; None rounds weights
-            only, which makes the model smaller but not faster.
+        weights: the weights' grid, a name from `grids` with its number: "int8", "int4", "uint8", "power_of_two:8",
+            "codebook:16", "ternary", "binary". Integers and powers of two have 2 to 16 bits.
+        activations: the activations' grid, "uint8" or another of 2 to 16 bits, signed or not; "auto" takes what the target
+            prefers; None rounds weights only, which makes the model smaller but not faster.
         observer: how the activations' ranges are found: a name from `observers`, with its parameter behind a colon where
             it has one ("percentile:99.9").
         grain: which weights share a scale: "tensor", "channel" (of the output), "group:SIZE" (along a channel's weights);
             "auto" is the grid's own, "channel" for integers.
-        rounding: how weights are rounded to the grid, a name from `roundings`.
+        rounding: how weights are rounded to an integer grid, a name from `roundings`; "adaround:1000" learns it from the
+            data, with that many iterations for each layer.
         corrections: what is put right before and after rounding, names from `penjing.quantize.corrections`; each reads the
             calibration data again.
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
+            "int8/channel" has a grain of its own.
         exclude: patterns of module paths ("layer1.*", "head"); what they name, or lies below it, computes in floating point.
         placement: "integer" leaves no layer in floating point but those excluded, and says so where ONNX Runtime has no
             integer kernel for one; "fastest" takes those, and `in_float`; or what another target fuses.
@@ -101,7 +104,10 @@ def quantize(
         check_repeatable(data)
     if not simulate:
         check_numbers(placement.name, placement.numbers, activation_grid, choices.all)
-    if any(node.target in PAIRS for node in graph.program.graph.nodes):
+    if rounding != "nearest" and not any(choice.grid.is_integer for choice in choices.all):
+        raise PenjingError(f"rounding='{rounding}' is for integer grids; '{weights}' has a rounding of its own.")
+    done = any(step.get("technique") == "quantize" for step in graph.plan)
+    if done or any(node.target in PAIRS for node in graph.program.graph.nodes):
         raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
     small = fold_batch_norms(graph)
     for correct in before:

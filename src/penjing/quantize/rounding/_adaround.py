@@ -12,10 +12,10 @@ from penjing.quantize.rounding._samples import Samples
 STRETCH = (-0.1, 1.1)  # of the sigmoid, so that it reaches 0 and 1
 ITERATIONS = 1000
 ROWS = 256
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 2e-2
 WARM_UP = 0.2  # share of the iterations without the regulariser
 SHARPNESS = (20.0, 2.0)  # β of the regulariser, from the end of the warm-up to the last iteration
-BALANCE = 0.01
+BALANCE = 0.1
 
 
 @roundings.register(
