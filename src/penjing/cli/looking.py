@@ -22,7 +22,7 @@ from penjing.graph import Graph, channels, fold_batch_norms
 from penjing.graph.explain import explain
 from penjing.models import load_model
 from penjing.prune import allocations, criteria, granularities, schedules
-from penjing.quantize import corrections, observers
+from penjing.quantize import corrections, grids, observers, roundings
 from penjing.registry import Registry
 from penjing.targets import available, find_target, layers_of, lower, profile
 
@@ -31,7 +31,9 @@ FAMILIES: dict[str, Registry[Any]] = {
     "granularities": granularities,
     "allocations": allocations,
     "schedules": schedules,
+    "grids": grids,
     "observers": observers,
+    "roundings": roundings,
     "corrections": corrections,
     "signals": signals,
     "networks": zoo.networks,

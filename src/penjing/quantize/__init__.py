@@ -7,8 +7,9 @@ from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, Site, place
 from penjing.quantize._quantize import NothingToQuantize, quantize
 from penjing.quantize.corrections import corrections
-from penjing.quantize.grids import ACTIVATION_GRIDS, Affine, Grid, affine, integers, symmetric
+from penjing.quantize.grids import ACTIVATION_GRIDS, Affine, Grid, affine, grids, integers, symmetric
 from penjing.quantize.observers import observers
+from penjing.quantize.rounding import roundings
 
 __all__ = [
     "ACTIVATION_GRIDS",
@@ -21,9 +22,11 @@ __all__ = [
     "Site",
     "affine",
     "corrections",
+    "grids",
     "integers",
     "observers",
     "place",
     "quantize",
+    "roundings",
     "symmetric",
 ]

@@ -50,9 +50,10 @@ def quantize(
     """Returns a graph that rounds weights and activations to few bits, after training and without any more of it.
 
     Batch norms are folded. Weights are symmetric integers with one scale per output channel unless asked otherwise;
-    activations are affine with one scale per tensor, chosen from the values on calibration data. Pairs of quantise and dequantise ops stand where the target
-    turns them and what is between them into integer kernels. Weights stay float parameters with a pair behind them, so
-    the graph can be trained; lowering stores them as integers.
+    activations are affine with one scale per tensor, chosen from the values on calibration data. Pairs of quantise and
+    dequantise ops stand where the target turns them and what is between them into integer kernels. Weights on integer
+    grids stay float parameters with a pair behind them, so the graph can be trained; lowering stores them as integers.
+    Codebooks, ternary and binary weights are stored as codes, and their tables and scales can be trained.
 
     Args:
         graph: a float graph; it stays as it was.
