@@ -73,7 +73,7 @@ def cross_layer_equalization(graph: Graph, data: Any = None) -> tuple[str, ...]:
         for path, weight in weights.items():
             graph.tensor(path).copy_(weight)
     absorbed = [
-        _absorb(graph, pair, seen[id(pair)].low / scale, seen[id(pair)].high)
+        _absorb(graph, pair, seen[id(pair)].low / scale, seen[id(pair)].high / scale)
         for pair, scale in zip(pairs, scales, strict=True)
         if data is not None
     ]
@@ -169,8 +169,8 @@ def _absorb(graph: Graph, pair: Pair, low: Tensor, high: Tensor) -> bool:
         return False
     clipped = torch.zeros_like(low, dtype=torch.bool)
     for bound in pair.bounds:
-        clipped |= high >= bound
-    least = torch.where(clipped, 0.0, low.clamp_min(0))
+        clipped |= high >= bound  # whose scale is 1
+    least = torch.where(clipped | (low <= EQUAL * high), 0.0, low)
     if not bool((least > 0).any()):
         return False
     add_to_biases(graph, [pair.first], -least)
