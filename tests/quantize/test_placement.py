@@ -117,6 +117,15 @@ def test_every_layers_input_is_rounded_and_ops_that_move_values_keep_their_grid(
         assert value.args[0].args[1:] == value.args[1:]
 
 
+def test_a_last_linear_layer_is_rounded_only_behind_a_clip():
+    def names(*behind: nn.Module) -> list[str]:
+        graph = capture(nn.Sequential(nn.Linear(8, 8), *behind).eval(), torch.randn(2, 8))
+        return _names(place(graph, ONNXRUNTIME))
+
+    assert names() == ["input_1"]
+    assert names(nn.ReLU()) == ["input_1", "relu"]
+
+
 # By name
 
 

@@ -201,13 +201,10 @@ class _Placer:
         if kind is Kind.SAME:
             return None
         if node in self.active:
-            node = self._end(node)
-            if (
-                kind is Kind.LAYER
-                and not self.readers.get(node)
-                and self._layer_of(node).target in self.placement.float_output
-            ):
+            end, real = self._end(node), kind is Kind.LAYER and node.target in self.placement.float_output
+            if real and end is node and not self.readers.get(node):  # a clip behind it would be no part of its kernel
                 return None
+            node = end
             return Site(node, None, self._interval(node), node)
         readers = self.readers.get(node)
         if not readers or (kind is Kind.CLIP and self._layer_of(node) in self.active):
