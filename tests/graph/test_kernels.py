@@ -133,7 +133,9 @@ def test_any_positions_of_any_convolution_can_go(data):
     for form in ("auto", "gather"):
         small = shrink_kernels(sparse, form)
         assert_same(small, sparse, axes)
-        assert small.tensor("conv.weight").numel() == len(places) * 64 // groups
+        left = small.masks.get("conv.weight", torch.ones_like(small.tensor("conv.weight")))
+        assert int(left.sum()) == len(places) * 64 // groups
+        assert "conv.weight" not in small.masks or (form, groups) == ("auto", 8)  # the rectangles of depthwise kernels
 
 
 @pytest.mark.parametrize(("places", "shape", "words"), [
@@ -157,7 +159,7 @@ def test_padding_is_a_node_of_its_own_only_where_it_is_uneven():
     assert node.args[4] == [1, 1] and middle.tensor("conv.weight").shape == (8, 8, 3, 3)
 
 
-@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("groups", [1, 4])
 def test_other_positions_become_a_gather_and_one_product(groups):
     sparse = masked(captured(Net(padding=1, groups=groups)), PLACES["a cross"])
     assert [kernel.described() for kernel in kernels(sparse)] == ["a gather of 5 positions"]
@@ -165,6 +167,18 @@ def test_other_positions_become_a_gather_and_one_product(groups):
     assert small.tensor("conv.weight").shape == (8, 5 * 8 // groups, 1, 1) and small.masks == {}
     before, after = ({row.module: row for row in graph.cost().rows if row.macs}["conv"] for graph in (sparse, small))
     assert after.macs * 9 == before.macs * 5 and (after.params - 8) * 9 == (before.params - 8) * 5
+
+
+def test_a_depthwise_kernel_is_cut_to_what_holds_its_positions_and_gathered_only_when_asked_to():
+    sparse = masked(captured(Net(padding=1, groups=8)), PLACES["an L"])
+    (kernel,) = kernels(sparse)
+    rows, columns = (len(places) for places in kernel.grid)
+    assert kernel.described() == f"a {rows}×{columns} kernel of which {len(PLACES['an L'])} positions are used"
+    cut, gathered = shrink_kernels(sparse), shrink_kernels(sparse, form="gather")
+    assert cut.tensor("conv.weight").shape == (8, 1, rows, columns) and "conv.weight" in cut.masks
+    assert gathered.tensor("conv.weight").shape == (8, len(PLACES["an L"]), 1, 1)
+    for small in (cut, gathered):
+        assert_same(small, sparse)
 
 
 def test_a_rectangle_around_other_positions_masks_what_lies_between():
@@ -266,7 +280,7 @@ def test_files_hold_the_smaller_layers_and_compute_the_same(kind, tmp_path):
     artifact = lower(small, path=tmp_path / "small.onnx")
     assert_same(None, sparse, call=lambda x: run(artifact, x))
     stored = {value.name: tuple(value.dims) for value in onnx.load(artifact.path).graph.initializer}
-    for i, shape in enumerate([(1, 3), (3, 2), (1, 1)]):
+    for i, shape in enumerate([(1, 3), (3, 2), (2, 2) if kind == "depthwise" else (1, 1)]):  # an L: cut or gathered
         assert stored[f"convs.{i}.weight"][2:] == shape
 
 
