@@ -134,13 +134,18 @@ def main() -> None:
             found, longest = results.get()
             outcomes, slowest = outcomes + found, max(slowest, longest)
         print(start + count, dict(outcomes), f"slowest {slowest:.2f} s, {time.monotonic() - began:.0f} s", flush=True)
+    sys.exit(bool(conclude(outcomes, slowest, files, len(whole))))
+
+
+def conclude(outcomes: Counter, slowest: float, files: int, size: int) -> dict[str, int]:
+    """Publishes the counts. Returns the failures."""
     fine = ("refused: the checksum", "refused: the contents", "refused: the graph", "loaded")
     failures = {what: number for what, number in outcomes.items() if what not in fine}
     rows = [[what, f"{outcomes[what]:,}"] for what in fine]
     rows += [["crash, hang, other exception, memory above the bound", f"{sum(failures.values()):,}"]]
     rows += [["slowest file, seconds of processor time", f"{slowest:.2f}"]]
-    publish("compact_fuzz", [f"{files:,} mutated files of {len(whole):,} bytes", ""], rows, {"failures": failures})
-    sys.exit(bool(failures))
+    publish("compact_fuzz", [f"{files:,} mutated files of {size:,} bytes", ""], rows, {"failures": failures})
+    return failures
 
 
 if __name__ == "__main__":
