@@ -80,6 +80,7 @@ class _Writer:
     def _pair(self, laid: Laid) -> fx.Node:
         parameter = self._fetch("")
         kind, grid = self._weight.choice.grain.kind, laid.grid
+        arguments: tuple[Any, ...]
         if kind == "tensor":
             arguments = (float(laid.scale), int(laid.zero_point), grid.low, grid.high, grid.dtype)
             quantized = self._call(ops.quantize_per_tensor.default, parameter, *arguments)

@@ -29,7 +29,7 @@ def codebook(rows: Rows, count: int) -> Shared:
         centroids.scatter_(1, nearest, 0.0)
     centroids = lloyd(values, centroids, hold_zero=rows.zeros)
     if rows.zeros:  # the zero comes first, where training can't reach it
-        centroids = centroids.gather(1, (centroids != 0).to(torch.uint8).argsort(1, stable=True))
+        centroids = centroids.gather(1, (centroids != 0).to(torch.uint8).argsort(dim=1, stable=True))
     table = centroids.float()
     distance, order = table.double().sort(1)
     places = torch.searchsorted((distance[:, 1:] + distance[:, :-1]) / 2, rows.values.double())

@@ -51,18 +51,19 @@ def adaround(layer: Layer, samples: Samples, generator: torch.Generator, iterati
     optimizer = torch.optim.Adam([v], LEARNING_RATE)
     unit = float(layer.laid.scale.square().mean() * samples.patches.square().mean()) or 1.0
     warm = int(WARM_UP * iterations)
-    for iteration in range(iterations):
-        chosen = torch.randint(samples.patches.shape[1], (ROWS,), generator=generator).to(v.device)
-        h = _stretched(v)
-        error = layer.error(steps + h, samples.patches[:, chosen], samples.outputs[:, chosen])
-        loss = error.sum() / unit
-        if iteration >= warm:
-            done = (iteration - warm) / max(1, iterations - warm)
-            beta = SHARPNESS[1] + 0.5 * (SHARPNESS[0] - SHARPNESS[1]) * (1 + math.cos(math.pi * done))
-            loss = loss + BALANCE * (1 - (2 * h - 1).abs().pow(beta)).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    with torch.enable_grad():
+        for iteration in range(iterations):
+            chosen = torch.randint(samples.patches.shape[1], (ROWS,), generator=generator).to(v.device)
+            h = _stretched(v)
+            error = layer.error(steps + h, samples.patches[:, chosen], samples.outputs[:, chosen])
+            loss = error.sum() / unit
+            if iteration >= warm:
+                done = (iteration - warm) / max(1, iterations - warm)
+                beta = SHARPNESS[1] + 0.5 * (SHARPNESS[0] - SHARPNESS[1]) * (1 + math.cos(math.pi * done))
+                loss = loss + BALANCE * (1 - (2 * h - 1).abs().pow(beta)).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     with torch.no_grad():
         learned, nearest = steps + (v > 0), layer.real.round()
         better = layer.whole_error(learned, samples) < layer.whole_error(nearest, samples)
