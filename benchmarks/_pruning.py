@@ -1,12 +1,10 @@
-"""What the benchmarks of pruning share: trained networks, rows that survive a kill, and pruning to a wanted cost."""
+"""What the benchmarks of pruning share: trained networks, and pruning to a wanted cost."""
 
 import copy
-import json
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import penjing as pj
+from _rows import HERE as HERE
+from _rows import Rows as Rows
 from penjing.data._memory import MemoryLoader
 from penjing.graph import remove
 from penjing.prune._wanted import Wanted
@@ -22,42 +22,7 @@ from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import find
 from penjing.prune.reconstruction import readers
 
-HERE = Path(__file__).parent
 CLOSE = 0.004  # how near, relatively, a wanted cost is come by
-
-
-class Rows:
-    """Finished rows, one line of JSON each, that a run which was killed finds again."""
-
-    def __init__(self, name: str) -> None:
-        self.path = HERE / f"{name}.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        self.rows = {_key(row["key"]): row for row in map(json.loads, lines)}
-
-    def has(self, key: Iterable[Hashable]) -> bool:
-        """Tells whether this row is finished."""
-        return _key(key) in self.rows
-
-    def once(self, key: Iterable[Hashable], run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-        """Returns the row of this key, which is run only if no earlier run finished it."""
-        key = list(key)
-        if not self.has(key):
-            row = {"key": key, **run()}
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
-            self.rows[_key(key)] = row
-        return self.rows[_key(key)]
-
-    def get(self, key: Iterable[Hashable]) -> dict[str, Any]:
-        """Returns a finished row."""
-        if not self.has(key):
-            raise SystemExit(f"{self.path.name} has no row {list(key)}: run the benchmark first.")
-        return self.rows[_key(key)]
-
-
-def _key(key: Iterable[Any]) -> str:
-    return json.dumps(list(key))
 
 
 def module(name: str, weights: Path) -> nn.Module:
