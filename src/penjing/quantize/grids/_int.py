@@ -57,5 +57,5 @@ def like_neighbours(scales: Tensor, filled: Tensor, alone: float) -> Tensor:
         filled: `(rows,)`, whether a row holds anything but zeros.
         alone: the scale where no row does.
     """
-    usual = scales.amax() if bool(filled.any()) else torch.tensor(alone, device=scales.device)
+    usual = torch.where(filled.any(), scales.amax(), alone)  # no branch: shapes are propagated through it in training
     return torch.where(filled, scales, usual.maximum(scales))
