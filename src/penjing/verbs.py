@@ -14,6 +14,7 @@ from penjing.prune import Gradual
 from penjing.prune import prune as prune_once
 from penjing.prune.allocations import Rounding
 from penjing.prune.schedules import Chosen, find
+from penjing.quantize.training import QuantizedTraining
 from penjing.tasks import agreement, evaluate
 from penjing.train import recover
 
@@ -122,6 +123,55 @@ def prune(
                 pruning.go_back(before)
                 break
     return pruning.finish()
+
+
+def _train_quantized(
+    graph: Graph,
+    data: Data,
+    *,
+    epochs: int,
+    method: str = "lsq",
+    stages: Sequence[int] = (),
+    teacher: nn.Module | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    checkpoint: Path | str | None = None,
+    progress: bool | Literal["always"] = True,
+    log: Callable[[str], None] | None = None,
+    training: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> Graph:
+    """Returns a graph that rounds weights and activations to few bits and was trained to bear it; the one given stays.
+
+    Args:
+        graph: a float graph.
+        data: `data.calibration` lays the ranges that the training starts from, `data.train` is trained on.
+        epochs: passes over the training data.
+        method: what is learned of the ranges, a name in `penjing list methods`.
+        stages: bits that integer weights have before their own, as (8, 4) before "int2"; see `QuantizedTraining`.
+        teacher: a model to learn from, often the float graph itself; see `recover`.
+        lr: the peak learning rate; see `recover`.
+        seed: of roundings and of the training.
+        checkpoint: a file that the training keeps its standing in; see `recover`.
+        progress: a progress bar; see `recover`.
+        log: called with what a user may want to read; see `recover`.
+        training: more arguments of `recover`.
+        choices: grids and placement, as `penjing.quantize.quantize` takes them.
+
+    Raises:
+        PenjingError: what `quantize` and `recover` raise, or fewer than 1 epoch.
+        Interrupted: Ctrl-C while training.
+    """
+    if epochs < 1:
+        raise PenjingError(
+            f"method='{method}' trains: pass epochs=…, the passes over data.train, at least 1 (not {epochs})."
+        )
+    quantized = QuantizedTraining(graph, data, method=method, stages=stages, seed=seed, **choices)
+    recover(
+        quantized.graph, data, teacher=teacher, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint, progress=progress,
+        log=log, callbacks=[quantized], penalty=quantized.penalty, **(training or {}),
+    )  # fmt: skip
+    return quantized.finish()
 
 
 def _budget(

@@ -22,7 +22,7 @@ from penjing.graph import Graph, channels, fold_batch_norms
 from penjing.graph.explain import explain
 from penjing.models import load_model
 from penjing.prune import allocations, criteria, granularities, schedules
-from penjing.quantize import corrections, grids, observers, roundings
+from penjing.quantize import corrections, grids, methods, observers, roundings
 from penjing.registry import Registry
 from penjing.targets import available, find_target, layers_of, lower, profile
 
@@ -35,6 +35,7 @@ FAMILIES: dict[str, Registry[Any]] = {
     "observers": observers,
     "roundings": roundings,
     "corrections": corrections,
+    "methods": methods,
     "signals": signals,
     "networks": zoo.networks,
 }

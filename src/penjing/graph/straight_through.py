@@ -96,6 +96,11 @@ TWINS: dict[Any, Callable[..., Tensor]] = {
 _PLAIN = {twin: plain for plain, twin in TWINS.items()}
 
 
+def register(plain: Callable[..., Tensor], twin: Callable[..., Tensor]) -> None:
+    """Lets `twin` take the place of `plain` while training; both take the same arguments."""
+    TWINS[plain], _PLAIN[twin] = twin, plain
+
+
 def swap(target: Any, training: bool) -> Any:
     """Returns what takes the place of `target` in the given mode; other targets come back as they are."""
     return TWINS.get(target, target) if training else _PLAIN.get(target, target)

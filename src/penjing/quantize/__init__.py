@@ -1,6 +1,7 @@
 """Storing and computing in 8-bit integers: which values are rounded where, to which grid, and how its range is found.
 
-Nothing here trains; the graphs that come out can be trained, with straight-through gradients.
+Nothing here trains. The graphs that come out can be trained, with straight-through gradients; `QuantizedTraining` is the
+callback of a training that learns ranges, too.
 """
 
 from penjing.quantize._onnxruntime import ONNXRUNTIME
@@ -10,6 +11,7 @@ from penjing.quantize.corrections import corrections
 from penjing.quantize.grids import ACTIVATION_GRIDS, Affine, Grid, affine, grids, integers, symmetric
 from penjing.quantize.observers import observers
 from penjing.quantize.rounding import roundings
+from penjing.quantize.training import QuantizedTraining, methods
 
 __all__ = [
     "ACTIVATION_GRIDS",
@@ -19,11 +21,13 @@ __all__ = [
     "NothingToQuantize",
     "Placed",
     "Placement",
+    "QuantizedTraining",
     "Site",
     "affine",
     "corrections",
     "grids",
     "integers",
+    "methods",
     "observers",
     "place",
     "quantize",

@@ -24,6 +24,9 @@ PAIRS = frozenset(
     }
 )
 
+# What the nodes of an activation's pair remember: the value that the grid is chosen for, and bounds it may not pass.
+GRID_OF, WITHIN = "grid_of", "within"
+
 
 def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Node, float]:
     """Inserts a pair behind every site. Returns the scale of each dequantised value."""
@@ -37,7 +40,7 @@ def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Nod
         with nodes.inserting_after(quantized):
             restored = nodes.call_function(ops.dequantize_per_tensor.default, (quantized, *arguments))
         for node in (quantized, restored):
-            node.meta = _origin(site.node)
+            node.meta = _origin(site.node) | {GRID_OF: site.grid_of.name, WITHIN: site.within}
         for reader in readers:
             reader.replace_input_with(site.node, restored)
         scales[restored] = grid.scale

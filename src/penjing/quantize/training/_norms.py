@@ -1,0 +1,107 @@
+"""Batch norms that stay themselves while a quantised graph trains, and are folded exactly when it is done.
+
+Folding before training, as after it, costs the norm that keeps few-bit training stable; folding within each step needs
+corrected statistics (Jacob et al. 2018, arXiv:1712.05877, section 3.2). Neither is needed where each output channel has
+scales of its own: `y = γ (s·q·x + b − μ) / √(σ² + ε) + β` has the same integers q, with the scale `s · |γ| / √(σ² + ε)`.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from penjing.graph import Graph
+from penjing.graph.modes import SWITCHES
+from penjing.graph.normalize import node_arguments
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A batch norm right behind a layer; tensors by name, None where there is none.
+
+    Attributes:
+        weight: γ.
+        bias: β.
+        mean: μ.
+        variance: σ².
+        epsilon: ε.
+        layer_bias: b.
+    """
+
+    weight: str | None
+    bias: str | None
+    mean: str
+    variance: str
+    epsilon: float
+    layer_bias: str | None
+
+    def factor(self, graph: Graph) -> Tensor:
+        """Returns what folding multiplies each output channel with, `(channels,)`."""
+        variance = graph.tensor(self.variance).detach()
+        gamma = torch.ones_like(variance) if self.weight is None else graph.tensor(self.weight).detach()
+        return gamma / torch.sqrt(variance + self.epsilon)
+
+    def folded_bias(self, graph: Graph) -> Tensor:
+        """Returns the bias of the layer that layer and norm become, `(channels,)`."""
+        mean = graph.tensor(self.mean).detach()
+        beta = torch.zeros_like(mean) if self.bias is None else graph.tensor(self.bias).detach()
+        bias = torch.zeros_like(mean) if self.layer_bias is None else graph.tensor(self.layer_bias).detach()
+        return (bias - mean) * self.factor(graph) + beta
+
+
+def folded_norms(graph: Graph, folded: Graph) -> dict[str, fx.Node]:
+    """Returns the norms of a float graph that another graph, made of it, no longer has, by the name of their layer."""
+    left = {node.name for node in folded.program.graph.nodes}
+    gone = [n for n in graph.program.graph.nodes if n.target is aten.batch_norm.default and n.name not in left]
+    return {norm.args[0].name: norm for norm in gone}
+
+
+def unfold(trained: Graph, graph: Graph, norms: Mapping[str, fx.Node], layers: Collection[str]) -> dict[str, Norm]:
+    """Puts norms back behind some layers, with the tensors of the float graph; the layers' biases are its, too.
+
+    Args:
+        trained: a copy of the quantised graph; call `refresh()` on it afterwards.
+        graph: the float graph.
+        norms: of `graph`, by layer.
+        layers: those whose norms come back.
+    """
+    nodes = {node.name: node for node in trained.program.graph.nodes}
+    return {name: _put_back(trained, graph, nodes[name], norms[name]) for name in layers if name in norms}
+
+
+def _put_back(trained: Graph, graph: Graph, layer: fx.Node, norm: fx.Node) -> Norm:
+    _, gamma, beta, mean, variance, _, momentum, epsilon, cudnn = node_arguments(norm)
+    bias = node_arguments(norm.args[0])[2]
+    transient = graph.transient()
+    paths = [None if node is None else str(node.target) for node in (gamma, beta, mean, variance, bias)]
+    for path in paths:
+        if path is not None:
+            given = graph.tensor(path)
+            copied = given.detach().clone()
+            tensor = nn.Parameter(copied, given.requires_grad) if isinstance(given, nn.Parameter) else copied
+            trained.set_tensor(path, tensor, persistent=path not in transient)
+    if bias is None:
+        _drop_bias(layer)
+    readers = list(layer.users)
+    nodes = trained.program.graph
+    origin = {key: norm.meta[key] for key in ("module", "source", SWITCHES) if key in norm.meta}
+    with nodes.inserting_before(layer.next):
+        fetched = [None if path is None else nodes.get_attr(path) for path in paths[:4]]
+        back = nodes.call_function(aten.batch_norm.default, (layer, *fetched, False, momentum, epsilon, cudnn))
+    for node in (back, *fetched):
+        if node is not None:
+            node.meta = dict(origin) if node is back else {k: v for k, v in origin.items() if k != SWITCHES}
+    for reader in readers:
+        reader.replace_input_with(layer, back)
+    assert paths[2] is not None and paths[3] is not None
+    return Norm(paths[0], paths[1], paths[2], paths[3], float(epsilon), paths[4])
+
+
+def _drop_bias(layer: fx.Node) -> None:
+    if len(layer.args) > 2:
+        layer.update_arg(2, None)
+    else:
+        layer.update_kwarg("bias", None)
