@@ -105,7 +105,7 @@ class TrainedActivation:
 
     def write(self, stored: Graph, found: Affine) -> dict[fx.Node, float]:
         """Writes the grid to the pairs of a quantised graph; returns the scale of each dequantised value."""
-        scales = {}
+        scales: dict[fx.Node, float] = {}
         for name in self.pairs:
             quantize = _find(stored, name)
             for node in (quantize, *quantize.users):
