@@ -48,9 +48,10 @@ def lsq() -> Method:
 
     With 8 bits the step is so small beside the noise of its gradient that it runs away at the learning rates that few bits
     need (the paper takes a tenth of them), and clipping costs about as much as it gains.
-    They start from the scales that rounding after training takes, which for few bits have the least squared error; the
-    paper starts from 2·E|x|/√Q_P, of the first batch for activations. Zero points stay. Ternary weights are integers from
-    −1 to 1, whose threshold is half of the step; of binary ones the step is learned and the sign is the latent weight's.
+    They start from the scales that rounding after training takes, where the paper takes 2·E|x|/√Q_P: those of weights have
+    the least squared error, and so have those of activations with `observer="mse"`. Zero points stay. Ternary weights are
+    integers from −1 to 1, whose threshold is half of the step; of binary ones the step is learned and the sign is the
+    latent weight's.
     """
     return Method(True, "step")
 
