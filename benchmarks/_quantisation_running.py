@@ -16,6 +16,7 @@ from penjing.targets._measure import _interleave, _no_collection
 from penjing.targets.onnxruntime._session import load, options
 
 BATCH = 20
+FUSED = "/DequantizationMultiply"  # what OpenVINO appends to the name of a layer that a scale was fused into
 
 
 def logits(runtime: str, made: Path | nn.Module, images: Tensor) -> Tensor:
@@ -106,7 +107,8 @@ def integer_macs(runtime: str, file: Path, macs: int) -> float:
     for op in _compiled(file, 1).get_runtime_model().get_ops():
         info = op.get_rt_info()
         if str(info["runtimePrecision"].value) in ("i8", "u8"):
-            done += sum(cost.get(name, 0) for name in str(info["originalLayersNames"].value).split(","))
+            names = [name.removesuffix(FUSED) for name in str(info["originalLayersNames"].value).split(",")]
+            done += sum(cost.get(name, 0) for name in names)
     return done / macs
 
 

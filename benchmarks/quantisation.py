@@ -79,6 +79,7 @@ def _prepare(network: str, images: Path, options: argparse.Namespace) -> Path:
     graph = pj.capture(given.network, given.calibration[:2])
     graph.save(folder / "float.penjing")
     pj.lower(graph, path=folder / "float.onnx")
+    torch.save(given.network, folder / "float.pt")
     tensors = {
         "calibration": given.calibration[: options.images],
         "validation": given.validation[: options.images],
@@ -98,7 +99,8 @@ def _given(folder: Path) -> dict[str, Tensor]:
 
 def _job(folder: Path, name: str) -> Job:
     file = folder / "".join(letter if letter.isalnum() else "_" for letter in name)
-    return Job(folder / "float.penjing", folder / "float.onnx", _given(folder)["calibration"], file)
+    float_files = (folder / f"float.{suffix}" for suffix in ("penjing", "onnx", "pt"))
+    return Job(*float_files, _given(folder)["calibration"], file)
 
 
 def _one(folder: Path, name: str) -> dict[str, Any]:
