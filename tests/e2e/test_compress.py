@@ -481,7 +481,17 @@ def test_channels_shows_groups_and_what_pins_the_rest(penjing):
 
 @pytest.mark.parametrize(
     "family",
-    ["criteria", "granularities", "allocations", "schedules", "observers", "corrections", "signals", "networks"],
+    [
+        "criteria",
+        "granularities",
+        "allocations",
+        "schedules",
+        "observers",
+        "corrections",
+        "methods",
+        "signals",
+        "networks",
+    ],
 )
 def test_list_shows_every_family(penjing, family):
     entries = penjing("list", family, "--json").json()[family]

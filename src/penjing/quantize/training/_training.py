@@ -34,8 +34,8 @@ class QuantizedTraining:
     `training.penalty(graph, progress)`. `penjing.quantize` does with it what the example does.
 
     Batch norms stay as they are while training, where each channel has scales of its own, and are folded at the end,
-    which changes no integer. Where a layer has one scale for all channels, or a codebook or power-of-two scales, they are
-    folded before.
+    which changes no integer. Where a layer has one scale for all channels, a codebook or power-of-two scales, or computes in
+    floating point, they are folded before.
 
     Attributes:
         graph: a copy, to be trained; its roundings let gradients through. It can't be saved or lowered.

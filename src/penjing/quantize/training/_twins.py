@@ -116,7 +116,7 @@ def quantize_by_step(
     """
     rows = len(step)
     zero = torch.as_tensor(zero_point, device=values.device).to(values.dtype)
-    count = values.numel() / rows / (max(len(values), 1) if batched else 1)
+    count = math.prod(values.shape[1:]) if batched else values.numel() // rows
     factor = 1.0 / (max(count, 1) * (high - zero).clamp_min(1)).sqrt() * float(learns)
     if rows == 1:  # without a change of shape, which would copy what isn't contiguous
         rounded: Tensor = _Step.apply(values, step, zero.reshape(-1), low, high, factor.reshape(-1))  # type: ignore
