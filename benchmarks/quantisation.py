@@ -49,7 +49,8 @@ def main() -> None:
         return
     rows = Rows("quantisation" if options.images is None else "quantisation_tried")
     asked = {name: path for name, path in ((LITE0, options.imagenet), (RESNET56, options.cifar10)) if path is not None}
-    chosen = [name for name, way in METHODS.items() if find_spec(way.package) and options.only in name]
+    wanted = [options.only] if options.only in METHODS else [name for name in METHODS if options.only in name]
+    chosen = [name for name in wanted if find_spec(METHODS[name].package)]
     for network, path in asked.items():
         keys = [[network, name, str(options.images)] for name in ("float", *chosen)]
         if not all(map(rows.has, keys)):
@@ -214,7 +215,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cifar10", type=Path, help="images for ResNet-56")
     parser.add_argument("--resnet56", type=Path, metavar="WEIGHTS", help="of ResNet-56")
     parser.add_argument("--images", type=int, help="take only so many, to try it")
-    parser.add_argument("--only", default="", help="quantisers whose name holds this")
+    parser.add_argument("--only", default="", help="this quantiser, or those whose names hold this")
     parser.add_argument("--no-latency", dest="latency", action="store_false", help="measure none, and publish nothing")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--one", help=argparse.SUPPRESS)
