@@ -273,10 +273,19 @@ def test_norms_stay_in_training_and_follow_the_batches(graph, data):
     training = QuantizedTraining(graph, data, weights="ternary")
     assert {"bn1.weight", "bn2.running_mean"} <= training.graph.tensors().keys()
     mean = training.graph.tensor("bn1.running_mean").clone()
-    training.graph.train()
-    training.graph(batches()[0][0])
+    training.graph.train()(batches()[0][0])
     assert not torch.equal(training.graph.tensor("bn1.running_mean"), mean)
     assert not any("batch_norm" in str(node.target) for node in training.finish().program.graph.nodes)
+
+
+def test_ranges_move_while_training_and_hold_in_evaluation(graph, data):
+    training = QuantizedTraining(graph, data, method="ste")
+    ranges = {name: value for name, value in training.graph.named_buffers() if name.endswith("_range")}
+    before = {name: value.clone() for name, value in ranges.items()}
+    training.graph.eval()(5 * batches()[0][0])
+    assert ranges and all(torch.equal(value, before[name]) for name, value in ranges.items())
+    training.graph.train()(5 * batches()[0][0])
+    assert not any(torch.equal(value, before[name]) for name, value in ranges.items())
 
 
 def test_multiplying_rows_mirrors_the_codes_of_negative_factors():
