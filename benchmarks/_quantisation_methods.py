@@ -179,6 +179,9 @@ def torchao(job: Job) -> Steps:
 _LEARNED = {"weights": "int4", "rounding": "adaround", "simulate": True}
 METHODS: dict[str, Method] = {
     "Penjing": Method(penjing, ONNXRUNTIME, "penjing"),
+    "Penjing, statistics estimated anew": Method(
+        penjing, ONNXRUNTIME, "penjing", {"corrections": ["batch_norm_statistics"]}
+    ),
     "Penjing, per tensor, equalised, biases corrected": Method(
         penjing, ONNXRUNTIME, "penjing",
         {"grain": "tensor", "corrections": ["cross_layer_equalization", "bias_correction"]},
