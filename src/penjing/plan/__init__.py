@@ -1,6 +1,9 @@
-"""What to do where, so that the budget is kept: today, a measured choice among aligned widths and number formats."""
+"""What to do where, so that the budget is kept: a measured choice among aligned widths and number formats, bits for every
+layer under a budget of bytes, and layers that go back to more bits until the metric holds.
+"""
 
 from penjing.plan.choose import Candidate, Choice, choose
+from penjing.plan.knapsack import Option, OverBudget, solve
 from penjing.plan.widths import Width, widths
 
-__all__ = ["Candidate", "Choice", "Width", "choose", "widths"]
+__all__ = ["Candidate", "Choice", "Option", "OverBudget", "Width", "choose", "solve", "widths"]

@@ -1,7 +1,7 @@
 """The verb: from a float graph and calibration data to a graph that simulates integers exactly where they will be."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,9 @@ from penjing.quantize._choices import FLOAT, check_groups, place_of, read_choice
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
 from penjing.quantize._learn import bounds_of, learn_rounding
 from penjing.quantize._numbers import check_numbers
-from penjing.quantize._placement import Placed, Placement, place
+from penjing.quantize._placement import Placement
 from penjing.quantize._placements import INTEGER, check_all_integer, find_placement
-from penjing.quantize._rewrites import move_up
+from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._weights import lay_weights, round_weights
 from penjing.quantize.corrections import of_stage
 from penjing.quantize.grids import integers
@@ -113,7 +113,7 @@ def quantize(
     small = fold_batch_norms(graph)
     for correct in before:
         correct(small, data)
-    placed = _place(small, placement, lambda node: choices.of(node) is None)
+    placed = place_rewritten(small, placement, lambda node: choices.of(node) is None)
     if strict:
         check_all_integer(small, placed, placement, lambda node: choices.of(node) is None)
     if not placed.layers:
@@ -161,14 +161,3 @@ def _left_in_float(graph: Graph, in_float: Sequence[str]) -> list[dict[str, Any]
     paths = dict.fromkeys(row.module or row.node for row in graph.cost().rows if row.macs)
     record = {"technique": "quantize", "setting": "measured faster in floating point", "before": FLOAT, "after": FLOAT}
     return [{"place": path, **record} for path in paths if matches(path, in_float)]
-
-
-def _place(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:
-    placed = place(graph, placement, is_excluded)
-    if not placed.rewritable and not placed.late_clips:
-        return placed
-    for node in placed.rewritable:
-        placement.rewrites[node.target](graph.program.graph, node)
-    for clip, source in placed.late_clips:
-        move_up(graph.program.graph, clip, source)
-    return place(graph.refresh(), placement, is_excluded)
