@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import penjing as pj
-from penjing import verbs
 from penjing.errors import PenjingError
 from penjing.prune import prune as prune_once
+from penjing.verbs import _prune
 
 
 class Net(nn.Module):
@@ -104,7 +104,7 @@ def test_iterative_pruning_returns_the_last_state_that_kept_the_metric(graph, da
         seen.append(state(one))
         return next(metrics)
 
-    monkeypatch.setattr(verbs, "_metric", metric)
+    monkeypatch.setattr(_prune, "metric_of", metric)
     lines = []
     sparse = pj.prune(
         graph, 0.75, granularity="element", schedule="iterative:4", data=data, drop=0.02, log=lines.append, **TRAINED
@@ -120,7 +120,7 @@ def test_iterative_pruning_returns_the_last_state_that_kept_the_metric(graph, da
 @pytest.mark.parametrize("granularity", ["element", "filter"])
 def test_where_the_first_round_costs_too_much_the_graph_comes_back_as_it_was(graph, data, monkeypatch, granularity):
     metrics = iter([0.9, 0.1])
-    monkeypatch.setattr(verbs, "_metric", lambda *_: next(metrics))
+    monkeypatch.setattr(_prune, "metric_of", lambda *_: next(metrics))
     same_graph = pj.prune(graph, 0.9, granularity=granularity, schedule="iterative", data=data, drop=0.0, **TRAINED)
     assert same(state(same_graph), state(graph)) and same_graph.plan == [] and same_graph.masks == {}
 

@@ -12,10 +12,9 @@ from penjing.compress import Result, compress
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture, channels, load
-from penjing.quantize import quantize
 from penjing.targets import lower, measure
 from penjing.train import recover
-from penjing.verbs import prune
+from penjing.verbs import prune, quantize
 from penjing.version import __version__
 
 __all__ = [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing import verbs
+import penjing as pj
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import capture, load
@@ -362,7 +362,7 @@ def test_training_undoes_most_of_what_rounding_costs(graph, method, weights):
     shown = Data([(x,) for x, _ in batches()], [(x,) for x, _ in batches()], None, Unlabelled())
     choices = dict(weights=weights, per_layer={"conv1": "int8", "head": "int8"})
     plain = quantize(graph, shown, **choices)
-    small = verbs._train_quantized(
+    small = pj.quantize(
         graph, shown, method=method, epochs=25, teacher=graph, lr=0.01, progress=False,
         training={"precision": "float32", "channels_last": False, "temperature": 1.0}, **choices,
     )  # fmt: skip
@@ -398,7 +398,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(graph, data, tmp_pa
 
 def test_training_without_epochs_is_refused(graph, data):
     with pytest.raises(PenjingError, match="epochs"):
-        verbs._train_quantized(graph, data, epochs=0)
+        pj.quantize(graph, data, epochs=0)
 
 
 def test_a_misspelt_method_and_rising_stages_are_told(graph, data):

@@ -4,17 +4,20 @@ Nothing here trains. The graphs that come out can be trained, with straight-thro
 callback of a training that learns ranges, too.
 """
 
+from penjing.quantize._choices import FLOAT, weights_by_place
 from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, Site, place
 from penjing.quantize._quantize import NothingToQuantize, quantize
+from penjing.quantize._sensitivity import sensitivity
 from penjing.quantize.corrections import corrections
-from penjing.quantize.grids import ACTIVATION_GRIDS, Affine, Grid, affine, grids, integers, symmetric
+from penjing.quantize.grids import ACTIVATION_GRIDS, Affine, Grid, affine, find_grid, grids, integers, symmetric
 from penjing.quantize.observers import observers
 from penjing.quantize.rounding import roundings
 from penjing.quantize.training import QuantizedTraining, methods
 
 __all__ = [
     "ACTIVATION_GRIDS",
+    "FLOAT",
     "ONNXRUNTIME",
     "Affine",
     "Grid",
@@ -25,6 +28,7 @@ __all__ = [
     "Site",
     "affine",
     "corrections",
+    "find_grid",
     "grids",
     "integers",
     "methods",
@@ -32,5 +36,7 @@ __all__ = [
     "place",
     "quantize",
     "roundings",
+    "sensitivity",
     "symmetric",
+    "weights_by_place",
 ]

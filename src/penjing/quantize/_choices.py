@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.graph.ops import CONVOLUTIONS
 from penjing.graph.patterns import check_patterns, matches
 from penjing.quantize._grain import Grain, find_grain
 from penjing.quantize.grids import WeightGrid, find_grid
 
 FLOAT = "float32"
+LAYERS = frozenset({*CONVOLUTIONS, torch.ops.aten.linear.default})
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,15 @@ def check_groups(graph: Graph, layers: Iterable[fx.Node], choice_of: Callable[[f
             f'own to these layers, such as per_layer={{"{first}": "int8/channel"}}, or leave them in floating point with '
             f'exclude=["{first}"].'
         )
+
+
+def weights_by_place(graph: Graph) -> dict[str, Tensor]:
+    """Returns the weight of each convolution and linear layer of a float graph, by the module that holds it."""
+    return {
+        place_of(node): graph.tensor(weight_of(node))
+        for node in graph.program.graph.nodes
+        if node.target in LAYERS and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr"
+    }
 
 
 def weight_of(layer: fx.Node) -> str:

@@ -20,11 +20,13 @@ class Numbers:
         weights: that it multiplies with such activations in integers, by kind of grain.
         weights_alone: that it stores in the grid's bits (or the next size that it has) and multiplies with activations in
             floating point, by kind of grain.
+        stored: the sizes in bits that a weight has in its files; a grid takes the next.
     """
 
     activations: Largest
     weights: Mapping[str, Largest]
     weights_alone: Mapping[str, Largest]
+    stored: tuple[int, ...] = (4, 8, 16, 32)
 
 
 def check_numbers(target: str, numbers: Numbers, activations: Grid | None, weights: Iterable[Choice]) -> None:

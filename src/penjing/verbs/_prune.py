@@ -1,4 +1,4 @@
-"""The public verbs that compose a technique with training. Here: pruning in the course of which is trained."""
+"""Pruning, in the course of which is trained."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,9 +14,8 @@ from penjing.prune import Gradual
 from penjing.prune import prune as prune_once
 from penjing.prune.allocations import Rounding
 from penjing.prune.schedules import Chosen, find
-from penjing.quantize.training import QuantizedTraining
-from penjing.tasks import agreement, evaluate
 from penjing.train import recover
+from penjing.verbs._metric import metric_of
 
 
 def prune(
@@ -108,14 +107,14 @@ def prune(
         return recover(prune_once(graph, amount, **choices), data, checkpoint=checkpoint, **how)
 
     pruning = Gradual(graph, amount, schedule=schedule, log=log, **choices)
-    limit = None if drop is None else _metric(graph, graph, data) - drop
+    limit = None if drop is None else metric_of(graph, graph, data) - drop
     for number in range(pruning.trainings):
         before = None if limit is None else pruning.snapshot()
         pruning.begin(number)
         file = None if checkpoint is None else _numbered(Path(checkpoint), number, pruning.trainings)
         recover(pruning.graph, data, checkpoint=file, callbacks=[pruning], penalty=pruning.penalty, **how)
         if limit is not None and before is not None:
-            metric = _metric(pruning.graph, graph, data)
+            metric = metric_of(pruning.graph, graph, data)
             (log or logging.getLogger("penjing.prune").info)(
                 f"Round {number + 1} of {pruning.trainings}: the metric is {metric:.4g}, the limit {limit:.4g}."
             )
@@ -123,55 +122,6 @@ def prune(
                 pruning.go_back(before)
                 break
     return pruning.finish()
-
-
-def _train_quantized(
-    graph: Graph,
-    data: Data,
-    *,
-    epochs: int,
-    method: str = "lsq",
-    stages: Sequence[int] = (),
-    teacher: nn.Module | None = None,
-    lr: float | None = None,
-    seed: int = 0,
-    checkpoint: Path | str | None = None,
-    progress: bool | Literal["always"] = True,
-    log: Callable[[str], None] | None = None,
-    training: Mapping[str, Any] | None = None,
-    **choices: Any,
-) -> Graph:
-    """Returns a graph that rounds weights and activations to few bits and was trained to bear it; the one given stays.
-
-    Args:
-        graph: a float graph.
-        data: `data.calibration` lays the ranges that the training starts from, `data.train` is trained on.
-        epochs: passes over the training data.
-        method: what is learned of the ranges, a name in `penjing list methods`.
-        stages: bits that integer weights have before their own, as (8, 4) before "int2"; see `QuantizedTraining`.
-        teacher: a model to learn from, often the float graph itself; see `recover`.
-        lr: the peak learning rate; see `recover`.
-        seed: of roundings and of the training.
-        checkpoint: a file that the training keeps its standing in; see `recover`.
-        progress: a progress bar; see `recover`.
-        log: called with what a user may want to read; see `recover`.
-        training: more arguments of `recover`.
-        choices: grids and placement, as `penjing.quantize.quantize` takes them.
-
-    Raises:
-        PenjingError: what `quantize` and `recover` raise, or fewer than 1 epoch.
-        Interrupted: Ctrl-C while training.
-    """
-    if epochs < 1:
-        raise PenjingError(
-            f"method='{method}' trains: pass epochs=…, the passes over data.train, at least 1 (not {epochs})."
-        )
-    quantized = QuantizedTraining(graph, data, method=method, stages=stages, seed=seed, **choices)
-    recover(
-        quantized.graph, data, teacher=teacher, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint, progress=progress,
-        log=log, callbacks=[quantized], penalty=quantized.penalty, **(training or {}),
-    )  # fmt: skip
-    return quantized.finish()
 
 
 def _budget(
@@ -199,13 +149,6 @@ def _budget(
     if not measures and drop is not None:
         raise PenjingError(f"drop= is for schedule='iterative'; schedule='{schedule.name}' measures nothing.")
     return data, epochs
-
-
-def _metric(graph: Graph, original: Graph, data: Data) -> float:
-    """Returns the task's metric on the validation data, or without labels the agreement with the original."""
-    assert data.validation is not None
-    metric = evaluate(graph, data.validation, data.task)
-    return agreement(original, graph, data.validation, data.task) if metric is None else metric
 
 
 def _numbered(file: Path, number: int, trainings: int) -> Path:

@@ -14,6 +14,7 @@ BINARY = Grid("binary", torch.int8, -1, 1)
     "arXiv:1603.05279; Courbariaux et al. 2015, BinaryConnect, arXiv:1511.00363",
     grains=GRAINS,
     integer=False,
+    bits=1,
     zero=False,
 )
 def binary(rows: Rows, number: int) -> Scaled:

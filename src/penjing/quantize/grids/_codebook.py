@@ -14,6 +14,7 @@ MOST_ITERATIONS = 1000  # Lloyd's iterations end by themselves; this bounds the 
     grains=("tensor", "channel"),
     numbers=(2, 256),
     integer=False,
+    counts="values",
 )
 def codebook(rows: Rows, count: int) -> Shared:
     """Each weight is one of 2 to 256 values shared by its layer, found by k-means: "codebook:16".

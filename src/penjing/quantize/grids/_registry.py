@@ -73,6 +73,7 @@ class Shared:
 
 # Called as `grid(rows, number)` with the number behind the grid's name: of bits or of values. Traits: "grains", those
 # that it works with, its own first; "numbers", the smallest and the largest number; "number", where none is given;
+# "counts", "values" where the number isn't of bits; "bits", where there is no number;
 # "integer", whether weights go to its integers by the rounding that the user chooses; "zero", whether it holds a zero.
 Lay = Callable[[Rows, int], Laid | Scaled | Shared]
 grids: Registry[Lay] = Registry("grid")
@@ -96,6 +97,13 @@ class WeightGrid:
     def is_integer(self) -> bool:
         """Tells whether weights stay real numbers that a pair of quantise and dequantise ops rounds."""
         return bool(self.entry.traits["integer"])
+
+    @property
+    def bits(self) -> int:
+        """How many bits tell a weight's value apart from all others of the grid."""
+        if "bits" in self.entry.traits:
+            return int(self.entry.traits["bits"])
+        return (self.number - 1).bit_length() if self.entry.traits.get("counts") == "values" else self.number
 
     def lay(self, rows: Rows) -> Laid | Scaled | Shared:
         """Lays the grid over the rows."""

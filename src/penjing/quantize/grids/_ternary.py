@@ -14,6 +14,7 @@ TERNARY = Grid("ternary", torch.int8, -1, 1)
     source="Li et al. 2016, Ternary Weight Networks, arXiv:1605.04711",
     grains=GRAINS,
     integer=False,
+    bits=2,
 )
 def ternary(rows: Rows, number: int) -> Scaled:
     """−1, 0 or 1 times a scale: 0 up to 0.7 of the mean magnitude; the scale is the mean magnitude of the others.

@@ -1,0 +1,105 @@
+"""What the weights of each layer cost on the target, by grid."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from penjing.graph import Graph
+from penjing.quantize import FLOAT, ONNXRUNTIME, find_grid, weights_by_place
+from penjing.targets import Artifact, find_target, lower, measure_together, profile
+
+SECONDS = 3.0  # of measuring files in turns
+SCALE_BYTES = 4
+
+
+class Costs:
+    """Bytes and milliseconds of layers and of whole networks.
+
+    With `simulate` there is no file: sizes are counted, each weight with the grid's bits and a scale per output channel,
+    all other tensors as they are. Else they are of files, in which a weight has the next size that the target stores.
+
+    Attributes:
+        original_bytes: of the float network.
+    """
+
+    def __init__(self, graph: Graph, folder: Path, simulate: bool, target: str = "onnxruntime") -> None:
+        self._weights = weights_by_place(graph)
+        self._folder, self._simulate, self._target = folder, simulate, target
+        self._suffix = find_target(target).suffix
+        self._original: Artifact | None = None
+        self._original_ms = 0.0
+        self._profiles: dict[bool, dict[str, float]] = {}
+        if simulate:
+            self.original_bytes = sum({id(t): t.numel() * t.element_size() for t in graph.tensors().values()}.values())
+        else:
+            self._original = self._lowered(graph, "original")
+            self.original_bytes = self._original.size_bytes
+
+    @property
+    def original_ms(self) -> float:
+        """Median milliseconds of a call of the float network, one sample, one thread."""
+        assert self._original is not None
+        if not self._original_ms:
+            self._original_ms = self._timed({"original": self._original})["original"]
+        return self._original_ms
+
+    def bytes(self, place: str, grid: str) -> float:
+        """Returns what a layer's weights take with a grid."""
+        weight = self._weights[place]
+        if grid == FLOAT:
+            return 4 * weight.numel()
+        chosen = find_grid(grid.partition("/")[0])
+        bits = chosen.bits if self._simulate else min(b for b in ONNXRUNTIME.numbers.stored if b >= chosen.bits)
+        table = SCALE_BYTES * (chosen.number if chosen.entry.traits.get("counts") == "values" else len(weight))
+        return weight.numel() * bits / 8 + table
+
+    def ms(self, place: str, grid: str) -> float:
+        """Returns the milliseconds of a layer in float or in integers; `profile` comes first."""
+        return self._profiles[grid == FLOAT].get(place, 0.0)
+
+    def profile(self, small: Graph) -> None:
+        """Learns the layers' times from the float network and one that is quantised."""
+        assert self._original is not None
+        small_file = self._lowered(small, "profiled")
+        medians = self._timed({"original": self._original, "small": small_file})
+        self._original_ms = medians["original"]
+        for is_float, file, total in (
+            (True, self._original, medians["original"]),
+            (False, small_file, medians["small"]),
+        ):
+            nodes = profile(file)
+            scale = total / (sum(node.latency_us for node in nodes) or 1.0)  # profiling adds a little to every node
+            found: dict[str, float] = {}
+            for node in nodes:
+                if node.module:
+                    found[node.module] = found.get(node.module, 0.0) + node.latency_us * scale
+            self._profiles[is_float] = found
+
+    def whole(self, small: Graph, kinds: Sequence[str]) -> dict[str, float]:
+        """Returns what a quantised network takes, as "bytes" and "ms".
+
+        Args:
+            small: the network.
+            kinds: which of the two are asked for.
+        """
+        if self._simulate:
+            saved = sum(self.bytes(place, FLOAT) - self.bytes(place, grid) for place, grid in grids_of(small).items())
+            return {"bytes": self.original_bytes - saved}
+        file = self._lowered(small, "small")
+        found: dict[str, float] = {"bytes": file.size_bytes}
+        if "ms" in kinds:
+            assert self._original is not None
+            medians = self._timed({"original": self._original, "small": file})
+            found["ms"] = medians["small"] / medians["original"] * self.original_ms  # both drift alike
+        return {kind: found[kind] for kind in kinds}
+
+    def _lowered(self, graph: Graph, name: str) -> Artifact:
+        return lower(graph, self._target, self._folder / f"{name}{self._suffix}")
+
+    def _timed(self, files: Mapping[str, Artifact]) -> dict[str, float]:
+        found = measure_together(files, seconds=SECONDS, memory=False)
+        return {name: one.latency_ms.median for name, one in found.items()}
+
+
+def grids_of(small: Graph) -> dict[str, str]:
+    """Returns the grids that a network's layers were quantised to, by module path."""
+    return {step["place"]: step["after"] for step in small.plan if step["technique"] == "quantize"}

@@ -1,0 +1,170 @@
+"""What rounding one layer alone does to the outputs, measured for each layer and several grids."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph, fold_batch_norms
+from penjing.quantize._calibrate import check_repeatable, flat_batches
+from penjing.quantize._choices import place_of, read_choices
+from penjing.quantize._placement import Placement
+from penjing.quantize._placements import find_placement
+from penjing.quantize._quantize import quantize
+from penjing.quantize._rewritten import place_rewritten
+from penjing.quantize._running import constants
+from penjing.quantize.grids import find_grid
+
+SAMPLES = 64
+ops = torch.ops.quantized_decomposed
+
+
+def sensitivity(
+    graph: Graph,
+    data: Any,
+    weights: Sequence[str],
+    *,
+    samples: int = SAMPLES,
+    activations: str | None = "auto",
+    observer: str = "minmax",
+    grain: str = "auto",
+    per_layer: Mapping[str, str] | None = None,
+    exclude: Sequence[str] = (),
+    placement: Placement | str = "fastest",
+    in_float: Sequence[str] = (),
+) -> dict[str, dict[str, float]]:
+    """Measures how much noise each layer adds to the outputs when it alone is rounded.
+
+    A layer is rounded with what it reads: its weights to the grid, its input to the activations' grid. The noise is the
+    power of the outputs' error over the power of the outputs, summed over all outputs: 0.01 is 20 dB. Errors of different
+    layers are nearly uncorrelated, so the noises of several layers add up (Lin et al. 2016, Fixed Point Quantization of
+    Deep Convolutional Networks, section 3, arXiv:1511.06393).
+
+    Args:
+        graph: a float graph; it stays as it was.
+        data: calibration data that can be read several times; see `quantize`.
+        weights: grids to compare, as for `quantize`.
+        samples: how many calibration samples the noise is measured on, rounded up to whole batches.
+        activations: see `quantize`.
+        observer: see `quantize`.
+        grain: see `quantize`.
+        per_layer: see `quantize`; what it names has its own grid whatever is compared.
+        exclude: see `quantize`.
+        placement: see `quantize`.
+        in_float: see `quantize`.
+
+    Returns:
+        By the layer's module path, the noise with each grid.
+
+    Raises:
+        PenjingError: what `quantize` raises; or data that can be read only once, or outputs that are all zero.
+
+    Example:
+        >>> noise = sensitivity(graph, data, ["int4", "int8"])  # doctest: +SKIP
+        >>> max(noise, key=lambda place: noise[place]["int4"])  # doctest: +SKIP
+        'features.0.0'
+    """
+    check_repeatable(data)
+    usual: dict[str, Any] = {"grain": grain, "per_layer": per_layer, "exclude": exclude, "in_float": in_float}
+    reference = fold_batch_norms(graph)
+    choices = read_choices(graph, find_grid(weights[0]).name, grain, per_layer, (*exclude, *in_float))
+    place_rewritten(reference, find_placement(placement, in_float), lambda node: choices.of(node) is None)
+    variants = {
+        name: _roundings(
+            quantize(
+                graph, data, weights=name, activations=activations, observer=observer, placement=placement,
+                corrections=(), simulate=True, **usual,
+            ),
+            reference,
+        )
+        for name in weights
+    }  # fmt: skip
+    power, noise = 0.0, {name: dict.fromkeys(rounded, 0.0) for name, rounded in variants.items()}
+    with torch.no_grad():
+        for inputs in _first(flat_batches(reference, data), samples):
+            run = fx.Interpreter(reference.program, garbage_collect_values=False)
+            wanted = _outputs(run.run(*inputs))
+            power += sum(float(output.double().square().sum()) for output in wanted)
+            for layer in reference.program.graph.nodes:
+                for name, rounded in variants.items():
+                    if layer in rounded:
+                        made = _outputs(_with_one_rounded(run, layer, rounded[layer], inputs))
+                        noise[name][layer] += sum(
+                            float((a.double() - b.double()).square().sum()) for a, b in zip(made, wanted, strict=True)
+                        )
+    if not power:
+        raise PenjingError(f"All outputs of {graph.name} are zero on the calibration data: no noise can be compared.")
+    result: dict[str, dict[str, float]] = {}
+    for name, layers in noise.items():
+        for layer, found in layers.items():
+            at = result.setdefault(place_of(layer), {})
+            at[name] = at.get(name, 0.0) + found / power
+    return result
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """What a layer computes with.
+
+    Attributes:
+        weight: rounded.
+        grid: of its input, the arguments behind the tensor in `quantize_per_tensor`; None where that stays.
+    """
+
+    weight: Tensor
+    grid: tuple[Any, ...] | None
+
+
+def _roundings(quantized: Graph, reference: Graph) -> dict[fx.Node, _Rounding]:
+    """Returns how each layer of the float graph is rounded in the quantised one, whose nodes have the same names."""
+    known = constants(quantized.program)
+    layers = {node.name: node for node in quantized.program.graph.nodes}
+    found = {}
+    for node in reference.program.graph.nodes:
+        weight = node.args[1] if len(node.args) > 1 else None
+        if node.op != "call_function" or not isinstance(weight, fx.Node) or weight.op != "get_attr":
+            continue
+        layer = layers.get(node.name)
+        source = layer.args[1] if layer is not None and len(layer.args) > 1 else None
+        if isinstance(source, fx.Node) and source.op != "get_attr" and source in known:
+            found[node] = _Rounding(known[source], _grid_of(layer.args[0]))
+    return found
+
+
+def _grid_of(value: Any) -> tuple[Any, ...] | None:
+    """Returns the grid that a value lies on, looking through the ops that pass integers on."""
+    while isinstance(value, fx.Node) and value.op == "call_function":
+        if value.target is ops.dequantize_per_tensor.default:
+            return tuple(value.args[1:])
+        value = value.args[0] if value.args else None
+    return None
+
+
+def _with_one_rounded(run: fx.Interpreter, layer: fx.Node, rounding: _Rounding, inputs: Sequence[Tensor]) -> Any:
+    """Runs what stands behind one layer again, with that layer rounded."""
+    arguments, keywords = pytree.tree_map_only(fx.Node, lambda node: run.env[node], (layer.args, layer.kwargs))
+    x = arguments[0]
+    if rounding.grid is not None:
+        x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *rounding.grid), *rounding.grid)
+    value = layer.target(x, rounding.weight, *arguments[2:], **keywords)  # type: ignore[operator]
+    before = itertools.takewhile(lambda node: node is not layer, run.module.graph.nodes)
+    known = {node: run.env[node] for node in before if node in run.env}
+    return fx.Interpreter(run.module).run(*inputs, initial_env=known | {layer: value})
+
+
+def _outputs(value: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _first(batches: Iterator[list[Tensor]], samples: int) -> Iterator[list[Tensor]]:
+    seen = 0
+    for inputs in batches:
+        yield inputs
+        seen += len(inputs[0]) if inputs[0].dim() else 1
+        if seen >= samples:
+            return

@@ -1,0 +1,6 @@
+"""The public verbs that compose a technique with training, planning, measuring and judging."""
+
+from penjing.verbs._prune import prune
+from penjing.verbs._quantize import quantize
+
+__all__ = ["prune", "quantize"]

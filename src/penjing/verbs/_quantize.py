@@ -1,0 +1,258 @@
+"""Quantisation, after training or in its course, under budgets and with bounds on what it may cost."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from penjing.budget import Budget
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.plan import choose_bits, hold_metric
+from penjing.quantize import Placement, QuantizedTraining
+from penjing.quantize import quantize as quantize_once
+from penjing.train import recover
+from penjing.verbs._metric import metric_of
+
+
+def quantize(
+    graph: Graph,
+    data: Any = None,
+    *,
+    weights: str | Sequence[str] = "int8",
+    activations: str | None = "auto",
+    observer: str = "minmax",
+    grain: str = "auto",
+    rounding: str = "nearest",
+    corrections: str | Sequence[str] = (),
+    per_layer: Mapping[str, str] | None = None,
+    exclude: Sequence[str] = (),
+    placement: Placement | str = "fastest",
+    in_float: Sequence[str] = (),
+    simulate: bool = False,
+    seed: int = 0,
+    budget: Budget | None = None,
+    drop: float | None = None,
+    epochs: int | None = None,
+    method: str = "lsq",
+    stages: Sequence[int] = (),
+    teacher: nn.Module | None = None,
+    lr: float | None = None,
+    checkpoint: Path | str | None = None,
+    training: Mapping[str, Any] | None = None,
+    progress: bool | Literal["always"] = True,
+    log: Callable[[str], None] | None = None,
+) -> Graph:
+    """Returns a graph that rounds weights and activations to few bits; the one given stays as it was.
+
+    Without more it is done after training and without any more of it, in seconds; `penjing.quantize.quantize` says how.
+    With several grids in `weights` each layer gets one of them. With `drop`, layers go back to more bits until the metric
+    holds. With `epochs` the graph is trained with its roundings in place.
+
+    Args:
+        graph: a float graph.
+        data: a `Data` with a calibration part, or an iterable of batches. Not needed for weights alone. `drop` needs
+            `data.validation`, `epochs` needs `data.train` or a teacher.
+        weights: the weights' grid, a name in `penjing list grids` with its number: "int8", "int4", "power_of_two:8",
+            "codebook:16", "ternary". Of several, ("int4", "int8", "float32"), each layer gets the one with which the
+            outputs suffer least within the budget; the noise that each makes is measured, see `sensitivity`.
+        activations: the activations' grid; "auto" takes what the target prefers; None rounds weights only.
+        observer: how the activations' ranges are found, a name in `penjing list observers`.
+        grain: which weights share a scale: "tensor", "channel", "group:SIZE"; "auto" is the grid's own.
+        rounding: how weights are rounded to an integer grid, a name in `penjing list roundings`.
+        corrections: what is put right before and after rounding, names in `penjing list corrections`.
+        per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
+        exclude: patterns of module paths that compute in floating point.
+        placement: "integer" leaves no layer in floating point but those excluded; "fastest"; or what a target fuses.
+        in_float: patterns of layers that were measured to be faster in floating point.
+        simulate: allow grids and grains that the target doesn't run; their values are still those of the grid.
+        seed: of roundings that draw random numbers, and of the training.
+        budget: limits that the choice among several `weights` keeps: size of the file and latency, measured on the
+            target. With `simulate`, size counts the weights' bits. Its `drop` is the same as `drop`.
+        drop: how far the metric on `data.validation` may fall, in its own units. Where it fell further, layers go back to
+            8 bits and to floating point, those first that take the most noise away for what they cost, which the plan
+            tells. Where there are no labels, the metric is the agreement with the graph given.
+        epochs: passes over the training data with roundings in place.
+        method: what such a training learns of the ranges, a name in `penjing list methods`.
+        stages: bits that integer weights have before their own in such a training, as (8, 4) before "int2".
+        teacher: a model to learn from in the training, often the float graph itself; see `recover`.
+        lr: the peak learning rate of the training; see `recover`.
+        checkpoint: a file that the training keeps its standing in; see `recover`.
+        training: more arguments of `recover`, by name.
+        progress: a progress bar of the training when stderr is a terminal; "always" anywhere, False never.
+        log: called with what a user may want to read; by default the logger "penjing.quantize".
+
+    Raises:
+        PenjingError: unknown names, patterns that match nothing, data that is missing or isn't finite, a grid that the
+            target can't run, a budget that can't be kept, arguments that don't go together.
+        Interrupted: Ctrl-C while training.
+
+    Example:
+        >>> small = pj.quantize(graph, data)  # doctest: +SKIP
+        >>> tiny = pj.quantize(graph, data, weights=("int4", "int8"), budget=pj.Budget(size="0.2x"))  # doctest: +SKIP
+        >>> safe = pj.quantize(graph, data, drop=0.005)  # doctest: +SKIP
+    """
+    observed: dict[str, Any] = {
+        "activations": activations, "observer": observer, "grain": grain, "exclude": exclude, "placement": placement,
+        "in_float": in_float,
+    }  # fmt: skip
+    learned: dict[str, Any] = {
+        "method": method,
+        "stages": stages,
+        "teacher": teacher,
+        "lr": lr,
+        "checkpoint": checkpoint,
+    }
+    drop = _drop(budget, drop)
+    _check_together(weights, budget, drop, epochs, rounding, corrections, learned)
+    told = log or logging.getLogger("penjing.quantize").info
+    names = (weights,) if isinstance(weights, str) else tuple(weights)
+    per_layer = dict(per_layer or {})
+
+    def quantized(grids: Mapping[str, str]) -> Graph:
+        return quantize_once(
+            graph, data, weights=names[0], rounding=rounding, corrections=corrections, per_layer={**per_layer, **grids},
+            simulate=simulate, seed=seed, **observed,
+        )  # fmt: skip
+
+    grids: Mapping[str, str] = {}
+    if len(names) > 1:
+        assert budget is not None
+        fixed = tuple(per_layer)
+        chosen = choose_bits(
+            graph,
+            data,
+            names,
+            budget,
+            quantized,
+            fixed=fixed,
+            simulate=simulate,
+            log=told,
+            per_layer=per_layer,
+            **observed,
+        )
+        small, grids = chosen.graph, chosen.grids
+    if epochs is not None:
+        return _train_quantized(
+            graph, data, epochs=epochs, weights=names[0], per_layer={**per_layer, **grids}, simulate=simulate, seed=seed,
+            progress=progress, log=log, **observed, **learned,
+        )  # fmt: skip
+    if not grids:
+        small = quantized({})
+    if drop is None:
+        return small
+    data = _judged(data, drop)
+    limit = metric_of(graph, graph, data) - drop
+    return hold_metric(
+        graph, small, data, lambda back: quantized({**grids, **back}), lambda made: metric_of(made, graph, data), limit,
+        fixed=tuple(per_layer), simulate=simulate, log=told, **observed,
+    )  # fmt: skip
+
+
+def _drop(budget: Budget | None, drop: float | None) -> float | None:
+    """Returns the allowed fall of the metric, from whichever place it is given in."""
+    if budget is None or budget.drop is None:
+        return Budget(drop=drop).drop
+    if drop is not None:
+        raise PenjingError(f"drop={drop} and budget=penjing.Budget(drop={budget.drop}) say the same thing: give one.")
+    return budget.drop
+
+
+def _check_together(
+    weights: str | Sequence[str],
+    budget: Budget | None,
+    drop: float | None,
+    epochs: int | None,
+    rounding: str,
+    corrections: str | Sequence[str],
+    learned: Mapping[str, Any],
+) -> None:
+    """Makes sure that what is asked for goes together.
+
+    Raises:
+        PenjingError: it doesn't; says which argument is in the way.
+    """
+    limited = budget is not None and (budget.size is not None or budget.latency is not None)
+    if limited and isinstance(weights, str):
+        raise PenjingError(
+            f"A budget on size or latency needs grids to choose from, as weights=('int4', 'int8'), not '{weights}'."
+        )
+    if not limited and not isinstance(weights, str):
+        raise PenjingError(
+            "weights=(…) chooses a grid for each layer under a budget: pass budget=penjing.Budget(size=…) or (latency=…)."
+        )
+    if epochs is None:
+        usual = {"method": "lsq", "stages": (), "teacher": None, "lr": None, "checkpoint": None, "training": None}
+        for name, value in learned.items():
+            if value != usual[name]:
+                raise PenjingError(f"{name}= is for a training: pass epochs=…, the passes over data.train.")
+        return
+    if drop is not None:
+        raise PenjingError(
+            "drop= sends layers back after training; with epochs=… train longer, or name them in per_layer=."
+        )
+    if rounding != "nearest" or corrections not in ("auto", (), []):
+        raise PenjingError("With epochs=… roundings and biases are trained: leave out rounding= and corrections=.")
+
+
+def _judged(data: Any, drop: float) -> Data:
+    """Returns data to judge on.
+
+    Raises:
+        PenjingError: it has no validation part.
+    """
+    if not isinstance(data, Data) or data.validation is None:
+        raise PenjingError(f"drop={drop} holds the metric: pass a penjing.Data with validation=, to measure it on.")
+    return data
+
+
+def _train_quantized(
+    graph: Graph,
+    data: Data,
+    *,
+    epochs: int,
+    method: str = "lsq",
+    stages: Sequence[int] = (),
+    teacher: nn.Module | None = None,
+    lr: float | None = None,
+    seed: int = 0,
+    checkpoint: Path | str | None = None,
+    progress: bool | Literal["always"] = True,
+    log: Callable[[str], None] | None = None,
+    training: Mapping[str, Any] | None = None,
+    **choices: Any,
+) -> Graph:
+    """Returns a graph that rounds weights and activations to few bits and was trained to bear it; the one given stays.
+
+    Args:
+        graph: a float graph.
+        data: `data.calibration` lays the ranges that the training starts from, `data.train` is trained on.
+        epochs: passes over the training data.
+        method: what is learned of the ranges, a name in `penjing list methods`.
+        stages: bits that integer weights have before their own, as (8, 4) before "int2"; see `QuantizedTraining`.
+        teacher: a model to learn from, often the float graph itself; see `recover`.
+        lr: the peak learning rate; see `recover`.
+        seed: of roundings and of the training.
+        checkpoint: a file that the training keeps its standing in; see `recover`.
+        progress: a progress bar; see `recover`.
+        log: called with what a user may want to read; see `recover`.
+        training: more arguments of `recover`.
+        choices: grids and placement, as `penjing.quantize.quantize` takes them.
+
+    Raises:
+        PenjingError: what `quantize` and `recover` raise, or fewer than 1 epoch.
+        Interrupted: Ctrl-C while training.
+    """
+    if epochs < 1:
+        raise PenjingError(
+            f"method='{method}' trains: pass epochs=…, the passes over data.train, at least 1 (not {epochs})."
+        )
+    quantized = QuantizedTraining(graph, data, method=method, stages=stages, seed=seed, **choices)
+    recover(
+        quantized.graph, data, teacher=teacher, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint, progress=progress,
+        log=log, callbacks=[quantized], penalty=quantized.penalty, **(training or {}),
+    )  # fmt: skip
+    return quantized.finish()
