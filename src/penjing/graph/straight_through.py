@@ -85,18 +85,70 @@ def dequantize_per_channel_group(
     return (groups * scales.reshape(-1, 1)).reshape(q.shape)
 
 
-TWINS: dict[Any, Callable[..., Tensor]] = {
+def choose_qparams(x: Tensor, low: int, high: int, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Scale and zero point, `(1,)` each, of the range of `x`, which has no gradient."""
+    with torch.no_grad():
+        found: tuple[Tensor, Tensor] = ops.choose_qparams.tensor(x.detach().float(), low, high, eps, dtype)
+    return found
+
+
+def quantize_to_range(x: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int, dtype: torch.dtype) -> Tensor:
+    """Like `quantize_per_tensor` with a scale and zero point that were found at run time."""
+    return (_round(x * (1.0 / scale).to(x.dtype)) + zero_point.to(x.dtype)).clamp(low, high)
+
+
+def dequantize_from_range(
+    q: Tensor, scale: Tensor, zero_point: Tensor, low: int, high: int, dtype: torch.dtype, **_: Any
+) -> Tensor:
+    """Like `dequantize_per_tensor` with a scale and zero point that were found at run time."""
+    return (q - zero_point.to(q.dtype)) * scale.to(q.dtype)
+
+
+def choose_qparams_per_token(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Scales and zero points `(…, 1)` of the rows of `x`, which have no gradient."""
+    with torch.no_grad():
+        found: tuple[Tensor, Tensor] = ops.choose_qparams_per_token.default(x.detach(), dtype)
+    return found
+
+
+def quantize_per_token(
+    x: Tensor, scales: Tensor, zero_points: Tensor, low: int, high: int, dtype: torch.dtype
+) -> Tensor:
+    """Like `quantize_per_tensor` with one scale and zero point per row."""
+    return _round(x * (1.0 / scales) + zero_points).clamp(low, high)
+
+
+def dequantize_per_token(
+    q: Tensor,
+    scales: Tensor,
+    zero_points: Tensor,
+    low: int,
+    high: int,
+    dtype: torch.dtype,
+    output_dtype: torch.dtype,
+) -> Tensor:
+    """Like `dequantize_per_tensor` with one scale and zero point per row."""
+    return (q - zero_points) * scales
+
+
+TWINS: dict[Any, Callable[..., Any]] = {
     ops.quantize_per_tensor.default: quantize_per_tensor,
     ops.dequantize_per_tensor.default: dequantize_per_tensor,
     ops.quantize_per_channel.default: quantize_per_channel,
     ops.dequantize_per_channel.default: dequantize_per_channel,
     ops.quantize_per_channel_group.default: quantize_per_channel_group,
     ops.dequantize_per_channel_group.default: dequantize_per_channel_group,
+    ops.choose_qparams.tensor: choose_qparams,
+    ops.quantize_per_tensor.tensor: quantize_to_range,
+    ops.dequantize_per_tensor.tensor: dequantize_from_range,
+    ops.choose_qparams_per_token.default: choose_qparams_per_token,
+    ops.quantize_per_token.default: quantize_per_token,
+    ops.dequantize_per_token.default: dequantize_per_token,
 }
 _PLAIN = {twin: plain for plain, twin in TWINS.items()}
 
 
-def register(plain: Callable[..., Tensor], twin: Callable[..., Tensor]) -> None:
+def register(plain: Callable[..., Any], twin: Callable[..., Any]) -> None:
     """Lets `twin` take the place of `plain` while training; both take the same arguments."""
     TWINS[plain], _PLAIN[twin] = twin, plain
 

@@ -16,11 +16,15 @@ aten = torch.ops.aten
 PAIRS = frozenset(
     {
         ops.quantize_per_tensor.default,
+        ops.quantize_per_tensor.tensor,
         ops.dequantize_per_tensor.default,
+        ops.dequantize_per_tensor.tensor,
         ops.quantize_per_channel.default,
         ops.dequantize_per_channel.default,
         ops.quantize_per_channel_group.default,
         ops.dequantize_per_channel_group.default,
+        ops.quantize_per_token.default,
+        ops.dequantize_per_token.default,
     }
 )
 
@@ -40,7 +44,7 @@ def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Nod
         with nodes.inserting_after(quantized):
             restored = nodes.call_function(ops.dequantize_per_tensor.default, (quantized, *arguments))
         for node in (quantized, restored):
-            node.meta = _origin(site.node) | {GRID_OF: site.grid_of.name, WITHIN: site.within}
+            node.meta = origin(site.node) | {GRID_OF: site.grid_of.name, WITHIN: site.within}
         for reader in readers:
             reader.replace_input_with(site.node, restored)
         scales[restored] = grid.scale
@@ -58,8 +62,11 @@ def insert_weights(graph: Graph, weights: Sequence[Weight]) -> None:
     for weight in weights:
         writer = _Writer(graph, weight)
         restored = writer.write()
+        parameter = graph.tensor(weight.path)
         for layer in weight.layers:
-            layer.update_arg(1, restored)
+            for node in layer.all_input_nodes:
+                if node.op == "get_attr" and graph.tensor(str(node.target)) is parameter:
+                    layer.replace_input_with(node, restored)
         if not isinstance(weight.laid, Laid):
             graph.masks.pop(weight.path, None)  # its zeros are zeros of the codes
 
@@ -158,9 +165,10 @@ class _Writer:
         return self._as_layer(self._nodes.call_function(target, arguments))
 
     def _as_layer(self, node: fx.Node) -> fx.Node:
-        node.meta = _origin(self._weight.layers[0])
+        node.meta = origin(self._weight.layers[0])
         return node
 
 
-def _origin(node: fx.Node) -> dict[str, Any]:
+def origin(node: fx.Node) -> dict[str, Any]:
+    """Returns what a node that belongs to another remembers of the user's model."""
     return {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}

@@ -122,4 +122,8 @@ ONNXRUNTIME = Placement(
         aten.silu.default: _rewrites.silu,
         aten.hardswish.default: _rewrites.hardswish,
     },
+    dynamic=frozenset({aten.linear.default}),
+    # Up to 4 bits are stored as 4, others as 8: MatMulNBits has kernels for these.
+    dynamic_weights={"group": _EIGHT_BITS},
+    dynamic_groups=frozenset({16, 32, 64, 128, 256}),
 )

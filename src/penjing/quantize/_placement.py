@@ -39,6 +39,9 @@ class Placement:
             beyond the bounds.
         bounded: ops whose values never pass these bounds.
         rewrites: ops that are integer once they are written as others; the function replaces the node.
+        dynamic: those of `layers` whose inputs' ranges it can find at run time.
+        dynamic_weights: the grids that such layers have for kinds of grain which they lack otherwise.
+        dynamic_groups: sizes of groups that such layers have.
     """
 
     name: str
@@ -51,6 +54,9 @@ class Placement:
     clips: Mapping[Any, Callable[[fx.Node], Interval | None]]
     bounded: Mapping[Any, Interval]
     rewrites: Mapping[Any, Callable[[fx.Graph, fx.Node], None]]
+    dynamic: frozenset[Any] = frozenset()
+    dynamic_weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    dynamic_groups: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,18 @@ def glu(labelling: Labelling, x: Value, axis: int) -> Axes:
 QUANTIZED = torch.ops.quantized_decomposed
 
 
-@rule(QUANTIZED.quantize_per_tensor.default, QUANTIZED.dequantize_per_tensor.default)
+@rule(QUANTIZED.choose_qparams.tensor)
+def range_of(labelling: Labelling, x: Value, *_: Any) -> list[Axes]:
+    """One scale and zero point for all entries, found among them."""
+    return [(None,), (None,)]
+
+
+@rule(
+    QUANTIZED.quantize_per_tensor.default,
+    QUANTIZED.dequantize_per_tensor.default,
+    QUANTIZED.quantize_per_tensor.tensor,
+    QUANTIZED.dequantize_per_tensor.tensor,
+)
 def per_tensor(labelling: Labelling, x: Value, *_: Any) -> Axes:
     """One scale for all entries."""
     return x.axes

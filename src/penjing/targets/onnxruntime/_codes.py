@@ -17,6 +17,7 @@ ops = torch.ops.quantized_decomposed
 OPSET = 21  # the first with 4-bit and 16-bit integers, and with scales for blocks
 SMALL = 64  # constants that may be shapes, which must be folded
 _GROUPS = ops.dequantize_per_channel_group.default
+_READ = {("DequantizeLinear", 0), ("Cast", 0), ("MatMulInteger", 1)}  # where codes stand among an op's inputs
 _WIDE = {torch.int16, torch.uint16}
 
 
@@ -65,7 +66,7 @@ def pack(model: ir.Model) -> None:
     graph = model.graph
     for value in list(graph.initializers.values()):
         readers = [use.node for use in value.uses()]
-        is_code = all(use.idx == 0 and use.node.op_type in ("DequantizeLinear", "Cast") for use in value.uses())
+        is_code = all((use.node.op_type, use.idx) in _READ for use in value.uses())
         narrow = _narrow(value) if is_code and readers and len(value.shape or ()) > 1 else None
         if narrow is None or value.const_value is None:
             continue
@@ -75,10 +76,10 @@ def pack(model: ir.Model) -> None:
         for node in readers:
             if node.attributes.get_int("block_size", 0):
                 _narrow_zero_points(graph, node, narrow.dtype)
-            elif node.op_type == "DequantizeLinear":
+            elif node.op_type != "Cast":
                 widened = ir.node("Cast", [value], {"to": int(wide)})
                 graph.insert_before(node, widened)
-                node.replace_input_with(0, widened.outputs[0])
+                node.replace_input_with(1 if node.op_type == "MatMulInteger" else 0, widened.outputs[0])
         model.opset_imports[""] = max(model.opset_imports[""], OPSET)
     RemoveUnusedNodesPass()(model)
 

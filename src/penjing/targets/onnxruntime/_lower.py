@@ -22,7 +22,11 @@ from penjing.graph import Graph
 from penjing.targets._origins import mark_origins
 from penjing.targets._records import Artifact, TensorSpec
 from penjing.targets.onnxruntime._codes import OPSET, TRANSLATIONS, folds, needs_opset, pack
+from penjing.targets.onnxruntime._dynamic import TRANSLATIONS as DYNAMIC
+from penjing.targets.onnxruntime._dynamic import multiply_at_run_time
+from penjing.targets.onnxruntime._float_products import multiply_in_float
 from penjing.targets.onnxruntime._names import Origins, rename
+from penjing.targets.onnxruntime._nodes import MICROSOFT
 from penjing.targets.onnxruntime._prepare import prepared
 from penjing.targets.onnxruntime._rewrite import rewrite
 from penjing.targets.onnxruntime._session import load, options
@@ -69,7 +73,7 @@ def _export(graph: Graph) -> ir.Model:
                 optimize=False,
                 verbose=False,
                 input_names=graph.input_names,
-                custom_translation_table=TRANSLATIONS,
+                custom_translation_table=TRANSLATIONS | DYNAMIC,
                 opset_version=OPSET if needs_opset(graph) else None,
             )
     except Exception as error:  # exporters raise what they please; the cause says which op
@@ -82,7 +86,11 @@ def _export(graph: Graph) -> ir.Model:
         optimizer.optimize_ir(model, input_size_limit=LIMIT_BYTES, output_size_limit=LIMIT_BYTES, should_fold=folds)
     _register_constants(model.graph)
     rewrite(model.graph)
+    multiply_at_run_time(model.graph)
+    multiply_in_float(model.graph)
     pack(model)
+    if any(node.domain == MICROSOFT for node in model.graph):
+        model.opset_imports[MICROSOFT] = 1
     _strip(model)
     rename(model.graph, Origins.of(program, origins), graph.input_names, _output_names(graph))
     _check_free_axes(model, graph)

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 
 from penjing.targets._records import Artifact, ExecutedNode
+from penjing.targets.onnxruntime._dynamic import IN_BYTES
 from penjing.targets.onnxruntime._names import origin
 from penjing.targets.onnxruntime._session import load, options
 
@@ -84,9 +85,14 @@ def _row(name: str, calls: list[dict[str, Any]], optimized: _Nodes, written: _No
         module=source[0] if source else None,
         node=source[1] if source else None,
         latency_us=float(statistics.median(call["dur"] for call in calls)),
-        integer=op in _INTEGER,
+        integer=op in _INTEGER or (op == "MatMulNBits" and _rounds(optimized.by_name.get(name))),
         macs=_macs(op, calls[0]["args"], optimized.by_name.get(name), optimized.constants),
     )
+
+
+def _rounds(node: onnx.NodeProto | None) -> bool:
+    """Tells whether a MatMulNBits rounds its activations to 8 bits and multiplies integers."""
+    return node is not None and any(a.name == "accuracy_level" and a.i == IN_BYTES for a in node.attribute)
 
 
 def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:

@@ -6,6 +6,16 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from penjing.targets.onnxruntime._nodes import (
+    constant,
+    dequantized,
+    initializer,
+    like,
+    replace,
+    stored_weight,
+    take_place,
+)
+
 # Ops that only move values: on integers they give the same as on what the integers stand for.
 MOVERS = {"Slice", "Split", "Pad", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "MaxPool"}
 
@@ -25,21 +35,21 @@ def pool_globally(graph: ir.Graph) -> None:
     for node in list(graph):
         if node.op_type != "ReduceMean" or len(node.inputs) < 2:
             continue
-        axes, shape = _constant(node.inputs[1]), node.inputs[0].shape if node.inputs[0] is not None else None
+        axes, shape = constant(node.inputs[1]), node.inputs[0].shape if node.inputs[0] is not None else None
         if axes is None or shape is None or shape.rank() < 3:
             continue
         if sorted(axis % shape.rank() for axis in axes.tolist()) != list(range(2, shape.rank())):
             continue
         keep = node.attributes.get_int("keepdims", 1)
-        pool = _like(node, "GlobalAveragePool", [node.inputs[0]])
-        new = [pool] if keep else [pool, _like(node, "Squeeze", [pool.outputs[0], node.inputs[1]])]
-        _replace(graph, node, new)
+        pool = like(node, "GlobalAveragePool", [node.inputs[0]])
+        new = [pool] if keep else [pool, like(node, "Squeeze", [pool.outputs[0], node.inputs[1]])]
+        replace(graph, node, new)
 
 
 def sink_dequantize(graph: ir.Graph) -> None:
     """Moves DequantizeLinear below ops that only move values, so that these work on bytes."""
     for node in list(graph):
-        source = _dequantized(node.inputs[0]) if node.op_type in MOVERS and node.inputs else None
+        source = dequantized(node.inputs[0]) if node.op_type in MOVERS and node.inputs else None
         if source is None or not _moves_only(node):
             continue
         integers, scale, zero = source.inputs[0], source.inputs[1], source.inputs[2] if len(source.inputs) > 2 else None
@@ -49,8 +59,8 @@ def sink_dequantize(graph: ir.Graph) -> None:
             node.replace_input_with(2, zero)
         node.replace_input_with(0, integers)
         for value in list(node.outputs):
-            sunk = _like(source, "DequantizeLinear", [value, scale, zero])
-            _take_place(value, sunk.outputs[0], but=sunk)
+            sunk = like(source, "DequantizeLinear", [value, scale, zero])
+            take_place(value, sunk.outputs[0], but=sunk)
             if integers is not None:
                 value.type = integers.type
             graph.insert_after(node, sunk)
@@ -58,7 +68,7 @@ def sink_dequantize(graph: ir.Graph) -> None:
 
 def _moves_only(node: ir.Node) -> bool:
     if node.op_type == "Pad":
-        filling = _constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
+        filling = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
         mode = node.attributes.get_string("mode", "constant")
         return mode == "constant" and filling is not None and not filling.any()
     return node.op_type != "MaxPool" or len(node.outputs) == 1
@@ -67,7 +77,7 @@ def _moves_only(node: ir.Node) -> bool:
 def cancel_pairs(graph: ir.Graph) -> None:
     """Removes a QuantizeLinear right after a DequantizeLinear with the same scale and zero point."""
     for node in list(graph):
-        source = _dequantized(node.inputs[0]) if node.op_type == "QuantizeLinear" else None
+        source = dequantized(node.inputs[0]) if node.op_type == "QuantizeLinear" else None
         integers = source.inputs[0] if source is not None else None
         if source is None or integers is None or node.outputs[0].is_graph_output():
             continue
@@ -82,23 +92,23 @@ def add_for_hardsigmoid(graph: ir.Graph) -> None:
     zero point 0 they end at 0 below, and at 255·s ≤ 1 above.
     """
     for node in list(graph):
-        if node.op_type != "HardSigmoid" or _dequantized(node.inputs[0]) is None:
+        if node.op_type != "HardSigmoid" or dequantized(node.inputs[0]) is None:
             continue
         users = [use.node for use in node.outputs[0].uses()]
         if len(users) != 1 or users[0].op_type != "QuantizeLinear" or len(users[0].inputs) < 3:
             continue
-        scale, zero = _constant(users[0].inputs[1]), _constant(users[0].inputs[2])
+        scale, zero = constant(users[0].inputs[1]), constant(users[0].inputs[2])
         if scale is None or zero is None or scale.size != 1 or zero.dtype != np.uint8 or zero.any():
             continue
         if float(scale.item()) * 255 > 1 + 1e-6:
             continue
         a, b = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
-        step = _initializer(graph, f"{node.name}_step", np.float32(b / a / 255))
-        full = _initializer(graph, f"{node.name}_full", np.array([255], np.uint8))
-        shift = ir.node("DequantizeLinear", [full, step, _initializer(graph, f"{node.name}_zero", np.uint8(0))])
+        step = initializer(graph, f"{node.name}_step", np.float32(b / a / 255))
+        full = initializer(graph, f"{node.name}_full", np.array([255], np.uint8))
+        shift = ir.node("DequantizeLinear", [full, step, initializer(graph, f"{node.name}_zero", np.uint8(0))])
         graph.insert_before(node, shift)
-        users[0].replace_input_with(1, _initializer(graph, f"{node.name}_scale", np.float32(scale.item() / a)))
-        _replace(graph, node, [_like(node, "Add", [node.inputs[0], shift.outputs[0]])])
+        users[0].replace_input_with(1, initializer(graph, f"{node.name}_scale", np.float32(scale.item() / a)))
+        replace(graph, node, [like(node, "Add", [node.inputs[0], shift.outputs[0]])])
 
 
 def integer_bias(graph: ir.Graph) -> None:
@@ -113,10 +123,10 @@ def integer_bias(graph: ir.Graph) -> None:
             or any(u.node.op_type in _QUANTIZING for u in node.outputs[0].uses())
         ):
             continue
-        x, weight, bias = _dequantized(node.inputs[0]), _stored(node.inputs[1]), _constant(node.inputs[2])
+        x, weight, bias = dequantized(node.inputs[0]), stored_weight(node.inputs[1]), constant(node.inputs[2])
         if x is None or weight is None or bias is None or node.inputs[2] is None:
             continue
-        steps = _constant(x.inputs[1]), _constant(weight.inputs[1])
+        steps = constant(x.inputs[1]), constant(weight.inputs[1])
         if steps[0] is None or steps[1] is None or node.attributes.get_int("transB", 0) != 1:
             continue
         scale = (steps[0].astype(np.float64) * steps[1]).astype(np.float32)
@@ -124,8 +134,8 @@ def integer_bias(graph: ir.Graph) -> None:
         if np.abs(integers).max(initial=0) >= 2**31 or bias.ndim != 1:
             continue
         name = node.inputs[2].name or node.name
-        stored = _initializer(graph, f"{name}_int32", integers.astype(np.int32))
-        inputs = [stored, _initializer(graph, f"{name}_scale", scale)]
+        stored = initializer(graph, f"{name}_int32", integers.astype(np.int32))
+        inputs = [stored, initializer(graph, f"{name}_scale", scale)]
         dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0} if scale.ndim else {})
         graph.insert_before(node, dequantize)
         node.replace_input_with(2, dequantize.outputs[0])
@@ -134,62 +144,11 @@ def integer_bias(graph: ir.Graph) -> None:
 _QUANTIZING = {"QuantizeLinear", "Relu", "Clip"}
 
 
-def _constant(value: ir.Value | None) -> np.ndarray | None:
-    return None if value is None or value.const_value is None else value.const_value.numpy()
-
-
-def _dequantized(value: ir.Value | None) -> ir.Node | None:
-    """Returns the node that dequantises an activation with one scale, if `value` comes from one."""
-    node = value.producer() if value is not None else None
-    if node is None or node.op_type != "DequantizeLinear" or _constant(node.inputs[0]) is not None:
-        return None
-    scale = _constant(node.inputs[1])
-    return node if scale is not None and scale.size == 1 else None
-
-
-def _stored(value: ir.Value | None) -> ir.Node | None:
-    """Returns the node that dequantises stored integers, if `value` comes from one."""
-    node = value.producer() if value is not None else None
-    return node if node and node.op_type == "DequantizeLinear" and _constant(node.inputs[0]) is not None else None
-
-
 def _same(left: Sequence[ir.Value | None], right: Sequence[ir.Value | None]) -> bool:
     if len(left) != len(right):
         return False
     for one, other in zip(left, right, strict=True):
-        a, b = _constant(one), _constant(other)
+        a, b = constant(one), constant(other)
         if one is not other and (a is None or b is None or a.dtype != b.dtype or not np.array_equal(a, b)):
             return False
     return True
-
-
-def _initializer(graph: ir.Graph, name: str, array: np.ndarray | np.generic) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(np.asarray(array), name=name))
-    graph.register_initializer(value)
-    return value
-
-
-def _like(node: ir.Node, op: str, inputs: Sequence[ir.Value | None]) -> ir.Node:
-    """Returns a new node that is traced to the same origin as `node`."""
-    return ir.node(op, inputs, metadata_props=dict(node.metadata_props))
-
-
-def _replace(graph: ir.Graph, node: ir.Node, new: Sequence[ir.Node]) -> None:
-    graph.insert_before(node, new)
-    _take_place(node.outputs[0], new[-1].outputs[0])
-    graph.remove(node, safe=True)
-
-
-def _take_place(old: ir.Value, new: ir.Value, but: ir.Node | None = None) -> None:
-    """Makes all readers of `old`, and the graph's outputs, read `new`; `but` keeps reading `old`."""
-    new.shape, new.type = old.shape, old.type
-    if but is None:
-        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        return
-    for use in list(old.uses()):
-        if use.node is not but:
-            use.node.replace_input_with(use.idx, new)
-    outputs = old.graph.outputs if old.is_graph_output() and old.graph is not None else []
-    for index, value in enumerate(outputs):
-        if value is old:
-            outputs[index] = new  # type: ignore[index]

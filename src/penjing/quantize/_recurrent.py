@@ -1,0 +1,77 @@
+"""Recurrent layers: their matrices are stored in few bits and multiplied with real numbers.
+
+What such a layer reads at each step is made inside of its op, where no range of activations can be set.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.quantize._choices import FLOAT, Choice
+from penjing.quantize._weights import Weight
+from penjing.quantize.grids import Rows
+
+aten = torch.ops.aten
+RECURRENT = frozenset({aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input})
+PARAMETERS = 2  # where they stand among the ops' arguments
+
+
+def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -> list[Weight]:
+    """Lays the chosen grids over the matrices of recurrent layers; the graph stays as it is.
+
+    Raises:
+        PenjingError: a grid can't be laid over one.
+    """
+    found: dict[int, Weight] = {}
+    for node in graph.program.graph.nodes:
+        choice = choice_of(node) if node.target in RECURRENT else None
+        for path in _matrices(graph, node) if choice is not None else ():
+            assert choice is not None
+            tensor = graph.tensor(path)
+            if id(tensor) in found:
+                raise PenjingError(f"Recurrent layers share '{path}'; leave them in floating point with exclude=….")
+            found[id(tensor)] = _lay(graph, node, path, choice)
+    return list(found.values())
+
+
+def _matrices(graph: Graph, node: fx.Node) -> list[str]:
+    given: Any = node.args[PARAMETERS]
+    paths = [str(parameter.target) for parameter in given if parameter.op == "get_attr"]
+    return [path for path in paths if graph.tensor(path).dim() > 1 and graph.tensor(path).dtype == torch.float32]
+
+
+def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> Weight:
+    weight = graph.tensor(path).detach()
+    place = path.rpartition(".")[0]
+    remedy = f'Give it a grid of its own, such as per_layer={{"{place}": "int8/channel"}}, or exclude=["{place}"].'
+    if not choice.grain.fits(weight):
+        raise PenjingError(
+            f"The group doesn't divide the weights of '{path}' ({weight[0].numel()} per channel, {choice.grain.name}). "
+            + remedy
+        )
+    mask = graph.masks.get(path)
+    if mask is not None and not bool(mask.all()) and not choice.grid.entry.traits.get("zero", True):
+        raise PenjingError(
+            f"'{path}' was pruned, and '{choice.grid.name}' has no zero to keep its weights at. {remedy}"
+        )
+    rows = Rows(choice.grain.rows(weight), None, bool((weight == 0).any()))
+    return Weight(path, (node,), choice, choice.grid.lay(rows))
+
+
+def records_of(weights: list[Weight]) -> list[dict[str, Any]]:
+    """Returns the plan's records of recurrent layers."""
+    choices = {weight.path.rpartition(".")[0]: weight.choice for weight in weights}
+    return [
+        {
+            "place": place,
+            "technique": "quantize",
+            "setting": f"{choice.words}, multiplied in floating point: its activations are inside of the op",
+            "before": FLOAT,
+            "after": choice.grid.name,
+        }
+        for place, choice in choices.items()
+    ]
