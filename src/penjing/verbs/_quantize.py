@@ -119,7 +119,7 @@ def quantize(
         )  # fmt: skip
 
     grids: Mapping[str, str] = {}
-    if len(names) > 1:
+    if not isinstance(weights, str):
         assert budget is not None
         fixed = tuple(per_layer)
         chosen = choose_bits(
