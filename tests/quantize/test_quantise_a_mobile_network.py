@@ -57,8 +57,15 @@ def test_what_the_page_advises_helps_in_the_order_that_it_says(after):
 
 def test_the_layer_that_the_page_finds_is_the_one_to_repair(after):
     names, _ = after
-    assert len(names["alone"]) == 6
+    assert len(names["noise_of"]) == 6
     assert names["signal_to_noise"](names["repaired"]) > names["noise"]["int4"]
+
+
+def test_mixed_bits_lie_between(after):
+    names, _ = after
+    noise, mixed = names["noise"], names["signal_to_noise"](names["mixed"])
+    assert noise["int4"] + 1 < mixed < noise["int8"]
+    assert {step["after"] for step in names["mixed"].plan} == {"int4", "int8"}
 
 
 def test_training_on_takes_back_what_four_bits_lost(after):
