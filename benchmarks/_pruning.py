@@ -107,14 +107,14 @@ class Ranking:
     criterion: str
     scores: dict[str, Tensor]
 
-    def per(self, cost: Mapping[str, int], share: float) -> dict[str, float]:
+    def per(self, cost: Mapping[str, int], share: float, most: float = 1.0) -> dict[str, float]:
         """Returns the share of each group that goes if the lowest of all units' scores per cost go, `share` of them.
 
-        The best unit of each group stays.
+        The best unit of each group stays, and no group loses more than `most` of its units.
         """
         worth = {name: score.sort().values[:-1] / cost[name] for name, score in self.scores.items()}
         limit = torch.cat(list(worth.values())).quantile(share)
-        return {name: int((values < limit).sum()) / len(self.scores[name]) for name, values in worth.items()}
+        return {name: min(most, int((values < limit).sum()) / len(self.scores[name])) for name, values in worth.items()}
 
 
 def ranked(graph: pj.Graph, criterion: str, data: pj.Data, batches: int = 16, refit: bool = False) -> Ranking:

@@ -3,6 +3,7 @@
 python benchmarks/pruning_resnet56.py WEIGHTS.safetensors CIFAR10.zip
 python benchmarks/pruning_resnet56.py WEIGHTS.safetensors CIFAR10.zip --epochs 100 --lr 0.1     # for those with a GPU
 python benchmarks/pruning_resnet56.py WEIGHTS.safetensors CIFAR10.zip --choose                  # how the choices were made
+python benchmarks/pruning_resnet56.py WEIGHTS.safetensors CIFAR10.zip --choose-lr 0.01 0.03 0.1
 
 Needs torch-pruning beside Penjing. Both sides are pruned to the same MACs, trained by the same `recover` with the same
 arguments (the unpruned network is the teacher), and judged on the same test images. Torch-Pruning can't follow the zero
@@ -46,6 +47,9 @@ def main() -> None:
     if options.choose:
         choose(network("resnet56", options.weights), held_out(pj.data.cifar10(options.data), HELD), options)
         return
+    if options.choose_lr:
+        choose_lr(network("resnet56", options.weights), held_out(pj.data.cifar10(options.data), HELD), options)
+        return
     if not options.table:
         run(rows, options)
     without = argparse.Namespace(**{**vars(options), "refit": not options.refit})
@@ -72,7 +76,8 @@ def run(rows: Rows, options: argparse.Namespace) -> None:
 
 def how(tool: str, options: argparse.Namespace) -> str:
     """Names what a tool goes by."""
-    mine = f"{options.criterion}, {options.allocation}{', readers refitted' if options.refit else ''}"
+    most = f", at most {options.most:g} of a layer" if options.most < 1 else ""
+    mine = f"{options.criterion}, {options.allocation}{most}{', readers refitted' if options.refit else ''}"
     return {"penjing": mine, "torch-pruning": "group norm", "unpruned": ""}[tool]
 
 
@@ -154,7 +159,7 @@ def by_penjing(base: pj.Graph, data: pj.Data, options: argparse.Namespace, ratio
         costs = macs_by_unit(base)
 
         def prune(amount: float) -> pj.Graph:
-            shares = known.per(costs, amount)
+            shares = known.per(costs, amount, options.most)
             return pj.prune(base, shares, criterion=known.criterion, allocation="plan")
 
     else:
@@ -214,11 +219,32 @@ def choose(base: pj.Graph, data: pj.Data, options: argparse.Namespace) -> None:
         for ratio in RATIOS[:1]:
 
             def run(criterion: str = criterion, allocation: str = allocation, ratio: float = ratio) -> dict[str, Any]:
-                wanted = argparse.Namespace(criterion=criterion, allocation=allocation, refit=options.refit)
+                wanted = argparse.Namespace(
+                    criterion=criterion, allocation=allocation, refit=options.refit, most=options.most
+                )
                 setting, small = by_penjing(base, data, wanted, ratio)
                 return {"setting": setting, **cost(small), **judge(recalibrated(small, data), data)}
 
             rows.once([criterion, allocation, options.refit, ratio], run)
+
+
+def choose_lr(base: pj.Graph, data: pj.Data, options: argparse.Namespace) -> None:
+    """Compares learning rates on training images that were held out, after one epoch."""
+    rows = Rows("pruning_resnet56_lr")
+    for tool in options.tools:
+        for lr in options.choose_lr:
+
+            def run(tool: str = tool, lr: float = lr) -> dict[str, Any]:
+                prune = by_penjing if tool == "penjing" else by_torch_pruning
+                small = prune(base, data, options, options.ratios[0])[1]
+                teacher = Remembered(base, HERE / "out" / f"pruning_resnet56_teacher_{options.seed}_held.pt")
+                pj.recover(
+                    small, data, teacher=teacher, epochs=1, lr=lr, precision="bfloat16", channels_last=True,
+                    seed=options.seed, progress=False,
+                )  # fmt: skip
+                return judge(small, data)
+
+            rows.once([*_key(tool, options.ratios[0], options)[:3], lr], run)
 
 
 def table(found: list[dict[str, Any]], unpruned: dict[str, Any], options: argparse.Namespace) -> None:
@@ -273,11 +299,17 @@ def _options() -> argparse.Namespace:
         "--allocation", default=PER_MAC, help="Penjing's; a name in `penjing list allocations`, or %(default)r"
     )
     parser.add_argument(
+        "--most", type=float, default=1.0, help="with the allocation 'per MAC', no layer loses more than this share"
+    )
+    parser.add_argument(
         "--no-refit", dest="refit", action="store_false", help="leave the layers that read what goes as they are"
     )
     parser.add_argument("--unpruned", action="store_true", help="also train the unpruned network as long")
     parser.add_argument(
         "--choose", action="store_true", help="compare choices on held-out training images, no training"
+    )
+    parser.add_argument(
+        "--choose-lr", type=float, nargs="+", help="compare learning rates on held-out training images, after one epoch"
     )
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, help="only these; runs may share the work")
     parser.add_argument("--ratios", nargs="+", type=float, choices=RATIOS, default=RATIOS, help="only these")
