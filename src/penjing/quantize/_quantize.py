@@ -12,12 +12,22 @@ from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.patterns import matches
 from penjing.quantize._activations import lay_activations, scale_of
 from penjing.quantize._calibrate import check_repeatable
-from penjing.quantize._choices import FLOAT, check_groups, place_of, read_choices
+from penjing.quantize._choices import FLOAT, Choice, check_groups, place_of, read_choices
+from penjing.quantize._dynamic import (
+    DYNAMIC,
+    GRID,
+    check_dynamic_groups,
+    for_dynamic,
+    insert_dynamic,
+    left_out,
+    words_of,
+)
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
 from penjing.quantize._learn import bounds_of, learn_rounding
 from penjing.quantize._numbers import check_numbers
 from penjing.quantize._placement import Placement
 from penjing.quantize._placements import INTEGER, check_all_integer, find_placement
+from penjing.quantize._recurrent import lay_recurrent, records_of
 from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._weights import lay_weights, round_weights
 from penjing.quantize.corrections import of_stage
@@ -61,7 +71,8 @@ def quantize(
         weights: the weights' grid, a name from `grids` with its number: "int8", "int4", "uint8", "power_of_two:8",
             "codebook:16", "ternary", "binary". Integers and powers of two have 2 to 16 bits.
         activations: the activations' grid, "uint8" or another of 2 to 16 bits, signed or not; "auto" takes what the target
-            prefers; None rounds weights only, which makes the model smaller but not faster.
+            prefers; "dynamic" finds the range of what each linear layer reads at run time and needs no data; None rounds
+            weights only, which makes the model smaller, and faster where memory is what it waits for.
         observer: how the activations' ranges are found: a name from `observers`, with its parameter behind a colon where
             it has one ("percentile:99.9").
         grain: which weights share a scale: "tensor", "channel" (of the output), "group:SIZE" (along a channel's weights);
@@ -94,8 +105,9 @@ def quantize(
         'int8 weights per channel, uint8 activations (minmax)'
     """
     choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
-    strict, placement = placement == INTEGER, find_placement(placement, in_float)
-    chosen = placement.activations if activations == "auto" else activations
+    strict, target, dynamic = placement == INTEGER, find_placement(placement, in_float), activations == DYNAMIC
+    placement = for_dynamic(target) if dynamic else target
+    chosen = placement.activations if activations == "auto" else GRID.name if dynamic else activations
     activation_grid = None if chosen is None else integers(chosen)
     find_observer(observer)  # a misspelt name is told before the data is read
     how, number = find_rounding(rounding)
@@ -105,6 +117,8 @@ def quantize(
         check_repeatable(data)
     if not simulate:
         check_numbers(placement.name, placement.numbers, activation_grid, choices.all)
+        if dynamic:
+            check_dynamic_groups(placement, choices.all)
     if rounding != "nearest" and not any(choice.grid.is_integer for choice in choices.all):
         raise PenjingError(f"rounding='{rounding}' is for integer grids; '{weights}' has a rounding of its own.")
     done = any(step.get("technique") == "quantize" for step in graph.plan)
@@ -116,43 +130,55 @@ def quantize(
     placed = place_rewritten(small, placement, lambda node: choices.of(node) is None)
     if strict:
         check_all_integer(small, placed, placement, lambda node: choices.of(node) is None)
-    if not placed.layers:
+    recurrent = lay_recurrent(small, choices.of)
+    if not placed.layers and not recurrent:
         left = " that isn't excluded" if exclude or in_float else ""
-        raise NothingToQuantize(
-            f"{graph.name} has no convolution or linear layer{left} that {placement.name} could run in 8 bits."
-        )
+        kinds = "linear layer" if dynamic else "convolution or linear layer"
+        other = " Other layers need calibration data and activations='auto'." if dynamic else ""
+        raise NothingToQuantize(f"{graph.name} has no {kinds}{left} that {placement.name} could run in 8 bits.{other}")
     reference = copy.deepcopy(small) if after or learned else small
     bounds = bounds_of(placed, placement)
     check_groups(small, placed.layers, choices.of)
     settings = {place_of(layer): choice for layer in placed.layers if (choice := choices.of(layer)) is not None}
     inputs: dict[fx.Node, float | None] = {}
-    if activation_grid is not None:
+    if dynamic:
+        insert_dynamic(small, placed, choices.of)
+    elif activation_grid is not None:
         laid = lay_activations(small, data, placed, activation_grid, observer)
         restored = insert_activations(small, laid)
         inputs = {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
     found = lay_weights(small, placed.layers, choices.of, inputs)
+    stored = [*found, *recurrent]
     generator = torch.Generator().manual_seed(seed)
     if not learned and rounding != "nearest":  # which the pairs do by themselves
-        round_weights(small, found, how.function, generator)
-    insert_weights(small, found)
+        round_weights(small, stored, how.function, generator)
+    insert_weights(small, stored)
     small.refresh()
     if learned:
         learn_rounding(small, reference, data, found, bounds, how.function, number, generator)
     for correct in after:
         correct(small, reference, data)
-    rest = "" if rounding == "nearest" else f", {rounding} rounding"
-    rest += "" if activation_grid is None else f", {activation_grid.name} activations ({observer})"
-    rest += "".join(f", {name}" for name in corrections)
+    rounded = "" if rounding == "nearest" else f", {rounding} rounding"
+    corrected = "".join(f", {name}" for name in corrections)
+
+    def read(choice: Choice) -> str:
+        if activation_grid is None:
+            return ""
+        return f", {words_of(choice)}" if dynamic else f", {activation_grid.name} activations ({observer})"
+
     small.plan += [
         {
             "place": path,
             "technique": "quantize",
-            "setting": choice.words + rest,
+            "setting": choice.words + rounded + read(choice) + corrected,
             "before": "float32",
             "after": choice.grid.name,
         }
         for path, choice in settings.items()
     ] + _left_in_float(small, in_float)
+    small.plan += records_of(recurrent)
+    if dynamic:
+        small.plan += left_out(small, target, lambda node: choices.of(node) is None)
     return small
 
 
