@@ -60,7 +60,7 @@ ONNXRUNTIME = Placement(
     numbers=Numbers(
         # Fewer than 8 bits run in the 8-bit kernels with a clip of the integers. 16-bit ones are dequantised first.
         activations={"intN": 8, "uintN": 8},
-        # Up to 4 bits are stored as 4 and widened when the file is loaded. Groups are dequantised at each run.
+        # Up to 4 bits are stored as 4 and widened when the file is loaded. Groups are multiplied in floating point.
         weights=dict.fromkeys(("tensor", "channel"), _EIGHT_BITS),
         weights_alone={
             "tensor": {**_SIXTEEN_BITS, "codebook": 256},

@@ -60,8 +60,7 @@ def folds(node: ir.Node) -> bool | None:
 def pack(model: ir.Model) -> None:
     """Stores weights whose integers all fit into 4 bits in 4 bits.
 
-    With scales per tensor or channel they are widened to 8 bits when the file is loaded, so that the 8-bit kernels
-    multiply them; with scales per block the runtime reads them as they are.
+    They are widened when the file is loaded, so that 8-bit kernels, or those in floating point, multiply them.
     """
     graph = model.graph
     for value in list(graph.initializers.values()):
@@ -74,26 +73,12 @@ def pack(model: ir.Model) -> None:
         value.const_value = ir.tensor(narrow, name=value.name)
         value.dtype = value.const_value.dtype
         for node in readers:
-            if node.attributes.get_int("block_size", 0):
-                _narrow_zero_points(graph, node, narrow.dtype)
-            elif node.op_type != "Cast":
+            if node.op_type != "Cast":
                 widened = ir.node("Cast", [value], {"to": int(wide)})
                 graph.insert_before(node, widened)
                 node.replace_input_with(1 if node.op_type == "MatMulInteger" else 0, widened.outputs[0])
         model.opset_imports[""] = max(model.opset_imports[""], OPSET)
     RemoveUnusedNodesPass()(model)
-
-
-def _narrow_zero_points(graph: ir.Graph, node: ir.Node, dtype: Any) -> None:
-    """Zero points are of their codes' type; they lie on the grid, so they fit."""
-    zero = node.inputs[2] if len(node.inputs) > 2 else None
-    if zero is None or zero.const_value is None:
-        return
-    name = f"{zero.name}_{np.dtype(dtype).name}"
-    if name not in graph.initializers:  # layers of one shape share their zeros
-        stored = ir.tensor(zero.const_value.numpy().astype(dtype), name=name)
-        graph.register_initializer(ir.val(name, const_value=stored))
-    node.replace_input_with(2, graph.initializers[name])
 
 
 def _narrow(value: ir.Value) -> np.ndarray | None:
