@@ -1,20 +1,21 @@
-"""Learns the rounding of one layer after the other, with the layers before it rounded already."""
+"""Learns the rounding of one part of a network after the other, with the parts before it rounded already."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.quantize._clips import EVERYTHING, Interval
-from penjing.quantize._placement import Placed, Placement
+from penjing.quantize._calibrate import flat_batches
 from penjing.quantize._weights import Weight, set_integers
 from penjing.quantize.grids import Laid
-from penjing.quantize.rounding import Collector, Layer, Rounding
+from penjing.quantize.rounding import Part, Rounded, Rounding, Span, Walk
+from penjing.registry import Entry
 
-aten = torch.ops.aten
+MOST_SAMPLES = 256  # of the calibration data
+PART_BYTES = 2**28  # of a part's inputs and outputs
 
 
 def learn_rounding(
@@ -22,8 +23,7 @@ def learn_rounding(
     reference: Graph,
     data: Any,
     weights: Sequence[Weight],
-    bounds: Mapping[fx.Node, Interval],
-    rounding: Rounding,
+    rounding: Entry[Rounding],
     number: int | None,
     generator: torch.Generator,
 ) -> None:
@@ -33,42 +33,59 @@ def learn_rounding(
 
     Args:
         graph: quantised to nearest; its weights are changed.
-        reference: the float graph that it was made of.
+        reference: the float graph that it was made of, its nodes named alike.
         data: calibration data.
         weights: those of `graph`, in order of execution.
-        bounds: of the clip behind each layer that has one.
         rounding: a learned one from `roundings`.
         number: behind its name.
         generator: of its random numbers.
     """
-    learned = [weight for weight in weights if isinstance(weight.laid, Laid)]
-    collector = Collector(graph, reference, data, [weight.layers[0] for weight in learned], generator)
-    for weight in learned:
-        node, laid = weight.layers[0], weight.laid
-        assert isinstance(laid, Laid)
-        arguments, parameter = node_arguments(node), graph.tensor(weight.path).detach()
-        bias = arguments[2]
-        layer = Layer(
-            real=weight.choice.grain.rows(parameter) / laid.scale[:, None],
-            laid=laid,
-            outputs=len(parameter),
-            groups=1 if node.target is aten.linear.default else arguments[6],
-            bias=graph.tensor(str(bias.target)).detach()
-            if isinstance(bias, fx.Node) and bias.op == "get_attr"
-            else None,
-            bounds=bounds.get(node, EVERYTHING),
-        )
-        integers = rounding(layer, collector.collect(node), generator, number)
-        set_integers(graph, weight, integers + laid.zero_point[:, None])
+    learned = {weight.layers[0]: weight for weight in weights if isinstance(weight.laid, Laid)}
+    batches = list(_first(flat_batches(reference, data), MOST_SAMPLES))
+    spans: list[Span] = rounding.traits["spans"](graph, list(learned))
+    weigh = rounding.traits.get("importance")
+    axes = {span.output.name: span.axis for span in spans}
+    importance = weigh(reference, batches, axes, generator) if weigh else {}
+    quantized, floating = Walk(graph, batches), Walk(reference, batches)
+    for span in spans:
+        part = _part(graph, span, learned, quantized, floating, importance.get(span.output.name))
+        for layer, integers in zip(span.layers, rounding.function(part, generator, number), strict=True):
+            weight = learned[layer]
+            assert isinstance(weight.laid, Laid)
+            set_integers(graph, weight, integers + weight.laid.zero_point[:, None])
+            quantized.renew(weight.path)
+        for walk in (quantized, floating):
+            walk.advance(span.output.name)
 
 
-def bounds_of(placed: Placed, placement: Placement) -> dict[fx.Node, Interval]:
-    """Returns the bounds of the clips that stand right behind layers."""
-    found = {}
-    for site in placed.sites:
-        node: Any = site.node
-        while node.target in placement.clips:
-            node = node.args[0]
-        if node in placed.layers:
-            found[node] = site.within
-    return found
+def _part(
+    graph: Graph, span: Span, learned: dict[fx.Node, Weight], quantized: Walk, floating: Walk, importance: Tensor | None
+) -> Part:
+    """Collects a part's samples, as many as memory allows."""
+    inputs: list[tuple[Tensor, ...]] = []
+    wanted: list[Tensor] = []
+    size = 0
+    names = [node.name for node in span.inputs]
+    for given, (output,) in zip(quantized.values(names), floating.values([span.output.name]), strict=True):
+        inputs.append(tuple(span.units(value) for value in given))
+        wanted.append(span.units(output))
+        size += sum(value.nbytes for value in (*inputs[-1], wanted[-1]))
+        if size > PART_BYTES:
+            break
+    rounded = {node_arguments(layer)[1]: _rounded(graph, learned[layer]) for layer in span.layers}
+    joined = [torch.cat(values) for values in zip(*inputs, strict=True)]
+    return Part(span, rounded, quantized.known, joined, torch.cat(wanted), importance)
+
+
+def _rounded(graph: Graph, weight: Weight) -> Rounded:
+    assert isinstance(weight.laid, Laid)
+    parameter = graph.tensor(weight.path).detach()
+    return Rounded(weight.choice.grain.rows(parameter) / weight.laid.scale[:, None], weight.laid, parameter.shape)
+
+
+def _first(batches: Iterator[list[Tensor]], count: int) -> Iterator[list[Tensor]]:
+    for batch in batches:
+        yield [tensor[:count] for tensor in batch]
+        count -= len(batch[0])
+        if count <= 0:
+            return

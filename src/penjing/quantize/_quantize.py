@@ -23,7 +23,7 @@ from penjing.quantize._dynamic import (
     words_of,
 )
 from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
-from penjing.quantize._learn import bounds_of, learn_rounding
+from penjing.quantize._learn import learn_rounding
 from penjing.quantize._numbers import check_numbers
 from penjing.quantize._placement import Placement
 from penjing.quantize._placements import INTEGER, check_all_integer, find_placement
@@ -78,7 +78,7 @@ def quantize(
         grain: which weights share a scale: "tensor", "channel" (of the output), "group:SIZE" (along a channel's weights);
             "auto" is the grid's own, "channel" for integers.
         rounding: how weights are rounded to an integer grid, a name from `roundings`; "adaround:1000" learns it from the
-            data, with that many iterations for each layer.
+            data, with that many iterations for each layer; "brecq" learns whole blocks.
         corrections: what is put right before and after rounding, names from `penjing.quantize.corrections`; each reads the
             calibration data again.
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
@@ -137,7 +137,6 @@ def quantize(
         other = " Other layers need calibration data and activations='auto'." if dynamic else ""
         raise NothingToQuantize(f"{graph.name} has no {kinds}{left} that {placement.name} could run in 8 bits.{other}")
     reference = copy.deepcopy(small) if after or learned else small
-    bounds = bounds_of(placed, placement)
     check_groups(small, placed.layers, choices.of)
     settings = {place_of(layer): choice for layer in placed.layers if (choice := choices.of(layer)) is not None}
     inputs: dict[fx.Node, float | None] = {}
@@ -155,7 +154,7 @@ def quantize(
     insert_weights(small, stored)
     small.refresh()
     if learned:
-        learn_rounding(small, reference, data, found, bounds, how.function, number, generator)
+        learn_rounding(small, reference, data, found, how, number, generator)
     for correct in after:
         correct(small, reference, data)
     rounded = "" if rounding == "nearest" else f", {rounding} rounding"

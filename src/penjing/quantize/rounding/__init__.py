@@ -4,20 +4,28 @@ A new rounding is one new file that registers one function.
 """
 
 from penjing.quantize.rounding._adaround import adaround
-from penjing.quantize.rounding._layer import Layer
+from penjing.quantize.rounding._brecq import brecq
+from penjing.quantize.rounding._importance import gauss_newton
 from penjing.quantize.rounding._nearest import nearest
+from penjing.quantize.rounding._parts import Part, Rounded, Span
 from penjing.quantize.rounding._registry import Rounding, find_rounding, roundings
-from penjing.quantize.rounding._samples import Collector, Samples
+from penjing.quantize.rounding._spans import blocks, layers
 from penjing.quantize.rounding._stochastic import stochastic
 from penjing.quantize.rounding._truncate import truncate
+from penjing.quantize.rounding._walk import Walk
 
 __all__ = [
-    "Collector",
-    "Layer",
+    "Part",
+    "Rounded",
     "Rounding",
-    "Samples",
+    "Span",
+    "Walk",
     "adaround",
+    "blocks",
+    "brecq",
     "find_rounding",
+    "gauss_newton",
+    "layers",
     "nearest",
     "roundings",
     "stochastic",

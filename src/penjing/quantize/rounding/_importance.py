@@ -1,0 +1,68 @@
+"""How much the network's outputs depend on each channel inside."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.graph import Graph
+
+SAMPLES = 64  # whose gradients are taken; the mean over them and all positions hardly changes with more
+
+
+def gauss_newton(
+    graph: Graph, batches: Iterable[Sequence[Tensor]], axes: Mapping[str, int], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Returns the diagonal of JᵀJ, J the derivatives of the network's outputs by a value, averaged over each channel.
+
+    With random signs ε, E[(∂ εᵀoutputs / ∂ value)²] is that diagonal (Hutchinson 1990); each sample draws its own, once.
+
+    Args:
+        graph: in floating point.
+        batches: its flat inputs.
+        axes: of the channels, by the name of the node whose value it is.
+        generator: of the signs.
+
+    Returns:
+        `(channels,)` by name, on average 1.
+    """
+    sums: dict[str, Tensor] = {}
+    left = SAMPLES
+    for batch in batches:
+        if left <= 0:
+            break
+        left -= len(batch[0])
+        for name, gradient in _gradients(graph, batch, axes, generator).items():
+            axis = axes[name] % gradient.dim()
+            found = gradient.square().movedim(axis, -1).flatten(0, -2).sum(0)
+            sums[name] = sums.get(name, torch.zeros_like(found)) + found
+    return {name: found / found.mean() if bool(found.any()) else found + 1 for name, found in sums.items()}
+
+
+def _gradients(
+    graph: Graph, batch: Sequence[Tensor], names: Iterable[str], generator: torch.Generator
+) -> dict[str, Tensor]:
+    recorder = _Recorder(graph.program, frozenset(names))
+    with torch.enable_grad():
+        outputs = recorder.run(*(x.detach().requires_grad_(x.dtype.is_floating_point) for x in batch))
+        floats = [y for y in outputs if isinstance(y, Tensor) and y.requires_grad]
+        signs = [(torch.randint(2, y.shape, generator=generator) * 2 - 1).to(y) for y in floats]
+        values = list(recorder.values.values())
+        gradients = torch.autograd.grad(floats, values, signs, allow_unused=True, materialize_grads=True)
+    return dict(zip(recorder.values, gradients, strict=True))
+
+
+class _Recorder(fx.Interpreter):
+    """Keeps some nodes' values."""
+
+    def __init__(self, program: fx.GraphModule, names: frozenset[str]) -> None:
+        super().__init__(program)
+        self._names = names
+        self.values: dict[str, Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self._names:
+            self.values[n.name] = value
+        return value

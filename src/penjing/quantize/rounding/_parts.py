@@ -1,0 +1,155 @@
+"""A part of a network whose weights are rounded together: what goes in, what should come out, and what comes out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.quantize.grids import Laid
+from penjing.quantize.rounding._simulated import Simulated
+
+IMAGES = 4  # axes
+AT_ONCE = 2**13  # positions of the output
+ENOUGH = 2**16  # of them, to compare two roundings by
+
+
+@dataclass(frozen=True)
+class Span:
+    """The nodes of a part.
+
+    Attributes:
+        nodes: in order of execution, without constants.
+        inputs: what they read from outside.
+        output: the one of them whose value the part is judged by.
+        layers: those of them whose weights are rounded.
+        axis: of the output's channels.
+        rows: all axes but that are alike, so they are joined to one.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...]
+    output: fx.Node
+    layers: tuple[fx.Node, ...]
+    axis: int = 1
+    rows: bool = False
+
+    def units(self, value: Tensor) -> Tensor:
+        """Returns a value of all samples with what can be chosen from on the first axis."""
+        return value.flatten(0, -2) if self.rows else value
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A weight that is to be rounded.
+
+    Attributes:
+        real: `(rows, weights)`, in steps of the grid, counted from its zero points.
+        laid: the grid.
+        shape: as the layer has it.
+    """
+
+    real: Tensor
+    laid: Laid
+    shape: torch.Size
+
+    def values(self, integers: Tensor) -> Tensor:
+        """Returns the weights that integers stand for, in the layer's shape.
+
+        Args:
+            integers: `(rows, weights)`, counted from the zero points; those beyond the grid become its ends.
+        """
+        zero = self.laid.zero_point[:, None]
+        held = integers.clamp(self.laid.grid.low - zero, self.laid.grid.high - zero)
+        return (held * self.laid.scale[:, None]).reshape(self.shape)
+
+
+class Part:
+    """A span of a quantised graph with samples of the data."""
+
+    def __init__(
+        self,
+        span: Span,
+        weights: Mapping[fx.Node, Rounded],
+        known: Mapping[fx.Node, Any],
+        inputs: Sequence[Tensor],
+        wanted: Tensor,
+        importance: Tensor | None,
+    ) -> None:
+        """Args:
+        span: its nodes.
+        weights: by the node whose value they are.
+        known: values of the constants.
+        inputs: of the span, of the quantised network; what can be chosen from on the first axis.
+        wanted: what the float network gives.
+        importance: of each channel's error, on average 1; None for all alike.
+        """
+        self.weights = tuple(weights.values())
+        self.count = len(wanted)
+        self._span, self._importance = span, importance
+        self._inputs, self._wanted = [channels_last(value) for value in inputs], channels_last(wanted)
+        self._places = tuple(weights)
+        self._running = Simulated(span.output.graph.owning_module)
+        sources = {source for node in span.nodes for source in node.all_input_nodes}
+        self._known = {node: known[node] for node in sources if node in known}
+        self._counts = [node for node in sources if isinstance(node.meta.get("val"), torch.SymInt)]
+
+    def output(self, weights: Sequence[Tensor], chosen: Tensor | slice) -> Tensor:
+        """Returns the output for some samples, rounded inside as in the graph; gradients go straight through that.
+
+        Args:
+            weights: in their layers' shapes.
+            chosen: indices of samples.
+        """
+        inputs = [_chosen(value, chosen) for value in self._inputs]
+        env: dict[fx.Node, Any] = dict(self._known)
+        env.update(zip(self._span.inputs, inputs, strict=True))
+        env.update(zip(self._places, weights, strict=True))
+        env.update(dict.fromkeys(self._counts, len(inputs[0])))
+        self._running.env = env
+        for node in self._span.nodes:
+            env[node] = self._running.run_node(node)
+        return env[self._span.output]  # type: ignore[no-any-return]
+
+    def error(self, weights: Sequence[Tensor], chosen: Tensor | slice) -> Tensor:
+        """Returns the squared difference to what is wanted, summed over the channels, on average over all else."""
+        return self.distance(self.output(weights, chosen), _chosen(self._wanted, chosen))
+
+    def distance(self, given: Tensor, wanted: Tensor) -> Tensor:
+        """Returns the same of any two outputs."""
+        axis = self._span.axis
+        squares = (given - wanted).square()
+        if self._importance is not None:
+            shape = [1] * given.dim()
+            shape[axis] = -1
+            squares = squares * self._importance.reshape(shape)
+        return squares.sum() / (given.numel() // given.shape[axis])
+
+    @property
+    def positions(self) -> int:
+        """How many vectors each sample has: of the output, or of an input that has more."""
+        outputs = self._wanted[0].numel() // self._wanted.shape[self._span.axis]
+        inputs = [value[0].numel() // value.shape[-1 if value.dim() != IMAGES else 1] for value in self._inputs]
+        return max(1, outputs, *inputs)
+
+    def whole_error(self, weights: Sequence[Tensor]) -> float:
+        """Returns the error over all samples, or so many that more would tell nothing new."""
+        size, count = max(1, AT_ONCE // self.positions), min(self.count, -(-ENOUGH // self.positions))
+        with torch.no_grad():
+            sums = [
+                float(self.error(weights, slice(i, min(i + size, count)))) * (min(i + size, count) - i)
+                for i in range(0, count, size)
+            ]
+        return sum(sums) / count
+
+
+def channels_last(value: Tensor) -> Tensor:
+    """Lays images out as convolutions compute them fastest, two to three times."""
+    return value.contiguous(memory_format=torch.channels_last) if value.dim() == IMAGES else value.contiguous()
+
+
+def _chosen(value: Tensor, chosen: Tensor | slice) -> Tensor:
+    if value.dim() != IMAGES:
+        return value[chosen]
+    return value.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)  # indexing would lay them out anew

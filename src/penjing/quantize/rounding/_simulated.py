@@ -1,0 +1,45 @@
+"""Runs nodes of a quantised graph so that gradients go through, and so that no value is written over."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.graph.straight_through import ops
+
+
+class Simulated(fx.Interpreter):
+    """Rounds activations in one step, whose gradient goes straight through."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Runs one node; a pair's integers stay real numbers."""
+        if n.target is ops.quantize_per_tensor.default and _is_pair(n):
+            x, scale, zero_point, low, high, _ = self.fetch_args_kwargs_from_env(n)[0]
+            return _Rounded.apply(x, scale, low - zero_point, high - zero_point)
+        if n.target is ops.dequantize_per_tensor.default and _is_pair(n.args[0]):
+            return self.fetch_args_kwargs_from_env(n)[0][0]
+        return super().run_node(n)
+
+
+def _is_pair(quantize: Any) -> bool:
+    """Tells whether only dequantise ops of the same grid read a quantised value."""
+    target, grid = ops.dequantize_per_tensor.default, quantize.args[1:]
+    return quantize.target is ops.quantize_per_tensor.default and all(
+        user.target is target and user.args[1:] == grid for user in quantize.users
+    )
+
+
+class _Rounded(torch.autograd.Function):
+    """To the nearest value of a grid; the gradient passes where nothing was clipped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:
+        steps = (x * (1.0 / scale)).round_()
+        clipped = steps.clamp(low, high)
+        ctx.save_for_backward(clipped == steps)
+        return clipped.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (inside,) = ctx.saved_tensors
+        return gradient * inside, None, None, None
