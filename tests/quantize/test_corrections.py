@@ -53,7 +53,7 @@ def _graph(network: type[nn.Module] = Mobile) -> Graph:
 
 
 def _quantized(**settings) -> Graph:
-    settings = {"weights": "int3", "simulate": True, **settings}
+    settings = {"weights": "int3", "simulate": True, "corrections": (), **settings}
     return quantize(_graph(), _batches(), **settings)
 
 
@@ -208,7 +208,7 @@ def test_the_mean_behind_each_activation_is_the_float_networks():
 
 def test_layers_that_share_a_bias_share_its_correction():
     graph, x = _graph(nets.Shared), torch.cat(_batches())
-    small = quantize(graph, [x], weights="int4", simulate=True)
+    small = quantize(graph, [x], weights="int4", simulate=True, corrections=())
     before = small.tensor("conv.bias").detach().clone()
     wanted, got = _outputs(graph, x), _outputs(small, x)
     bias_correction(small, graph, [x])

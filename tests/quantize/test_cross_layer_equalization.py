@@ -107,7 +107,7 @@ def test_one_pair_is_scaled_by_the_papers_formula():
 
 def test_weights_with_one_scale_gain_a_lot():
     graph, x = _graph(), _batches()[0]
-    plain = quantize(graph, _batches(), grain="tensor")
+    plain = quantize(graph, _batches(), grain="tensor", corrections=())
     equalized = quantize(graph, _batches(), grain="tensor", corrections=["cross_layer_equalization"])
     with torch.no_grad():
         wanted = graph(x)

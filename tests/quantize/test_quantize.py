@@ -83,7 +83,7 @@ def test_the_argument_stays_as_it_was():
 
 def test_the_plan_says_what_was_done_where():
     small = quantize(_graph(), _batches(), observer="percentile:99.9")
-    setting = "int8 weights per channel, uint8 activations (percentile:99.9)"
+    setting = "int8 weights per channel, uint8 activations (percentile:99.9), mean and variance corrected"
     assert small.plan == [
         {"place": place, "technique": "quantize", "setting": setting, "before": "float32", "after": "int8"}
         for place in ("conv1", "conv2", "head")

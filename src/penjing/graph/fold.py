@@ -24,7 +24,7 @@ def fold_batch_norms(graph: Graph) -> Graph:
     for node in list(folded.program.graph.nodes):
         if node.target is aten.batch_norm.default and _can_fold(node):
             _fold(folded, node)
-    return folded.refresh()
+    return folded.refresh(shapes_known=True)
 
 
 def _can_fold(norm: fx.Node) -> bool:
@@ -60,6 +60,7 @@ def _fold(graph: Graph, norm: fx.Node) -> None:
         with graph.program.graph.inserting_before(layer):
             bias_node = graph.program.graph.get_attr(path)
         bias_node.meta = {"module": layer.meta.get("module", ""), "source": layer.meta.get("source", "")}
+        bias_node.meta["val"] = norm.args[3].meta["val"]  # the mean's
         _set_bias(layer, bias_node)
     else:
         graph.set_tensor(bias_node.target, nn.Parameter(new_bias, bias.requires_grad))

@@ -287,12 +287,12 @@ def _measure_width(bench: _Bench, width: Width) -> list[Candidate]:
 
 
 def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph | None:
-    """Returns the int8 graph, calibrated on little data: ranges don't change the time. None if nothing is quantisable."""
+    """Returns the int8 graph, calibrated on little data: that doesn't change the time. None if nothing is quantisable."""
     if bench.data.calibration is None:
         return None
     few = replace(bench.data, calibration=[next(iter(bench.data.calibration))])
     try:
-        return quantize(thin, few, exclude=(*bench.exclude, *in_float))
+        return quantize(thin, few, exclude=(*bench.exclude, *in_float), corrections=())
     except NothingToQuantize as nothing:
         log.info("no integer candidate: %s", nothing)
         return None

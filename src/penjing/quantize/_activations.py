@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from penjing.graph import Graph
 from penjing.quantize._calibrate import calibrate
@@ -11,16 +11,22 @@ from penjing.quantize.grids import Affine, Grid, affine
 from penjing.quantize.observers import find_observer
 
 
-def lay_activations(graph: Graph, data: Any, placed: Placed, grid: Grid, observer: str) -> dict[Site, Affine]:
-    """Observes the sites' values and lays the grid over each range; sites that share a grid share its range."""
+def lay_activations(
+    graph: Graph, data: Any, placed: Placed, grid: Grid, observer: str, keep: int = 0
+) -> tuple[dict[Site, Affine], list[list[Tensor]]]:
+    """Observes the sites' values and lays the grid over each range; sites that share a grid share its range.
+
+    Returns:
+        The grids, and the first `keep` samples; see `calibrate`.
+    """
     observe, make = find_observer(observer)
     watched = {site.grid_of: make() for site in placed.sites}
-    calibrate(graph, data, watched)
+    kept = calibrate(graph, data, watched, keep)
     laid = {}
     for site in placed.sites:
         low, high = observe(watched[site.grid_of], grid.steps)
         laid[site] = affine(low, high, grid, site.within)
-    return laid
+    return laid, kept
 
 
 def scale_of(value: Any, restored: dict[fx.Node, float]) -> float | None:

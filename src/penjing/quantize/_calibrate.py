@@ -9,7 +9,9 @@ from torch import Tensor, fx
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.quantize.observers import Statistics
+from penjing.quantize._pieces import pieces
+from penjing.quantize._running import Running
+from penjing.quantize.observers import NotFinite, Statistics
 
 NO_DATA = (
     "Quantising activations, and corrections, need calibration data, some hundred samples: give data.calibration, or any "
@@ -17,7 +19,7 @@ NO_DATA = (
 )
 
 
-def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Statistics]) -> None:
+def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Statistics], keep: int = 0) -> list[list[Tensor]]:
     """Runs `graph` on all calibration batches and feeds the values of the `watched` nodes to their statistics.
 
     Args:
@@ -25,14 +27,39 @@ def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Statistics]) ->
         data: a `Data`, whose calibration batches are taken, or an iterable of batches. Such a batch is a tensor, or a
             sequence that begins with the model's inputs in order (what comes behind them, labels, is left out).
         watched: statistics by node of `graph.program.graph`.
+        keep: how many samples to return.
+
+    Returns:
+        The flat inputs of the first samples, as many as asked for and there are, in pieces that run fast.
 
     Raises:
         PenjingError: there is no data, or a value that isn't finite; the message names the layer.
     """
+    kept: list[list[Tensor]] = []
     watcher = _Watcher(graph.program, watched)
+    whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
     with torch.no_grad():
-        for inputs in flat_batches(graph, data):
+        for inputs in pieces(graph, flat_batches(graph, data), whole=whole):
+            keep -= _keep(inputs, keep, kept)
             watcher.run(*inputs)
+    return kept
+
+
+def first_samples(graph: Graph, data: Any, count: int) -> list[list[Tensor]]:
+    """Returns the flat inputs of the first samples, in pieces that run fast; arguments and errors as for `calibrate`."""
+    kept: list[list[Tensor]] = []
+    for inputs in pieces(graph, flat_batches(graph, data)):
+        count -= _keep(inputs, count, kept)
+        if count <= 0:
+            break
+    return kept
+
+
+def _keep(inputs: list[Tensor], most: int, kept: list[list[Tensor]]) -> int:
+    """Copies samples, so that the batch that they are part of isn't kept too. Returns how many there were."""
+    if most > 0:
+        kept.append([tensor[:most].clone() for tensor in inputs])
+    return len(inputs[0])
 
 
 def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
@@ -46,6 +73,13 @@ def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
         raise PenjingError("The calibration data holds no batches. " + NO_DATA)
 
 
+def not_finite(place: str) -> PenjingError:
+    """Returns the error for a layer whose output isn't finite."""
+    return PenjingError(
+        f"The output of '{place}' holds NaN or infinity on the calibration data; check the model's weights and the data."
+    )
+
+
 def check_repeatable(data: Any) -> None:
     """Makes sure that the calibration data can be read more than once.
 
@@ -57,6 +91,11 @@ def check_repeatable(data: Any) -> None:
             "Corrections read the calibration data again, and an iterator is used up after one pass; give a list of "
             "batches, a data loader or a penjing.Data."
         )
+
+
+def has_none(data: Any) -> bool:
+    """Tells whether there is no calibration data."""
+    return data is None or (isinstance(data, Data) and data.calibration is None)
 
 
 def _calls(graph: Graph, data: Any) -> Iterable[Sequence[Any]]:
@@ -80,8 +119,8 @@ def _inputs(graph: Graph, batch: Any) -> Sequence[Any]:
     )
 
 
-class _Watcher(fx.Interpreter):
-    """Frees every value after its last reader, as `fx.Interpreter` does."""
+class _Watcher(Running):
+    """Feeds values to their statistics as they come."""
 
     def __init__(self, program: fx.GraphModule, watched: Mapping[fx.Node, Statistics]) -> None:
         super().__init__(program)
@@ -90,11 +129,8 @@ class _Watcher(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n in self._watched:
-            if value.numel() and not bool(torch.stack(value.aminmax()).isfinite().all()):
-                where = n.meta.get("module") or n.name
-                raise PenjingError(
-                    f"The output of '{where}' holds NaN or infinity on the calibration data; "
-                    "check the model's weights and the data."
-                )
-            self._watched[n].update(value)
+            try:
+                self._watched[n].update(value)
+            except NotFinite:
+                raise not_finite(str(n.meta.get("module") or n.name)) from None
         return value

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.graph import Graph
+from penjing.graph.propagation import resized
 from penjing.graph.straight_through import ops  # importing it registers the ops
 from penjing.quantize._placement import Site
 from penjing.quantize._weights import Weight
@@ -44,7 +45,7 @@ def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Nod
         with nodes.inserting_after(quantized):
             restored = nodes.call_function(ops.dequantize_per_tensor.default, (quantized, *arguments))
         for node in (quantized, restored):
-            node.meta = origin(site.node) | {GRID_OF: site.grid_of.name, WITHIN: site.within}
+            node.meta = origin(site.node) | {GRID_OF: site.grid_of.name, WITHIN: site.within, "val": _val(node)}
         for reader in readers:
             reader.replace_input_with(site.node, restored)
         scales[restored] = grid.scale
@@ -65,7 +66,7 @@ def insert_weights(graph: Graph, weights: Sequence[Weight]) -> None:
         parameter = graph.tensor(weight.path)
         for layer in weight.layers:
             for node in layer.all_input_nodes:
-                if node.op == "get_attr" and graph.tensor(str(node.target)) is parameter:
+                if _reads(graph, node, parameter):
                     layer.replace_input_with(node, restored)
         if not isinstance(weight.laid, Laid):
             graph.masks.pop(weight.path, None)  # its zeros are zeros of the codes
@@ -78,6 +79,7 @@ class _Writer:
         self._graph, self._weight = graph, weight
         self._nodes = graph.program.graph
         self._parameter = graph.tensor(weight.path)
+        self._given = next(node for node in weight.layers[0].all_input_nodes if _reads(graph, node, self._parameter))
 
     def write(self) -> fx.Node:
         laid = self._weight.laid
@@ -156,17 +158,33 @@ class _Writer:
         return self._fetch(suffix)
 
     def _fetch(self, suffix: str) -> fx.Node:
-        return self._as_layer(self._nodes.get_attr(self._weight.path + suffix))
+        node = self._as_layer(self._nodes.get_attr(self._weight.path + suffix))
+        given, tensor = self._given.meta["val"], self._graph.tensor(self._weight.path + suffix)
+        node.meta["val"] = resized(given, list(tensor.shape)).to(tensor.dtype)
+        return node
 
     def _shaped(self, node: fx.Node, now: Sequence[int], wanted: Sequence[int]) -> fx.Node:
         return node if list(now) == list(wanted) else self._call(aten.reshape.default, node, list(wanted))
 
     def _call(self, target: Any, *arguments: Any) -> fx.Node:
-        return self._as_layer(self._nodes.call_function(target, arguments))
+        node = self._as_layer(self._nodes.call_function(target, arguments))
+        node.meta["val"] = _val(node)
+        return node
 
     def _as_layer(self, node: fx.Node) -> fx.Node:
         node.meta = origin(self._weight.layers[0])
         return node
+
+
+def _reads(graph: Graph, node: fx.Node, parameter: Tensor) -> bool:
+    return node.op == "get_attr" and graph.tensor(str(node.target)) is parameter
+
+
+def _val(node: fx.Node) -> Any:
+    """Returns what a new node computes, without data."""
+    given = fx.map_arg(node.args, lambda source: source.meta["val"])
+    with torch.no_grad():
+        return node.target(*given)  # type: ignore[operator]
 
 
 def origin(node: fx.Node) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.patterns import matches
 from penjing.quantize._activations import lay_activations, scale_of
-from penjing.quantize._calibrate import check_repeatable
+from penjing.quantize._calibrate import check_repeatable, first_samples, has_none
 from penjing.quantize._choices import FLOAT, Choice, check_groups, place_of, read_choices
 from penjing.quantize._dynamic import (
     DYNAMIC,
@@ -30,7 +30,7 @@ from penjing.quantize._placements import INTEGER, check_all_integer, find_placem
 from penjing.quantize._recurrent import lay_recurrent, records_of
 from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._weights import lay_weights, round_weights
-from penjing.quantize.corrections import of_stage
+from penjing.quantize.corrections import AUTO, SAMPLES, of_stage, shrunk_statistics
 from penjing.quantize.grids import integers
 from penjing.quantize.observers import find_observer
 from penjing.quantize.rounding import find_rounding
@@ -49,7 +49,7 @@ def quantize(
     observer: str = "minmax",
     grain: str = "auto",
     rounding: str = "nearest",
-    corrections: Sequence[str] = (),
+    corrections: str | Sequence[str] = "auto",
     per_layer: Mapping[str, str] | None = None,
     exclude: Sequence[str] = (),
     placement: Placement | str = "fastest",
@@ -79,8 +79,11 @@ def quantize(
             "auto" is the grid's own, "channel" for integers.
         rounding: how weights are rounded to an integer grid, a name from `roundings`; "adaround:1000" learns it from the
             data, with that many iterations for each layer; "brecq" learns whole blocks.
-        corrections: what is put right before and after rounding, names from `penjing.quantize.corrections`; each reads the
-            calibration data again.
+        corrections: what is put right before and after rounding. "auto" gives each channel of each layer the mean and, where
+            its weights have a scale for each output channel, the variance that it has in floating point, as far as the
+            first 32 calibration samples tell them: the fewer they are, the less is changed, and nothing with fewer than 16.
+            Otherwise names from `penjing.quantize.corrections`, one or several, each of which reads all calibration data
+            again; () for none.
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
             "int8/channel" has a grain of its own.
         exclude: patterns of module paths ("layer1.*", "head"); what they name, or lies below it, computes in floating point.
@@ -102,7 +105,7 @@ def quantize(
         >>> graph = capture(net, torch.randn(2, 4))
         >>> small = quantize(graph, [torch.randn(16, 4) for _ in range(4)])
         >>> small.plan[0]["setting"]
-        'int8 weights per channel, uint8 activations (minmax)'
+        'int8 weights per channel, uint8 activations (minmax), mean and variance corrected'
     """
     choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
     strict, target, dynamic = placement == INTEGER, find_placement(placement, in_float), activations == DYNAMIC
@@ -112,7 +115,8 @@ def quantize(
     find_observer(observer)  # a misspelt name is told before the data is read
     how, number = find_rounding(rounding)
     learned = bool(how.traits.get("learned"))
-    before, after = of_stage(corrections, "float"), of_stage(corrections, "quantized")
+    names = () if corrections == AUTO else (corrections,) if isinstance(corrections, str) else tuple(corrections)
+    before, after = of_stage(names, "float"), of_stage(names, "quantized")
     if before or after or learned:
         check_repeatable(data)
     if not simulate:
@@ -136,14 +140,17 @@ def quantize(
         kinds = "linear layer" if dynamic else "convolution or linear layer"
         other = " Other layers need calibration data and activations='auto'." if dynamic else ""
         raise NothingToQuantize(f"{graph.name} has no {kinds}{left} that {placement.name} could run in 8 bits.{other}")
-    reference = copy.deepcopy(small) if after or learned else small
+    observed = activation_grid is not None and not dynamic
+    keep = SAMPLES if corrections == AUTO and (observed or not has_none(data)) else 0
+    reference = copy.deepcopy(small) if keep or after or learned else small
     check_groups(small, placed.layers, choices.of)
     settings = {place_of(layer): choice for layer in placed.layers if (choice := choices.of(layer)) is not None}
     inputs: dict[fx.Node, float | None] = {}
+    first = first_samples(reference, data, keep) if keep and not observed else []
     if dynamic:
         insert_dynamic(small, placed, choices.of)
     elif activation_grid is not None:
-        laid = lay_activations(small, data, placed, activation_grid, observer)
+        laid, first = lay_activations(small, data, placed, activation_grid, observer, keep)
         restored = insert_activations(small, laid)
         inputs = {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
     found = lay_weights(small, placed.layers, choices.of, inputs)
@@ -152,13 +159,15 @@ def quantize(
     if not learned and rounding != "nearest":  # which the pairs do by themselves
         round_weights(small, stored, how.function, generator)
     insert_weights(small, stored)
-    small.refresh()
+    small.refresh(shapes_known=not dynamic)
     if learned:
         learn_rounding(small, reference, data, found, how, number, generator)
     for correct in after:
         correct(small, reference, data)
     rounded = "" if rounding == "nearest" else f", {rounding} rounding"
-    corrected = "".join(f", {name}" for name in corrections)
+    moments = shrunk_statistics(small, reference, first) if keep else {}
+    corrected = {path: "".join(f", {name}" for name in names) for path in settings}
+    corrected |= {path: f", {what} corrected" for path, what in moments.items()}
 
     def read(choice: Choice) -> str:
         if activation_grid is None:
@@ -169,7 +178,7 @@ def quantize(
         {
             "place": path,
             "technique": "quantize",
-            "setting": choice.words + rounded + read(choice) + corrected,
+            "setting": choice.words + rounded + read(choice) + corrected[path],
             "before": "float32",
             "after": choice.grid.name,
         }

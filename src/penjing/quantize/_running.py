@@ -5,16 +5,29 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.graph.ops import CONVOLUTIONS
 from penjing.graph.straight_through import ops
+from penjing.quantize._clips import CLIPS
+
+aten = torch.ops.aten
+FRESH = frozenset({*CONVOLUTIONS, aten.linear.default, aten.add.Tensor, aten.batch_norm.default})  # make a new tensor
 
 
 class Running(fx.Interpreter):
-    """Rounds activations in floating point, which gives the same values as the pair of ops in a fifth of its time."""
+    """Runs a graph without gradients. Every value is freed behind its last reader, as `fx.Interpreter` does it.
+
+    Activations are rounded in floating point, which gives the same values as the pair of ops in a fifth of its time. Clips
+    and roundings write over the value that they read, where nothing else reads it.
+    """
 
     def run_node(self, n: fx.Node) -> Any:
         """Runs one node; a pair's integers stay real numbers."""
+        if n.target in CLIPS and _is_last(n) and (bounds := CLIPS[n.target](n)) is not None:
+            value: Tensor = self.env[n.args[0]]  # type: ignore[index]
+            if value.is_floating_point():
+                return value.clamp_(*bounds)
         if n.target is ops.quantize_per_tensor.default and _is_pair(n):
-            return _rounded(*self.fetch_args_kwargs_from_env(n)[0])
+            return _rounded(*self.fetch_args_kwargs_from_env(n)[0], inplace=_is_last(n))
         if n.target is ops.dequantize_per_tensor.default and _is_pair(n.args[0]):
             return self.fetch_args_kwargs_from_env(n)[0][0]
         return super().run_node(n)
@@ -28,8 +41,17 @@ def _is_pair(quantize: Any) -> bool:
     )
 
 
-def _rounded(x: Tensor, scale: float, zero_point: int, low: int, high: int, dtype: torch.dtype) -> Tensor:
-    return (x * (1.0 / scale)).round_().clamp_(low - zero_point, high - zero_point).mul_(scale)
+def _is_last(n: fx.Node) -> bool:
+    """Tells whether a node alone reads its first argument, and that is memory of its own, no view of something else's."""
+    source: Any = n.args[0]
+    return len(source.users) == 1 and (source.target in FRESH or source.target in CLIPS)
+
+
+def _rounded(
+    x: Tensor, scale: float, zero_point: int, low: int, high: int, dtype: torch.dtype, *, inplace: bool
+) -> Tensor:
+    real = x.mul_(1.0 / scale) if inplace else x * (1.0 / scale)
+    return real.round_().clamp_(low - zero_point, high - zero_point).mul_(scale)
 
 
 def constants(program: fx.GraphModule) -> dict[fx.Node, Any]:

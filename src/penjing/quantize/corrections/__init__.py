@@ -4,9 +4,12 @@ from penjing.quantize.corrections._activation_correction import activation_corre
 from penjing.quantize.corrections._batch_norm_statistics import batch_norm_statistics
 from penjing.quantize.corrections._bias_correction import bias_correction
 from penjing.quantize.corrections._cross_layer_equalization import cross_layer_equalization
-from penjing.quantize.corrections._registry import Correction, corrections, of_stage
+from penjing.quantize.corrections._registry import AUTO, Correction, corrections, of_stage
+from penjing.quantize.corrections._shrunk_statistics import SAMPLES, shrunk_statistics
 
 __all__ = [
+    "AUTO",
+    "SAMPLES",
     "Correction",
     "activation_correction",
     "batch_norm_statistics",
@@ -14,4 +17,5 @@ __all__ = [
     "corrections",
     "cross_layer_equalization",
     "of_stage",
+    "shrunk_statistics",
 ]

@@ -1,5 +1,6 @@
 """Mean and variance of each channel, brought back to what they were."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,12 +8,12 @@ from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.graph.straight_through import ops
+from penjing.quantize._calibrate import flat_batches
 from penjing.quantize.corrections._bias import add_to_biases
+from penjing.quantize.corrections._gain import apply_gain, are_powers_of_two, scale_of
 from penjing.quantize.corrections._registry import corrections
 from penjing.quantize.corrections._side_by_side import Layer, quantized_layers, side_by_side
 
-aten = torch.ops.aten
 # Below this share of the layer's mean variance a channel is (almost) constant: its gain would be a quotient of noise.
 SMALLEST_VARIANCE = 1e-4
 
@@ -44,7 +45,8 @@ def batch_norm_statistics(graph: Graph, reference: Graph, data: Any) -> tuple[st
         PenjingError: there is no data; a layer's weights are rounded to a grid that has no scale for each output channel,
             or are shared with another layer.
     """
-    scales = {layer.node.name: _scale_of(graph, layer) for layer in quantized_layers(graph)}
+    layers = quantized_layers(graph)
+    scales = {layer.node.name: _scale_of(graph, layer, layers) for layer in layers}
     moments: dict[str, tuple[_Moments, _Moments]] = {}
 
     def remember(layer: Layer, output: Tensor) -> _Moments:
@@ -59,19 +61,13 @@ def batch_norm_statistics(graph: Graph, reference: Graph, data: Any) -> tuple[st
         gain, shift = _gain_and_shift(*moments[layer.node.name])
         return output * layer.along(gain, output) + layer.along(shift, output)
 
-    side_by_side(graph, reference, data, remember, correct)
-    changed = []
-    for layer in quantized_layers(graph):
+    side_by_side(graph, reference, flat_batches(reference, data), layers, remember, correct)
+    for layer in layers:
         gain, shift = _gain_and_shift(*moments[layer.node.name])
-        with torch.no_grad():
-            for path in (layer.weight, scales[layer.node.name], layer.bias):
-                tensor = None if path is None else graph.tensor(path)
-                if tensor is not None and tensor.dtype.is_floating_point:  # codes stay
-                    tensor *= gain.to(tensor).reshape(-1, *[1] * (tensor.dim() - 1))
+        apply_gain(graph, layer, scales[layer.node.name], gain)
         add_to_biases(graph, [layer], shift)
-        changed.append(layer.place)
     graph.refresh()
-    return tuple(changed)
+    return tuple(layer.place for layer in layers)
 
 
 class _Moments:
@@ -102,31 +98,26 @@ def _gain_and_shift(wanted: _Moments, got: _Moments) -> tuple[Tensor, Tensor]:
     return gain, wanted.mean - gain * got.mean
 
 
-def _scale_of(graph: Graph, layer: Layer) -> str:
-    """Returns the path of the scales of a layer's rounded weight, one for each output channel or several."""
-    restore: Any = layer.node.args[1]
-    while restore.target is aten.reshape.default:
-        restore = restore.args[0]
-    per_channel = restore.target is ops.dequantize_per_channel.default and restore.args[3] == 0
-    scale = restore.args[1] if per_channel or restore.target is ops.dequantize_per_channel_group.default else None
-    if not isinstance(scale, fx.Node) or scale.op != "get_attr":
+def _scale_of(graph: Graph, layer: Layer, layers: Sequence[Layer]) -> str:
+    scale = scale_of(graph, layer)
+    if scale is None:
         raise PenjingError(
             f"batch_norm_statistics needs weights with a scale for each output channel, and '{layer.place}' has none; "
             "use bias_correction, or grain='channel'."
         )
-    if bool((torch.frexp(graph.tensor(str(scale.target))).mantissa == 0.5).all()):
+    if are_powers_of_two(graph.tensor(scale)):
         raise PenjingError(
             f"The weight's scales of '{layer.place}' are powers of two, and the gains of batch_norm_statistics would "
             "change that; use bias_correction."
         )
-    others = [other.place for other in quantized_layers(graph) if other.weight == layer.weight and other != layer]
+    others = [other.place for other in layers if other.weight == layer.weight and other != layer]
     shared = others or (len(_users(graph, layer.bias)) > 1 and layer.bias)
     if shared:
         raise PenjingError(
             f"The weight or bias of '{layer.place}' is used more than once, so batch_norm_statistics can't give each use "
             "its own gain; use bias_correction."
         )
-    return str(scale.target)
+    return scale
 
 
 def _users(graph: Graph, path: str | None) -> list[fx.Node]:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
+from penjing.graph.propagation import resized
 from penjing.quantize.corrections._side_by_side import Layer
 
 
@@ -29,6 +30,7 @@ def add_to_biases(graph: Graph, layers: list[Layer], values: Tensor) -> None:
         with graph.program.graph.inserting_before(layer.node):
             bias_node = graph.program.graph.get_attr(path)
         bias_node.meta = {"module": layer.node.meta.get("module", ""), "source": layer.node.meta.get("source", "")}
+        bias_node.meta["val"] = resized(node_arguments(layer.node)[1].meta["val"], [len(values)])
         arguments = list(layer.node.args)
         if len(arguments) > 2:
             layer.node.update_arg(2, bias_node)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from penjing.graph import Graph
+from penjing.quantize._calibrate import flat_batches
 from penjing.quantize._clips import EVERYTHING, Interval
 from penjing.quantize.corrections._bias import add_to_biases
-from penjing.quantize.corrections._side_by_side import Layer, side_by_side
+from penjing.quantize.corrections._side_by_side import Layer, quantized_layers, side_by_side
 
 SMALLEST_SLOPE = 0.02  # a channel that is clipped almost always says little about its bias
 
@@ -49,7 +50,7 @@ def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[
         shift.update(layer, mean - found, slope, output.numel() // len(mean))
         return output.add_(layer.along(shift.value - before, output))
 
-    side_by_side(graph, reference, data, remember, correct)
+    side_by_side(graph, reference, flat_batches(reference, data), quantized_layers(graph), remember, correct)
     for shift in shifts.values():
         add_to_biases(graph, shift.layers, shift.value)
     graph.refresh()

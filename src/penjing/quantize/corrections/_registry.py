@@ -11,6 +11,8 @@ from penjing.registry import Registry
 #       its nodes named alike.
 Correction = Callable[..., tuple[str, ...]]
 
+AUTO = "auto"  # stands for `shrunk_statistics`, which is given its samples and so isn't in the table
+
 corrections: Registry[Correction] = Registry("correction")
 
 

@@ -5,7 +5,8 @@ quantised graph runs, and what a correction makes of a layer's output goes on to
 corrected with a network before it that is corrected already, in one pass over the data, with memory for one batch.
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,6 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import CONVOLUTIONS
-from penjing.quantize._calibrate import flat_batches
 from penjing.quantize._running import Running, constants
 
 aten = torch.ops.aten
@@ -59,15 +59,42 @@ class Layer:
 
 
 def quantized_layers(graph: Graph) -> list[Layer]:
-    """Returns the layers whose weight is computed from stored integers or rounded, in order of execution."""
-    found = []
+    """Returns the layers whose weight is computed from stored integers or rounded, in order of execution.
+
+    Raises:
+        PenjingError: there is none, or one has a bias that can't be changed.
+    """
+    found = [Layer(node, weight, _path(bias, node)) for node, weight, bias in _rounded(graph)]
+    if not found:
+        raise PenjingError(f"{graph.name} has no layer with few-bit weights, so there is nothing to correct.")
+    return found
+
+
+def free_layers(graph: Graph) -> list[Layer]:
+    """Returns those of them whose weight and bias nothing else reads, so that each can be corrected on its own."""
+    tied = {id(graph.tensor(path)) for path in graph.ties()}
+    readers = Counter(
+        str(node.target) for node in graph.program.graph.nodes if node.op == "get_attr" for _ in node.users
+    )
+
+    def is_own(path: str) -> bool:
+        return readers[path] == 1 and id(graph.tensor(path)) not in tied
+
+    return [
+        Layer(node, weight, None if bias is None else str(bias.target))
+        for node, weight, bias in _rounded(graph)
+        if is_own(weight) and (bias is None or (bias.op == "get_attr" and is_own(str(bias.target))))
+    ]
+
+
+def _rounded(graph: Graph) -> Iterator[tuple[fx.Node, str, fx.Node | None]]:
+    """Yields each layer with few-bit weights, the path of the stored weight, and the bias."""
     for node in graph.program.graph.nodes:
         if node.target in LAYERS:
             weight, bias = node_arguments(node)[1:3]
             source = _stored(weight)
             if source is not None and source is not weight:
-                found.append(Layer(node, str(source.target), _path(bias, node)))
-    return found
+                yield node, str(source.target), bias
 
 
 def _stored(weight: fx.Node) -> fx.Node | None:
@@ -89,38 +116,41 @@ def _path(bias: fx.Node | None, layer: fx.Node) -> str | None:
 def side_by_side(
     graph: Graph,
     reference: Graph,
-    data: Any,
+    batches: Iterable[list[Tensor]],
+    layers: Sequence[Layer],
     remember: Callable[[Layer, Tensor], Any],
     correct: Callable[[Layer, Tensor, Any], Tensor],
 ) -> None:
-    """Runs both graphs on all calibration batches.
+    """Runs both graphs on all batches.
 
     Args:
         graph: quantised, in evaluation mode.
         reference: the float graph, its nodes named alike.
-        data: as for `calibrate`.
+        batches: of flat inputs.
+        layers: of `graph`, those to be corrected.
         remember: summarises a layer's output in the float graph.
         correct: from a layer's output in the quantised graph and what was remembered of the float one on the same
             batch to the output that the next layers read.
+
+    Raises:
+        PenjingError: the float graph isn't what the quantised one was made of.
     """
-    layers = {layer.node.name: layer for layer in quantized_layers(graph)}
-    if not layers:
-        raise PenjingError(f"{graph.name} has no layer with few-bit weights, so there is nothing to correct.")
+    by_name = {layer.node.name: layer for layer in layers}
     names = {node.name for node in reference.program.graph.nodes if node.target in LAYERS}
-    if missing := sorted(layers.keys() - names):
+    if missing := sorted(by_name.keys() - names):
         raise PenjingError(
             f"The float graph has no layer '{missing[0]}': it isn't what the quantised graph was made of."
         )
     with torch.no_grad():
         known = constants(graph.program)
-        for inputs in flat_batches(reference, data):
-            recorder = _Recorder(reference.program, layers, remember)
+        for inputs in batches:
+            recorder = _Recorder(reference.program, by_name, remember)
             recorder.run(*inputs)
-            corrected = _Corrected(graph.program, layers, recorder.remembered, correct)
+            corrected = _Corrected(graph.program, by_name, recorder.remembered, correct)
             corrected.run(*inputs, initial_env=dict(known))
 
 
-class _Recorder(fx.Interpreter):
+class _Recorder(Running):
     def __init__(
         self, program: fx.GraphModule, layers: Mapping[str, Layer], remember: Callable[[Layer, Tensor], Any]
     ) -> None:

@@ -11,12 +11,13 @@ from penjing.quantize.observers._minmax import minmax
 from penjing.quantize.observers._mse import mse
 from penjing.quantize.observers._percentile import percentile
 from penjing.quantize.observers._registry import Observer, Statistics, find_observer, observers
-from penjing.quantize.observers._statistics import Extremes, Histogram, MovingExtremes
+from penjing.quantize.observers._statistics import Extremes, Histogram, MovingExtremes, NotFinite
 
 __all__ = [
     "Extremes",
     "Histogram",
     "MovingExtremes",
+    "NotFinite",
     "Observer",
     "Statistics",
     "ema",

@@ -11,10 +11,17 @@ from penjing.registry import Registry
 
 
 class Statistics(Protocol):
-    """What is remembered of a stream of tensors; its size doesn't depend on how many there were."""
+    """What is remembered of a stream of tensors; its size doesn't depend on how many there were.
+
+    Where a class has `whole_batches = True`, it makes a difference to it which values come together.
+    """
 
     def update(self, values: Tensor) -> None:
-        """Takes in one batch, of any shape, all finite."""
+        """Takes in one batch, of any shape.
+
+        Raises:
+            NotFinite: it holds NaN or infinity.
+        """
 
 
 # Called as `observer(statistics, steps)`, with the number of steps of the grid (255 for 8 bits), it gives the smallest

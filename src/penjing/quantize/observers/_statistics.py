@@ -11,6 +11,24 @@ BINS = 4096
 SMALLEST_WIDTH = -126  # binary exponent of the narrowest bin: below it float32 loses its precision
 
 
+class NotFinite(ValueError):
+    """Values hold NaN or infinity; whoever knows where they come from says so to the user."""
+
+
+def extremes(values: Tensor) -> tuple[float, float]:
+    """Returns the smallest and the largest of some values.
+
+    Raises:
+        NotFinite: one of them is NaN or infinite, which shows in the extremes: nothing else need look for it.
+    """
+    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
+        values = values.permute(0, 2, 3, 1)  # as it lies in memory: `aminmax` would copy it otherwise
+    low, high = torch.stack(values.aminmax()).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise NotFinite
+    return low, high
+
+
 class Extremes:
     """The smallest and the largest value.
 
@@ -23,10 +41,10 @@ class Extremes:
         self.low, self.high = math.inf, -math.inf
 
     def update(self, values: Tensor) -> None:
-        """Takes in one batch of finite values."""
+        """Takes in one batch; see `Statistics`."""
         if values.numel():
-            low, high = values.aminmax()
-            self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+            low, high = extremes(values)
+            self.low, self.high = min(self.low, low), max(self.high, high)
 
 
 class MovingExtremes:
@@ -38,16 +56,18 @@ class MovingExtremes:
         momentum: weight of the average so far when a batch comes in.
     """
 
+    whole_batches = True
+
     def __init__(self, momentum: float = 0.9) -> None:
         if not 0 <= momentum < 1:
             raise PenjingError(f"The momentum of an average must be at least 0 and below 1, not {momentum:g}.")
         self.low, self.high, self.momentum = math.inf, -math.inf, momentum
 
     def update(self, values: Tensor) -> None:
-        """Takes in one batch of finite values."""
+        """Takes in one batch; see `Statistics`."""
         if not values.numel():
             return
-        low, high = (float(extreme) for extreme in values.aminmax())
+        low, high = extremes(values)
         begins = math.isinf(self.low)
         self.low = low if begins else self.momentum * self.low + (1 - self.momentum) * low
         self.high = high if begins else self.momentum * self.high + (1 - self.momentum) * high
@@ -82,7 +102,7 @@ class Histogram(Extremes):
         return (torch.arange(BINS, dtype=torch.float64) + self.first + 0.5) * self.width
 
     def update(self, values: Tensor) -> None:
-        """Takes in one batch of finite values."""
+        """Takes in one batch; see `Statistics`."""
         if not values.numel():
             return
         super().update(values)

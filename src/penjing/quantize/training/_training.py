@@ -80,7 +80,7 @@ class QuantizedTraining:
         stages = check_stages(stages)
         self._stored = quantize(
             graph, data, weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer,
-            exclude=exclude, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
+            exclude=exclude, placement=placement, in_float=in_float, simulate=simulate, seed=seed, corrections=(),
         )  # fmt: skip
         for record in self._stored.plan[len(graph.plan) :]:
             if not matches(record["place"], in_float):
