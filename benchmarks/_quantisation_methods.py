@@ -176,12 +176,11 @@ def torchao(job: Job) -> Steps:
     yield file
 
 
-_LEARNED = {"weights": "int4", "rounding": "adaround", "simulate": True}
+_FOUR = {"weights": "int4", "simulate": True}
+_STATISTICS = {"corrections": ["batch_norm_statistics"]}
 METHODS: dict[str, Method] = {
     "Penjing": Method(penjing, ONNXRUNTIME, "penjing"),
-    "Penjing, statistics estimated anew": Method(
-        penjing, ONNXRUNTIME, "penjing", {"corrections": ["batch_norm_statistics"]}
-    ),
+    "Penjing, statistics estimated anew": Method(penjing, ONNXRUNTIME, "penjing", _STATISTICS),
     "Penjing, per tensor, equalised, biases corrected": Method(
         penjing, ONNXRUNTIME, "penjing",
         {"grain": "tensor", "corrections": ["cross_layer_equalization", "bias_correction"]},
@@ -191,6 +190,14 @@ METHODS: dict[str, Method] = {
     "NNCF": Method(nncf, OPENVINO, "nncf", {"fast_bias_correction": True}),
     "NNCF, full bias correction": Method(nncf, OPENVINO, "nncf", {"fast_bias_correction": False}),
     "torchao PT2E": Method(torchao, ONNXRUNTIME, "torchao"),
-    "Penjing, 4-bit weights, nearest": Method(penjing, SIMULATED, "penjing", {"weights": "int4", "simulate": True}),
-    "Penjing, 4-bit weights, AdaRound": Method(penjing, SIMULATED, "penjing", _LEARNED),
+    "Penjing, 4-bit weights, nearest": Method(penjing, SIMULATED, "penjing", _FOUR),
+    "Penjing, 4-bit weights, nearest, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _FOUR | _STATISTICS
+    ),
+    "Penjing, 4-bit weights, AdaRound, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"rounding": "adaround"}
+    ),
+    "Penjing, 4-bit weights, BRECQ, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"rounding": "brecq"}
+    ),
 }  # fmt: skip

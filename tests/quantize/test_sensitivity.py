@@ -88,5 +88,5 @@ def test_data_that_is_used_up_and_outputs_without_power_are_told(graph, batches)
     with torch.no_grad():
         for name in ("2.weight", "2.bias"):
             silent.tensor(name).zero_()
-    with pytest.raises(PenjingError, match="All outputs of .* are zero"):
+    with pytest.raises(PenjingError, match=r"All outputs of .* are zero"):
         sensitivity(silent, [torch.randn(4, 3)], ["int8"], activations=None)

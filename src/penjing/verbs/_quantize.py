@@ -27,7 +27,7 @@ def quantize(
     observer: str = "minmax",
     grain: str = "auto",
     rounding: str = "nearest",
-    corrections: str | Sequence[str] = (),
+    corrections: str | Sequence[str] = "auto",
     per_layer: Mapping[str, str] | None = None,
     exclude: Sequence[str] = (),
     placement: Placement | str = "fastest",
@@ -63,7 +63,8 @@ def quantize(
         observer: how the activations' ranges are found, a name in `penjing list observers`.
         grain: which weights share a scale: "tensor", "channel", "group:SIZE"; "auto" is the grid's own.
         rounding: how weights are rounded to an integer grid, a name in `penjing list roundings`.
-        corrections: what is put right before and after rounding, names in `penjing list corrections`.
+        corrections: what is put right before and after rounding, names in `penjing list corrections`; "auto" puts each
+            channel's mean and variance right on the first samples; () nothing.
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
         exclude: patterns of module paths that compute in floating point.
         placement: "integer" leaves no layer in floating point but those excluded; "fastest"; or what a target fuses.
