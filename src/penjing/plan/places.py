@@ -22,6 +22,14 @@ class Costs:
     """
 
     def __init__(self, graph: Graph, folder: Path, simulate: bool, target: str = "onnxruntime") -> None:
+        """Takes the size of the float network.
+
+        Args:
+            graph: the float network.
+            folder: where files are written.
+            simulate: whether sizes are counted instead.
+            target: of the files.
+        """
         self._weights = weights_by_place(graph)
         self._folder, self._simulate, self._target = folder, simulate, target
         self._suffix = find_target(target).suffix

@@ -88,8 +88,8 @@ def check_repeatable(data: Any) -> None:
     """
     if hasattr(data, "__next__"):
         raise PenjingError(
-            "Corrections read the calibration data again, and an iterator is used up after one pass; give a list of "
-            "batches, a data loader or a penjing.Data."
+            "Corrections, learned roundings and measured sensitivities read the calibration data again, and an iterator is "
+            "used up after one pass; give a list of batches, a data loader or a penjing.Data."
         )
 
 

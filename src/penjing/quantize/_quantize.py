@@ -179,7 +179,7 @@ def quantize(
             "place": path,
             "technique": "quantize",
             "setting": choice.words + rounded + read(choice) + corrected[path],
-            "before": "float32",
+            "before": FLOAT,
             "after": choice.grid.name,
         }
         for path, choice in settings.items()

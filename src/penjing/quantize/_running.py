@@ -26,14 +26,14 @@ class Running(fx.Interpreter):
             value: Tensor = self.env[n.args[0]]  # type: ignore[index]
             if value.is_floating_point():
                 return value.clamp_(*bounds)
-        if n.target is ops.quantize_per_tensor.default and _is_pair(n):
+        if n.target is ops.quantize_per_tensor.default and is_pair(n):
             return _rounded(*self.fetch_args_kwargs_from_env(n)[0], inplace=_is_last(n))
-        if n.target is ops.dequantize_per_tensor.default and _is_pair(n.args[0]):
+        if n.target is ops.dequantize_per_tensor.default and is_pair(n.args[0]):
             return self.fetch_args_kwargs_from_env(n)[0][0]
         return super().run_node(n)
 
 
-def _is_pair(quantize: Any) -> bool:
+def is_pair(quantize: Any) -> bool:
     """Tells whether only dequantise ops of the same grid read a quantised value."""
     target, grid = ops.dequantize_per_tensor.default, quantize.args[1:]
     return quantize.target is ops.quantize_per_tensor.default and all(

@@ -1,4 +1,4 @@
-"""Pruning, in the course of which is trained."""
+"""Pruning, alone or with training in its course."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -13,8 +13,7 @@ aten = torch.ops.aten
 
 
 def scale_of(graph: Graph, layer: Layer) -> str | None:
-    """Returns the path of the scales of a layer's rounded weight, one or several for each output channel; None if it
-    hasn't got such."""
+    """Returns the path of a rounded weight's scales, one or several for each output channel; None if it has none."""
     restore: Any = layer.node.args[1]
     while restore.target is aten.reshape.default:
         restore = restore.args[0]

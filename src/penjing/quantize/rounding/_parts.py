@@ -77,13 +77,15 @@ class Part:
         wanted: Tensor,
         importance: Tensor | None,
     ) -> None:
-        """Args:
-        span: its nodes.
-        weights: by the node whose value they are.
-        known: values of the constants.
-        inputs: of the span, of the quantised network; what can be chosen from on the first axis.
-        wanted: what the float network gives.
-        importance: of each channel's error, on average 1; None for all alike.
+        """Takes in the samples.
+
+        Args:
+            span: its nodes.
+            weights: by the node whose value they are.
+            known: values of the constants.
+            inputs: of the span, of the quantised network; what can be chosen from on the first axis.
+            wanted: what the float network gives.
+            importance: of each channel's error, on average 1; None for all alike.
         """
         self.weights = tuple(weights.values())
         self.count = len(wanted)

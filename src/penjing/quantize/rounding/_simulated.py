@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.straight_through import ops
+from penjing.quantize._running import is_pair
 
 
 class Simulated(fx.Interpreter):
@@ -13,20 +14,12 @@ class Simulated(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """Runs one node; a pair's integers stay real numbers."""
-        if n.target is ops.quantize_per_tensor.default and _is_pair(n):
+        if n.target is ops.quantize_per_tensor.default and is_pair(n):
             x, scale, zero_point, low, high, _ = self.fetch_args_kwargs_from_env(n)[0]
             return _Rounded.apply(x, scale, low - zero_point, high - zero_point)
-        if n.target is ops.dequantize_per_tensor.default and _is_pair(n.args[0]):
+        if n.target is ops.dequantize_per_tensor.default and is_pair(n.args[0]):
             return self.fetch_args_kwargs_from_env(n)[0][0]
         return super().run_node(n)
-
-
-def _is_pair(quantize: Any) -> bool:
-    """Tells whether only dequantise ops of the same grid read a quantised value."""
-    target, grid = ops.dequantize_per_tensor.default, quantize.args[1:]
-    return quantize.target is ops.quantize_per_tensor.default and all(
-        user.target is target and user.args[1:] == grid for user in quantize.users
-    )
 
 
 class _Rounded(torch.autograd.Function):

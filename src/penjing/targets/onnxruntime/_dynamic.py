@@ -33,8 +33,8 @@ def _dequantize(codes: Any, scale: Any, zero: Any, low: int, high: int, dtype: i
 
 
 def _range_of_groups(x: Any, dtype: int) -> Any:
-    one = opset18.Constant(value_ints=[-1])
-    largest = opset18.ReduceMax(opset18.Abs(x), one, keepdims=1)
+    last = opset18.Constant(value_ints=[-1])
+    largest = opset18.ReduceMax(opset18.Abs(x), last, keepdims=1)
     scale = opset18.Div(opset18.Max(largest, _number(LEAST_RANGE)), _number(127.0))
     return scale, opset18.Sub(scale, scale)
 

@@ -44,10 +44,9 @@ def like(
     inputs: Sequence[ir.Value | None],
     attributes: Mapping[str, Any] | None = None,
     domain: str = "",
-    outputs: int = 1,
 ) -> ir.Node:
     """Returns a new node that is traced to the same origin as `node`."""
-    return ir.node(op, inputs, attributes, domain=domain, num_outputs=outputs, metadata_props=dict(node.metadata_props))
+    return ir.node(op, inputs, attributes, domain=domain, metadata_props=dict(node.metadata_props))
 
 
 def replace(graph: ir.Graph, node: ir.Node, new: Sequence[ir.Node]) -> None:
