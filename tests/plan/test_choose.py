@@ -79,7 +79,7 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
             "lower": lower,
             "measure_together": measure_together,
             "profile": profile,
-            "quantize": lambda thin, few, exclude: Quantised(thin, tuple(exclude)),
+            "quantize": lambda thin, few, exclude, corrections: Quantised(thin, tuple(exclude)),
         }
         module = importlib.import_module("penjing.plan.choose")  # the attribute of that name is the function
         for name, fake in fakes.items():

@@ -20,9 +20,9 @@ def test_the_metric_holds_with_some_layers_back_and_the_plan_says_which_and_why(
     graph, data = learned
     told: list[str] = []
     float_metric = evaluate(graph, data.validation, data.task)
-    plain = pj.quantize(graph, data, weights="int2")
+    plain = pj.quantize(graph, data, weights="int2", corrections=())
     assert evaluate(plain, data.validation, data.task) < float_metric - 0.05
-    held = pj.quantize(graph, data, weights="int2", drop=0.02, log=told.append)
+    held = pj.quantize(graph, data, weights="int2", corrections=(), drop=0.02, log=told.append)
     assert evaluate(held, data.validation, data.task) >= float_metric - 0.02
     back = {place: grid for place, grid in grids_of(held).items() if grid != "int2"}
     assert 0 < len(back) < 4

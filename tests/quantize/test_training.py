@@ -361,7 +361,7 @@ def _divergence(graph, other):
 def test_training_undoes_most_of_what_rounding_costs(graph, method, weights):
     shown = Data([(x,) for x, _ in batches()], [(x,) for x, _ in batches()], None, Unlabelled())
     choices = dict(weights=weights, per_layer={"conv1": "int8", "head": "int8"})
-    plain = quantize(graph, shown, **choices)
+    plain = quantize(graph, shown, corrections=(), **choices)
     small = pj.quantize(
         graph, shown, method=method, epochs=25, teacher=graph, lr=0.01, progress=False,
         training={"precision": "float32", "channels_last": False, "temperature": 1.0}, **choices,

@@ -84,7 +84,11 @@ def choose_bits(
             costs.profile(least)
         options = {
             place: [
-                Option(name, found.get(name, 0.0), {kind: _cost(costs, kind, place, name) for kind in limits})
+                Option(
+                    name,
+                    0.0 if name == FLOAT else found[name],
+                    {kind: _cost(costs, kind, place, name) for kind in limits},
+                )
                 for name in weights
             ]
             for place, found in noise.items()
@@ -147,7 +151,7 @@ def _told(grids: Mapping[str, str], real: Mapping[str, float], limits: Mapping[s
 
 
 def _check(weights: Sequence[str], budget: Budget, simulate: bool) -> None:
-    if len(weights) < 2:
+    if len(set(weights)) < 2:
         raise PenjingError(f"weights={tuple(weights)!r} leaves no choice; give a name, or several to choose from.")
     if budget.size is None and budget.latency is None:
         raise PenjingError(

@@ -90,7 +90,11 @@ def hold_metric(
             costs.profile(small)
         total = {"bytes": costs.whole(small, ["bytes"])["bytes"], "ms": 0.0 if simulate else costs.original_ms}
         worth = partial(_worth, total=total)
-        ways = [_steps(place, grid, noise[place], costs, simulate, worth) for place, grid in usual.items()]
+        ways = [
+            _steps(place, grid, noise[place], costs, simulate, worth)
+            for place, grid in usual.items()
+            if place in noise  # recurrent layers' noise isn't measured: they stay
+        ]
         steps = sorted((step for way in ways for step in way), key=worth, reverse=True)
         tried: dict[int, tuple[Graph | None, float]] = {0: (small, found)}
 
@@ -168,14 +172,17 @@ def _fewest(most: int, holds: Callable[[int], bool]) -> int | None:
 
 
 def _record(made: Graph, steps: Sequence[Step]) -> None:
-    """Writes into the plan which layers went back, and what it costs."""
-    last = {step.place: step for step in steps}
+    """Writes into the plan which layers went back, and what each step costs."""
+    ways: dict[str, list[Step]] = {}
+    for step in steps:
+        ways.setdefault(step.place, []).append(step)
+    texts = {place: "; ".join(map(str, way)) for place, way in ways.items()}
     for record in made.plan:
-        step = last.get(record["place"])
-        if step is not None and record["technique"] == "quantize" and step.after != FLOAT:
-            record["setting"] += f", {step}"
+        place = record["place"]
+        if record["technique"] == "quantize" and place in ways and ways[place][-1].after != FLOAT:
+            record["setting"] += f", {texts[place]}"
     made.plan += [
-        {"place": place, "technique": "quantize", "setting": str(step), "before": FLOAT, "after": FLOAT}
-        for place, step in last.items()
-        if step.after == FLOAT
+        {"place": place, "technique": "quantize", "setting": texts[place], "before": FLOAT, "after": FLOAT}
+        for place, way in ways.items()
+        if way[-1].after == FLOAT
     ]

@@ -11,6 +11,7 @@ from penjing.errors import PenjingError
 # HiGHS calls a solution best within 1e-6 of the objective and feasible within 1e-6 of a limit. Damages are scaled so that
 # the first means nothing; for the second, limits are tightened by what a solution is found to pass them by.
 SCALE = 1e6
+ROUNDS = 60
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,23 @@ def solve(options: Mapping[str, Sequence[Option]], budgets: Mapping[str, float])
     if not flat:
         return {}
     least = {name: sum(min(o.costs[name] for o in some) for some in options.values()) for name in budgets}
-    limits = dict(budgets)
-    while True:
+    limits, tightened = dict(budgets), 1.0
+    for _ in range(ROUNDS):
         chosen = _solved(names, flat, limits) if all(least[name] <= limits[name] for name in limits) else None
         if chosen is None:
-            found = ", ".join(f"{least[name]:.6g} {name} of {budgets[name]:.6g}" for name in budgets)
-            together = " together" if all(least[name] <= budgets[name] for name in budgets) else ""
-            raise OverBudget(f"No choice keeps the budgets{together}; the least possible: {found}.")
+            break
         passed = {name: math.fsum(o.costs[name] for o in chosen.values()) - budgets[name] for name in budgets}
         if all(excess <= 0 for excess in passed.values()):
             return chosen
-        limits = {name: limits[name] - max(0.0, passed[name]) for name in limits}
+        limits = {name: limits[name] - tightened * max(0.0, passed[name]) for name in limits}
+        tightened *= 2
+    for name in budgets:  # what the tightening may have cut off: the least of one budget
+        chosen = {place: min(some, key=lambda option: option.costs[name]) for place, some in options.items()}
+        if all(math.fsum(o.costs[other] for o in chosen.values()) <= budgets[other] for other in budgets):
+            return chosen
+    found = ", ".join(f"{least[name]:.6g} {name} of {budgets[name]:.6g}" for name in budgets)
+    together = " together" if all(least[name] <= budgets[name] for name in budgets) else ""
+    raise OverBudget(f"No choice keeps the budgets{together}; the least possible: {found}.")
 
 
 def _solved(names: Sequence[str], flat: Sequence[Option], limits: Mapping[str, float]) -> dict[str, Option] | None:

@@ -90,7 +90,8 @@ class Costs:
             kinds: which of the two are asked for.
         """
         if self._simulate:
-            saved = sum(self.bytes(place, FLOAT) - self.bytes(place, grid) for place, grid in grids_of(small).items())
+            grids = {place: grid for place, grid in grids_of(small).items() if place in self._weights}
+            saved = sum(self.bytes(place, FLOAT) - self.bytes(place, grid) for place, grid in grids.items())
             return {"bytes": self.original_bytes - saved}
         file = self._lowered(small, "small")
         found: dict[str, float] = {"bytes": file.size_bytes}

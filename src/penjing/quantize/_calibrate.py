@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.quantize._pieces import pieces
+from penjing.quantize._pieces import can_cut, pieces
 from penjing.quantize._running import Running
 from penjing.quantize.observers import NotFinite, Statistics
 
@@ -40,7 +40,7 @@ def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Statistics], ke
     whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
     with torch.no_grad():
         for inputs in pieces(graph, flat_batches(graph, data), whole=whole):
-            keep -= _keep(inputs, keep, kept)
+            keep -= _keep(graph, inputs, keep, kept)
             watcher.run(*inputs)
     return kept
 
@@ -49,17 +49,21 @@ def first_samples(graph: Graph, data: Any, count: int) -> list[list[Tensor]]:
     """Returns the flat inputs of the first samples, in pieces that run fast; arguments and errors as for `calibrate`."""
     kept: list[list[Tensor]] = []
     for inputs in pieces(graph, flat_batches(graph, data)):
-        count -= _keep(inputs, count, kept)
+        count -= _keep(graph, inputs, count, kept)
         if count <= 0:
             break
     return kept
 
 
-def _keep(inputs: list[Tensor], most: int, kept: list[list[Tensor]]) -> int:
-    """Copies samples, so that the batch that they are part of isn't kept too. Returns how many there were."""
+def _keep(graph: Graph, inputs: list[Tensor], most: int, kept: list[list[Tensor]]) -> int:
+    """Copies samples, so that the batch that they are part of isn't kept too; all where it can't be cut.
+
+    Returns how many there were.
+    """
     if most > 0:
-        kept.append([tensor[:most].clone() for tensor in inputs])
-    return len(inputs[0])
+        cut = can_cut(graph, inputs)
+        kept.append([(tensor[:most] if cut else tensor).clone() for tensor in inputs])
+    return len(inputs[0]) if inputs[0].dim() else 1
 
 
 def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:

@@ -83,7 +83,8 @@ def read_choices(
     Raises:
         PenjingError: a name is unknown, or a pattern fits no module.
     """
-    check_patterns(graph, [*exclude, *(per_layer or {})])
+    places = weights_by_place(graph)  # a weight of the network itself has no module path, only its place
+    check_patterns(graph, [pattern for pattern in (*exclude, *(per_layer or {})) if pattern not in places])
     special = {
         pattern: None if name == FLOAT else find_choice(name, grain) for pattern, name in (per_layer or {}).items()
     }

@@ -9,6 +9,7 @@ from torch import Tensor, fx
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.quantize._calibrate import flat_batches
+from penjing.quantize._pieces import can_cut
 from penjing.quantize._weights import Weight, set_integers
 from penjing.quantize.grids import Laid
 from penjing.quantize.rounding import Part, Rounded, Rounding, Span, Walk
@@ -41,7 +42,7 @@ def learn_rounding(
         generator: of its random numbers.
     """
     learned = {weight.layers[0]: weight for weight in weights if isinstance(weight.laid, Laid)}
-    batches = list(_first(flat_batches(reference, data), MOST_SAMPLES))
+    batches = list(_first(reference, flat_batches(reference, data), MOST_SAMPLES))
     spans: list[Span] = rounding.traits["spans"](graph, list(learned))
     weigh = rounding.traits.get("importance")
     axes = {span.output.name: span.axis for span in spans}
@@ -83,9 +84,9 @@ def _rounded(graph: Graph, weight: Weight) -> Rounded:
     return Rounded(weight.choice.grain.rows(parameter) / weight.laid.scale[:, None], weight.laid, parameter.shape)
 
 
-def _first(batches: Iterator[list[Tensor]], count: int) -> Iterator[list[Tensor]]:
+def _first(graph: Graph, batches: Iterator[list[Tensor]], count: int) -> Iterator[list[Tensor]]:
     for batch in batches:
-        yield [tensor[:count] for tensor in batch]
-        count -= len(batch[0])
+        yield [tensor[:count] for tensor in batch] if can_cut(graph, batch) else batch
+        count -= len(batch[0]) if batch[0].dim() else 1
         if count <= 0:
             return

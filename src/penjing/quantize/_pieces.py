@@ -56,6 +56,12 @@ def _bytes(node: fx.Node, size: Any) -> int:
     return value.element_size() * torch.Size(sizes(node, size)).numel() if isinstance(value, Tensor) else 0
 
 
+def can_cut(graph: Graph, batch: list[Tensor]) -> bool:
+    """Tells whether the first samples of a batch are a batch, too: the graph takes any number, and all inputs have as many."""
+    free = all(0 in given.dynamic for given in graph.inputs)
+    return free and all(tensor.dim() and len(tensor) == len(batch[0]) for tensor in batch)
+
+
 def _is_longer(batch: list[Tensor], count: int) -> bool:
     return len(batch[0]) > count and all(len(tensor) == len(batch[0]) for tensor in batch)
 
@@ -65,7 +71,10 @@ def _independent(graph: Graph, batch: list[Tensor]) -> bool:
     with torch.no_grad():
         many, few = (graph.program(*(tensor[:count] for tensor in batch)) for count in (4, 2))
     return all(
-        len(a) == min(4, len(batch[0])) and len(b) == 2 and float((a[:2] - b).norm()) <= ALIKE * float(b.norm())
+        a.dim()
+        and len(a) == min(4, len(batch[0]))
+        and len(b) == 2
+        and float((a[:2] - b).norm()) <= ALIKE * float(b.norm())
         for a, b in ((a.double(), b.double()) for a, b in zip(many, few, strict=True))
     )
 

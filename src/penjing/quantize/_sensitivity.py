@@ -18,7 +18,6 @@ from penjing.quantize._placements import find_placement
 from penjing.quantize._quantize import quantize
 from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._running import constants
-from penjing.quantize.grids import find_grid
 
 SAMPLES = 64
 ops = torch.ops.quantized_decomposed
@@ -72,7 +71,7 @@ def sensitivity(
     check_repeatable(data)
     usual: dict[str, Any] = {"grain": grain, "per_layer": per_layer, "exclude": exclude, "in_float": in_float}
     reference = fold_batch_norms(graph)
-    choices = read_choices(graph, find_grid(weights[0]).name, grain, per_layer, (*exclude, *in_float))
+    choices = read_choices(graph, weights[0], grain, per_layer, (*exclude, *in_float))
     place_rewritten(reference, find_placement(placement, in_float), lambda node: choices.of(node) is None)
     variants = {
         name: _roundings(

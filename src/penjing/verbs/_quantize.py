@@ -12,7 +12,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.plan import choose_bits, hold_metric
-from penjing.quantize import Placement, QuantizedTraining
+from penjing.quantize import FLOAT, Placement, QuantizedTraining
 from penjing.quantize import quantize as quantize_once
 from penjing.train import recover
 from penjing.verbs._metric import metric_of
@@ -106,16 +106,22 @@ def quantize(
         "teacher": teacher,
         "lr": lr,
         "checkpoint": checkpoint,
+        "training": training,
     }
     drop = _drop(budget, drop)
     _check_together(weights, budget, drop, epochs, rounding, corrections, learned)
     told = log or logging.getLogger("penjing.quantize").info
     names = (weights,) if isinstance(weights, str) else tuple(weights)
+    usual = next((name for name in names if name != FLOAT), FLOAT)
+    judged = None if drop is None else _judged(data, drop)
     per_layer = dict(per_layer or {})
+
+    def given(grids: Mapping[str, str]) -> dict[str, str]:
+        return {**per_layer, **_inner_first(grids)}
 
     def quantized(grids: Mapping[str, str]) -> Graph:
         return quantize_once(
-            graph, data, weights=names[0], rounding=rounding, corrections=corrections, per_layer={**per_layer, **grids},
+            graph, data, weights=usual, rounding=rounding, corrections=corrections, per_layer=given(grids),
             simulate=simulate, seed=seed, **observed,
         )  # fmt: skip
 
@@ -138,19 +144,23 @@ def quantize(
         small, grids = chosen.graph, chosen.grids
     if epochs is not None:
         return _train_quantized(
-            graph, data, epochs=epochs, weights=names[0], per_layer={**per_layer, **grids}, simulate=simulate, seed=seed,
+            graph, data, epochs=epochs, weights=usual, per_layer=given(grids), simulate=simulate, seed=seed,
             progress=progress, log=log, **observed, **learned,
         )  # fmt: skip
     if not grids:
         small = quantized({})
-    if drop is None:
+    if drop is None or judged is None:
         return small
-    data = _judged(data, drop)
-    limit = metric_of(graph, graph, data) - drop
+    limit = metric_of(graph, graph, judged) - drop
     return hold_metric(
-        graph, small, data, lambda back: quantized({**grids, **back}), lambda made: metric_of(made, graph, data), limit,
+        graph, small, data, lambda back: quantized({**grids, **back}), lambda made: metric_of(made, graph, judged), limit,
         fixed=tuple(per_layer), simulate=simulate, log=told, **observed,
     )  # fmt: skip
+
+
+def _inner_first(grids: Mapping[str, str]) -> dict[str, str]:
+    """Sorts places as patterns: one that lies within another's module must come before it, since the first that fits wins."""
+    return dict(sorted(grids.items(), key=lambda item: -item[0].count(".")))
 
 
 def _drop(budget: Budget | None, drop: float | None) -> float | None:
@@ -191,6 +201,8 @@ def _check_together(
             if value != usual[name]:
                 raise PenjingError(f"{name}= is for a training: pass epochs=…, the passes over data.train.")
         return
+    if epochs < 1:
+        raise PenjingError(f"epochs={epochs} is no training: pass the passes over data.train, at least 1.")
     if drop is not None:
         raise PenjingError(
             "drop= sends layers back after training; with epochs=… train longer, or name them in per_layer=."

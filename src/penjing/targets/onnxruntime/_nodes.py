@@ -30,10 +30,14 @@ def stored_weight(value: ir.Value | None) -> ir.Node | None:
 
 
 def initializer(graph: ir.Graph, name: str, array: np.ndarray | np.generic) -> ir.Value:
-    """Returns a constant of that name, which is one already if an earlier one has the name."""
-    if name in graph.initializers:
-        return graph.initializers[name]
-    value = ir.val(name, const_value=ir.tensor(np.asarray(array), name=name))
+    """Returns a constant of that name, or of the next that is free where another has the name; equal ones are one."""
+    array, first, count = np.asarray(array), name, 1
+    while name in graph.initializers:
+        known = constant(graph.initializers[name])
+        if known is not None and known.dtype == array.dtype and np.array_equal(known, array):
+            return graph.initializers[name]
+        name, count = f"{first}_{count}", count + 1
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)
     return value
 
