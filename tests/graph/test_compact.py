@@ -88,7 +88,7 @@ def tensors(draw):
     return of_bytes(content.reshape(-1), dtype, shape)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(tensors(), max_size=4), st.integers(0, 2**32))
 def test_tensors_come_back_bit_for_bit_and_masks_with_them(given_tensors, seed):
     torch.manual_seed(seed)
@@ -156,7 +156,7 @@ def reference(words: bytes, messages):
     return decoded, state, stack
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(2, 60), st.integers(1, 300), st.floats(0, 12)), max_size=4), st.integers(0, 2**32)
 )

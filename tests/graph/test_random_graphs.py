@@ -118,7 +118,7 @@ KINDS = ["roll", "lstm", "pixels", "unfold", "repeat", "interleave", "pad", "pic
 
 
 @pytest.mark.parametrize("units", ["auto", "heads", "features"])
-@settings(max_examples=3, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(2, 5)), min_size=1, max_size=3),
     st.sampled_from(WAYS),

@@ -554,7 +554,7 @@ def whole(small):
     return buffer.getvalue()
 
 
-quick = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+quick = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @quick
