@@ -14,7 +14,7 @@ from penjing.graph import Graph
 from penjing.graph.patterns import matches
 from penjing.plan.knapsack import Option, solve
 from penjing.plan.places import Costs
-from penjing.quantize import FLOAT, sensitivity
+from penjing.quantize import FLOAT, NothingToQuantize, sensitivity
 
 ROUNDS = 5  # of solving anew with less where the finished file passes the budget
 
@@ -112,12 +112,13 @@ def _within(
     for _ in range(ROUNDS):
         chosen = solve(options, {kind: limit - rest[kind] for kind, limit in limits.items()})
         grids = {place: option.name for place, option in chosen.items()}
-        if set(grids.values()) == {FLOAT}:
+        try:
+            small = quantized(grids)
+        except NothingToQuantize:
             raise PenjingError(
                 "The budget is kept in floating point everywhere, so there is nothing to quantise: give less, or leave "
                 "'float32' out of weights=(…)."
-            )
-        small = quantized(grids)
+            ) from None
         real = costs.whole(small, list(limits))
         log(_told(grids, real, limits))
         over = {kind: real[kind] - limit for kind, limit in limits.items()}

@@ -5,35 +5,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.patterns import matches
 from penjing.quantize._activations import lay_activations, scale_of
-from penjing.quantize._calibrate import check_repeatable, first_samples, has_none
-from penjing.quantize._choices import FLOAT, Choice, check_groups, place_of, read_choices
-from penjing.quantize._dynamic import (
-    DYNAMIC,
-    GRID,
-    check_dynamic_groups,
-    for_dynamic,
-    insert_dynamic,
-    left_out,
-    words_of,
-)
-from penjing.quantize._insert import PAIRS, insert_activations, insert_weights
+from penjing.quantize._calibrate import first_samples
+from penjing.quantize._choices import FLOAT, Choice, check_groups, place_of
+from penjing.quantize._dynamic import insert_dynamic, left_out
+from penjing.quantize._insert import insert_activations, insert_weights
 from penjing.quantize._learn import learn_rounding
-from penjing.quantize._numbers import check_numbers
-from penjing.quantize._placement import Placement
-from penjing.quantize._placements import INTEGER, check_all_integer, find_placement
+from penjing.quantize._placement import Placed, Placement
+from penjing.quantize._placements import check_all_integer
 from penjing.quantize._recurrent import lay_recurrent, records_of
+from penjing.quantize._request import NEAREST, Request, read_request
 from penjing.quantize._rewritten import place_rewritten
-from penjing.quantize._weights import lay_weights, round_weights
-from penjing.quantize.corrections import AUTO, SAMPLES, of_stage, shrunk_statistics
-from penjing.quantize.grids import integers
-from penjing.quantize.observers import find_observer
-from penjing.quantize.rounding import find_rounding
+from penjing.quantize._weights import Weight, lay_weights, round_weights
+from penjing.quantize.corrections import shrunk_statistics
 
 
 class NothingToQuantize(PenjingError):
@@ -107,87 +96,89 @@ def quantize(
         >>> small.plan[0]["setting"]
         'int8 weights per channel, uint8 activations (minmax), mean and variance corrected'
     """
-    choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
-    strict, target, dynamic = placement == INTEGER, find_placement(placement, in_float), activations == DYNAMIC
-    placement = for_dynamic(target) if dynamic else target
-    chosen = placement.activations if activations == "auto" else GRID.name if dynamic else activations
-    activation_grid = None if chosen is None else integers(chosen)
-    find_observer(observer)  # a misspelt name is told before the data is read
-    how, number = find_rounding(rounding)
-    learned = bool(how.traits.get("learned"))
-    names = () if corrections == AUTO else (corrections,) if isinstance(corrections, str) else tuple(corrections)
-    before, after = of_stage(names, "float"), of_stage(names, "quantized")
-    if before or after or learned:
-        check_repeatable(data)
-    if not simulate:
-        check_numbers(placement.name, placement.numbers, activation_grid, choices.all)
-        if dynamic:
-            check_dynamic_groups(placement, choices.all)
-    if rounding != "nearest" and not any(choice.grid.is_integer for choice in choices.all):
-        raise PenjingError(f"rounding='{rounding}' is for integer grids; '{weights}' has a rounding of its own.")
-    done = any(step.get("technique") == "quantize" for step in graph.plan)
-    if done or any(node.target in PAIRS for node in graph.program.graph.nodes):
-        raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
+    asked = read_request(
+        graph, data, weights=weights, activations=activations, observer=observer, grain=grain, rounding=rounding,
+        corrections=corrections, per_layer=per_layer, exclude=exclude, placement=placement, in_float=in_float,
+        simulate=simulate, seed=seed,
+    )  # fmt: skip
     small = fold_batch_norms(graph)
-    for correct in before:
+    for correct in asked.before:
         correct(small, data)
-    placed = place_rewritten(small, placement, lambda node: choices.of(node) is None)
-    if strict:
-        check_all_integer(small, placed, placement, lambda node: choices.of(node) is None)
-    recurrent = lay_recurrent(small, choices.of)
+    placed, recurrent = _place(small, asked)
+    chosen = {place_of(layer): choice for layer in placed.layers if (choice := asked.choices.of(layer)) is not None}
+    reference = copy.deepcopy(small) if asked.keep or asked.after or asked.learned else small
+    first, inputs = _lay_activations(small, reference, data, placed, asked)
+    found = lay_weights(small, placed.layers, asked.choices.of, inputs)
+    _round(small, reference, data, found, recurrent, asked)
+    for correct in asked.after:
+        correct(small, reference, data)
+    corrected = shrunk_statistics(small, reference, first) if asked.keep else {}
+    small.plan += _records(chosen, corrected, asked) + _left_in_float(small, in_float) + records_of(recurrent)
+    if asked.dynamic:
+        small.plan += left_out(small, asked.target, asked.is_excluded)
+    return small
+
+
+def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:
+    """Finds where integers will be; rewrites what the target can only run in integers otherwise.
+
+    Raises:
+        PenjingError: nowhere, or not everywhere where that is asked for, or groups don't divide a layer's weights.
+    """
+    placed = place_rewritten(small, asked.placement, asked.is_excluded)
+    if asked.strict:
+        check_all_integer(small, placed, asked.placement, asked.is_excluded)
+    recurrent = lay_recurrent(small, asked.choices.of)
     if not placed.layers and not recurrent:
-        left = " that isn't excluded" if exclude or in_float else ""
-        kinds = "linear layer" if dynamic else "convolution or linear layer"
-        other = " Other layers need calibration data and activations='auto'." if dynamic else ""
-        raise NothingToQuantize(f"{graph.name} has no {kinds}{left} that {placement.name} could run in 8 bits.{other}")
-    observed = activation_grid is not None and not dynamic
-    keep = SAMPLES if corrections == AUTO and (observed or not has_none(data)) else 0
-    reference = copy.deepcopy(small) if keep or after or learned else small
-    check_groups(small, placed.layers, choices.of)
-    settings = {place_of(layer): choice for layer in placed.layers if (choice := choices.of(layer)) is not None}
-    inputs: dict[fx.Node, float | None] = {}
-    first = first_samples(reference, data, keep) if keep and not observed else []
-    if dynamic:
-        insert_dynamic(small, placed, choices.of)
-    elif activation_grid is not None:
-        laid, first = lay_activations(small, data, placed, activation_grid, observer, keep)
+        left = " that isn't excluded" if asked.choices.exclude else ""
+        kinds = "linear layer" if asked.dynamic else "convolution or linear layer"
+        other = " Other layers need calibration data and activations='auto'." if asked.dynamic else ""
+        name = asked.placement.name
+        raise NothingToQuantize(f"{small.name} has no {kinds}{left} that {name} could run in 8 bits.{other}")
+    check_groups(small, placed.layers, asked.choices.of)
+    return placed, recurrent
+
+
+def _lay_activations(
+    small: Graph, reference: Graph, data: Any, placed: Placed, asked: Request
+) -> tuple[list[list[Tensor]], dict[fx.Node, float | None]]:
+    """Rounds what the layers read. Returns the first samples, where they are kept, and the scale of each layer's input."""
+    if asked.activations is not None:
+        laid, first = lay_activations(small, data, placed, asked.activations, asked.observer, asked.keep)
         restored = insert_activations(small, laid)
-        inputs = {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
-    found = lay_weights(small, placed.layers, choices.of, inputs)
-    stored = [*found, *recurrent]
-    generator = torch.Generator().manual_seed(seed)
-    if not learned and rounding != "nearest":  # which the pairs do by themselves
+        return first, {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
+    first = first_samples(reference, data, asked.keep) if asked.keep else []
+    if asked.dynamic:
+        insert_dynamic(small, placed, asked.choices.of)
+    return first, {}
+
+
+def _round(
+    small: Graph, reference: Graph, data: Any, found: Sequence[Weight], recurrent: Sequence[Weight], asked: Request
+) -> None:
+    """Rounds the weights."""
+    stored, how = [*found, *recurrent], asked.rounding
+    generator = torch.Generator().manual_seed(asked.seed)
+    if not asked.learned and how.name != NEAREST:  # which the pairs do by themselves
         round_weights(small, stored, how.function, generator)
     insert_weights(small, stored)
-    small.refresh(shapes_known=not dynamic)
-    if learned:
-        learn_rounding(small, reference, data, found, how, number, generator)
-    for correct in after:
-        correct(small, reference, data)
-    rounded = "" if rounding == "nearest" else f", {rounding} rounding"
-    moments = shrunk_statistics(small, reference, first) if keep else {}
-    corrected = {path: "".join(f", {name}" for name in names) for path in settings}
-    corrected |= {path: f", {what} corrected" for path, what in moments.items()}
+    small.refresh(shapes_known=not asked.dynamic)
+    if asked.learned:
+        learn_rounding(small, reference, data, found, how, asked.iterations, generator)
 
-    def read(choice: Choice) -> str:
-        if activation_grid is None:
-            return ""
-        return f", {words_of(choice)}" if dynamic else f", {activation_grid.name} activations ({observer})"
 
-    small.plan += [
+def _records(chosen: Mapping[str, Choice], corrected: Mapping[str, str], asked: Request) -> list[dict[str, Any]]:
+    """Returns the plan's record of each layer; `corrected` says what was put right without being asked for."""
+    return [
         {
-            "place": path,
+            "place": place,
             "technique": "quantize",
-            "setting": choice.words + rounded + read(choice) + corrected[path],
+            "setting": asked.words(choice) + (f", {corrected[place]} corrected" if place in corrected else ""),
             "before": FLOAT,
             "after": choice.grid.name,
         }
-        for path, choice in settings.items()
-    ] + _left_in_float(small, in_float)
-    small.plan += records_of(recurrent)
-    if dynamic:
-        small.plan += left_out(small, target, lambda node: choices.of(node) is None)
-    return small
+        for place, choice in chosen.items()
+    ]
 
 
 def _left_in_float(graph: Graph, in_float: Sequence[str]) -> list[dict[str, Any]]:

@@ -16,11 +16,10 @@ from torch import Tensor, fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import CONVOLUTIONS
+from penjing.quantize._choices import LAYERS
 from penjing.quantize._running import Running, constants
 
 aten = torch.ops.aten
-LAYERS = frozenset({*CONVOLUTIONS, aten.linear.default})
 
 
 @dataclass(frozen=True)

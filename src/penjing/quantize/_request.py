@@ -1,0 +1,134 @@
+"""What the user asks of a quantisation, read and checked against the graph, the data and the target."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.quantize._calibrate import check_repeatable, has_none
+from penjing.quantize._choices import Choice, Choices, read_choices
+from penjing.quantize._dynamic import DYNAMIC, GRID, check_dynamic_groups, for_dynamic, words_of
+from penjing.quantize._insert import PAIRS
+from penjing.quantize._numbers import check_numbers
+from penjing.quantize._placement import Placement
+from penjing.quantize._placements import INTEGER, find_placement
+from penjing.quantize.corrections import AUTO, SAMPLES, of_stage
+from penjing.quantize.corrections._registry import Correction
+from penjing.quantize.grids import Grid, integers
+from penjing.quantize.observers import find_observer
+from penjing.quantize.rounding import find_rounding
+from penjing.quantize.rounding._registry import Rounding
+from penjing.registry import Entry
+
+NEAREST = "nearest"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `quantize`, read.
+
+    Attributes:
+        choices: of the layers' weights.
+        activations: the grid of activations whose ranges are constants; None where there are none.
+        dynamic: whether ranges are found at run time instead.
+        observer: of the ranges.
+        target: what it fuses.
+        placement: the part of it that is used.
+        strict: whether no layer may stay in floating point.
+        rounding: of the weights.
+        iterations: of a learned rounding; None for its own.
+        corrections: by name, as given.
+        before: those that are applied before anything is rounded.
+        after: those that are applied at the end.
+        keep: how many samples means and variances are put right on; 0 for none.
+        seed: of random numbers.
+    """
+
+    choices: Choices
+    activations: Grid | None
+    dynamic: bool
+    observer: str
+    target: Placement
+    placement: Placement
+    strict: bool
+    rounding: Entry[Rounding]
+    iterations: int | None
+    corrections: tuple[str, ...]
+    before: Sequence[Correction]
+    after: Sequence[Correction]
+    keep: int
+    seed: int
+
+    @property
+    def learned(self) -> bool:
+        """Whether the rounding is learned from the data."""
+        return bool(self.rounding.traits.get("learned"))
+
+    def is_excluded(self, layer: fx.Node) -> bool:
+        """Tells whether a layer was asked to stay in floating point."""
+        return self.choices.of(layer) is None
+
+    def words(self, choice: Choice) -> str:
+        """How plans call what is done to a layer."""
+        words = [choice.words]
+        if self.rounding.name != NEAREST:
+            number = f":{self.iterations}" if self.iterations else ""
+            words.append(f"{self.rounding.name}{number} rounding")
+        if self.dynamic:
+            words.append(words_of(choice))
+        elif self.activations is not None:
+            words.append(f"{self.activations.name} activations ({self.observer})")
+        return ", ".join([*words, *self.corrections])
+
+
+def read_request(
+    graph: Graph,
+    data: Any,
+    *,
+    weights: str,
+    activations: str | None,
+    observer: str,
+    grain: str,
+    rounding: str,
+    corrections: str | Sequence[str],
+    per_layer: Mapping[str, str] | None,
+    exclude: Sequence[str],
+    placement: Placement | str,
+    in_float: Sequence[str],
+    simulate: bool,
+    seed: int,
+) -> Request:
+    """Reads and checks what `quantize` is given, which documents it; nothing of the data is read.
+
+    Raises:
+        PenjingError: unknown names, a pattern that matches nothing, data that can be read only once where it is read again,
+            what the target can't run, a graph that is quantised already.
+    """
+    choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
+    target, dynamic = find_placement(placement, in_float), activations == DYNAMIC
+    used = for_dynamic(target) if dynamic else target
+    chosen = used.activations if activations == "auto" else activations
+    observed = None if dynamic or chosen is None else integers(chosen)
+    find_observer(observer)  # a misspelt name is told before the data is read
+    how, iterations = find_rounding(rounding)
+    names = () if corrections == AUTO else (corrections,) if isinstance(corrections, str) else tuple(corrections)
+    before, after = of_stage(names, "float"), of_stage(names, "quantized")
+    if before or after or how.traits.get("learned"):
+        check_repeatable(data)
+    if not simulate:
+        check_numbers(used.name, used.numbers, GRID if dynamic else observed, choices.all)
+        if dynamic:
+            check_dynamic_groups(used, choices.all)
+    if how.name != NEAREST and not any(choice.grid.is_integer for choice in choices.all):
+        raise PenjingError(f"rounding='{rounding}' is for integer grids; '{weights}' has a rounding of its own.")
+    done = any(step.get("technique") == "quantize" for step in graph.plan)
+    if done or any(node.target in PAIRS for node in graph.program.graph.nodes):
+        raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
+    keep = SAMPLES if corrections == AUTO and (observed is not None or not has_none(data)) else 0
+    return Request(
+        choices, observed, dynamic, observer, target, used, placement == INTEGER, how, iterations, names, before, after,
+        keep, seed,
+    )  # fmt: skip
