@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import penjing as pj
-from _pruning import Rows
+from _rows import Rows
 from _tables import publish
 from penjing import targets
 from penjing.targets import measure_together

@@ -70,7 +70,7 @@ def quantize(
             data, with that many iterations for each layer; "brecq" learns whole blocks.
         corrections: what is put right before and after rounding. "auto" gives each channel of each layer the mean and, where
             its weights have a scale for each output channel, the variance that it has in floating point, as far as the
-            first 32 calibration samples tell them: the fewer they are, the less is changed, and nothing with fewer than 16.
+            first 40 calibration samples tell them: the fewer they are, the less is changed, and nothing with fewer than 16.
             Otherwise names from `penjing.quantize.corrections`, one or several, each of which reads all calibration data
             again; () for none.
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
