@@ -13,3 +13,7 @@ CONVOLUTIONS = (
     aten.conv3d.padding,
 )
 TRANSPOSED_CONVOLUTIONS = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
+
+RECURRENT = frozenset({aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input})
+"""They give the sequence of the last layer's hidden states, and the final states of all layers."""
+RECURRENT_PARAMETERS = 2  # where they stand among these ops' arguments

@@ -90,11 +90,7 @@ def hold_metric(
             costs.profile(small)
         total = {"bytes": costs.whole(small, ["bytes"])["bytes"], "ms": 0.0 if simulate else costs.original_ms}
         worth = partial(_worth, total=total)
-        ways = [
-            _steps(place, grid, noise[place], costs, simulate, worth)
-            for place, grid in usual.items()
-            if place in noise  # recurrent layers' noise isn't measured: they stay
-        ]
+        ways = [_steps(place, grid, noise[place], costs, simulate, worth) for place, grid in usual.items()]
         steps = sorted((step for way in ways for step in way), key=worth, reverse=True)
         tried: dict[int, tuple[Graph | None, float]] = {0: (small, found)}
 

@@ -52,13 +52,14 @@ class Costs:
 
     def bytes(self, place: str, grid: str) -> float:
         """Returns what a layer's weights take with a grid."""
-        weight = self._weights[place]
+        weights = self._weights[place]
+        count, rows = sum(weight.numel() for weight in weights), sum(map(len, weights))
         if grid == FLOAT:
-            return 4 * weight.numel()
+            return 4 * count
         chosen = find_grid(grid.partition("/")[0])
         bits = chosen.bits if self._simulate else min(b for b in ONNXRUNTIME.numbers.stored if b >= chosen.bits)
-        table = SCALE_BYTES * (chosen.number if chosen.entry.traits.get("counts") == "values" else len(weight))
-        return weight.numel() * bits / 8 + table
+        table = chosen.number * len(weights) if chosen.entry.traits.get("counts") == "values" else rows
+        return count * bits / 8 + SCALE_BYTES * table
 
     def ms(self, place: str, grid: str) -> float:
         """Returns the milliseconds of a layer in float or in integers; `profile` comes first."""
@@ -91,7 +92,8 @@ class Costs:
         """
         if self._simulate:
             grids = {place: grid for place, grid in grids_of(small).items() if place in self._weights}
-            saved = sum(self.bytes(place, FLOAT) - self.bytes(place, grid) for place, grid in grids.items())
+            once = {id(self._weights[place][0]): place for place in grids}  # layers may share a weight
+            saved = sum(self.bytes(place, FLOAT) - self.bytes(place, grids[place]) for place in once.values())
             return {"bytes": self.original_bytes - saved}
         file = self._lowered(small, "small")
         found: dict[str, float] = {"bytes": file.size_bytes}

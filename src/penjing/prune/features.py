@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Channels, Graph, Group
+from penjing.graph.ops import RECURRENT
 from penjing.prune.evidence import Evidence
 
 aten = torch.ops.aten
@@ -20,9 +21,6 @@ ACTIVATIONS = frozenset({
     aten.prelu.default, aten.elu.default, aten.celu.default, aten.selu.default, aten.gelu.default, aten.silu.default,
     aten.mish.default, aten.hardswish.default, aten.softplus.default, aten.sigmoid.default, aten.tanh.default,
 })  # fmt: skip
-
-RECURRENT = frozenset({aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input})
-"""They give the sequence of the last layer's hidden states, and the final states of all layers."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph import Entry, Graph, Group
+from penjing.graph.ops import RECURRENT
 from penjing.prune.changed import Change
 from penjing.prune.evidence import Evidence, Inputs
-from penjing.prune.features import RECURRENT, sites
+from penjing.prune.features import sites
 
 
 def gate_entries(evidence: Evidence, group: Group) -> list[Entry]:

@@ -6,18 +6,14 @@ What such a layer reads at each step is made inside of its op, where no range of
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.quantize._choices import FLOAT, Choice
+from penjing.graph.ops import RECURRENT
+from penjing.quantize._choices import FLOAT, Choice, matrices, place_of
 from penjing.quantize._weights import Weight
 from penjing.quantize.grids import Rows
-
-aten = torch.ops.aten
-RECURRENT = frozenset({aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input})
-PARAMETERS = 2  # where they stand among the ops' arguments
 
 
 def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -> list[Weight]:
@@ -29,19 +25,13 @@ def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -
     found: dict[int, Weight] = {}
     for node in graph.program.graph.nodes:
         choice = choice_of(node) if node.target in RECURRENT else None
-        for path in _matrices(graph, node) if choice is not None else ():
+        for path in matrices(graph, node) if choice is not None else ():
             assert choice is not None
             tensor = graph.tensor(path)
             if id(tensor) in found:
                 raise PenjingError(f"Recurrent layers share '{path}'; leave them in floating point with exclude=….")
             found[id(tensor)] = _lay(graph, node, path, choice)
     return list(found.values())
-
-
-def _matrices(graph: Graph, node: fx.Node) -> list[str]:
-    given: Any = node.args[PARAMETERS]
-    paths = [str(parameter.target) for parameter in given if parameter.op == "get_attr"]
-    return [path for path in paths if graph.tensor(path).dim() > 1 and graph.tensor(path).dtype == torch.float32]
 
 
 def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> Weight:
@@ -64,7 +54,7 @@ def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> Weight:
 
 def records_of(weights: list[Weight]) -> list[dict[str, Any]]:
     """Returns the plan's records of recurrent layers."""
-    choices = {weight.path.rpartition(".")[0]: weight.choice for weight in weights}
+    choices = {weight.path.rpartition(".")[0] or place_of(weight.layers[0]): weight.choice for weight in weights}
     return [
         {
             "place": place,

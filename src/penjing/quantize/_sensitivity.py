@@ -111,12 +111,12 @@ class _Rounding:
     """What a layer computes with.
 
     Attributes:
-        weight: rounded.
-        grid: of its input, the arguments behind the tensor in `quantize_per_tensor`; None where that stays.
+        weights: rounded, by the node of the float graph that fetches them.
+        source: what it reads, in the quantised graph.
     """
 
-    weight: Tensor
-    grid: tuple[Any, ...] | None
+    weights: Mapping[fx.Node, Tensor]
+    source: Any
 
 
 def _roundings(quantized: Graph, reference: Graph) -> dict[fx.Node, _Rounding]:
@@ -125,14 +125,40 @@ def _roundings(quantized: Graph, reference: Graph) -> dict[fx.Node, _Rounding]:
     layers = {node.name: node for node in quantized.program.graph.nodes}
     found = {}
     for node in reference.program.graph.nodes:
-        weight = node.args[1] if len(node.args) > 1 else None
-        if node.op != "call_function" or not isinstance(weight, fx.Node) or weight.op != "get_attr":
+        layer = layers.get(node.name) if node.op == "call_function" else None
+        if layer is None:
             continue
-        layer = layers.get(node.name)
-        source = layer.args[1] if layer is not None and len(layer.args) > 1 else None
-        if isinstance(source, fx.Node) and source.op != "get_attr" and source in known:
-            found[node] = _Rounding(known[source], _grid_of(layer.args[0]))
+        given, made = (pytree.tree_leaves((n.args, n.kwargs)) for n in (node, layer))
+        weights = {
+            fetched: known[rounded]
+            for fetched, rounded in zip(given, made, strict=True)
+            if _is_fetched(fetched) and not _is_fetched(rounded) and rounded in known
+        }
+        if weights:
+            found[node] = _Rounding(weights, layer.args[0])
     return found
+
+
+def _is_fetched(value: Any) -> bool:
+    return isinstance(value, fx.Node) and value.op == "get_attr"
+
+
+def _read(source: Any, values: Mapping[str, Any]) -> Any:
+    """Returns what a layer of the quantised graph reads, made of the float graph's values, by name."""
+    if not isinstance(source, fx.Node):
+        return source
+    grid = _grid_of(source) if source.name in values else None
+    if grid is None:
+        return _rounded(source, values)
+    # An op that passes integers on stands between: its value is rounded instead of what it reads, which is the same.
+    return ops.dequantize_per_tensor(ops.quantize_per_tensor(values[source.name], *grid), *grid)
+
+
+def _rounded(node: fx.Node, values: Mapping[str, Any]) -> Any:
+    """Returns what a rounding gives, or what finds its range, neither of which the float graph has."""
+    if node.name in values:
+        return values[node.name]
+    return node.target(*fx.map_arg(node.args, lambda source: _rounded(source, values)))  # type: ignore[operator]
 
 
 def _grid_of(value: Any) -> tuple[Any, ...] | None:
@@ -146,13 +172,11 @@ def _grid_of(value: Any) -> tuple[Any, ...] | None:
 
 def _with_one_rounded(run: fx.Interpreter, layer: fx.Node, rounding: _Rounding, inputs: Sequence[Tensor]) -> Any:
     """Runs what stands behind one layer again, with that layer rounded."""
-    arguments, keywords = pytree.tree_map_only(fx.Node, lambda node: run.env[node], (layer.args, layer.kwargs))
-    x = arguments[0]
-    if rounding.grid is not None:
-        x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *rounding.grid), *rounding.grid)
-    value = layer.target(x, rounding.weight, *arguments[2:], **keywords)  # type: ignore[operator]
     before = itertools.takewhile(lambda node: node is not layer, run.module.graph.nodes)
     known = {node: run.env[node] for node in before if node in run.env}
+    arguments, keywords = fx.map_arg((layer.args, layer.kwargs), lambda node: rounding.weights.get(node, run.env[node]))
+    x = _read(rounding.source, {node.name: value for node, value in known.items()})
+    value = layer.target(x, *arguments[1:], **keywords)  # type: ignore[operator]
     return fx.Interpreter(run.module).run(*inputs, initial_env=known | {layer: value})
 
 

@@ -1,0 +1,110 @@
+"""Bounds and budgets on networks of several kinds: convolutions, attention, recurrence, a network that is one layer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import penjing as pj
+from penjing.plan.places import Costs, grids_of
+from penjing.quantize import sensitivity
+from penjing.tasks import agreement
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.widen, self.head = nn.GRU(8, 16, batch_first=True), nn.Linear(16, 64), nn.Linear(64, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.widen(self.gru(x)[0][:, -1])))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.head = nn.Linear(16, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.block(x).mean(1))
+
+
+class Depthwise(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.filter = nn.Conv2d(4, 16, 1), nn.Conv2d(16, 16, 3, stride=4, groups=16)
+        self.head = nn.Linear(64, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.filter(torch.relu(self.widen(x)))).flatten(1))
+
+
+KINDS = {
+    "one layer": (lambda: nn.Linear(12, 6), (12,)),
+    "depthwise": (Depthwise, (4, 8, 8)),
+    "attention": (Attention, (5, 16)),
+    "recurrent": (Recurrent, (5, 8)),
+}
+
+
+def made(kind):
+    torch.manual_seed(0)
+    network, shape = KINDS[kind]
+    graph = pj.capture(network().eval(), torch.randn(2, *shape))
+    batches = [torch.randn(32, *shape) for _ in range(2)]
+    return graph, pj.Data(None, batches, [torch.randn(256, *shape)], pj.tasks.Classification(6))
+
+
+@pytest.mark.parametrize(
+    ("kind", "activations"), [*((kind, "auto") for kind in KINDS), ("attention", "dynamic"), ("recurrent", None)]
+)
+def test_the_answers_hold(kind, activations):
+    graph, data = made(kind)
+    choices = {"weights": "int2", "activations": activations, "corrections": (), "simulate": True}
+    plain = pj.quantize(graph, data, **choices)
+    before = agreement(graph, plain, data.validation, data.task)
+    drop = 0.6 * (1 - before)
+    held = pj.quantize(graph, data, drop=drop, **choices)
+    assert before < 1 - drop <= agreement(graph, held, data.validation, data.task)
+    back = {place for place, grid in grids_of(held).items() if grid != "int2"}
+    assert back and back <= set(grids_of(plain))
+
+
+@pytest.mark.parametrize(
+    ("kind", "activations"), [("depthwise", "auto"), ("attention", "dynamic"), ("recurrent", "auto")]
+)
+def test_bits_are_chosen_within_a_budget(kind, activations, tmp_path):
+    graph, data = made(kind)
+    choices = {"activations": activations, "corrections": (), "simulate": True}
+    costs = Costs(graph, tmp_path, simulate=True)
+    few, many = (pj.quantize(graph, data, weights=grid, **choices) for grid in ("int2", "int8"))
+    least, most = (costs.whole(small, ["bytes"])["bytes"] for small in (few, many))
+    budget = pj.Budget(size=f"{(least + most) / 2:.0f}B")
+    small = pj.quantize(graph, data, weights=("int2", "int4", "int8"), budget=budget, **choices)
+    assert least < costs.whole(small, ["bytes"])["bytes"] <= (least + most) / 2 + 1
+    assert grids_of(small).keys() == grids_of(few).keys()
+    assert noise(graph, small, data) < noise(graph, few, data)
+
+
+def noise(graph, small, data):
+    with torch.no_grad():
+        return sum(float((graph(x) - small(x)).square().sum()) for x in data.validation)
+
+
+@pytest.mark.parametrize(
+    ("kind", "activations"), [("attention", "dynamic"), ("recurrent", "dynamic"), ("recurrent", None)]
+)
+def test_the_noise_of_a_layer_is_that_of_the_network_with_all_others_excluded(kind, activations):
+    graph, data = made(kind)
+    choices = {"weights": "int4", "activations": activations, "corrections": (), "simulate": True}
+    measured = sensitivity(graph, data, ["int4"], samples=10**6, activations=activations)
+    assert measured.keys() == grids_of(pj.quantize(graph, data, **choices)).keys()
+    judged = replace(data, validation=data.calibration)
+    power = noise(graph, lambda x: torch.zeros(len(x), 6), judged)
+    for place, found in measured.items():
+        others = [other for other in measured if other != place]
+        if not any(place.startswith(f"{other}.") for other in others):  # which excluding the other would exclude, too
+            alone = pj.quantize(graph, data, exclude=others, **choices)
+            assert found["int4"] == pytest.approx(noise(graph, alone, judged) / power, rel=1e-3)
