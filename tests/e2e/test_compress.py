@@ -279,6 +279,17 @@ def test_stopped_at_any_other_stage_the_same_command_ends_the_same_way(stage, co
     assert same(weights(copied), weights(finished)) and report(copied)["met"]
 
 
+def test_an_out_of_another_run_is_refused(finished, penjing):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    command = ("compress", "net.py:small", "--data", "folder:photos", "--out", finished)
+    changed = ("--size", "0.35x", "--drop", "0.5", "--epochs", "60", "--seed", "1")
+    for options, parts in ((changed, ("seed was 0 and is 1)", "Give another folder")), (("--dry-run",), ())):
+        ran = penjing(*command, *options)
+        assert ran.code == 2 and ran.err.startswith("Error: ") and "Traceback" not in ran.text
+        assert all(part in ran.err for part in ("holds another run", *parts)), ran.text
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
 # Options
 
 
