@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
+from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS
 from penjing.graph.propagation import at_batch_one, sizes
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _axes(term: str, count: int) -> list[Any]:
     return [*first, *range(unnamed, 0, -1), *last]
 
 
-@macs_of(aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input)
+@macs_of(*RECURRENT)
 def _recurrent(node: fx.Node, args: list[Any], shape: Shape) -> int:
     steps = math.prod(shape(args[0])[:-1])  # those of all sequences
     return steps * sum(math.prod(shape(weight)) for weight in args[2] if len(shape(weight)) == 2)

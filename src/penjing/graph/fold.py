@@ -7,11 +7,9 @@ from torch import Tensor, fx, nn
 
 from penjing.graph.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import CONVOLUTIONS
+from penjing.graph.ops import LAYERS
 
 aten = torch.ops.aten
-
-_FOLDABLE = {*CONVOLUTIONS, aten.linear.default}
 
 
 def fold_batch_norms(graph: Graph) -> Graph:
@@ -30,7 +28,7 @@ def fold_batch_norms(graph: Graph) -> Graph:
 def _can_fold(norm: fx.Node) -> bool:
     source = norm.args[0]
     uses_batch_statistics = norm.args[5]
-    if uses_batch_statistics or source.target not in _FOLDABLE or len(source.users) > 1:
+    if uses_batch_statistics or source.target not in LAYERS or len(source.users) > 1:
         return False
     if source.target is aten.linear.default and norm.meta["val"].dim() != 2:
         return False  # the norm's channel axis is not the linear's feature axis

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from penjing.graph import Graph
-from penjing.quantize import FLOAT, ONNXRUNTIME, find_grid, weights_by_place
+from penjing.quantize import FLOAT, ONNXRUNTIME, find_grid, modules_by_place, weights_by_place
 from penjing.targets import Artifact, find_target, lower, measure_together, profile
 
 SECONDS = 3.0  # of measuring files in turns
@@ -30,7 +32,7 @@ class Costs:
             simulate: whether sizes are counted instead.
             target: of the files.
         """
-        self._weights = weights_by_place(graph)
+        self._weights, self._modules = weights_by_place(graph), modules_by_place(graph)
         self._folder, self._simulate, self._target = folder, simulate, target
         self._suffix = find_target(target).suffix
         self._original: Artifact | None = None
@@ -52,18 +54,25 @@ class Costs:
 
     def bytes(self, place: str, grid: str) -> float:
         """Returns what a layer's weights take with a grid."""
-        weights = self._weights[place]
-        count, rows = sum(weight.numel() for weight in weights), sum(map(len, weights))
+        return sum(self._bytes(weight, grid) for weight in self._weights[place])
+
+    def _bytes(self, weight: Tensor, grid: str) -> float:
         if grid == FLOAT:
-            return 4 * count
+            return 4 * weight.numel()
         chosen = find_grid(grid.partition("/")[0])
         bits = chosen.bits if self._simulate else min(b for b in ONNXRUNTIME.numbers.stored if b >= chosen.bits)
-        table = chosen.number * len(weights) if chosen.entry.traits.get("counts") == "values" else rows
-        return count * bits / 8 + SCALE_BYTES * table
+        table = chosen.number if chosen.entry.traits.get("counts") == "values" else len(weight)
+        return weight.numel() * bits / 8 + SCALE_BYTES * table
 
     def ms(self, place: str, grid: str) -> float:
-        """Returns the milliseconds of a layer in float or in integers; `profile` comes first."""
-        return self._profiles[grid == FLOAT].get(place, 0.0)
+        """Returns the milliseconds of a layer in float or in integers; `profile` comes first.
+
+        Times are known by module: layers that are computed in one share its time by their weights.
+        """
+        module = self._modules[place]
+        together = [other for other, computed in self._modules.items() if computed == module]
+        share = self.bytes(place, FLOAT) / sum(self.bytes(other, FLOAT) for other in together)
+        return share * self._profiles[grid == FLOAT].get(module, 0.0)
 
     def profile(self, small: Graph) -> None:
         """Learns the layers' times from the float network and one that is quantised."""
@@ -79,7 +88,7 @@ class Costs:
             scale = total / (sum(node.latency_us for node in nodes) or 1.0)  # profiling adds a little to every node
             found: dict[str, float] = {}
             for node in nodes:
-                if node.module:
+                if node.module is not None:
                     found[node.module] = found.get(node.module, 0.0) + node.latency_us * scale
             self._profiles[is_float] = found
 
@@ -92,8 +101,8 @@ class Costs:
         """
         if self._simulate:
             grids = {place: grid for place, grid in grids_of(small).items() if place in self._weights}
-            once = {id(self._weights[place][0]): place for place in grids}  # layers may share a weight
-            saved = sum(self.bytes(place, FLOAT) - self.bytes(place, grids[place]) for place in once.values())
+            once = {id(weight): (weight, grid) for place, grid in grids.items() for weight in self._weights[place]}
+            saved = sum(self._bytes(weight, FLOAT) - self._bytes(weight, grid) for weight, grid in once.values())
             return {"bytes": self.original_bytes - saved}
         file = self._lowered(small, "small")
         found: dict[str, float] = {"bytes": file.size_bytes}

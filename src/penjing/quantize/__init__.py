@@ -4,9 +4,10 @@ Nothing here trains. The graphs that come out can be trained, with straight-thro
 callback of a training that learns ranges, too.
 """
 
-from penjing.quantize._choices import FLOAT, weights_by_place
+from penjing.quantize._choices import FLOAT
 from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, Site, place
+from penjing.quantize._places import modules_by_place, weights_by_place
 from penjing.quantize._quantize import NothingToQuantize, quantize
 from penjing.quantize._sensitivity import sensitivity
 from penjing.quantize.corrections import corrections
@@ -32,6 +33,7 @@ __all__ = [
     "grids",
     "integers",
     "methods",
+    "modules_by_place",
     "observers",
     "place",
     "quantize",

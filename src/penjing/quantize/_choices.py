@@ -2,20 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
-from torch import Tensor, fx
+from torch import fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.graph.ops import CONVOLUTIONS, RECURRENT, RECURRENT_PARAMETERS
 from penjing.graph.patterns import check_patterns, matches
 from penjing.quantize._grain import Grain, find_grain
+from penjing.quantize._places import place_of, weight_of, weights_by_place
 from penjing.quantize.grids import WeightGrid, find_grid
 
 FLOAT = "float32"
-LAYERS = frozenset({*CONVOLUTIONS, torch.ops.aten.linear.default})
 
 
 @dataclass(frozen=True)
@@ -110,37 +107,3 @@ def check_groups(graph: Graph, layers: Iterable[fx.Node], choice_of: Callable[[f
             f'own to these layers, such as per_layer={{"{first}": "int8/channel"}}, or leave them in floating point with '
             f'exclude=["{first}"].'
         )
-
-
-def weights_by_place(graph: Graph) -> dict[str, list[Tensor]]:
-    """Returns the weights of each convolution, linear and recurrent layer of a float graph, by the module that holds them."""
-    found: dict[str, list[Tensor]] = {}
-    for node in graph.program.graph.nodes:
-        if node.target in RECURRENT:
-            found.setdefault(place_of(node), []).extend(map(graph.tensor, matrices(graph, node)))
-        elif node.target in LAYERS and isinstance(node.args[1], fx.Node) and node.args[1].op == "get_attr":
-            found[place_of(node)] = [graph.tensor(weight_of(node))]
-    return {place: weights for place, weights in found.items() if weights}
-
-
-def weight_of(layer: fx.Node) -> str:
-    """Returns the name of the weight that a layer, not yet quantised, reads."""
-    weight = layer.args[1]
-    return str(weight.target)
-
-
-def matrices(graph: Graph, recurrent: fx.Node) -> list[str]:
-    """Returns the names of the matrices that a recurrent layer, not yet quantised, reads."""
-    given: Any = recurrent.args[RECURRENT_PARAMETERS]
-    paths = [str(parameter.target) for parameter in given if parameter.op == "get_attr"]
-    return [path for path in paths if graph.tensor(path).dim() > 1 and graph.tensor(path).dtype == torch.float32]
-
-
-def place_of(node: fx.Node) -> str:
-    """Returns where the user finds a layer: the module that holds its weight."""
-    weight: Any = node.args[1] if len(node.args) > 1 else None
-    if node.target in RECURRENT:
-        parameters: Any = node.args[RECURRENT_PARAMETERS]
-        weight = parameters[0]
-    owner = str(weight.target).rpartition(".")[0] if isinstance(weight, fx.Node) and weight.op == "get_attr" else ""
-    return owner or node.meta.get("module") or node.name

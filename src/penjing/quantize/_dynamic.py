@@ -11,9 +11,10 @@ from torch import fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.straight_through import ops  # importing it registers the ops
-from penjing.quantize._choices import FLOAT, Choice, place_of
+from penjing.quantize._choices import FLOAT, Choice
 from penjing.quantize._insert import origin
 from penjing.quantize._placement import Condition, Placed, Placement, Site
+from penjing.quantize._places import place_of
 from penjing.quantize.grids import integers
 
 aten = torch.ops.aten

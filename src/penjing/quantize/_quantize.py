@@ -12,12 +12,13 @@ from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.patterns import matches
 from penjing.quantize._activations import lay_activations, scale_of
 from penjing.quantize._calibrate import first_samples
-from penjing.quantize._choices import FLOAT, Choice, check_groups, place_of
+from penjing.quantize._choices import FLOAT, Choice, check_groups
 from penjing.quantize._dynamic import insert_dynamic, left_out
 from penjing.quantize._insert import insert_activations, insert_weights
 from penjing.quantize._learn import learn_rounding
 from penjing.quantize._placement import Placed, Placement
 from penjing.quantize._placements import check_all_integer
+from penjing.quantize._places import place_of
 from penjing.quantize._recurrent import lay_recurrent, records_of
 from penjing.quantize._request import NEAREST, Request, read_request
 from penjing.quantize._rewritten import place_rewritten
@@ -107,10 +108,10 @@ def quantize(
     placed, recurrent = _place(small, asked)
     chosen = {place_of(layer): choice for layer in placed.layers if (choice := asked.choices.of(layer)) is not None}
     reference = copy.deepcopy(small) if asked.keep or asked.after or asked.learned else small
-    first, inputs = _lay_activations(small, reference, data, placed, asked)
+    first, inputs = _round_activations(small, reference, data, placed, asked)
     found = lay_weights(small, placed.layers, asked.choices.of, inputs)
-    _round(small, reference, data, found, recurrent, asked)
-    for correct in asked.after:
+    _round_weights(small, reference, data, found, recurrent, asked)
+    for correct in asked.after if found else ():
         correct(small, reference, data)
     corrected = shrunk_statistics(small, reference, first) if asked.keep else {}
     small.plan += _records(chosen, corrected, asked) + _left_in_float(small, in_float) + records_of(recurrent)
@@ -139,10 +140,14 @@ def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:
     return placed, recurrent
 
 
-def _lay_activations(
+def _round_activations(
     small: Graph, reference: Graph, data: Any, placed: Placed, asked: Request
 ) -> tuple[list[list[Tensor]], dict[fx.Node, float | None]]:
-    """Rounds what the layers read. Returns the first samples, where they are kept, and the scale of each layer's input."""
+    """Puts in what rounds the layers' inputs, if anything does.
+
+    Returns:
+        The first samples, where they are kept, and the scale of each layer's input, where it is a constant.
+    """
     if asked.activations is not None:
         laid, first = lay_activations(small, data, placed, asked.activations, asked.observer, asked.keep)
         restored = insert_activations(small, laid)
@@ -153,10 +158,10 @@ def _lay_activations(
     return first, {}
 
 
-def _round(
+def _round_weights(
     small: Graph, reference: Graph, data: Any, found: Sequence[Weight], recurrent: Sequence[Weight], asked: Request
 ) -> None:
-    """Rounds the weights."""
+    """Puts in what rounds the weights, or their codes; learns to which integers they go where that is asked for."""
     stored, how = [*found, *recurrent], asked.rounding
     generator = torch.Generator().manual_seed(asked.seed)
     if not asked.learned and how.name != NEAREST:  # which the pairs do by themselves

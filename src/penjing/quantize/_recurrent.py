@@ -11,7 +11,8 @@ from torch import fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.ops import RECURRENT
-from penjing.quantize._choices import FLOAT, Choice, matrices, place_of
+from penjing.quantize._choices import FLOAT, Choice
+from penjing.quantize._places import matrices, place_of
 from penjing.quantize._weights import Weight
 from penjing.quantize.grids import Rows
 
@@ -36,7 +37,7 @@ def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -
 
 def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> Weight:
     weight = graph.tensor(path).detach()
-    place = path.rpartition(".")[0]
+    place = place_of(node)
     remedy = f'Give it a grid of its own, such as per_layer={{"{place}": "int8/channel"}}, or exclude=["{place}"].'
     if not choice.grain.fits(weight):
         raise PenjingError(
@@ -49,12 +50,12 @@ def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> Weight:
             f"'{path}' was pruned, and '{choice.grid.name}' has no zero to keep its weights at. {remedy}"
         )
     rows = Rows(choice.grain.rows(weight), None, bool((weight == 0).any()))
-    return Weight(path, (node,), choice, choice.grid.lay(rows))
+    return Weight(place, path, (node,), choice, choice.grid.lay(rows))
 
 
 def records_of(weights: list[Weight]) -> list[dict[str, Any]]:
     """Returns the plan's records of recurrent layers."""
-    choices = {weight.path.rpartition(".")[0] or place_of(weight.layers[0]): weight.choice for weight in weights}
+    choices = {weight.place: weight.choice for weight in weights}
     return [
         {
             "place": place,

@@ -15,12 +15,10 @@ from penjing.quantize._insert import PAIRS
 from penjing.quantize._numbers import check_numbers
 from penjing.quantize._placement import Placement
 from penjing.quantize._placements import INTEGER, find_placement
-from penjing.quantize.corrections import AUTO, SAMPLES, of_stage
-from penjing.quantize.corrections._registry import Correction
+from penjing.quantize.corrections import AUTO, SAMPLES, Correction, of_stage
 from penjing.quantize.grids import Grid, integers
 from penjing.quantize.observers import find_observer
-from penjing.quantize.rounding import find_rounding
-from penjing.quantize.rounding._registry import Rounding
+from penjing.quantize.rounding import Rounding, find_rounding
 from penjing.registry import Entry
 
 NEAREST = "nearest"
@@ -35,12 +33,12 @@ class Request:
         activations: the grid of activations whose ranges are constants; None where there are none.
         dynamic: whether ranges are found at run time instead.
         observer: of the ranges.
-        target: what it fuses.
-        placement: the part of it that is used.
+        target: what the runtime fuses.
+        placement: the part of that which is used: all of it, or the layers whose ranges can be found at run time.
         strict: whether no layer may stay in floating point.
         rounding: of the weights.
         iterations: of a learned rounding; None for its own.
-        corrections: by name, as given.
+        corrections: by name; none for "auto".
         before: those that are applied before anything is rounded.
         after: those that are applied at the end.
         keep: how many samples means and variances are put right on; 0 for none.
@@ -129,6 +127,18 @@ def read_request(
         raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
     keep = SAMPLES if corrections == AUTO and (observed is not None or not has_none(data)) else 0
     return Request(
-        choices, observed, dynamic, observer, target, used, placement == INTEGER, how, iterations, names, before, after,
-        keep, seed,
-    )  # fmt: skip
+        choices=choices,
+        activations=observed,
+        dynamic=dynamic,
+        observer=observer,
+        target=target,
+        placement=used,
+        strict=placement == INTEGER,
+        rounding=how,
+        iterations=iterations,
+        corrections=names,
+        before=before,
+        after=after,
+        keep=keep,
+        seed=seed,
+    )

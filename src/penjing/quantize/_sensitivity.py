@@ -11,10 +11,13 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
+from penjing.graph.ops import LAYERS, RECURRENT
 from penjing.quantize._calibrate import check_repeatable, flat_batches
-from penjing.quantize._choices import place_of, read_choices
+from penjing.quantize._choices import read_choices
+from penjing.quantize._dynamic import DYNAMIC, for_dynamic
 from penjing.quantize._placement import Placement
 from penjing.quantize._placements import find_placement
+from penjing.quantize._places import place_of
 from penjing.quantize._quantize import quantize
 from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._running import constants
@@ -39,7 +42,8 @@ def sensitivity(
 ) -> dict[str, dict[str, float]]:
     """Measures how much noise each layer adds to the outputs when it alone is rounded.
 
-    A layer is rounded with what it reads: its weights to the grid, its input to the activations' grid. The noise is the
+    A layer is rounded with what it reads: its weights to the grid, its input, where that is quantised, to the activations'
+    grid. The noise is the
     power of the outputs' error over the power of the outputs, summed over all outputs: 0.01 is 20 dB. Errors of different
     layers are nearly uncorrelated, so the noises of several layers add up (Lin et al. 2016, Fixed Point Quantization of
     Deep Convolutional Networks, section 3, arXiv:1511.06393).
@@ -72,7 +76,9 @@ def sensitivity(
     usual: dict[str, Any] = {"grain": grain, "per_layer": per_layer, "exclude": exclude, "in_float": in_float}
     reference = fold_batch_norms(graph)
     choices = read_choices(graph, weights[0], grain, per_layer, (*exclude, *in_float))
-    place_rewritten(reference, find_placement(placement, in_float), lambda node: choices.of(node) is None)
+    target = find_placement(placement, in_float)
+    target = for_dynamic(target) if activations == DYNAMIC else target
+    place_rewritten(reference, target, lambda node: choices.of(node) is None)
     variants = {
         name: _roundings(
             quantize(
@@ -80,6 +86,7 @@ def sensitivity(
                 corrections=(), simulate=True, **usual,
             ),
             reference,
+            target,
         )
         for name in weights
     }  # fmt: skip
@@ -112,22 +119,25 @@ class _Rounding:
 
     Attributes:
         weights: rounded, by the node of the float graph that fetches them.
-        source: what it reads, in the quantised graph.
+        source: what it reads, in the quantised graph; where that doesn't round it, in the float graph.
+        grid: of an input that is rounded before an op that passes integers on, the arguments behind the tensor in
+            `quantize_per_tensor`.
     """
 
     weights: Mapping[fx.Node, Tensor]
     source: Any
+    grid: tuple[Any, ...] | None
 
 
-def _roundings(quantized: Graph, reference: Graph) -> dict[fx.Node, _Rounding]:
+def _roundings(quantized: Graph, reference: Graph, placement: Placement) -> dict[fx.Node, _Rounding]:
     """Returns how each layer of the float graph is rounded in the quantised one, whose nodes have the same names."""
     known = constants(quantized.program)
     layers = {node.name: node for node in quantized.program.graph.nodes}
     found = {}
     for node in reference.program.graph.nodes:
-        layer = layers.get(node.name) if node.op == "call_function" else None
-        if layer is None:
+        if node.target not in LAYERS and node.target not in RECURRENT:
             continue
+        layer = layers[node.name]
         given, made = (pytree.tree_leaves((n.args, n.kwargs)) for n in (node, layer))
         weights = {
             fetched: known[rounded]
@@ -135,7 +145,9 @@ def _roundings(quantized: Graph, reference: Graph) -> dict[fx.Node, _Rounding]:
             if _is_fetched(fetched) and not _is_fetched(rounded) and rounded in known
         }
         if weights:
-            found[node] = _Rounding(weights, layer.args[0])
+            is_read = node.target in LAYERS  # what recurrent layers read stays as it is
+            grid = _grid_of(layer.args[0], placement) if is_read else None
+            found[node] = _Rounding(weights, layer.args[0] if is_read else node.args[0], grid)
     return found
 
 
@@ -143,31 +155,22 @@ def _is_fetched(value: Any) -> bool:
     return isinstance(value, fx.Node) and value.op == "get_attr"
 
 
-def _read(source: Any, values: Mapping[str, Any]) -> Any:
-    """Returns what a layer of the quantised graph reads, made of the float graph's values, by name."""
-    if not isinstance(source, fx.Node):
-        return source
-    grid = _grid_of(source) if source.name in values else None
-    if grid is None:
-        return _rounded(source, values)
-    # An op that passes integers on stands between: its value is rounded instead of what it reads, which is the same.
-    return ops.dequantize_per_tensor(ops.quantize_per_tensor(values[source.name], *grid), *grid)
+def _grid_of(value: Any, placement: Placement) -> tuple[Any, ...] | None:
+    """Returns the grid that a value lies on behind ops that pass integers on, if there are any."""
+    node = value
+    while isinstance(node, fx.Node) and node.target in placement.same:
+        node = node.args[0]
+    rounds = isinstance(node, fx.Node) and node.target is ops.dequantize_per_tensor.default
+    return tuple(node.args[1:]) if rounds and node is not value else None
 
 
-def _rounded(node: fx.Node, values: Mapping[str, Any]) -> Any:
-    """Returns what a rounding gives, or what finds its range, neither of which the float graph has."""
+def _read(node: fx.Node, values: Mapping[str, Any]) -> Any:
+    """Returns what a node gives: as the float graph has it, by name, or made of that where it is a part of a rounding."""
     if node.name in values:
         return values[node.name]
-    return node.target(*fx.map_arg(node.args, lambda source: _rounded(source, values)))  # type: ignore[operator]
-
-
-def _grid_of(value: Any) -> tuple[Any, ...] | None:
-    """Returns the grid that a value lies on, looking through the ops that pass integers on."""
-    while isinstance(value, fx.Node) and value.op == "call_function":
-        if value.target is ops.dequantize_per_tensor.default:
-            return tuple(value.args[1:])
-        value = value.args[0] if value.args else None
-    return None
+    assert node.op == "call_function", node
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: _read(source, values))
+    return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def _with_one_rounded(run: fx.Interpreter, layer: fx.Node, rounding: _Rounding, inputs: Sequence[Tensor]) -> Any:
@@ -175,7 +178,10 @@ def _with_one_rounded(run: fx.Interpreter, layer: fx.Node, rounding: _Rounding, 
     before = itertools.takewhile(lambda node: node is not layer, run.module.graph.nodes)
     known = {node: run.env[node] for node in before if node in run.env}
     arguments, keywords = fx.map_arg((layer.args, layer.kwargs), lambda node: rounding.weights.get(node, run.env[node]))
-    x = _read(rounding.source, {node.name: value for node, value in known.items()})
+    values = {node.name: value for node, value in run.env.items()}
+    x = fx.map_arg(rounding.source, lambda node: _read(node, values))
+    if rounding.grid is not None:
+        x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *rounding.grid), *rounding.grid)
     value = layer.target(x, *arguments[1:], **keywords)  # type: ignore[operator]
     return fx.Interpreter(run.module).run(*inputs, initial_env=known | {layer: value})
 

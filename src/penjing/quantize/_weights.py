@@ -9,7 +9,8 @@ from torch import Tensor, fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.quantize._choices import Choice, place_of, weight_of
+from penjing.quantize._choices import Choice
+from penjing.quantize._places import place_of, weight_of
 from penjing.quantize.grids import Laid, Rows, Scaled, Shared
 from penjing.quantize.rounding._registry import Rounding
 
@@ -21,12 +22,14 @@ class Weight:
     """A weight with the grid that was laid over it.
 
     Attributes:
+        place: where the user finds it.
         path: of the parameter.
         layers: that read it, in order of execution.
         choice: what was asked for.
         laid: what the grid made of it, by rows of the choice's grain.
     """
 
+    place: str
     path: str
     layers: tuple[fx.Node, ...]
     choice: Choice
@@ -79,7 +82,7 @@ def _lay(
         # A bias is rounded to multiples of one scale per channel; groups leave it in floating point.
         least = least.amax().reshape(1) if choice.grain.kind == "tensor" else None
     rows = Rows(choice.grain.rows(weight), least, bool((weight == 0).any()))
-    return Weight(path, tuple(layers), choice, choice.grid.lay(rows))
+    return Weight(place_of(layers[0]), path, tuple(layers), choice, choice.grid.lay(rows))
 
 
 def _least_scales(

@@ -10,7 +10,7 @@ from torch import fx
 
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.quantize._choices import LAYERS
+from penjing.graph.ops import LAYERS
 from penjing.quantize._clips import CLIPS
 from penjing.quantize.corrections._side_by_side import Layer
 

@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.quantize._choices import LAYERS
+from penjing.graph.ops import LAYERS
 from penjing.quantize._running import Running, constants
 
 aten = torch.ops.aten

@@ -12,9 +12,10 @@ from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.normalize import node_arguments
 from penjing.graph.patterns import matches
 from penjing.quantize._activations import scale_of
-from penjing.quantize._choices import Choice, place_of, read_choices
+from penjing.quantize._choices import Choice, read_choices
 from penjing.quantize._insert import GRID_OF
 from penjing.quantize._placement import Placement
+from penjing.quantize._places import place_of
 from penjing.quantize._quantize import quantize
 from penjing.quantize.grids._affine import SMALLEST_SCALE
 from penjing.quantize.training._activations import activations_of
