@@ -177,6 +177,7 @@ def torchao(job: Job) -> Steps:
 
 
 _FOUR = {"weights": "int4", "simulate": True}
+_MIXED = {"weights": ("int4", "int8"), "budget": pj.Budget(size="0.15x"), "simulate": True}
 _STATISTICS = {"corrections": ["batch_norm_statistics"]}
 METHODS: dict[str, Method] = {
     "Penjing": Method(penjing, ONNXRUNTIME, "penjing"),
@@ -199,5 +200,11 @@ METHODS: dict[str, Method] = {
     ),
     "Penjing, 4-bit weights, BRECQ, statistics estimated anew": Method(
         penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"rounding": "brecq"}
+    ),
+    "Penjing, 4 or 8 bits by sensitivity, 0.15 of the bytes, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _MIXED | _STATISTICS
+    ),
+    "Penjing, 4 or 8 bits by sensitivity, 0.15 of the bytes, AdaRound, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _MIXED | _STATISTICS | {"rounding": "adaround"}
     ),
 }  # fmt: skip

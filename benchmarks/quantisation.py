@@ -50,8 +50,9 @@ def main() -> None:
     rows = Rows("quantisation" if options.images is None else "quantisation_tried")
     asked = {name: path for name, path in ((LITE0, options.imagenet), (RESNET56, options.cifar10)) if path is not None}
     wanted = [options.only] if options.only in METHODS else [name for name in METHODS if options.only in name]
-    chosen = [name for name in wanted if find_spec(METHODS[name].package)]
+    able = [name for name in wanted if find_spec(METHODS[name].package)]
     for network, path in asked.items():
+        chosen = _on(network, able)
         keys = [[network, name, str(options.images)] for name in ("float", *chosen)]
         if not all(map(rows.has, keys)):
             folder = _prepare(network, path, options)
@@ -62,8 +63,13 @@ def main() -> None:
             files = _files(rows, keys, folder)
             rows.once([network, "latency", *files], lambda files=files, folder=folder: _latencies(files, folder))
     if options.images is None and options.latency:
-        table = [line for network in asked for line in _lines(rows, network, chosen)]
+        table = [line for network in asked for line in _lines(rows, network, _on(network, able))]
         publish("quantisation", COLUMNS, table, {"peers": _versions(), "one thread": True})
+
+
+def _on(network: str, names: list[str]) -> list[str]:
+    """Returns the quantisers for a network: 4 bits only where 8 are hard already."""
+    return [name for name in names if network == LITE0 or METHODS[name].runtime != SIMULATED]
 
 
 def _folder(network: str, count: int | None) -> Path:

@@ -43,6 +43,7 @@ def choose_bits(
     budget: Budget,
     quantized: Quantized,
     *,
+    draft: Quantized | None = None,
     fixed: Sequence[str] = (),
     simulate: bool = False,
     log: Callable[[str], None],
@@ -61,6 +62,7 @@ def choose_bits(
         budget: on size or latency or both. With `simulate`, size counts each weight's bits and a scale per output channel,
             all other tensors as they are, and nothing of a file's format.
         quantized: makes the graph; called with the grids of the layers that were chosen for.
+        draft: makes one that costs as much and is made faster, for what is measured before anything is chosen.
         fixed: patterns of module paths that keep the grid that `quantized` gives them.
         simulate: whether no file is to be written.
         log: called with what a user may want to read.
@@ -79,7 +81,7 @@ def choose_bits(
         costs = Costs(graph, Path(folder), simulate)
         limits = _limits(budget, costs)
         smallest = {place: min(weights, key=partial(costs.bytes, place)) for place in noise}
-        least = quantized(smallest)
+        least = (draft or quantized)(smallest)
         if "ms" in limits:
             costs.profile(least)
         options = {

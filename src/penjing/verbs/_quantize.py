@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,11 +120,11 @@ def quantize(
     def given(grids: Mapping[str, str]) -> dict[str, str]:
         return {**per_layer, **_inner_first(grids)}
 
-    def quantized(grids: Mapping[str, str]) -> Graph:
+    def quantized(grids: Mapping[str, str], **how: Any) -> Graph:
+        chosen = {"rounding": rounding, "corrections": corrections} | how
         return quantize_once(
-            graph, data, weights=usual, rounding=rounding, corrections=corrections, per_layer=given(grids),
-            simulate=simulate, seed=seed, **observed,
-        )  # fmt: skip
+            graph, data, weights=usual, per_layer=given(grids), simulate=simulate, seed=seed, **chosen, **observed
+        )
 
     grids: Mapping[str, str] = {}
     if not isinstance(weights, str):
@@ -135,6 +136,7 @@ def quantize(
             names,
             budget,
             quantized,
+            draft=partial(quantized, rounding="nearest", corrections=()),
             fixed=fixed,
             simulate=simulate,
             log=told,
