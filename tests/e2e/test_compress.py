@@ -103,6 +103,20 @@ def test_verify_notices_another_file(copied, penjing):
     assert ran.code == 3 and not ran.json()["agrees"]
 
 
+def test_a_damaged_report_is_refused(penjing, copied):
+    for content in ("{", "[]", json.dumps({"schema": 1})):
+        (copied / "report.json").write_text(content)
+        for arguments in (["report", copied], ["verify", copied, "--data", "folder:photos"]):
+            ran = penjing(*arguments)
+            assert ran.code == 2 and "report.json" in ran.err, (content, ran.text)
+
+
+def test_a_damaged_model_file_is_refused_by_verify(penjing, copied):
+    (copied / "model.onnx").write_bytes((copied / "model.onnx").read_bytes()[:500])
+    ran = penjing("verify", copied, "--data", "folder:photos")
+    assert ran.code == 2 and "model.onnx" in ran.err, ran.text
+
+
 def test_a_finished_run_can_be_run_again(copied, penjing):
     before = weights(copied)
     ran = penjing(*COMPRESS, "--out", copied)
