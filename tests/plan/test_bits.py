@@ -123,7 +123,8 @@ def test_what_can_not_be_chosen_is_told(learned, options, says):
         pj.quantize(graph, data, **options)
 
 
-def test_a_budget_below_the_smallest_is_told(learned):
+def test_a_budget_below_the_smallest_is_told(learned, tmp_path):
     graph, data = learned
-    with pytest.raises(OverBudget, match="the least possible"):
+    least = Costs(graph, tmp_path, simulate=True).whole(pj.quantize(graph, weights="int4", **ALONE), ["bytes"])["bytes"]
+    with pytest.raises(OverBudget, match=rf"the least possible, each alone: {least:,.0f} bytes of "):
         pj.quantize(graph, data, weights=("int4", "int8"), budget=pj.Budget(size="0.05x"), **ALONE)

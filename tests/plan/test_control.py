@@ -1,6 +1,7 @@
 """Layers that go back until the metric holds: as few as suffice, the best bargains first."""
 
 import pytest
+import torch
 from blobs import learnt
 
 import penjing as pj
@@ -111,3 +112,21 @@ def test_arguments_that_do_not_go_together_are_told(learned, options, says):
     if "drop" in options and len(options) == 1:
         with pytest.raises(PenjingError, match=r"pass a penjing.Data with validation="):
             pj.quantize(graph, list(data.calibration), drop=0.1)
+
+
+def test_what_is_no_graph_no_budget_or_no_data_is_told(learned):
+    graph, data = learned
+    batches = [x for x, _ in data.calibration]
+    with pytest.raises(PenjingError, match=r"Linear is no captured graph: graph = penjing\.capture"):
+        pj.quantize(torch.nn.Linear(12, 8), batches)
+    with pytest.raises(PenjingError, match=r"pass budget=penjing\.Budget"):
+        pj.quantize(graph, batches, budget="0.3x")
+    with pytest.raises(PenjingError, match=r"list can't be trained on: with epochs=… pass a penjing\.Data"):
+        pj.quantize(graph, batches, epochs=1, teacher=graph)
+    with pytest.raises(PenjingError, match=r"^The calibration data holds NaN or infinity, in the input '[^']*'\.$"):
+        pj.quantize(graph, [float("nan") * batches[0]])
+
+
+def test_one_pattern_may_stand_alone(learned):
+    graph, data = learned
+    assert grids_of(pj.quantize(graph, data, exclude="6")) == grids_of(pj.quantize(graph, data, exclude=["6"]))

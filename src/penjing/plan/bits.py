@@ -12,7 +12,7 @@ from penjing.budget import Budget
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.patterns import matches
-from penjing.plan.knapsack import Option, solve
+from penjing.plan.knapsack import Option, OverBudget, solve
 from penjing.plan.places import Costs
 from penjing.quantize import FLOAT, NothingToQuantize, sensitivity
 
@@ -69,7 +69,7 @@ def choose_bits(
         choices: of `sensitivity`.
 
     Raises:
-        OverBudget: no choice keeps the budget; the amounts that it names are those of the weights.
+        OverBudget: no choice keeps the budget; it says how much the least possible takes.
         PenjingError: there is nothing to choose, or the budget is on what isn't chosen here.
     """
     _check(weights, budget, simulate)
@@ -112,7 +112,17 @@ def _within(
     log: Callable[[str], None],
 ) -> Bits:
     for _ in range(ROUNDS):
-        chosen = solve(options, {kind: limit - rest[kind] for kind, limit in limits.items()})
+        try:
+            chosen = solve(options, {kind: limit - rest[kind] for kind, limit in limits.items()})
+        except OverBudget:
+            least = {
+                kind: rest[kind] + sum(min(option.costs[kind] for option in some) for some in options.values())
+                for kind in limits
+            }
+            raise OverBudget(
+                f"No choice of bits keeps the budget; the least possible, each alone: {_amounts(least, limits)}. Allow more, "
+                "name grids of fewer bits, or prune before."
+            ) from None
         grids = {place: option.name for place, option in chosen.items()}
         try:
             small = quantized(grids)
@@ -149,8 +159,12 @@ def _cost(costs: Costs, kind: str, place: str, name: str) -> float:
 def _told(grids: Mapping[str, str], real: Mapping[str, float], limits: Mapping[str, float]) -> str:
     names = list(grids.values())
     counts = ", ".join(f"{name} in {names.count(name)}" for name in dict.fromkeys(sorted(names)))
-    amounts = {"bytes": "{:,.0f} bytes of {:,.0f}", "ms": "{:.3f} ms of {:.3f}"}
-    return f"{counts} layers: {'; '.join(amounts[kind].format(real[kind], limits[kind]) for kind in limits)}"
+    return f"{counts} layers: {_amounts(real, limits)}"
+
+
+def _amounts(found: Mapping[str, float], limits: Mapping[str, float]) -> str:
+    words = {"bytes": "{:,.0f} bytes of {:,.0f}", "ms": "{:.3f} ms of {:.3f}"}
+    return "; ".join(words[kind].format(found[kind], limits[kind]) for kind in limits)
 
 
 def _check(weights: Sequence[str], budget: Budget, simulate: bool) -> None:

@@ -102,7 +102,11 @@ def hold_metric(
                 tried[count] = None, float("inf")
                 return True
             tried[count] = made, metric(made)
-            log(f"With {len(grids)} of {len(usual)} layers back in more bits the metric is {tried[count][1]:.4g}.")
+            in_float = sum(grid == FLOAT for grid in grids.values())
+            log(
+                f"With {len(grids)} of {len(usual)} layers back in more bits, {in_float} of them in floating point, the metric "
+                f"is {tried[count][1]:.4g}."
+            )
             return tried[count][1] >= limit
 
         count = _fewest(len(steps), holds)
@@ -117,8 +121,8 @@ def hold_metric(
         if not simulate:
             before, after = costs.whole(small, ["bytes", "ms"]), costs.whole(made, ["bytes", "ms"])
             log(
-                f"{count} steps back: {before['ms']:.3f} ms became {after['ms']:.3f} ms (float {costs.original_ms:.3f}), "
-                f"{before['bytes']:,.0f} bytes {after['bytes']:,.0f}."
+                f"Steps back: {count}; {before['ms']:.3f} ms became {after['ms']:.3f} ms (float {costs.original_ms:.3f}), and "
+                f"{before['bytes']:,.0f} bytes became {after['bytes']:,.0f}."
             )
     return made
 

@@ -136,5 +136,9 @@ class _Watcher(Running):
             try:
                 self._watched[n].update(value)
             except NotFinite:
+                if n.op == "placeholder":
+                    raise PenjingError(
+                        f"The calibration data holds NaN or infinity, in the input '{n.name}'."
+                    ) from None
                 raise not_finite(str(n.meta.get("module") or n.name)) from None
         return value

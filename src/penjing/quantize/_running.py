@@ -20,6 +20,10 @@ class Running(fx.Interpreter):
     and roundings write over the value that they read, where nothing else reads it.
     """
 
+    def __init__(self, program: fx.GraphModule) -> None:
+        super().__init__(program)
+        self.extra_traceback = False  # errors that name the layer say enough
+
     def run_node(self, n: fx.Node) -> Any:
         """Runs one node; a pair's integers stay real numbers."""
         if n.target in CLIPS and _is_last(n) and (bounds := CLIPS[n.target](n)) is not None:

@@ -97,6 +97,13 @@ def quantize(
         >>> tiny = pj.quantize(graph, data, weights=("int4", "int8"), budget=pj.Budget(size="0.2x"))  # doctest: +SKIP
         >>> safe = pj.quantize(graph, data, drop=0.005)  # doctest: +SKIP
     """
+    if not isinstance(graph, Graph):
+        raise PenjingError(
+            f"{type(graph).__name__} is no captured graph: graph = penjing.capture(model, example_inputs) makes one."
+        )
+    if budget is not None and not isinstance(budget, Budget):
+        raise PenjingError(f"budget={budget!r} is no budget: pass budget=penjing.Budget(size=…) or (latency=…).")
+    exclude, in_float = ((given,) if isinstance(given, str) else given for given in (exclude, in_float))
     observed: dict[str, Any] = {
         "activations": activations, "observer": observer, "grain": grain, "exclude": exclude, "placement": placement,
         "in_float": in_float,
@@ -261,6 +268,8 @@ def _train_quantized(
         PenjingError: what `quantize` and `recover` raise, or fewer than 1 epoch.
         Interrupted: Ctrl-C while training.
     """
+    if not isinstance(data, Data):
+        raise PenjingError(f"{type(data).__name__} can't be trained on: with epochs=… pass a penjing.Data.")
     if epochs < 1:
         raise PenjingError(
             f"method='{method}' trains: pass epochs=…, the passes over data.train, at least 1 (not {epochs})."
