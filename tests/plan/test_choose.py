@@ -16,6 +16,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture
 from penjing.plan import Choice, choose
+from penjing.quantize import ConstantActivations
 from penjing.tasks import Classification
 
 
@@ -60,6 +61,7 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
         latency: Callable[[str, float], float],
         slower: tuple[str, ...] = (),
         data: bool = True,
+        quantize: Callable[..., Quantised] = lambda thin, few, exclude, corrections: Quantised(thin, tuple(exclude)),
         **options,
     ):
         full = graph.cost().params
@@ -79,7 +81,7 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
             "lower": lower,
             "measure_together": measure_together,
             "profile": profile,
-            "quantize": lambda thin, few, exclude, corrections: Quantised(thin, tuple(exclude)),
+            "quantize": quantize,
         }
         module = importlib.import_module("penjing.plan.choose")  # the attribute of that name is the function
         for name, fake in fakes.items():
@@ -149,6 +151,26 @@ def test_slow_integers_stay_where_only_they_keep_the_size(chosen):
 def test_without_data_for_ranges_only_float_is_tried(chosen):
     made = chosen(Budget(size="0.3x"), integers_are_fast, data=False)
     assert not any(candidate.integer for candidate in made.measured) and made.taken.meets and made.taken.amount > 0
+
+
+def test_an_activation_of_the_original_that_never_changes_is_an_error(chosen):
+    def dead(*given, **options):
+        raise ConstantActivations("The output of '0' is 0 everywhere.")
+
+    with pytest.raises(ConstantActivations, match="'0'"):
+        chosen(Budget(latency="0.5x"), integers_are_fast, quantize=dead)
+
+
+def test_where_pruning_left_something_dead_only_float_is_tried(chosen, graph, caplog):
+    def dead_if_pruned(thin, few, exclude, corrections):
+        if thin.cost().params < graph.cost().params:
+            raise ConstantActivations("The output of '0' is 0 everywhere.")
+        return Quantised(thin, tuple(exclude))
+
+    made = chosen(Budget(latency="0.3x"), integers_are_fast, quantize=dead_if_pruned)
+    assert {candidate.integer for candidate in made.measured if candidate.amount} == {False}
+    assert made.taken.meets
+    assert "pruning left something dead: The output of '0'" in caplog.text
 
 
 def test_latency_that_grows_where_channels_go_does_not_mislead(chosen):

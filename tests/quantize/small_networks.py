@@ -36,6 +36,7 @@ class SqueezeExcite(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(8, 8, 1)
         self.reduce = nn.Conv2d(8, 4, 1)
+        nn.init.constant_(self.reduce.bias, 0.5)  # or the ReLU lets nothing through
         self.expand = nn.Conv2d(4, 8, 1)
         self.head = nn.Conv2d(8, 4, 1)
 

@@ -17,6 +17,7 @@ from penjing.errors import PenjingError
 from penjing.graph.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.graph.patterns import check_patterns, matches
+from penjing.graph.sources import SHAPE_ONLY, holds_tensors
 
 aten = torch.ops.aten
 
@@ -35,13 +36,6 @@ _SAME_VALUE = {
     aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.permute.default, aten.transpose.int,
     aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.movedim.int,
     aten.contiguous.default, aten.clone.default, aten.dropout.default,
-}  # fmt: skip
-
-# These read the shape of a tensor, not its value: what they make is not computed from it.
-_SHAPE_ONLY = {
-    aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default,
-    aten.rand_like.default, aten.randn_like.default, aten.new_zeros.default, aten.new_ones.default,
-    aten.new_full.default, aten.new_empty.default,
 }  # fmt: skip
 
 
@@ -161,7 +155,7 @@ class _Finder:
             one = stack.pop()
             if one in sources:
                 return True
-            if one.target in _SHAPE_ONLY or self._order[one] < first or not _tensors(one):
+            if one.target in SHAPE_ONLY or self._order[one] < first or not holds_tensors(one):
                 continue
             fresh = [source for source in one.all_input_nodes if source not in seen]
             seen.update(fresh)
@@ -229,11 +223,6 @@ def _operands(node: fx.Node) -> Iterator[tuple[int, list[fx.Node]]]:
         added = [one for one in node.all_input_nodes if one is not kept]
         if isinstance(kept, fx.Node) and added and not scaled:
             yield position, added
-
-
-def _tensors(node: fx.Node) -> list[Tensor]:
-    value = node.meta.get("val")
-    return [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, Tensor)]
 
 
 def _alike(a: fx.Node, b: fx.Node) -> bool:

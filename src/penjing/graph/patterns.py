@@ -18,9 +18,12 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
 
 
 def module_paths(graph: Graph) -> set[str]:
-    """Returns the paths of all modules that hold a tensor or run an op, and of those above them."""
+    """Returns the paths of all modules that hold a tensor or run an op, and of those above them.
+
+    An op that the model runs itself, in no module, goes by the name of its node.
+    """
     ends = {name.rpartition(".")[0] for name in graph.tensors()}
-    ends |= {node.meta.get("module", "") for node in graph.program.graph.nodes}
+    ends |= {node.meta.get("module") or node.name for node in graph.program.graph.nodes if node.op == "call_function"}
     return {path for end in ends for path in _upwards(end)}
 
 

@@ -18,7 +18,7 @@ from penjing.files import atomic_write
 from penjing.graph import Graph
 from penjing.plan.widths import Width, widths
 from penjing.prune import prune
-from penjing.quantize import NothingToQuantize, quantize
+from penjing.quantize import ConstantActivations, NothingToQuantize, quantize
 from penjing.targets import Artifact, find_target, lower, measure_together, profile
 
 log = logging.getLogger(__name__)
@@ -295,6 +295,11 @@ def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph |
         return quantize(thin, few, exclude=(*bench.exclude, *in_float), corrections=())
     except NothingToQuantize as nothing:
         log.info("no integer candidate: %s", nothing)
+        return None
+    except ConstantActivations as dead:
+        if thin is bench.graph:
+            raise
+        log.warning("no integer candidate, since pruning left something dead: %s", dead)
         return None
 
 

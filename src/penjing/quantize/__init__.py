@@ -5,6 +5,7 @@ callback of a training that learns ranges, too.
 """
 
 from penjing.quantize._choices import FLOAT
+from penjing.quantize._constant import ConstantActivations
 from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._placement import Placed, Placement, Site, place
 from penjing.quantize._places import modules_by_place, weights_by_place
@@ -21,6 +22,7 @@ __all__ = [
     "FLOAT",
     "ONNXRUNTIME",
     "Affine",
+    "ConstantActivations",
     "Grid",
     "NothingToQuantize",
     "Placed",

@@ -6,22 +6,27 @@ from torch import Tensor, fx
 
 from penjing.graph import Graph
 from penjing.quantize._calibrate import calibrate
-from penjing.quantize._placement import Placed, Site
+from penjing.quantize._constant import check_vary
+from penjing.quantize._placement import Placed, Placement, Site
 from penjing.quantize.grids import Affine, Grid, affine
 from penjing.quantize.observers import find_observer
 
 
 def lay_activations(
-    graph: Graph, data: Any, placed: Placed, grid: Grid, observer: str, keep: int = 0
+    graph: Graph, data: Any, placed: Placed, placement: Placement, grid: Grid, observer: str, keep: int = 0
 ) -> tuple[dict[Site, Affine], list[list[Tensor]]]:
     """Observes the sites' values and lays the grid over each range; sites that share a grid share its range.
 
     Returns:
         The grids, and the first `keep` samples; see `calibrate`.
+
+    Raises:
+        PenjingError: there is no data, or a value isn't finite or never changes.
     """
     observe, make = find_observer(observer)
     watched = {site.grid_of: make() for site in placed.sites}
     kept = calibrate(graph, data, watched, keep)
+    check_vary(graph, placed, placement, watched)
     laid = {}
     for site in placed.sites:
         low, high = observe(watched[site.grid_of], grid.steps)

@@ -11,7 +11,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.quantize._pieces import can_cut, pieces
 from penjing.quantize._running import Running
-from penjing.quantize.observers import NotFinite, Statistics
+from penjing.quantize.observers import Accumulator, NotFinite
 
 NO_DATA = (
     "Quantising activations, and corrections, need calibration data, some hundred samples: give data.calibration, or any "
@@ -19,7 +19,7 @@ NO_DATA = (
 )
 
 
-def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Statistics], keep: int = 0) -> list[list[Tensor]]:
+def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Accumulator], keep: int = 0) -> list[list[Tensor]]:
     """Runs `graph` on all calibration batches and feeds the values of the `watched` nodes to their statistics.
 
     Args:
@@ -126,7 +126,7 @@ def _inputs(graph: Graph, batch: Any) -> Sequence[Any]:
 class _Watcher(Running):
     """Feeds values to their statistics as they come."""
 
-    def __init__(self, program: fx.GraphModule, watched: Mapping[fx.Node, Statistics]) -> None:
+    def __init__(self, program: fx.GraphModule, watched: Mapping[fx.Node, Accumulator]) -> None:
         super().__init__(program)
         self._watched = watched
 

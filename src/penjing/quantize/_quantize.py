@@ -85,8 +85,8 @@ def quantize(
         seed: of roundings that draw random numbers.
 
     Raises:
-        PenjingError: unknown names, a pattern that matches nothing, no calibration data, activations that aren't finite,
-            a graph that is quantised already or has nothing to quantise.
+        PenjingError: unknown names, a pattern that matches nothing, no calibration data, activations that aren't finite or
+            never change, a graph that is quantised already or has nothing to quantise.
 
     Example:
         >>> import torch
@@ -149,7 +149,9 @@ def _round_activations(
         The first samples, where they are kept, and the scale of each layer's input, where it is a constant.
     """
     if asked.activations is not None:
-        laid, first = lay_activations(small, data, placed, asked.activations, asked.observer, asked.keep)
+        laid, first = lay_activations(
+            small, data, placed, asked.placement, asked.activations, asked.observer, asked.keep
+        )
         restored = insert_activations(small, laid)
         return first, {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
     first = first_samples(reference, data, asked.keep) if asked.keep else []

@@ -7,6 +7,7 @@ from torch import Tensor, fx
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
 
 from penjing.graph import Graph
+from penjing.graph.sources import is_constant
 
 ops = torch.ops.quantized_decomposed
 QUANTIZE = {
@@ -34,15 +35,6 @@ def store_integer_weights(graph: Graph) -> None:
         stored.meta["module"] = node.meta.get("module", "")
         node.replace_all_uses_with(stored)
         graph.program.graph.erase_node(node)
-
-
-def is_constant(value: Any) -> bool:
-    """Tells whether a value depends on parameters and buffers alone."""
-    if not isinstance(value, fx.Node):
-        return True
-    return value.op == "get_attr" or (
-        value.op == "call_function" and bool(value.all_input_nodes) and all(map(is_constant, value.all_input_nodes))
-    )
 
 
 def _root(node: fx.Node) -> str:

@@ -7,18 +7,12 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph import Graph
+from penjing.graph.sources import is_constant
 from penjing.graph.straight_through import ops  # importing it registers the ops
 from penjing.quantize.integer._table import Codes, Weight, no_integer_form
 
 QUANTIZE = frozenset({ops.quantize_per_tensor.default, ops.quantize_per_tensor.tensor})
 DEQUANTIZE = frozenset({ops.dequantize_per_tensor.default, ops.dequantize_per_tensor.tensor})
-
-
-def is_constant(node: fx.Node) -> bool:
-    """Tells whether a node depends on parameters and buffers alone."""
-    return node.op == "get_attr" or (
-        node.op == "call_function" and bool(node.all_input_nodes) and all(map(is_constant, node.all_input_nodes))
-    )
 
 
 def constant(graph: Graph, value: Any) -> Any:

@@ -20,4 +20,4 @@ def ema(statistics: MovingExtremes, steps: int) -> tuple[float, float]:
         statistics: of the activation.
         steps: of the grid; not used.
     """
-    return statistics.low, statistics.high
+    return statistics.average or (statistics.low, statistics.high)

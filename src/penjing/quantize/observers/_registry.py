@@ -10,7 +10,7 @@ from penjing.errors import PenjingError
 from penjing.registry import Registry
 
 
-class Statistics(Protocol):
+class Accumulator(Protocol):
     """What is remembered of a stream of tensors; its size doesn't depend on how many there were.
 
     Where a class has `whole_batches = True`, it makes a difference to it which values come together.
@@ -22,6 +22,18 @@ class Statistics(Protocol):
         Raises:
             NotFinite: it holds NaN or infinity.
         """
+
+
+class Statistics(Accumulator, Protocol):
+    """What an observer reads.
+
+    Attributes:
+        low: the smallest of all values; infinity before the first batch.
+        high: the largest of all values; minus infinity before the first batch.
+    """
+
+    low: float
+    high: float
 
 
 # Called as `observer(statistics, steps)`, with the number of steps of the grid (255 for 8 bits), it gives the smallest

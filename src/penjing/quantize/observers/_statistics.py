@@ -43,16 +43,20 @@ class Extremes:
     def update(self, values: Tensor) -> None:
         """Takes in one batch; see `Statistics`."""
         if values.numel():
-            low, high = extremes(values)
-            self.low, self.high = min(self.low, low), max(self.high, high)
+            self._widen(values)
+
+    def _widen(self, values: Tensor) -> tuple[float, float]:
+        """Returns the extremes of one batch, behind which the own ones never fall."""
+        low, high = extremes(values)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        return low, high
 
 
-class MovingExtremes:
-    """The smallest and the largest value of each batch, averaged exponentially over batches.
+class MovingExtremes(Extremes):
+    """Extremes, and those of each batch, averaged exponentially over batches.
 
     Attributes:
-        low: the average of the smallest; infinity before the first batch.
-        high: the average of the largest; minus infinity before the first batch.
+        average: of the smallest and of the largest values; None before the first batch.
         momentum: weight of the average so far when a batch comes in.
     """
 
@@ -61,16 +65,20 @@ class MovingExtremes:
     def __init__(self, momentum: float = 0.9) -> None:
         if not 0 <= momentum < 1:
             raise PenjingError(f"The momentum of an average must be at least 0 and below 1, not {momentum:g}.")
-        self.low, self.high, self.momentum = math.inf, -math.inf, momentum
+        super().__init__()
+        self.average: tuple[float, float] | None = None
+        self.momentum = momentum
 
     def update(self, values: Tensor) -> None:
         """Takes in one batch; see `Statistics`."""
         if not values.numel():
             return
-        low, high = extremes(values)
-        begins = math.isinf(self.low)
-        self.low = low if begins else self.momentum * self.low + (1 - self.momentum) * low
-        self.high = high if begins else self.momentum * self.high + (1 - self.momentum) * high
+        low, high = self._widen(values)
+        if self.average is not None:
+            old_low, old_high = self.average
+            low = self.momentum * old_low + (1 - self.momentum) * low
+            high = self.momentum * old_high + (1 - self.momentum) * high
+        self.average = low, high
 
 
 class Histogram(Extremes):

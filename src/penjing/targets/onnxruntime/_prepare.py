@@ -5,7 +5,8 @@ from torch import fx
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
 
 from penjing.graph import Graph, fold_batch_norms
-from penjing.targets._integers import is_constant, store_integer_weights
+from penjing.graph.sources import is_constant
+from penjing.targets._integers import store_integer_weights
 from penjing.targets.onnxruntime._written_out import write_out
 
 aten = torch.ops.aten

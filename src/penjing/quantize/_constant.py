@@ -1,0 +1,69 @@
+"""Activations that never change on the calibration data: no range can be chosen for what they would be on other data."""
+
+from collections.abc import Iterator, Mapping
+
+from torch import fx
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.graph.patterns import module_paths
+from penjing.graph.sources import computed_from_inputs
+from penjing.quantize._placement import Placed, Placement, Site
+from penjing.quantize._places import place_of
+from penjing.quantize.observers import Statistics
+
+
+class ConstantActivations(PenjingError):
+    """An activation has one and the same value for all calibration data."""
+
+
+def check_vary(graph: Graph, placed: Placed, placement: Placement, seen: Mapping[fx.Node, Statistics]) -> None:
+    """Makes sure that everything that is rounded and computed from the model's inputs was seen to vary.
+
+    Args:
+        graph: holds the nodes.
+        placed: the sites.
+        placement: that they were found with.
+        seen: statistics of all calibration data, by the node whose values they are.
+
+    Raises:
+        ConstantActivations: something doesn't; names the first in order of execution, and all that can be excluded.
+    """
+    varying = computed_from_inputs(graph.program)
+    stuck = [
+        site for site in placed.sites if site.grid_of in varying and seen[site.grid_of].low == seen[site.grid_of].high
+    ]
+    if not stuck:
+        return
+    first, value = stuck[0].node, seen[stuck[0].grid_of].low
+    if first.op == "placeholder":
+        where, cause = f"The input '{first.name}'", "the data and how they are read"
+    else:
+        where, cause = f"The output of '{place_of(_source(first, placement))}'", "the model's weights and the data"
+    message = f"{where} is {value:g} everywhere on the calibration data, so there is no range to choose for it: check {cause}."
+    known = module_paths(graph)
+    touched = dict.fromkeys(place for site in stuck for place in _touched(site, placed, placement) if place in known)
+    if touched:
+        listed = ", ".join(f'"{place}"' for place in touched)
+        message += f" If it is meant to be so, leave what computes and reads it in floating point: exclude=[{listed}]."
+    raise ConstantActivations(message)
+
+
+def _touched(site: Site, placed: Placed, placement: Placement) -> Iterator[str]:
+    """Yields the places of the integer nodes that compute a value, or read it through ops that pass it on."""
+    if (source := _source(site.node, placement)) in placed.integer:
+        yield place_of(source)
+    passing = [site.node]
+    for node in passing:
+        for user in node.users:
+            if user in placed.integer:
+                yield place_of(user)
+            elif user.target in placement.same or user.target in placement.clips:
+                passing.append(user)
+
+
+def _source(node: fx.Node, placement: Placement) -> fx.Node:
+    """Returns what the clips in front of a value cut off."""
+    while node.target in placement.clips:
+        node = node.all_input_nodes[0]
+    return node
