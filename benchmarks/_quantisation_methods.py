@@ -186,6 +186,10 @@ METHODS: dict[str, Method] = {
         penjing, ONNXRUNTIME, "penjing",
         {"grain": "tensor", "corrections": ["cross_layer_equalization", "bias_correction"]},
     ),
+    "Penjing, per tensor, equalised, AdaRound, biases corrected": Method(
+        penjing, ONNXRUNTIME, "penjing",
+        {"grain": "tensor", "corrections": ["cross_layer_equalization", "bias_correction"], "rounding": "adaround"},
+    ),
     "ONNX Runtime, per channel": Method(onnxruntime, ONNXRUNTIME, "onnxruntime", {"per_channel": True}),
     "ONNX Runtime, per tensor": Method(onnxruntime, ONNXRUNTIME, "onnxruntime", {"per_channel": False}),
     "NNCF": Method(nncf, OPENVINO, "nncf", {"fast_bias_correction": True}),
@@ -197,6 +201,9 @@ METHODS: dict[str, Method] = {
     ),
     "Penjing, 4-bit weights, AdaRound, statistics estimated anew": Method(
         penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"rounding": "adaround"}
+    ),
+    "Penjing, 4-bit weights with zero points, AdaRound, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"weights": "uint4", "rounding": "adaround"}
     ),
     "Penjing, 4-bit weights, BRECQ, statistics estimated anew": Method(
         penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"rounding": "brecq"}

@@ -60,6 +60,12 @@ def test_the_count_of_bytes_is_bits_and_scales_and_all_else_as_it_is(learned, tm
     assert costs.whole(small, ["bytes"])["bytes"] == by_hand
 
 
+def test_batch_norms_count_as_the_biases_that_they_become(tmp_path):
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    graph = pj.capture(network, torch.randn(2, 3, 8, 8))
+    assert Costs(graph, tmp_path, simulate=True).original_bytes == 4 * (8 * 3 * 9 + 8 + 4 * 8 + 4)
+
+
 def test_the_file_keeps_the_budget(learned, tmp_path):
     graph, data = learned
     told: list[str] = []

@@ -121,8 +121,14 @@ def _both(graph, inputs, *learned):
     ]
 
 
+def _with_the_best_bias(clip, products, wanted):
+    """The least mean squared error that any bias gives: `(…, samples)` products of weights and inputs -> `(…)`."""
+    biases = torch.linspace(-1.5, 1.5, 601)
+    return torch.stack([(clip(products + bias) - wanted).square().mean(-1) for bias in biases]).amin(0)
+
+
 @pytest.mark.parametrize("clip", [nn.Identity(), nn.ReLU6()], ids=["linear", "clipped"])
-def test_adaround_goes_a_good_part_of_the_way_from_nearest_to_the_best_of_all_roundings(clip):
+def test_adaround_goes_a_good_part_of_the_way_from_nearest_to_the_best_of_all_roundings_and_biases(clip):
     generator = _generator()
     inputs, layer = _correlated(generator, 8), nn.Linear(8, 16)
     layer.weight.data = torch.randn(16, 8, generator=generator) * 0.3
@@ -131,14 +137,44 @@ def test_adaround_goes_a_good_part_of_the_way_from_nearest_to_the_best_of_all_ro
     wanted = graph(inputs).detach()
     nearest, learned = _both(graph, inputs, "adaround:300")
     # Independent of the code under test: outputs don't depend on one another's weights.
-    best = 0.0
+    best, before = 0.0, 0.0
     for output, scale in enumerate(nearest.tensor("0.weight_scale")):
-        rows = _corners(layer.weight.detach()[output : output + 1], scale[None])[:, 0]
-        made = clip(inputs @ rows.T + layer.bias.detach()[output])
-        best += float((made - wanted[:, output : output + 1]).square().mean(0).min())
-    before, after = (float(F.mse_loss(small(inputs).detach(), wanted)) * 16 for small in (nearest, learned))
-    assert best * (1 - 1e-4) <= after
-    assert after - best < (before - best) * 2 / 3
+        real = layer.weight.detach()[output]
+        rows = _corners(real[None], scale[None])[:, 0]
+        best += float(_with_the_best_bias(clip, rows @ inputs.T, wanted[:, output]).min())
+        rounded = (real / scale).round().clamp(-3, 3) * scale
+        before += float(_with_the_best_bias(clip, inputs @ rounded, wanted[:, output]))
+    after = float(F.mse_loss(learned(inputs).detach(), wanted)) * 16
+    assert best * 0.99 <= after
+    assert after - best < (before - best) * 0.5
+
+
+def test_adaround_gives_each_channel_its_mean_and_no_more_error_than_nearest_with_that_mean():
+    torch.manual_seed(0)
+    inputs, layer = _correlated(_generator(), 8), nn.Linear(8, 64)
+    graph = capture(layer, inputs[:2])
+    wanted = graph(inputs).detach()
+    nearest, learned = (small(inputs).detach() - wanted for small in _both(graph, inputs, "adaround:300"))
+    torch.testing.assert_close(learned.mean(0), torch.zeros(64), atol=1e-6, rtol=0)
+    assert bool((learned.square().mean(0) <= nearest.var(0, correction=0) * (1 + 1e-4)).all())
+    assert float(learned.square().mean()) < 0.7 * float(nearest.var(0).mean())
+
+
+def test_adaround_moves_no_bias_that_another_layer_reads():
+    class Sharing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.second.bias = self.first.bias
+
+        def forward(self, x):
+            return self.second(self.first(x).relu())
+
+    torch.manual_seed(0)
+    inputs = _correlated(_generator(), 8)
+    graph = capture(Sharing(), inputs[:2])
+    _, learned = _both(graph, inputs, "adaround:20")
+    torch.testing.assert_close(learned.tensor("first.bias"), graph.tensor("first.bias"), atol=0, rtol=0)
 
 
 def test_brecq_comes_near_to_the_best_of_all_roundings_of_two_layers_together():

@@ -60,7 +60,7 @@ def choose_bits(
         data: calibration data.
         weights: the grids to choose from; "float32" may be among them.
         budget: on size or latency or both. With `simulate`, size counts each weight's bits and a scale per output channel,
-            all other tensors as they are, and nothing of a file's format.
+            all other tensors with batch norms folded, and nothing of a file's format.
         quantized: makes the graph; called with the grids of the layers that were chosen for.
         draft: makes one that costs as much and is made faster, for what is measured before anything is chosen.
         fixed: patterns of module paths that keep the grid that `quantized` gives them.

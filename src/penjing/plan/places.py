@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from penjing.graph import Graph
+from penjing.graph import Graph, fold_batch_norms
 from penjing.quantize import FLOAT, ONNXRUNTIME, find_grid, modules_by_place, weights_by_place
 from penjing.targets import Artifact, find_target, lower, measure_together, profile
 
@@ -17,7 +17,8 @@ class Costs:
     """Bytes and milliseconds of layers and of whole networks.
 
     With `simulate` there is no file: sizes are counted, each weight with the grid's bits and a scale per output channel,
-    all other tensors as they are. Else they are of files, in which a weight has the next size that the target stores.
+    all other tensors as they are once batch norms are folded. Else they are of files, in which a weight has the next size
+    that the target stores.
 
     Attributes:
         original_bytes: of the float network.
@@ -39,7 +40,7 @@ class Costs:
         self._original_ms = 0.0
         self._profiles: dict[bool, dict[str, float]] = {}
         if simulate:
-            self.original_bytes = sum({id(t): t.numel() * t.element_size() for t in graph.tensors().values()}.values())
+            self.original_bytes = _held(fold_batch_norms(graph))
         else:
             self._original = self._lowered(graph, "original")
             self.original_bytes = self._original.size_bytes
@@ -123,3 +124,9 @@ class Costs:
 def grids_of(small: Graph) -> dict[str, str]:
     """Returns the grids that a network's layers were quantised to, by module path."""
     return {step["place"]: step["after"] for step in small.plan if step["technique"] == "quantize"}
+
+
+def _held(graph: Graph) -> int:
+    """Returns the bytes of all tensors that are read."""
+    read = [graph.tensor(str(node.target)) for node in graph.program.graph.nodes if node.op == "get_attr"]
+    return sum({id(tensor): tensor.numel() * tensor.element_size() for tensor in read}.values())

@@ -12,7 +12,7 @@ from penjing.quantize._calibrate import flat_batches
 from penjing.quantize._pieces import can_cut
 from penjing.quantize._weights import Weight, set_integers
 from penjing.quantize.grids import Laid
-from penjing.quantize.rounding import Part, Rounded, Rounding, Span, Walk
+from penjing.quantize.rounding import Learned, Part, Rounded, Rounding, Span, Walk
 from penjing.registry import Entry
 
 MOST_SAMPLES = 256  # of the calibration data
@@ -28,7 +28,7 @@ def learn_rounding(
     number: int | None,
     generator: torch.Generator,
 ) -> None:
-    """Moves every weight of an integer grid to the integer that was learned for it.
+    """Moves every weight of an integer grid to the integer that was learned for it, and biases as they were.
 
     A weight that several layers share is learned where it is read first.
 
@@ -50,11 +50,16 @@ def learn_rounding(
     quantized, floating = Walk(graph, batches), Walk(reference, batches)
     for span in spans:
         part = _part(graph, span, learned, quantized, floating, importance.get(span.output.name))
-        for layer, integers in zip(span.layers, rounding.function(part, generator, number), strict=True):
+        found: Learned = rounding.function(part, generator, number)
+        for layer, integers in zip(span.layers, found.integers, strict=True):
             weight = learned[layer]
             assert isinstance(weight.laid, Laid)
             set_integers(graph, weight, integers + weight.laid.zero_point[:, None])
             quantized.renew(weight.path)
+        if part.bias is not None and found.shift is not None:
+            with torch.no_grad():
+                graph.tensor(part.bias).add_(found.shift)
+            quantized.renew(part.bias)
         for walk in (quantized, floating):
             walk.advance(span.output.name)
 

@@ -7,7 +7,7 @@ from penjing.quantize.rounding._adaround import adaround
 from penjing.quantize.rounding._brecq import brecq
 from penjing.quantize.rounding._importance import gauss_newton
 from penjing.quantize.rounding._nearest import nearest
-from penjing.quantize.rounding._parts import Part, Rounded, Span
+from penjing.quantize.rounding._parts import Learned, Part, Rounded, Span
 from penjing.quantize.rounding._registry import Rounding, find_rounding, roundings
 from penjing.quantize.rounding._spans import blocks, layers
 from penjing.quantize.rounding._stochastic import stochastic
@@ -15,6 +15,7 @@ from penjing.quantize.rounding._truncate import truncate
 from penjing.quantize.rounding._walk import Walk
 
 __all__ = [
+    "Learned",
     "Part",
     "Rounded",
     "Rounding",

@@ -1,9 +1,8 @@
 """Up or down, learned from what each layer should give."""
 
 import torch
-from torch import Tensor
 
-from penjing.quantize.rounding._parts import Part
+from penjing.quantize.rounding._parts import Learned, Part
 from penjing.quantize.rounding._registry import roundings
 from penjing.quantize.rounding._soft import learn
 from penjing.quantize.rounding._spans import layers
@@ -18,19 +17,20 @@ ITERATIONS = 500
     spans=layers,
     number="the iterations for each layer",
 )
-def adaround(part: Part, generator: torch.Generator, iterations: int | None = None) -> list[Tensor]:
+def adaround(part: Part, generator: torch.Generator, iterations: int | None = None) -> Learned:
     """Learns for each weight whether it goes up or down, so that its layer still gives what it gave: "adaround:1000".
 
     Minimises ‖f(Wx) − f(W̃x̂)‖² + λ Σ (1 − |2h(V) − 1|^β), where W̃ is W rounded softly, x̂ comes out of the layers before,
     which are rounded already, and f is the clip behind the layer (the paper's asymmetric reconstruction, equation 25). The
     paper takes 10,000 iterations with 32 whole images; here it is fewer, with as many images as make some thousand positions.
 
+    Beyond the paper, the layer's bias moves along, so that what all outputs of a channel are off by costs no weight anything;
+    channels that nearest rounding would serve better get that; and where an output has few weights, as in depthwise layers,
+    each is then tried a step up and down. See `learn` and `polished`.
+
     Args:
         part: a layer.
         generator: draws the samples of each iteration.
         iterations: for the layer.
-
-    Returns:
-        `(rows, weights)` integers for its weight, counted from the zero points.
     """
     return learn(part, generator, iterations or ITERATIONS)

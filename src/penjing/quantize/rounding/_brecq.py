@@ -1,10 +1,9 @@
 """Up or down, learned from what each block should give."""
 
 import torch
-from torch import Tensor
 
 from penjing.quantize.rounding._importance import gauss_newton
-from penjing.quantize.rounding._parts import Part
+from penjing.quantize.rounding._parts import Learned, Part
 from penjing.quantize.rounding._registry import roundings
 from penjing.quantize.rounding._soft import learn
 from penjing.quantize.rounding._spans import blocks
@@ -21,7 +20,7 @@ ITERATIONS = 500
     importance=gauss_newton,
     number="the iterations for each block",
 )
-def brecq(part: Part, generator: torch.Generator, iterations: int | None = None) -> list[Tensor]:
+def brecq(part: Part, generator: torch.Generator, iterations: int | None = None) -> Learned:
     """Learns all weights of a block together, so that the block still gives what it gave: "brecq:1000".
 
     Minimises E[Δzᵀ diag(F) Δz] + λ Σ (1 − |2h(V) − 1|^β), where Δz is what the rounded block's output is off, with inputs
@@ -38,8 +37,5 @@ def brecq(part: Part, generator: torch.Generator, iterations: int | None = None)
         part: a block.
         generator: draws the samples of each iteration.
         iterations: for the block.
-
-    Returns:
-        `(rows, weights)` integers for each of its weights, counted from the zero points.
     """
     return learn(part, generator, iterations or ITERATIONS)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.graph.normalize import node_arguments
 from penjing.quantize.grids import Laid
 from penjing.quantize.rounding._simulated import Simulated
 
@@ -65,8 +66,27 @@ class Rounded:
         return (held * self.laid.scale[:, None]).reshape(self.shape)
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What is learned of a part.
+
+    Attributes:
+        integers: `(rows, weights)` for each of its weights, counted from the zero points.
+        shift: `(channels,)`, what is added to the bias; None where it stays.
+    """
+
+    integers: list[Tensor]
+    shift: Tensor | None = None
+
+
 class Part:
-    """A span of a quantised graph with samples of the data."""
+    """A span of a quantised graph with samples of the data.
+
+    Attributes:
+        weights: of its layers.
+        count: how many samples can be chosen from.
+        bias: the name of its one layer's bias; None where there are several layers, or none that this layer alone reads.
+    """
 
     def __init__(
         self,
@@ -96,37 +116,46 @@ class Part:
         sources = {source for node in span.nodes for source in node.all_input_nodes}
         self._known = {node: known[node] for node in sources if node in known}
         self._counts = [node for node in sources if isinstance(node.meta.get("val"), torch.SymInt)]
+        self._bias = _own_bias(span)
+        self.bias = None if self._bias is None else str(self._bias.target)
 
-    def output(self, weights: Sequence[Tensor], chosen: Tensor | slice) -> Tensor:
+    def output(self, weights: Sequence[Tensor], chosen: Tensor | slice, shift: Tensor | None = None) -> Tensor:
         """Returns the output for some samples, rounded inside as in the graph; gradients go straight through that.
 
         Args:
             weights: in their layers' shapes.
             chosen: indices of samples.
+            shift: `(channels,)`, what is added to the bias.
         """
         inputs = [_chosen(value, chosen) for value in self._inputs]
         env: dict[fx.Node, Any] = dict(self._known)
         env.update(zip(self._span.inputs, inputs, strict=True))
         env.update(zip(self._places, weights, strict=True))
         env.update(dict.fromkeys(self._counts, len(inputs[0])))
+        if self._bias is not None and shift is not None:
+            env[self._bias] = env[self._bias] + shift
         self._running.env = env
         for node in self._span.nodes:
             env[node] = self._running.run_node(node)
         return env[self._span.output]  # type: ignore[no-any-return]
 
-    def error(self, weights: Sequence[Tensor], chosen: Tensor | slice) -> Tensor:
+    def error(self, weights: Sequence[Tensor], chosen: Tensor | slice, shift: Tensor | None = None) -> Tensor:
         """Returns the squared difference to what is wanted, summed over the channels, on average over all else."""
-        return self.distance(self.output(weights, chosen), _chosen(self._wanted, chosen))
+        return self.distance(self.output(weights, chosen, shift), _chosen(self._wanted, chosen))
 
     def distance(self, given: Tensor, wanted: Tensor) -> Tensor:
         """Returns the same of any two outputs."""
-        axis = self._span.axis
         squares = (given - wanted).square()
         if self._importance is not None:
             shape = [1] * given.dim()
-            shape[axis] = -1
+            shape[self._span.axis] = -1
             squares = squares * self._importance.reshape(shape)
-        return squares.sum() / (given.numel() // given.shape[axis])
+        return squares.sum() / (given.numel() // given.shape[self._span.axis])
+
+    @property
+    def spread(self) -> Tensor:
+        """`(channels,)`, the standard deviation of what is wanted."""
+        return self._by_channel(self._wanted).std(1, correction=0)
 
     @property
     def positions(self) -> int:
@@ -135,15 +164,34 @@ class Part:
         inputs = [value[0].numel() // value.shape[-1 if value.dim() != IMAGES else 1] for value in self._inputs]
         return max(1, outputs, *inputs)
 
-    def whole_error(self, weights: Sequence[Tensor]) -> float:
-        """Returns the error over all samples, or so many that more would tell nothing new."""
+    def compare(self, weights: Sequence[Tensor], shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compares with what is wanted on all samples, or on so many that more would tell nothing new.
+
+        Returns:
+            The mean squared difference of each channel, weighed by its importance, and the mean difference, `(channels,)`.
+        """
         size, count = max(1, AT_ONCE // self.positions), min(self.count, -(-ENOUGH // self.positions))
+        squares, differences, seen = torch.zeros(()), torch.zeros(()), 0
         with torch.no_grad():
-            sums = [
-                float(self.error(weights, slice(i, min(i + size, count)))) * (min(i + size, count) - i)
-                for i in range(0, count, size)
-            ]
-        return sum(sums) / count
+            for start in range(0, count, size):
+                chosen = slice(start, min(start + size, count))
+                found = self._by_channel(self.output(weights, chosen, shift) - _chosen(self._wanted, chosen))
+                squares, differences = squares + found.square().sum(1), differences + found.sum(1)
+                seen += found.shape[1]
+        weighed = squares if self._importance is None else squares * self._importance
+        return weighed / seen, differences / seen
+
+    def _by_channel(self, value: Tensor) -> Tensor:
+        return value.movedim(self._span.axis, 0).flatten(1)
+
+
+def _own_bias(span: Span) -> fx.Node | None:
+    """Returns the constant bias that the one layer of a span has for itself."""
+    bias = node_arguments(span.layers[0])[2] if len(span.layers) == 1 else None
+    if not isinstance(bias, fx.Node) or bias.op != "get_attr":
+        return None
+    fetched = [node for node in bias.graph.nodes if node.op == "get_attr" and node.target == bias.target]
+    return bias if sum(len(node.users) for node in fetched) == 1 else None
 
 
 def channels_last(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from penjing.registry import Entry, Registry
 
 # Called as `rounding(real, generator)`: weights in steps of their grid, counted from its zero point, go to whole numbers.
 # Those with the trait "learned" are called as `rounding(part, generator, number)` instead, one part of the network after the
-# other, and return integers for each of its weights. The trait "spans" cuts the network into parts, as `layers` and `blocks`
+# other, and return what they learned of it. The trait "spans" cuts the network into parts, as `layers` and `blocks`
 # do; the trait "importance", where there is one, weighs the channels of their outputs, as `gauss_newton` does. The number
 # stands behind their name, and the trait "number" says what it is.
 Rounding = Callable[..., Any]

@@ -5,10 +5,12 @@ import math
 import torch
 from torch import Tensor
 
-from penjing.quantize.rounding._parts import Part, Rounded
+from penjing.quantize.rounding._hard import centred, polished
+from penjing.quantize.rounding._parts import Learned, Part, Rounded
 
 STRETCH = (-0.1, 1.1)  # of the sigmoid, so that it reaches 0 and 1
-LEARNING_RATE = 2e-2
+LEARNING_RATE = 0.1
+BIAS_RATE = 5e-3  # in standard deviations of the outputs
 WARM_UP = 0.2  # share of the iterations without the regulariser
 SHARPNESS = (20.0, 2.0)  # β of the regulariser, from the end of the warm-up to the last iteration
 BALANCE = 0.1
@@ -16,32 +18,35 @@ POSITIONS, IMAGES, VECTORS = 4096, 32, 256  # the most in each iteration; vector
 PROBED = 2**14  # positions that tell how large an error is
 
 
-def learn(part: Part, generator: torch.Generator, iterations: int) -> list[Tensor]:
+def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
     """Learns for each weight of a part whether it goes up or down, so that the part still gives what it gave.
 
     Minimises the part's error + λ Σ (1 − |2h(V) − 1|^β), where h is a stretched sigmoid and the weights are
     s·clip(⌊W/s⌋ + h(V)). β falls from 20 to 2, which pushes h(V) to 0 or 1. The error is measured against that which
-    rounding to nearest makes, so that λ means the same for every part. If the outcome isn't better than rounding to
-    nearest on all samples, that is what is returned.
+    rounding to nearest makes, so that λ means the same for every part.
+
+    A bias that is the part's own moves along: it takes up what the outputs are off on average, so that the rounding is free
+    for all else (as biases are tuned in Hubara et al. 2020, arXiv:2006.10518). At the end hard roundings are compared on
+    more samples and improved; see `polished`.
 
     Args:
         part: its weights, inputs and wanted output.
         generator: draws the samples of each iteration.
         iterations: how many.
-
-    Returns:
-        `(rows, weights)` integers for each weight, counted from the zero points.
     """
     soft = [_Soft(weight) for weight in part.weights]
-    optimizer = torch.optim.Adam([one.v for one in soft], LEARNING_RATE, fused=True)
+    spread = part.spread
+    moved = torch.zeros_like(spread, requires_grad=True)  # in spreads
+    rates = [{"params": [one.v for one in soft]}, {"params": [moved], "lr": BIAS_RATE}]
+    optimizer = torch.optim.Adam(rates if part.bias else rates[:1], LEARNING_RATE, fused=True)
     unit, warm = _unit(part), int(WARM_UP * iterations)
     size = _samples(part)
     with torch.enable_grad():
         for iteration in range(iterations):
             chosen = torch.randint(part.count, (size,), generator=generator)
             h = [one.h() for one in soft]
-            error = part.error([one.values(up) for one, up in zip(soft, h, strict=True)], chosen)
-            loss = error / unit
+            weights = [one.values(up) for one, up in zip(soft, h, strict=True)]
+            loss = part.error(weights, chosen, moved * spread) / unit
             if iteration >= warm:
                 done = (iteration - warm) / max(1, iterations - warm)
                 beta = SHARPNESS[1] + 0.5 * (SHARPNESS[0] - SHARPNESS[1]) * (1 + math.cos(math.pi * done))
@@ -50,9 +55,9 @@ def learn(part: Part, generator: torch.Generator, iterations: int) -> list[Tenso
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    learned = [one.hard() for one in soft]
-    nearest = [weight.real.round() for weight in part.weights]
-    return learned if _error(part, learned) < _error(part, nearest) else nearest
+    starts = [[one.hard() for one in soft], [weight.real.round() for weight in part.weights]]
+    shifts = [moved.detach() * spread, torch.zeros_like(spread)]
+    return polished(part, *(centred(part, *start) for start in zip(starts, shifts, strict=True)))
 
 
 class _Soft:
@@ -75,10 +80,6 @@ class _Soft:
     def hard(self) -> Tensor:
         """Returns the integers."""
         return self._below + (self.v.detach() > 0)
-
-
-def _error(part: Part, integers: list[Tensor]) -> float:
-    return part.whole_error([weight.values(one) for weight, one in zip(part.weights, integers, strict=True)])
 
 
 def _samples(part: Part) -> int:
