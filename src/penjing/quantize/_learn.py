@@ -51,10 +51,9 @@ def learn_rounding(
     for span in spans:
         part = _part(graph, span, learned, quantized, floating, importance.get(span.output.name))
         found: Learned = rounding.function(part, generator, number)
-        for layer, integers in zip(span.layers, found.integers, strict=True):
+        for layer, rounded, integers in zip(span.layers, part.weights, found.integers, strict=True):
             weight = learned[layer]
-            assert isinstance(weight.laid, Laid)
-            set_integers(graph, weight, integers + weight.laid.zero_point[:, None])
+            set_integers(graph, weight, rounded.held(integers) + rounded.laid.zero_point[:, None])
             quantized.renew(weight.path)
         if part.bias is not None and found.shift is not None:
             with torch.no_grad():
@@ -85,8 +84,9 @@ def _part(
 
 def _rounded(graph: Graph, weight: Weight) -> Rounded:
     assert isinstance(weight.laid, Laid)
-    parameter = graph.tensor(weight.path).detach()
-    return Rounded(weight.choice.grain.rows(parameter) / weight.laid.scale[:, None], weight.laid, parameter.shape)
+    parameter, mask, rows = graph.tensor(weight.path).detach(), graph.masks.get(weight.path), weight.choice.grain.rows
+    kept = None if mask is None else rows(mask)
+    return Rounded(rows(parameter) / weight.laid.scale[:, None], weight.laid, parameter.shape, kept)
 
 
 def _first(graph: Graph, batches: Iterator[list[Tensor]], count: int) -> Iterator[list[Tensor]]:

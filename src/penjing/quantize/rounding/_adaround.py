@@ -25,8 +25,7 @@ def adaround(part: Part, generator: torch.Generator, iterations: int | None = No
     paper takes 10,000 iterations with 32 whole images; here it is fewer, with as many images as make some thousand positions.
 
     Beyond the paper, the layer's bias moves along, so that what all outputs of a channel are off by costs no weight anything;
-    channels that nearest rounding would serve better get that; and where an output has few weights, as in depthwise layers,
-    each is then tried a step up and down. See `learn` and `polished`.
+    channels that rounding to nearest serves better get that; and layers without a clip go on as in `quantease`.
 
     Args:
         part: a layer.

@@ -1,4 +1,4 @@
-"""Hard roundings of a part, compared and improved by what they make of its outputs."""
+"""Hard roundings of a part, compared by what they make of its outputs."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,7 @@ from torch import Tensor
 
 from penjing.quantize.rounding._parts import Learned, Part
 
-CENTRED = (
-    3  # how often a bias is moved by what the outputs are off: at once is not enough where a clip takes some of it
-)
-FEW_WEIGHTS = 32  # of each output, as depthwise layers have: so few can be tried one by one
-SWEEPS = 4  # over them
+TIMES = 3  # a bias is moved: once is not enough where the layer's clip takes some of it
 
 
 @dataclass(frozen=True)
@@ -19,65 +15,39 @@ class Hard:
     """Whole numbers for the weights of a part, and what comes of them.
 
     Attributes:
-        integers: `(rows, weights)` for each weight, counted from the zero points.
-        shift: `(channels,)`, what is added to the bias.
+        learned: the integers, and what is added to the bias where the part has its own.
         errors: `(channels,)`, mean squares of what the outputs are off.
     """
 
-    integers: list[Tensor]
-    shift: Tensor
+    learned: Learned
     errors: Tensor
 
 
-def centred(part: Part, integers: list[Tensor], shift: Tensor, times: int = CENTRED) -> Hard:
-    """Moves a bias, where the part has its own, to where the outputs are right on average.
+def centred(part: Part, integers: list[Tensor], shift: Tensor | None = None) -> Hard:
+    """Moves the bias, where a part has its own, to where the outputs are right on average.
 
     Args:
         part: that the weights are of.
         integers: `(rows, weights)` for each of them.
-        shift: `(channels,)`, what to begin with.
-        times: how often it is moved.
+        shift: `(channels,)`, what to begin with; nothing by default.
     """
     weights = [weight.values(one) for weight, one in zip(part.weights, integers, strict=True)]
     if not part.bias:
-        return Hard(integers, torch.zeros_like(shift), part.compare(weights)[0])
-    for _ in range(times):
-        shift = shift - part.compare(weights, shift)[1]
-    return Hard(integers, shift, part.compare(weights, shift)[0])
+        return Hard(Learned(integers), part.compare(weights)[0])
+    for _ in range(TIMES):
+        off = part.compare(weights, shift)[1]
+        shift = -off if shift is None else shift - off
+    return Hard(Learned(integers, shift), part.compare(weights, shift)[0])
 
 
-def polished(part: Part, learned: Hard, nearest: Hard) -> Learned:
-    """Returns the better of two roundings; by channel where the part is one layer, whose channels don't touch each other.
-
-    With few weights for each output, every one is then tried one step up and one down, in all channels at once, and moved
-    where that is better, over and over.
-    """
-    if len(part.weights) > 1:
-        return _learned(part, learned if learned.errors.sum() < nearest.errors.sum() else nearest)
-    best = _better(learned, nearest)
-    count = len(best.errors)
-    if best.integers[0].numel() > FEW_WEIGHTS * count:
-        return _learned(part, best)
-    for _ in range(SWEEPS):
-        before = best
-        for weight in range(best.integers[0].numel() // count):
-            for step in (1, -1):
-                tried = best.integers[0].clone()
-                tried.reshape(count, -1)[:, weight] += step
-                best = _better(centred(part, [tried], best.shift, times=1), best)
-        if best.errors.equal(before.errors):
-            break
-    return _learned(part, _better(centred(part, best.integers, best.shift), best))
-
-
-def _better(one: Hard, other: Hard) -> Hard:
-    """Joins the better channels of two roundings of one layer."""
-    better = one.errors < other.errors
-    rows, others = (hard.integers[0].reshape(len(better), -1) for hard in (one, other))
-    integers = torch.where(better[:, None], rows, others).reshape(one.integers[0].shape)
-    shift = torch.where(better, one.shift, other.shift)
-    return Hard([integers], shift, one.errors.minimum(other.errors))
-
-
-def _learned(part: Part, hard: Hard) -> Learned:
-    return Learned(hard.integers, hard.shift if part.bias else None)
+def better(one: Hard, other: Hard) -> Learned:
+    """Returns the better of two roundings; by channel where the part is one layer, whose channels don't touch each other."""
+    first, second = one.learned, other.learned
+    if len(first.integers) > 1:
+        return first if one.errors.sum() < other.errors.sum() else second
+    taken = one.errors < other.errors
+    rows, others = (learned.integers[0].reshape(len(taken), -1) for learned in (first, second))
+    integers = torch.where(taken[:, None], rows, others).reshape(first.integers[0].shape)
+    if first.shift is None or second.shift is None:
+        return Learned([integers])
+    return Learned([integers], torch.where(taken, first.shift, second.shift))

@@ -49,21 +49,27 @@ class Rounded:
         real: `(rows, weights)`, in steps of the grid, counted from its zero points.
         laid: the grid.
         shape: as the layer has it.
+        kept: `(rows, weights)`, False where a mask keeps a weight at zero; None where there is no mask.
     """
 
     real: Tensor
     laid: Laid
     shape: torch.Size
+    kept: Tensor | None = None
+
+    def held(self, integers: Tensor) -> Tensor:
+        """Returns what the grid and the mask make of integers, counted from the zero points, `(rows, weights)`."""
+        zero = self.laid.zero_point[:, None]
+        held = integers.clamp(self.laid.grid.low - zero, self.laid.grid.high - zero)
+        return held if self.kept is None else held * self.kept
 
     def values(self, integers: Tensor) -> Tensor:
         """Returns the weights that integers stand for, in the layer's shape.
 
         Args:
-            integers: `(rows, weights)`, counted from the zero points; those beyond the grid become its ends.
+            integers: `(rows, weights)`, counted from the zero points; see `held`.
         """
-        zero = self.laid.zero_point[:, None]
-        held = integers.clamp(self.laid.grid.low - zero, self.laid.grid.high - zero)
-        return (held * self.laid.scale[:, None]).reshape(self.shape)
+        return (self.held(integers) * self.laid.scale[:, None]).reshape(self.shape)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,10 @@ class Part:
     """A span of a quantised graph with samples of the data.
 
     Attributes:
+        span: its nodes.
         weights: of its layers.
+        inputs: `(samples, …)` each, of the rounded network.
+        wanted: `(samples, …)`, of the float network.
         count: how many samples can be chosen from.
         bias: the name of its one layer's bias; None where there are several layers, or none that this layer alone reads.
     """
@@ -109,8 +118,8 @@ class Part:
         """
         self.weights = tuple(weights.values())
         self.count = len(wanted)
-        self._span, self._importance = span, importance
-        self._inputs, self._wanted = [channels_last(value) for value in inputs], channels_last(wanted)
+        self.span, self._importance = span, importance
+        self.inputs, self.wanted = [channels_last(value) for value in inputs], channels_last(wanted)
         self._places = tuple(weights)
         self._running = Simulated(span.output.graph.owning_module)
         sources = {source for node in span.nodes for source in node.all_input_nodes}
@@ -127,41 +136,46 @@ class Part:
             chosen: indices of samples.
             shift: `(channels,)`, what is added to the bias.
         """
-        inputs = [_chosen(value, chosen) for value in self._inputs]
+        inputs = [_chosen(value, chosen) for value in self.inputs]
         env: dict[fx.Node, Any] = dict(self._known)
-        env.update(zip(self._span.inputs, inputs, strict=True))
+        env.update(zip(self.span.inputs, inputs, strict=True))
         env.update(zip(self._places, weights, strict=True))
         env.update(dict.fromkeys(self._counts, len(inputs[0])))
         if self._bias is not None and shift is not None:
             env[self._bias] = env[self._bias] + shift
         self._running.env = env
-        for node in self._span.nodes:
+        for node in self.span.nodes:
             env[node] = self._running.run_node(node)
-        return env[self._span.output]  # type: ignore[no-any-return]
+        return env[self.span.output]  # type: ignore[no-any-return]
 
     def error(self, weights: Sequence[Tensor], chosen: Tensor | slice, shift: Tensor | None = None) -> Tensor:
         """Returns the squared difference to what is wanted, summed over the channels, on average over all else."""
-        return self.distance(self.output(weights, chosen, shift), _chosen(self._wanted, chosen))
+        return self.distance(self.output(weights, chosen, shift), _chosen(self.wanted, chosen))
 
     def distance(self, given: Tensor, wanted: Tensor) -> Tensor:
         """Returns the same of any two outputs."""
         squares = (given - wanted).square()
         if self._importance is not None:
             shape = [1] * given.dim()
-            shape[self._span.axis] = -1
+            shape[self.span.axis] = -1
             squares = squares * self._importance.reshape(shape)
-        return squares.sum() / (given.numel() // given.shape[self._span.axis])
+        return squares.sum() / (given.numel() // given.shape[self.span.axis])
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is one layer with nothing behind it."""
+        return self.span.nodes == self.span.layers
 
     @property
     def spread(self) -> Tensor:
         """`(channels,)`, the standard deviation of what is wanted."""
-        return self._by_channel(self._wanted).std(1, correction=0)
+        return self._by_channel(self.wanted).std(1, correction=0)
 
     @property
     def positions(self) -> int:
         """How many vectors each sample has: of the output, or of an input that has more."""
-        outputs = self._wanted[0].numel() // self._wanted.shape[self._span.axis]
-        inputs = [value[0].numel() // value.shape[-1 if value.dim() != IMAGES else 1] for value in self._inputs]
+        outputs = self.wanted[0].numel() // self.wanted.shape[self.span.axis]
+        inputs = [value[0].numel() // value.shape[-1 if value.dim() != IMAGES else 1] for value in self.inputs]
         return max(1, outputs, *inputs)
 
     def compare(self, weights: Sequence[Tensor], shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -175,14 +189,14 @@ class Part:
         with torch.no_grad():
             for start in range(0, count, size):
                 chosen = slice(start, min(start + size, count))
-                found = self._by_channel(self.output(weights, chosen, shift) - _chosen(self._wanted, chosen))
+                found = self._by_channel(self.output(weights, chosen, shift) - _chosen(self.wanted, chosen))
                 squares, differences = squares + found.square().sum(1), differences + found.sum(1)
                 seen += found.shape[1]
         weighed = squares if self._importance is None else squares * self._importance
         return weighed / seen, differences / seen
 
     def _by_channel(self, value: Tensor) -> Tensor:
-        return value.movedim(self._span.axis, 0).flatten(1)
+        return value.movedim(self.span.axis, 0).flatten(1)
 
 
 def _own_bias(span: Span) -> fx.Node | None:

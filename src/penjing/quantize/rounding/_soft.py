@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from penjing.quantize.rounding._hard import centred, polished
+from penjing.quantize.rounding._descent import descend
+from penjing.quantize.rounding._hard import better, centred
 from penjing.quantize.rounding._parts import Learned, Part, Rounded
 
 STRETCH = (-0.1, 1.1)  # of the sigmoid, so that it reaches 0 and 1
@@ -26,8 +27,9 @@ def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
     rounding to nearest makes, so that λ means the same for every part.
 
     A bias that is the part's own moves along: it takes up what the outputs are off on average, so that the rounding is free
-    for all else (as biases are tuned in Hubara et al. 2020, arXiv:2006.10518). At the end hard roundings are compared on
-    more samples and improved; see `polished`.
+    for all else (as biases are tuned in Hubara et al. 2020, arXiv:2006.10518). What isn't better than rounding to nearest
+    on more samples, with its bias moved too, is rounded to nearest: channel by channel where the part is one layer. A
+    layer with nothing behind it then goes on by `descend`, in which a weight may go to any integer.
 
     Args:
         part: its weights, inputs and wanted output.
@@ -55,9 +57,9 @@ def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    starts = [[one.hard() for one in soft], [weight.real.round() for weight in part.weights]]
-    shifts = [moved.detach() * spread, torch.zeros_like(spread)]
-    return polished(part, *(centred(part, *start) for start in zip(starts, shifts, strict=True)))
+    nearest = centred(part, [weight.real.round() for weight in part.weights])
+    found = better(centred(part, [one.hard() for one in soft], moved.detach() * spread), nearest)
+    return found if not part.is_product else centred(part, [descend(part, found.integers[0], generator)]).learned
 
 
 class _Soft:

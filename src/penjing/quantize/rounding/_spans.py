@@ -29,6 +29,12 @@ def layers(graph: Graph, rounded: Sequence[fx.Node]) -> list[Span]:
     return [_layer(node, known) for node in rounded]
 
 
+def products(graph: Graph, rounded: Sequence[fx.Node]) -> list[Span]:
+    """Returns each layer alone, without the clip behind it, as a part; arguments as in `layers`."""
+    known = _constants(graph)
+    return [_span([node], [node], known, rows=node.target is aten.linear.default) for node in rounded]
+
+
 def blocks(graph: Graph, rounded: Sequence[fx.Node]) -> list[Span]:
     """Cuts wherever a single value, of one sample for each of the network's, is all that goes on; arguments as in `layers`.
 
