@@ -202,8 +202,14 @@ METHODS: dict[str, Method] = {
     "Penjing, 4-bit weights, AdaRound, statistics estimated anew": Method(
         penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"rounding": "adaround"}
     ),
+    "Penjing, 4-bit weights, QuantEase, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"rounding": "quantease"}
+    ),
     "Penjing, 4-bit weights with zero points, AdaRound, statistics estimated anew": Method(
         penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"weights": "uint4", "rounding": "adaround"}
+    ),
+    "Penjing, 4-bit weights with zero points, QuantEase, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"weights": "uint4", "rounding": "quantease"}
     ),
     "Penjing, 4-bit weights, BRECQ, statistics estimated anew": Method(
         penjing, SIMULATED, "penjing", _FOUR | _STATISTICS | {"rounding": "brecq"}
@@ -211,7 +217,7 @@ METHODS: dict[str, Method] = {
     "Penjing, 4 or 8 bits by sensitivity, 0.15 of the bytes, statistics estimated anew": Method(
         penjing, SIMULATED, "penjing", _MIXED | _STATISTICS
     ),
-    "Penjing, 4 or 8 bits by sensitivity, 0.15 of the bytes, AdaRound, statistics estimated anew": Method(
-        penjing, SIMULATED, "penjing", _MIXED | _STATISTICS | {"rounding": "adaround"}
+    "Penjing, 4 or 8 bits by sensitivity, 0.15 of the bytes, QuantEase, statistics estimated anew": Method(
+        penjing, SIMULATED, "penjing", _MIXED | _STATISTICS | {"rounding": "quantease"}
     ),
 }  # fmt: skip

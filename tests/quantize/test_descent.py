@@ -12,7 +12,7 @@ from penjing.quantize import quantize
 from penjing.quantize._running import constants
 from penjing.quantize.grids import Laid, integers
 from penjing.quantize.rounding import Part, Rounded, products
-from penjing.quantize.rounding._descent import DAMPING, descend
+from penjing.quantize.rounding._descent import Problem, descend
 from penjing.quantize.rounding._moments import moments
 
 LAYERS = [
@@ -52,7 +52,8 @@ def _part(layer, inputs, wanted=None, scale=0.1):
 def test_moments_are_those_of_what_the_layer_multiplies(layer, shape):
     inputs = torch.randn(5, *shape, generator=_generator()) + 1
     part = _part(layer, inputs)
-    found = moments(part, _generator())
+    first, second = moments(part, _generator())
+    found = first.joined(second)
     # Independent of how inputs are cut out: what the layer itself gives must follow from them.
     weight = layer.weight.detach().double().reshape(len(found.inputs), -1, found.inputs.shape[1])
     torch.testing.assert_close(found.both, weight @ found.inputs, atol=1e-5, rtol=1e-5)
@@ -65,7 +66,8 @@ def test_moments_are_those_of_what_the_layer_multiplies(layer, shape):
 
 def test_few_of_many_positions_tell_nearly_the_same():
     layer, inputs = nn.Conv2d(2, 3, 3, padding=1), torch.randn(2, 2, 256, 256, generator=_generator())
-    found = moments(_part(layer, inputs), _generator())
+    first, second = moments(_part(layer, inputs), _generator())
+    found = first.joined(second)
     torch.testing.assert_close(found.inputs[0], torch.eye(18, dtype=torch.float64), atol=0.05, rtol=0)
 
 
@@ -79,9 +81,11 @@ def test_no_move_of_one_weight_is_better_and_the_best_of_all_is_near():
     wanted = layer(mixed).detach()
     part = _part(layer, inputs, wanted)
     nearest = part.weights[0].real.round().clamp(-3, 3)
-    found = descend(part, nearest, generator)
+    first, second = moments(part, generator)
+    problem = Problem(part, first.both.shape)
+    found = problem.solve(first.joined(second), 0.05, problem.laid(nearest), 50)[0]
     centred = (inputs - inputs.mean(0)).double()
-    damping = DAMPING * float(centred.square().mean())
+    damping = 0.05 * float(centred.square().mean())
 
     def cost(weights, output):  # (…, 4) integers
         off = centred @ (0.1 * weights.double()).mT - (wanted - wanted.mean(0)).double()[:, [output]]
@@ -108,6 +112,23 @@ def test_weights_make_up_for_what_the_layers_before_lost():
     part = _part(layer, 0.75 * mixed, layer(mixed).detach(), scale=0.15)
     found = descend(part, part.weights[0].real.round(), generator)
     assert float((found - part.weights[0].real).abs().max()) > 1
+
+
+def test_what_few_samples_seem_to_tell_is_not_believed():
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 32)
+    seen, other = torch.randn(40, 64), torch.randn(4000, 64)
+    part = _part(layer, seen + 0.3 * torch.randn(40, 64), layer(seen).detach(), scale=0.05)
+    start = part.weights[0].real.round()
+    found = descend(part, start, _generator())
+
+    def error(integers):
+        return float((other @ (part.weights[0].values(integers) - layer.weight.detach()).T).square().mean())
+
+    assert error(found) < 1.2 * error(start)
+    first, second = moments(part, _generator())
+    problem = Problem(part, first.both.shape)
+    assert error(problem.solve(first.joined(second), 1e-6, problem.laid(start), 20)[0].float()) > 2 * error(start)
 
 
 def test_quantease_is_better_than_nearest_on_other_data():

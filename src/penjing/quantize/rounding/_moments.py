@@ -13,24 +13,39 @@ from penjing.graph.normalize import node_arguments
 from penjing.quantize.rounding._parts import Part
 
 aten = torch.ops.aten
-POSITIONS = 2**15  # that moments are taken from
+POSITIONS = 2**15  # of convolutions, that moments are taken from
+ROWS = 2**12  # of linear layers, at once
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments for each group of a layer, about the means where its bias takes these up.
+    """Means of products, for each group of a layer.
 
     Attributes:
+        count: of positions.
         inputs: `(groups, weights, weights)`, of what the weights of an output are multiplied with.
         both: `(groups, outputs, weights)`, of the wanted outputs and those.
     """
 
+    count: int
     inputs: Tensor
     both: Tensor
 
+    def joined(self, other: "Moments") -> "Moments":
+        """Returns those of both samples together."""
+        share = other.count / (self.count + other.count)
+        inputs, both = (1 - share) * self.inputs + share * other.inputs, (1 - share) * self.both + share * other.both
+        return Moments(self.count + other.count, inputs, both)
 
-def moments(part: Part, generator: torch.Generator) -> Moments:
-    """Takes the moments of a part that is one convolution or linear layer.
+    def error(self, weights: Tensor) -> float:
+        """Returns the mean squared error of the outputs that weights give, `(groups, outputs, weights)`, but for a constant."""
+        return float(((weights @ self.inputs - 2 * self.both) * weights).sum())
+
+
+def moments(part: Part, generator: torch.Generator) -> tuple[Moments, Moments]:
+    """Takes the moments of a part that is one convolution or linear layer, of the first half of its samples and of the others.
+
+    They are about the means of all samples where the part has a bias of its own, which takes these up.
 
     Args:
         part: a layer, with nothing behind it.
@@ -39,41 +54,58 @@ def moments(part: Part, generator: torch.Generator) -> Moments:
     layer = part.span.layers[0]
     weight = node_arguments(layer)[1].meta["val"]
     groups = 1 if layer.target is aten.linear.default else int(node_arguments(layer)[6])
-    width, outputs = weight[0].numel(), weight.shape[0] // groups
-    inputs = torch.zeros(groups, width, width, dtype=torch.float64)
-    both = torch.zeros(groups, outputs, width, dtype=torch.float64)
-    mean_in, mean_out = (
-        torch.zeros(groups, width, dtype=torch.float64),
-        torch.zeros(groups, outputs, dtype=torch.float64),
-    )
-    count = 0
-    for x, y in _products(part, layer, groups, generator):
-        inputs += (x.transpose(1, 2) @ x).double()
-        both += (y.transpose(1, 2) @ x).double()
-        mean_in, mean_out = mean_in + x.sum(1).double(), mean_out + y.sum(1).double()
-        count += x.shape[1]
-    inputs, both, mean_in, mean_out = inputs / count, both / count, mean_in / count, mean_out / count
-    if part.bias:
-        inputs -= mean_in[:, :, None] * mean_in[:, None]
-        both -= mean_out[:, :, None] * mean_in[:, None]
-    return Moments(inputs, both)
+    sizes = groups, int(weight.shape[0]) // groups, weight[0].numel()
+    sums = [_Sums(*sizes, part.wanted.device) for _ in range(2)]
+    for half, x, y in _products(part, layer, groups, generator):
+        sums[half].add(x.double(), y.double())
+    count = sum(one.count for one in sums)
+    x_mean, y_mean = (sum(one.x for one in sums) / count, sum(one.y for one in sums) / count)
+    if not part.bias:
+        x_mean, y_mean = torch.zeros_like(x_mean), torch.zeros_like(y_mean)
+    first, second = (one.about(x_mean, y_mean) for one in sums)
+    return first, second
 
 
-def _products(part: Part, layer: fx.Node, groups: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields `(groups, positions, weights)` inputs and `(groups, positions, outputs)` wanted outputs, piece by piece."""
-    wanted = part.wanted
-    if layer.target is aten.linear.default:
-        for x, y in zip(part.inputs[0].split(4096), wanted.split(4096), strict=True):
-            yield x[None], y[None]
-        return
-    places = wanted[0, 0].numel()
-    each = max(1, min(places, POSITIONS // len(wanted)))
-    for x, y in zip(part.inputs[0].split(1), wanted.split(1), strict=True):
-        chosen = torch.randperm(places, generator=generator)[:each] if each < places else torch.arange(places)
-        found = torch.stack([tap.flatten(2)[0][:, chosen] for tap in _taps(layer, x)], 1)
-        xs = found.reshape(groups, -1, found.shape[-1]).transpose(1, 2)
-        ys = y.flatten(2)[0][:, chosen].reshape(groups, -1, len(chosen)).transpose(1, 2)
-        yield xs, ys
+class _Sums:
+    def __init__(self, groups: int, outputs: int, weights: int, device: torch.device) -> None:
+        self.count = 0
+        kind: Any = {"dtype": torch.float64, "device": device}
+        self.x, self.y = (torch.zeros(groups, size, **kind) for size in (weights, outputs))
+        self.xx, self.yx = (torch.zeros(groups, size, weights, **kind) for size in (weights, outputs))
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        self.count += x.shape[1]
+        self.x += x.sum(1)
+        self.y += y.sum(1)
+        self.xx += x.mT @ x
+        self.yx += y.mT @ x
+
+    def about(self, x: Tensor, y: Tensor) -> Moments:
+        """Returns the moments about given means."""
+        count = max(self.count, 1)
+        own_x, own_y = self.x / count - x, self.y / count - y
+        inputs = self.xx / count - (own_x[:, :, None] * x[:, None] + x[:, :, None] * self.x[:, None] / count)
+        both = self.yx / count - (own_y[:, :, None] * x[:, None] + y[:, :, None] * self.x[:, None] / count)
+        return Moments(self.count, inputs, both)
+
+
+def _products(
+    part: Part, layer: fx.Node, groups: int, generator: torch.Generator
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yields 0 or 1 for the half, `(groups, positions, weights)` inputs and `(groups, positions, outputs)` wanted outputs."""
+    linear = layer.target is aten.linear.default
+    size, middle = (ROWS if linear else 1), -(-part.count // 2)
+    for half, (start, end) in enumerate(((0, middle), (middle, part.count))):
+        pieces = zip(part.inputs[0][start:end].split(size), part.wanted[start:end].split(size), strict=True)
+        for x, y in pieces if end > start else ():
+            if linear:
+                yield half, x[None], y[None]
+                continue
+            places = y[0, 0].numel()
+            drawn = torch.randperm(places, generator=generator)[: max(1, POSITIONS // part.count)]
+            found = torch.stack([tap.flatten(2)[0][:, drawn] for tap in _taps(layer, x)], 1)
+            wanted = y.flatten(2)[0][:, drawn]
+            yield half, found.reshape(groups, -1, len(drawn)).mT, wanted.reshape(groups, -1, len(drawn)).mT
 
 
 def _taps(layer: fx.Node, x: Tensor) -> list[Tensor]:
