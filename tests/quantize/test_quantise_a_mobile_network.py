@@ -53,6 +53,7 @@ def test_what_the_page_advises_helps_in_the_order_that_it_says(after):
     noise = after[0]["noise"]
     assert noise["the same, corrected"] > noise["int8, one scale per layer"] + 1
     assert noise["int4, AdaRound"] > noise["int4"]
+    assert noise["int4, QuantEase"] > noise["int4"]
 
 
 def test_the_layer_that_the_page_finds_is_the_one_to_repair(after):

@@ -67,8 +67,9 @@ def quantize(
             it has one ("percentile:99.9").
         grain: which weights share a scale: "tensor", "channel" (of the output), "group:SIZE" (along a channel's weights);
             "auto" is the grid's own, "channel" for integers.
-        rounding: how weights are rounded to an integer grid, a name from `roundings`; "adaround:1000" learns it from the
-            data, with that many iterations for each layer; "brecq" learns whole blocks.
+        rounding: how weights are rounded to an integer grid, a name from `roundings`; "quantease" finds the best integers
+            for what each layer gives on the data; "adaround:1000" learns them, with that many iterations for each layer;
+            "brecq" learns whole blocks.
         corrections: what is put right before and after rounding. "auto" gives each channel of each layer the mean and, where
             its weights have a scale for each output channel, the variance that it has in floating point, as far as the
             first 40 calibration samples tell them: the fewer they are, the less is changed, and nothing with fewer than 16.
