@@ -186,9 +186,9 @@ METHODS: dict[str, Method] = {
         penjing, ONNXRUNTIME, "penjing",
         {"grain": "tensor", "corrections": ["cross_layer_equalization", "bias_correction"]},
     ),
-    "Penjing, per tensor, equalised, AdaRound, biases corrected": Method(
+    "Penjing, per tensor, equalised, QuantEase, biases corrected": Method(
         penjing, ONNXRUNTIME, "penjing",
-        {"grain": "tensor", "corrections": ["cross_layer_equalization", "bias_correction"], "rounding": "adaround"},
+        {"grain": "tensor", "corrections": ["cross_layer_equalization", "bias_correction"], "rounding": "quantease"},
     ),
     "ONNX Runtime, per channel": Method(onnxruntime, ONNXRUNTIME, "onnxruntime", {"per_channel": True}),
     "ONNX Runtime, per tensor": Method(onnxruntime, ONNXRUNTIME, "onnxruntime", {"per_channel": False}),

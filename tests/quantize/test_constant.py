@@ -93,9 +93,19 @@ def test_what_the_model_itself_keeps_constant_may_be():
 
 @pytest.mark.parametrize("activations", [None, "dynamic"])
 def test_no_range_no_error(activations):
-    torch.manual_seed(0)
-    graph = pj.capture(Gained().eval(), torch.randn(2, 6))
-    assert pj.quantize(graph, activations=activations).plan
+    network = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    nn.init.zeros_(network[0].weight)
+    nn.init.constant_(network[0].bias, -1.0)
+    graph, batches = pj.capture(network, torch.randn(2, 6)), [torch.randn(8, 6)]
+    with pytest.raises(ConstantActivations):
+        pj.quantize(graph, batches)
+    assert pj.quantize(graph, batches, activations=activations, corrections=()).plan
+
+
+def test_a_clipped_input_is_not_taken_for_the_input():
+    graph = pj.capture(nn.Sequential(nn.ReLU(), nn.Linear(6, 3)).eval(), torch.randn(2, 6))
+    with pytest.raises(ConstantActivations, match=r"^The output of '0' is 0 everywhere"):
+        pj.quantize(graph, [-torch.rand(8, 6)])
 
 
 def test_an_op_in_no_module_is_excluded_by_its_name():

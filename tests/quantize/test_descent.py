@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.quantize import quantize
 from penjing.quantize._running import constants
@@ -129,6 +130,29 @@ def test_what_few_samples_seem_to_tell_is_not_believed():
     first, second = moments(part, _generator())
     problem = Problem(part, first.both.shape)
     assert error(problem.solve(first.joined(second), 1e-6, problem.laid(start), 20)[0].float()) > 2 * error(start)
+
+
+def test_weights_of_constant_inputs_stay():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(16, 16, 3, groups=16)
+    inputs = torch.rand(16).reshape(1, 16, 1, 1).expand(8, 16, 6, 6) * 3
+    part = _part(layer, inputs.contiguous(), layer(inputs).detach() + 1e-7 * torch.randn(8, 16, 4, 4))
+    start = part.weights[0].real.round()
+    torch.testing.assert_close(descend(part, start, _generator()), start)
+
+
+def test_one_image_is_enough_and_too_many_weights_are_told():
+    torch.manual_seed(0)
+    graph = capture(nn.Conv2d(3, 8, 3).eval(), torch.randn(2, 3, 40, 40))
+    mixed = torch.einsum("nchw,cd->ndhw", torch.randn(1, 3, 40, 40), torch.randn(3, 3))
+    nearest, found = (
+        quantize(graph, [mixed], weights="int3", activations=None, rounding=rounding, corrections=())
+        for rounding in ("nearest", "quantease")
+    )
+    assert not torch.equal(nearest.tensor("weight"), found.tensor("weight"))
+    wide = capture(nn.Sequential(nn.Linear(10_000, 2)).eval(), torch.randn(2, 10_000))
+    with pytest.raises(PenjingError, match=r"'0' has 10000: round with 'adaround'"):
+        quantize(wide, [torch.randn(4, 10_000)], weights="int4", activations=None, rounding="quantease", corrections=())
 
 
 def test_quantease_is_better_than_nearest_on_other_data():

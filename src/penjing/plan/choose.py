@@ -291,8 +291,12 @@ def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph |
     if bench.data.calibration is None:
         return None
     few = replace(bench.data, calibration=[next(iter(bench.data.calibration))])
+    exclude = (*bench.exclude, *in_float)
     try:
-        return quantize(thin, few, exclude=(*bench.exclude, *in_float), corrections=())
+        try:
+            return quantize(thin, few, exclude=exclude, corrections=())
+        except ConstantActivations:  # on so little data
+            return quantize(thin, bench.data, exclude=exclude, corrections=())
     except NothingToQuantize as nothing:
         log.info("no integer candidate: %s", nothing)
         return None

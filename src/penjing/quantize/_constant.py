@@ -40,7 +40,10 @@ def check_vary(graph: Graph, placed: Placed, placement: Placement, seen: Mapping
         where, cause = f"The input '{first.name}'", "the data and how they are read"
     else:
         where, cause = f"The output of '{place_of(_source(first, placement))}'", "the model's weights and the data"
-    message = f"{where} is {value:g} everywhere on the calibration data, so there is no range to choose for it: check {cause}."
+    message = (
+        f"{where} is {value:g} everywhere on the calibration data, so there is no range to choose for it: check {cause}, of "
+        "which there may be too little."
+    )
     known = module_paths(graph)
     touched = dict.fromkeys(place for site in stuck for place in _touched(site, placed, placement) if place in known)
     if touched:
@@ -63,7 +66,7 @@ def _touched(site: Site, placed: Placed, placement: Placement) -> Iterator[str]:
 
 
 def _source(node: fx.Node, placement: Placement) -> fx.Node:
-    """Returns what the clips in front of a value cut off."""
-    while node.target in placement.clips:
+    """Returns what the clips in front of a value cut off; the first clip where that is an input."""
+    while node.target in placement.clips and node.all_input_nodes[0].op != "placeholder":
         node = node.all_input_nodes[0]
     return node

@@ -28,7 +28,7 @@ def learn_rounding(
     number: int | None,
     generator: torch.Generator,
 ) -> None:
-    """Moves every weight of an integer grid to the integer that was learned for it, and biases as they were.
+    """Moves every weight of an integer grid to the integer that was learned for it, and adds to biases what was learned.
 
     A weight that several layers share is learned where it is read first.
 

@@ -37,7 +37,7 @@ class Request:
         placement: the part of that which is used: all of it, or the layers whose ranges can be found at run time.
         strict: whether no layer may stay in floating point.
         rounding: of the weights.
-        iterations: of a learned rounding; None for its own.
+        iterations: of a learned rounding, or its sweeps; None for its own.
         corrections: by name; none for "auto".
         before: those that are applied before anything is rounded.
         after: those that are applied at the end.

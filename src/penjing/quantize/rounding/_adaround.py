@@ -25,7 +25,8 @@ def adaround(part: Part, generator: torch.Generator, iterations: int | None = No
     paper takes 10,000 iterations with 32 whole images; here it is fewer, with as many images as make some thousand positions.
 
     Beyond the paper, the layer's bias moves along, so that what all outputs of a channel are off by costs no weight anything;
-    channels that rounding to nearest serves better get that; and layers without a clip go on as in `quantease`.
+    channels that rounding to nearest serves better, with such a bias, get that; and layers without a clip behind go on as in
+    `quantease`, up to their width.
 
     Args:
         part: a layer.

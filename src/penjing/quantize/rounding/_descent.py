@@ -11,10 +11,12 @@ from penjing.quantize.rounding._parts import Part
 SWEEPS = 20
 DAMPINGS = (0.01, 0.1, 1.0)  # of the inputs' mean power
 TRIAL = 4  # sweeps
+CONSTANT = 1e-9  # share of an input's power: what varies less is constant but for the arithmetic
+WIDEST = 2**13  # weights of an output: their moments take half a gigabyte
 
 
 def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: int = SWEEPS) -> Tensor:
-    """Moves the weights of a part that is one layer, with nothing behind it, until no single move lowers its error.
+    """Moves the weights of a part that is one layer, with nothing behind it, as long as a single move lowers its error.
 
     Minimises ‖Y − XŴᵀ‖² + λ‖Ŵ − W‖² over the integers, about the means where the layer's bias takes these up: X comes out
     of the rounded layers before, Y is what the float network gives, so that weights also make up for what X is off. λ keeps
@@ -37,7 +39,7 @@ def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: in
     if not all(half.count for half in halves):
         return integers
     errors = {
-        damping: halves[1].error(problem.solve(halves[0], damping, start, TRIAL) * problem.scale)
+        damping: halves[1].error(problem.solve(halves[0], damping, start, min(TRIAL, sweeps)) * problem.scale)
         for damping in DAMPINGS
     }
     best = min(errors, key=errors.__getitem__)
@@ -45,6 +47,12 @@ def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: in
         return integers
     found = problem.solve(halves[0].joined(halves[1]), best, start, sweeps)
     return found.reshape(integers.shape).to(integers.dtype)
+
+
+def width(part: Part) -> int:
+    """Returns how many weights each output of a part's one layer has."""
+    (weight,) = part.weights
+    return weight.shape[1:].numel()
 
 
 class Problem:
@@ -67,6 +75,8 @@ class Problem:
         """Returns integers from which no single move lowers the error, or those after some sweeps."""
         ridge = damping * found.inputs.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         curvature = found.inputs + ridge * torch.eye(self._shape[2], dtype=torch.float64, device=ridge.device)
+        fixed = found.inputs.diagonal(dim1=1, dim2=2) <= CONSTANT * found.power
+        low, high = (torch.where(fixed[:, None], start, end) for end in (self._low, self._high))
         best = start.clone()
         gradient = (best * self.scale) @ curvature - found.both - ridge * self._real
         for _ in range(sweeps):
@@ -75,7 +85,7 @@ class Problem:
                 scale = self.scale[:, :, one]
                 slope = curvature[:, one, one, None].clamp_min(torch.finfo(torch.float64).tiny) * scale
                 moved = (best[:, :, one] - gradient[:, :, one] / slope).round()
-                moved = moved.maximum(self._low[:, :, one]).minimum(self._high[:, :, one])
+                moved = moved.maximum(low[:, :, one]).minimum(high[:, :, one])
                 change = (moved - best[:, :, one]) * scale
                 if change.any():
                     best[:, :, one] = moved

@@ -32,7 +32,7 @@ def centred(part: Part, integers: list[Tensor], shift: Tensor | None = None) -> 
         shift: `(channels,)`, what to begin with; nothing by default.
     """
     weights = [weight.values(one) for weight, one in zip(part.weights, integers, strict=True)]
-    if not part.bias:
+    if part.bias is None:
         return Hard(Learned(integers), part.compare(weights)[0])
     for _ in range(TIMES):
         off = part.compare(weights, shift)[1]
@@ -40,10 +40,10 @@ def centred(part: Part, integers: list[Tensor], shift: Tensor | None = None) -> 
     return Hard(Learned(integers, shift), part.compare(weights, shift)[0])
 
 
-def better(one: Hard, other: Hard) -> Learned:
-    """Returns the better of two roundings; by channel where the part is one layer, whose channels don't touch each other."""
+def better(part: Part, one: Hard, other: Hard) -> Learned:
+    """Returns the better of two roundings; by channel where each channel has weights of its own."""
     first, second = one.learned, other.learned
-    if len(first.integers) > 1:
+    if not part.span.is_layer:
         return first if one.errors.sum() < other.errors.sum() else second
     taken = one.errors < other.errors
     rows, others = (learned.integers[0].reshape(len(taken), -1) for learned in (first, second))

@@ -25,17 +25,20 @@ class Moments:
         count: of positions.
         inputs: `(groups, weights, weights)`, of what the weights of an output are multiplied with.
         both: `(groups, outputs, weights)`, of the wanted outputs and those.
+        power: `(groups, weights)`, of the inputs' squares about zero.
     """
 
     count: int
     inputs: Tensor
     both: Tensor
+    power: Tensor
 
     def joined(self, other: "Moments") -> "Moments":
         """Returns those of both samples together."""
         share = other.count / (self.count + other.count)
         inputs, both = (1 - share) * self.inputs + share * other.inputs, (1 - share) * self.both + share * other.both
-        return Moments(self.count + other.count, inputs, both)
+        power = (1 - share) * self.power + share * other.power
+        return Moments(self.count + other.count, inputs, both, power)
 
     def error(self, weights: Tensor) -> float:
         """Returns the mean squared error of the outputs that weights give, `(groups, outputs, weights)`, but for a constant."""
@@ -60,7 +63,7 @@ def moments(part: Part, generator: torch.Generator) -> tuple[Moments, Moments]:
         sums[half].add(x.double(), y.double())
     count = sum(one.count for one in sums)
     x_mean, y_mean = (sum(one.x for one in sums) / count, sum(one.y for one in sums) / count)
-    if not part.bias:
+    if part.bias is None:
         x_mean, y_mean = torch.zeros_like(x_mean), torch.zeros_like(y_mean)
     first, second = (one.about(x_mean, y_mean) for one in sums)
     return first, second
@@ -86,7 +89,7 @@ class _Sums:
         own_x, own_y = self.x / count - x, self.y / count - y
         inputs = self.xx / count - (own_x[:, :, None] * x[:, None] + x[:, :, None] * self.x[:, None] / count)
         both = self.yx / count - (own_y[:, :, None] * x[:, None] + y[:, :, None] * self.x[:, None] / count)
-        return Moments(self.count, inputs, both)
+        return Moments(self.count, inputs, both, self.xx.diagonal(dim1=1, dim2=2) / count)
 
 
 def _products(
@@ -94,18 +97,22 @@ def _products(
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yields 0 or 1 for the half, `(groups, positions, weights)` inputs and `(groups, positions, outputs)` wanted outputs."""
     linear = layer.target is aten.linear.default
-    size, middle = (ROWS if linear else 1), -(-part.count // 2)
+    size, middle, wanted = (ROWS if linear else 1), -(-part.count // 2), part.products
     for half, (start, end) in enumerate(((0, middle), (middle, part.count))):
-        pieces = zip(part.inputs[0][start:end].split(size), part.wanted[start:end].split(size), strict=True)
+        pieces = zip(part.inputs[0][start:end].split(size), wanted[start:end].split(size), strict=True)
         for x, y in pieces if end > start else ():
             if linear:
-                yield half, x[None], y[None]
+                yield half, x.flatten(0, -2)[None], y.flatten(0, -2)[None]
                 continue
-            places = y[0, 0].numel()
-            drawn = torch.randperm(places, generator=generator)[: max(1, POSITIONS // part.count)]
-            found = torch.stack([tap.flatten(2)[0][:, drawn] for tap in _taps(layer, x)], 1)
-            wanted = y.flatten(2)[0][:, drawn]
-            yield half, found.reshape(groups, -1, len(drawn)).mT, wanted.reshape(groups, -1, len(drawn)).mT
+            drawn = torch.randperm(y[0, 0].numel(), generator=generator)[: max(1, POSITIONS // part.count)]
+            halves = {half: drawn} if part.count > 1 else dict(enumerate(drawn.chunk(2)))
+            for own, chosen in halves.items():
+                found = torch.stack([tap.flatten(2)[0][:, chosen] for tap in _taps(layer, x)], 1)
+                xs, ys = (
+                    found.reshape(groups, -1, len(chosen)),
+                    y.flatten(2)[0][:, chosen].reshape(groups, -1, len(chosen)),
+                )
+                yield own, xs.mT, ys.mT
 
 
 def _taps(layer: fx.Node, x: Tensor) -> list[Tensor]:

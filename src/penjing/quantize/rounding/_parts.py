@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.normalize import node_arguments
+from penjing.quantize._clips import CLIPS
 from penjing.quantize.grids import Laid
 from penjing.quantize.rounding._simulated import Simulated
 
@@ -35,6 +36,12 @@ class Span:
     layers: tuple[fx.Node, ...]
     axis: int = 1
     rows: bool = False
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is one layer, with at most clips behind: each channel of the output then has weights of its own."""
+        behind = self.nodes[self.nodes.index(self.layers[0]) + 1 :]
+        return len(self.layers) == 1 and all(node.target in CLIPS for node in behind)
 
     def units(self, value: Tensor) -> Tensor:
         """Returns a value of all samples with what can be chosen from on the first axis."""
@@ -94,7 +101,7 @@ class Part:
         inputs: `(samples, …)` each, of the rounded network.
         wanted: `(samples, …)`, of the float network.
         count: how many samples can be chosen from.
-        bias: the name of its one layer's bias; None where there are several layers, or none that this layer alone reads.
+        bias: the name of its one layer's bias; None where other ops stand in the part, or other layers read that bias.
     """
 
     def __init__(
@@ -163,8 +170,20 @@ class Part:
 
     @property
     def is_product(self) -> bool:
-        """Whether it is one layer with nothing behind it."""
-        return self.span.nodes == self.span.layers
+        """Whether it is one layer, its bias a constant, and nothing else."""
+        bias = node_arguments(self.span.layers[0])[2]
+        alone = len(self.span.layers) == 1 and self.span.nodes == self.span.layers
+        return alone and (bias is None or bias in self._known)
+
+    @property
+    def products(self) -> Tensor:
+        """What the products of inputs and weights should be, where it is that: without the bias, unless that moves along."""
+        bias = node_arguments(self.span.layers[0])[2]
+        if bias is None or self.bias is not None:
+            return self.wanted
+        shape = [1] * self.wanted.dim()
+        shape[self.span.axis] = -1
+        return self.wanted - self._known[bias].reshape(shape)
 
     @property
     def spread(self) -> Tensor:
@@ -201,7 +220,7 @@ class Part:
 
 def _own_bias(span: Span) -> fx.Node | None:
     """Returns the constant bias that the one layer of a span has for itself."""
-    bias = node_arguments(span.layers[0])[2] if len(span.layers) == 1 else None
+    bias = node_arguments(span.layers[0])[2] if span.is_layer else None
     if not isinstance(bias, fx.Node) or bias.op != "get_attr":
         return None
     fetched = [node for node in bias.graph.nodes if node.op == "get_attr" and node.target == bias.target]

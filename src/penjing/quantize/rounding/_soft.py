@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from penjing.quantize.rounding._descent import descend
+from penjing.quantize.rounding._descent import WIDEST, descend, width
 from penjing.quantize.rounding._hard import better, centred
 from penjing.quantize.rounding._parts import Learned, Part, Rounded
 
@@ -27,9 +27,10 @@ def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
     rounding to nearest makes, so that λ means the same for every part.
 
     A bias that is the part's own moves along: it takes up what the outputs are off on average, so that the rounding is free
-    for all else (as biases are tuned in Hubara et al. 2020, arXiv:2006.10518). What isn't better than rounding to nearest
-    on more samples, with its bias moved too, is rounded to nearest: channel by channel where the part is one layer. A
-    layer with nothing behind it then goes on by `descend`, in which a weight may go to any integer.
+    for all else (as biases are tuned in Hubara et al. 2020, arXiv:2006.10518). On more samples the outcome is then compared
+    with rounding to nearest, both with the bias that gives the outputs their mean, and the better is taken: channel by
+    channel where the part is one layer. A layer with nothing behind it goes on by `descend`, in which a weight may go to
+    any integer.
 
     Args:
         part: its weights, inputs and wanted output.
@@ -40,7 +41,7 @@ def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
     spread = part.spread
     moved = torch.zeros_like(spread, requires_grad=True)  # in spreads
     rates = [{"params": [one.v for one in soft]}, {"params": [moved], "lr": BIAS_RATE}]
-    optimizer = torch.optim.Adam(rates if part.bias else rates[:1], LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(rates if part.bias is not None else rates[:1], LEARNING_RATE, fused=True)
     unit, warm = _unit(part), int(WARM_UP * iterations)
     size = _samples(part)
     with torch.enable_grad():
@@ -58,8 +59,10 @@ def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
             loss.backward()
             optimizer.step()
     nearest = centred(part, [weight.real.round() for weight in part.weights])
-    found = better(centred(part, [one.hard() for one in soft], moved.detach() * spread), nearest)
-    return found if not part.is_product else centred(part, [descend(part, found.integers[0], generator)]).learned
+    found = better(part, centred(part, [one.hard() for one in soft], moved.detach() * spread), nearest)
+    if not part.is_product or width(part) > WIDEST:
+        return found
+    return centred(part, [descend(part, found.integers[0], generator)]).learned
 
 
 class _Soft:

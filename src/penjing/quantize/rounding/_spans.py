@@ -14,6 +14,7 @@ from penjing.quantize._clips import CLIPS
 from penjing.quantize.rounding._parts import Span
 
 aten = torch.ops.aten
+PAIR = {ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default}
 CHAIN = 3  # layers behind one another that make a block, as many as an inverted residual has
 MOST_LAYERS = 8  # of a block; beyond, its layers are parts of their own
 
@@ -107,7 +108,7 @@ def _cuts(graph: Graph, order: Sequence[fx.Node], rounded: Sequence[fx.Node]) ->
         live = {one for one in live if last_read[one] > index}
         if last_read[node] > index and not _is_count(node, batch):
             live.add(node)
-        if live == {node} and _by_sample(node, batch):
+        if live == {node} and _by_sample(node, batch) and node.target not in PAIR:  # the float network has none
             candidates.append(node)
     if begun and candidates:
         ends = [node for node in candidates if last_read[node] == len(order)]
