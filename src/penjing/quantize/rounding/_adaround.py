@@ -32,5 +32,8 @@ def adaround(part: Part, generator: torch.Generator, iterations: int | None = No
         part: a layer.
         generator: draws the samples of each iteration.
         iterations: for the layer.
+
+    Returns:
+        `(rows, weights)` integers, counted from the zero points, and `(channels,)` for the bias, in the outputs' units.
     """
     return learn(part, generator, iterations or ITERATIONS)

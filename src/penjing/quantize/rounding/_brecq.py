@@ -28,6 +28,8 @@ def brecq(part: Part, generator: torch.Generator, iterations: int | None = None)
     `adaround`. Errors of its layers may cancel, which layers learned alone can't make use of. See `blocks` for what a block
     is.
 
+    A block that is one layer moves its bias too, and one with no clip behind goes on as in `quantease`; see `learn`.
+
     Where the paper weighs each number of the output, of each image, by the squared gradient of the classification loss, F
     here is one weight for each channel: the diagonal of JᵀJ, J the derivatives of the network's outputs. That is the Fisher
     matrix of the outputs' squared error, so it needs no labels and suits all outputs. Ranges of activations aren't learned.
@@ -37,5 +39,9 @@ def brecq(part: Part, generator: torch.Generator, iterations: int | None = None)
         part: a block.
         generator: draws the samples of each iteration.
         iterations: for the block.
+
+    Returns:
+        `(rows, weights)` integers for each of its weights, counted from the zero points; `(channels,)` for the bias of a
+        block that is one layer, in the outputs' units.
     """
     return learn(part, generator, iterations or ITERATIONS)

@@ -30,6 +30,9 @@ def quantease(part: Part, generator: torch.Generator, sweeps: int | None = None)
         generator: draws positions, where there are many.
         sweeps: the most over each layer's weights; they end where no weight moves any more.
 
+    Returns:
+        `(rows, weights)` integers, counted from the zero points, and `(channels,)` for the bias, in the outputs' units.
+
     Raises:
         PenjingError: an output has more weights than can be treated together.
     """
