@@ -4,7 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-torch lint clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,11 @@ demo: install
 # One process per core, each on one thread: threads of several processes would wait for each other.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# `make test-torch VERSION=2.14.1`: the tests on another PyTorch, in an environment of its own.
+test-torch:
+	$(if $(VERSION),,$(error Say which PyTorch: make test-torch VERSION=2.14.1))
+	$(MAKE) test VENV=.venv-torch-$(VERSION) TORCH=torch==$(VERSION)
 
 lint: install
 	$(BIN)/ruff check .
