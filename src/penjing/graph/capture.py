@@ -31,6 +31,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.normalize import inline_regions, normalize
 from penjing.graph.parts import Given, Part, Parts, largest_capturable, model_names, record
+from penjing.graph.recurrence import never_unrolled
 from penjing.graph.user_code import first_line, lost_in_training, source_line, user_line
 
 log = logging.getLogger(__name__)
@@ -245,7 +246,7 @@ def _export(
     check_dynamic(dynamic, dict(zip([*positional, *keywords], [*args, *keywords.values()], strict=True)))
     batch = batch_size(args, keywords) if free_batch else None
     try:
-        with warnings.catch_warnings(), _quiet_export(), spelt_out_keywords(model, keywords):
+        with warnings.catch_warnings(), _quiet_export(), spelt_out_keywords(model, keywords), never_unrolled():
             warnings.simplefilter("ignore")
             shapes = dynamic_shapes(model, args, keywords, dynamic, batch)
             exported = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)

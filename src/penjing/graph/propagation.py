@@ -17,6 +17,8 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils._pytree import tree_map_only
 
 from penjing.errors import PenjingError
+from penjing.graph.ops import RECURRENT
+from penjing.graph.recurrence import one_step
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_HINT = 2
+UNBACKED = "unbacked_bindings"  # where a propagation notes the symbols that it made for values it can't know
 
 
 def propagate(graph: "Graph") -> None:
@@ -53,13 +56,27 @@ def propagate(graph: "Graph") -> None:
 
 
 class _Propagator(FakeTensorProp):
-    """Remembers the node at work, for the error message."""
+    """Remembers the node at work, for the error message, and takes one step of recurrent layers."""
 
     current: fx.Node | None = None
 
     def run_node(self, n: fx.Node) -> Any:
         self.current = n
-        return super().run_node(n)
+        n.meta.pop(UNBACKED, None)  # the symbols of an earlier propagation, which this one doesn't know
+        result = super().run_node(n)
+        n.meta.pop(UNBACKED, None)
+        return result
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return _called(super().call_function, target, args, kwargs)
+
+
+def _called(call: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:
+    """Calls an op by an interpreter's own `call`, of recurrent layers one step."""
+    if target not in RECURRENT:
+        return call(target, args, kwargs)
+    args = (*args, *(kwargs[argument.name] for argument in target._schema.arguments[len(args) :]))
+    return one_step(lambda *step: call(target, step, {}), *args)
 
 
 def confirms(graph: "Graph") -> bool:
@@ -101,7 +118,7 @@ class _WithoutData(fx.Interpreter):
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = tree_map_only(torch.device, lambda _: torch.device("meta"), (args, kwargs))
-        return super().call_function(target, args, kwargs)
+        return _called(super().call_function, target, args, kwargs)
 
 
 class _Confirmation(_WithoutData):
