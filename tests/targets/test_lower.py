@@ -104,6 +104,12 @@ def test_outputs_agree_with_the_simulation(lowered, quantised):
     assert parity.max_abs_error < 0.02
 
 
+def test_the_largest_of_a_single_output_is_no_agreement(tmp_path):
+    graph = capture(nn.Linear(4, 1), torch.randn(2, 4))
+    parity = check_parity(lower(graph, path=tmp_path / "model.onnx"), graph)
+    assert parity.top1_agreement is None and parity.max_abs_error < 1e-5
+
+
 def test_hardsigmoid_and_its_product_become_integer(pair, tmp_path):
     class Gate(nn.Module):
         def forward(self, x):

@@ -110,7 +110,7 @@ class Parity:
     Attributes:
         max_abs_error: largest absolute difference of any output value.
         top1_agreement: share of positions where both have the same largest entry along axis 1 of the first output;
-            None where that output has fewer than two axes.
+            None where that output has fewer than two axes, or a single entry there.
     """
 
     max_abs_error: float

@@ -1,11 +1,14 @@
 """One class per sample (or per pixel): cross-entropy and top-1 accuracy."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.tasks._likeness import Answers
 from penjing.tasks._outputs import describe, first_tensor, inputs_of
 from penjing.tasks._task import Metric
 
@@ -18,7 +21,7 @@ class Classification:
     tensor is taken as the logits.
 
     Args:
-        classes: how many there are; None takes it from the logits.
+        classes: how many there are; a network with another number of outputs is refused. None takes it from the logits.
         label_smoothing: share of the target's probability that is spread over all classes (Szegedy et al. 2016);
             it changes the loss, never the metric.
 
@@ -33,6 +36,7 @@ class Classification:
 
     labelled = True
     metric_name = "accuracy"
+    answers: Answers = "classes"
 
     def __init__(self, classes: int | None = None, label_smoothing: float = 0.0) -> None:
         if not 0 <= label_smoothing < 1:
@@ -63,7 +67,7 @@ class Classification:
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Returns the mean cross-entropy of logits `(N, classes, ...)` for class indices `(N, ...)`."""
-        logits, indices = checked(outputs, targets)
+        logits, indices = checked(outputs, targets, self.classes)
         try:
             return F.cross_entropy(logits.float(), indices, label_smoothing=self.label_smoothing)
         except IndexError as error:
@@ -75,15 +79,47 @@ class Classification:
 
         return TopOne(self.classes)
 
+    def constant(self, targets: Iterable[Tensor]) -> float:
+        """Returns the metric of the best answer that is the same for every sample: the share of the most frequent class.
 
-def checked(outputs: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns logits and class indices (int64, on the logits' device) after checking that their shapes fit."""
+        Args:
+            targets: class indices of all batches, `(N, ...)` each.
+        """
+        counts: Counter[int] = Counter()
+        for batch in targets:
+            found, times = batch.unique(return_counts=True)
+            counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
+        return max(counts.values()) / sum(counts.values()) if counts else 0.0
+
+
+def checked(outputs: Any, targets: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
+    """Returns logits and class indices (int64, on the logits' device) after checking that their shapes fit.
+
+    Args:
+        outputs: of the network.
+        targets: of the loader.
+        classes: how many logits there must be; None for any number from two on.
+
+    Raises:
+        PenjingError: they don't fit, or one column is all there is, of which the largest entry is always the same.
+    """
     logits = first_tensor(outputs)
     if logits.ndim < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(targets.shape) or targets.is_floating_point():
         raise PenjingError(
             f"Classification needs logits (N, classes, ...) and integer class indices (N, ...), but got "
             f"{tuple(logits.shape)} from the model and {tuple(targets.shape)} {targets.dtype} from the loader. "
             "Write a Task for anything else."
+        )
+    if logits.shape[1] == 1:
+        raise PenjingError(
+            "The model has a single output, and the largest of one is always the same: its accuracy would be 1 whatever it "
+            "computes. Give it an output for each class, or write a Task that decides by a threshold."
+        )
+    if classes is not None and logits.shape[1] != classes:
+        raise PenjingError(
+            f"The model has {logits.shape[1]} outputs, but the data has {classes} classes: this model and this data don't "
+            "belong together. For a network that knows more classes than the data shows, give data that numbers them as the "
+            "network does and says how many there are: pj.Data(…, task=pj.tasks.Classification(CLASSES))."
         )
     return logits, targets.to(logits.device).long()
 

@@ -1,14 +1,17 @@
 """Measuring how good a network is, alike for PyTorch modules and for functions that call a runtime."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from penjing.errors import PenjingError
-from penjing.tasks._outputs import first_tensor
+from penjing.tasks._likeness import Likeness, Tally, answers_of
+from penjing.tasks._outputs import all_tensors, first_tensor
 from penjing.tasks._task import Task
 
 
@@ -23,7 +26,8 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
         limit: stop after the batch in which this many samples are reached; None takes them all.
 
     Returns:
-        The metric, higher is better; None if the task or the batches are unlabelled.
+        The metric, higher is better; None if the task or the batches are unlabelled. A metric that isn't a number is
+        -infinity, worse than any, so that no comparison takes it for a good one.
 
     Raises:
         PenjingError: if the loader yields nothing.
@@ -43,38 +47,59 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
                 break
     if samples == 0:
         raise PenjingError("The loader has no batches, so there is nothing to evaluate.")
-    return float(metric.compute())
+    value = float(metric.compute())
+    return -math.inf if math.isnan(value) else value
 
 
 def agreement(run_a: Callable[..., Any], run_b: Callable[..., Any], loader: Iterable[Any], task: Task) -> float:
-    """Returns the share of samples (or pixels) to which both give the same top-1 answer.
+    """Returns how alike two networks answer, from 0 to 1: the `value` of `likeness`, which tells by what measure."""
+    return likeness(run_a, run_b, loader, task).value
 
-    The answer is the largest entry over axis 1 of the first tensor that each returns; for networks with a single
-    output per sample there is no such answer, and the share is always 1.
+
+def likeness(
+    original: Callable[..., Any], other: Callable[..., Any], loader: Iterable[Any], task: Task, limit: int | None = None
+) -> Likeness:
+    """Compares the answers of two networks, without labels.
+
+    Where the task is one of classes, the answer is the largest entry along axis 1 of the first tensor that each returns.
+    Otherwise every tensor counts, each by the first measure that tells something of the original's outputs: classes, where
+    more than one is ever the answer; decisions, where a single column holds probabilities; else the values themselves.
 
     Args:
-        run_a: a module or a function of the input tensors, as for `evaluate`.
-        run_b: the other one.
+        original: a module or a function of the input tensors, as for `evaluate`.
+        other: the other one.
         loader: yields batches that `task.split` knows; labels are not used.
-        task: only its `split` is used.
+        task: its `split` is used, and its `answers`, if it has any: "classes", "values" or "auto".
+        limit: stop after the batch in which this many samples are reached; None takes them all.
 
     Raises:
-        PenjingError: if the loader yields nothing, or the outputs differ in shape.
+        PenjingError: if the loader yields nothing, or the outputs differ in number or shape.
     """
-    equal = total = 0
-    with _inference(run_a) as device_a, _inference(run_b) as device_b:
+    answers = answers_of(task)
+    tallies: list[Tally] = []
+    samples = 0
+    with _inference(original) as device, _inference(other) as other_device:
         for batch in loader:
             inputs, _ = task.split(batch)
-            answers_a = _top_one(run_a(*_on(device_a, inputs)))
-            answers_b = _top_one(run_b(*_on(device_b, inputs)))
-            if answers_a.shape != answers_b.shape:
-                shapes = f"{tuple(answers_a.shape)} and {tuple(answers_b.shape)}"
-                raise PenjingError(f"The two networks' answers can't be compared: their shapes are {shapes}.")
-            equal += int((answers_a == answers_b).sum())
-            total += answers_a.numel()
-    if total == 0:
+            pair = [
+                [first_tensor(made)] if answers == "classes" else all_tensors(made)
+                for made in (original(*_on(device, inputs)), other(*_on(other_device, inputs)))
+            ]
+            if len(pair[0]) != len(pair[1]):
+                raise PenjingError(
+                    f"The two networks' answers can't be compared: they have {len(pair[0])} and {len(pair[1])} outputs."
+                )
+            tallies = tallies or [Tally(answers) for _ in pair[0]]
+            for tally, ours, theirs in zip(tallies, *pair, strict=True):
+                tally.update(ours, theirs)
+            samples += len(pair[0][0])
+            if limit is not None and samples >= limit:
+                break
+    if samples == 0:
         raise PenjingError("The loader has no batches, so there is nothing to compare.")
-    return equal / total
+    found = [tally.likeness() for tally in tallies]
+    least = min(range(len(found)), key=lambda index: found[index].value)
+    return replace(found[least], output=least, outputs=len(found))
 
 
 @contextmanager
@@ -96,10 +121,3 @@ def _inference(run: Callable[..., Any]) -> Iterator[torch.device | None]:
 
 def _on(device: torch.device | None, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return inputs if device is None else tuple(tensor.to(device) for tensor in inputs)
-
-
-def _top_one(outputs: Any) -> Tensor:
-    answers = first_tensor(outputs)
-    if answers.ndim < 2:
-        raise PenjingError(f"Agreement needs outputs (N, classes, ...), not {tuple(answers.shape)}.")
-    return answers.argmax(1).cpu()

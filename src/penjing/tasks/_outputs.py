@@ -1,6 +1,6 @@
 """Finding the tensor that holds the answer in whatever a network or a runtime returns."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,13 @@ def first_tensor(outputs: Any) -> Tensor:
     Raises:
         PenjingError: if there is no tensor in it.
     """
-    found = _search(outputs)
-    if found is None:
+    return all_tensors(outputs)[0]
+
+
+def all_tensors(outputs: Any) -> list[Tensor]:
+    """Returns all tensors of `outputs`, depth first; takes and raises what `first_tensor` does."""
+    found = list(_search(outputs))
+    if not found:
         raise PenjingError(
             f"The model returned {type(outputs).__name__} with no tensor in it. Write a Task whose loss and metric "
             "know what this model returns."
@@ -28,16 +33,14 @@ def first_tensor(outputs: Any) -> Tensor:
     return found
 
 
-def _search(value: Any) -> Tensor | None:
+def _search(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        return torch.as_tensor(value)
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return next((found for item in value if (found := _search(item)) is not None), None)
-    return None
+        yield value
+    elif isinstance(value, np.ndarray):
+        yield torch.as_tensor(value)
+    elif isinstance(value, Mapping | tuple | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _search(item)
 
 
 def inputs_of(value: Any) -> tuple[Tensor, ...] | None:

@@ -23,9 +23,13 @@ class Task(Protocol):
     """What a network is for. `Classification` and `Unlabelled` are given; others are written by the user.
 
     Attributes:
-        labelled: whether batches carry targets; without them there is neither loss nor metric, and the share of
-            equal answers (`agreement`) stands in for the metric.
+        labelled: whether batches carry targets; without them there is neither loss nor metric, and `agreement` with the
+            original stands in for the metric.
         metric_name: what the metric is called in reports, "accuracy" for example.
+
+    A task may also have `answers`, what two networks are compared by where there are no labels (see `Likeness`), and
+    `constant(targets)`, the metric that an answer which is the same for every sample would reach: an original that is no
+    better has learned nothing, and a run on it doesn't count as a success.
     """
 
     labelled: bool

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from penjing.tasks._classification import checked, out_of_range
+from penjing.tasks._likeness import answered
 
 
 class TopOne(MulticlassAccuracy):
@@ -14,10 +16,13 @@ class TopOne(MulticlassAccuracy):
     def __init__(self, classes: int | None) -> None:
         # validate_args would ask for every value of every batch whether it is a known class: checked is cheaper.
         super().__init__(num_classes=classes, average="micro", validate_args=False)
+        self.classes = classes
 
     def update(self, outputs: Any, targets: Tensor) -> None:
         """Takes in the logits `(N, classes, ...)` and the class indices `(N, ...)` of one batch."""
-        logits, indices = checked(outputs, targets)
+        logits, indices = checked(outputs, targets, self.classes)
         if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < logits.shape[1]:
             raise out_of_range(logits, indices)
-        super().update(logits.argmax(1).flatten(), indices.flatten())
+        # What is no answer must not be right by chance: argmax takes the first of equals, and what isn't a number.
+        answers = torch.where(answered(logits), logits.argmax(1), (indices + 1) % logits.shape[1])
+        super().update(answers.flatten(), indices.flatten())

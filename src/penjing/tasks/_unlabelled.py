@@ -1,10 +1,11 @@
 """Inputs without targets: enough to calibrate, to distil and to compare two networks."""
 
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, unknown_name
+from penjing.tasks._likeness import Answers
 from penjing.tasks._outputs import describe, inputs_of
 from penjing.tasks._task import Metric
 
@@ -13,13 +14,23 @@ class Unlabelled:
     """The task of data without labels: batches are `(input,)`, there is no loss and no metric.
 
     A batch may also be the bare tensor, or `((input, input, ...),)` for networks with several inputs.
+
+    Args:
+        answers: what the network's outputs are, for comparing two networks: "classes", the largest entry along axis 1 of
+            the first tensor; "values", which are compared as they are; "auto" looks at the original's outputs, which can't
+            tell scores of classes from a vector of measurements: name "values" there. See `Likeness`.
     """
 
     labelled = False
     metric_name = "agreement"
 
+    def __init__(self, answers: Answers = "auto") -> None:
+        if answers not in get_args(Answers):
+            raise unknown_name("kind of answers", str(answers), get_args(Answers))
+        self.answers = answers
+
     def __repr__(self) -> str:
-        return "Unlabelled()"
+        return "Unlabelled()" if self.answers == "auto" else f"Unlabelled(answers={self.answers!r})"
 
     def split(self, batch: Any) -> tuple[tuple[Tensor, ...], None]:
         """Returns the inputs, and None for the targets.
