@@ -1,16 +1,23 @@
 """Takes compact files apart, changes them at random and puts them together again, with checksums and lengths that fit.
 
-So a change reaches the code behind the checks. Used by the tests and by benchmarks/compact_fuzz.py.
+So a change reaches the code behind the checks. Used by test_compact_hostile.py, test_hostile_files.py and by
+benchmarks/file_fuzz.py. plain_mutations.py does the same for plain files.
 """
 
 import json
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from graph_mutations import UNCHANGEABLE, Content, changed, to_json
+
+from penjing.errors import PenjingError
 from penjing.graph.compact import MAGIC
-from penjing.graph.compact._bytes import Reader, pack, varint
+from penjing.graph.compact._bytes import STORED, Reader, pack, varint
+from penjing.graph.compact._coder import words_of
+from penjing.graph.compact._tensors import code_tensors
 
 HEAD = len(MAGIC) + 5
 
@@ -46,9 +53,48 @@ def sections(content: bytes) -> Sections:
     return Sections(content[HEAD - 5], text, side, blob, bytes(reader.rest()))
 
 
+def build(content: Content) -> bytes:
+    """Returns the compact file of a content. Its description isn't packed, which takes most of the time.
+
+    Raises:
+        PenjingError: the format has no place for one of the tensors.
+    """
+    description, ties, names = content.description, content.description["ties"], _names(content)
+    whole = code_tensors({name: content.tensors[name] for name in names}, description["nodes"], ties)
+    text = to_json({"graph": description, "plan": content.plan})
+    body = varint(len(text)) + bytes([STORED]) + varint(len(text)) + text
+    body += varint(len(whole.side)) + pack(bytes(whole.side)) + varint(len(whole.blob)) + bytes(whole.blob)
+    return sealed(body + words_of(whole))
+
+
+def _names(content: Content) -> list[str]:
+    ties = content.description["ties"]
+    names = [record["name"] for record in content.description["tensors"] if record["name"] not in ties]
+    return names + [f"mask/{name}" for name in content.description["masks"]]
+
+
 def mutate(content: bytes, random: Random) -> bytes:
     """Returns a file changed in one of the ways below."""
     return random.choice(_WAYS)(content, random)
+
+
+def mutate_graph(content: Content, whole: bytes, random: Random, ops: tuple[str, ...] = ()) -> bytes:
+    """Returns a file of what the content becomes by a change that knows what it means.
+
+    Args:
+        content: what stands in the unchanged file.
+        whole: that file; its coded tensors are taken over where the change leaves them alone, since coding takes time.
+        random: decides.
+        ops: are put in more often than others.
+    """
+    while True:
+        with suppress(PenjingError, AssertionError, *UNCHANGEABLE):
+            other = changed(content, random, ops)
+            same = all(other.tensors.get(name) is tensor for name, tensor in content.tensors.items())
+            if same and _names(other) == _names(content):
+                text = to_json({"graph": other.description, "plan": other.plan})
+                return replace(sections(whole), text=text).build()
+            return build(other)
 
 
 def _bytes(content: bytes, random: Random) -> bytes:

@@ -284,7 +284,7 @@ def test_frequencies_that_sum_to_something_else_never_reach_the_coder():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_changed_files_are_refused_or_harmless(whole, tmp_path, seed):
-    """benchmarks/compact_fuzz.py does the same for 100,000 files, in a process with bounded memory and time."""
+    """benchmarks/file_fuzz.py does the same for 100,000 files, in processes with bounded memory and time."""
     random = Random(seed)
     path = tmp_path / "m.penjing"
     refused = 0

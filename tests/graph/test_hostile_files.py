@@ -1,0 +1,99 @@
+"""Files whose meaning was changed at random. benchmarks/file_fuzz.py opens 200,000 of them."""
+
+import multiprocessing
+import os
+import resource
+from pathlib import Path
+from random import Random
+
+import compact_mutations
+import hostile_networks
+import plain_mutations
+import pytest
+import torch
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph, load
+
+NAMES = list(hostile_networks.NETWORKS)
+OPS = tuple(sorted({node["target"] for name in NAMES for node in hostile_networks.content(name).calls()}))
+MEMORY = 512 * 2**20  # beyond what the process has, for all that it opens
+
+
+def hostile(seed: int, compact: bool) -> bytes:
+    random = Random(seed)
+    name = random.choice(NAMES)
+    if compact:
+        return compact_mutations.mutate_graph(
+            hostile_networks.content(name), hostile_networks.files(name)[True], random, OPS
+        )
+    return plain_mutations.mutate(hostile_networks.content(name), random, OPS)
+
+
+def open_all(seeds: range, compact: bool, path: Path, results) -> None:
+    """Opens files in a process of bounded memory, and says which one is next, so that the one that kills it is known."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY,) * 2)
+    for seed in seeds:
+        results.send(f"died at seed {seed}")
+        path.write_bytes(hostile(seed, compact))
+        try:
+            graph = load(path, largest=2**22)
+            assert isinstance(graph, Graph)
+        except PenjingError as error:
+            results.send("refused" if str(error) else f"refused seed {seed} without a word")
+            continue
+        except BaseException as error:
+            results.send(f"seed {seed}: {error!r}")
+            continue
+        try:
+            with torch.no_grad():
+                args, keywords = graph.example_call()
+                graph(*args, **keywords)
+            results.send("ran")
+        except (PenjingError, RuntimeError, IndexError, ValueError):  # an op may refuse the values that it meets
+            results.send("stopped")
+        except BaseException as error:
+            results.send(f"seed {seed} ran: {error!r}")
+        assert os.listdir(path.parent) == [path.name]
+    results.send("done")
+
+
+@pytest.mark.parametrize("compact", [False, True], ids=["plain", "compact"])
+def test_files_of_changed_meaning_are_refused_or_run(tmp_path, compact):
+    context = multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=open_all, args=(range(100), compact, tmp_path / "m.penjing", send))
+    process.start()
+    send.close()
+    outcomes = []
+    try:
+        while True:
+            outcomes.append(receive.recv())
+    except EOFError:
+        process.join()
+    assert outcomes[-1] == "done"
+    assert {outcome for outcome in outcomes[:-1] if not outcome.startswith("died")} <= {"refused", "ran", "stopped"}
+    assert min(outcomes.count("refused"), outcomes.count("ran")) > 10  # neither all nor none
+
+
+def test_the_networks_run_from_both_of_their_files(tmp_path):
+    """What the changes begin with is whole, so that what is refused was refused for the change."""
+    for name in ("convolution", "quantized", "sizes"):
+        for compact, content in hostile_networks.files(name).items():
+            path = tmp_path / f"{compact}.penjing"
+            path.write_bytes(content)
+            loaded, graph = load(path), hostile_networks.graph(name)
+            args, keywords = graph.example_call(3)
+            for left, right in zip(
+                *(torch.utils._pytree.tree_leaves(g(*args, **keywords)) for g in (graph, loaded)), strict=True
+            ):
+                torch.testing.assert_close(left, right)
+
+
+def test_the_unchanged_content_builds_files_that_load(tmp_path):
+    for name in ("quantized", "words"):
+        for build in (plain_mutations.build, compact_mutations.build):
+            path = tmp_path / "m.penjing"
+            path.write_bytes(build(hostile_networks.content(name)))
+            assert load(path).input_names == hostile_networks.graph(name).input_names
