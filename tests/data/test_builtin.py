@@ -217,7 +217,7 @@ def test_what_a_deployed_model_needs_imports_pil_and_numpy_alone():
     from penjing.data import _prepare
 
     imports = [line for line in inspect.getsource(_prepare).splitlines() if line.startswith(("import", "from"))]
-    assert {line.split()[1].split(".")[0] for line in imports} == {"collections", "numpy", "PIL"}
+    assert {line.split()[1].split(".")[0] for line in imports} == {"collections", "numpy", "PIL", "typing"}
 
 
 def test_the_fine_tuned_resnet20_is_as_good_as_published_on_part_of_cifar():

@@ -272,7 +272,7 @@ def test_an_image_with_too_many_pixels_is_refused(tmp_path):
 
     bomb[29:33] = zlib.crc32(bytes(bomb[12:29])).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(bytes(bomb))
-    with pytest.raises(PenjingError, match=r"bomb\.png.*DecompressionBomb"):
+    with pytest.raises(PenjingError, match=r"bomb\.png is too large"):
         image_folder(tmp_path)
 
 
@@ -334,7 +334,7 @@ def test_a_zip_that_points_outside_is_refused_and_nothing_is_written(tmp_path, e
 
 def test_a_zip_entry_that_unpacks_to_too_much_is_refused(labelled, tmp_path, monkeypatch):
     monkeypatch.setattr("penjing.data._source._LARGEST_FILE", 10)
-    with pytest.raises(PenjingError, match="refused"):
+    with pytest.raises(PenjingError, match=r"would unpack to 852 bytes, more than the 10"):
         image_folder(zipped(labelled, tmp_path / "bomb.zip"))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from penjing.data._arrays import Unreadable, read_array
 from penjing.files import atomic_path
 
 
@@ -22,8 +23,9 @@ def cached(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     folder = os.environ.get("PENJING_CACHE")
     path = (Path(folder) if folder else Path.home() / ".cache" / "penjing") / f"{key}.npy"
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there yet, or damaged
+        with path.open("rb") as file:
+            return read_array(file, path.stat().st_size)
+    except (OSError, Unreadable):  # not there yet, or damaged
         array = make()
     try:
         with atomic_path(path) as temporary:

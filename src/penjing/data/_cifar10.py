@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from penjing.checks import PATH, SEED, checked
 from penjing.data._augment import random_flip, random_shift
 from penjing.data._cache import cached
 from penjing.data._data import Data, fingerprint
 from penjing.data._layout import Part, class_names, read_layout
-from penjing.data._memory import MemoryLoader
+from penjing.data._memory import BATCH_SIZE, MemoryLoader
 from penjing.data._prepare import to_mode
 from penjing.data._preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from penjing.data._source import ImageSource
@@ -21,6 +22,7 @@ from penjing.tasks import Classification
 _SIZE = 32
 
 
+@checked(path=PATH, batch_size=BATCH_SIZE, seed=SEED)
 def cifar10(path: str | Path, *, batch_size: int = 128, seed: int = 0) -> Data:
     """Returns CIFAR-10 (Krizhevsky 2009) from `train/CLASS/*` and `test/CLASS/*` in a folder or a zip.
 

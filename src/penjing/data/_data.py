@@ -1,7 +1,7 @@
 """What a network is trained, calibrated and judged on, in one value."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from penjing.checks import NAME, TEXT, Rule, a, check, optional, several
+from penjing.data._names import is_one_line
 from penjing.data._preprocess import Preprocess
 from penjing.errors import PenjingError
 from penjing.tasks import Task
@@ -47,7 +49,11 @@ class Data:
     validation_files: tuple[tuple[str, int], ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses loaders that could be read only once, and what isn't a task."""
+        """Refuses loaders that could be read only once, and fields that aren't what they should be.
+
+        Raises:
+            PenjingError: it is one of these; says which.
+        """
         for part in ("train", "calibration", "validation"):
             loader = getattr(self, part)
             if loader is not None and (not hasattr(loader, "__iter__") or hasattr(loader, "__next__")):
@@ -55,8 +61,7 @@ class Data:
                     f"{part} must be something that can be iterated many times (a DataLoader, a list of batches), "
                     f"not {type(loader).__name__}."
                 )
-        if not isinstance(self.task, Task):
-            raise PenjingError(f"task must be a penjing.tasks.Task, not {type(self.task).__name__}.")
+        check(vars(self), _RULES)
 
     def identity(self) -> str:
         """Returns a text that differs for different data, so that an interrupted run only goes on with the same.
@@ -74,6 +79,18 @@ class Data:
                 parts.append("loader")
                 parts += [_content(leaf) for leaf in pytree.tree_leaves(next(iter(loader or ()), None))]
         return f"{self.name} {fingerprint(*parts)}"
+
+
+_RULES = {
+    "task": a(Task, "a penjing.tasks.Task, such as penjing.tasks.Classification()"),
+    "name": NAME,
+    "classes": optional(several(Rule("a name", lambda name: isinstance(name, str) and is_one_line(name)),
+                                "a sequence of names, each on one line")),
+    "preprocess": optional(a(Preprocess, "a penjing.data.Preprocess")),
+    "examples": optional(a(Mapping, "a mapping of arrays")),
+    "fingerprint": TEXT,
+    "validation_files": optional(a(Sequence, "a sequence of pairs of a path and a label")),
+}  # fmt: skip
 
 
 def _length(loader: Iterable[Any] | None) -> int | None:

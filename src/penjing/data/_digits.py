@@ -5,16 +5,17 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from penjing.checks import SEED, checked
 from penjing.data._augment import random_shift
 from penjing.data._data import Data, fingerprint
-from penjing.data._memory import MemoryLoader
-from penjing.data._preprocess import Preprocess
-from penjing.errors import PenjingError
+from penjing.data._memory import BATCH_SIZE, MemoryLoader, check_room
+from penjing.data._preprocess import CHANNELS, SIZE, Preprocess
 from penjing.tasks import Classification
 
 _MEAN, _STD = 0.3057, 0.3235  # of the training images at 32 x 32
 
 
+@checked(batch_size=BATCH_SIZE, channels=CHANNELS, size=SIZE, seed=SEED)
 def digits(batch_size: int = 64, channels: int = 3, size: int = 32, seed: int = 0) -> Data:
     """Returns the 1797 handwritten digits that come with scikit-learn (Alpaydin and Kaynak 1998), scaled up.
 
@@ -64,11 +65,15 @@ def digits(batch_size: int = 64, channels: int = 3, size: int = 32, seed: int = 
 
 def image_mode(channels: int) -> str:
     """Returns the PIL mode with this many channels."""
-    if channels not in (1, 3):
-        raise PenjingError(f"channels must be 1 or 3, not {channels}.")
     return "RGB" if channels == 3 else "L"
 
 
 def scale_up(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns grey images (N, H, W) uint8 as `preprocess` makes them, before normalisation."""
+    """Returns grey images (N, H, W) uint8 as `preprocess` makes them, before normalisation.
+
+    Raises:
+        PenjingError: they would take too much memory.
+    """
+    height, width = preprocess.crop or images.shape[1:]
+    check_room("A set", len(images), height, width, len(preprocess.mean))
     return np.stack([preprocess.pixels(Image.fromarray(image)) for image in images])

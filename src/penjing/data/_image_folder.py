@@ -5,20 +5,37 @@ from pathlib import Path
 
 import numpy as np
 
+from penjing.checks import COUNT, FLAG, PATH, SEED, checked, either, number, optional, whole
 from penjing.data._augment import ImageAugment, PaddedCrop, RandomResizedCrop
 from penjing.data._data import Data, fingerprint
 from penjing.data._digits import image_mode
 from penjing.data._layout import Layout, Part, class_names, read_layout
-from penjing.data._preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from penjing.data._memory import BATCH_SIZE, check_room
+from penjing.data._prepare import PIXELS
+from penjing.data._preprocess import CHANNELS, IMAGENET_MEAN, IMAGENET_STD, MEAN, SIZE, STD, Preprocess
 from penjing.data._source import ImageSource
 from penjing.data._stream import FileLoader, ImageFiles
 from penjing.errors import PenjingError
 from penjing.tasks import Classification, Unlabelled
 
+EVALUATED = 64  # images of a batch that isn't trained on
 _IN_MEMORY = 512 * 2**20  # bytes of decoded images
 _CHECKED = 100_000  # images that are decoded to find damaged ones before anything else; a minute or two, once
 
 
+@checked(
+    path=PATH,
+    size=optional(SIZE),
+    batch_size=BATCH_SIZE,
+    resize=optional(SIZE),
+    channels=CHANNELS,
+    mean=optional(either(number(), MEAN)),
+    std=optional(either(number(above=0), STD)),
+    flip=FLAG,
+    calibration=COUNT,
+    num_workers=whole(0, 256),
+    seed=SEED,
+)
 def image_folder(
     path: str | Path,
     size: int | None = None,
@@ -64,8 +81,9 @@ def image_folder(
         seed: of the order and augmentation; the splits don't depend on it.
 
     Raises:
-        PenjingError: if the path is missing, holds no images, one class, a damaged image, images of several sizes
-            (with `size=None`), or classes that differ between the parts.
+        PenjingError: if the path is missing, holds no images, one class, a damaged image, one of more than 67 million
+            pixels, images of several sizes (with `size=None`), classes that differ between the parts or have names of
+            several lines, or a batch that would take more than 4 GB.
     """
     source = ImageSource(path)
     parts = _split(read_layout(source.path, source.names, unwrap=source.is_zip), calibration)
@@ -74,7 +92,10 @@ def image_folder(
     number_of = {name: number for number, name in enumerate(classes or ())}
     sizes = _sizes(source, parts, size)
     preprocess = _preprocess(source, sizes, size, resize, channels, mean, std)
-    keep = sizes is not None and sum(math.prod(each) for each in sizes.values()) * channels <= _IN_MEMORY
+    height, width = preprocess.crop or (0, 0)
+    check_room("A batch", max(batch_size, EVALUATED), height, width, 4 * channels)  # float32
+    pixels = None if sizes is None else sum(max(math.prod(each), height * width) for each in sizes.values())
+    keep = pixels is not None and pixels * channels <= _IN_MEMORY
     used = list(
         dict.fromkeys(
             name for part in (parts.train, parts.calibration, parts.validation) if part for name in part.names
@@ -100,7 +121,7 @@ def image_folder(
         targets = numbers(part)
         change = augment if train else None
         files = ImageFiles(source, part.names, targets, preprocess, augment=change, seed=seed, keep=keep)
-        size_of_batch = batch_size if train else 64
+        size_of_batch = batch_size if train else EVALUATED
         return FileLoader(files, batch_size=size_of_batch, shuffle=train, seed=seed, num_workers=num_workers)
 
     judged = None if parts.validation is None else numbers(parts.validation)
@@ -195,10 +216,8 @@ def _preprocess(
     elif isinstance(std, int | float):
         std = (float(std),) * channels
     if size is not None:
-        if size < 1:
-            raise PenjingError(f"size is in pixels, at least 1, not {size}.")
         fits = sizes is not None and all(shape == (size, size) for shape in sizes.values())
-        usual = size if fits else round(size * 8 / 7)
+        usual = size if fits else min(round(size * 8 / 7), math.isqrt(PIXELS))
         short_side = usual if resize is None else resize
         if short_side < size:
             raise PenjingError(

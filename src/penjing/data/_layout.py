@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from penjing.data._names import is_one_line
 from penjing.errors import PenjingError
 
 _FOLDERS = {
@@ -60,7 +61,8 @@ def read_layout(path: Path, names: Sequence[str], unwrap: bool) -> Layout:
             only if it holds folders of parts.
 
     Raises:
-        PenjingError: if a part mixes class folders with loose images, or classes differ between the parts.
+        PenjingError: if a part mixes class folders with loose images, classes differ between the parts, or a class folder
+            has a name that can't stand on a line of its own.
     """
     paths = {name: PurePosixPath(name).parts for name in names}
     tops = {parts[0] for parts in paths.values()}
@@ -73,14 +75,14 @@ def read_layout(path: Path, names: Sequence[str], unwrap: bool) -> Layout:
         if len(parts) > 1 and _part_of(parts[0]):
             folders.setdefault(parts[0].lower(), {})[name] = parts[1:]
     if not folders:
-        return Layout(path, whole=_part(path, paths))
+        return _checked(Layout(path, whole=_part(path, paths)))
     chosen = {
         part: _part(path / next(alias for alias in aliases if alias in folders), members)
         for part, aliases in _FOLDERS.items()
         if (members := next((folders[alias] for alias in aliases if alias in folders), None))
     }
     _check_classes(path, chosen)
-    return Layout(path, **chosen)
+    return _checked(Layout(path, **chosen))
 
 
 def class_names(part: Part, path: Path) -> tuple[str, ...]:
@@ -111,6 +113,18 @@ def _part(path: Path, paths: dict[str, tuple[str, ...]]) -> Part:
             "loose image(s)."
         )
     return Part(tuple(paths), None if loose else tuple(parts[0] for parts in paths.values()))
+
+
+def _checked(layout: Layout) -> Layout:
+    """Returns the layout; refuses class folders whose names can't be written, one a line, to `classes.txt`."""
+    for part in (layout.train, layout.calibration, layout.validation, layout.whole):
+        for name in sorted(set(part.labels or ()) if part is not None else ()):
+            if not is_one_line(name):
+                raise PenjingError(
+                    f"{layout.path} has the class folder {name!r}: a line break, a control character or bytes that aren't "
+                    "UTF-8 in its name would shift or break the list of classes. Rename the folder."
+                )
+    return layout
 
 
 def _check_classes(path: Path, parts: dict[str, Part]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from penjing.checks import SEED, TEXT, Unfit, checked, optional
 from penjing.data._cifar10 import cifar10
 from penjing.data._data import Data
 from penjing.data._digits import digits
@@ -18,6 +19,7 @@ from penjing.factory import call_factory
 _SETS: dict[str, Callable[..., Data]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "folder": image_folder}
 
 
+@checked(spec=TEXT, seed=optional(SEED))
 def load(spec: str, seed: int | None = None) -> Data:
     """Returns the data that `spec` names.
 
@@ -59,10 +61,8 @@ def load(spec: str, seed: int | None = None) -> Data:
         options = {"seed": seed} | options
     try:
         return make(*arguments, **options)
-    except TypeError as error:
-        if options:
-            raise PenjingError(f"An option in '{spec}' has a value of the wrong kind ({error}).") from error
-        raise
+    except Unfit as error:
+        raise PenjingError(f"'{spec}': {error}") from error
 
 
 def _options(rest: str) -> tuple[str, dict[str, Any]]:
@@ -84,7 +84,7 @@ def _parse(options: list[str]) -> dict[str, Any]:
         try:
             values = [ast.literal_eval(part.strip()) for part in text.split(":")]
             parsed[key.strip()] = values[0] if len(values) == 1 else tuple(values)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the last two of thousands of brackets
             raise PenjingError(
                 f"'{option}': the value must be a number, True, False or None, or several with colons between them "
                 "(mean=0.5:0.5:0.5)."

@@ -6,9 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penjing.checks import whole
 from penjing.data._augment import BatchAugment
 from penjing.data._preprocess import Preprocess
 from penjing.errors import PenjingError
+
+MOST_BYTES = 2**32  # of images in memory, decoded, and of one batch: half of what a small machine has
+BATCH_SIZE = whole(1, 2**20)
 
 
 class MemoryLoader:
@@ -38,7 +42,7 @@ class MemoryLoader:
         augment: BatchAugment | None = None,
         seed: int = 0,
     ) -> None:
-        check_batch_size(batch_size)
+        BATCH_SIZE.read("batch_size", batch_size)
         planes = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         self._images = torch.from_numpy(np.ascontiguousarray(planes))
         self._targets = torch.from_numpy(targets.astype(np.int64))
@@ -67,10 +71,25 @@ class MemoryLoader:
             yield self._preprocess.normalise(images), self._targets[indices]
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raises for a batch size below one."""
-    if batch_size < 1:
-        raise PenjingError(f"batch_size must be at least 1, not {batch_size}.")
+def check_room(what: str, count: int, height: int, width: int, values: int) -> None:
+    """Refuses images that would take more than `MOST_BYTES` of memory.
+
+    Args:
+        what: in words, as "a batch".
+        count: how many they are.
+        height: in pixels.
+        width: in pixels.
+        values: bytes of a pixel.
+
+    Raises:
+        PenjingError: they would; says how much.
+    """
+    needed = count * height * width * values
+    if needed > MOST_BYTES:
+        raise PenjingError(
+            f"{what} of {count:,} images of {width}x{height} would take {needed / 1e9:.1f} GB of memory, more than the "
+            f"{MOST_BYTES / 1e9:.1f} GB that are taken: choose a smaller size or batch_size, or fewer images."
+        )
 
 
 def count_batches(samples: int, batch_size: int, drop_last: bool) -> int:

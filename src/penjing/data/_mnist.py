@@ -1,23 +1,25 @@
 """MNIST from the .npz file that Keras made usual."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from penjing.checks import PATH, SEED, checked
+from penjing.data._arrays import read_arrays
 from penjing.data._augment import random_shift
 from penjing.data._data import Data, fingerprint
 from penjing.data._digits import image_mode, scale_up
-from penjing.data._memory import MemoryLoader
-from penjing.data._preprocess import Preprocess
+from penjing.data._memory import BATCH_SIZE, MemoryLoader
+from penjing.data._preprocess import CHANNELS, SIZE, Preprocess
 from penjing.errors import PenjingError
 from penjing.tasks import Classification
 
 _MEAN, _STD = 0.1307, 0.3081  # of the training images
+_MOST_CLASSES = 2**16  # each has a name and an output; a larger label is an error of whoever wrote the file
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
+@checked(path=PATH, batch_size=BATCH_SIZE, channels=CHANNELS, size=SIZE, seed=SEED)
 def mnist(path: str | Path, *, batch_size: int = 128, channels: int = 1, size: int = 28, seed: int = 0) -> Data:
     """Returns MNIST (LeCun et al. 1998), or anything else in its form, from one file.
 
@@ -34,7 +36,7 @@ def mnist(path: str | Path, *, batch_size: int = 128, channels: int = 1, size: i
     Raises:
         PenjingError: if the file is missing or isn't of this form.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     arrays = _read(path)
     x_train, y_train, x_test, y_test = (arrays[key] for key in _KEYS)
     preprocess = Preprocess(image_mode(channels), size, (size, size), (_MEAN,) * channels, (_STD,) * channels)
@@ -68,15 +70,7 @@ def mnist(path: str | Path, *, batch_size: int = 128, channels: int = 1, size: i
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise PenjingError(f"There is no file {path}.")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in _KEYS if key not in archive]
-            if missing:
-                raise PenjingError(f"{path} has no {', '.join(missing)}; it has {', '.join(archive) or 'nothing'}.")
-            arrays = {key: archive[key] for key in _KEYS}
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        # np.load gives a bare array for a .npy file: that is the TypeError and the AttributeError.
-        raise PenjingError(f"{path} isn't a NumPy .npz file of plain arrays ({error}).") from error
+    arrays = read_arrays(path, _KEYS)
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if (
@@ -89,6 +83,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: x_{part} should be (N, H, W) uint8 and y_{part} (N,) integers, but they are "
                 f"{images.shape} {images.dtype} and {labels.shape} {labels.dtype}."
             )
-        if not len(images) or labels.min() < 0:
-            raise PenjingError(f"{path}: x_{part} holds no images, or y_{part} negative labels.")
+        if 0 in images.shape:
+            raise PenjingError(f"{path}: x_{part} holds no images: its shape is {images.shape}.")
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or most >= _MOST_CLASSES:
+            raise PenjingError(
+                f"{path}: y_{part} holds labels from {least} to {most}; classes are numbered from 0, and there may be "
+                f"{_MOST_CLASSES:,} of them."
+            )
     return arrays

@@ -4,16 +4,51 @@ The source of this file is all that a deployed model needs to make its inputs, s
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+
+# Pillow's readers that are used, by its names: photos and drawings. The others stay shut, some of which start programs
+# (PostScript starts Ghostscript), whatever a file's name ends with.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+PIXELS = 2**26  # of one image, at most: 8192 x 8192, 200 MB decoded; a few hundred bytes of a file may claim any number
+
+
+class TooLarge(ValueError):
+    """An image, or what it is to be scaled to, has more than `PIXELS` pixels."""
+
+
+def open_image(file: Any) -> Image.Image:
+    """Returns an image whose header is read: a path or a binary file in one of `FORMATS`.
+
+    Raises:
+        TooLarge: it has more than `PIXELS` pixels.
+        OSError: it is in none of the formats.
+    """
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError as error:  # from twice Pillow's own limit on
+        raise TooLarge(f"it has more than {PIXELS:,} pixels; scale it down") from error
+    check_pixels("it is", image.width, image.height)
+    return image
+
+
+def check_pixels(what: str, width: int, height: int) -> None:
+    """Refuses an image of more than `PIXELS` pixels.
+
+    Raises:
+        TooLarge: it has more.
+    """
+    if width * height > PIXELS:
+        raise TooLarge(f"{what} {width}x{height}, more than {PIXELS:,} pixels; scale it down")
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
     """Returns the image upright (EXIF) in PIL mode "RGB" or "L"; 16-bit grey is scaled, transparency is dropped."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I"):  # PIL would clip 16-bit values to 255 instead of scaling them
-        upright = Image.fromarray((np.asarray(upright).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+        upright = Image.fromarray((np.asarray(upright).astype(np.int32).clip(0, 65535) // 257).astype(np.uint8))
     if upright.mode == "P" and "transparency" in upright.info:
         upright = upright.convert("RGBA")
     return upright if upright.mode == mode else upright.convert(mode)
@@ -25,6 +60,7 @@ def resize_and_crop(image: Image.Image, resize: int | None, crop: Sequence[int] 
     if resize is not None and min(width, height) != resize:
         scale = resize / min(width, height)
         width, height = max(resize, int(width * scale)), max(resize, int(height * scale))
+        check_pixels(f"with its short side scaled to {resize} it is", width, height)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     if crop is not None and (height, width) != tuple(crop):
         left, top = round((width - crop[1]) / 2), round((height - crop[0]) / 2)

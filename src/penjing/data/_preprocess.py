@@ -1,6 +1,7 @@
 """How an image file becomes a network's input, as data that travels with the model."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from penjing.data._prepare import normalise, resize_and_crop, to_mode
+from penjing.checks import TEXT, Rule, check, number, optional, several, whole
+from penjing.data._prepare import PIXELS, normalise, resize_and_crop, to_mode
 from penjing.errors import PenjingError
 
+SIZE = whole(1, math.isqrt(PIXELS))  # pixels: the largest square is the largest image that is read
+CHANNELS = Rule("1 or 3", lambda value: whole(1, 3).fits(value) and value != 2, int)
+MEAN = several(number(), "a number for each channel")
+STD = several(number(above=0), "a number above 0 for each channel")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def _is_crop(value: Any) -> bool:
+    sides = several(whole(1, PIXELS), "")
+    return sides.fits(value) and len(value) == 2 and math.prod(value) <= PIXELS
+
+
+_RULES = {
+    "mode": TEXT,
+    "resize": optional(SIZE),
+    "crop": optional(Rule(f"height and width in pixels, at most {PIXELS:,} together", _is_crop)),
+    "mean": MEAN,
+    "std": STD,
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Refuses what could never be applied."""
+        check(vars(self), _RULES)
         channels = {"RGB": 3, "L": 1}.get(self.mode)
         if channels is None:
             raise PenjingError(f'The image mode is "RGB" or "L", not {self.mode!r}.')
@@ -44,10 +65,6 @@ class Preprocess:
             raise PenjingError(
                 f"Images of mode {self.mode} need {channels} values in mean and in std, not {self.mean} and {self.std}."
             )
-        if min(self.std) <= 0:
-            raise PenjingError(f"Every std must be above 0, not {self.std}.")
-        if min(1 if self.resize is None else self.resize, *(self.crop or (1,))) < 1:
-            raise PenjingError(f"resize and crop are in pixels, at least 1, not {self.resize} and {self.crop}.")
 
     def __str__(self) -> str:
         """Says in words what happens to an image."""

@@ -1,11 +1,11 @@
 """Reading the image files of a folder or a zip by name, without extracting anything."""
 
+import hashlib
 import io
 import os
 import stat
 import threading
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -16,10 +16,13 @@ from PIL import Image
 
 from penjing.data._cache import cached
 from penjing.data._data import fingerprint
+from penjing.data._prepare import TooLarge, open_image
+from penjing.data._zip import ZIP_ERRORS, check_entry
 from penjing.errors import PenjingError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
-_LARGEST_FILE = 512 * 2**20  # bytes; a zip entry that unpacks to more is no photo
+_LARGEST_FILE = 256 * 2**20  # bytes, unpacked: an uncompressed image of the most pixels that are read has 200 MB
+_SAMPLE = 2048  # bytes that are hashed at the start, in the middle and at the end of each file: three reads, however long it is
 
 
 class ImageSource:
@@ -33,11 +36,13 @@ class ImageSource:
     Attributes:
         path: the same.
         names: paths of the images, relative to `path`, with forward slashes, sorted; hidden files are left out.
-        fingerprint: hash of names, sizes and, for a zip, checksums (for a folder, times of change).
+        fingerprint: hash of names, sizes and, for a zip, checksums (for a folder, times of change and samples of each
+            file's bytes, so that a file that was overwritten within one tick of the clock counts as another, too).
         total_bytes: the sum of the files' sizes (unpacked).
 
     Raises:
-        PenjingError: if there is nothing at `path`, it isn't a folder or a zip, or there are no images in it.
+        PenjingError: if there is nothing at `path`, it isn't a folder or a zip, there are no images in it, or one of them
+            is too large or points outside.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -73,16 +78,14 @@ class ImageSource:
             PenjingError: if it can't be read.
         """
         try:
-            return self._zip().read(name) if self.is_zip else (self.path / name).read_bytes()
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            KeyError,
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-        ) as error:
+            if self.is_zip:
+                return self._zip().read(name)
+            with (self.path / name).open("rb") as file:
+                content = file.read(_LARGEST_FILE + 1)
+            if len(content) > _LARGEST_FILE:  # it has grown since it was looked at
+                raise PenjingError(_too_large(self.path / name, len(content)))
+            return content
+        except ZIP_ERRORS as error:
             raise PenjingError(f"{self.path / name} can't be read ({error}).") from error
 
     def image(self, name: str, prepare: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -93,10 +96,12 @@ class ImageSource:
         """
         content = self.read(name)
         try:
-            with Image.open(io.BytesIO(content)) as image:
+            with open_image(io.BytesIO(content)) as image:
                 return prepare(image)
         except MemoryError:
             raise
+        except TooLarge as error:
+            raise PenjingError(f"{self.path / name} is too large: {error}.") from error
         except Exception as error:  # PIL's decoders raise many types for damaged files
             raise PenjingError(
                 f"{self.path / name} is damaged or not an image that Pillow reads "
@@ -134,20 +139,28 @@ class ImageSource:
             if self._archive is None or self._archive[0] != os.getpid():
                 try:
                     self._archive = os.getpid(), zipfile.ZipFile(self.path)
-                except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+                except ZIP_ERRORS as error:
                     raise PenjingError(f"{self.path} is neither a folder nor a readable zip ({error}).") from error
             return self._archive[1]
 
     def _entries(self) -> Iterator[tuple[str, int, int]]:
+        """Yields name, size and checksum of each image."""
+        seen: set[str] = set()
         for entry in self._zip().infolist():
-            if entry.is_dir() or not _is_image(entry.filename):
+            name = entry.filename
+            if entry.is_dir() or not _is_image(name):
                 continue
-            parts = PurePosixPath(entry.filename).parts
-            if ".." in parts or entry.filename.startswith("/") or "\\" in entry.filename:
-                raise PenjingError(f"{self.path} holds an entry that points outside of it: {entry.filename!r}.")
-            if entry.file_size > _LARGEST_FILE:
-                raise PenjingError(f"{self.path}: {entry.filename} would unpack to {entry.file_size} bytes; refused.")
-            yield entry.filename, entry.file_size, entry.CRC
+            if ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name:
+                raise PenjingError(f"{self.path} holds an entry that points outside of it: {name!r}.")
+            if name in seen:
+                raise PenjingError(f"{self.path} holds {name!r} twice, and only one of the two could be read.")
+            seen.add(name)
+            check_entry(self.path, entry, _LARGEST_FILE)
+            yield name, entry.file_size, entry.CRC
+
+
+def _too_large(path: Path | str, size: int) -> str:
+    return f"{path} has {size:,} bytes, more than the {_LARGEST_FILE:,} that an image may have."
 
 
 def _decoded(image: Image.Image) -> Image.Image:
@@ -161,15 +174,16 @@ def _is_upright(image: Image.Image) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return PurePosixPath(name).suffix.lower() in SUFFIXES and not any(
-        part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts
+    parts = name.split("/")
+    return os.path.splitext(parts[-1])[1].lower() in SUFFIXES and not any(
+        part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) for part in parts
     )
 
 
-def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
-    """Yields name, size and time of change of each image; follows links, but enters each folder once."""
+def _walk(root: Path) -> Iterator[tuple[str, int, int, bytes]]:
+    """Yields name, size, time of change and `_sampled` of each image; follows links, but enters each folder once."""
     seen: set[tuple[int, int]] = set()
+    above = os.path.join(root, "")
     for folder, subfolders, files in os.walk(root, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
@@ -178,12 +192,30 @@ def _walk(root: Path) -> Iterator[tuple[str, int, int]]:
         seen.add((status.st_dev, status.st_ino))
         subfolders.sort()
         for file in files:
-            path = Path(folder, file)
-            name = path.relative_to(root).as_posix()
+            path = os.path.join(folder, file)
+            name = path.removeprefix(above).replace(os.sep, "/")
             if _is_image(name):
                 try:
-                    status = path.stat()
+                    status = os.stat(path)
+                    if not stat.S_ISREG(status.st_mode):
+                        continue
+                    if status.st_size > _LARGEST_FILE:
+                        raise PenjingError(_too_large(path, status.st_size))
+                    yield name, status.st_size, status.st_mtime_ns, _sampled(path, status.st_size)
                 except OSError as error:
                     raise PenjingError(f"{path} can't be read ({error}).") from error
-                if stat.S_ISREG(status.st_mode):
-                    yield name, status.st_size, status.st_mtime_ns
+
+
+def _sampled(path: str, size: int) -> bytes:
+    """Returns a hash of a file's start, middle and end: of all of it up to three samples' size."""
+    digest = hashlib.blake2b(digest_size=16)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if size <= 3 * _SAMPLE:
+            digest.update(os.read(descriptor, 3 * _SAMPLE))
+        else:
+            for start in (0, (size - _SAMPLE) // 2, size - _SAMPLE):
+                digest.update(os.pread(descriptor, _SAMPLE, start))
+    finally:
+        os.close(descriptor)
+    return digest.digest()

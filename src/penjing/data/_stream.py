@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from penjing.data._augment import ImageAugment
-from penjing.data._memory import check_batch_size, count_batches, mix
+from penjing.data._memory import BATCH_SIZE, count_batches, mix
 from penjing.data._prepare import normalise, resize_and_crop, to_mode
 from penjing.data._preprocess import Preprocess
 from penjing.data._source import ImageSource
@@ -96,7 +96,7 @@ class FileLoader:
     def __init__(
         self, dataset: ImageFiles, *, batch_size: int, shuffle: bool = False, seed: int = 0, num_workers: int = 0
     ) -> None:
-        check_batch_size(batch_size)
+        BATCH_SIZE.read("batch_size", batch_size)
         self.dataset = dataset
         self.batch_size = batch_size
         self._shuffle = shuffle

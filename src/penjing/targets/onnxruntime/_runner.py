@@ -8,7 +8,7 @@ from penjing.errors import PenjingError
 from penjing.files import atomic_write
 
 TEMPLATE = Path(__file__).with_name("run_template.py")
-IMPORT = "from penjing.data._prepare import normalise, resize_and_crop, to_mode\n"
+IMPORT = "from penjing.data._prepare import normalise, open_image, resize_and_crop, to_mode\n"
 UNUSED_HERE = "  # noqa: F401"  # behind an import that only the pasted functions use
 
 
@@ -32,6 +32,6 @@ def write_runner(directory: Path) -> Path:
 
 
 def _functions() -> str:
-    """Returns the preparation's functions without its docstring and imports, which the template has."""
+    """Returns what the preparation defines without its docstring and imports, which the template has."""
     source = inspect.getsource(_prepare)
-    return "\n" + source[source.index("\ndef ") :].strip() + "\n\n"
+    return source.partition("from PIL import Image, ImageOps\n")[2].strip() + "\n\n"

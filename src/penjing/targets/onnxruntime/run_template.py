@@ -15,12 +15,13 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any  # noqa: F401
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps  # noqa: F401
 
-from penjing.data._prepare import normalise, resize_and_crop, to_mode
+from penjing.data._prepare import normalise, open_image, resize_and_crop, to_mode
 
 HERE = Path(__file__).resolve().parent
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm"}
@@ -91,7 +92,7 @@ class Files:
     def open(self, name: str) -> Image.Image:
         """Opens one image."""
         content = (self.path / name).read_bytes() if self.archive is None else self.archive.read(name)
-        return Image.open(io.BytesIO(content))
+        return open_image(io.BytesIO(content))
 
 
 def _is_image(name: PurePosixPath) -> bool:
@@ -190,9 +191,9 @@ def show(model: Model, paths: Sequence[Path]) -> None:
     """Prints the most likely classes of each image."""
     for path in paths:
         try:
-            image = Image.open(path)
-        except OSError as error:
-            sys.exit(f"{path} is no image: {error}")
+            image = open_image(path)
+        except (OSError, ValueError) as error:
+            sys.exit(f"{path} is no image that can be used: {error}")
         scores = model.scores([model.input_of(image)])[0]
         shares = np.exp(scores - scores.max())
         shares /= shares.sum()
