@@ -51,7 +51,7 @@ class ImageSource:
         self._archive: tuple[int, zipfile.ZipFile] | None = None
         if self.path.is_dir():
             self.is_zip = False
-            facts = sorted(_walk(self.path))
+            facts: list[tuple[Any, ...]] = sorted(_walk(self.path))
         elif self.path.exists():
             self.is_zip = True
             facts = sorted(self._entries())
