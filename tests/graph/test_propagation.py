@@ -88,7 +88,7 @@ class Filled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.strides = nn.Conv2d(3, 4, 3), torch.tensor([8.0, 16.0])
+        self.conv, self.strides = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 4, 3)), torch.tensor([8.0, 16.0])
         self.register_buffer("count", torch.tensor([2, 3]), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

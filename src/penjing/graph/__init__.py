@@ -9,6 +9,7 @@ from penjing.graph.graph import Graph
 from penjing.graph.heads import heads
 from penjing.graph.inputs import Input
 from penjing.graph.kernels import Kernel, kernels, shrink_kernels
+from penjing.graph.ranges import Ranges
 from penjing.graph.storage import load, load_exported
 from penjing.graph.surgery import remove
 
@@ -22,6 +23,7 @@ __all__ = [
     "Input",
     "Kernel",
     "Pinned",
+    "Ranges",
     "Row",
     "branches",
     "capture",

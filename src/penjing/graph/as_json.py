@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.parts import Call, Given, Output, Part
+from penjing.graph.ranges import Ranges
 
 _DTYPES = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.dtype)}
 _FORMATS = {str(v).removeprefix("torch."): v for v in vars(torch).values() if isinstance(v, torch.memory_format)}
@@ -77,7 +78,7 @@ def signature_to_json(signature: Signature) -> dict[str, Any]:
                 "shape": list(leaf.shape),
                 "dtype": str(leaf.dtype).removeprefix("torch."),
                 "dynamic": sorted(leaf.dynamic),
-                "range": [leaf.low, leaf.high],
+                **leaf.ranges.to_json(),
                 "sizes": list(leaf.sizes),
             }
             if isinstance(leaf, Input)
@@ -99,9 +100,9 @@ def signature_from_json(record: dict[str, Any]) -> Signature:
             raise PenjingError(f"the input {leaf['name']!r} is described wrongly")
         if any(n < 0 for n in shape) or math.prod(shape) > 2**31:
             raise PenjingError(f"an input has the impossible shape {shape}")
-        low, high = leaf["range"]
         dynamic, sizes = frozenset(map(int, leaf["dynamic"])), tuple(map(str, leaf["sizes"]))
-        leaves.append(Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], dynamic, int(low), int(high), sizes))
+        ranges = Ranges.from_json(leaf, shape)
+        leaves.append(Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], dynamic, ranges, sizes))
     return Signature(spec_from_json(record["spec"]), tuple(leaves), tuple(record["positional"]), tuple(record["order"]))
 
 

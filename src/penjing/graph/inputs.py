@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
+from penjing.graph.ranges import Ranges
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,7 @@ class Input:
         shape: the example's shape.
         dtype: the only dtype that is accepted.
         dynamic: axes whose size is free; the others must be as in `shape`.
-        low: smallest value of the example where it holds integers, so that token ids stay in the vocabulary.
-        high: largest such value.
+        ranges: what values the example holds, so that token ids stay in the vocabulary.
         sizes: a name for the size of each free axis ("" for the others); equal names are equal sizes.
     """
 
@@ -29,25 +29,20 @@ class Input:
     shape: tuple[int, ...]
     dtype: torch.dtype
     dynamic: frozenset[int] = frozenset()
-    low: int = 0
-    high: int = 0
+    ranges: Ranges = Ranges()
     sizes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, name: str, example: Tensor, dynamic: frozenset[int], sizes: tuple[str, ...] = ()) -> "Input":
         """Describes `example`."""
-        integral = not example.dtype.is_floating_point and not example.dtype.is_complex and example.numel() > 0
-        low, high = (int(example.min()), int(example.max())) if integral else (0, 0)
-        return cls(name, tuple(example.shape), example.dtype, dynamic, low, high, sizes)
+        return cls(name, tuple(example.shape), example.dtype, dynamic, Ranges.of(example, dynamic), sizes)
 
     def example(self, batch: int | None, batch_axis: int | None, generator: torch.Generator) -> Tensor:
-        """Returns random values of the example's shape (normal, or uniform integers within the example's range)."""
+        """Returns random values of the example's shape, within its ranges."""
         shape = list(self.shape)
         if batch is not None and batch_axis is not None and batch_axis in self.dynamic:
             shape[batch_axis] = batch
-        if self.dtype.is_floating_point or self.dtype.is_complex:
-            return torch.randn(shape, generator=generator, dtype=self.dtype)
-        return torch.randint(self.low, self.high + 1, shape, generator=generator).to(self.dtype)
+        return self.ranges.sample(shape, self.dtype, generator)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
+from penjing.graph import Ranges
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -16,16 +18,14 @@ class TensorSpec:
         shape: sizes; None where the axis is free.
         dtype: NumPy's name, such as "float32".
         example: a full shape, with the sizes that the model was captured with on free axes.
-        low: smallest integer that the captured example held, for integer inputs.
-        high: largest such integer.
+        ranges: what values the captured example held.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     example: tuple[int, ...]
-    low: int = 0
-    high: int = 0
+    ranges: Ranges = Ranges()
 
 
 @dataclass(frozen=True)

@@ -147,16 +147,14 @@ def _fit(spec: TensorSpec, value: Tensor | np.ndarray) -> np.ndarray:
 
 
 def random_inputs(artifact: Artifact, batch: int = 1, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Returns random inputs: standard normal, or integers within the captured example's range."""
-    generator = np.random.default_rng(seed)
+    """Returns random inputs, within the ranges of the captured example."""
+    generator = torch.Generator().manual_seed(seed)
     inputs = []
     for spec in artifact.inputs:
         free_batch = bool(spec.shape) and spec.shape[0] is None
         shape = (batch, *spec.example[1:]) if free_batch else spec.example
-        if np.issubdtype(np.dtype(spec.dtype), np.floating):
-            inputs.append(generator.standard_normal(shape).astype(spec.dtype))
-        else:
-            inputs.append(generator.integers(spec.low, spec.high, shape, endpoint=True).astype(spec.dtype))
+        dtype = torch.from_numpy(np.empty(0, spec.dtype)).dtype
+        inputs.append(spec.ranges.sample(shape, dtype, generator).numpy())
     return tuple(inputs)
 
 

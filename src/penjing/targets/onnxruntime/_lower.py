@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
-from penjing.graph import Graph
+from penjing.graph import Graph, Ranges
 from penjing.targets._origins import mark_origins
 from penjing.targets._records import Artifact, TensorSpec
 from penjing.targets.onnxruntime._codes import OPSET, TRANSLATIONS, folds, needs_opset, pack
@@ -159,7 +159,7 @@ def _check_free_axes(model: ir.Model, graph: Graph) -> None:
 def _describe_in(model: ir.Model, graph: Graph) -> None:
     """Notes in the file what a session can't tell: the captured sizes of free axes, ranges, the outputs' nesting."""
     notes: dict[str, Any] = {
-        "inputs": [{"example": list(i.shape), "low": i.low, "high": i.high} for i in graph.inputs],
+        "inputs": [{"example": list(i.shape), **i.ranges.to_json()} for i in graph.inputs],
     }
     if not graph.out_spec.is_leaf():
         try:
@@ -191,4 +191,4 @@ def _spec(value: Any, detail: dict[str, Any]) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else None for size in value.shape)
     dtype = _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
     example = tuple(detail.get("example", [size or 1 for size in shape]))
-    return TensorSpec(value.name, shape, dtype, example, detail.get("low", 0), detail.get("high", 0))
+    return TensorSpec(value.name, shape, dtype, example, Ranges.from_json(detail, example))

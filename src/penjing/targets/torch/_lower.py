@@ -16,7 +16,7 @@ from torch.utils._sympy.value_ranges import ValueRanges
 
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
-from penjing.graph import Graph
+from penjing.graph import Graph, Ranges
 from penjing.graph.inputs import Input
 from penjing.targets._integers import store_integer_weights
 from penjing.targets._origins import mark_origins
@@ -41,7 +41,7 @@ def lower(graph: Graph, path: Path) -> Artifact:
     ready.refresh()
     exported = _export(ready)
     notes = {
-        "inputs": [{"example": list(i.shape), "low": i.low, "high": i.high} for i in graph.inputs],
+        "inputs": [{"example": list(i.shape), **i.ranges.to_json()} for i in graph.inputs],
         "modules": mark_origins(exported, ready),
     }
     try:
@@ -140,4 +140,4 @@ def _spec(name: str, value: Tensor, detail: dict[str, Any]) -> TensorSpec:
     shape = tuple(None if _is_free(size) else int(size) for size in value.shape)
     example = tuple(detail.get("example", [EXAMPLE_BATCH if size is None else size for size in shape]))
     dtype = str(value.dtype).removeprefix("torch.")
-    return TensorSpec(name, shape, dtype, example, detail.get("low", 0), detail.get("high", 0))
+    return TensorSpec(name, shape, dtype, example, Ranges.from_json(detail, example))
