@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
-from penjing.graph.ranges import Ranges
+from penjing.graph.ranges import UNKNOWN, Ranges
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Input:
     shape: tuple[int, ...]
     dtype: torch.dtype
     dynamic: frozenset[int] = frozenset()
-    ranges: Ranges = Ranges()
+    ranges: Ranges = UNKNOWN
     sizes: tuple[str, ...] = ()
 
     @classmethod

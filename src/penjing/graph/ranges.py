@@ -148,6 +148,10 @@ class Ranges:
         return found
 
 
+UNKNOWN = Ranges()
+"""Of an input of which nothing is known."""
+
+
 def _every(*values: Any) -> list[Any]:
     return [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
 

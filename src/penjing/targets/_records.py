@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils import _pytree as pytree
 
-from penjing.graph import Ranges
+from penjing.graph.ranges import UNKNOWN, Ranges
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TensorSpec:
     shape: tuple[int | None, ...]
     dtype: str
     example: tuple[int, ...]
-    ranges: Ranges = Ranges()
+    ranges: Ranges = UNKNOWN
 
 
 @dataclass(frozen=True)
