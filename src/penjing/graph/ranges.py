@@ -140,20 +140,14 @@ class Ranges:
                 raise PenjingError(f"the ranges along axis {axis!r} don't fit the shape {tuple(shape)}")
             flags = tuple(index in whole for index in range(len(lows)))
             columns.append(Columns(axis, tuple(lows), tuple(highs), flags))
-        found = cls(low, high, bool(record.get("whole", False)), tuple(columns))
-        for one in (found, *found.columns):
-            for a, b in zip(_every(one.low), _every(one.high), strict=True):
-                if not (_is_number(a) and _is_number(b) and a <= b):
-                    raise PenjingError(f"an input ranges from {a!r} to {b!r}")
-        return found
+        for a, b in [(low, high), *(pair for one in columns for pair in zip(one.low, one.high, strict=True))]:
+            if not (_is_number(a) and _is_number(b) and a <= b):
+                raise PenjingError(f"an input ranges from {a!r} to {b!r}")
+        return cls(low, high, bool(record.get("whole", False)), tuple(columns))
 
 
 UNKNOWN = Ranges()
 """Of an input of which nothing is known."""
-
-
-def _every(*values: Any) -> list[Any]:
-    return [one for value in values for one in (value if isinstance(value, tuple) else (value,))]
 
 
 def _is_number(value: Any) -> bool:
