@@ -99,6 +99,7 @@ class Channels:
         class_of: class of each label.
         tensors: labels of each tensor's axes.
         unequal: labels of axes of which the first must keep more indices than the second, or not as many.
+        unlabelled: nodes of ops that have no rule or whose rule could say nothing: all that they touch stays.
     """
 
     groups: tuple[Group, ...]
@@ -107,6 +108,7 @@ class Channels:
     class_of: np.ndarray
     tensors: dict[str, Axes]
     unequal: tuple[tuple[np.ndarray, np.ndarray], ...] = ()
+    unlabelled: frozenset[fx.Node] = frozenset()
 
     def __str__(self) -> str:
         """A line per group, then a line per cause for what must stay; `penjing channels` and `graph.explain` say more."""
@@ -232,7 +234,9 @@ def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: 
         n: [_axes(v) for v in value] if isinstance(value, list) else _axes(value)
         for n, value in labeller.values.items()
     }
-    return Channels(groups, pinned, labels_of, class_of, labeller.tensors, tuple(labeller.unequals))
+    return Channels(
+        groups, pinned, labels_of, class_of, labeller.tensors, tuple(labeller.unequals), frozenset(labeller.unlabelled)
+    )
 
 
 def _axes(value: Any) -> Axes:

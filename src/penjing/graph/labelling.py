@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from penjing.graph.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.graph.rules import FREE, RULES, TILED, Axes, Axis, Unlabelled, Value
+from penjing.graph.rules import FREE, RULES, TILED, Axes, Axis, Unlabelled, Value, fixed
 
 Cut = tuple[str, int, int]
 """A node that cuts an axis into several, one of these, and its size."""
@@ -39,6 +39,7 @@ class Labeller:
         self.tensors: dict[str, Axes] = {}
         self._axes_of: dict[int, Axes] = {}
         self._symbols: dict[Any, int] = {}  # free sizes
+        self._stand_ins = 0  # numbers that were handed out for them
         self._sizes: dict[Any, int] = {}  # expressions of them
         self._starts: list[int] = []  # first labels of the axes of tensors, to find whose a label is
         self._owners: list[tuple[str, int, int]] = []
@@ -47,6 +48,15 @@ class Labeller:
 
     def fresh(self, count: int) -> np.ndarray:
         """Returns `count` new labels."""
+        if not fixed(count):
+            raise Unlabelled("an axis of free size has no label for each index")
+        return self._labels(count)
+
+    def axis(self, size: int) -> Axis:
+        """Returns new labels for all of an axis, or None for one of free size."""
+        return self._labels(size) if fixed(size) else None
+
+    def _labels(self, count: int) -> np.ndarray:
         self.next_label += count
         return np.arange(self.next_label - count, self.next_label, dtype=np.int64)
 
@@ -121,9 +131,16 @@ class Labeller:
         if expression not in self._sizes:
             for symbol in expression.free_symbols - self._symbols.keys():
                 # Divisible, and free even when divided, as by the sides of windows; no factor like another symbol's.
-                self._symbols[symbol] = FREE * 20160 * (101 + 2 * len(self._symbols))
-            self._sizes[expression] = int(expression.subs(self._symbols))
+                self._symbols[symbol] = self._stand_in()
+            number = int(expression.subs(self._symbols))
+            # A difference or a remainder of free sizes is as free as they are, whatever those numbers make of it.
+            free = fixed(abs(number)) and expression.free_symbols
+            self._sizes[expression] = self._stand_in() if free or number < 0 else number
         return self._sizes[expression]
+
+    def _stand_in(self) -> int:
+        self._stand_ins += 1
+        return FREE * 20160 * (99 + 2 * self._stand_ins)
 
     def walk(self) -> None:
         """Labels every node in order of execution."""
@@ -148,7 +165,7 @@ class Labeller:
     def _owned(self, name: str, axis: int, size: int) -> np.ndarray:
         self._starts.append(self.next_label)
         self._owners.append((name, axis, self.next_label + size))
-        return self.fresh(size)
+        return self._labels(size)  # however many: a parameter has each of its indices
 
     def _call(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:
@@ -187,8 +204,8 @@ class Labeller:
         if all(axis is None or axis.size == size for axis, size in zip(value.axes, value.shape, strict=True)):
             return value
         for axis, size in zip(value.axes, value.shape, strict=True):
-            self.pin(axis if size >= FREE else None)
-        axes = tuple(None if size >= FREE else axis for axis, size in zip(value.axes, value.shape, strict=True))
+            self.pin(None if fixed(size) else axis)
+        axes = tuple(axis if fixed(size) else None for axis, size in zip(value.axes, value.shape, strict=True))
         return replace(value, axes=axes)
 
     def _outputs(self, node: fx.Node, result: Any) -> Any:
@@ -222,7 +239,7 @@ class Labeller:
     def _pinned_value(self, tensor: Tensor) -> Value:
         """Labels that must all stay, so that what they are tied to later is known to stay because of this node."""
         shape = self.shape(tensor)
-        axes = tuple(None if size >= FREE else self.fresh(size) for size in shape)
+        axes = tuple(self.axis(size) for size in shape)
         for axis in axes:
             self.pin(axis)
         return Value(axes, shape)

@@ -35,7 +35,7 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
     small = copy.deepcopy(graph, shared)
     pairs = list(zip(graph.program.graph.nodes, small.program.graph.nodes, strict=True))  # rules may add nodes
     for old, new in pairs:
-        if new.target in RESIZES:
+        if new.target in RESIZES and old not in channels.unlabelled:  # those keep every size, so no constant changes
             _Resizing(
                 channels, gone, {new: old}, dict(zip(new.all_input_nodes, old.all_input_nodes, strict=True))
             ).apply(new)

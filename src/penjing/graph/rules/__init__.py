@@ -29,6 +29,7 @@ from penjing.graph.rules.table import (
     Resizing,
     Unlabelled,
     Value,
+    fixed,
     resize,
     rule,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "Resizing",
     "Unlabelled",
     "Value",
+    "fixed",
     "resize",
     "rule",
 ]

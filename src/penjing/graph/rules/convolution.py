@@ -31,12 +31,17 @@ def convolution(
     stride: Any,
     padding: Any,
     dilation: Any,
-    groups: int,
+    groups: int | fx.Node,
 ) -> Axes:
     """Weight `(out_channels, in_channels / groups, *kernel)`."""
     channel = len(x.axes) - len(weight.axes) + 1
     _pin_kernel(labelling, weight)
-    out = _tie_groups(labelling, x.axes[channel], weight, 0, 1, groups)
+    if isinstance(groups, int):
+        out = _tie_groups(labelling, x.axes[channel], weight, 0, 1, groups)
+    else:
+        per_group = weight.shape[0] // (x.shape[channel] // weight.shape[1])
+        _tie_each(labelling, x.axes[channel], weight.axes[1], weight.shape[1])
+        out = _repeating(labelling, weight.axes[0], per_group)
     _tie_bias(labelling, out, bias)
     return (*x.axes[:channel], out, *_spatial(labelling, x.axes[channel + 1 :], weight, stride, padding))
 
@@ -50,7 +55,7 @@ def transposed(
     stride: Any,
     padding: Any,
     output_padding: Any,
-    groups: int,
+    groups: int | fx.Node,
     dilation: Any,
 ) -> Axes:
     """Weight `(in_channels, out_channels / groups, *kernel)`."""
@@ -60,7 +65,12 @@ def transposed(
     labelling.role(weight, 1, "out")
     incoming, rows, out = x.axes[channel], weight.axes[0], weight.axes[1]
     labelling.tie(incoming, rows)
-    if whole_groups(groups, weight.shape[0] // groups, weight.shape[1]):
+    if not isinstance(groups, int):
+        per_group = weight.shape[0] // (labelling.output()[channel] // weight.shape[1])
+        if _repeating(labelling, rows, per_group) is None:
+            labelling.pin(out)
+            out = None
+    elif whole_groups(groups, weight.shape[0] // groups, weight.shape[1]):
         labelling.pin(out)
         out = np.repeat(_tie_within(labelling, rows, groups), weight.shape[1]) if rows is not None else None
     elif groups > 1:
@@ -125,6 +135,19 @@ def _tie_across(labelling: Labelling, axis: Axis, groups: int) -> None:
         labelling.tie(np.tile(rows[0], groups - 1), rows[1:].ravel())
 
 
+def _repeating(labelling: Labelling, axis: Axis, size: int) -> Axis:
+    """Returns the labels of an axis that repeat in each group, of which there are as many as samples; others stay."""
+    if axis is None or axis.size == size:
+        return axis
+    labelling.pin(axis)
+    return None
+
+
+def _tie_each(labelling: Labelling, axis: Axis, inner: Axis, size: int) -> None:
+    """Ties an axis of as many groups as there are samples to what each group reads, the same of every sample."""
+    labelling.tie(_repeating(labelling, axis, size), inner)
+
+
 def _tie_bias(labelling: Labelling, out: Axis, bias: Value | None) -> None:
     if bias is not None:
         labelling.tie(out, bias.axes[0])
@@ -138,6 +161,8 @@ def resize_convolution(resizing: Resizing, node: fx.Node) -> None:
     out, inner = weight.meta["val"].shape[:2]  # type: ignore[union-attr]
     position = [argument.name for argument in node.target._schema.arguments].index("groups")  # type: ignore[union-attr]
     groups = node_arguments(node)[position]
+    if not isinstance(groups, int):  # as many as samples, whose kernels are of one size
+        return
     if node.target in _TRANSPOSED:
         inputs, outputs = out // groups, inner
     else:

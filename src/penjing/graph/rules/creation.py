@@ -6,7 +6,7 @@ import torch
 from torch import fx
 
 from penjing.graph.rules.shaping import resized
-from penjing.graph.rules.table import FREE, Axes, Labelling, Resizing, resize, rule, set_argument
+from penjing.graph.rules.table import Axes, Labelling, Resizing, resize, rule, set_argument
 
 aten = torch.ops.aten
 
@@ -23,7 +23,7 @@ _OPS = (
 @rule(*_OPS)
 def filled(labelling: Labelling, *_: Any) -> Axes:
     """All entries are alike, so any index may go."""
-    return tuple(None if size >= FREE else labelling.fresh(size) for size in labelling.output())
+    return tuple(labelling.axis(size) for size in labelling.output())
 
 
 @resize(*_OPS)

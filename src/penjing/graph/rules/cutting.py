@@ -7,7 +7,18 @@ import torch
 from torch import fx
 
 from penjing.graph.normalize import node_arguments
-from penjing.graph.rules.table import Axes, Axis, Labelling, Resizing, Value, resize, rule, set_argument
+from penjing.graph.rules.table import (
+    Axes,
+    Axis,
+    Labelling,
+    Resizing,
+    Value,
+    fixed,
+    pinned,
+    resize,
+    rule,
+    set_argument,
+)
 
 aten = torch.ops.aten
 
@@ -40,7 +51,9 @@ def cat(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
         a[0] if all(labels is not None for labels in a) else None for a in zip(*(v.axes for v in tensors), strict=True)
     ]
     wholes = [_whole(labelling, value, axis) for value in tensors]
-    if all(labels is None for labels in wholes):
+    free = any(not fixed(value.shape[axis]) for value in tensors)
+    if free or all(labels is None for labels in wholes):
+        pinned(labelling, tuple(wholes))  # whose places are not known where something of free size stands before them
         return _with(tuple(merged), axis, None)
     parts = [np.zeros(v.shape[axis], np.int64) if a is None else a for v, a in zip(tensors, wholes, strict=True)]
     return _with(tuple(merged), axis, np.concatenate(parts))
@@ -105,12 +118,15 @@ def resize_select(resizing: Resizing, node: fx.Node) -> None:
     """The index counts those that stay before it."""
     x, axis, index = node_arguments(node)
     kept = resizing.kept(x, axis)
-    if kept is not None:
+    if kept is not None and isinstance(index, int):  # all stay before an index that isn't known
         set_argument(node, "index", int(kept[: index % kept.size].sum()))
 
 
-def _pieces(labels: Axis, sizes: list[int]) -> list[Axis]:
-    return [None] * len(sizes) if labels is None else list(np.split(labels, np.cumsum(sizes)[:-1]))
+def _pieces(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
+    if labels is None or not all(fixed(size) for size in sizes):
+        labelling.pin(labels)
+        return [None] * len(sizes)
+    return list(np.split(labels, np.cumsum(sizes)[:-1]))
 
 
 @rule(
@@ -126,7 +142,7 @@ def split(labelling: Labelling, x: Value, _: Any, axis: int = 0) -> list[Axes]:
     """Pieces of an axis, of the sizes that the outputs have."""
     count = len(labelling.node.meta["val"])
     sizes = [labelling.output(piece)[axis] for piece in range(count)]
-    return [_with(x.axes, axis, piece) for piece in _pieces(_whole(labelling, x, axis), sizes)]
+    return [_with(x.axes, axis, piece) for piece in _pieces(labelling, _whole(labelling, x, axis), sizes)]
 
 
 @resize(

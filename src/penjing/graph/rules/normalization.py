@@ -74,8 +74,8 @@ def group_norm(labelling: Labelling, x: Value, groups: int, weight: Value | None
 def resize_group_norm(resizing: Resizing, node: fx.Node) -> None:
     """Whole groups went where the groups are small; see the rule."""
     kept = resizing.kept(node, 1)
-    groups = int(node.args[1])  # type: ignore[arg-type]
-    if kept is not None and kept.size // groups <= groups:
+    groups = node.args[1]
+    if kept is not None and isinstance(groups, int) and kept.size // groups <= groups:
         set_argument(node, "num_groups", int(kept.reshape(groups, -1)[:, 0].sum()))
 
 

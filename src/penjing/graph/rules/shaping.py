@@ -81,7 +81,7 @@ def expand(labelling: Labelling, x: Value, size: Any, *_: Any) -> Axes:
             continue
         if axis >= lead:
             labelling.pin(x.axes[axis - lead])
-        result.append(None if size >= FREE else labelling.fresh(size))
+        result.append(labelling.axis(size))
     return tuple(result)
 
 

@@ -45,7 +45,10 @@ class Labelling(Protocol):
     node: fx.Node
 
     def fresh(self, count: int) -> np.ndarray:
-        """Returns `count` new labels, tied to nothing."""
+        """Returns `count` new labels, tied to nothing. A free size, of which nobody knows the number, is refused."""
+
+    def axis(self, size: int) -> Axis:
+        """Returns new labels for all of an axis, or None for one of free size, whose indices all stay."""
 
     def tie(self, a: Axis, b: Axis) -> None:
         """Says that equal positions of two axes live and die together. A pinned axis pins the other."""
@@ -105,6 +108,11 @@ TILED: set[Any] = set()
 
 FREE = 10**6
 """Sizes from here on stand for free axes, see `Value.shape`."""
+
+
+def fixed(size: int) -> bool:
+    """Tells whether the size of an axis is a number, so that each of its indices can have a label."""
+    return 0 <= size < FREE
 
 
 def rule(*targets: Any, tiled: bool = False) -> Callable[[Rule], Rule]:
