@@ -87,3 +87,25 @@ def test_whole_groups_go_where_there_are_many():
     assert sorted(g.units for g in found.groups) == [4, 8]
     (node,) = [n for n in small.program.graph.nodes if "conv2d" in str(n.target) and n.args[-1] == 4]
     assert node.args[1].meta["val"].shape == (8, 2, 3, 3)
+
+
+class Unpooled(nn.Module):
+    """A SegNet: what was pooled goes back to where its largest values were."""
+
+    def __init__(self, axes, wide=8):
+        super().__init__()
+        layer = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
+        self.one, self.two, self.head = layer(3, wide, 3, padding=1), layer(wide, wide, 1), layer(wide, 4, 1)
+        self.pool, self.unpool = (getattr(F, f"{name}{axes}d") for name in ("max_pool", "max_unpool"))
+
+    def forward(self, x):
+        y, places = self.pool(self.one(x).relu(), 2, return_indices=True)
+        return self.head(self.unpool(self.two(y).relu(), places, 2))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_channels_run_through_pooling_and_unpooling(axes):
+    torch.manual_seed(0)
+    _, found, _ = check(Unpooled(axes), torch.randn(2, 3, *[4] * axes), exact=False)
+    (group,) = found.groups  # a channel's places are of no use to another
+    assert (group.units, group.made_by()) == (8, ("one.weight", "two.weight"))

@@ -32,6 +32,7 @@ from penjing.graph.inputs import Input, Signature
 from penjing.graph.normalize import inline_regions, normalize
 from penjing.graph.parts import Given, Part, Parts, largest_capturable, model_names, record
 from penjing.graph.recurrence import never_unrolled
+from penjing.graph.recurrent_cells import write_out_cells
 from penjing.graph.user_code import first_line, lost_in_training, source_line, user_line
 
 log = logging.getLogger(__name__)
@@ -289,6 +290,7 @@ def _build(
         _describe(node, model)
     given, free = _describe_inputs(nodes, leaves)
     normalize(nodes)
+    write_out_cells(nodes)
     modes.mark(nodes)
     tensors, transient = _tensors(model, module, nodes)
     if whole is not None:

@@ -135,6 +135,12 @@ def _axes(term: str, count: int) -> list[Any]:
     return [*first, *range(unnamed, 0, -1), *last]
 
 
+@macs_of(aten.embedding_bag.padding_idx, aten.embedding_bag.default)
+def _embedding_bag(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    weight, rows, _, _, _, _, weights = args[:7]
+    return 0 if weights is None else math.prod(shape(rows)) * shape(weight)[1]
+
+
 @macs_of(*RECURRENT)
 def _recurrent(node: fx.Node, args: list[Any], shape: Shape) -> int:
     steps = math.prod(shape(args[0])[:-1])  # those of all sequences

@@ -220,6 +220,10 @@ def _recurrent(module: Any) -> dict[str, Any]:
     return {"hidden_size": hidden, "input_size": inputs, **projected}
 
 
+def _recurrent_cell(module: Any) -> dict[str, Any]:
+    return {"hidden_size": int(module.weight_hh.shape[1]), "input_size": int(module.weight_ih.shape[1])}
+
+
 def _prelu(module: Any) -> dict[str, Any]:
     return {"num_parameters": _shape(module)[0]}
 
@@ -232,8 +236,10 @@ SIZES: tuple[tuple[type, Callable[[Any], dict[str, Any]]], ...] = (
     (nn.RMSNorm, _over_last),
     (nn.GroupNorm, _group_norm),
     (nn.Embedding, _embedding),
+    (nn.EmbeddingBag, _embedding),
     (nn.PReLU, _prelu),
     (nn.RNNBase, _recurrent),
+    (nn.RNNCellBase, _recurrent_cell),
 )
 """The attributes of PyTorch's layers that repeat a size, from the tensors that the layer holds now."""
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from penjing.graph.rules.elementwise import broadcast
-from penjing.graph.rules.table import Axes, Labelling, Value, rule
+from penjing.graph.rules.table import Axes, Labelling, Value, pinned, rule
 
 aten = torch.ops.aten
 
@@ -52,6 +52,21 @@ def embedding(labelling: Labelling, weight: Value, indices: Value, *_: Any) -> A
     labelling.pin(weight.axes[0])
     labelling.role(weight, 1, "out")
     return (*indices.axes, weight.axes[1])
+
+
+@rule(aten.embedding_bag.padding_idx, aten.embedding_bag.default)
+def embedding_bag(labelling: Labelling, weight: Value, *read: Any) -> list[Axes]:
+    """Sums, means or maxima of the rows of a bag, feature by feature; which bag a row is in is told by its place.
+
+    Of the four outputs the first holds the bags, the last, for maxima, the rows that gave each feature.
+    """
+    pinned(labelling, (weight.axes[0], *(axis for value in read if isinstance(value, Value) for axis in value.axes)))
+    labelling.role(weight, 1, "out")
+    shapes = [labelling.output(i) for i in range(4)]
+    return [
+        (*(None,) * (len(shape) - 1), weight.axes[1] if shape[1:] == weight.shape[1:] else None) if shape else ()
+        for shape in shapes
+    ]
 
 
 @rule(aten.einsum.default, tiled=True)

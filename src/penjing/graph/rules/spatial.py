@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from penjing.graph.rules.elementwise import broadcast
 from penjing.graph.rules.table import Axes, Axis, Labelling, Value, pinned, rule
 
 aten = torch.ops.aten
@@ -47,8 +48,9 @@ _POOLS = {
     ),
 }
 _POOLS_WITH_POSITIONS = {
-    1: (aten.adaptive_max_pool1d.default,),
+    1: (aten.adaptive_max_pool1d.default, aten.max_pool1d_with_indices.default),
     2: (aten.adaptive_max_pool2d.default, aten.max_pool2d_with_indices.default),
+    3: (aten.adaptive_max_pool3d.default, aten.max_pool3d_with_indices.default),
 }
 
 
@@ -64,6 +66,20 @@ for _spatial, _targets in _POOLS.items():
     rule(*_targets, tiled=True)(_keep_channels(_spatial, 1))
 for _spatial, _targets in _POOLS_WITH_POSITIONS.items():
     rule(*_targets, tiled=True)(_keep_channels(_spatial, 2))
+
+
+def _put_back(spatial: int) -> Any:
+    def apply(labelling: Labelling, x: Value, positions: Value, *_: Any) -> Axes:
+        """Every channel by itself to where its largest values were: positions count places, not channels."""
+        pinned(labelling, (*x.axes[-spatial:], *positions.axes[-spatial:]))
+        leading = [Value(value.axes[:-spatial], value.shape[:-spatial]) for value in (x, positions)]
+        return (*broadcast(labelling, *leading), *(None,) * spatial)
+
+    return apply
+
+
+rule(aten.max_unpool2d.default, tiled=True)(_put_back(2))  # of one axis it is called with a second one of one place
+rule(aten.max_unpool3d.default, tiled=True)(_put_back(3))
 
 
 @rule(aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)

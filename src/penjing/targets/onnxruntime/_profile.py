@@ -109,6 +109,8 @@ def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
 def _macs(
     op: str, call: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, tuple[int, ...]]
 ) -> int:
+    if op not in _CONVOLUTIONS | _TRANSPOSED | _PRODUCTS:  # a loop, for one, tells no shapes
+        return 0
     shapes = [next(iter(shape.values())) for shape in call["input_type_shape"]]
     made = math.prod(next(iter(call["output_type_shape"][0].values())))
 
@@ -121,7 +123,5 @@ def _macs(
         return made * math.prod(weight(_CONVOLUTIONS[op])[1:])
     if op in _TRANSPOSED:
         return int(math.prod(shapes[0]) * math.prod(weight(_TRANSPOSED[op])[1:]))
-    if op in _PRODUCTS:
-        transposed = node is not None and any(a.name == "transA" and a.i for a in node.attribute)
-        return int(made * (shapes[0][-2] if transposed else shapes[0][-1]))
-    return 0
+    transposed = node is not None and any(a.name == "transA" and a.i for a in node.attribute)
+    return int(made * (shapes[0][-2] if transposed else shapes[0][-1]))
