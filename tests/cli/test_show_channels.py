@@ -6,18 +6,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from penjing import zoo
 from penjing.cli import _channels
+from penjing.cli.screen import Screen
 from penjing.graph import capture, channels
 from penjing.graph.channels import Group
 from penjing.graph.explain import Explanation, Saving, Stay, explain
 
 
 def printed(found, width=90):
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = Screen(width=width, record=True, file=io.StringIO())
     _channels.show("net", found, console)
     return console.export_text()
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
+from penjing.cli.screen import Screen, styled
 from penjing.graph.explain import Explanation, Saving, Stay
 
 
@@ -36,28 +35,26 @@ def as_record(found: Explanation) -> dict[str, Any]:
     }
 
 
-def show(name: str, found: Explanation, console: Console) -> None:
+def show(name: str, found: Explanation, screen: Screen) -> None:
     """Prints it for people.
 
     Args:
         name: the model's.
         found: what its channels mean.
-        console: where to.
+        screen: where to.
     """
     share = found.removable / max(found.params, 1)
-    console.print(
-        f"[bold]{escape(name)}: {_percent(share)} of its {found.params:,} parameters can go, "
-        f"in {len(found.savings)} groups of channels.[/]"
-    )
+    can_go = f"{_percent(share)} of its {found.params:,} parameters can go, in {len(found.savings)} groups of channels."
+    screen.print(styled(f"{name}: {can_go}", "bold"))
     if found.savings:
-        console.print(
+        screen.print(
             f"With half of each group gone, {found.params_at_half / found.params:.1%} of the parameters and "
             f"{found.macs_at_half / max(found.macs, 1):.1%} of the {_short(found.macs)} multiply-accumulates (MACs) stay."
         )
-        console.print("Each goes from the layer that makes it and from all that it runs through.")
-        _show_groups(found.savings, console)
+        screen.print("Each goes from the layer that makes it and from all that it runs through.")
+        _show_groups(found.savings, screen)
     if found.stays:
-        _show_stays(found.stays, console)
+        _show_stays(found.stays, screen)
 
 
 @dataclass
@@ -88,7 +85,7 @@ class _Line:
         return ".".join(parts)
 
 
-def _show_groups(savings: Sequence[Saving], console: Console) -> None:
+def _show_groups(savings: Sequence[Saving], screen: Screen) -> None:
     named: dict[str, list[Saving]] = {}
     for saving in savings:
         named.setdefault(saving.group.name, []).append(saving)
@@ -117,21 +114,21 @@ def _show_groups(savings: Sequence[Saving], console: Console) -> None:
         units, params, macs, others = line.numbers
         others = f"{others}: {', '.join(line.also)}" if line.also else ""
         many = f"{len(line.names)} × {units}" if len(line.names) > 1 else units
-        table.add_row(escape(line.name()), many, params, macs, escape(others))
-    console.print(table)
+        table.add_row(line.name(), many, params, macs, others)
+    screen.print(table)
     if len(named) < len(savings):
-        console.print("* of several kinds, read by different layers: each kind is a group of its own.")
+        screen.print("* of several kinds, read by different layers: each kind is a group of its own.")
 
 
-def _show_stays(stays: Sequence[Stay], console: Console) -> None:
+def _show_stays(stays: Sequence[Stay], screen: Screen) -> None:
     causes: dict[tuple[str, str], dict[str, None]] = {}
     for stay in stays:
         causes.setdefault((stay.why, _line(stay.source)), {})[stay.what] = None
     code = [Column("in the model's code", overflow="fold")] if any(source for _, source in causes) else []
     table = _table(Column("what must stay", overflow="fold"), Column("because", overflow="fold"), *code)
     for (why, source), whats in causes.items():
-        table.add_row(escape(_listed(list(whats))), escape(why), *([escape(source)] if code else []))
-    console.print(table)
+        table.add_row(_listed(list(whats)), why, *([source] if code else []))
+    screen.print(table)
 
 
 def _table(*columns: Column) -> Table:

@@ -6,9 +6,9 @@ import time
 import warnings
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from penjing.cli.screen import Screen, styled
 from penjing.errors import PenjingError
 
 app = typer.Typer(
@@ -46,7 +46,7 @@ def main() -> None:
     except (PenjingError, OSError) as error:
         if debug:
             raise
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False)
+        Screen(stderr=True, soft_wrap=True).print(Text.assemble(styled("Error:", "bold red"), styled(f" {error}", "")))
         sys.exit(2)
     except SystemExit as stop:
         # Typer turns Ctrl-C into an exit without a word.

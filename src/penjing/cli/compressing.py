@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 import penjing.data
 from penjing.budget import Budget
 from penjing.cli.app import app
+from penjing.cli.screen import Screen, styled
 from penjing.compress import Result, compress
 from penjing.demo import demo
 from penjing.errors import PenjingError
@@ -55,8 +55,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON o
 
 def printer(as_json: bool) -> Any:
     """Returns what says lines to the user: on standard error where standard output is for a program."""
-    console = Console(stderr=as_json, soft_wrap=True, highlight=False)
-    return lambda line: console.print(escape(line))
+    return Screen(stderr=as_json, soft_wrap=True).print
 
 
 def finish(result: Result, as_json: bool) -> None:
@@ -64,15 +63,16 @@ def finish(result: Result, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result.report, indent=2))
     else:
-        console = Console(soft_wrap=True, highlight=False)
-        console.print(f"\n[bold]{escape(result.headline)}[/]")
+        screen = Screen(soft_wrap=True)
+        screen.print()
+        screen.print(styled(result.headline, "bold"))
         for note in result.report["notes"]:
-            console.print(escape(note))
+            screen.print(note)
         asked = Budget(**result.report["budget"])
         met = (
-            f"[green]The budget was met[/] ({escape(str(asked))}). " if result.met else ""
-        )  # else a note says by how much
-        console.print(f"{met}The proof: {escape(str(result.out / 'report.html'))}")
+            (styled("The budget was met", "green"), styled(f" ({asked}). ", "")) if result.met else ()
+        )  # else a note says
+        screen.print(Text.assemble(*met, styled(f"The proof: {result.out / 'report.html'}", "")))
     if not result.met:
         raise typer.Exit(NOT_MET)
 

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 import penjing.data
 from penjing import report
 from penjing.cli.app import app
 from penjing.cli.compressing import NOT_MET, AsJson, DataSpec
+from penjing.cli.screen import Screen, styled
 from penjing.run.recheck import Recheck, recheck
 
 OutDir = Annotated[Path, typer.Argument(help="the folder that a run wrote")]
@@ -34,15 +33,16 @@ def _show(found: Recheck) -> None:
     table = Table("", "report.json", "now")
     for name, then, now in found.rows():
         table.add_row(name, then, now)
-    console = Console(highlight=False)
-    console.print(table)
+    screen = Screen()
+    screen.print(table)
     if found.agrees:
-        console.print("The file does what its report says.")
+        screen.print("The file does what its report says.")
     elif found.same_file:
-        console.print("[red]The file is the one of the report, but its metric isn't: is this the data of the run?[/]")
+        text = "The file is the one of the report, but its metric isn't: is this the data of the run?"
+        screen.print(styled(text, "red"))
     else:
-        console.print("[red]The file differs from its report.[/]")
-    console.print("The budget is met." if found.met else "[red]The budget is not met.[/]")
+        screen.print(styled("The file differs from its report.", "red"))
+    screen.print("The budget is met." if found.met else styled("The budget is not met.", "red"))
 
 
 @app.command("report")
@@ -52,4 +52,4 @@ def report_command(out_dir: OutDir, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps({"out": str(page), "report": report.read(out_dir)}, indent=2))
     else:
-        Console(highlight=False, soft_wrap=True).print(f"Written: {escape(str(page))}")
+        Screen(soft_wrap=True).print(f"Written: {page}")

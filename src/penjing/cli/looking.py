@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 import penjing.data
@@ -16,6 +14,7 @@ from penjing import zoo
 from penjing.cli import _channels
 from penjing.cli.app import app
 from penjing.cli.compressing import AsJson, Model, Patterns, Units, Weights
+from penjing.cli.screen import Screen
 from penjing.distill import signals
 from penjing.errors import unknown_name
 from penjing.graph import Graph, channels, fold_batch_norms
@@ -73,7 +72,7 @@ def profile_command(
     for name, row in rows.items():
         milliseconds = row["latency_ms"]
         table.add_row(
-            escape(name),
+            name,
             row["op"],
             "×".join(map(str, row["shape"])),
             "fused" if milliseconds is None else f"{milliseconds:.3f}",
@@ -81,9 +80,9 @@ def profile_command(
             f"{row['macs']:,}",
             f"{row['params']:,}",
         )
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+    screen = Screen()
+    screen.print(table)
+    screen.print(
         f"{graph.name} on {target}, {threads} thread(s), batch {batch}: {total:.3f} ms in these layers, "
         f"{graph.cost().macs:,} MACs, {graph.cost().params:,} parameters."
     )
@@ -109,7 +108,7 @@ def channels_command(
     if as_json:
         print(json.dumps(_channels.as_record(found), indent=2))
     else:
-        _channels.show(graph.name, found, Console(highlight=False))
+        _channels.show(graph.name, found, Screen())
 
 
 @app.command("list")
@@ -130,13 +129,13 @@ def list_command(
         }
         print(json.dumps(entries, indent=2))
         return
-    console = Console(highlight=False)
+    screen = Screen()
     for title, registry in chosen.items():
         name = Column("name", no_wrap=True)  # what users type stands whole, however narrow the screen
         table = Table(name, "what it does", "needs", "source", title=title, title_justify="left")
         for entry in registry.values():
-            table.add_row(entry.name, escape(entry.summary), ", ".join(sorted(entry.needs)), escape(entry.source))
-        console.print(table)
+            table.add_row(entry.name, entry.summary, ", ".join(sorted(entry.needs)), entry.source)
+        screen.print(table)
 
 
 @app.command("targets")
@@ -148,5 +147,5 @@ def targets_command(as_json: AsJson = False) -> None:
         return
     table = Table("target", "usable", "version", "note")
     for one in found:
-        table.add_row(one.name, "yes" if one.usable else "no", one.version or "", escape(one.note))
-    Console(highlight=False).print(table)
+        table.add_row(one.name, "yes" if one.usable else "no", one.version or "", one.note)
+    Screen().print(table)
