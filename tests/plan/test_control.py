@@ -123,7 +123,9 @@ def test_what_is_no_graph_no_budget_or_no_data_is_told(learned):
         pj.quantize(graph, batches, budget="0.3x")
     with pytest.raises(PenjingError, match=r"list can't be trained on: with epochs=… pass a penjing\.Data"):
         pj.quantize(graph, batches, epochs=1, teacher=graph)
-    with pytest.raises(PenjingError, match=r"^The calibration data holds NaN or infinity, in the input '[^']*'\.$"):
+    with pytest.raises(
+        PenjingError, match=r"^The calibration data holds NaN or infinity, in the input '[^']*' of batch 1\.$"
+    ):
         pj.quantize(graph, [float("nan") * batches[0]])
 
 

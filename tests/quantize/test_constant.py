@@ -113,3 +113,73 @@ def test_an_op_in_no_module_is_excluded_by_its_name():
         pj.quantize(_residual(), _batches(), exclude=["ad"])
     small = pj.quantize(_residual(), _batches(), exclude=["add"])
     assert len(small.plan) == 3
+
+
+class Masked(nn.Module):
+    """A gate computed from a mask alone multiplies what is computed from x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate, self.b = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.b(torch.relu(self.a(x)) * torch.relu(self.gate(mask)))
+
+
+class Penalised(nn.Module):
+    """An additive mask, made in floating point of a mask that is read by no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.b(self.a(x) + (1.0 - mask.float()) * -10.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.5])
+@pytest.mark.parametrize("observer", observers)
+def test_a_constant_input_beside_one_that_varies_keeps_a_range_that_holds_its_value_and_zero(value, observer):
+    torch.manual_seed(0)
+    x, mask = torch.randn(16, 8), torch.full((16, 8), value)
+    graph = pj.capture(Masked().eval(), (x, mask))
+    with torch.no_grad():
+        graph.tensor("gate.bias").add_(3.0)  # lets something through
+    small = pj.quantize(graph, [(x, mask)], observer=observer, corrections=())
+    wanted = graph(x, mask)
+    assert (small(x, mask) - wanted).norm() < 0.1 * wanted.norm()
+    (pair,) = [node for node in small.program.graph.nodes if node.args and getattr(node.args[0], "name", "") == "mask"]
+    scale, zero, low, high = pair.args[1:5]
+    assert (low - zero) * scale <= min(value, 0.0) + 1e-6 and (high - zero) * scale >= max(value, 0.0) - 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+def test_a_mask_of_any_type_that_only_float_ops_read_may_be_constant(dtype):
+    torch.manual_seed(0)
+    x, mask = torch.randn(16, 8), torch.ones(16, 8).to(dtype)
+    graph = pj.capture(Penalised().eval(), (x, mask))
+    small = pj.quantize(graph, [(x, mask)])
+    assert (small(x, mask) - graph(x, mask)).norm() < 0.1 * graph(x, mask).norm()
+
+
+def test_what_is_computed_from_constant_inputs_alone_is_not_taken_for_a_dead_layer():
+    torch.manual_seed(0)
+    graph = pj.capture(Masked().eval(), (torch.randn(2, 8), torch.ones(2, 8)))
+    with torch.no_grad():
+        graph.tensor("gate.bias").fill_(-100.0)  # the gate is shut on this mask, and may be open on others
+    assert len(pj.quantize(graph, [(torch.randn(16, 8), torch.ones(16, 8))], exclude=["b"]).plan) >= 2
+
+
+def test_a_dead_layer_is_told_though_an_input_is_constant():
+    torch.manual_seed(0)
+    graph = pj.capture(Masked().eval(), (torch.randn(2, 8), torch.ones(2, 8)))
+    with torch.no_grad():
+        graph.tensor("a.bias").fill_(-100.0)
+    with pytest.raises(ConstantActivations, match=r"^The output of 'a' is 0 everywhere"):
+        pj.quantize(graph, [(torch.randn(16, 8), torch.ones(16, 8))])
+
+
+def test_where_no_input_varies_the_data_are_refused():
+    graph = pj.capture(Masked().eval(), (torch.randn(2, 8), torch.ones(2, 8)))
+    with pytest.raises(ConstantActivations, match=r"^The input 'x' is 1 everywhere .* check the data"):
+        pj.quantize(graph, [(torch.ones(16, 8), torch.ones(16, 8))])

@@ -1,5 +1,6 @@
 """Where values come from: the model's inputs, or parameters and buffers alone."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -24,12 +25,17 @@ def is_constant(value: Any) -> bool:
     )
 
 
-def computed_from_inputs(program: fx.GraphModule) -> set[fx.Node]:
-    """Returns the nodes whose values depend on the values of the model's inputs, not on their shapes alone."""
+def computed_from_inputs(program: fx.GraphModule, without: Collection[fx.Node] = ()) -> set[fx.Node]:
+    """Returns the nodes whose values depend on the values of the model's inputs, not on their shapes alone.
+
+    Args:
+        program: the graph.
+        without: inputs that don't count, because they never change.
+    """
     found: set[fx.Node] = set()
     for node in program.graph.nodes:
         reads = node.target not in SHAPE_ONLY and holds_tensors(node) and not found.isdisjoint(node.all_input_nodes)
-        if node.op == "placeholder" or reads:
+        if (node.op == "placeholder" and node not in without) or reads:
             found.add(node)
     return found
 

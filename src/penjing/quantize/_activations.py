@@ -6,7 +6,7 @@ from torch import Tensor, fx
 
 from penjing.graph import Graph
 from penjing.quantize._calibrate import calibrate
-from penjing.quantize._constant import check_vary
+from penjing.quantize._constant import Steady, check_vary
 from penjing.quantize._placement import Placed, Placement, Site
 from penjing.quantize.grids import Affine, Grid, affine
 from penjing.quantize.observers import find_observer
@@ -24,12 +24,19 @@ def lay_activations(
         PenjingError: there is no data, or a value isn't finite or never changes.
     """
     observe, make = find_observer(observer)
-    watched = {site.grid_of: make() for site in placed.sites}
-    kept = calibrate(graph, data, watched, keep)
-    check_vary(graph, placed, placement, watched)
+    seen = {site.grid_of: make() for site in placed.sites}
+    inputs = {
+        node: Steady()
+        for node in graph.program.graph.nodes
+        if node.op == "placeholder" and node not in seen and isinstance(node.meta.get("val"), Tensor)
+    }
+    kept = calibrate(graph, data, {**seen, **inputs}, keep)
+    check_vary(graph, placed, placement, seen, inputs)
     laid = {}
     for site in placed.sites:
-        low, high = observe(watched[site.grid_of], grid.steps)
+        found = seen[site.grid_of]
+        # An observer of spreads has nothing to say of a single value.
+        low, high = (found.low, found.high) if found.low == found.high else observe(found, grid.steps)
         laid[site] = affine(low, high, grid, site.within)
     return laid, kept
 

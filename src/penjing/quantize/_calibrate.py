@@ -1,15 +1,17 @@
 """One pass over calibration data that feeds all observers and keeps no activation longer than the graph does."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils import _pytree as pytree
 
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.quantize._pieces import can_cut, pieces
+from penjing.quantize._pieces import can_cut, pieces, sample_count
 from penjing.quantize._running import Running
 from penjing.quantize.observers import Accumulator, NotFinite
 
@@ -38,10 +40,14 @@ def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Accumulator], k
     kept: list[list[Tensor]] = []
     watcher = _Watcher(graph.program, watched)
     whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
+    batches = _Counted(flat_batches(graph, data))
     with torch.no_grad():
-        for inputs in pieces(graph, flat_batches(graph, data), whole=whole):
+        for inputs in pieces(graph, batches, whole=whole):
             keep -= _keep(graph, inputs, keep, kept)
-            watcher.run(*inputs)
+            try:
+                watcher.run(*inputs)
+            except _NotFiniteAt as found:
+                raise _not_finite_in_batch(graph, inputs, batches.count, found.place) from None
     return kept
 
 
@@ -63,18 +69,71 @@ def _keep(graph: Graph, inputs: list[Tensor], most: int, kept: list[list[Tensor]
     if most > 0:
         cut = can_cut(graph, inputs)
         kept.append([(tensor[:most] if cut else tensor).clone() for tensor in inputs])
-    return len(inputs[0]) if inputs[0].dim() else 1
+    return sample_count(inputs)
 
 
 def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
-    """Yields the graph's flat inputs, on its device, for each calibration batch; `data` and errors as for `calibrate`."""
+    """Yields the graph's flat inputs, on its device, for each calibration batch; `data` and errors as for `calibrate`.
+
+    A batch that doesn't fit, that holds no sample, or that the user's loader fails to make, is named by its number.
+    """
     device = next((tensor.device for tensor in graph.tensors().values()), torch.device("cpu"))
-    empty = True
-    for inputs in _calls(graph, data):
-        yield [tensor.to(device) for tensor in graph.signature.flatten(inputs, {})]
-        empty = False
-    if empty:
+    number = 0
+    for number, inputs in enumerate(_read(_calls(graph, data)), 1):
+        try:
+            flat = graph.signature.flatten(inputs, {})
+        except PenjingError as error:
+            raise PenjingError(f"Calibration batch {number} doesn't fit. {error}{_fixed(graph, inputs)}") from error
+        _check_batch(graph, flat, number)
+        yield [tensor.to(device) for tensor in flat]
+    if not number:
         raise PenjingError("The calibration data holds no batches. " + NO_DATA)
+
+
+def _read(calls: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """Yields what the user's loader gives; where that fails, the error says at which batch."""
+    given = iter(calls)
+    for number in itertools.count(1):
+        try:
+            inputs = next(given)
+        except StopIteration:
+            return
+        except PenjingError:
+            raise
+        except Exception as error:  # it is the user's code, and may raise anything
+            raise PenjingError(f"Reading calibration batch {number} failed: {type(error).__name__}: {error}") from error
+        yield inputs
+
+
+def _fixed(graph: Graph, inputs: Sequence[Any]) -> str:
+    """Returns what to do about a batch of another size, as a loader's last one, where the model has a fixed one."""
+    shapes = [
+        (tuple(tensor.shape), given.shape)
+        for given, tensor in zip(graph.inputs, pytree.tree_leaves(inputs), strict=False)
+        if isinstance(tensor, Tensor)
+    ]
+    odd = any(found[1:] == tuple(wanted[1:]) and found[:1] != tuple(wanted[:1]) for found, wanted in shapes)
+    if graph.batch is None or not odd:
+        return ""
+    return (
+        f" The model takes batches of {graph.batch} alone: leave others out, as a DataLoader with drop_last=True does with "
+        "a smaller last one."
+    )
+
+
+def _check_batch(graph: Graph, flat: Sequence[Tensor], number: int) -> None:
+    """Refuses a batch without samples, of which there is nothing to observe, and one of another type than the model's."""
+    for given, tensor in zip(graph.inputs, flat, strict=True):
+        if not tensor.numel():
+            raise PenjingError(
+                f"Calibration batch {number} holds no sample: its input '{given.name}' has shape {tuple(tensor.shape)}."
+            )
+        if tensor.dtype != given.dtype:
+            found, wanted = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, given.dtype))
+            raise PenjingError(
+                f"Calibration batch {number} doesn't fit. Input '{given.name}' has dtype {found}; the model was captured for "
+                f"{wanted}: give x.to(torch.{wanted})."
+            )
 
 
 def not_finite(place: str) -> PenjingError:
@@ -109,18 +168,51 @@ def _calls(graph: Graph, data: Any) -> Iterable[Sequence[Any]]:
         return (data.task.split(batch)[0] for batch in data.calibration)
     if data is None or isinstance(data, Tensor) or not hasattr(data, "__iter__"):
         raise PenjingError(f"{type(data).__name__} is no calibration data. " + NO_DATA)
-    return (_inputs(graph, batch) for batch in data)
+    return (_inputs(graph, batch, number) for number, batch in enumerate(data, 1))
 
 
-def _inputs(graph: Graph, batch: Any) -> Sequence[Any]:
+def _inputs(graph: Graph, batch: Any, number: int) -> Sequence[Any]:
     if isinstance(batch, Tensor):
         return (batch,)
     if isinstance(batch, list | tuple):
         return batch[: max(1, len(graph.signature.names()))]
     raise PenjingError(
-        f"A calibration batch is a tensor or a sequence of the model's inputs, not {type(batch).__name__}; "
+        f"Calibration batch {number}: a batch is a tensor or a sequence of the model's inputs, not {type(batch).__name__}; "
         "give a penjing.Data whose task splits such batches."
     )
+
+
+class _Counted:
+    """Iterates and counts what it has yielded so far."""
+
+    def __init__(self, batches: Iterator[list[Tensor]]) -> None:
+        self._batches, self.count = batches, 0
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        return self
+
+    def __next__(self) -> list[Tensor]:
+        batch = next(self._batches)
+        self.count += 1
+        return batch
+
+
+class _NotFiniteAt(Exception):
+    """A watched value holds NaN or infinity; `place` is where the user finds what computes it."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place)
+        self.place = place
+
+
+def _not_finite_in_batch(graph: Graph, inputs: Sequence[Tensor], number: int, place: str) -> PenjingError:
+    """Returns the error for a value that isn't finite: it names the input where that is the cause, else the layer."""
+    for given, tensor in zip(graph.inputs, inputs, strict=True):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            return PenjingError(
+                f"The calibration data holds NaN or infinity, in the input '{given.name}' of batch {number}."
+            )
+    return not_finite(place)
 
 
 class _Watcher(Running):
@@ -136,9 +228,5 @@ class _Watcher(Running):
             try:
                 self._watched[n].update(value)
             except NotFinite:
-                if n.op == "placeholder":
-                    raise PenjingError(
-                        f"The calibration data holds NaN or infinity, in the input '{n.name}'."
-                    ) from None
-                raise not_finite(str(n.meta.get("module") or n.name)) from None
+                raise _NotFiniteAt(str(n.meta.get("module") or n.name)) from None
         return value

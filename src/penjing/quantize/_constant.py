@@ -1,8 +1,12 @@
-"""Activations that never change on the calibration data: no range can be chosen for what they would be on other data."""
+"""Activations that never change on the calibration data: no range can be chosen for what they would be on other data.
+
+An input that never changes while others do, such as the mask of unpadded batches, is no fault, and neither is what is
+computed from such inputs alone: their ranges hold the value that was seen, and 0.
+"""
 
 from collections.abc import Iterator, Mapping
 
-from torch import fx
+from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
@@ -17,19 +21,53 @@ class ConstantActivations(PenjingError):
     """An activation has one and the same value for all calibration data."""
 
 
-def check_vary(graph: Graph, placed: Placed, placement: Placement, seen: Mapping[fx.Node, Statistics]) -> None:
-    """Makes sure that everything that is rounded and computed from the model's inputs was seen to vary.
+class Steady:
+    """Whether all values of a stream of tensors are one and the same.
+
+    Attributes:
+        value: the first; None before the first batch.
+        varies: whether another one came.
+    """
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+        self.varies = False
+
+    def update(self, values: Tensor) -> None:
+        """Takes in one batch, of any type."""
+        if values.numel() and not self.varies:
+            self.value = values.flatten()[0].clone() if self.value is None else self.value
+            self.varies = bool((values != self.value).any())
+
+
+def check_vary(
+    graph: Graph,
+    placed: Placed,
+    placement: Placement,
+    seen: Mapping[fx.Node, Statistics],
+    inputs: Mapping[fx.Node, Steady],
+) -> None:
+    """Makes sure that everything that is rounded and computed from the inputs that vary was seen to vary.
+
+    Where no input varies, the data are at fault.
 
     Args:
         graph: holds the nodes.
         placed: the sites.
         placement: that they were found with.
         seen: statistics of all calibration data, by the node whose values they are.
+        inputs: of the graph that aren't among these, and whether they vary.
 
     Raises:
         ConstantActivations: something doesn't; names the first in order of execution, and all that can be excluded.
     """
-    varying = computed_from_inputs(graph.program)
+    given = [node for node in graph.program.graph.nodes if node.op == "placeholder"]
+    steady = {
+        node
+        for node in given
+        if (seen[node].low == seen[node].high if node in seen else node in inputs and not inputs[node].varies)
+    }
+    varying = computed_from_inputs(graph.program, without=steady if len(steady) < len(given) else ())
     stuck = [
         site for site in placed.sites if site.grid_of in varying and seen[site.grid_of].low == seen[site.grid_of].high
     ]

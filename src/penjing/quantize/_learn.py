@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.quantize._calibrate import flat_batches
-from penjing.quantize._pieces import can_cut
+from penjing.quantize._pieces import can_cut, sample_count
 from penjing.quantize._weights import Weight, set_integers
 from penjing.quantize.grids import Laid
 from penjing.quantize.rounding import Learned, Part, Rounded, Rounding, Span, Walk
@@ -92,6 +92,6 @@ def _rounded(graph: Graph, weight: Weight) -> Rounded:
 def _first(graph: Graph, batches: Iterator[list[Tensor]], count: int) -> Iterator[list[Tensor]]:
     for batch in batches:
         yield [tensor[:count] for tensor in batch] if can_cut(graph, batch) else batch
-        count -= len(batch[0]) if batch[0].dim() else 1
+        count -= sample_count(batch)
         if count <= 0:
             return

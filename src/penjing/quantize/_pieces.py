@@ -4,7 +4,7 @@ A large batch is slow: each of its values is memory that the system hands out, f
 what the peak of memory comes from. In pieces of some samples, channels last, a mobile network takes half the time.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,11 @@ def _samples(graph: Graph) -> int | None:
 def _bytes(node: fx.Node, size: Any) -> int:
     value = node.meta.get("val")
     return value.element_size() * torch.Size(sizes(node, size)).numel() if isinstance(value, Tensor) else 0
+
+
+def sample_count(inputs: Sequence[Tensor]) -> int:
+    """Returns how many samples a batch of flat inputs counts as: the length of the first that has axes."""
+    return next((len(tensor) for tensor in inputs if tensor.dim()), 1)
 
 
 def can_cut(graph: Graph, batch: list[Tensor]) -> bool:

@@ -22,6 +22,7 @@ from penjing.quantize._places import place_of
 from penjing.quantize._recurrent import lay_recurrent, records_of
 from penjing.quantize._request import NEAREST, Request, read_request
 from penjing.quantize._rewritten import place_rewritten
+from penjing.quantize._sample_axis import add_sample_axes
 from penjing.quantize._weights import Weight, lay_weights, round_weights
 from penjing.quantize.corrections import shrunk_statistics
 
@@ -103,7 +104,7 @@ def quantize(
         corrections=corrections, per_layer=per_layer, exclude=exclude, placement=placement, in_float=in_float,
         simulate=simulate, seed=seed,
     )  # fmt: skip
-    small = fold_batch_norms(graph)
+    small = add_sample_axes(fold_batch_norms(graph))
     for correct in asked.before:
         correct(small, data)
     placed, recurrent = _place(small, asked)

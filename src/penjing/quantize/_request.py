@@ -10,6 +10,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.quantize._calibrate import check_repeatable, has_none
 from penjing.quantize._choices import Choice, Choices, read_choices
+from penjing.quantize._dtype import check_float32
 from penjing.quantize._dynamic import DYNAMIC, GRID, check_dynamic_groups, for_dynamic, words_of
 from penjing.quantize._insert import PAIRS
 from penjing.quantize._numbers import check_numbers
@@ -103,8 +104,9 @@ def read_request(
 
     Raises:
         PenjingError: unknown names, a pattern that matches nothing, data that can be read only once where it is read again,
-            what the target can't run, a graph that is quantised already.
+            what the target can't run, a graph that is quantised already or isn't in float32.
     """
+    check_float32(graph)
     choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
     target, dynamic = find_placement(placement, in_float), activations == DYNAMIC
     used = for_dynamic(target) if dynamic else target

@@ -14,13 +14,16 @@ from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.ops import LAYERS, RECURRENT
 from penjing.quantize._calibrate import check_repeatable, flat_batches
 from penjing.quantize._choices import read_choices
+from penjing.quantize._dtype import check_float32
 from penjing.quantize._dynamic import DYNAMIC, for_dynamic
+from penjing.quantize._pieces import sample_count
 from penjing.quantize._placement import Placement
 from penjing.quantize._placements import find_placement
 from penjing.quantize._places import place_of
 from penjing.quantize._quantize import quantize
 from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._running import constants
+from penjing.quantize._sample_axis import add_sample_axes
 
 SAMPLES = 64
 ops = torch.ops.quantized_decomposed
@@ -73,8 +76,9 @@ def sensitivity(
         'features.0.0'
     """
     check_repeatable(data)
+    check_float32(graph)
     usual: dict[str, Any] = {"grain": grain, "per_layer": per_layer, "exclude": exclude, "in_float": in_float}
-    reference = fold_batch_norms(graph)
+    reference = add_sample_axes(fold_batch_norms(graph))
     choices = read_choices(graph, weights[0], grain, per_layer, (*exclude, *in_float))
     target = find_placement(placement, in_float)
     target = for_dynamic(target) if activations == DYNAMIC else target
@@ -194,6 +198,6 @@ def _first(batches: Iterator[list[Tensor]], samples: int) -> Iterator[list[Tenso
     seen = 0
     for inputs in batches:
         yield inputs
-        seen += len(inputs[0]) if inputs[0].dim() else 1
+        seen += sample_count(inputs)
         if seen >= samples:
             return

@@ -95,8 +95,8 @@ def _follow(graph: Graph, node: fx.Node, repeats: int, pair: Pair, tied: set[int
     for user in readers:
         if user.target in LAYERS and user.args[0] is node:
             layer = _scalable(graph, user, tied)
-            if user.target is not aten.linear.default and node.meta["val"].dim() == 2:
-                raise Blocked(f"'{user.name}' takes its features for positions")
+            if not _reads_channels(pair.first.node, node, user):
+                raise Blocked(f"'{user.name}' takes its channels for positions")
             pair.readers.append(Reader(layer, repeats))
             pair.shifts &= not _pads(user)
             continue
@@ -105,6 +105,14 @@ def _follow(graph: Graph, node: fx.Node, repeats: int, pair: Pair, tied: set[int
         elif user.target not in BETWEEN or user.args[0] is not node or not BETWEEN[user.target](user, pair):
             raise Blocked(f"'{user.name}' reads its output" if user.op != "output" else "it is an output")
         _follow(graph, user, repeats * _widened(node, user), pair, tied)
+
+
+def _reads_channels(first: fx.Node, value: fx.Node, reader: fx.Node) -> bool:
+    """Tells whether the features that `reader` sums over are the channels of `first`, which `value` still has apart."""
+    linear, flat = aten.linear.default, value.meta["val"].dim() == 2
+    if reader.target is linear:
+        return flat or first.target is linear
+    return not flat and first.target is not linear
 
 
 def _pads(layer: fx.Node) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penjing.graph import Graph
 from penjing.quantize._calibrate import not_finite
+from penjing.quantize._pieces import sample_count
 from penjing.quantize.corrections._batch_norm_statistics import SMALLEST_VARIANCE
 from penjing.quantize.corrections._bias import add_to_biases
 from penjing.quantize.corrections._gain import apply_gain, are_powers_of_two, scale_of
@@ -47,7 +48,7 @@ def shrunk_statistics(graph: Graph, reference: Graph, batches: Iterable[list[Ten
         PenjingError: an output that isn't finite.
     """
     batches = list(batches)
-    if sum(len(batch[0]) for batch in batches) < FEWEST:
+    if sum(map(sample_count, batches)) < FEWEST:
         return {}
     layers = free_layers(graph)
     scales = {layer.node.name: _gainable(graph, layer) for layer in layers}
@@ -66,7 +67,7 @@ def shrunk_statistics(graph: Graph, reference: Graph, batches: Iterable[list[Ten
     def counted() -> Iterable[list[Tensor]]:
         nonlocal samples
         for batch in batches:
-            samples = len(batch[0])
+            samples = sample_count(batch)
             yield batch
 
     side_by_side(graph, reference, counted(), layers, remember, correct)

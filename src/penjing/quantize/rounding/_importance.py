@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph import Graph
+from penjing.quantize._pieces import sample_count
 
 SAMPLES = 64  # whose gradients are taken; the mean over them and all positions hardly changes with more
 
@@ -32,7 +33,7 @@ def gauss_newton(
     for batch in batches:
         if left <= 0:
             break
-        left -= len(batch[0])
+        left -= sample_count(batch)
         for name, gradient in _gradients(graph, batch, axes, generator).items():
             axis = axes[name] % gradient.dim()
             found = gradient.square().movedim(axis, -1).flatten(0, -2).sum(0)
