@@ -45,7 +45,7 @@ class Target:
         version: of the installed runtime.
         device: where it runs.
         suffix: of its files.
-        lower: writes a graph as a file.
+        lower: writes a graph as a file at a path; what goes wrong may leave half of one there.
         open: describes a file that `lower` wrote.
         session: loads a file with a number of threads.
         profile: times each executed node, given threads, inputs by name and a number of runs.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
+from penjing.files import atomic_path
 from penjing.graph import Graph
+from penjing.targets._other_sizes import check_other_sizes
 from penjing.targets._records import Artifact, ExecutedNode, Parity, TensorSpec
 from penjing.targets._registry import Session, Target, find_target
 
@@ -33,10 +36,18 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
         path: where to write; `model` with the target's suffix in the working directory by default.
 
     Raises:
-        PenjingError: the target is unknown, the graph holds an op that it can't express, or the file can't be written.
+        PenjingError: the target is unknown, the graph holds an op that it can't express, the file computes something else
+            than the graph at other sizes than the example's, or it can't be written. An older file at `path` then stays.
     """
     chosen = find_target(target)
-    return chosen.lower(graph, Path(path) if path is not None else Path("model" + chosen.suffix))
+    path = Path(path) if path is not None else Path("model" + chosen.suffix)
+    try:
+        with atomic_path(path) as temporary:
+            artifact = chosen.lower(graph, temporary)
+            check_other_sizes(graph, artifact, chosen.session(artifact, 1))
+    except OSError as error:
+        raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
+    return replace(artifact, path=path, files=(path,))
 
 
 def open_artifact(path: Path | str, target: str = "onnxruntime") -> Artifact:

@@ -17,10 +17,10 @@ from torch.export import Dim
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
-from penjing.files import atomic_path
 from penjing.graph import Graph, Ranges
 from penjing.targets._origins import mark_origins
 from penjing.targets._records import Artifact, TensorSpec
+from penjing.targets._recurrent import TWINS, swap
 from penjing.targets.onnxruntime._codes import OPSET, TRANSLATIONS, folds, needs_opset, pack
 from penjing.targets.onnxruntime._dynamic import TRANSLATIONS as DYNAMIC
 from penjing.targets.onnxruntime._dynamic import multiply_at_run_time
@@ -28,6 +28,7 @@ from penjing.targets.onnxruntime._float_products import multiply_in_float
 from penjing.targets.onnxruntime._names import Origins, rename
 from penjing.targets.onnxruntime._nodes import MICROSOFT
 from penjing.targets.onnxruntime._prepare import prepared
+from penjing.targets.onnxruntime._recurrent import TRANSLATIONS as RECURRENT
 from penjing.targets.onnxruntime._rewrite import rewrite
 from penjing.targets.onnxruntime._session import load, options
 
@@ -49,11 +50,7 @@ def lower(graph: Graph, path: Path) -> Artifact:
     if proto.ByteSize() >= LIMIT_BYTES:
         raise PenjingError(f"The model takes {proto.ByteSize() / 1e9:.1f} GB; an ONNX file must stay below 2 GB.")
     onnx.checker.check_model(proto)
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(proto.SerializeToString())
-    except OSError as error:
-        raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
+    path.write_bytes(proto.SerializeToString())
     return describe(path)
 
 
@@ -63,6 +60,8 @@ def _export(graph: Graph) -> ir.Model:
         {axis: Dim.AUTO if axis in given.dynamic else Dim.STATIC for axis in range(len(given.shape))}
         for given in graph.inputs
     )
+    swap(graph.program.graph, TWINS)
+    graph.program.recompile()
     try:
         with torch.no_grad(), _quiet():
             exported = torch.export.export(graph.program, inputs, dynamic_shapes=shapes, strict=False)
@@ -73,7 +72,7 @@ def _export(graph: Graph) -> ir.Model:
                 optimize=False,
                 verbose=False,
                 input_names=graph.input_names,
-                custom_translation_table=TRANSLATIONS | DYNAMIC,
+                custom_translation_table=TRANSLATIONS | DYNAMIC | RECURRENT,
                 opset_version=OPSET if needs_opset(graph) else None,
             )
     except Exception as error:  # exporters raise what they please; the cause says which op

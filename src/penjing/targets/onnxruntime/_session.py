@@ -1,5 +1,6 @@
 """ONNX Runtime sessions with explicit threads."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,11 @@ import onnxruntime as ort
 
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
+from penjing.targets.onnxruntime._names import origin
 
-ERRORS_ONLY = 3
+FATAL_ONLY = 4  # errors are raised, so they needn't be printed as well
+_FAILED_NODE = re.compile(r"Name: ?'([^']*)'")
+_FILE_OF_RUNTIME = re.compile(r"^/\S+:\d+ \S+\([^)]*\) ?")  # of its source, before what it says
 
 
 def options(threads: int) -> ort.SessionOptions:
@@ -21,7 +25,7 @@ def options(threads: int) -> ort.SessionOptions:
     chosen.inter_op_num_threads = 1
     chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    chosen.log_severity_level = ERRORS_ONLY
+    chosen.log_severity_level = FATAL_ONLY
     return chosen
 
 
@@ -38,6 +42,29 @@ def load(path: Any, chosen: ort.SessionOptions) -> ort.InferenceSession:
         raise PenjingError(f"ONNX Runtime {ort.__version__} can't load {path}: {reason}") from error
 
 
+def run_once(session: ort.InferenceSession, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Runs one call; returns the flat outputs.
+
+    Raises:
+        PenjingError: an op fails on these inputs; names the user's module that it came from.
+    """
+    try:
+        outputs: list[np.ndarray] = session.run(None, inputs)
+    except Exception as error:  # its exception types have no common base but Exception
+        raise PenjingError(_failure(error, inputs)) from error
+    return outputs
+
+
+def _failure(error: Exception, inputs: dict[str, np.ndarray]) -> str:
+    text = " ".join(str(error).split())
+    node = _FAILED_NODE.search(text)
+    source = origin(node[1]) if node is not None else None
+    where = f" in '{source[0] or source[1]}'" if source is not None else ""
+    reason = _FILE_OF_RUNTIME.sub("", text.rpartition("Status Message:")[2] or text).strip()
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+    return f"ONNX Runtime {ort.__version__} fails{where} on inputs of the shapes {shapes}: {reason}"
+
+
 class CpuSession:
     """A loaded model on the CPU."""
 
@@ -46,5 +73,4 @@ class CpuSession:
 
     def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         """Runs one call on inputs by name; returns the flat outputs."""
-        outputs: list[np.ndarray] = self._session.run(None, inputs)
-        return outputs
+        return run_once(self._session, inputs)

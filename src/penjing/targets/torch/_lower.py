@@ -15,13 +15,12 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from penjing.errors import PenjingError
-from penjing.files import atomic_path
 from penjing.graph import Graph, Ranges
 from penjing.graph.inputs import Input
 from penjing.targets._integers import store_integer_weights
 from penjing.targets._origins import mark_origins
 from penjing.targets._records import Artifact, TensorSpec
-from penjing.targets.torch._recurrent import ORIGINALS, TWINS, swap
+from penjing.targets._recurrent import ORIGINALS, TWINS, swap
 from penjing.targets.torch._session import NOTES, read
 
 EXAMPLE_BATCH = 2  # an axis of size 1 would be taken as fixed
@@ -44,11 +43,8 @@ def lower(graph: Graph, path: Path) -> Artifact:
         "inputs": [{"example": list(i.shape), **i.ranges.to_json()} for i in graph.inputs],
         "modules": mark_origins(exported, ready),
     }
-    try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            torch.export.save(exported, file, extra_files={NOTES: json.dumps(notes, separators=(",", ":"))})
-    except OSError as error:
-        raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
+    with path.open("wb") as file:
+        torch.export.save(exported, file, extra_files={NOTES: json.dumps(notes, separators=(",", ":"))})
     return describe(path)
 
 
