@@ -269,12 +269,13 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(small, tmp_path, monkeypatc
     members = parts(small)
     path = tmp_path / "m.penjing"
     unpacked = []
-    monkeypatch.setattr(zipfile.ZipFile, "read", lambda archive, name: unpacked.append(name))
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda archive, name, mode="r": unpacked.append(name))
     for name in ("graph.json", "plan.json"):
-        write(path, {**members, name: b" " * (300 * 2**20)}, zipfile.ZIP_DEFLATED)
+        write(path, {**members, name: b" " * (65 * 2**20)}, zipfile.ZIP_DEFLATED)
         forbid(path, "larger than|compressed")
     assert not unpacked
     forbid(write(path, members, zipfile.ZIP_DEFLATED), "compressed")
+    assert not unpacked
 
 
 def test_a_bomb_that_lies_about_its_size_is_refused(small, tmp_path):
@@ -417,7 +418,10 @@ def test_attributes_of_the_interpreter_cannot_be_reached_through_tensor_names(sm
 
 
 def test_loading_runs_no_code_and_computes_nothing(small, tmp_path):
-    """A node that would take hours and gigabytes costs nothing until the graph is called: else this test never ends."""
+    """A node that would take hours and gigabytes costs nothing until the graph is called: else this test never ends.
+
+    It is refused, too, unless the caller allows that much.
+    """
 
     def edit(description):
         call(description, "aten.relu").update(target="aten.matmul.default", args=[{"node": "big"}, {"node": "big"}])
@@ -425,7 +429,9 @@ def test_loading_runs_no_code_and_computes_nothing(small, tmp_path):
         big = {"op": "call_function", "args": [[60000, 60000]], "kwargs": {}, "module": "", "source": ""}
         description["nodes"].insert(position, {**big, "name": "big", "target": "aten.ones.default"})
 
-    load(edited(small, tmp_path / "m.penjing", edit))
+    path = edited(small, tmp_path / "m.penjing", edit)
+    load(path, largest=2**40)
+    forbid(path, "'big'.*14,400,000,000 bytes to run.*largest=")
 
 
 # Names end in the code that torch.fx generates: none may bring code of its own

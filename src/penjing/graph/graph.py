@@ -211,19 +211,20 @@ class Graph(nn.Module):
 
     # Keeping consistent
 
-    def refresh(self, *, shapes_known: bool = False) -> "Graph":
+    def refresh(self, *, shapes_known: bool = False, watch: "propagation.Watch | None" = None) -> "Graph":
         """Brings the graph back in order after its nodes or tensors were edited: removes dead nodes and the tensors that
         only they used, propagates shapes, compiles the code anew. Returns the graph itself.
 
         Args:
             shapes_known: the edit kept `meta["val"]` of every node right, which is then only checked.
+            watch: sees every call while shapes are propagated, and may refuse it.
         """
         used_before = _fetched(self.program.graph)
         self.program.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
         for path in used_before - _fetched(self.program.graph):
             self.drop_tensor(path)
         if not (shapes_known and propagation.confirms(self)):
-            propagation.propagate(self)
+            propagation.propagate(self, watch)
         self.program.graph.lint()
         self.program.recompile()
         return self

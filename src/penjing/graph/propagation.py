@@ -6,11 +6,12 @@ tries another batch size; `sizes` reads concrete numbers out of it.
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, fx
 from torch._dispatch.python import enable_python_dispatcher
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
@@ -26,20 +27,34 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCH_HINT = 2
+_PLAIN = (OpOverload, int, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
 UNBACKED = "unbacked_bindings"  # where a propagation notes the symbols that it made for values it can't know
 
 
-def propagate(graph: "Graph") -> None:
+class Watch(Protocol):
+    """Sees each node while shapes are propagated; raises a PenjingError to refuse it."""
+
+    def before(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Called before an op, with tensors that have shapes only."""
+
+    def after(self, node: fx.Node, value: Any, shows: fx.Node | None) -> None:
+        """Called with what a node gave, and the node whose memory that is a view of, if any."""
+
+
+def propagate(graph: "Graph", watch: Watch | None = None) -> None:
     """Sets `node.meta["val"]` on all nodes of `graph`.
+
+    Nothing is computed, on whatever arguments: ops that PyTorch knows no shapes of without data are refused where there is a
+    `watch`.
 
     Raises:
         PenjingError: an op can't work on the shapes that reach it; the message names the op and the user's line.
     """
     environment = ShapeEnv()
-    mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
+    mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True, allow_fallback_kernels=watch is None)
     fakes = [_fake_input(mode, given) for given in graph.inputs]
     device = next((tensor.device for tensor in graph.tensors().values()), torch.device("cpu"))
-    propagator = _Propagator(graph.program, mode)
+    propagator = _Propagator(graph.program, mode, watch)
     fake_tensors = logging.getLogger("torch._subclasses.fake_tensor")  # it prints a failure before raising it
     level = fake_tensors.level
     fake_tensors.setLevel(logging.CRITICAL)
@@ -47,6 +62,8 @@ def propagate(graph: "Graph") -> None:
         # The Python dispatcher keeps composite ops symbolic, where their C++ code would fix the batch.
         with torch.no_grad(), enable_python_dispatcher():
             propagator.propagate_dont_convert_inputs(*(fake.to(device) for fake in fakes))
+    except PenjingError:
+        raise
     except Exception as error:
         node = propagator.current
         where = f"{node.target} at {node.meta.get('source', 'an unknown line')}" if node is not None else "the graph"
@@ -56,19 +73,82 @@ def propagate(graph: "Graph") -> None:
 
 
 class _Propagator(FakeTensorProp):
-    """Remembers the node at work, for the error message, and takes one step of recurrent layers."""
+    """Remembers the node at work, for the error message, takes one step of recurrent layers, and asks PyTorch once for calls
+    that have the same arguments: deep networks repeat a few.
+    """
 
     current: fx.Node | None = None
+
+    def __init__(self, program: fx.GraphModule, mode: FakeTensorMode, watch: Watch | None) -> None:
+        super().__init__(program, mode)
+        self.extra_traceback = False  # the error names the node
+        self._watch = watch
+        self._known: dict[Any, tuple[Any, Any, int | None]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         self.current = n
         n.meta.pop(UNBACKED, None)  # the symbols of an earlier propagation, which this one doesn't know
-        result = super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        is_op = n.op == "call_function" and isinstance(n.target, OpOverload)
+        if is_op and self._watch is not None:
+            self._watch.before(n, args, kwargs)
+        key = _key(n.target, args, kwargs) if is_op else None
+        if key is not None and key in self._known:
+            result, n.meta["val"], shows = self._known[key]
+        else:
+            result = super().run_node(n)
+            shows = _shown(n, args, result)
+            if key is not None and UNBACKED not in n.meta:
+                self._known[key] = result, n.meta.get("val"), shows
         n.meta.pop(UNBACKED, None)
+        if self._watch is not None and n.op != "output":
+            self._watch.after(n, result, n.args[shows] if shows is not None else None)
         return result
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         return _called(super().call_function, target, args, kwargs)
+
+
+def _shown(node: fx.Node, args: Any, result: Any) -> int | None:
+    """Returns the position of the argument whose memory the result is a view of, if any."""
+    if node.op != "call_function" or not args or not isinstance(node.args[0], fx.Node):
+        return None
+    if not isinstance(node.target, OpOverload):
+        return 0 if isinstance(result, Tensor) else None  # an element of a tuple
+    shown, given = _leaves(result), _leaves(args[0])
+    same = shown and given and shown[0].untyped_storage()._cdata == given[0].untyped_storage()._cdata
+    return 0 if same else None
+
+
+class _Unknown(Exception):
+    """A value that calls can't be told apart by."""
+
+
+def _key(*parts: Any) -> Any:
+    """Returns what a call's result depends on, as far as shapes go; None where it can't be told."""
+    try:
+        return tuple(map(_frozen, parts))
+    except _Unknown:
+        return None
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        numbers = [*value.shape, *value.stride(), value.storage_offset()]
+        if not all(type(number) is int for number in numbers):
+            numbers = [_frozen(number) for number in numbers]
+        return Tensor, *numbers, value.dtype, value.device, value.is_conj(), value.is_neg(), value.requires_grad
+    if isinstance(value, list | tuple):
+        return type(value), *map(_frozen, value)
+    if isinstance(value, dict):
+        return dict, *((key, _frozen(one)) for key, one in value.items())
+    if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return type(value), value.node.expr
+    if isinstance(value, float):
+        return float, repr(value)  # zero has two signs, and no NaN equals another
+    if value is None or isinstance(value, _PLAIN):
+        return type(value), value
+    raise _Unknown
 
 
 def _called(call: Callable[..., Any], target: Any, args: Any, kwargs: Any) -> Any:

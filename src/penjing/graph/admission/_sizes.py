@@ -1,0 +1,30 @@
+"""Symbolic sizes as numbers, at the example's sizes."""
+
+from typing import Any
+
+import torch
+
+from penjing.errors import PenjingError
+from penjing.graph.admission._limits import LARGEST_LONG
+
+
+def number(size: Any) -> int:
+    """Returns the largest number that a size can be at the example's sizes; adds no guard to a symbolic one.
+
+    Raises:
+        PenjingError: it depends on values, without a bound.
+    """
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    symbolic = size.node
+    if symbolic.has_hint():
+        return int(symbolic.hint)
+    most = symbolic.shape_env.bound_sympy(symbolic.expr).upper
+    if not most.is_finite or most > LARGEST_LONG:
+        raise PenjingError("a size has no bound before the graph runs")
+    return int(most)
+
+
+def numbers(sizes: Any) -> tuple[int, ...]:
+    """Returns the sizes of a shape as numbers."""
+    return tuple(number(size) for size in sizes)

@@ -1,0 +1,139 @@
+"""What kernels take on trust, checked before they are called: each function knows one op's kernel.
+
+They get the node, and the arguments by name with tensors that have shapes only.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.errors import PenjingError
+from penjing.graph.admission._limits import MOST_TENSORS
+from penjing.graph.admission._sizes import number, numbers
+
+aten = torch.ops.aten
+Arguments = dict[str, Any]
+CHECKS: dict[Any, Callable[[fx.Node, Arguments], None]] = {}
+
+
+def trusts(*targets: Any) -> Callable[[Callable[[fx.Node, Arguments], None]], Any]:
+    """Registers the check of what these ops' kernels trust."""
+
+    def add(function: Callable[[fx.Node, Arguments], None]) -> Any:
+        CHECKS.update(dict.fromkeys(targets, function))
+        return function
+
+    return add
+
+
+def _require(node: fx.Node, right: bool, what: str) -> None:
+    if not right:
+        raise PenjingError(f"the node '{node.name}' ({node.target}): {what}")
+
+
+@trusts(aten.div.Tensor_mode, aten.div.Scalar_mode, aten.divide.Tensor_mode, aten.divide.Scalar_mode)
+def _truncating_division(node: fx.Node, given: Arguments) -> None:
+    """The smallest integer by −1 traps in the processor, where the quotient isn't rounded down."""
+    if given["rounding_mode"] != "trunc" or any(_is_floating(given[name]) for name in ("self", "other")):
+        return
+    divisor = given["other"]
+    _require(
+        node,
+        not isinstance(divisor, Tensor) and not (isinstance(divisor, int) and divisor == -1),
+        "integers can only be divided by a number other than -1 when the quotient is truncated",
+    )
+
+
+def _is_floating(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.dtype.is_floating_point or value.dtype.is_complex
+    return isinstance(value, float | torch.SymFloat)
+
+
+@trusts(aten.embedding_bag.default, aten.embedding_bag.padding_idx)
+def _bags(node: fx.Node, given: Arguments) -> None:
+    """The kernel reads from one offset to the next without looking at them; those of equal bags are a range."""
+    offsets: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("offsets")
+    ranges = {aten.arange.default: None, aten.arange.start: 0, aten.arange.start_step: 0}
+    right = isinstance(offsets, fx.Node) and offsets.target in ranges
+    if right and offsets.target is not aten.arange.default:
+        step = offsets.args[2] if len(offsets.args) > 2 else offsets.kwargs.get("step", 1)
+        at_least_one = step >= 1 if isinstance(step, int) else isinstance(step, fx.Node) and step.target is aten.sym_size.int
+        right = offsets.args[:1] == (0,) and at_least_one
+    _require(node, right, "its offsets must be those of bags of equal sizes: give it indices with two axes")
+
+
+_GATES = {aten.lstm.input: 4, aten.gru.input: 3, aten.rnn_tanh.input: 1, aten.rnn_relu.input: 1}
+
+
+@trusts(*_GATES)
+def _recurrent(node: fx.Node, given: Arguments) -> None:
+    """The fast kernels take the weights' sizes from the first of them."""
+    weights, states = given["params"], given["hx"]
+    states = list(states) if isinstance(states, list | tuple) else [states]
+    directions = 2 if given["bidirectional"] else 1
+    layers, biases = given["num_layers"], 2 if given["has_biases"] else 0
+    _require(node, given["input"].dim() in (2, 3), "a sequence has three axes")
+    _require(node, len(states) == (2 if node.target is aten.lstm.input else 1), "another number of states")
+    _require(node, isinstance(layers, int), "the number of layers must be a constant")
+    count = layers * directions
+    per_cell = len(weights) // count if count and len(weights) % count == 0 else 0
+    projected = node.target is aten.lstm.input and per_cell == 2 + biases + 1
+    _require(node, projected or per_cell == 2 + biases, "another number of weights than its layers have")
+    shapes = [numbers(weight.shape) for weight in weights]
+    hidden = shapes[1][0] // _GATES[node.target] if shapes[1] else 0
+    out = shapes[per_cell - 1][0] if projected and shapes[per_cell - 1] else hidden
+    sequence = numbers(given["input"].shape)
+    width = sequence[-1]
+    for cell in range(count):
+        wanted = [(_GATES[node.target] * hidden, width), (_GATES[node.target] * hidden, out)]
+        wanted += [(_GATES[node.target] * hidden,)] * biases + ([(out, hidden)] if projected else [])
+        found = shapes[cell * per_cell : (cell + 1) * per_cell]
+        _require(node, found == wanted, f"the weights of its cell {cell} have other shapes than {wanted}")
+        if (cell + 1) % directions == 0:
+            width = out * directions
+    batch = sequence[0 if given["batch_first"] else 1 : -1][:1] if len(sequence) == 3 else ()
+    for state, size in zip(states, (out, hidden), strict=False):
+        shape = numbers(state.shape)
+        _require(node, shape == (count, *batch, size), f"a state has the shape {shape}, not {(count, *batch, size)}")
+
+
+@trusts(aten._weight_norm.default)
+def _weight_norm(node: fx.Node, given: Arguments) -> None:
+    """The kernel reads one norm for each index of the axis."""
+    v, g, axis = given["v"], given["g"], given["dim"]
+    _require(node, -v.dim() <= axis < v.dim(), "an axis that the weight doesn't have")
+    wanted = [1] * v.dim()
+    wanted[axis] = number(v.shape[axis])
+    _require(node, list(numbers(g.shape)) == wanted, f"its norms must have the shape {tuple(wanted)}")
+
+
+@trusts(aten.unbind.int, aten.split.Tensor, aten.unsafe_split.Tensor)
+def _many_parts(node: fx.Node, given: Arguments) -> None:
+    """As many tensors as the axis has indices, or steps of some."""
+    x, axis, step = given["self"], given["dim"], given.get("split_size", 1)
+    if x.dim() and -x.dim() <= axis < x.dim():
+        _require(node, number(x.shape[axis]) <= MOST_TENSORS * number(step), f"more than {MOST_TENSORS} parts")
+
+
+def _scaled(node: fx.Node, given: Arguments) -> None:
+    """Source positions are places times 1/scale, converted to integers unchecked: each scale must be that of the sizes."""
+    scales = given.get("scale_factors") or [given[name] for name in given if name.startswith("scales")]
+    for scale in scales:
+        bounded = scale is None or (isinstance(scale, int | float) and math.isfinite(scale) and 2**-12 <= scale <= 2**12)
+        _require(node, bounded or isinstance(scale, torch.SymFloat), f"{scale} is no scale from 2^-12 to 2^12")
+    sizes = given.get("output_size")
+    if sizes is not None and given.get("scale_factors") is None:
+        spatial = given[next(iter(given))].shape[2:]
+        for size, before, scale in zip(numbers(sizes), numbers(spatial), scales, strict=False):
+            fits = not isinstance(scale, int | float) or abs(size - before * scale) <= 1
+            _require(node, fits, f"the scale {scale} doesn't fit the size {size}")
+
+
+for _name in dir(aten):
+    if _name.removeprefix("_").startswith("upsample_") and "backward" not in _name:
+        _packet = getattr(aten, _name)
+        CHECKS.update({getattr(_packet, overload): _scaled for overload in _packet.overloads() if "out" not in overload})
