@@ -124,7 +124,7 @@ def _target_to_json(op: str, target: Any) -> str:
         why = f" ({REFUSED[name_of(target)]})" if name_of(target) in REFUSED else ""
         raise PenjingError(
             f"The op {name_of(target)} can't be stored in a .penjing file{why}, which holds only those of PyTorch's ops that "
-            "do no harm whatever a stranger writes into it. Write the graph with lower(graph, target=\"torch\"), or save its "
+            'do no harm whatever a stranger writes into it. Write the graph with lower(graph, target="torch"), or save its '
             "state_dict()."
         ) from error
 

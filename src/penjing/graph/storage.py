@@ -194,6 +194,7 @@ def _check_whole(graph: Graph) -> None:
     if graph.batch is not None and (not isinstance(graph.batch, int) or graph.batch < 1):
         raise PenjingError(f"{graph.batch!r} is no batch size")
 
+
 def _check_inputs(graph: Graph, largest: int) -> None:
     """Raises where the example's inputs alone take too much memory, before any is made."""
     needed = sum(math.prod(given.shape) * given.dtype.itemsize for given in graph.inputs)

@@ -20,10 +20,28 @@ from penjing.graph.admission._ops import ADMITTED, REFUSED, TAKES_NUMBERS, name_
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     f"operator.{name}": getattr(operator, name)
-    for name in "getitem add sub mul floordiv truediv mod neg pow eq ne lt le gt ge".split()
+    for name in [
+        "getitem",
+        "add",
+        "sub",
+        "mul",
+        "floordiv",
+        "truediv",
+        "mod",
+        "neg",
+        "pow",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+    ]
 }
 OPERATORS |= {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc")}
-OPERATORS |= {f"torch.{name}": getattr(torch, name) for name in "sym_int sym_float sym_max sym_min sym_not".split()}
+OPERATORS |= {
+    f"torch.{name}": getattr(torch, name) for name in ["sym_int", "sym_float", "sym_max", "sym_min", "sym_not"]
+}
 """Functions on numbers that may stand in a file beside ops, by their names there. They take numbers only (`getitem` takes a
 tuple of tensors and an index): strings and lists have an arithmetic whose results grow without bound."""
 
@@ -34,10 +52,25 @@ LARGEST_EXPONENT = 64
 # Dtypes that ops may be asked for: those of the format's tensors, none of PyTorch's quantised ones.
 DTYPES = frozenset(
     getattr(torch, name)
-    for name in (
-        "float32 float64 float16 bfloat16 bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float8_e4m3fn float8_e5m2 "
-        "complex64 complex128"
-    ).split()
+    for name in [
+        "float32",
+        "float64",
+        "float16",
+        "bfloat16",
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float8_e4m3fn",
+        "float8_e5m2",
+        "complex64",
+        "complex128",
+    ]
 )
 
 
@@ -186,7 +219,9 @@ class Calls:
         if function is operator.pow:
             exponent = args[1]
             if not isinstance(exponent, int | float) or not abs(exponent) <= LARGEST_EXPONENT or any(items):
-                raise PenjingError(f"{_at(node)}: an exponent must be a number from -{LARGEST_EXPONENT} to {LARGEST_EXPONENT}")
+                raise PenjingError(
+                    f"{_at(node)}: an exponent must be a number from -{LARGEST_EXPONENT} to {LARGEST_EXPONENT}"
+                )
         if function is operator.mul and all(items):  # doubles its digits, and has no bound before the graph runs
             raise PenjingError(f"{_at(node)} multiplies two numbers that are known only when the graph runs")
         return Kind.ITEM if any(items) else Kind.SIZE

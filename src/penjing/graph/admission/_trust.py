@@ -61,7 +61,9 @@ def _bags(node: fx.Node, given: Arguments) -> None:
     right = isinstance(offsets, fx.Node) and offsets.target in ranges
     if right and offsets.target is not aten.arange.default:
         step = offsets.args[2] if len(offsets.args) > 2 else offsets.kwargs.get("step", 1)
-        at_least_one = step >= 1 if isinstance(step, int) else isinstance(step, fx.Node) and step.target is aten.sym_size.int
+        at_least_one = (
+            step >= 1 if isinstance(step, int) else isinstance(step, fx.Node) and step.target is aten.sym_size.int
+        )
         right = offsets.args[:1] == (0,) and at_least_one
     _require(node, right, "its offsets must be those of bags of equal sizes: give it indices with two axes")
 
@@ -123,7 +125,9 @@ def _scaled(node: fx.Node, given: Arguments) -> None:
     """Source positions are places times 1/scale, converted to integers unchecked: each scale must be that of the sizes."""
     scales = given.get("scale_factors") or [given[name] for name in given if name.startswith("scales")]
     for scale in scales:
-        bounded = scale is None or (isinstance(scale, int | float) and math.isfinite(scale) and 2**-12 <= scale <= 2**12)
+        bounded = scale is None or (
+            isinstance(scale, int | float) and math.isfinite(scale) and 2**-12 <= scale <= 2**12
+        )
         _require(node, bounded or isinstance(scale, torch.SymFloat), f"{scale} is no scale from 2^-12 to 2^12")
     sizes = given.get("output_size")
     if sizes is not None and given.get("scale_factors") is None:
@@ -136,4 +140,6 @@ def _scaled(node: fx.Node, given: Arguments) -> None:
 for _name in dir(aten):
     if _name.removeprefix("_").startswith("upsample_") and "backward" not in _name:
         _packet = getattr(aten, _name)
-        CHECKS.update({getattr(_packet, overload): _scaled for overload in _packet.overloads() if "out" not in overload})
+        CHECKS.update(
+            {getattr(_packet, overload): _scaled for overload in _packet.overloads() if "out" not in overload}
+        )

@@ -43,8 +43,8 @@ def _recurrent(node: fx.Node, args: list[Any], shape: Shape) -> int:
 
 @_add(
     WORK,
-    *(getattr(getattr(aten, f"{kind}_pool{n}d{end}"), "default") for kind in ("max", "avg") for n in (1, 2, 3) for end in ("",)),
-    *(getattr(getattr(aten, f"max_pool{n}d_with_indices"), "default") for n in (1, 2, 3)),
+    *(getattr(aten, f"{kind}_pool{n}d{end}").default for kind in ("max", "avg") for n in (1, 2, 3) for end in ("",)),
+    *(getattr(aten, f"max_pool{n}d_with_indices").default for n in (1, 2, 3)),
 )
 def _pooling(node: fx.Node, args: list[Any], shape: Shape) -> int:
     axes = int(str(node.target).partition("pool")[2][0])
@@ -55,7 +55,7 @@ def _pooling(node: fx.Node, args: list[Any], shape: Shape) -> int:
 
 @_add(
     WORK,
-    *(getattr(getattr(aten, f"adaptive_{kind}_pool{n}d"), "default") for kind in ("max", "avg") for n in (1, 2, 3)),
+    *(getattr(aten, f"adaptive_{kind}_pool{n}d").default for kind in ("max", "avg") for n in (1, 2, 3)),
 )
 def _adaptive_pooling(node: fx.Node, args: list[Any], shape: Shape) -> int:
     return math.prod(shape(args[0])) + 8 * math.prod(shape(node))  # windows overlap by one at each end
@@ -156,7 +156,9 @@ def _grid(node: fx.Node, args: list[Any], shape: Shape) -> int:
     return 2 * math.prod(shape(node))
 
 
-@_add(TEMPORARIES, aten.cosine_similarity.default, aten.pairwise_distance.default, aten.cdist.default, aten.dist.default)
+@_add(
+    TEMPORARIES, aten.cosine_similarity.default, aten.pairwise_distance.default, aten.cdist.default, aten.dist.default
+)
 def _broadcast(node: fx.Node, args: list[Any], shape: Shape) -> int:
     """The operands are broadcast to one another before they are reduced."""
     first, second = shape(args[0]), shape(args[1])
