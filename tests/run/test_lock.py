@@ -69,6 +69,30 @@ def test_of_many_at_once_one_is_in(tmp_path):
     assert most == 1 and inside == 0
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file can't be removed there")
+@pytest.mark.parametrize("other", ["nothing", "a new file"])
+def test_who_waited_on_a_file_that_is_gone_locks_the_one_that_is_there(tmp_path, monkeypatch, other):
+    """Between opening the file and locking it, its owner may have ended and removed it, and the next one made another."""
+    import fcntl
+
+    path, real, calls = tmp_path / LOCK, fcntl.flock, []
+
+    def late(descriptor, operation):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            path.unlink()
+            if other == "a new file":
+                path.touch()
+        return real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locked(tmp_path, "out"):
+        assert path.read_text() == str(os.getpid())
+        with pytest.raises(PenjingError, match="in use"), locked(tmp_path, "out"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folders_made_for_the_lock_go_with_it_unless_something_is_in_them(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(tmp_path / "a" / "b", "out"):
         _ = 1 / 0

@@ -2,6 +2,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,6 +101,18 @@ def test_a_disk_without_room_is_told_before_anything_is_written(tmp_path):
     check_space(tmp_path / "new" / "out", 1000)
     with pytest.raises(PenjingError, match=r"Not enough space for .*out: about \d+ MB are needed and \d+ MB are free"):
         check_space(tmp_path / "new" / "out", free + 10**9)
+
+
+@pytest.mark.parametrize("there", [0, 3000])
+def test_what_a_folder_holds_already_counts_once(tmp_path, monkeypatch, there):
+    if there:
+        (tmp_path / "out" / "in").mkdir(parents=True)
+        (tmp_path / "out" / "in" / "a").write_bytes(bytes(there - 1000))
+        (tmp_path / "out" / "b").write_bytes(bytes(1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000))
+    check_space(tmp_path / "out", 5_000 + there)
+    with pytest.raises(PenjingError, match="Not enough space"):
+        check_space(tmp_path / "out", 5_000 + there + 1)
 
 
 def test_a_damaged_product_is_told_and_made_again(tmp_path):
