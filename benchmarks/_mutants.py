@@ -1,0 +1,271 @@
+"""Small wrong changes to Penjing's sources: data for benchmarks/mutants.py.
+
+Each is a file, a text that stands in it once, and what takes its place; they stand in groups that share their near tests.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One wrong change.
+
+    Attributes:
+        file: below src/penjing.
+        text: stands in it once.
+        other: takes its place.
+        tests: near it, below tests.
+        same: why it computes the same, where it does; then no test can notice it.
+    """
+
+    file: str
+    text: str
+    other: str
+    tests: tuple[str, ...]
+    same: str = ""
+
+
+# Near tests, then (file, text, other) of each mutant.
+_CRITERIA = ("prune/test_criteria_oracles.py", "prune/test_criteria.py")
+_GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ...] = (
+    (
+        "prune/criteria/",
+        _CRITERIA,
+        (
+            ("_fisher.py", "slope.square().sum(1)", "slope.sum(1).square()"),
+            ("_fpgm.py", '"donot_use_mm_for_euclid_dist").sum(1)', '"donot_use_mm_for_euclid_dist").amax(1)'),
+            ("_taylor.py", "score += change.square()", "score += change.abs()"),
+            ("_taylor2.py", "product.curved[name] / 2", "product.curved[name]"),
+            ("_obd.py", "/ (2 * max(batches, 1))", "/ max(batches, 1)"),
+            ("_obs.py", ".double().square() / (2 * diagonal)", ".double().square() * (2 * diagonal)"),
+            ("_obs.py", "matrix[..., i:] -= error", "matrix[..., i:] += error"),
+            ("_snip.py", "(weight * slopes[name]).abs()", "(weight * slopes[name])"),
+            ("_bn_scale.py", ".detach().abs(), e)", ".detach(), e)"),
+            ("_apoz.py", "(maps != 0)", "(maps >= 0)"),
+            ("_thinet.py", "2 * with_gone", "with_gone"),
+            ("_grasp.py", "weight * product.curved[name] / batches", "weight.abs() * product.curved[name] / batches"),
+            ("_l2.py", ", finish=Tensor.sqrt)", ")"),
+        ),
+    ),
+    (
+        "prune/allocations/",
+        ("prune/test_allocations.py",),
+        (
+            ("_erk.py", "sum(shape) / math.prod(shape)", "1.0 / math.prod(shape)"),
+            ("_erk.py", "key=lambda i: kept[i] - exact[i])\n    for", "key=lambda i: exact[i] - kept[i])\n    for"),
+            ("_global.py", "len(order) - len(scores))", "len(order))"),
+            ("_global.py", "s.square().mean().sqrt()", "s.square().sum().sqrt()"),
+            ("_lamp.py", "squares.flip(0).cumsum(0).flip(0)", "squares.cumsum(0)"),
+            ("_threshold.py", "(score >= amount)", "(score > amount)"),
+            ("_uniform.py", "amount * len(s) + 0.5", "amount * len(s)"),
+            ("_sensitivity.py", "np.maximum.accumulate([0.0, *found])", "np.array([0.0, *found])"),
+            ("_plan.py", "rounding if share else None", "rounding"),
+        ),
+    ),
+    (
+        "prune/granularities/",
+        ("prune/test_granularities.py", "prune/test_granularities_kernels.py"),
+        (
+            ("_n_m.py", "rank >= m - n", "rank > m - n"),
+            ("_block.py", ".transpose(1, 2).reshape(-1, rows * columns)", ".reshape(-1, rows * columns)"),
+            ("_vector.py", "weight.transpose(-1, -2) if column else weight", "weight"),
+        ),
+    ),
+    ("prune/schedules/", ("prune/test_schedules.py",), (("_cubic.py", ")) ** 3", ")) ** 2"),)),
+    (
+        "graph/cost.py",
+        ("graph/test_cost.py",),
+        (
+            (
+                "",
+                "return math.prod(shape(args[0])) * math.prod(shape(args[1])[1:])",
+                "return math.prod(shape(node)) * math.prod(shape(args[1])[1:])",
+            ),
+            ("", "queries * keys * (features + values)", "queries * keys * features"),
+            ("", "max(n, size.get(axis, 1))", "n"),
+            ("", "max(dies.get(owner[node], 0), last)", "last"),
+            ("", "fresh = [tensor for tensor in read if id(tensor) not in seen]", "fresh = list(read)"),
+            (
+                "",
+                "math.ceil(counter(node, node_arguments(node), shape) / samples)",
+                "counter(node, node_arguments(node), shape)",
+            ),
+        ),
+    ),
+    (
+        "graph/surgery.py",
+        ("graph/test_surgery.py", "graph/test_rules_shaping.py"),
+        (
+            ("", "keep_one_more(longer)", "keep_one_more(shorter)"),
+            ("", "rank[classes].argmax()", "rank[classes].argmin()"),
+            ("", "if left < longer.size and left == other", "if left == other"),
+            ("", "outer[before + inner.size :]", "outer[before:]"),
+            ("", "graph.masks[name] = _select(graph.masks[name], keep)", "pass"),
+            ("", "len(np.unique(indices)) >= group.units", "len(indices) >= group.units"),
+            ("", "None if labels is None or self.period(node, axis) else", "None if labels is None else"),
+        ),
+    ),
+    (
+        "quantize/grids/",
+        ("quantize/test_grids.py", "quantize/test_weight_grids.py", "quantize/test_codes.py"),
+        (
+            ("_affine.py", "max(min(low, 0.0), within[0])", "max(low, within[0])"),
+            ("_affine.py", "grid.low - round(low / scale)", "grid.low - int(low / scale)"),
+            ("_int.py", "(largest / grid.high)", "(largest / (grid.high + 1))"),
+            ("_least_error.py", "torch.where(now < error, tried, best)", "torch.where(now > error, tried, best)"),
+            ("_power_of_two.py", "torch.where(mantissa == 0.5, exponent - 1, exponent)", "exponent"),
+            ("_ternary.py", "0.7 * magnitude", "0.5 * magnitude"),
+            ("_binary.py", "rows.values < 0, -1, 1", "rows.values <= 0, -1, 1"),
+            ("_uint.py", "rows.values.amin(1).clamp_max(0)", "rows.values.amin(1)"),
+            ("_uint.py", "(low / scale).round()", "(low / scale).floor()"),
+            ("_codebook.py", "distance[:, :-1]) / 2, rows", "distance[:, :-1]) / 3, rows"),
+            ("_codebook.py", "(counts == 0) | ((centroids == 0) & hold_zero)", "counts == 0"),
+        ),
+    ),
+    (
+        "quantize/observers/",
+        ("quantize/observers",),
+        (
+            (
+                "_statistics.py",
+                "self.momentum * old_low + (1 - self.momentum) * low",
+                "(1 - self.momentum) * old_low + self.momentum * low",
+            ),
+            ("_statistics.py", "self.counts += torch.bincount", "self.counts = torch.bincount"),
+            ("_statistics.py", "old[filled] - first", "old[filled] - self.first"),
+            ("_mse.py", "level.clamp(0, steps)", "level"),
+            ("_percentile.py", "(100 - percent) / 100", "(100 - percent) / 200"),
+            ("_entropy.py", "inside.sum(1) > steps", "inside.sum(1) >= 0"),
+            ("_entropy.py", "(beyond * (positions < first[:, None]))", "(beyond * (positions > last[:, None]))"),
+            ("_histogram.py", "if error > least", "if error < least"),
+        ),
+    ),
+    (
+        "quantize/rounding/",
+        ("quantize/test_roundings.py", "quantize/test_descent.py"),
+        (
+            ("_truncate.py", "real.abs() * (1 + SLACK)", "real.abs()"),
+            ("_stochastic.py", "chance < real - below", "chance > real - below"),
+            ("_hard.py", "shift - off", "shift + off"),
+            ("_hard.py", "taken = one.errors < other.errors", "taken = one.errors > other.errors"),
+            ("_soft.py", "self.v.detach() > 0", "self.v.detach() < 0"),
+        ),
+    ),
+    (
+        "quantize/integer/",
+        ("quantize/test_integer.py",),
+        (
+            ("_fixed_point.py", "(rest == half) & (floor & 1).bool()", "(rest == half)"),
+            ("_windows.py", "count * stride < size + before", "count * stride <= size + before"),
+        ),
+    ),
+    (
+        "quantize/corrections/",
+        ("quantize/test_cross_layer_equalization.py", "quantize/test_corrections.py"),
+        (
+            ("_cross_layer_equalization.py", "(own / read).sqrt()", "(own / read)"),
+            ("_cross_layer_equalization.py", "[pair.first], -least)", "[pair.first], least)"),
+            ("_means.py", "share = count / self._count", "share = 1.0"),
+        ),
+    ),
+    (
+        "budget.py",
+        ("test_budget.py",),
+        (
+            ("", '"kb": 1e3', '"kb": 2**10'),
+            ("", "not 0 < limit.amount < math.inf", "not 0 <= limit.amount < math.inf"),
+            ("", "Limit(number, True)", "Limit(number / 2, True)"),
+        ),
+    ),
+    (
+        "plan/",
+        ("plan/test_knapsack.py", "plan/test_control.py", "plan/test_bits.py", "plan/test_widths.py"),
+        (
+            ("knapsack.py", "if all(excess <= 0 for excess in passed.values())", "if True"),
+            (
+                "control.py",
+                "(low, middle) if holds(middle) else (middle, high)",
+                "(middle, high) if holds(middle) else (low, middle)",
+            ),
+            ("bits.py", "rest[kind] + max(0.0, over[kind])", "rest[kind]"),
+            ("widths.py", "key=lambda width: -width.params", "key=lambda width: width.params"),
+        ),
+    ),
+    (
+        "plan/",
+        ("plan/test_choose.py",),
+        (("choose.py", "value <= MARGIN * limit.of(original)", "value <= limit.of(original)"),),
+    ),
+    (
+        "tasks/",
+        ("tasks",),
+        (
+            ("_likeness.py", "& answered(original) & answered(other)", "& answered(original)"),
+            ("_likeness.py", " & ~other.isnan()", ""),
+            ("_likeness.py", "found <= FLAT * self.magnitude", "found < 0"),
+            ("_top_one.py", "(indices + 1) % logits.shape[1]", "indices"),
+            ("_evaluate.py", "least = min(range", "least = max(range"),
+            ("_classification.py", "max(counts.values())", "min(counts.values())"),
+        ),
+    ),
+    (
+        "distill/",
+        ("distill", "train/test_recover.py"),
+        (
+            ("_soft_labels.py", "* temperature**2", "* temperature"),
+            ("_combine.py", "(1 - weight) * task + weight * signal", "weight * task + (1 - weight) * signal"),
+        ),
+    ),
+    (
+        "train/",
+        ("train/test_checkpoint.py", "train/test_schedule.py", "train/test_speed.py"),
+        (
+            ("checkpoint.py", "if differing:", "if False:"),
+            ("checkpoint.py", '(standing.began_with, digest(content["model"]))', "(digest(graph.state_dict()),)"),
+            ("checkpoint.py", 'masks.update(content["masks"])', "pass"),
+            (
+                "checkpoint.py",
+                "with atomic_path(self.path) as temporary:\n                torch.save(content, temporary)",
+                "torch.save(content, self.path)",
+            ),
+            ("schedule.py", "return progress / warmup", "return progress"),
+            ("deadline.py", "counted < TRUSTED or", ""),
+            ("speed.py", "CLEARLY * seconds[plain]", "seconds[plain]"),
+        ),
+    ),
+    (
+        "files.py",
+        ("test_files.py",),
+        (
+            (
+                "",
+                "with atomic_path(path) as temporary:\n        temporary.write_bytes(content",
+                "if True:\n        Path(path).write_bytes(content",
+            ),
+            ("", "temporary.replace(path)", "path.unlink(missing_ok=True)\n        temporary.rename(path)"),
+            ("", "os.fsync(stream.fileno())", "pass"),
+        ),
+    ),
+    (
+        "run/",
+        ("run/test_lock.py", "run/test_workspace.py"),
+        (
+            ("lock.py", "if not _is_at(descriptor, path)", "if False"),
+            ("workspace.py", "if free < needed - there", "if free < needed - 2 * there"),
+        ),
+    ),
+    (
+        "graph/",
+        ("graph/test_storage.py",),
+        (("plain.py", "if members[name].file_size > LARGEST_JSON", "if False"),),
+    ),
+)
+
+# Mutants that compute the same, by (file, other): why.
+_SAME: dict[tuple[str, str], str] = {}
+
+MUTANTS = tuple(
+    Mutant(folder + file, text, other, tests, _SAME.get((folder + file, other), ""))
+    for folder, tests, mutants in _GROUPS
+    for file, text, other in mutants
+)
