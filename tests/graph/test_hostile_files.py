@@ -97,3 +97,22 @@ def test_the_unchanged_content_builds_files_that_load(tmp_path):
             path = tmp_path / "m.penjing"
             path.write_bytes(build(hostile_networks.content(name)))
             assert load(path).input_names == hostile_networks.graph(name).input_names
+
+
+@pytest.mark.parametrize(
+    ("op", "position", "value"),
+    [
+        ("dequantize_per_tensor.default", 5, {"dtype": "int16"}),
+        ("dequantize_per_channel.default", 6, {"dtype": "uint8"}),
+        ("quantize_per_tensor.default", 1, 0.0),
+        ("quantize_per_tensor.default", 3, -1000),
+        ("quantize_per_tensor.default", 5, {"dtype": "float32"}),
+        ("quantize_per_channel.default", 4, 127),
+    ],
+)
+def test_a_quantiser_that_would_fail_when_it_runs_is_refused(tmp_path, op, position, value):
+    content = hostile_networks.content("quantized").copy()
+    next(node for node in content.calls() if node["target"].endswith(f".{op}"))["args"][position] = value
+    (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
+    with pytest.raises(PenjingError, match=op.partition(".")[0]):
+        load(tmp_path / "m.penjing")

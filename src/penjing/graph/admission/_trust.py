@@ -143,3 +143,42 @@ for _name in dir(aten):
         CHECKS.update(
             {getattr(_packet, overload): _scaled for overload in _packet.overloads() if "out" not in overload}
         )
+
+
+_quantized = torch.ops.quantized_decomposed
+_DEQUANTIZE = (
+    "dequantize_per_tensor",
+    "dequantize_per_channel",
+    "dequantize_per_channel_group",
+    "dequantize_per_token",
+)
+_QUANTIZE = ("quantize_per_tensor", "quantize_per_channel", "quantize_per_channel_group", "quantize_per_token")
+
+
+def _grid(node: fx.Node, given: Arguments) -> None:
+    """Their kernels are Python, and check while they run what can be known before: dtypes, limits, counts."""
+    dtype, low, high = given["dtype"], given["quant_min"], given["quant_max"]
+    _require(node, not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool), f"{dtype} is no grid's")
+    fits = all(isinstance(limit, int) for limit in (low, high))
+    fits = fits and torch.iinfo(dtype).min <= low <= high <= torch.iinfo(dtype).max
+    _require(node, fits, f"{low} to {high} are no limits of {dtype}")
+    name, values = node.target._schema.name.partition("::")[2], next(iter(given.values()))  # type: ignore[union-attr]
+    if name.startswith("dequantize"):
+        _require(node, values.dtype == dtype, f"it is given {values.dtype} for {dtype}")
+    scale = given.get("scale")
+    _require(node, not isinstance(scale, int | float) or scale != 0, "a scale of 0")
+    if name.endswith("per_token"):
+        tokens = math.prod(numbers(values.shape[:-1]))
+        counts = [math.prod(numbers(given[one].shape)) for one in ("scales", "zero_points")]
+        _require(node, counts == [tokens, tokens], f"another number of scales than its {tokens} tokens")
+
+
+for _name in (*_DEQUANTIZE, *_QUANTIZE):
+    _packet = getattr(_quantized, _name)
+    CHECKS.update({getattr(_packet, _one): _grid for _one in _packet.overloads()})
+
+
+@trusts(_quantized.choose_qparams_per_token.default)
+def _chosen(node: fx.Node, given: Arguments) -> None:
+    """The kernel knows one dtype, and says so while it runs."""
+    _require(node, given["dtype"] == torch.int8, f"scales of tokens are chosen for int8, not {given['dtype']}")
