@@ -14,9 +14,10 @@ import torch
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, load
+from penjing.graph.admission import ADMITTED
 
 NAMES = list(hostile_networks.NETWORKS)
-OPS = tuple(sorted({node["target"] for name in NAMES for node in hostile_networks.content(name).calls()}))
+OPS = tuple(sorted(ADMITTED))
 MEMORY = 512 * 2**20  # beyond what the process has, for all that it opens
 
 
@@ -74,7 +75,7 @@ def test_files_of_changed_meaning_are_refused_or_run(tmp_path, compact):
         process.join()
     assert outcomes[-1] == "done"
     assert {outcome for outcome in outcomes[:-1] if not outcome.startswith("died")} <= {"refused", "ran", "stopped"}
-    assert min(outcomes.count("refused"), outcomes.count("ran")) > 10  # neither all nor none
+    assert min(outcomes.count("refused"), outcomes.count("ran")) > 5  # neither all nor none
 
 
 def test_the_networks_run_from_both_of_their_files(tmp_path):
