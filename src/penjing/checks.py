@@ -114,7 +114,7 @@ def _is_number(value: Any) -> bool:
 
 def whole(least: int, most: int) -> Rule:
     """A whole number in a range, both ends included. True and False are none."""
-    says = f"a whole number, {least} or more" if most >= LARGE else f"a whole number from {least} to {most:,}"
+    says = f"a whole number from {least:,} to {most:,}"
     return Rule(says, lambda value: _is_whole(value) and least <= value <= most, _native)
 
 
@@ -188,7 +188,6 @@ def several(of: Rule, says: str) -> Rule:
     return Rule(says, fits, lambda value: tuple(of.plain(one) for one in value))
 
 
-LARGE = 2**31  # beyond it a bound is only there because what follows counts in 64 bits
 _FLOATS = 1.7976931348623157e308  # the largest
 
 # What several verbs take.
@@ -216,6 +215,6 @@ SEED = whole(0, 2**32 - 1)  # what every generator takes
 EPOCHS = whole(0, 1_000_000)  # of the smallest data set; more is a slip of the pen
 THREADS = whole(1, 1024)  # more cores than a machine has; a runtime starts every one of them at once
 BATCH = whole(1, 4096)  # samples of a call whose latency is measured: images of 224 x 224 take 2.5 GB
-COUNT = whole(1, LARGE)
+COUNT = whole(1, 2**31 - 1)  # of whatever there may be many; what computes with it does so in 64 bits
 RATE = optional(number(above=0))
 PROGRESS = either(FLAG, among("always"))

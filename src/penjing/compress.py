@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from penjing import report
 from penjing.budget import Budget
+from penjing.checks import checked
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture, load
@@ -23,7 +24,7 @@ from penjing.run.estimate import Estimate, estimate
 from penjing.run.lock import locked
 from penjing.run.proof import proof
 from penjing.run.recovery import Recovery, recovered
-from penjing.run.request import Request, settled
+from penjing.run.request import RULES, Request, settled
 from penjing.run.verification import Pair, metric_on_runtime, verify
 from penjing.run.workspace import INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
@@ -63,6 +64,7 @@ class Original:
     metric: float | None
 
 
+@checked(**RULES)
 def compress(
     model: nn.Module,
     example_inputs: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,

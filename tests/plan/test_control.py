@@ -101,7 +101,7 @@ def test_what_was_given_a_grid_stays_there(learned):
         ({"drop": 0.1, "budget": pj.Budget(drop=0.2)}, "say the same thing"),
         ({"drop": 0.1, "epochs": 1}, "sends layers back after training"),
         ({"rounding": "adaround", "epochs": 1}, "leave out rounding="),
-        ({"teacher": "graph"}, "teacher= is for a training: pass epochs=…"),
+        ({"teacher": torch.nn.Linear(1, 1)}, "teacher= is for a training: pass epochs=…"),
         ({"stages": (4,)}, "stages= is for a training"),
     ],
 )
@@ -117,9 +117,9 @@ def test_arguments_that_do_not_go_together_are_told(learned, options, says):
 def test_what_is_no_graph_no_budget_or_no_data_is_told(learned):
     graph, data = learned
     batches = [x for x, _ in data.calibration]
-    with pytest.raises(PenjingError, match=r"Linear is no captured graph: graph = penjing\.capture"):
+    with pytest.raises(PenjingError, match=r"graph=<Linear>: it must be a captured graph, as penjing\.capture"):
         pj.quantize(torch.nn.Linear(12, 8), batches)
-    with pytest.raises(PenjingError, match=r"pass budget=penjing\.Budget"):
+    with pytest.raises(PenjingError, match=r"budget='0\.3x': it must be a penjing\.Budget"):
         pj.quantize(graph, batches, budget="0.3x")
     with pytest.raises(PenjingError, match=r"list can't be trained on: with epochs=… pass a penjing\.Data"):
         pj.quantize(graph, batches, epochs=1, teacher=graph)

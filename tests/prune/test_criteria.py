@@ -115,7 +115,7 @@ def test_data_without_batches_is_an_error(name, chain, data):
 
 @pytest.mark.parametrize("batches", [0, -1])
 def test_looking_at_no_batch_is_an_error(batches, chain, data):
-    with pytest.raises(PenjingError, match="batches must be a positive number"):
+    with pytest.raises(PenjingError, match=r"batches=.*: it must be a whole number from 1"):
         prune(chain, 0.5, criterion="taylor", data=data, batches=batches)
 
 

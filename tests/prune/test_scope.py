@@ -47,7 +47,7 @@ def test_a_function_may_round_and_the_least_number_has_the_last_word(chain):
 
 @pytest.mark.parametrize("least", [0, -3])
 def test_a_least_number_below_one_is_refused(least, chain):
-    with pytest.raises(PenjingError, match="min_channels must be a positive number"):
+    with pytest.raises(PenjingError, match=r"min_channels=.*: it must be a whole number from 1"):
         prune(chain, 0.5, min_channels=least)
 
 

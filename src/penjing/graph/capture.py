@@ -14,9 +14,11 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
+from penjing.checks import PATTERNS, a, checked, either, mapping, optional
 from penjing.errors import PenjingError
 from penjing.graph import modes, propagation
 from penjing.graph.agreement import call_copied, copied, verify, verify_other_sizes
+from penjing.graph.doors import AXES, CAPTURABLE
 from penjing.graph.free_axes import (
     batch_size,
     check_dynamic,
@@ -38,6 +40,12 @@ from penjing.graph.user_code import first_line, lost_in_training, source_line, u
 log = logging.getLogger(__name__)
 
 
+@checked(
+    model=either(a(Graph, "a graph"), CAPTURABLE),
+    kwargs=optional(a(Mapping, "a mapping of inputs by name")),
+    dynamic=optional(mapping(AXES, "a mapping from inputs' names to sequences of axes")),
+    part=optional(either(PATTERNS, CAPTURABLE)),
+)
 def capture(
     model: nn.Module,
     example_inputs: Tensor | Sequence[Any] | Mapping[str, Any],
@@ -69,8 +77,6 @@ def capture(
     """
     if isinstance(model, Graph):
         raise PenjingError("This is a graph already; capture takes the original nn.Module.")
-    if not isinstance(model, nn.Module):
-        raise PenjingError(f"capture takes an nn.Module, not {type(model).__name__}.")
     args, keywords = _call(example_inputs, kwargs)
     whole = None if part is None else model
     with _evaluating(model):

@@ -15,7 +15,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import fx
 
+from penjing.checks import PATTERNS, TEXT, checked
 from penjing.errors import unknown_name
+from penjing.graph.doors import GRAPH
 from penjing.graph.graph import Graph
 from penjing.graph.labelling import Cut, Labeller
 from penjing.graph.patterns import check_patterns, matches
@@ -129,6 +131,7 @@ class Channels:
     __repr__ = __str__
 
 
+@checked(graph=GRAPH, include=PATTERNS, exclude=PATTERNS, units=TEXT)
 def channels(
     graph: Graph, *, include: Sequence[str] = (), exclude: Sequence[str] = (), units: str = "auto"
 ) -> Channels:

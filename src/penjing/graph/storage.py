@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from penjing.checks import FLAG, PATH, checked
 from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
@@ -39,6 +40,7 @@ VERSION = 1
 _PART_OF_A_NAME = re.compile(r"(?!__)[A-Za-z0-9_-]+")  # what is no identifier stands in double quotes
 
 
+@checked(path=PATH, compact=FLAG)
 def save(graph: Graph, path: Path | str, *, compact: bool = False) -> None:
     """Writes `graph` to `path`; the file appears whole or not at all.
 
@@ -91,6 +93,7 @@ def save(graph: Graph, path: Path | str, *, compact: bool = False) -> None:
         raise PenjingError(f"{path} can't be written: {error.strerror or error}.") from error
 
 
+@checked(path=PATH)
 def load(path: Path | str, *, largest: int | None = None) -> Graph:
     """Reads a `.penjing` file, plain or compact. Safe on files from strangers; needs no class and no pickle.
 
@@ -202,6 +205,7 @@ def _check_inputs(graph: Graph, largest: int) -> None:
         raise PenjingError(f"its inputs take {needed:,} bytes, and {largest:,} are allowed; see load(path, largest=…)")
 
 
+@checked(path=PATH)
 def load_exported(path: Path | str) -> tuple[Any, Any]:
     """Loads a `.pt2` file. Reading one is as trusting as running code: only for files of your own.
 

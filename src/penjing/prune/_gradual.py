@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from penjing.checks import FUNCTION, TEXT, checked, optional
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
@@ -22,6 +23,7 @@ from penjing.prune._units import units_of
 from penjing.prune.allocations._registry import Rounding, at_least
 from penjing.prune.allocations._registry import find as find_allocation
 from penjing.prune.criteria import criteria
+from penjing.prune.doors import RULES
 from penjing.prune.evidence import Evidence
 from penjing.prune.schedules import Moment, find
 from penjing.prune.weights import weights
@@ -50,6 +52,7 @@ class Gradual:
         >>> sparse = pruning.finish()  # doctest: +SKIP
     """
 
+    @checked(**RULES, schedule=TEXT, log=optional(FUNCTION))
     def __init__(
         self,
         graph: Graph,

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from penjing.checks import checked
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, branches
@@ -15,11 +16,13 @@ from penjing.prune._wanted import Wanted, share
 from penjing.prune.allocations._registry import Rounding, at_least
 from penjing.prune.allocations._registry import find as find_allocation
 from penjing.prune.criteria import criteria
+from penjing.prune.doors import RULES
 from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import Chosen, find
 from penjing.prune.weights import weights
 
 
+@checked(**RULES)
 @torch.enable_grad()
 def prune(
     graph: Graph,
@@ -100,14 +103,8 @@ def understood(
     Raises:
         PenjingError: an unknown name, or choices that don't fit one another.
     """
-    if not isinstance(graph, Graph):
-        raise PenjingError(f"prune takes a graph, not {type(graph).__name__}: penjing.capture(model, example_inputs).")
     chosen, picked = find(granularity), criteria[criterion]
     share_of = _amount(amount, chosen, allocation)
-    if isinstance(round_to, int) and round_to < 1:
-        raise PenjingError(f"round_to must be a positive number of units, not {round_to!r}.")
-    if min_channels < 1:
-        raise PenjingError(f"min_channels must be a positive number of units, not {min_channels!r}.")
     if picked.needs & {"data", "labels", "gradients"} and data is None:
         raise PenjingError(f"The criterion '{criterion}' needs data: pass data=….")
     if find_allocation(allocation)[0].needs and data is None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from penjing.checks import COUNT, SEED, check
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Branch, Channels, Entry, Graph, Group
@@ -50,10 +51,7 @@ class Evidence:
         Raises:
             PenjingError: it is one.
         """
-        if self.batches < 1:
-            raise PenjingError(f"batches must be a positive number of batches of data, not {self.batches!r}.")
-        if not 0 <= self.seed < 2**32:
-            raise PenjingError(f"seed must be a whole number, at least 0 and less than 2³², not {self.seed!r}.")
+        check(vars(self), {"batches": COUNT, "seed": SEED})
 
     def gradients(self, names: Iterable[str] | None = None) -> Iterator[Callable[[str], Tensor | None]]:
         """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss there.

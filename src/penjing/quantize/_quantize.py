@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.checks import checked
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.patterns import matches
@@ -25,12 +26,14 @@ from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._sample_axis import add_sample_axes
 from penjing.quantize._weights import Weight, lay_weights, round_weights
 from penjing.quantize.corrections import shrunk_statistics
+from penjing.quantize.doors import RULES
 
 
 class NothingToQuantize(PenjingError):
     """The graph holds no layer that the target could run in few bits."""
 
 
+@checked(**RULES)
 def quantize(
     graph: Graph,
     data: Any = None,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from penjing.checks import COUNT, TEXT, checked, several
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.ops import LAYERS, RECURRENT
@@ -24,11 +25,18 @@ from penjing.quantize._quantize import quantize
 from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._running import constants
 from penjing.quantize._sample_axis import add_sample_axes
+from penjing.quantize.doors import RULES
 
 SAMPLES = 64
 ops = torch.ops.quantized_decomposed
 
 
+@checked(
+    **{name: RULES[name] for name in ("graph", "activations", "observer", "grain", "per_layer")},
+    **{name: RULES[name] for name in ("exclude", "placement", "in_float")},
+    weights=several(TEXT, "names of grids"),
+    samples=COUNT,
+)
 def sensitivity(
     graph: Graph,
     data: Any,

@@ -1,21 +1,66 @@
 """What a user asks of `compress`, and whether model, data and choices fit together, told before anything is written."""
 
 import hashlib
-import math
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
 from penjing.budget import Budget
+from penjing.checks import (
+    BATCH,
+    COUNT,
+    EPOCHS,
+    FLAG,
+    FUNCTION,
+    PATH,
+    PATTERNS,
+    RATE,
+    SEED,
+    TEXT,
+    THREADS,
+    a,
+    among,
+    check,
+    either,
+    mapping,
+    number,
+    optional,
+)
 from penjing.data import Data
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph, channels
+from penjing.graph.doors import TRAINED
 from penjing.prune import criteria, prune
 from penjing.targets import find_target
 from penjing.tasks import evaluate
 from penjing.train.checkpoint import digest
 from penjing.train.settings import PRECISIONS
 
+RULES = {  # what the arguments of `compress` may be, each by itself
+    "model": TRAINED,
+    "data": a(Data, "a penjing.Data"),
+    "target": TEXT,
+    "budget": optional(a(Budget, "a penjing.Budget")),
+    "include": PATTERNS,
+    "exclude": PATTERNS,
+    "units": TEXT,
+    "min_channels": COUNT,
+    "out": PATH,
+    "epochs": EPOCHS,
+    "criterion": optional(TEXT),
+    "lr": RATE,
+    "precision": TEXT,
+    "channels_last": either(FLAG, among("auto")),
+    "threads": THREADS,
+    "batch": BATCH,
+    "seed": SEED,
+    "max_minutes": optional(number(above=0)),
+    "began": optional(number()),
+    "dry_run": FLAG,
+    "progress": FLAG,
+    "say": FUNCTION,
+    "inputs": optional(mapping(TEXT, "a mapping from names to hashes")),
+}
 CALIBRATION_BATCHES = 8  # taken from another part of data that has no calibration part
 
 
@@ -46,14 +91,8 @@ class Request:
         Raises:
             PenjingError: an unknown name, or a number out of its range.
         """
+        check(vars(self), {name: rule for name, rule in RULES.items() if name in vars(self)})
         find_target(self.target)
-        for name, least in (("epochs", 0), ("threads", 1), ("batch", 1), ("min_channels", 1)):
-            if getattr(self, name) < least:
-                raise PenjingError(f"{name}={getattr(self, name)!r}: it must be {least} or more.")
-        for name in ("lr", "max_minutes"):
-            amount = getattr(self, name)
-            if amount is not None and not 0 < amount < math.inf:
-                raise PenjingError(f"{name}={amount!r}: it must be more than 0.")
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
 

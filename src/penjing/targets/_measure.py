@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from penjing.checks import BATCH, COUNT, FLAG, THREADS, a, checked, mapping, number, optional
 from penjing.targets._records import Artifact, Latency, Measurement
-from penjing.targets._verbs import Inputs, named_inputs, random_inputs, target_of
+from penjing.targets._verbs import ARTIFACT, Inputs, named_inputs, random_inputs, target_of
 
 WARM_UP_SECONDS = 0.2
 BURST_SECONDS = 0.01  # timed calls of one model in a row; long enough that refilling caches is the untimed first call
@@ -24,10 +25,20 @@ def measure(artifact: Artifact, example_inputs: Inputs | None = None, **options:
         example_inputs: the inputs of a call: a single one, all in order, or all by name; random ones by default.
         options: threads, batch, runs, seconds, memory.
     """
+    ARTIFACT.read("artifact", artifact)
     inputs = None if example_inputs is None else {"it": example_inputs}
     return measure_together({"it": artifact}, inputs=inputs, **options)["it"]
 
 
+@checked(
+    artifacts=mapping(ARTIFACT, f"a mapping from names to {ARTIFACT.says}"),
+    threads=THREADS,
+    batch=BATCH,
+    runs=COUNT,
+    seconds=number(0),
+    memory=FLAG,
+    inputs=optional(a(Mapping, "a mapping from the same names to inputs")),
+)
 def measure_together(
     artifacts: Mapping[str, Artifact],
     *,

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from penjing.checks import BATCH, PATH, TEXT, THREADS, a, checked, optional
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
 from penjing.graph import Graph
+from penjing.graph.doors import GRAPH
 from penjing.targets._other_sizes import check_other_sizes
 from penjing.targets._records import Artifact, ExecutedNode, Parity, TensorSpec
 from penjing.targets._registry import Session, Target, find_target
@@ -24,7 +26,10 @@ PROFILE_RUNS = 20
 Value = Tensor | np.ndarray
 Inputs = Value | Sequence[Value] | Mapping[str, Value]  # of one call: a single one, all in order, or all by name
 
+ARTIFACT = a(Artifact, "what lower() returns; a file is opened by penjing.targets.open_artifact(path)")
 
+
+@checked(graph=GRAPH, target=TEXT, path=optional(PATH))
 def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = None) -> Artifact:
     """Writes `graph` as a file that the target's runtime loads; the graph stays as it was.
 
@@ -50,6 +55,7 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
     return replace(artifact, path=path, files=(path,))
 
 
+@checked(path=PATH, target=TEXT)
 def open_artifact(path: Path | str, target: str = "onnxruntime") -> Artifact:
     """Returns the artifact of a file that `lower` wrote.
 
@@ -106,6 +112,7 @@ class Runner:
         return [np.concatenate(values)[:count] for values in zip(*parts, strict=True)]
 
 
+@checked(artifact=ARTIFACT, threads=THREADS)
 def session(artifact: Artifact, threads: int = 1) -> Runner:
     """Returns the loaded artifact, from a small cache; a file that changed is loaded again."""
     stat = artifact.path.stat()
@@ -169,6 +176,7 @@ def random_inputs(artifact: Artifact, batch: int = 1, seed: int = 0) -> tuple[np
     return tuple(inputs)
 
 
+@checked(artifact=ARTIFACT, graph=GRAPH)
 def check_parity(artifact: Artifact, graph: Graph, inputs: Sequence[Tensor] | None = None) -> Parity:
     """Compares a lowered file with the graph that it was lowered from (for a quantised graph: with its simulation).
 
@@ -200,6 +208,7 @@ def check_parity(artifact: Artifact, graph: Graph, inputs: Sequence[Tensor] | No
     return Parity(error, agreement)
 
 
+@checked(artifact=ARTIFACT, threads=THREADS, batch=BATCH)
 def profile(artifact: Artifact, threads: int = 1, batch: int = 1, inputs: Inputs | None = None) -> list[ExecutedNode]:
     """Returns every node that the runtime executes, in its order, with its time.
 
@@ -230,6 +239,7 @@ def integer_macs(artifact: Artifact, total_macs: int) -> float:
     return integer / (artifact.batch or 1) / total_macs  # a file with a free batch is profiled with one sample
 
 
+@checked(directory=PATH, target=TEXT)
 def write_runner(directory: Path | str, target: str = "onnxruntime") -> Path:
     """Writes `run.py` into `directory`: a script that uses the lowered file with the runtime, NumPy and Pillow alone.
 
@@ -244,9 +254,5 @@ def target_of(artifact: Artifact) -> Target:
     Raises:
         PenjingError: it is no artifact, such as a path.
     """
-    if not isinstance(artifact, Artifact):
-        raise PenjingError(
-            f"Expected what lower() returns, not {type(artifact).__name__}; a file is opened by "
-            "penjing.targets.open_artifact(path)."
-        )
+    ARTIFACT.read("artifact", artifact)
     return find_target(artifact.target)

@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from penjing.checks import check, number, optional, whole
 from penjing.errors import PenjingError
 from penjing.tasks._likeness import Answers
 from penjing.tasks._outputs import describe, first_tensor, inputs_of
@@ -39,8 +40,8 @@ class Classification:
     answers: Answers = "classes"
 
     def __init__(self, classes: int | None = None, label_smoothing: float = 0.0) -> None:
-        if not 0 <= label_smoothing < 1:
-            raise PenjingError(f"label_smoothing is a share from 0 up to (not including) 1, not {label_smoothing}.")
+        given = {"classes": classes, "label_smoothing": label_smoothing}
+        check(given, {"classes": optional(whole(1, 2**20)), "label_smoothing": number(0, below=1)})
         self.classes = classes
         self.label_smoothing = label_smoothing
 

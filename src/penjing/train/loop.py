@@ -14,8 +14,10 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from penjing.checks import FUNCTION, PATH, PROGRESS, a, checked, number, optional, several
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.graph.doors import TRAINED
 from penjing.train.checkpoint import Checkpoint, Standing, digest
 from penjing.train.deadline import FOR_TRYING, fitting, left, over, shortened
 from penjing.train.display import bar
@@ -31,6 +33,19 @@ from penjing.train.speed import candidates, fastest, set_layout, step_seconds
 M = TypeVar("M", bound=nn.Module)
 
 
+@checked(
+    graph=TRAINED,
+    data=a(Data, "a penjing.Data"),
+    teacher=optional(TRAINED),
+    checkpoint=optional(PATH),
+    save_every=number(0),
+    deadline=optional(number()),
+    progress=PROGRESS,
+    report=optional(FUNCTION),
+    log=optional(FUNCTION),
+    callbacks=several(FUNCTION, "functions"),
+    penalty=optional(FUNCTION),
+)
 def recover(
     graph: M,
     data: Data,

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number
 from penjing.distill import signals
-from penjing.errors import PenjingError, unknown_name
+from penjing.errors import unknown_name
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -50,24 +51,24 @@ class Settings:
         Raises:
             PenjingError: a value out of its range, or an unknown name.
         """
+        check(vars(self), {"signal": TEXT, "optimizer": TEXT, "precision": TEXT})
         signals[self.signal]
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
-        if self.channels_last not in (True, False, "auto"):
-            raise PenjingError(f"channels_last is True, False or 'auto', not {self.channels_last!r}.")
-        ranges = {
-            "epochs": (self.epochs >= 0, "a whole number, 0 or more"),
-            "lr": (self.lr is None or self.lr > 0, "more than 0"),
-            "momentum": (0 <= self.momentum < 1, "at least 0 and less than 1"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-            "warmup": (0 <= self.warmup < 1, "a share of the steps, at least 0 and less than 1"),
-            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "more than 0, or None"),
-            "temperature": (self.temperature > 0, "more than 0"),
-            "distill_weight": (0 <= self.distill_weight <= 1, "between 0 and 1"),
-            "seed": (0 <= self.seed < 2**32, "a whole number, at least 0 and less than 2³²"),
-        }
-        for name, (fits, rule) in ranges.items():
-            if not fits:
-                raise PenjingError(f"{name}={getattr(self, name)!r}: it must be {rule}.")
+        check(vars(self), _RULES)
+
+
+_RULES = {
+    "epochs": EPOCHS,
+    "lr": RATE,
+    "momentum": number(0, below=1),
+    "weight_decay": number(0),
+    "warmup": number(0, below=1),
+    "clip_norm": RATE,
+    "temperature": number(above=0),
+    "distill_weight": number(0, most=1),
+    "channels_last": either(FLAG, among("auto")),
+    "seed": SEED,
+}

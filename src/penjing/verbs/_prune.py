@@ -7,17 +7,31 @@ from typing import Any, Literal
 
 from torch import nn
 
+from penjing.checks import EPOCHS, FUNCTION, PATH, PROGRESS, RATE, TEXT, checked, number, optional
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.graph.doors import TRAINED
 from penjing.prune import Gradual
 from penjing.prune import prune as prune_once
 from penjing.prune.allocations import Rounding
+from penjing.prune.doors import RULES
 from penjing.prune.schedules import Chosen, find
 from penjing.train import recover
 from penjing.verbs._metric import metric_of
 
 
+@checked(
+    **RULES,
+    schedule=TEXT,
+    epochs=optional(EPOCHS),
+    drop=optional(number()),
+    teacher=optional(TRAINED),
+    lr=RATE,
+    checkpoint=optional(PATH),
+    progress=PROGRESS,
+    log=optional(FUNCTION),
+)
 def prune(
     graph: Graph,
     amount: float | Mapping[str, float] | None = None,
@@ -108,15 +122,15 @@ def prune(
 
     pruning = Gradual(graph, amount, schedule=schedule, log=log, **choices)
     limit = None if drop is None else metric_of(graph, graph, data) - drop
-    for number in range(pruning.trainings):
+    for turn in range(pruning.trainings):
         before = None if limit is None else pruning.snapshot()
-        pruning.begin(number)
-        file = None if checkpoint is None else _numbered(Path(checkpoint), number, pruning.trainings)
+        pruning.begin(turn)
+        file = None if checkpoint is None else _numbered(Path(checkpoint), turn, pruning.trainings)
         recover(pruning.graph, data, checkpoint=file, callbacks=[pruning], penalty=pruning.penalty, **how)
         if limit is not None and before is not None:
             metric = metric_of(pruning.graph, graph, data)
             (log or logging.getLogger("penjing.prune").info)(
-                f"Round {number + 1} of {pruning.trainings}: the metric is {metric:.4g}, the limit {limit:.4g}."
+                f"Round {turn + 1} of {pruning.trainings}: the metric is {metric:.4g}, the limit {limit:.4g}."
             )
             if metric < limit:
                 pruning.go_back(before)

@@ -9,16 +9,32 @@ from typing import Any, Literal
 from torch import nn
 
 from penjing.budget import Budget
+from penjing.checks import COUNT, EPOCHS, FUNCTION, PATH, PROGRESS, RATE, TEXT, a, checked, either, optional, several
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.graph.doors import TRAINED
 from penjing.plan import choose_bits, hold_metric
 from penjing.quantize import FLOAT, Placement, QuantizedTraining
 from penjing.quantize import quantize as quantize_once
+from penjing.quantize.doors import RULES
 from penjing.train import recover
 from penjing.verbs._metric import metric_of
 
 
+@checked(
+    **{**RULES, "weights": either(TEXT, several(TEXT, "names of grids"))},
+    budget=optional(a(Budget, "a penjing.Budget(size=…) or (latency=…)")),
+    epochs=optional(EPOCHS),
+    method=TEXT,
+    stages=several(COUNT, "numbers of bits"),
+    teacher=optional(TRAINED),
+    lr=RATE,
+    checkpoint=optional(PATH),
+    training=optional(a(Mapping, "a mapping of arguments of recover")),
+    progress=PROGRESS,
+    log=optional(FUNCTION),
+)
 def quantize(
     graph: Graph,
     data: Any = None,
@@ -97,13 +113,6 @@ def quantize(
         >>> tiny = pj.quantize(graph, data, weights=("int4", "int8"), budget=pj.Budget(size="0.2x"))  # doctest: +SKIP
         >>> safe = pj.quantize(graph, data, drop=0.005)  # doctest: +SKIP
     """
-    if not isinstance(graph, Graph):
-        raise PenjingError(
-            f"{type(graph).__name__} is no captured graph: graph = penjing.capture(model, example_inputs) makes one."
-        )
-    if budget is not None and not isinstance(budget, Budget):
-        raise PenjingError(f"budget={budget!r} is no budget: pass budget=penjing.Budget(size=…) or (latency=…).")
-    exclude, in_float = ((given,) if isinstance(given, str) else given for given in (exclude, in_float))
     observed: dict[str, Any] = {
         "activations": activations, "observer": observer, "grain": grain, "exclude": exclude, "placement": placement,
         "in_float": in_float,

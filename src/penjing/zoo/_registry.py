@@ -1,16 +1,39 @@
 """The table of reference networks: name, paper, and the shape of an input."""
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from penjing.checks import TEXT, checked, whole
 from penjing.registry import Registry
 
-networks: Registry[Callable[..., nn.Module]] = Registry("network")
+F = TypeVar("F", bound=Callable[..., nn.Module])
+
+_RULES = {"num_classes": whole(1, 2**20), "in_channels": whole(1, 2**16), "size": whole(1, 2**16)}
 
 
+class Networks(Registry[Callable[..., nn.Module]]):
+    """The reference networks; each checks its arguments by one table."""
+
+    def register(self, **facts: Any) -> Callable[[F], F]:
+        """Returns a decorator that files a function under its own name, behind a door."""
+        add = super().register(**facts)
+
+        def behind_a_door(function: F) -> F:
+            known = inspect.signature(function).parameters
+            door: Any = checked(**{name: rule for name, rule in _RULES.items() if name in known})
+            return cast(F, add(door(function)))
+
+        return behind_a_door
+
+
+networks = Networks("network")
+
+
+@checked(name=TEXT)
 def build(name: str, num_classes: int | None = None, **options: Any) -> nn.Module:
     """Returns a fresh, untrained network.
 
@@ -31,6 +54,7 @@ def build(name: str, num_classes: int | None = None, **options: Any) -> nn.Modul
     return networks[name].function(**options)
 
 
+@checked(name=TEXT)
 def example_input(name: str) -> Tensor:
     """Returns a batch of two random inputs, float32 (2, C, H, W), always the same, for the network as `build` makes it.
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from penjing.checks import TEXT, checked
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.normalize import node_arguments
@@ -17,6 +18,7 @@ from penjing.quantize._insert import GRID_OF
 from penjing.quantize._placement import Placement
 from penjing.quantize._places import place_of
 from penjing.quantize._quantize import quantize
+from penjing.quantize.doors import RULES
 from penjing.quantize.grids._affine import SMALLEST_SCALE
 from penjing.quantize.training._activations import activations_of
 from penjing.quantize.training._methods import methods
@@ -47,6 +49,7 @@ class QuantizedTraining:
         >>> small = training.finish()  # doctest: +SKIP
     """
 
+    @checked(**{name: rule for name, rule in RULES.items() if name not in ("rounding", "corrections")}, method=TEXT)
     def __init__(
         self,
         graph: Graph,
