@@ -216,5 +216,5 @@ EPOCHS = whole(0, 1_000_000)  # of the smallest data set; more is a slip of the 
 THREADS = whole(1, 1024)  # more cores than a machine has; a runtime starts every one of them at once
 BATCH = whole(1, 4096)  # samples of a call whose latency is measured: images of 224 x 224 take 2.5 GB
 COUNT = whole(1, 2**31 - 1)  # of whatever there may be many; what computes with it does so in 64 bits
-RATE = optional(number(above=0))
+RATE = optional(number(above=0))  # one that is too large is told when training diverges
 PROGRESS = either(FLAG, among("always"))

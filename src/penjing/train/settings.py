@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number
+from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number, optional
 from penjing.distill import signals
 from penjing.errors import unknown_name
 
@@ -66,7 +66,7 @@ _RULES = {
     "momentum": number(0, below=1),
     "weight_decay": number(0),
     "warmup": number(0, below=1),
-    "clip_norm": RATE,
+    "clip_norm": optional(number(above=0)),
     "temperature": number(above=0),
     "distill_weight": number(0, most=1),
     "channels_last": either(FLAG, among("auto")),
