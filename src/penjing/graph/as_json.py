@@ -1,14 +1,15 @@
 """How arguments of nodes, signatures, nestings and parts stand in a `.penjing` file as JSON and come back."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
+from penjing.graph.constants import Folded
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.parts import Call, Given, Output, Part
 from penjing.graph.ranges import Ranges
@@ -132,6 +133,24 @@ def _nest(record: Any) -> Any:
     if kind == "dict":
         return {key: _nest(child) for key, child in children}
     return {"tuple": tuple, "list": list}[kind](_nest(child) for child in children)
+
+
+# Weights that a model computes
+
+
+def folded_to_json(folded: Mapping[str, Folded]) -> dict[str, Any]:
+    """JSON for what folded weights were computed from."""
+    return {name: [list(one.sources), list(one.order)] for name, one in folded.items()}
+
+
+def folded_from_json(record: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Folded]:
+    """Returns what the folded weights of a record were computed from, if it makes sense."""
+    folded = {}
+    for name, (sources, order) in record.items():
+        if order and (name not in tensors or sorted(order) != list(range(tensors[name].dim()))):
+            raise PenjingError(f"the axes of the weight '{name}' are described wrongly")
+        folded[name] = Folded(tuple(map(str, sources)), tuple(order))
+    return folded
 
 
 # Parts of a model

@@ -18,6 +18,7 @@ from penjing.checks import PATTERNS, a, checked, either, mapping, optional
 from penjing.errors import PenjingError
 from penjing.graph import modes, propagation
 from penjing.graph.agreement import call_copied, copied, verify, verify_other_sizes
+from penjing.graph.constants import fold
 from penjing.graph.doors import AXES, CAPTURABLE
 from penjing.graph.free_axes import (
     batch_size,
@@ -306,6 +307,7 @@ def _build(
             node.meta["module"] = _moved(node.meta["module"], paths)
             if node.op == "get_attr":
                 node.target = names.get(str(node.target), node.target)
+    tensors, folded, masks = fold(nodes, tensors, model if whole is None else whole)
     graph = Graph(
         nodes,
         tensors,
@@ -315,7 +317,9 @@ def _build(
         transient=transient,
         lost_in_training=lost_in_training(model),
         name=type(model).__name__,
+        folded=folded,
     )
+    graph.masks = masks
     return graph.refresh()
 
 

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import cost, modes, propagation
+from penjing.graph.constants import Folded
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.parts import Part
 
@@ -34,6 +35,7 @@ class Graph(nn.Module):
         name: what the model is called in reports.
         plan: what was done to the graph so far, as plain JSON records.
         part: how the part of a model that this is a graph of is called, or None for a whole model.
+        folded: the weights that the model computes from its parameters, and from which ones, by name.
     """
 
     program: fx.GraphModule
@@ -49,6 +51,7 @@ class Graph(nn.Module):
         transient: Iterable[str] = (),
         lost_in_training: Iterable[str] = (),
         name: str = "model",
+        folded: Mapping[str, Folded] | None = None,
     ) -> None:
         super().__init__()
         self.signature = signature
@@ -59,6 +62,7 @@ class Graph(nn.Module):
         self.masks: dict[str, Tensor] = {}
         self.plan: list[dict[str, Any]] = []
         self.part: Part | None = None
+        self.folded = dict(folded or {})
         transient = frozenset(transient)
         for path, tensor in tensors.items():
             self.set_tensor(path, tensor, persistent=path not in transient)
@@ -240,6 +244,7 @@ class Graph(nn.Module):
             transient=self.transient(),
             lost_in_training=self.lost_in_training,
             name=self.name,
+            folded=self.folded,
         )
         other.masks = copy.deepcopy(self.masks, memo)
         other.plan = copy.deepcopy(self.plan, memo)

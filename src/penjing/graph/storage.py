@@ -22,6 +22,8 @@ from penjing.files import atomic_write
 from penjing.graph import plain
 from penjing.graph.admission import Calls, Values, largest_for
 from penjing.graph.as_json import (
+    folded_from_json,
+    folded_to_json,
     part_from_json,
     part_to_json,
     signature_from_json,
@@ -83,6 +85,7 @@ def save(graph: Graph, path: Path | str, *, compact: bool = False) -> None:
         "ties": aliases,
         "masks": sorted(masks),
         "part": part_to_json(graph.part),
+        **({"folded": folded_to_json(graph.folded)} if graph.folded else {}),
     }
     try:
         if compact:
@@ -162,6 +165,7 @@ def _rebuild(description: dict[str, Any], stored: dict[str, Tensor], largest: in
         transient=transient,
         lost_in_training=description["lost_in_training"],
         name=str(description["name"]),
+        folded=folded_from_json(description.get("folded", {}), tensors),
     )
     _check_whole(graph)
     _check_inputs(graph, largest)

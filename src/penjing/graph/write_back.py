@@ -6,6 +6,7 @@ where they matter the model is left as it was.
 """
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -18,6 +19,8 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph.agreement import TOLERANCE, close
 from penjing.graph.capture import capture
+from penjing.graph.changes import Changes
+from penjing.graph.computed_weights import give_back
 from penjing.graph.parts import Parts
 from penjing.graph.rules.convolution import whole_groups
 from penjing.graph.user_code import user_line
@@ -82,17 +85,37 @@ class Misfit(PenjingError):
 def _write(
     graph: "Graph", model: nn.Module, captured: nn.Module, attributes: Sequence[tuple[nn.Module, str, Any]]
 ) -> None:
-    before = _Before()
+    changes = Changes()
+    computed: list[str] = []
     try:
-        _write_tensors(graph, model, before)
+        removed, computed = _write_tensors(graph, model, changes)
         for module in model.modules():
-            _write_sizes(module, before)
+            _write_sizes(module, changes)
         for module, name, value in attributes:
-            before.set(module.__dict__, name, value)
+            changes.set(module.__dict__, name, value)
         _compare(graph, model, captured)
+    except Misfit as misfit:
+        changes.restore()
+        raise misfit if not computed else Misfit(f"{misfit}\n{_computed_in_forward(graph, computed)}") from misfit
     except BaseException:
-        before.restore()
+        changes.restore()
         raise
+    for name, what in removed.items():
+        warnings.warn(
+            f"{what} was removed from '{name.rpartition('.')[0]}': it can't compute the new weight, so '{name}' is a plain "
+            "parameter of the model now.",
+            stacklevel=3,
+        )
+
+
+def _computed_in_forward(graph: "Graph", names: Sequence[str]) -> str:
+    """Says of weights that the model's own code computes what can be done about them."""
+    sources = ", ".join(dict.fromkeys(source for name in names for source in graph.folded[name].sources))
+    return (
+        f"The model's own code computes {', '.join(repr(name) for name in names[:3])}{' and more' * (len(names) > 3)} from "
+        f"{sources}, and how to turn that round isn't known. Before capture, put plain layers in their place that hold "
+        "the computed weights, or a torch.nn.utils.parametrize parametrization with a right_inverse."
+    )
 
 
 def _attributes(graph: "Graph", model: nn.Module, captured: nn.Module) -> Iterator[list[tuple[nn.Module, str, Any]]]:
@@ -125,23 +148,22 @@ def _captured(graph: "Graph", model: nn.Module, part: str | nn.Module | None) ->
     return model if graph.part is None else graph.part.of(model)
 
 
-class _Before:
-    """What was changed, so that it can be put back."""
-
-    def __init__(self) -> None:
-        self._changes: list[tuple[dict[str, Any], str, Any]] = []
-
-    def set(self, table: dict[str, Any], key: str, value: Any) -> None:
-        self._changes.append((table, key, table[key]))
-        table[key] = value
-
-    def restore(self) -> None:
-        for table, key, value in reversed(self._changes):
-            table[key] = value
-
-
-def _write_tensors(graph: "Graph", model: nn.Module, before: _Before) -> None:
+def _write_tensors(graph: "Graph", model: nn.Module, changes: Changes) -> tuple[dict[str, str], list[str]]:
+    """Returns, by weight, what was removed that computed it, and the weights that the model's own code computes."""
     tensors = graph.tensors()
+    computed: list[str] = []
+    removed: dict[str, str] = {}
+    modules = dict(model.named_modules())
+    for name in [name for name in graph.folded if name in tensors]:
+        path, _, leaf = name.rpartition(".")
+        value = tensors[name].to(next((p.device for p in model.parameters()), tensors[name].device))
+        what = give_back(modules[path], leaf, value, graph.folded[name], changes) if path in modules else None
+        if what is None:
+            computed.append(name)
+            continue
+        del tensors[name]
+        if what:
+            removed[name] = what
     tied = {
         id(old): tensors[name]
         for name, old in model.state_dict(keep_vars=True).items()
@@ -162,7 +184,7 @@ def _write_tensors(graph: "Graph", model: nn.Module, before: _Before) -> None:
                     written[id(new)] = (
                         nn.Parameter(copied, new.requires_grad) if table is module._parameters else copied
                     )
-                before.set(table, name, written[id(new)])
+                changes.set(table, name, written[id(new)])
     homeless = sorted(set(tensors) - held - graph.transient())
     if homeless:
         more = f" and {len(homeless) - 1} more" if len(homeless) > 1 else ""
@@ -173,6 +195,7 @@ def _write_tensors(graph: "Graph", model: nn.Module, before: _Before) -> None:
             "computes with positions of channels that the model's code counts by itself. Keep those channels "
             "(exclude=…), or save the graph itself."
         )
+    return removed, computed
 
 
 def _shape(module: nn.Module) -> tuple[int, ...]:
@@ -244,13 +267,13 @@ SIZES: tuple[tuple[type, Callable[[Any], dict[str, Any]]], ...] = (
 """The attributes of PyTorch's layers that repeat a size, from the tensors that the layer holds now."""
 
 
-def _write_sizes(module: nn.Module, before: _Before) -> None:
+def _write_sizes(module: nn.Module, changes: Changes) -> None:
     for kind, sizes in SIZES:
         if isinstance(module, kind):
             for name, value in sizes(module).items():
-                before.set(module.__dict__, name, value)
+                changes.set(module.__dict__, name, value)
     if isinstance(module, nn.RNNBase):
-        before.set(module.__dict__, "_flat_weights", [getattr(module, name) for name in module._flat_weights_names])
+        changes.set(module.__dict__, "_flat_weights", [getattr(module, name) for name in module._flat_weights_names])
 
 
 def _beside(module: nn.Module, call: Any) -> Any:
