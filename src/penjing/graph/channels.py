@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import fx
 
 from penjing.checks import PATTERNS, TEXT, checked
@@ -20,6 +18,7 @@ from penjing.errors import unknown_name
 from penjing.graph.doors import GRAPH
 from penjing.graph.graph import Graph
 from penjing.graph.labelling import Cut, Labeller
+from penjing.graph.no_channels import classes_of, no_channels
 from penjing.graph.patterns import check_patterns, matches
 from penjing.graph.rules import Axes, Value
 
@@ -140,6 +139,9 @@ def channels(
     Args:
         graph: a captured graph.
         include: patterns of module paths (`layer1.*`); if given, only channels that a matching module makes are groups.
+            What has channels' shape but is none stays unless its module is named here in full (`include=["*", "bins"]`):
+            a softmax's classes, unless something besides them makes the same channels, and what a constant in a buffer
+            alone makes or reads, as the bands of a filterbank and the bins of an expectation.
         exclude: patterns of module paths whose channels must all stay.
         units: what goes together where a view cuts channels into several axes, as attention does: "heads" (whole
             heads), "features" (the same features of every head), or "auto": the longest axis of each view, or either of
@@ -173,7 +175,7 @@ def _stuck(explorer: Labeller) -> frozenset[Cut]:
     In an exploring walk every axis of a cut has labels of its own, which are joined with no others where axes are merged
     again: so it is seen of each axis by itself whether it could carry.
     """
-    class_of = _classes(explorer)
+    class_of = explorer.classes()
     pinned = np.zeros(class_of.max() + 1, bool)
     for labels, _ in explorer.pins:
         pinned[class_of[labels.ravel()]] = True
@@ -192,20 +194,8 @@ def _left(graph: Graph, found: Channels) -> int:
     )
 
 
-def _classes(labeller: Labeller) -> np.ndarray:
-    """Returns the class of each label: connected components of the ties."""
-    count = labeller.next_label
-    if not labeller.ties:
-        return np.arange(count)
-    a = np.concatenate([first.ravel() for first, _ in labeller.ties])
-    b = np.concatenate([second.ravel() for _, second in labeller.ties])
-    free = (a > 0) & (b > 0)  # label 0 has pinned what it touches and must not join it into one class
-    _, classes = connected_components(coo_array((np.ones(free.sum(), bool), (a[free], b[free])), shape=(count, count)))
-    return np.asarray(classes)
-
-
 def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: Sequence[str]) -> Channels:
-    class_of = _classes(labeller)
+    class_of = labeller.classes()
     reason = np.full(class_of.max() + 1, -1)
     reasons: list[tuple[str, str]] = []
 
@@ -218,18 +208,16 @@ def _collect(graph: Graph, labeller: Labeller, include: Sequence[str], exclude: 
     for labels, node in labeller.pins:
         pin(class_of[labels.ravel()], _why(node, labeller), _where(node))
     for pattern in exclude:
-        for labels in _made_by(labeller, lambda path, pattern=pattern: matches(path, [pattern])):
+        for labels in labeller.made_by(lambda path, pattern=pattern: matches(path, [pattern])):
             pin(class_of[labels], f"exclude={pattern}", "")
     if include:
-        made = list(_made_by(labeller, lambda path: matches(path, include)))
-        wanted = np.zeros(len(reason), bool)
-        for labels in made:
-            wanted[class_of[labels]] = True
+        wanted = classes_of(labeller.made_by(lambda path: matches(path, include)), class_of, len(reason))
         pin(np.flatnonzero(~wanted), f"include={','.join(include)}", "")
-    made_by_layer = np.zeros(len(reason), bool)
-    for labels in _made_by(labeller, lambda path: True):
-        made_by_layer[class_of[labels]] = True
+    made_by_layer = classes_of(labeller.made_by(lambda path: True), class_of, len(reason))
     pin(np.flatnonzero(~made_by_layer), UNMADE, "")
+    named = classes_of(labeller.made_by(lambda path: path in include), class_of, len(reason))
+    for classes, op, said_by in no_channels(graph, labeller, class_of, reason < 0):
+        pin(classes[~named[classes]], op, "" if said_by is None else _where(said_by))
     slots = _slots(graph, labeller)
     groups = _groups(graph, slots, labeller, class_of, reason < 0)
     pinned = _pinned(graph, slots, labeller, class_of, reason, reasons)
@@ -257,16 +245,6 @@ def _where(node: fx.Node) -> str:
     """The user's line, or the module if none of the code is the user's, as in a plain `nn.Sequential`."""
     module = node.meta.get("module", "")
     return str(node.meta.get("source", "") or (f"module {module}" if module else ""))
-
-
-def _made_by(labeller: Labeller, chosen: Any) -> list[np.ndarray]:
-    """Returns the labels of the "out" axes of the tensors whose module path is chosen."""
-    found = []
-    for (name, axis), role in labeller.roles.items():
-        labels = labeller.tensors[name][axis]
-        if role == "out" and labels is not None and chosen(name.rpartition(".")[0]):
-            found.append(labels)
-    return found
 
 
 Slot = tuple[str, int]

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from penjing.graph.channels import UNMADE, UNSAID, Channels, Group
 from penjing.graph.cost import MACS
 from penjing.graph.graph import Graph
+from penjing.graph.no_channels import MADE_BY_CONSTANT, READ_BY_CONSTANT
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from penjing.graph.propagation import at_batch_one, sizes
@@ -253,6 +254,8 @@ def _stay(
         return Stay(tensor, axis, indices, _what(tensor, axis, indices, reader), why, op, source)
     if op.startswith(("include=", "exclude=")):
         why = f"--{op.replace('=', ' ', 1)}"
+    elif op in (MADE_BY_CONSTANT, READ_BY_CONSTANT):
+        why = op
     else:
         if op in (UNSAID, UNMADE) and reader is not None:  # what reads them says more than that no layer makes them
             op = str(reader.target)

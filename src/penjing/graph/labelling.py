@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 
 from penjing.graph.graph import Graph
@@ -34,6 +36,7 @@ class Labeller:
         self.ties: list[tuple[np.ndarray, np.ndarray]] = []
         self.pins: list[tuple[np.ndarray, fx.Node]] = []
         self.unequals: list[tuple[np.ndarray, np.ndarray]] = []
+        self.shared: list[tuple[np.ndarray, fx.Node, int]] = []
         self.roles: dict[tuple[str, int], str] = {}
         self.values: dict[fx.Node, Any] = {}
         self.tensors: dict[str, Axes] = {}
@@ -80,6 +83,11 @@ class Labeller:
         """Notes it for surgery."""
         if longer is not None and shorter is not None:
             self.unequals.append((longer, shorter))
+
+    def shares(self, axis: Axis) -> None:
+        """Notes it, and how many ties there were so far: who is tied later gets there on another way."""
+        if axis is not None:
+            self.shared.append((axis[axis > 0], self.node, len(self.ties)))
 
     def role(self, value: Value, axis: int, role: str) -> None:
         """Notes what an axis does; what was said first stays."""
@@ -253,3 +261,25 @@ class Labeller:
             return node
 
         fx.node.map_arg(arguments, pin)
+
+    # What the walk found
+
+    def classes(self, first_ties: int | None = None) -> np.ndarray:
+        """Returns the class of each label: connected components of the ties, or of the first of them."""
+        count, ties = self.next_label, self.ties[:first_ties]
+        if not ties:
+            return np.arange(count)
+        a = np.concatenate([first.ravel() for first, _ in ties])
+        b = np.concatenate([second.ravel() for _, second in ties])
+        free = (a > 0) & (b > 0)  # label 0 has pinned what it touches and must not join it into one class
+        joined = coo_array((np.ones(free.sum(), bool), (a[free], b[free])), shape=(count, count))
+        return np.asarray(connected_components(joined)[1])
+
+    def made_by(self, chosen: Any) -> list[np.ndarray]:
+        """Returns the labels of the "out" axes of the tensors whose module path is chosen."""
+        found = []
+        for (name, axis), role in self.roles.items():
+            labels = self.tensors[name][axis]
+            if role == "out" and labels is not None and chosen(name.rpartition(".")[0]):
+                found.append(labels)
+        return found

@@ -80,8 +80,9 @@ def resize_group_norm(resizing: Resizing, node: fx.Node) -> None:
 
 
 @rule(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default, tiled=True)
-def along_axis(labelling: Labelling, x: Value, *_: Any) -> Axes:
-    """Keeps the shape; compares what is there along one axis."""
+def along_axis(labelling: Labelling, x: Value, axis: int, *_: Any) -> Axes:
+    """Keeps the shape; what is there along one axis shares what adds up to one."""
+    labelling.shares(x.axes[axis])
     return x.axes
 
 

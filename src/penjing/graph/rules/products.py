@@ -32,6 +32,8 @@ def product(labelling: Labelling, a: Value, b: Value) -> Axes:
     if a.constant and not b.constant and len(a.axes) > 1:
         labelling.role(a, -1 % len(a.axes), "in")
         labelling.role(a, -2 % len(a.axes), "out")
+    if b.constant and len(b.axes) == 1 and not labelling.owned(b.axes[0]):  # an expectation's bins
+        labelling.role(b, 0, "in")
     rows = (a.axes[-2],) if len(a.axes) > 1 else ()
     columns = (b.axes[-1],) if len(b.axes) > 1 else ()
     leading = [Value(value.axes[:-2], value.shape[:-2]) for value in (a, b) if len(value.axes) > 2]

@@ -16,9 +16,17 @@ def _without(x: Value, axes: Any, keepdim: bool) -> Axes:
     return tuple(None if i in gone else axis for i, axis in enumerate(x.axes) if keepdim or i not in gone)
 
 
-@rule(aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.logsumexp.default, tiled=True)
+@rule(aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, tiled=True)
 def over_axes(labelling: Labelling, x: Value, axes: Any = None, keepdim: bool = False, *_: Any) -> Axes:
     """Reduces over a list of axes (none listed: over all)."""
+    return _without(x, axes, keepdim)
+
+
+@rule(aten.logsumexp.default, tiled=True)
+def log_of_sum(labelling: Labelling, x: Value, axes: Any, keepdim: bool = False) -> Axes:
+    """The logarithm of what a softmax divides by."""
+    for axis in [axes] if isinstance(axes, int) else axes:
+        labelling.shares(x.axes[axis])
     return _without(x, axes, keepdim)
 
 

@@ -59,6 +59,9 @@ class Labelling(Protocol):
     def unequal(self, longer: Axis, shorter: Axis) -> None:
         """Says that the longer of two axes must never become as short as the other: one index more of it stays then."""
 
+    def shares(self, axis: Axis) -> None:
+        """Says that the indices share one whole, as a softmax's classes do: one that goes changes all the others."""
+
     def role(self, value: Value, axis: int, role: str) -> None:
         """Says what an axis of a parameter does: "out" makes channels, "in" reads them, "scale" and "shift" act on each.
 
