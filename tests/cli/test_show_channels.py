@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from penjing.cli import _channels
 from penjing.cli.screen import Screen
 from penjing.graph import capture, channels
 from penjing.graph.channels import Group
+from penjing.graph.cost import Row
 from penjing.graph.explain import Explanation, Saving, Stay, explain
 
 
@@ -81,3 +83,13 @@ def test_the_record_is_plain_json(resnet20):
     assert record["groups"][0]["name"] == "conv1" and record["groups"][0]["macs"] > 0
     assert record["parameters_at_half"] < record["removable_parameters"] < record["parameters"]
     assert {"tensor", "axis", "indices", "op", "source", "why", "what"} == record["pinned"][0].keys()
+
+
+def test_ops_that_the_macs_leave_out_are_named():
+    row = Row("fft", "mixer", "fft_rfft2", 0, 0, 0, 0, (1, 8), counted=False)
+    text = printed(replace(explained(saving("stem")), uncounted=(row,)))
+    assert "MACs leave out" in text and "fft_rfft2 in mixer" in text
+    assert "leave out" not in printed(explained(saving("stem")))
+    assert _channels.as_record(replace(explained(), uncounted=(row,)))["uncounted"] == [
+        {"node": "fft", "module": "mixer", "op": "fft_rfft2"}
+    ]

@@ -6,8 +6,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from networks.kinds import kinds
 from penjing import zoo
 from penjing.graph import capture
+from penjing.graph.cost import uncounted
 
 
 class Attention(nn.Module):
@@ -161,3 +163,87 @@ class Einsum(nn.Module):
 def test_macs_of_single_ops_are_those_of_an_independent_counter(model, shape):
     x = torch.randn(shape)
     assert capture(model, x).cost().macs == counted(model, x) > 0
+
+
+class With(nn.Module):
+    """One op between an input and a parameter."""
+
+    def __init__(self, function, *shape):
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.randn(shape) + 2 * torch.eye(shape[-2], shape[-1]))
+
+    def forward(self, x):
+        return self.function(x, self.weight)
+
+
+@pytest.mark.parametrize(
+    ("function", "weight", "x"),
+    [
+        (lambda x, w: torch.inner(x, w), (4, 6), (1, 3, 6)),
+        (lambda x, w: torch.tensordot(x, w, dims=([2], [0])), (6, 4), (1, 3, 6)),
+        (lambda x, w: torch.addmm(w[0], x, w), (6, 6), (1, 6)),
+        (lambda x, w: torch.baddbmm(x, x, w.expand(x.shape[0], 6, 6)), (6, 6), (1, 6, 6)),
+        (lambda x, w: F.conv_transpose1d(x, w[:, None].expand(6, 4, 6)), (6, 6), (1, 6, 9)),
+        (lambda x, w: F.scaled_dot_product_attention(x, x @ w, x), (6, 6), (1, 2, 5, 6)),
+    ],
+    ids=["inner", "tensordot", "addmm", "baddbmm", "conv_transpose1d", "attention"],
+)
+def test_macs_of_products_are_those_of_an_independent_counter(function, weight, x):
+    model, x = With(function, *weight), torch.randn(x)
+    assert capture(model, x).cost().macs == counted(model, x) > 0
+
+
+@pytest.mark.parametrize(
+    ("function", "weight", "x", "macs"),
+    [
+        (lambda x, w: torch.mv(x.flatten(0, 1), w[0]), (1, 6), (2, 3, 6), 3 * 6),
+        (lambda x, w: torch.addmv(x[:, 0], x, w[0]), (1, 6), (2, 6), 6),
+        (lambda x, w: torch.outer(x.flatten(), w[0]), (1, 5), (2, 6), 6 * 5),
+        (lambda x, w: F.bilinear(x, x, w), (4, 6, 6), (2, 6), 4 * 6 * 6),
+        (lambda x, w: torch.cdist(x, w), (4, 6), (2, 3, 6), 3 * 4 * 6),
+        (lambda x, w: torch.addbmm(w, x.transpose(1, 2), x) * x[:, :1], (6, 6), (2, 3, 6), 6 * 3 * 6),
+    ],
+    ids=["mv", "addmv", "outer", "bilinear", "cdist", "addbmm"],
+)
+def test_macs_of_products_that_the_counter_does_not_know_are_those_of_a_count_by_hand(function, weight, x, macs):
+    assert capture(With(function, *weight), torch.randn(x)).cost().macs == macs
+
+
+@torch.library.custom_op("penjing_test::mixed", mutates_args=())
+def mixed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return x @ weight
+
+
+@mixed.register_fake
+def _(x, weight):
+    return x @ weight
+
+
+@pytest.mark.parametrize(
+    ("function", "op"),
+    [
+        (lambda x, w: torch.fft.rfft(x @ w, dim=-1).abs(), "fft_rfft"),
+        (lambda x, w: torch.linalg.solve(w, x.transpose(0, 1)).transpose(0, 1), "linalg_solve"),
+        (lambda x, w: mixed(x, w), "mixed"),
+    ],
+    ids=["Fourier transforms", "equations", "an op of the user's own"],
+)
+def test_an_op_of_which_nothing_is_known_is_not_taken_for_free(function, op):
+    cost = capture(With(function, 6, 6), torch.randn(2, 6)).cost()
+    assert [(row.op, row.macs) for row in cost.uncounted] == [(op, 0)]
+    assert op in uncounted(cost.uncounted)
+
+
+def test_moves_norms_and_entries_one_by_one_count_as_free():
+    def touch(x, w):
+        y = x.index_put((torch.tensor([0]),), w[0]).scatter(1, x.argmax(1, keepdim=True), 0.0)
+        return F.layer_norm(F.cosine_similarity(y.cummax(1)[0][:, None], w, dim=-1), (6,))
+
+    cost = capture(With(touch, 6, 6), torch.randn(2, 6)).cost()
+    assert cost.macs == 0 and cost.uncounted == ()
+
+
+@pytest.mark.parametrize("name", ["ViT", "Llama"])
+def test_no_op_of_common_networks_is_left_out_of_their_macs(name):
+    model, x = kinds()[name]
+    assert capture(model.eval(), x).cost().uncounted == ()

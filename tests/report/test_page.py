@@ -207,3 +207,15 @@ def test_a_layer_that_appears_and_one_without_any_name_are_shown(tmp_path: Path)
     said = page(made, tmp_path).said("layers")
     assert "new" in said
     assert "(model)" in said
+
+
+def test_ops_that_the_macs_leave_out_are_named_beside_the_integer_share(tmp_path: Path) -> None:
+    made = report_samples.report(uncounted=[{"op": "fft_rfft2", "module": "mixer"}])
+    assert "fft_rfft2 in mixer" in page(made, tmp_path).said("parity")
+    assert "Not among the MACs" not in page(report_samples.report(), tmp_path).said("parity")
+
+
+def test_a_layer_whose_macs_are_not_counted_shows_no_number_of_them(tmp_path: Path) -> None:
+    side = {"latency_ms": None, "params": 7, "macs": 0, "counted": False}
+    made = report_samples.report(layers=[{"name": "mixer", "op": "fft_rfft2", "before": side, "after": side}])
+    assert page(made, tmp_path).said("layers").endswith("mixer fft_rfft2 not measured not measured 7 7")

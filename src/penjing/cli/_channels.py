@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Column, Table
 
 from penjing.cli.screen import Screen, styled
+from penjing.graph.cost import uncounted
 from penjing.graph.explain import Explanation, Saving, Stay
 
 
@@ -20,6 +21,7 @@ def as_record(found: Explanation) -> dict[str, Any]:
         "parameters_at_half": found.params_at_half,
         "macs": found.macs,
         "macs_at_half": found.macs_at_half,
+        "uncounted": [{"node": row.node, "module": row.module, "op": row.op} for row in found.uncounted],
         "groups": [
             {
                 "name": saving.group.name,
@@ -53,6 +55,8 @@ def show(name: str, found: Explanation, screen: Screen) -> None:
         )
         screen.print("Each goes from the layer that makes it and from all that it runs through.")
         _show_groups(found.savings, screen)
+    if found.uncounted:
+        screen.print(uncounted(found.uncounted))
     if found.stays:
         _show_stays(found.stays, screen)
 

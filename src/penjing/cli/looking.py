@@ -18,6 +18,7 @@ from penjing.cli.screen import Screen
 from penjing.distill import signals
 from penjing.errors import unknown_name
 from penjing.graph import Graph, channels, fold_batch_norms
+from penjing.graph.cost import uncounted
 from penjing.graph.explain import explain
 from penjing.models import load_model
 from penjing.prune import allocations, criteria, granularities, schedules
@@ -77,7 +78,7 @@ def profile_command(
             "×".join(map(str, row["shape"])),
             "fused" if milliseconds is None else f"{milliseconds:.3f}",
             "" if milliseconds is None else f"{milliseconds / total:.1%}",
-            f"{row['macs']:,}",
+            _macs(row),
             f"{row['params']:,}",
         )
     screen = Screen()
@@ -86,6 +87,13 @@ def profile_command(
         f"{graph.name} on {target}, {threads} thread(s), batch {batch}: {total:.3f} ms in these layers, "
         f"{graph.cost().macs:,} MACs, {graph.cost().params:,} parameters."
     )
+    if left_out := graph.cost().uncounted:
+        screen.print(uncounted(left_out))
+
+
+def _macs(row: dict[str, Any]) -> str:
+    """Returns how often a layer multiplies, with a question mark for what can't be counted of it."""
+    return f"{row['macs']:,}" if row["counted"] else f"{row['macs']:,} + ?" if row["macs"] else "?"
 
 
 def _number(title: str) -> Column:

@@ -1,11 +1,13 @@
 """What a graph costs: MACs, parameters, bytes of weights and of activations, per node and summed, at batch 1.
 
 Where the model fixes its batch, MACs and activations are one sample's share, so that numbers of all graphs compare. One
-small function per family of ops that multiply; every other op counts as free of MACs, as the literature does.
+small function per family of ops that multiply matrices; ops that act on entries one by one, norms and resampling count as
+free of MACs, as in the literature. An op of which neither is known is never taken for free: its row says that it isn't
+counted.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from torch import Tensor, fx
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS
 from penjing.graph.propagation import at_batch_one, sizes
+from penjing.graph.rules import RULES
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
@@ -37,6 +40,7 @@ class Row:
         weight_bytes: bytes of these parameters and of the buffers that it reads first.
         activation_bytes: bytes of its output.
         output_shape: shape of its (first) output; of the whole batch where the model fixes that.
+        counted: whether it is known how often the op multiplies; `macs` is 0 where it isn't.
     """
 
     node: str
@@ -47,6 +51,7 @@ class Row:
     weight_bytes: int
     activation_bytes: int
     output_shape: tuple[int, ...]
+    counted: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class Cost:
     params: int
     weight_bytes: int
     peak_activation_bytes: int
+
+    @property
+    def uncounted(self) -> tuple[Row, ...]:
+        """The rows of ops of which it isn't known how often they multiply: `macs` leaves them out."""
+        return tuple(row for row in self.rows if not row.counted)
 
 
 def macs_of(*targets: Any) -> Callable[[Callable[[fx.Node, list[Any], Shape], int]], Any]:
@@ -99,14 +109,48 @@ def _linear(node: fx.Node, args: list[Any], shape: Shape) -> int:
     return math.prod(shape(node)) * shape(args[1])[-1]
 
 
-@macs_of(aten.matmul.default, aten.mm.default, aten.bmm.default)
+@macs_of(
+    aten.matmul.default,
+    aten.mm.default,
+    aten.bmm.default,
+    aten.mv.default,
+    aten.dot.default,
+    aten.vdot.default,
+    aten.inner.default,
+)
 def _product(node: fx.Node, args: list[Any], shape: Shape) -> int:
     return math.prod(shape(node)) * shape(args[0])[-1]
 
 
-@macs_of(aten.addmm.default, aten.baddbmm.default)
+@macs_of(aten.addmm.default, aten.baddbmm.default, aten.addmv.default)
 def _product_and_sum(node: fx.Node, args: list[Any], shape: Shape) -> int:
     return math.prod(shape(node)) * shape(args[1])[-1]
+
+
+@macs_of(aten.addbmm.default)
+def _sum_of_products(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(args[1])) * shape(args[2])[-1]
+
+
+@macs_of(aten.outer.default, aten.ger.default, aten.addr.default, aten.kron.default)
+def _each_with_each(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(node))
+
+
+@macs_of(aten.tensordot.default)
+def _tensordot(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(node)) * math.prod(shape(args[0])[axis] for axis in args[2])
+
+
+@macs_of(aten.bilinear.default)
+def _bilinear(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    """Weight `(out_features, first_features, second_features)`; a product of three numbers counts once, as in `einsum`."""
+    return math.prod(shape(node)) * math.prod(shape(args[2])[1:])
+
+
+@macs_of(aten.cdist.default)
+def _distances(node: fx.Node, args: list[Any], shape: Shape) -> int:
+    return math.prod(shape(node)) * shape(args[0])[-1]
 
 
 @macs_of(aten.scaled_dot_product_attention.default)
@@ -175,6 +219,7 @@ def count(graph: "Graph") -> Cost:
                 sum(t.numel() * t.element_size() for t in fresh),
                 math.ceil((_bytes(node, number) or 0) / samples),
                 tuple(number(n) for n in _first(node.meta["val"]).shape),
+                _known(node),
             )
         )
     tensors = {id(t): t for t in [*graph.parameters(), *graph.buffers()]}.values()
@@ -185,6 +230,48 @@ def count(graph: "Graph") -> Cost:
         sum(t.numel() * t.element_size() for t in tensors),
         _peak(graph, number, batched),
     )
+
+
+_MOVES = """
+arange argsort broadcast_tensors broadcast_to bucketize bincount column_stack complex concat concatenate
+cosine_similarity cummax cummin diag diag_embed diagonal diff dstack empty empty_like eye hstack imag index_add
+index_copy index_fill index_put index_reduce isin kthvalue linspace masked_scatter masked_select median meshgrid mode
+msort multinomial narrow nonzero numpy_T pairwise_distance
+one_hot poisson quantile rand randint randn randperm ravel real replication_pad3d rot90 scalar_tensor scatter scatter_add
+scatter_reduce searchsorted slice_copy squeeze_copy swapaxes take take_along_dim tensor_split tile tril_indices
+triu_indices unsafe_chunk unsafe_split view_as_complex view_as_real vstack
+"""
+"""Ops without a rule for channels that move, pick or make entries, or act on them one by one as norms do."""
+
+FREE_OF_MACS = frozenset(_MOVES.split())
+
+
+def _known(node: fx.Node) -> bool:
+    """Tells whether the op's MACs are known: they are counted, or it is among those that count as free of them.
+
+    Who wrote a rule for channels knew what the op does, so whatever has one and is not in `MACS` is free of MACs.
+    """
+    target = node.target
+    if target in MACS or target in RULES or not isinstance(target, torch._ops.OpOverload):
+        return True
+    if target.namespace == "quantized_decomposed":  # these round
+        return True
+    if not any(v.is_floating_point() or v.is_complex() for v in _tensors(node.meta["val"])):
+        return True  # places, masks and counts
+    read = [v for n in node.all_input_nodes for v in _tensors(n.meta.get("val"))]
+    return not read or (target.namespace == "aten" and op_name(node) in FREE_OF_MACS)
+
+
+def uncounted(rows: Sequence[Row]) -> str:
+    """Says in a sentence which ops a number of MACs leaves out."""
+    ops: dict[str, list[str]] = {}
+    for row in rows:
+        ops.setdefault(row.op, []).append(row.module or row.node)
+    named = [
+        f"{op} in {', '.join(places[:2])}{f' and {len(places) - 2} more' if len(places) > 2 else ''}"
+        for op, places in ops.items()
+    ]
+    return f"MACs leave out, since Penjing can't count how often they multiply: {'; '.join(named)}."
 
 
 def _batched(graph: "Graph") -> dict[fx.Node, int]:
@@ -203,13 +290,16 @@ def op_name(node: fx.Node) -> str:
     return schema.name.partition("::")[2] if schema else getattr(node.target, "__name__", str(node.target))
 
 
+def _tensors(value: Any) -> list[Tensor]:
+    return [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, Tensor)]
+
+
 def _first(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else next(v for v in value if isinstance(v, Tensor))
+    return _tensors(value)[0]
 
 
 def _bytes(node: fx.Node, number: Callable[[Any], int]) -> int | None:
-    value = node.meta.get("val")
-    tensors = [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, Tensor)]
+    tensors = _tensors(node.meta.get("val"))
     if not tensors:
         return None
     return sum(math.prod(number(n) for n in t.shape) * t.element_size() for t in tensors)

@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from penjing.graph.channels import UNMADE, UNSAID, Channels, Group
-from penjing.graph.cost import MACS
+from penjing.graph.cost import MACS, Row
 from penjing.graph.graph import Graph
 from penjing.graph.no_channels import MADE_BY_CONSTANT, READ_BY_CONSTANT
 from penjing.graph.normalize import node_arguments
@@ -82,6 +82,7 @@ class Explanation:
         params_at_half: those that are left when half of each group went.
         macs: all multiply-accumulates at batch 1.
         macs_at_half: those that are left when half of each group went.
+        uncounted: ops that `macs` leaves out, since it isn't known how often they multiply.
     """
 
     savings: tuple[Saving, ...]
@@ -91,6 +92,7 @@ class Explanation:
     params_at_half: int
     macs: int
     macs_at_half: int
+    uncounted: tuple[Row, ...] = ()
 
 
 def explain(graph: Graph, found: Channels) -> Explanation:
@@ -115,6 +117,7 @@ def explain(graph: Graph, found: Channels) -> Explanation:
         counter.params_without(half),
         cost.macs,
         cost.macs - counter.macs_saved(half),
+        cost.uncounted,
     )
 
 

@@ -70,7 +70,7 @@ def layers(found: Sequence[Mapping[str, Any]]) -> Layers:
 
 def _pair(layer: Mapping[str, Any], key: str, longest: float, show: Callable[[float | None], str]) -> Pair:
     before, after = layer["before"], layer["after"]
-    values = [None if side is None else side[key] for side in (before, after)]
+    values = [_value(side, key) for side in (before, after)]
     lengths = [None if value is None or longest <= 0 else round(100 * value / longest, 2) for value in values]
     return Pair(
         lengths[0],
@@ -79,6 +79,14 @@ def _pair(layer: Mapping[str, Any], key: str, longest: float, show: Callable[[fl
         "–" if after is None else show(values[1]),
         max(value or 0 for value in values),
     )
+
+
+def _value(side: Mapping[str, Any] | None, key: str) -> float | None:
+    """Returns a number of one side; MACs that leave out an op are none."""
+    if side is None or (key == "macs" and side.get("counted") is False):
+        return None
+    value: float | None = side[key]
+    return value
 
 
 def _shapes(layer: Mapping[str, Any]) -> str:

@@ -131,6 +131,9 @@ def parity(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         agreement = found["agreement_with_original"]
         rows.append(("Unchanged answers", _format.percent(agreement), "compressed file against the original model"))
     rows.append(("Integer MACs", _format.percent(report["integer_macs"]), "of the work runs in integer kernels"))
+    if report.get("uncounted"):
+        ops = ", ".join(dict.fromkeys(f"{left['op']} in {left['module']}" for left in report["uncounted"]))
+        rows.append(("Not among the MACs", ops, "how often these ops multiply isn't known"))
     return rows
 
 

@@ -32,7 +32,14 @@ _SIDE = {
     "energy_mj": Null({"value": NUMBER, "source": Null(str)}),
 }
 
-_LAYER_SIDE = {"latency_ms": NUMBER, "params": NUMBER, "macs": NUMBER, "shape?": Null(list), "integer?": Null(bool)}
+_LAYER_SIDE = {
+    "latency_ms": NUMBER,
+    "params": NUMBER,
+    "macs": NUMBER,
+    "counted?": bool,
+    "shape?": Null(list),
+    "integer?": Null(bool),
+}
 
 _ZEROS = {
     "zeros": int,
@@ -63,6 +70,7 @@ REPORT = {
     "ratios": {"latency": NUMBER, "size": NUMBER, "params": NUMBER, "macs": NUMBER},
     "parity": {"max_abs_error": NUMBER, "top1_agreement": NUMBER, "agreement_with_original?": NUMBER},
     "integer_macs": NUMBER,
+    "uncounted?": [{"op": str, "module": str}],
     "zeros?": _ZEROS,
     "plan": [{"place": str, "technique": str, "setting": object, "before": object, "after": object}],
     "seconds": dict,

@@ -6,6 +6,7 @@ from typing import Any
 
 from penjing import report
 from penjing.graph import Graph
+from penjing.graph.cost import uncounted
 from penjing.plan import Choice
 from penjing.run import stages
 from penjing.run.clock import Clock, seconds_until
@@ -41,6 +42,7 @@ def proof(
         clock: the run's limit.
     """
     settings = space.settings
+    left_out = small.cost().uncounted
     content = {
         "schema": 1,
         "model": small.name,
@@ -59,7 +61,11 @@ def proof(
             },
         ),
         "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
-        "notes": _notes(asked, choice, recovery, measured, clock),
+        "notes": [
+            *_notes(asked, choice, recovery, measured, clock),
+            *([uncounted(left_out)] if left_out else []),
+        ],
+        "uncounted": [{"op": row.op, "module": row.module or row.node} for row in left_out],
         "include": settings["include"],
         "exclude": settings["exclude"],
         "settings": settings,

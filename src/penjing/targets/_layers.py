@@ -7,7 +7,9 @@ from penjing.targets._records import ExecutedNode
 
 
 def layers_of(cost: Cost, nodes: list[ExecutedNode]) -> dict[str, dict[str, Any]]:
-    """Returns what each module costs and how long its nodes took; modules without MACs and parameters are left out."""
+    """Returns what each module costs and how long its nodes took; modules that multiply nothing and hold no parameters are
+    left out.
+    """
     times: dict[str, float] = {}
     integer: dict[str, bool] = {}
     for node in nodes:
@@ -20,7 +22,7 @@ def layers_of(cost: Cost, nodes: list[ExecutedNode]) -> dict[str, dict[str, Any]
     return {
         name: _layer(members, times.get(name), integer.get(name, False))
         for name, members in rows.items()
-        if any(row.macs or row.params for row in members)
+        if any(row.macs or row.params or not row.counted for row in members)
     }
 
 
@@ -32,6 +34,7 @@ def _layer(rows: list[Row], milliseconds: float | None, integer: bool) -> dict[s
         "latency_ms": milliseconds,
         "params": sum(row.params for row in rows),
         "macs": sum(row.macs for row in rows),
+        "counted": all(row.counted for row in rows),
         "shape": list(main.output_shape),
         "integer": integer,
     }

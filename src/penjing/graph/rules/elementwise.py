@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
 
 from penjing.graph.rules.table import Axes, Axis, Labelling, Value, rule
 
