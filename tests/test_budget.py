@@ -76,10 +76,33 @@ def test_what_is_no_size_is_refused_with_an_example(value):
         Budget(size=value)
 
 
-@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "0.01", True])
+@pytest.mark.parametrize("value", [-0.1, "-0.1", math.nan, "nan", math.inf, "much", "1 point", "1..0", True, (0.1,)])
 def test_a_drop_is_a_number_that_is_not_negative(value):
     with pytest.raises(PenjingError, match=r"drop=.* is no budget; give the largest allowed fall, such as 0\.01"):
         Budget(drop=value)
+
+
+@pytest.mark.parametrize("drop", [0.015, "0.015", "1.5%", " 1.5 % ", "0.015 units"])
+def test_a_drop_is_the_same_however_it_is_written(drop):
+    assert Budget(drop=drop) == Budget(drop=0.015) and Budget(drop=drop).drop_limit() == 0.015
+
+
+@pytest.mark.parametrize("drop", [0.5, 1, "1", 1.0, 2])
+def test_a_drop_that_may_be_meant_as_points_is_refused_with_both_readings(drop):
+    number = float(drop)
+    with pytest.raises(PenjingError, match=rf"fall by {100 * number:g} points.*'{number:g}%'.*'{100 * number:g}%'"):
+        Budget(drop=drop)
+
+
+@pytest.mark.parametrize(("drop", "limit"), [("60%", 0.6), ("100 %", 1.0), ("1.5 units", 1.5), ("2 UNITS", 2.0)])
+def test_a_large_drop_with_its_unit_is_meant_and_stays_so(drop, limit):
+    budget = Budget(drop=drop)
+    assert budget.drop_limit() == pytest.approx(limit)
+    assert Budget(drop=budget.drop) == budget == Budget.reported(vars(budget))
+
+
+def test_the_budget_of_an_old_report_is_read_as_it_was():
+    assert Budget.reported({"size": "1MB", "drop": 0.5}).drop_limit() == 0.5
 
 
 def test_a_budget_says_what_it_limits():

@@ -74,7 +74,8 @@ def test_one_shot_with_epochs_prunes_and_then_trains(graph, data):
         ({"schedule": "cubic", "epochs": 1, "data": None}, r"schedule='cubic' trains: pass data=… with train="),
         ({"schedule": "rewind", "epochs": 1, "data": "untrained"}, r"pass data=… with train="),
         ({"schedule": "iterative", "epochs": 1}, r"schedule='iterative' trains until .* pass drop=…"),
-        ({"schedule": "iterative:3", "epochs": 1, "drop": -1.0}, r"at least 0 \(not -1\.0\)"),
+        ({"schedule": "iterative:3", "epochs": 1, "drop": -1.0}, r"drop=-1\.0 is no budget"),
+        ({"schedule": "iterative:3", "epochs": 1, "drop": 1}, r"fall by 100 points"),
         ({"schedule": "iterative", "epochs": 1, "drop": 0.1, "data": "unjudged"}, r"pass data=… with validation="),
         ({"schedule": "cubic", "epochs": 1, "drop": 0.1}, r"drop= is for schedule='iterative'"),
         ({"lr": 0.1}, r"lr= is for a training, and schedule='one_shot' has none without epochs=…"),
@@ -126,7 +127,7 @@ def test_where_the_first_round_costs_too_much_the_graph_comes_back_as_it_was(gra
 
 
 def test_iterative_pruning_goes_to_the_amount_where_the_metric_holds(graph, data):
-    small = pj.prune(graph, 0.75, schedule="iterative:3", data=data, drop=1.0, **TRAINED)
+    small = pj.prune(graph, 0.75, schedule="iterative:3", data=data, drop="100%", **TRAINED)
     assert state(small)["first.weight"].shape == (4, 6)
 
 

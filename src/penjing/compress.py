@@ -18,6 +18,7 @@ from penjing.plan import Candidate, Choice, choose
 from penjing.prune import prune
 from penjing.quantize import quantize
 from penjing.run import stages
+from penjing.run.baseline import Baseline, judge_original, nothing_learned
 from penjing.run.clock import Clock
 from penjing.run.delivery import deliver
 from penjing.run.estimate import Estimate, estimate
@@ -25,7 +26,7 @@ from penjing.run.lock import locked
 from penjing.run.proof import proof
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.request import RULES, Request, settled
-from penjing.run.verification import Pair, metric_on_runtime, verify
+from penjing.run.verification import Pair, verify
 from penjing.run.workspace import INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
 
@@ -57,11 +58,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Original:
-    """What everything is compared with: the graph, its lowered file, and that file's metric."""
+    """What everything is compared with: the graph, its lowered file, and how that was judged."""
 
     graph: Graph
     file: Artifact
-    metric: float | None
+    baseline: Baseline
 
 
 @checked(**RULES)
@@ -91,6 +92,7 @@ def compress(
     progress: bool = True,
     say: Callable[[str], None] = print,
     inputs: Mapping[str, str] | None = None,
+    trained: bool = True,
 ) -> Result | Estimate:
     """Makes a trained model small and fast on a target, and measures what came out.
 
@@ -126,6 +128,8 @@ def compress(
         progress: show a progress bar while training.
         say: called with lines for the user.
         inputs: SHA-256 of the files that the model came from, for the report's provenance.
+        trained: whether the model is known to have its weights. One that may have random ones must be better than a
+            constant answer by more than chance, or nothing that is made of it counts as a success.
 
     Returns:
         The result; an estimate for a dry run.
@@ -137,7 +141,7 @@ def compress(
     criterion, data = settled(criterion, data)
     asked = Request(
         data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
-        channels_last, threads, batch, seed, max_minutes, units, min_channels,
+        channels_last, threads, batch, seed, max_minutes, units, min_channels, trained,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)
@@ -168,8 +172,11 @@ def _run(
         return done
 
     original = _profiled(space, asked, given)
-    metric = "" if original.metric is None else f", {asked.data.task.metric_name} {original.metric:.4f}"
+    reached, name = original.baseline.metric, asked.data.task.metric_name
+    metric = "" if reached is None else f", {name} {reached:.4f}"
     say(f"The original: {original.graph.cost().params:,} parameters{metric}.")
+    if (unlearned := nothing_learned(original.baseline, None, name, asked.trained)) is not None:
+        say(f"Warning: {unlearned}. Whatever is made of it, this run won't count as a success.")
 
     choice = _chosen(space, asked, original, clock, say)
     taken = choice.taken
@@ -197,7 +204,7 @@ def _run(
     with space.timed("verify"):
         measured = verify(
             Pair(original.graph, original.file, small, small_file), asked.data, asked.budget, threads=asked.threads,
-            batch=asked.batch, baseline_metric=original.metric, deadline=clock.end,
+            batch=asked.batch, original=original.baseline, trained=asked.trained, deadline=clock.end,
         )  # fmt: skip
     content = proof(
         space, asked, small, choice=choice, recovery=recovery, measured=measured, inputs=inputs, clock=clock
@@ -242,17 +249,14 @@ def _profiled(space: Workspace, asked: Request, given: Graph) -> Original:
         lambda made, path: None,  # lowering has written it
         lambda path: open_artifact(path, asked.target),
     )
-    metric = space.stage(
-        "profile", stages.BASELINE, lambda: metric_on_runtime(file, asked.data, asked.threads), write_json, _read_metric
+    baseline = space.stage(
+        "profile",
+        stages.BASELINE,
+        lambda: judge_original(file, asked.data, asked.threads),
+        lambda made, path: write_json(made.to_dict(), path),
+        lambda path: Baseline.from_dict(read_json(path)),
     )
-    return Original(graph, file, metric)
-
-
-def _read_metric(path: Path) -> float | None:
-    value = read_json(path)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise PenjingError(f"{path} holds no metric.")
-    return value
+    return Original(graph, file, baseline)
 
 
 def _chosen(space: Workspace, asked: Request, original: Original, clock: Clock, say: Callable[[str], None]) -> Choice:

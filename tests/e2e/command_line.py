@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-COMPRESS = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.35x", "--drop", "0.5", "--epochs", "60")
+COMPRESS = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.35x", "--drop", "0.4", "--epochs", "60")
 
 NETWORK = """
 import torch
@@ -37,7 +37,24 @@ class Moody(Net):
 
 def small():
     torch.manual_seed(0)
-    return Net()
+    net = Net().eval()
+    head(net)
+    return net.train()
+
+
+def head(net):
+    # As if it had been trained: fitted to pictures like the user's, normalised as ImageNet's.
+    classes = torch.arange(60) % 3
+    pixels = 150 * torch.rand(60, 3, 24, 24)
+    pixels[torch.arange(60), classes] += 60
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = (pixels / 255 - mean[:, None, None]) / std[:, None, None]
+    with torch.no_grad():
+        features = net.body(net.stem(pixels)).mean((2, 3))
+        features = torch.cat([features, torch.ones(60, 1)], 1)
+        solution = torch.linalg.lstsq(features, torch.eye(3)[2 - classes]).solution  # blue, green, red
+        net.head.weight.copy_(solution[:-1].T)
+        net.head.bias.copy_(solution[-1])
 
 
 def moody():

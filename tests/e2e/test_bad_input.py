@@ -216,6 +216,8 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"size": "5ms"}, ("size='5ms' is no budget", "'1MB' or '0.25x'")),
         ({"drop": "-0.1"}, ("drop=-0.1 is no budget", "such as 0.01")),
         ({"drop": "nan"}, ("drop=nan is no budget",)),
+        ({"drop": "much"}, ("drop=much is no budget", "'1%'")),
+        ({"drop": "1"}, ("drop=1 would let the metric fall by 100 points", "'1%'", "'100%'")),
         ({"target": "onxruntime"}, ("Unknown target 'onxruntime'", "Did you mean 'onnxruntime'?")),
         ({"target": "openvino"}, ("can't lower to 'openvino' yet", "onnxruntime")),
         ({"criterion": "tailor"}, ("Unknown criterion 'tailor'", "Did you mean 'taylor'?")),
@@ -235,7 +237,7 @@ def test_an_option_that_can_not_be(refused, option, parts):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--epochs", "-1"], ["--drop", "much"], ["--latenzy", "5ms"], ["--threads", "0"], ["--min-channels", "0"]],
+    [["--epochs", "-1"], ["--latenzy", "5ms"], ["--threads", "0"], ["--min-channels", "0"]],
 )
 def test_what_the_parser_refuses(penjing, home, arguments):
     ran = penjing("compress", "net.py:small", "--data", "folder:photos", "--out", "new", *arguments)

@@ -35,7 +35,7 @@ def test_the_metric_holds_with_some_layers_back_and_the_plan_says_which_and_why(
 
 def test_nothing_goes_back_where_the_metric_holds(learned):
     graph, data = learned
-    held, plain = pj.quantize(graph, data, drop=0.5), pj.quantize(graph, data)
+    held, plain = pj.quantize(graph, data, drop="50%"), pj.quantize(graph, data)
     assert held.plan == plain.plan
 
 

@@ -41,6 +41,30 @@ def test_several_threads_and_a_gain() -> None:
     assert report.headline(sample).endswith("+0.1 points, on ONNX Runtime, 4 threads, batch 8.")
 
 
+def test_the_measure_that_stands_in_for_the_metric_is_named() -> None:
+    sample = report_samples.unlabelled()
+    for measure, words in (
+        ("R²", "98.2 % of the outputs' variance (R²) kept"),
+        ("equal values", "of values unchanged"),
+    ):
+        sample["parity"]["agreement_measure"] = measure
+        assert words in report.headline(sample)
+    sample["parity"]["agreement_measure"] = "decisions at 0.5"
+    assert "98.2 % of decisions (at 0.5) unchanged" in report.headline(sample)
+
+
+def test_an_accuracy_that_an_untrained_original_kept_is_no_news() -> None:
+    sample = report_samples.report(learned=False)
+    sample["compressed"]["metric"] = sample["baseline"]["metric"]
+    assert "with nothing to lose" in report.headline(sample) and "same accuracy" not in report.headline(sample)
+
+
+def test_a_metric_that_is_no_number_is_not_hidden_behind_an_agreement() -> None:
+    sample = report_samples.report()
+    sample["compressed"]["metric"] = None
+    assert "accuracy not measured" in report.headline(sample) and "unchanged" not in report.headline(sample)
+
+
 @given(
     st.floats(min_value=1e-6, max_value=1e6), st.floats(min_value=0, max_value=1), st.floats(min_value=0, max_value=1)
 )

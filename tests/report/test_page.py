@@ -173,6 +173,24 @@ def test_without_labels_the_changed_answers_stand_in_for_the_drop(tmp_path: Path
     assert "MACs are shown instead" in shown.said("layers")
 
 
+def test_what_the_drop_is_measured_by_is_named_where_labels_lack(tmp_path: Path) -> None:
+    sample = report_samples.unlabelled()
+    sample["budget"], sample["parity"]["agreement_measure"] = {"drop": "60%"}, "R²"
+    shown = page(sample, tmp_path)
+    assert "at most 60 % of the outputs' variance (R²) lost reached 1.8 % lost" in shown.said("budget")
+
+
+@pytest.mark.parametrize("change", [{"learned": False}, {"compressed": None}])
+def test_no_drop_counts_as_kept_that_could_not_be_measured(change: dict[str, Any], tmp_path: Path) -> None:
+    sample = report_samples.report(budget={"drop": 0.01}, met=False)
+    if "learned" in change:
+        sample |= change
+    else:
+        sample["compressed"]["metric"] = None
+    shown = page(sample, tmp_path)
+    assert not [found for tag, found in shown.tags if found.get("class") == "yes"]
+
+
 def test_null_is_never_drawn_and_always_said(tmp_path: Path) -> None:
     shown = page(report_samples.bare(), tmp_path)
     assert not shown.having(class_="bar")

@@ -68,7 +68,7 @@ def finish(result: Result, as_json: bool) -> None:
         screen.print(styled(result.headline, "bold"))
         for note in result.report["notes"]:
             screen.print(note)
-        asked = Budget(**result.report["budget"])
+        asked = Budget.reported(result.report["budget"])
         met = (
             (styled("The budget was met", "green"), styled(f" ({asked}). ", "")) if result.met else ()
         )  # else a note says
@@ -97,7 +97,8 @@ def compress_command(
     latency: Annotated[str | None, typer.Option(help="limit: 5ms, or 0.5x of the original's")] = None,
     size: Annotated[str | None, typer.Option(help="limit: 1MB, or 0.25x of the original's")] = None,
     drop: Annotated[
-        float | None, typer.Option(help="largest fall of the metric, in its units: 0.01 is a point")
+        str | None,
+        typer.Option(help="largest fall of the metric: 0.01 or 1% is a point; from 0.5 on only with its unit"),
     ] = None,
     include: Patterns = None,
     exclude: Patterns = None,
@@ -148,6 +149,7 @@ def compress_command(
         dry_run=dry_run,
         say=printer(as_json),
         inputs=loaded.hashes,
+        trained=weights is not None or model.endswith((".penjing", ".pt2")),
     )
     if isinstance(result, Result):
         finish(result, as_json)

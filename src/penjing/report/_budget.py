@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penjing.budget import BYTES, MILLISECONDS, parse_limit
+from penjing.budget import BYTES, MILLISECONDS, parse_drop, parse_limit
 from penjing.report import _format
-from penjing.report._headline import is_share, metric_title
+from penjing.report._headline import alike, is_share, metric_title
 
 _COUNT = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _ENERGY = {"": 1.0, "uj": 1e-3, "mj": 1.0, "j": 1e3}
@@ -87,24 +87,29 @@ def _share(reached: float, asked: float) -> str:
 
 
 def _drop(asked: Any, report: Mapping[str, Any]) -> Item:
-    """The metric's fall; without labels, the share of answers that changed stands in for it."""
-    if isinstance(asked, bool) or not isinstance(asked, int | float):
+    """The metric's fall; without labels, the agreement with the original stands in for it."""
+    limit = parse_drop(asked)
+    if limit is None:
         return Item("drop", "Drop", _format.anything(asked), "not checked here", None)
     before, after = report["baseline"]["metric"], report["compressed"]["metric"]
     name = metric_title(report)
-    if before is None or after is None:
+    if before is None:
         agreement = report["parity"].get("agreement_with_original")
-        wanted = f"at most {asked * 100:g} % of answers changed"
+        what, _, lost = alike(report)
+        wanted = f"at most {limit * 100:g} % of {what} {lost}"
         if agreement is None:
             return Item("drop", "Answers", wanted, _format.NOT_MEASURED, None)
-        return Item(
-            "drop", "Answers", wanted, f"{_format.percent(1 - agreement)} changed", 1 - agreement <= asked + 1e-9
-        )
+        met = report.get("learned") is not False and 1 - agreement <= limit + 1e-9
+        return Item("drop", "Answers", wanted, f"{_format.percent(1 - agreement)} {lost}", met)
+    if after is None:
+        return Item("drop", name, f"lose at most {_format.anything(asked)}", _format.NOT_MEASURED, None)
     fall = before - after
     scale = 100 if is_share(before, after) else 1
-    wanted, reached = f"{asked * scale:g}", _share(abs(fall) * scale, asked * scale)
+    wanted, reached = f"{limit * scale:g}", _share(abs(fall) * scale, limit * scale)
     unit, units = (" point" if wanted == "1" else " points", " points") if scale == 100 else ("", "")
     verb = "lost" if fall >= 0 else "gained"
     # 0.92 - 0.91 is a hair more than 0.01 in floating point, and is a drop of one point all the same.
-    met = fall <= asked + 1e-9
+    if report.get("learned") is False:
+        return Item("drop", name, f"lose at most {wanted}{unit}", "nothing was learned that it could lose", False)
+    met = fall <= limit + 1e-9
     return Item("drop", name, f"lose at most {wanted}{unit}", f"{verb} {reached}{units}", met)

@@ -60,12 +60,17 @@ def times_(ratio: float) -> str:
 
 
 def change(report: Mapping[str, Any]) -> str:
-    """Says how the metric changed, or, without labels, how many answers stayed."""
+    """Says how the metric changed, or, without labels, how much of the answers stayed."""
     before, after = report["baseline"]["metric"], report["compressed"]["metric"]
-    if before is None or after is None:
-        agreement = (report.get("parity") or {}).get("agreement_with_original")
-        return "accuracy not measured" if agreement is None else f"{percent(agreement)} of answers unchanged"
     name = report.get("metric_name") or "accuracy"
+    if report.get("learned") is False:
+        return "with nothing to lose"
+    if before is None:
+        agreement = (report.get("parity") or {}).get("agreement_with_original")
+        what, kept, _ = alike(report)
+        return "accuracy not measured" if agreement is None else f"{percent(agreement)} of {what} {kept}"
+    if after is None:
+        return f"{name} not measured"
     if before == after:
         return f"same {name}"
     if is_share(before, after):
@@ -73,6 +78,20 @@ def change(report: Mapping[str, Any]) -> str:
         return f"{signed(points, 1 if abs(points) >= 0.05 else 2)} points"
     difference = after - before
     return f"{signed(difference, 2 if abs(difference) >= 0.005 else 4)} {name}"
+
+
+# What an agreement with the original is a share of, and the words for what is kept and for what is lost of it, by the measure.
+_ALIKE = {
+    "top-1": ("answers", "unchanged", "changed"),
+    "decisions at 0.5": ("decisions (at 0.5)", "unchanged", "changed"),
+    "R²": ("the outputs' variance (R²)", "kept", "lost"),
+    "equal values": ("values", "unchanged", "changed"),
+}
+
+
+def alike(report: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Returns the words for what stands in for the metric where there are no labels: of what, kept, lost."""
+    return _ALIKE.get((report.get("parity") or {}).get("agreement_measure") or "", _ALIKE["top-1"])
 
 
 def metric_title(report: Mapping[str, Any]) -> str:

@@ -75,12 +75,28 @@ def proof(
     return {**content, "headline": report.headline(content)}
 
 
+def _stands_in(parity: Mapping[str, Any]) -> list[str]:
+    """Says by what measure networks were compared where there are no labels."""
+    if parity["agreement_with_original"] is None:
+        return []
+    value, measure = parity["agreement_with_original"], parity["agreement_measure"]
+    return [f"Without labels, agreement with the original stands in for the metric: {measure}, which is {value:.4f}."]
+
+
 def _notes(asked: Request, choice: Choice, recovery: Recovery, measured: Mapping[str, Any], clock: Clock) -> list[str]:
     notes = list(recovery.notes)
     if not choice.complete:
         notes.append("Measuring candidates was interrupted; the same command goes on with it.")
     if measured["missed"]:
         notes.append(f"The budget was not met: {'; '.join(measured['missed'])}.")
+    notes += measured["warnings"]
+    if measured["baseline"]["metric"] is None:
+        notes += _stands_in(measured["parity"])
+        if not asked.trained:
+            notes.append(
+                "No weights were given: unless the model's factory reads its own, they are random, and what it answers means "
+                "nothing."
+            )
     if not choice.taken.meets:
         notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")
     elif choice.taken.round_to is None and not choice.taken.integer:

@@ -9,7 +9,8 @@ from penjing.budget import Budget
 from penjing.data import Data
 from penjing.files import sha256
 from penjing.graph import load
-from penjing.run.verification import Pair, metric_on_runtime, verify
+from penjing.run.baseline import judge_original
+from penjing.run.verification import Pair, verify
 from penjing.run.workspace import INNER
 from penjing.targets import find_target, open_artifact
 
@@ -71,8 +72,11 @@ def recheck(out: Path | str, data: Data) -> Recheck:
         open_artifact(out / f"model{suffix}", target),
     )
     threads, batch = reported["target"]["threads"], reported["target"]["batch"]
-    baseline = metric_on_runtime(original_file, data, threads)
-    measured = verify(pair, data, Budget(**reported["budget"]), threads=threads, batch=batch, baseline_metric=baseline)
+    measured = verify(
+        pair, data, Budget.reported(reported["budget"]), threads=threads, batch=batch,
+        original=judge_original(original_file, data, threads),
+        trained=reported.get("settings", {}).get("trained", True),
+    )  # fmt: skip
     name = f"model{suffix}"
     same_file = sha256(out / name) == (reported["provenance"].get("outputs") or {}).get(name)
     metrics = all(_same(measured[side]["metric"], reported[side]["metric"]) for side in ("baseline", "compressed"))

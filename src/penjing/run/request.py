@@ -84,6 +84,7 @@ class Request:
     max_minutes: float | None
     units: str = "auto"
     min_channels: int = 1
+    trained: bool = True
 
     def __post_init__(self) -> None:
         """Refuses what can't be meant.

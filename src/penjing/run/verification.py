@@ -1,5 +1,6 @@
 """The proof: the written file, run by its runtime on the validation data, side by side with the original."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 from penjing.budget import Budget
 from penjing.data import Data
 from penjing.graph import Cost, Graph, fold_batch_norms
+from penjing.run.baseline import Baseline, nothing_learned, too_generous
 from penjing.run.clock import seconds_until
 from penjing.run.provenance import processor
 from penjing.targets import (
@@ -22,7 +24,7 @@ from penjing.targets import (
     profile,
     session,
 )
-from penjing.tasks import agreement, evaluate
+from penjing.tasks import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, evaluate, likeness
 
 RUNS = 1000
 SECONDS = 20.0
@@ -42,7 +44,10 @@ class Pair:
 
 
 def metric_on_runtime(artifact: Artifact, data: Data, threads: int) -> float | None:
-    """Returns the task's metric of a lowered file on the validation data; None without labels or data."""
+    """Returns the task's metric of a lowered file on the validation data; None without labels or data.
+
+    A metric that isn't a number is -infinity, see `evaluate`.
+    """
     if data.validation is None:
         return None
     return evaluate(session(artifact, threads), data.validation, data.task)
@@ -55,7 +60,8 @@ def verify(
     *,
     threads: int,
     batch: int,
-    baseline_metric: float | None,
+    original: Baseline,
+    trained: bool = True,
     deadline: float | None = None,
 ) -> dict[str, Any]:
     """Measures both files side by side and returns the measured part of `report.json`.
@@ -66,19 +72,17 @@ def verify(
         budget: what was asked.
         threads: threads within an op.
         batch: samples per call when timing.
-        baseline_metric: of the original's file, measured before; the same on every run.
+        original: how the original's file was judged before; the same on every run.
+        trained: whether the original is known to have its weights; see `nothing_learned`.
         deadline: a value of `time.monotonic()`; where it is near, latency is measured on fewer calls. All else is
             measured in full, since it can't be had in part.
     """
-    metrics = {
-        "baseline": baseline_metric,
-        "compressed": metric_on_runtime(pair.compressed_file, data, threads),
-    }
-    unchanged = None
+    metrics = {"baseline": original.metric, "compressed": metric_on_runtime(pair.compressed_file, data, threads)}
+    alike = None
     if data.validation is not None or data.calibration is not None:
         images = data.validation if data.validation is not None else data.calibration
         assert images is not None
-        unchanged = agreement(
+        alike = likeness(
             session(pair.original_file, threads), session(pair.compressed_file, threads), images, data.task
         )
     measured = measure_together(
@@ -90,7 +94,10 @@ def verify(
     )
     costs = {"baseline": pair.original.cost(), "compressed": pair.compressed.cost()}
     sides = {name: _side(measured[name], costs[name], metrics[name]) for name in measured}
-    missed = shortfalls(budget, sides, unchanged)
+    missed = shortfalls(budget, sides, alike)
+    unlearned = nothing_learned(original, alike, data.task.metric_name, trained)
+    missed += [] if unlearned is None else [unlearned]
+    generous = None if unlearned is not None else too_generous(original, alike, budget.drop_limit())
     parity = check_parity(pair.compressed_file, pair.compressed, _real_inputs(data, pair.compressed))
     target = find_target(pair.compressed_file.target)
     return {
@@ -108,45 +115,69 @@ def verify(
             "params": costs["baseline"].params / costs["compressed"].params,
             "macs": _ratio(costs["baseline"].macs, costs["compressed"].macs),
         },
-        "parity": {**parity.to_dict(), "agreement_with_original": unchanged},
+        "parity": {
+            "max_abs_error": _finite(parity.max_abs_error),
+            "top1_agreement": parity.top1_agreement,
+            "agreement_with_original": None if alike is None else alike.value,
+            "agreement_measure": None if alike is None else alike.measure,
+            "agreement_output": None if alike is None else alike.output,
+        },
         "integer_macs": integer_macs(pair.compressed_file, costs["compressed"].macs),
         "metric_name": data.task.metric_name,
+        "constant_metric": original.constant,
+        "learned": unlearned is None,
         "met": not missed,
         "missed": missed,
+        "warnings": [] if generous is None else [generous],
         "layers": layers(pair, threads, batch),
     }
 
 
-def shortfalls(budget: Budget, sides: Mapping[str, Any], unchanged: float | None) -> list[str]:
+def shortfalls(budget: Budget, sides: Mapping[str, Any], alike: Likeness | None) -> list[str]:
     """Returns, for each limit of the budget that the compressed side doesn't keep, how far it came.
 
-    A limit that couldn't be measured isn't kept.
+    A limit that couldn't be measured isn't kept, and a metric that isn't a number keeps none.
     """
     before, after = sides["baseline"], sides["compressed"]
-    latency, size = budget.latency_limit(), budget.size_limit()
+    latency, size, drop = budget.latency_limit(), budget.size_limit(), budget.drop_limit()
     found = []
     if latency:
         reached, allowed = after["latency_ms"]["median"], latency.of(before["latency_ms"]["median"])
-        if reached > allowed:
+        if not reached <= allowed:
             found.append(f"latency is {reached:.3g} ms where {allowed:.3g} ms are allowed ({budget.latency})")
-    if size and after["size_bytes"] > size.of(before["size_bytes"]):
+    if size and not after["size_bytes"] <= size.of(before["size_bytes"]):
         allowed_bytes = int(size.of(before["size_bytes"]))
         found.append(f"size is {after['size_bytes']:,} bytes where {allowed_bytes:,} are allowed ({budget.size})")
-    if budget.drop is not None:
-        fall = None if unchanged is None else 1 - unchanged
-        what = "the share of answers that differ from the original's"
+    if before["metric"] is not None and after["metric"] is None:
+        found.append("the compressed file's metric isn't a finite number")
+    elif drop is not None:
+        fall = None if alike is None else 1 - alike.value
+        what = "" if alike is None else DIFFERENCES[alike.measure]
         if before["metric"] is not None and after["metric"] is not None:
             fall, what = before["metric"] - after["metric"], "the metric's fall"
         if fall is None:
             found.append("there is no validation data to measure the drop on")
-        elif fall > budget.drop + 1e-9:  # 0.92 − 0.91 is a hair more than 0.01 in floating point
+        elif not fall <= drop + 1e-9:  # 0.92 − 0.91 is a hair more than 0.01 in floating point
             found.append(f"{what} is {fall:.4f} where {budget.drop} is allowed")
     return found
 
 
+# What 1 - the likeness is, by its measure.
+DIFFERENCES = {
+    TOP_ONE: "the share of answers that differ from the original's",
+    DECISIONS: "the share of decisions (at 0.5) that differ from the original's",
+    R2: "the share of the variance of the original's outputs that is lost (1 - R²)",
+    EQUAL: "the share of values that differ from the original's",
+}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
 def _side(measured: Measurement, cost: Cost, metric: float | None) -> dict[str, Any]:
     return {
-        "metric": metric,
+        "metric": _finite(metric),
         "latency_ms": {
             "median": measured.latency_ms.median,
             "p90": measured.latency_ms.p90,

@@ -2,12 +2,16 @@
 
 from penjing.tasks._classification import Classification
 from penjing.tasks._evaluate import agreement, evaluate, likeness
-from penjing.tasks._likeness import Likeness
+from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness
 from penjing.tasks._outputs import first_tensor
 from penjing.tasks._task import Metric, Task
 from penjing.tasks._unlabelled import Unlabelled
 
 __all__ = [
+    "DECISIONS",
+    "EQUAL",
+    "R2",
+    "TOP_ONE",
     "Classification",
     "Likeness",
     "Metric",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from penjing.budget import Budget
 from penjing.checks import EPOCHS, FUNCTION, PATH, PROGRESS, RATE, TEXT, checked, number, optional
 from penjing.data import Data
 from penjing.errors import PenjingError
@@ -49,7 +50,7 @@ def prune(
     batches: int = 16,
     seed: int = 0,
     epochs: int | None = None,
-    drop: float | None = None,
+    drop: float | str | None = None,
     teacher: nn.Module | None = None,
     lr: float | None = None,
     checkpoint: Path | str | None = None,
@@ -84,8 +85,8 @@ def prune(
         seed: for criteria that draw random numbers or shuffled data, for what the schedule draws, and of the training.
         epochs: passes over `data.train` in each training of the schedule; of "iterative" and "rewind" there are several.
             With "one_shot", the training after it.
-        drop: how far the metric on `data.validation` may fall, in its own units, with "iterative". Where there are no
-            labels, it is the agreement with the graph given that may.
+        drop: how far the metric on `data.validation` may fall with "iterative": 0.01 or "1%", see `Budget`. Where there
+            are no labels, it is the agreement with the graph given that may.
         teacher: a model to learn from while training, often the original; see `recover`.
         lr: the peak learning rate of the training; see `recover`.
         checkpoint: a file that the training keeps its standing in, to go on from after any stop; where there are several
@@ -113,6 +114,7 @@ def prune(
             if value is not None:
                 raise PenjingError(f"{name}= is for a training, and schedule='{schedule}' has none without epochs=….")
         return prune_once(graph, amount, **choices)
+    drop = Budget(drop=drop).drop_limit()
     data, epochs = _budget(chosen, data, teacher, epochs, drop)
     how: dict[str, Any] = {
         "teacher": teacher, "epochs": epochs, "lr": lr, "seed": seed, "progress": progress, "log": log,
@@ -154,10 +156,8 @@ def _budget(
             f"{trains}: pass data=… with train=, a loader of training batches, or with calibration= and a teacher=…."
         )
     measures = "validation" in schedule.entry.needs
-    if measures and (drop is None or drop < 0):
-        raise PenjingError(
-            f"{trains} until the metric has fallen: pass drop=…, by how much it may, at least 0 (not {drop})."
-        )
+    if measures and drop is None:
+        raise PenjingError(f"{trains} until the metric has fallen: pass drop=…, by how much it may.")
     if measures and data.validation is None:
         raise PenjingError(f"{trains} until the metric has fallen: pass data=… with validation=, to measure it on.")
     if not measures and drop is not None:

@@ -52,7 +52,7 @@ def quantize(
     simulate: bool = False,
     seed: int = 0,
     budget: Budget | None = None,
-    drop: float | None = None,
+    drop: float | str | None = None,
     epochs: int | None = None,
     method: str = "lsq",
     stages: Sequence[int] = (),
@@ -90,9 +90,9 @@ def quantize(
         seed: of roundings that draw random numbers, and of the training.
         budget: limits that the choice among several `weights` keeps: size of the file and latency, measured on the
             target. With `simulate`, size counts the weights' bits. Its `drop` is the same as `drop`.
-        drop: how far the metric on `data.validation` may fall, in its own units. Where it fell further, layers go back to
-            8 bits and to floating point, those first that take the most noise away for what they cost, which the plan
-            tells. Where there are no labels, the metric is the agreement with the graph given.
+        drop: how far the metric on `data.validation` may fall: 0.01 or "1%", see `Budget`. Where it fell further,
+            layers go back to 8 bits and to floating point, those first that take the most noise away for what they cost,
+            which the plan tells. Where there are no labels, the metric is the agreement with the graph given.
         epochs: passes over the training data with roundings in place.
         method: what such a training learns of the ranges, a name in `penjing list methods`.
         stages: bits that integer weights have before their own in such a training, as (8, 4) before "int2".
@@ -181,13 +181,13 @@ def _inner_first(grids: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(grids.items(), key=lambda item: -item[0].count(".")))
 
 
-def _drop(budget: Budget | None, drop: float | None) -> float | None:
+def _drop(budget: Budget | None, drop: float | str | None) -> float | None:
     """Returns the allowed fall of the metric, from whichever place it is given in."""
     if budget is None or budget.drop is None:
-        return Budget(drop=drop).drop
+        return Budget(drop=drop).drop_limit()
     if drop is not None:
         raise PenjingError(f"drop={drop} and budget=penjing.Budget(drop={budget.drop}) say the same thing: give one.")
-    return budget.drop
+    return budget.drop_limit()
 
 
 def _check_together(

@@ -1,0 +1,133 @@
+"""What the original reaches on the validation data, and whether there is anything in it that a smaller model could keep."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.targets import Artifact, session
+from penjing.tasks import Likeness, Task, evaluate
+
+# Standard errors by which a network that may have random weights must be better than a constant answer: less happens by
+# chance once in forty times.
+CLEARLY = 2.0
+SAME = 1e-6  # metrics are computed in float32
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The original's file, judged by its runtime.
+
+    Attributes:
+        metric: of the task; None without labels.
+        constant: the metric of the best answer that is the same for every sample; None where the task doesn't tell.
+        samples: targets that both were judged on.
+    """
+
+    metric: float | None
+    constant: float | None = None
+    samples: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns it as plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Any) -> "Baseline":
+        """Reads what `to_dict` gave.
+
+        Raises:
+            PenjingError: it is no baseline.
+        """
+        if not isinstance(record, dict) or record.keys() != {"metric", "constant", "samples"}:
+            raise PenjingError("it holds no metric of the original")
+        for value in record.values():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise PenjingError(f"a metric is {value!r}")
+        return cls(record["metric"], record["constant"], int(record["samples"] or 0))
+
+
+class _Listening:
+    """Passes the batches of a loader on and keeps their targets."""
+
+    def __init__(self, loader: Iterable[Any], task: Task) -> None:
+        self._loader, self._task = loader, task
+        self.targets: list[Tensor] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self._loader:
+            if (targets := self._task.split(batch)[1]) is not None:
+                self.targets.append(targets)
+            yield batch
+
+
+def judge_original(artifact: Artifact, data: Data, threads: int) -> Baseline:
+    """Runs the original's lowered file on the validation data.
+
+    Raises:
+        PenjingError: its metric isn't a finite number, so that nothing could be held against it.
+    """
+    if data.validation is None:
+        return Baseline(None)
+    heard = _Listening(data.validation, data.task)
+    metric = evaluate(session(artifact, threads), heard, data.task)
+    if metric is not None and not math.isfinite(metric):
+        raise PenjingError(
+            f"The original's {data.task.metric_name} on the validation data of {data.name} isn't a finite number: its outputs "
+            "hold NaN, or the metric can't be computed on this data. Mend that first; there is nothing to compare with."
+        )
+    constant = getattr(data.task, "constant", None)
+    known = metric is not None and constant is not None and heard.targets
+    return Baseline(
+        metric, float(constant(heard.targets)) if known else None, sum(each.numel() for each in heard.targets)
+    )
+
+
+def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, trained: bool) -> str | None:
+    """Says why the original has nothing that could be lost, so that keeping it is no success; None if it has.
+
+    Args:
+        baseline: how the original was judged.
+        alike: how the compressed network compares with it, for data without labels.
+        name: of the metric.
+        trained: whether the original is known to have its weights. One that may have random ones must be better than a
+            constant answer by more than chance.
+    """
+    if baseline.metric is None:
+        if alike is not None and alike.constant >= 1:
+            return "the original answers every input alike, so nothing tells whether a smaller model does as it does"
+        return None
+    if baseline.constant is None:
+        return None
+    share = min(max(baseline.constant, 0.0), 1.0)
+    chance = CLEARLY * math.sqrt(share * (1 - share) / max(1, baseline.samples))
+    if baseline.metric > baseline.constant + (SAME if trained else max(SAME, chance)):
+        return None
+    better = "hardly better" if baseline.metric > baseline.constant + SAME else "no better"
+    weights = "" if trained else "; no weights were given, so it may have random ones"
+    return (
+        f"the original is {better} than always giving the same answer ({name} {baseline.metric:.4f}, against "
+        f"{baseline.constant:.4f}){weights}"
+    )
+
+
+def too_generous(baseline: Baseline, alike: Likeness | None, limit: float | None) -> str | None:
+    """Says where the allowed drop lets a network pass that answers every input alike; None where it doesn't."""
+    if limit is None:
+        return None
+    if baseline.metric is not None and baseline.constant is not None:
+        passes, reached = baseline.constant >= baseline.metric - limit, baseline.constant
+    elif baseline.metric is None and alike is not None:
+        passes, reached = alike.constant >= 1 - limit, alike.constant
+    else:
+        return None
+    return (
+        f"The allowed drop of {limit:g} protects little: a network that answers every input alike would keep it too "
+        f"(it reaches {reached:.4f})."
+        if passes
+        else None
+    )
