@@ -27,7 +27,7 @@ from penjing.run.proof import proof
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.request import RULES, Request, settled
 from penjing.run.verification import Pair, verify
-from penjing.run.workspace import INNER, Workspace, check_space, look, read_json, write_json
+from penjing.run.workspace import CANDIDATES, INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
 
 
@@ -265,7 +265,7 @@ def _chosen(space: Workspace, asked: Request, original: Original, clock: Clock, 
         "choose",
         stages.CHOICE,
         lambda: choose(
-            original.graph, asked.data, original.file, asked.budget, space.inner / "candidates", target=asked.target,
+            original.graph, asked.data, original.file, asked.budget, space.inner / CANDIDATES, target=asked.target,
             threads=asked.threads, batch=asked.batch, include=asked.include, exclude=asked.exclude,
             units=asked.units, min_channels=asked.min_channels,
             deadline=clock.choosing_ends, journal=space.inner / stages.CANDIDATES, progress=lambda line: say(f"  {line}"),

@@ -2,20 +2,37 @@
 
 import hashlib
 import os
+import platform
+import re
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+# A temporary file's name says whose it is: ".", the beginning of the name that it will get, the process, the machine, some
+# random letters, ".tmp", and the suffix that it will get, since some writers look at that.
+_TEMPORARY = re.compile(r"\.(?P<name>.*)\.(?P<process>\d+)-(?P<machine>[0-9a-f]{8})-\w+\.tmp(?:\.[^.]*)?", re.DOTALL)
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+SHOWN = 50  # characters of a name that its temporary file repeats: file systems allow 255 bytes
+ABANDONED = 24 * 3600.0  # seconds after which a temporary file of another machine, which can't be asked, is nobody's
+_in_use: set[Path] = set()  # of this process
 
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it to `path` on success, removes it on any failure."""
+    """Yields a temporary path beside `path`; renames it to `path` on success, removes it on any failure.
+
+    A process that is killed leaves it behind; `sweep` removes it then.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    prefix = f".{path.stem[:SHOWN]}.{os.getpid()}-{_MACHINE}-"
+    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=f".tmp{path.suffix}", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
+    _in_use.add(temporary.absolute())
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -24,6 +41,56 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        _in_use.discard(temporary.absolute())
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file's name is one that `atomic_path` gave."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def left_behind(folder: Path, name: str | None = None) -> list[Path]:
+    """Returns the temporary files in a folder whose process is gone: it was killed, since else it had removed them.
+
+    Args:
+        folder: it isn't searched deeper, and needn't exist.
+        name: only those that were to become a file of this name without its suffix (`Path.stem`); None for all.
+    """
+    if not folder.is_dir():
+        return []
+    found = []
+    for path in sorted(folder.iterdir()):
+        owner = _TEMPORARY.fullmatch(path.name)
+        if owner is not None and (name is None or owner["name"] == name[:SHOWN]) and _is_gone(path, owner):
+            found.append(path)
+    return found
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Removes what `left_behind` gives."""
+    for path in left_behind(folder, name):
+        with suppress(
+            OSError
+        ):  # Windows keeps what is open; nobody needs the room so much that a run should end for it
+            path.unlink()
+
+
+def _is_gone(path: Path, owner: re.Match[str]) -> bool:
+    if owner["machine"] != _MACHINE:
+        with suppress(OSError):
+            return time.time() - path.stat().st_mtime > ABANDONED
+        return False
+    if int(owner["process"]) == os.getpid():  # in a container, the next process often gets the number of the last
+        return path.absolute() not in _in_use
+    if sys.platform == "win32":  # where asking for a process may end it; what it has open can't be removed there
+        return True
+    try:
+        os.kill(int(owner["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # of another user; no number that a process can have
+        return False
+    return False
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> None:

@@ -53,6 +53,7 @@ def head(net):
         features = net.body(net.stem(pixels)).mean((2, 3))
         features = torch.cat([features, torch.ones(60, 1)], 1)
         solution = torch.linalg.lstsq(features, torch.eye(3)[2 - classes]).solution  # blue, green, red
+        solution = (solution * 256).round() / 256  # the same in every process, to the bit
         net.head.weight.copy_(solution[:-1].T)
         net.head.bias.copy_(solution[-1])
 

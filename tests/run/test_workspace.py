@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from penjing.errors import PenjingError
+from penjing.files import atomic_path
 from penjing.run.workspace import INNER, Workspace, check_space, look, read_json, write_json
 
 NO_TIMES = '{"key": "", "settings": {}, "seconds": {"a": "b"}}'
+GONE = 2**22 + 1  # more than the largest number of a process
 SETTINGS = {"model": "abc", "seed": 0}
 
 
@@ -113,6 +115,43 @@ def test_what_a_folder_holds_already_counts_once(tmp_path, monkeypatch, there):
     check_space(tmp_path / "out", 5_000 + there)
     with pytest.raises(PenjingError, match="Not enough space"):
         check_space(tmp_path / "out", 5_000 + there + 1)
+
+
+def test_what_is_there_already_counts_once_and_what_a_killed_run_left_does_not(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5000))
+    (tmp_path / "model.onnx").write_bytes(b"x" * 3000)
+    check_space(tmp_path, 8000)
+    with pytest.raises(PenjingError, match="Not enough space"):
+        check_space(tmp_path, 8001)
+    (tmp_path / INNER).mkdir()
+    left = abandoned(tmp_path / INNER / "recover.checkpoint", 2000)
+    check_space(tmp_path, 8000 + 2000)  # once it is swept, its room is free
+    with pytest.raises(PenjingError, match="Not enough space"):
+        check_space(tmp_path, 8000 + 2001)
+    assert left.exists(), "looking removes nothing"
+
+
+def test_a_run_removes_what_a_killed_one_left_and_nothing_else(tmp_path):
+    space = Workspace(tmp_path, SETTINGS)
+    (space.inner / "candidates").mkdir()
+    left = [
+        abandoned(path) for path in (tmp_path / "model.onnx", space.inner / "a.json", space.inner / "candidates" / "b")
+    ]
+    (space.inner / "recover.checkpoint").touch()
+    with atomic_path(space.inner / "mine.json") as mine:
+        Workspace(tmp_path, SETTINGS)
+        assert mine.exists() and not any(path.exists() for path in left)
+    assert everything(space.inner) == ["candidates", "mine.json", "recover.checkpoint", "run.json"]
+
+
+def abandoned(path, size=1):
+    """Leaves a temporary file as a process does that is killed while it writes `path`."""
+    with atomic_path(path) as temporary:
+        content = temporary.with_name(temporary.name.replace(f".{os.getpid()}-", f".{GONE}-"))
+        content.write_bytes(b"x" * size)
+    path.unlink()
+    return content
 
 
 def test_a_damaged_product_is_told_and_made_again(tmp_path):

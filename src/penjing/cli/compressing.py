@@ -15,6 +15,7 @@ from penjing.cli.screen import Screen, styled
 from penjing.compress import Result, compress
 from penjing.demo import demo
 from penjing.errors import PenjingError
+from penjing.files import sweep
 from penjing.models import load_model
 from penjing.prune import criteria
 from penjing.targets import find_target
@@ -184,6 +185,7 @@ def recover_command(
     taught_by = load_model(teacher, teacher_weights, chosen).graph() if teacher else None
     target = out or file.with_name(f"{file.stem}-recovered.penjing")
     checkpoint = target.with_suffix(".checkpoint")
+    sweep(target.parent, target.stem)  # what a killed command left of both
     done: list[dict[str, Any]] = []
 
     def told(epoch: dict[str, Any]) -> None:

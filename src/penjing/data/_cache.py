@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from penjing.data._arrays import Unreadable, read_array
-from penjing.files import atomic_path
+from penjing.files import atomic_path, sweep
 
 
 def cached(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
@@ -28,6 +28,7 @@ def cached(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     except (OSError, Unreadable):  # not there yet, or damaged
         array = make()
     try:
+        sweep(path.parent)
         with atomic_path(path) as temporary:
             np.save(temporary, array)
     except OSError:

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from penjing.errors import PenjingError
-from penjing.files import atomic_write
+from penjing.files import atomic_write, is_temporary, left_behind, sweep
 
 T = TypeVar("T")
 INNER = ".penjing"
 RECORD = "run.json"
+CANDIDATES = "candidates"  # the folder of lowered candidates, each of which is removed once it is measured
 
 # What the system says when it is the disk or a right to write that is missing.
 CAN_NOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
@@ -84,17 +85,26 @@ def look(out: Path | str, settings: dict[str, Any]) -> Held:
 def check_space(out: Path, needed: int) -> None:
     """Makes sure that about `needed` bytes fit where `out` is or will be; what is there already counts.
 
+    Temporary files of killed processes don't count, as nothing comes of them; they are removed before anything is written.
+
     Raises:
         PenjingError: there is less room.
     """
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
-    there = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) if out.exists() else 0
-    free = shutil.disk_usage(nearest).free
+    files = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
+    there = sum(path.stat().st_size for path in files if not is_temporary(path))
+    swept = sum(path.stat().st_size for folder in _folders(out) for path in left_behind(folder))
+    free = shutil.disk_usage(nearest).free + swept
     if free < needed - there:
         raise PenjingError(
             f"Not enough space for {out}: about {(needed - there) / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are "
             "free. Make room, or give a folder on another disk."
         )
+
+
+def _folders(out: Path) -> tuple[Path, ...]:
+    """Returns the folders that a run writes into."""
+    return out, out / INNER, out / INNER / CANDIDATES
 
 
 class Workspace:
@@ -111,6 +121,8 @@ class Workspace:
     ) -> None:
         """Takes the folder for the run with these settings (plain JSON); `say` is told of damaged files.
 
+        Call it under the folder's lock: temporary files that a killed run left in it are removed.
+
         Raises:
             PenjingError: the folder can't be written, holds something else, or holds another run.
         """
@@ -122,6 +134,8 @@ class Workspace:
         missing = [folder for folder in (self.inner, self.out, *self.out.parents) if not folder.exists()]
         try:
             self.inner.mkdir(parents=True, exist_ok=True)
+            for folder in _folders(self.out):
+                sweep(folder)
             self._save()
         except BaseException as error:
             for folder in missing:
