@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from penjing.run import stages
 from penjing.run.baseline import Baseline, judge_original, nothing_learned
 from penjing.run.clock import Clock
 from penjing.run.delivery import deliver
-from penjing.run.estimate import Estimate, estimate
+from penjing.run.estimate import Estimate, estimate, what_follows
 from penjing.run.lock import locked
 from penjing.run.proof import proof
 from penjing.run.recovery import Recovery, recovered
@@ -120,9 +120,9 @@ def compress(
         batch: batch size at which latency is measured.
         seed: of everything random.
         max_minutes: a bound on the time of the whole call. Where it is short, fewer candidates are measured, training is
-            shortened or left out, and latency is measured on fewer calls, in favour of a result that is verified: what
-            can't be shortened (exporting, judging on the validation data) is done even if the bound is passed, and the
-            report says by how much.
+            shortened or left out, and less is measured of the result, in favour of one that is verified: what can't be
+            shortened (exporting, judging on the validation data) is done even if the bound is passed, and the report says
+            by how much. Called again with a larger bound, or none, and the same `out`, it goes on from what was measured.
         began: a value of `time.monotonic()` from which `max_minutes` counts; now by default.
         dry_run: only say how long it would take and what it would write.
         progress: show a progress bar while training.
@@ -147,7 +147,11 @@ def compress(
     asked.check(given)
     settings = asked.settings(given)
     held = look(out, settings)
+    stale = stages.outlived(held, max_minutes)
+    held = replace(held, without=(*stale, stages.FINISHED)) if stale else held
     expected = estimate(given, asked, held)
+    if held.seconds:
+        say(f"Going on with the run that was begun in {held.out}.")
     say(str(expected))
     if data.preprocess is not None:
         say(f"Images become inputs so: {data.preprocess}.")
@@ -168,6 +172,9 @@ def _run(
     inputs: Mapping[str, str],
 ) -> Result:
     """Goes through the stages; each is read from its file if an earlier call finished it."""
+    if stale := stages.outlived(space.held(), asked.max_minutes):
+        say("There is more time than before: what was cut short is made again, from what was measured.")
+        space.drop(*(file for file in stale if file != stages.CHECKPOINT), stages.FINISHED)
     if (done := _finished(space, asked, say)) is not None:
         return done
 
@@ -181,6 +188,8 @@ def _run(
     choice = _chosen(space, asked, original, clock, say)
     taken = choice.taken
     say(f"Chosen: {taken}: {taken.latency:.2f}× the original's latency.")
+    if not choice.complete:
+        say(what_follows(original.graph, asked, space.held(), training=taken.round_to is not None))
 
     small = space.stage("prune", stages.PRUNED, lambda: _pruned(asked, original.graph, taken), Graph.save, load)
     recovery = space.stage(
@@ -195,6 +204,8 @@ def _run(
         keep=lambda made: made.finished,
     )  # fmt: skip
     small = recovery.graph
+    if not recovery.finished:
+        say(what_follows(original.graph, asked, space.held(), training=False))
     with space.timed("quantise"):
         if taken.integer:
             small = quantize(small, asked.data, exclude=asked.exclude, in_float=taken.in_float)
@@ -261,6 +272,11 @@ def _profiled(space: Workspace, asked: Request, given: Graph) -> Original:
 
 def _chosen(space: Workspace, asked: Request, original: Original, clock: Clock, say: Callable[[str], None]) -> Choice:
     """Measures candidates; what later stages made for another one than is taken now goes."""
+
+    def write(made: Choice, path: Path) -> None:
+        stages.note_cut(space, asked.max_minutes, [stages.CHOICE], made.short_of_time)
+        write_json(made.to_dict(), path)
+
     choice = space.stage(
         "choose",
         stages.CHOICE,
@@ -268,9 +284,10 @@ def _chosen(space: Workspace, asked: Request, original: Original, clock: Clock, 
             original.graph, asked.data, original.file, asked.budget, space.inner / CANDIDATES, target=asked.target,
             threads=asked.threads, batch=asked.batch, include=asked.include, exclude=asked.exclude,
             units=asked.units, min_channels=asked.min_channels,
-            deadline=clock.choosing_ends, journal=space.inner / stages.CANDIDATES, progress=lambda line: say(f"  {line}"),
+            deadline=clock.choosing_ends(space.seconds.get("profile", 0.0)),
+            journal=space.inner / stages.CANDIDATES, progress=lambda line: say(f"  {line}"),
         ),
-        lambda made, path: write_json(made.to_dict(), path),
+        write,
         lambda path: Choice.from_dict(read_json(path)),
         keep=lambda made: made.complete,
     )  # fmt: skip

@@ -62,11 +62,13 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
         slower: tuple[str, ...] = (),
         data: bool = True,
         quantize: Callable[..., Quantised] = lambda thin, few, exclude, corrections: Quantised(thin, tuple(exclude)),
+        timed: Callable[[float], None] = lambda seconds: None,
         **options,
     ):
         full = graph.cost().params
 
         def measure_together(files, **options):
+            timed(options["seconds"])
             assert "original" in files, "candidates are measured side by side with the original"
             return {
                 name: SimpleNamespace(latency_ms=SimpleNamespace(median=latency(file.kind, file.params / full)))
@@ -278,6 +280,33 @@ def test_behind_the_deadline_only_the_first_width_is_measured(chosen):
     lines = []
     made = chosen(Budget(latency="0.01x"), integers_are_slow, deadline=0.0, progress=lines.append)
     assert {candidate.amount for candidate in made.measured} == {0.0} and "is over" in lines[-1]
+    assert made.short_of_time and Choice.from_dict(made.to_dict()) == made
+
+
+@pytest.mark.parametrize(("left", "seconds"), [(None, 6.0), (1000, 6.0), (20, 2.0), (1, 0.5), (-5, 0.5)])
+def test_files_are_timed_for_as_long_as_there_is_time(chosen, monkeypatch, left, seconds):
+    module = importlib.import_module("penjing.plan.choose")
+    asked = []
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 100.0))
+
+    def latency(kind, share):
+        return share
+
+    chosen(Budget(), latency, deadline=None if left is None else 100.0 + left, timed=asked.append)
+    assert asked == [pytest.approx(seconds)]
+
+
+def test_a_choice_that_keeps_the_budget_was_not_short_of_time(chosen):
+    assert not chosen(Budget(), integers_are_slow, deadline=0.0).short_of_time
+
+
+def test_in_more_time_only_widths_that_were_not_measured_are(chosen, tmp_path):
+    journal = tmp_path / "candidates.json"
+    first = chosen(Budget(latency="0.01x"), integers_are_slow, deadline=0.0, journal=journal)
+    lines = []
+    more = chosen(Budget(latency="0.01x"), integers_are_slow, journal=journal, progress=lines.append)
+    assert lines[0] == "Going on from 1 width measured before." and not more.short_of_time
+    assert more.measured[: len(first.measured)] == first.measured and len(more.measured) > len(first.measured)
 
 
 @pytest.mark.parametrize(

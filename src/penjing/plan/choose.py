@@ -5,6 +5,7 @@ Latency is not monotone in width, and integers are not always faster, so nothing
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,8 @@ MARGIN = 0.95  # a candidate must keep 95 % of a limit, so that the finished mod
 WORTH = 0.98  # integers stay where they take at most this share of the time in float
 RUNS = 300
 SECONDS = 6.0
+LEAST_SECONDS = 0.5
+MEASURING = 0.1  # share of the time until the deadline that timing the files of a width may take
 _NONE: tuple[str, ...] = ()
 
 
@@ -96,11 +99,13 @@ class Choice:
         taken: the candidate.
         measured: all that were measured.
         complete: False if Ctrl-C came before the choice was made.
+        short_of_time: whether the time was over before one was found that keeps the budget, and others were left to try.
     """
 
     taken: Candidate
     measured: tuple[Candidate, ...]
     complete: bool = True
+    short_of_time: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain JSON."""
@@ -116,7 +121,8 @@ class Choice:
         if not isinstance(record, dict) or not isinstance(record.get("measured"), list | tuple):
             raise PenjingError("it holds no choice")
         measured = tuple(map(Candidate.from_dict, record["measured"]))
-        return cls(Candidate.from_dict(record.get("taken")), measured, record.get("complete") is True)
+        taken = Candidate.from_dict(record.get("taken"))
+        return cls(taken, measured, record.get("complete") is True, record.get("short_of_time") is True)
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,12 @@ class _Bench:
     units: str
     min_channels: int
     folder: Path
+    deadline: float | None
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, infinite without one."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
 
     def file(self, name: str) -> Path:
         """Where a candidate of that name is written."""
@@ -174,8 +186,8 @@ def choose(
         exclude: patterns of module paths that are neither pruned nor quantised.
         units: what a unit of attention is; see `prune`.
         min_channels: how many units each group keeps at least.
-        deadline: a value of `time.monotonic()`; no further width is tried that would likely end behind it. The original's
-            width is measured in any case.
+        deadline: a value of `time.monotonic()`; no further width is tried that would likely end behind it, and where it is
+            near, files are timed on fewer calls. The original's width is measured in any case.
         journal: a file that keeps what was measured, width by width; what it holds already isn't measured again.
         progress: called with a line about each candidate.
 
@@ -187,16 +199,19 @@ def choose(
         KeyboardInterrupt: Ctrl-C came before any width was measured.
     """
     scope = (tuple(include), tuple(exclude), units, min_channels)
-    bench = _Bench(graph, data, original, budget, target, threads, batch, *scope, folder)
+    bench = _Bench(graph, data, original, budget, target, threads, batch, *scope, folder, deadline)
     folder.mkdir(parents=True, exist_ok=True)
     known = _read(journal, progress)
+    if known:
+        progress(f"Going on from {len(known)} width{'' if len(known) == 1 else 's'} measured before.")
     measured: list[Candidate] = []
-    longest, complete = 0.0, True
+    longest, complete, short = 0.0, True, False
     for width in widths(graph, include=include, exclude=exclude, units=units, min_channels=min_channels):
         key = (width.amount, width.round_to)
         if key not in known:
-            if measured and deadline is not None and time.monotonic() + longest > deadline:
+            if measured and longest > bench.left:
                 progress("The time for measuring candidates is over.")
+                short = True
                 break
             start = time.monotonic()
             try:
@@ -217,7 +232,7 @@ def choose(
         if taken is not None:
             return Choice(taken, tuple(measured))
     nearest = min(measured, key=lambda candidate: _excess(bench, candidate))
-    return Choice(nearest, tuple(measured), complete)
+    return Choice(nearest, tuple(measured), complete, short)
 
 
 Journal = dict[tuple[float, int | None], list[Candidate]]
@@ -274,7 +289,7 @@ def _measure_width(bench: _Bench, width: Width) -> list[Candidate]:
         if integers is not None:
             files[True, _NONE] = lower(integers, bench.target, bench.file("integer"))
         found = _measure(bench, width, thin, files)
-        if integers is not None:
+        if integers is not None and bench.left > 0:
             slower = _better_in_float(bench, (files[False, _NONE], files[True, _NONE]), found[0], found[1])
             mixed = _quantized(bench, thin, slower) if slower else None
             if mixed is not None:
@@ -312,8 +327,9 @@ def _measure(
 ) -> list[Candidate]:
     together = {"original": bench.original, **{str(key): file for key, file in files.items()}}
     times = measure_together(
-        together, threads=bench.threads, batch=bench.batch, runs=RUNS, seconds=SECONDS, memory=False
-    )
+        together, threads=bench.threads, batch=bench.batch, runs=RUNS, memory=False,
+        seconds=max(LEAST_SECONDS, min(SECONDS, MEASURING * bench.left)),
+    )  # fmt: skip
     before = times["original"]
     found = []
     for (integer, in_float), file in files.items():

@@ -81,10 +81,9 @@ def judge_original(artifact: Artifact, data: Data, threads: int) -> Baseline:
             "hold NaN, or the metric can't be computed on this data. Mend that first; there is nothing to compare with."
         )
     constant = getattr(data.task, "constant", None)
-    known = metric is not None and constant is not None and heard.targets
-    return Baseline(
-        metric, float(constant(heard.targets)) if known else None, sum(each.numel() for each in heard.targets)
-    )
+    if metric is None or constant is None or not heard.targets:
+        return Baseline(metric)
+    return Baseline(metric, float(constant(heard.targets)), sum(each.numel() for each in heard.targets))
 
 
 def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, trained: bool) -> str | None:

@@ -11,14 +11,17 @@ import torch
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.plan import Choice
 from penjing.run import stages
+from penjing.run.clock import EVALUATIONS, MEASURING
 from penjing.run.delivery import delivered_names
 from penjing.run.request import Request
 from penjing.run.workspace import Held, read_json
-from penjing.train.checkpoint import progress_of
+from penjing.train.checkpoint import steps_of
 
 EXPORT_SECONDS_PER_NODE = 0.012
 CANDIDATES = 8
+MEASURE_SECONDS = 8.0  # for timing a candidate's files
 VERIFY_SECONDS = 45
 # The original, the pruned and the recovered graph, a training checkpoint (weights and momentum), the original's lowered
 # file, up to three candidates, and two files for the user, all at most as large as the original; and what stands beside.
@@ -72,32 +75,76 @@ class Estimate:
 
 
 def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
-    """Times a forward pass of a batch and returns the estimate.
-
-    A training step costs about three forward passes, the teacher's is a fourth.
-    """
-    cost = graph.cost()
+    """Returns what a run will take and write, from what an earlier call measured of it, or else a few forward passes."""
     done = stages.finished(held, asked.suffix)
-    data = asked.data
     seconds = {"choose": 0.0, "train": 0.0, "verify": 0.0}
-    if "choose" not in done:
-        exports = 2 * CANDIDATES * len(cost.rows) * EXPORT_SECONDS_PER_NODE + CANDIDATES * 8
-        seconds["choose"] = exports * max(0.0, 1 - _measured(held) / CANDIDATES)
-    if "recover" not in done and asked.epochs > 0:
-        loader = data.train if data.train is not None else data.calibration
-        left = 1 - progress_of(held.path(stages.CHECKPOINT))
-        seconds["train"] = 4 * _pass(graph, loader, data.task) * asked.epochs * left
     if "report" not in done:
-        judged = data.validation if data.validation is not None else data.calibration
-        seconds["verify"] = VERIFY_SECONDS + 3 * _pass(graph, judged, data.task)
+        seconds["choose"] = 0.0 if "choose" in done else _choosing(graph, held)
+        seconds["train"] = 0.0 if "recover" in done or _nothing_removed(held) else _training(graph, asked, held)
+        seconds["verify"] = _verifying(graph, asked, held)
     return Estimate(
         **{f"minutes_{name}": value / 60 for name, value in seconds.items()},
         max_minutes=asked.max_minutes,
         out=held.out,
-        files=delivered_names(data, asked.suffix),
-        bytes_written=COPIES * cost.weight_bytes + BESIDE,
+        files=delivered_names(asked.data, asked.suffix),
+        bytes_written=COPIES * graph.cost().weight_bytes + BESIDE,
         finished=done,
     )
+
+
+def what_follows(graph: Graph, asked: Request, held: Held, *, training: bool) -> str:
+    """Says, after Ctrl-C, what still comes and how long it will take.
+
+    Args:
+        graph: the original.
+        asked: what the user asked for.
+        held: what is done.
+        training: whether training still comes.
+    """
+    parts = [f"training ({_minutes(_training(graph, asked, held) / 60)})"] if training and asked.epochs else []
+    parts.append(f"writing and verifying the file ({_minutes(_verifying(graph, asked, held) / 60)})")
+    return f"Still to come: {', '.join(parts)}. Ctrl-C again stops; the same command goes on later."
+
+
+def _choosing(graph: Graph, held: Held) -> float:
+    """Returns the seconds that measuring candidates will take: as long for each as before, or by the graph's size."""
+    measured = _measured(held)
+    spent = held.seconds.get("choose", 0.0)
+    guessed = 2 * len(graph.cost().rows) * EXPORT_SECONDS_PER_NODE + MEASURE_SECONDS
+    each = spent / measured if measured and spent else guessed
+    return each * max(1, CANDIDATES - measured)
+
+
+def _training(graph: Graph, asked: Request, held: Held) -> float:
+    """Returns the seconds of the steps that are left: a step costs about three forward passes, the teacher's is a fourth."""
+    data = asked.data
+    loader = data.train if data.train is not None else data.calibration
+    if asked.epochs == 0 or not isinstance(loader, Sized):
+        return 0.0
+    steps = asked.epochs * len(loader)
+    if not held.has(stages.CHECKPOINT):
+        left = steps
+    else:
+        step, total = steps_of(held.path(stages.CHECKPOINT)) or (0, steps)
+        left = total - step
+    return 4 * _pass(graph, loader, data.task) / max(1, len(loader)) * left
+
+
+def _verifying(graph: Graph, asked: Request, held: Held) -> float:
+    """Returns the seconds of what follows training: several times what lowering and judging the original took."""
+    if held.has(stages.BASELINE) and "profile" in held.seconds:
+        return EVALUATIONS * held.seconds["profile"] + MEASURING
+    data = asked.data
+    judged = data.validation if data.validation is not None else data.calibration
+    return VERIFY_SECONDS + 3 * _pass(graph, judged, data.task)
+
+
+def _nothing_removed(held: Held) -> bool:
+    """Whether a choice was made of a candidate that keeps all channels, which isn't trained."""
+    try:
+        return held.has(stages.CHOICE) and Choice.from_dict(read_json(held.path(stages.CHOICE))).taken.round_to is None
+    except PenjingError:
+        return False
 
 
 def _measured(held: Held) -> int:

@@ -75,6 +75,23 @@ def proof(
     return {**content, "headline": report.headline(content)}
 
 
+def _cut_short(choice: Choice, recovery: Recovery, measured: Mapping[str, Any], clock: Clock) -> list[str]:
+    """Says what the time limit left out, whether that may be why the budget was missed, and how to go on."""
+    parts = []
+    if choice.short_of_time:
+        widths = {(candidate.amount, candidate.round_to) for candidate in choice.measured}
+        parts.append(f"of the widths only {len(widths)} were measured")
+    if recovery.short_of_time:
+        parts.append("training was shortened or left out")
+    if not parts:
+        return []
+    limit = "The time limit" if clock.minutes is None else f"The limit of {clock.minutes:g} min"
+    why = ", which may be why the budget was not met" if measured["missed"] else ""
+    return [
+        f"{limit} cut this run short: {' and '.join(parts)}{why}. Given more time, the same command goes on from there."
+    ]
+
+
 def _stands_in(parity: Mapping[str, Any]) -> list[str]:
     """Says by what measure networks were compared where there are no labels."""
     if parity["agreement_with_original"] is None:
@@ -101,6 +118,7 @@ def _notes(asked: Request, choice: Choice, recovery: Recovery, measured: Mapping
         notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")
     elif choice.taken.round_to is None and not choice.taken.integer:
         notes.append("Float is already the fastest within your budget: nothing was pruned or quantised.")
+    notes += _cut_short(choice, recovery, measured, clock)
     if (late := -seconds_until(clock.end)) > 0:
         notes.append(
             f"The limit of {clock.minutes:g} min was passed by {late:.0f} s, to measure and verify this result."

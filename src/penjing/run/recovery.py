@@ -13,9 +13,13 @@ from penjing.run.request import Request
 from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.tasks import agreement, evaluate
 from penjing.train import Interrupted, recover
+from penjing.train.checkpoint import steps_of
+from penjing.train.deadline import over
+from penjing.train.source import training_batches
 
 SAMPLES = 2000  # on which training is judged
 AGREEMENT_BATCHES = 8
+MADE = (stages.CHECKPOINT, stages.TRAINING, stages.RECOVERED)
 
 
 @dataclass(frozen=True)
@@ -27,16 +31,21 @@ class Recovery:
         notes: what the report should say about it.
         variant: precision and memory layout that steps were computed in; None if nothing was trained.
         finished: False after Ctrl-C; the checkpoint then waits to be gone on with.
+        short_of_time: whether there were fewer steps than asked for because of the time limit.
     """
 
     graph: Graph
     notes: tuple[str, ...] = ()
     variant: dict[str, Any] | None = None
     finished: bool = True
+    short_of_time: bool = False
 
     def save(self, path: Path) -> None:
         """Writes it; `path` is the graph's."""
-        write_json({"notes": list(self.notes), "variant": self.variant}, path.with_name(stages.TRAINING))
+        write_json(
+            {"notes": list(self.notes), "variant": self.variant, "short_of_time": self.short_of_time},
+            path.with_name(stages.TRAINING),
+        )
         self.graph.save(path)
 
     @classmethod
@@ -49,7 +58,8 @@ class Recovery:
         told = read_json(path.with_name(stages.TRAINING))
         if not isinstance(told, dict) or not isinstance(told.get("notes"), list) or "variant" not in told:
             raise PenjingError(f"{path.with_name(stages.TRAINING)} doesn't tell how training went.")
-        return cls(load(path), tuple(map(str, told["notes"])), told["variant"])
+        short = told.get("short_of_time") is True
+        return cls(load(path), tuple(map(str, told["notes"])), told["variant"], short_of_time=short)
 
 
 def recovered(
@@ -77,8 +87,20 @@ def recovered(
     """
     if not pruned or asked.epochs == 0:
         return Recovery(small, (f"Not trained: {'no epochs were asked for' if pruned else 'nothing was removed'}.",))
+    if over(deadline):  # also judging the graph before and after would only take time that isn't there
+        stages.note_cut(space, asked.max_minutes, MADE, True)
+        return Recovery(small, ("The deadline is over: no training.",), short_of_time=True)
     notes: list[str] = []
     variant: dict[str, Any] = {}
+    checkpoint = space.inner / stages.CHECKPOINT
+    wanted = asked.epochs * len(training_batches(asked.data, original))
+    if stages.CHECKPOINT in stages.outlived(space.held(), asked.max_minutes):
+        planned = steps_of(checkpoint)
+        if planned is not None and planned[1] < wanted:
+            say(f"There is more time than before: training begins anew, with {wanted} steps instead of {planned[1]}.")
+            space.drop(stages.CHECKPOINT)
+    if not checkpoint.exists():
+        stages.note_cut(space, asked.max_minutes, [stages.CHECKPOINT], deadline is not None)
 
     def log(line: str) -> None:
         say(line)
@@ -96,7 +118,7 @@ def recovered(
         recover(
             small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
             precision=asked.precision, channels_last=asked.channels_last, deadline=deadline,
-            checkpoint=space.inner / stages.CHECKPOINT, progress=progress, log=log, report=told,
+            checkpoint=checkpoint, progress=progress, log=log, report=told,
         )  # fmt: skip
     except Interrupted as stop:
         say(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far.")
@@ -108,7 +130,10 @@ def recovered(
             f"Training made it worse ({before:.4f} before, {after:.4f} after, in PyTorch), so the weights before it were "
             "kept: give it more epochs, more time or another learning rate."
         )
-    return Recovery(small, tuple(notes), variant or None, finished)
+    short = finished and (steps_of(checkpoint) or (0, 0))[0] < wanted
+    if finished:
+        stages.note_cut(space, asked.max_minutes, MADE, short)
+    return Recovery(small, tuple(notes), variant or None, finished, short)
 
 
 def _judged(graph: Graph, original: Graph, asked: Request) -> float:

@@ -103,8 +103,11 @@ class Request:
         return find_target(self.target).suffix
 
     def settings(self, graph: Graph) -> dict[str, Any]:
-        """Returns, as plain JSON, all that decides how a run ends: runs with other settings are other runs."""
-        own = {name: value for name, value in vars(self).items() if name not in ("data", "budget")}
+        """Returns, as plain JSON, all that decides how a run ends: runs with other settings are other runs.
+
+        The time limit isn't among them: in more time, a run that was cut short goes on.
+        """
+        own = {name: value for name, value in vars(self).items() if name not in ("data", "budget", "max_minutes")}
         return {
             **own,
             "include": list(self.include),

@@ -1,6 +1,10 @@
 """The files that stages leave in `out/.penjing`, so that a run goes on behind the last one that is finished."""
 
-from penjing.run.workspace import Held
+import math
+from collections.abc import Sequence
+
+from penjing.errors import PenjingError
+from penjing.run.workspace import Held, Workspace, read_json, write_json
 
 ORIGINAL = "original.penjing"  # the original's lowered file has the same name, with the target's suffix
 BASELINE = "baseline.json"  # the original's metric
@@ -11,6 +15,7 @@ PRUNED = "pruned.penjing"
 CHECKPOINT = "recover.checkpoint"
 RECOVERED = "recovered.penjing"
 TRAINING = "recovered.json"  # how that training went
+CUT = "cut.json"  # what was made in less time than it wants, and under which limit
 FINISHED = "finished.json"
 
 
@@ -31,6 +36,39 @@ def finished(held: Held, suffix: str) -> tuple[str, ...]:
     if is_finished(held, suffix):
         return (*files, "quantise", "lower", "verify", "report")
     return tuple(stage for stage, names in files.items() if held.has(*names))
+
+
+def note_cut(space: Workspace, minutes: float | None, files: Sequence[str], cut: bool) -> None:
+    """Notes that these files would have come out otherwise in more time, or, once they are as they should be, that not.
+
+    Args:
+        space: where they are.
+        minutes: the limit.
+        files: of a stage.
+        cut: whether they were made in less time than they want.
+    """
+    before = _cut(space.held())
+    kept = {name: limit for name, limit in before.items() if name not in files}
+    now = kept | (dict.fromkeys(files, minutes) if cut and minutes is not None else {})
+    if now != before:
+        write_json(now, space.inner / CUT)
+
+
+def outlived(held: Held, minutes: float | None) -> tuple[str, ...]:
+    """Returns the files that were made under a shorter limit than this and would come out otherwise now."""
+    more = math.inf if minutes is None else minutes
+    return tuple(name for name, limit in _cut(held).items() if limit < more)
+
+
+def _cut(held: Held) -> dict[str, float]:
+    if not held.has(CUT):
+        return {}
+    try:
+        found = read_json(held.path(CUT))
+    except PenjingError:
+        return {}  # then the files are taken as they are
+    numbers = isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
+    return found if numbers else {}
 
 
 def is_finished(held: Held, suffix: str) -> bool:

@@ -35,10 +35,12 @@ class Held:
     Attributes:
         out: the folder.
         seconds: time spent per stage so far.
+        without: files that count as missing, since they will be made again.
     """
 
     out: Path
     seconds: Mapping[str, float]
+    without: tuple[str, ...] = ()
 
     def path(self, file: str) -> Path:
         """Where a stage keeps a file."""
@@ -46,7 +48,7 @@ class Held:
 
     def has(self, *files: str) -> bool:
         """Whether all these files of stages are there."""
-        return all(self.path(file).is_file() for file in files)
+        return all(self.path(file).is_file() and file not in self.without for file in files)
 
 
 def look(out: Path | str, settings: dict[str, Any]) -> Held:
@@ -207,6 +209,11 @@ class Workspace:
                 write(product, path)
         return product
 
+    def drop(self, *files: str) -> None:
+        """Removes files of stages, so that these are done again."""
+        for file in files:
+            (self.inner / file).unlink(missing_ok=True)
+
     def settle(self, decision: str, value: Any, *later: str) -> None:
         """Notes what later stages build on; their files go if they were made on something else.
 
@@ -218,8 +225,7 @@ class Workspace:
         path = self.inner / decision
         text = json.dumps(value, sort_keys=True)
         if not path.is_file() or path.read_bytes() != text.encode():
-            for file in later:
-                (self.inner / file).unlink(missing_ok=True)
+            self.drop(*later)
             atomic_write(path, text)
 
 

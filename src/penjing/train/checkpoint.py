@@ -155,11 +155,13 @@ def _with_state(callbacks: Sequence[object]) -> list[Stateful]:
     return [callback for callback in callbacks if isinstance(callback, Stateful)]
 
 
-def progress_of(path: Path) -> float:
-    """Returns the share of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
+def steps_of(path: Path) -> tuple[int, int] | None:
+    """Returns the steps that a run's checkpoint holds and how many there will be; None where none can be read."""
     try:
-        standing = torch.load(path, map_location="cpu", weights_only=True)["standing"]
-        return min(1.0, max(0.0, standing["step"] / standing["total"]))
+        # Mapped, so that the weights beside it aren't read.
+        standing = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["standing"]
+        step, total = int(standing["step"]), int(standing["total"])
+        return (step, total) if 0 <= step <= total else None
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -168,9 +170,14 @@ def progress_of(path: Path) -> float:
         KeyError,
         TypeError,
         ValueError,
-        ZeroDivisionError,
     ):
-        return 0.0  # whoever goes on with it is told what is wrong there
+        return None  # whoever goes on with it is told what is wrong there
+
+
+def progress_of(path: Path) -> float:
+    """Returns the share of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
+    step, total = steps_of(path) or (0, 0)
+    return step / total if total else 0.0
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

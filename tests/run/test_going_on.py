@@ -1,0 +1,160 @@
+"""Coming back to a run: what more time changes, what is still to come, and how long that takes."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from penjing.data import Data
+from penjing.graph import capture
+from penjing.plan import Candidate, Choice
+from penjing.run import estimate as module
+from penjing.run import recovery, stages
+from penjing.run.estimate import estimate, what_follows
+from penjing.run.proof import _cut_short
+from penjing.run.recovery import Recovery, recovered
+from penjing.run.workspace import Workspace, write_json
+from penjing.tasks import Classification
+
+TAKEN = Candidate(0.5, 8, 1500, True, (), 0.5, 0.1, 5000, True)
+
+
+@pytest.fixture
+def space(tmp_path):
+    return Workspace(tmp_path / "out", {"seed": 0})
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return capture(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(2, 4))
+
+
+def asked(minutes=None, epochs=10, batches=5):
+    loader = [(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))] * batches
+    data = Data(loader, loader, loader, Classification(3))
+    return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, suffix=".onnx", lr=None, seed=0,
+                           precision="float32", channels_last=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(("more", "made_again"), [(None, True), (2.0, True), (1.0, False), (0.5, False)])
+def test_what_was_cut_short_is_made_again_only_in_more_time(space, more, made_again):
+    stages.note_cut(space, 1.0, [stages.CHOICE], True)
+    stages.note_cut(space, 1.0, [stages.RECOVERED], False)
+    assert stages.outlived(space.held(), more) == ((stages.CHOICE,) if made_again else ())
+
+
+def test_what_came_out_as_it_should_needs_no_more_time(space):
+    stages.note_cut(space, 1.0, [stages.CHOICE, stages.RECOVERED], True)
+    stages.note_cut(space, 3.0, [stages.CHOICE], False)
+    assert stages.outlived(space.held(), None) == (stages.RECOVERED,)
+    stages.note_cut(space, None, [stages.RECOVERED], True)
+    assert stages.outlived(space.held(), None) == ()
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"choice.json": "soon"}'])
+def test_a_damaged_note_of_what_was_cut_drops_nothing(space, content):
+    (space.inner / stages.CUT).write_text(content)
+    assert stages.outlived(space.held(), None) == ()
+
+
+def standing(monkeypatch, step, total):
+    for where in (module, recovery):
+        monkeypatch.setattr(where, "steps_of", lambda path: (step, total))
+
+
+def seconds_of(monkeypatch, batch=1.0):
+    """A forward pass of a batch takes that long."""
+    monkeypatch.setattr(module, "_pass", lambda graph, loader, task: batch * len(loader))
+
+
+def test_the_estimate_of_a_training_counts_the_steps_that_are_left_of_the_shortened_one(space, graph, monkeypatch):
+    seconds_of(monkeypatch)
+    fresh = estimate(graph, asked(), space.held())
+    assert fresh.minutes_train == pytest.approx(4 * 50 / 60)
+    (space.inner / stages.CHECKPOINT).touch()
+    standing(monkeypatch, 15, 20)
+    assert estimate(graph, asked(), space.held()).minutes_train == pytest.approx(4 * 5 / 60)
+
+
+def test_the_estimate_goes_by_what_earlier_calls_took(space, graph, monkeypatch):
+    seconds_of(monkeypatch)
+    space.seconds.update(choose=300.0, profile=7.0)
+    write_json([[], []], space.inner / stages.CANDIDATES)
+    write_json({}, space.inner / stages.BASELINE)
+    found = estimate(graph, asked(), space.held())
+    assert found.minutes_choose == pytest.approx(150 * 6 / 60)
+    assert found.minutes_verify == pytest.approx((4 * 7 + 40) / 60)
+
+
+def test_nothing_is_trained_where_nothing_goes(space, graph, monkeypatch):
+    seconds_of(monkeypatch)
+    whole = Candidate(0.0, None, 1500, True, (), 0.5, 0.1, 5000, True)
+    write_json(Choice(whole, (whole,)).to_dict(), space.inner / stages.CHOICE)
+    assert estimate(graph, asked(), space.held()).minutes_train == 0
+
+
+def test_after_ctrl_c_it_says_what_follows_and_how_long_that_takes(space, graph, monkeypatch):
+    seconds_of(monkeypatch, 1.5)
+    assert what_follows(graph, asked(), space.held(), training=True).startswith(
+        "Still to come: training (5 min), writing and verifying the file (2 min). Ctrl-C again stops"
+    )
+    assert "training" not in what_follows(graph, asked(epochs=0), space.held(), training=True)
+
+
+@pytest.fixture
+def train(space, graph, monkeypatch):
+    """Returns a function that recovers under a limit, where training does `steps` of the 50; it tells how often it ran."""
+    runs = []
+
+    def recover(small, data, **options):
+        runs.append((space.inner / stages.CHECKPOINT).exists())
+        (space.inner / stages.CHECKPOINT).touch()
+        return small
+
+    monkeypatch.setattr(recovery, "recover", recover)
+    monkeypatch.setattr(recovery, "_judged", lambda *_: 0.5)
+
+    def run(minutes, steps, deadline=float("inf")):
+        standing(monkeypatch, steps, steps)
+        made = recovered(space, asked(minutes), graph, graph, pruned=True, deadline=None if minutes is None else deadline,
+                         progress=False, say=lambda line: None)  # fmt: skip
+        return made, runs
+
+    return run
+
+
+def test_a_shortened_training_begins_anew_once_there_is_more_time(train, space):
+    made, runs = train(1.0, 20)
+    assert made.short_of_time and stages.outlived(space.held(), 2.0) == recovery.MADE
+    train(1.0, 20)
+    assert runs == [False, True], "in the same time it is gone on with"
+    made, runs = train(2.0, 20)
+    assert runs[-1] is False and made.short_of_time and stages.outlived(space.held(), 2.0) == ()
+    made, runs = train(None, 50)
+    assert not made.short_of_time and stages.outlived(space.held(), None) == ()
+
+
+def test_where_there_is_no_time_nothing_is_trained_and_that_is_noted(train, space):
+    made, runs = train(0.001, 0, deadline=0.0)
+    assert made.short_of_time and runs == [] and "no training" in made.notes[0]
+    assert stages.RECOVERED in stages.outlived(space.held(), 1.0)
+
+
+def test_how_training_went_is_read_as_it_was_written(graph, tmp_path):
+    Recovery(graph, ("a note",), None, True, True).save(tmp_path / stages.RECOVERED)
+    assert Recovery.load(tmp_path / stages.RECOVERED).short_of_time
+
+
+@pytest.mark.parametrize(("choice", "training"), [(True, False), (False, True), (True, True), (False, False)])
+@pytest.mark.parametrize("missed", [["size"], []])
+def test_it_is_told_when_time_was_why_a_budget_was_missed(choice, training, missed):
+    told = _cut_short(
+        Choice(TAKEN, (TAKEN,), short_of_time=choice), Recovery(None, short_of_time=training), {"missed": missed},
+        SimpleNamespace(minutes=1.5),
+    )  # fmt: skip
+    assert len(told) == (choice or training)
+    for line in told:
+        assert line.startswith("The limit of 1.5 min cut this run short") and "goes on from there" in line
+        assert ("may be why the budget was not met" in line) == bool(missed)
+        assert ("only 1 were measured" in line) == choice and ("training was shortened" in line) == training
