@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from penjing.tasks import Classification
 from penjing.train import Settings, recover
 from penjing.train.objective import Objective
 from penjing.train.settings import Variant
-from penjing.train.speed import WORTH_MEASURING, candidates, fastest, set_layout, step_seconds
+from penjing.train.speed import WORTH_MEASURING, candidates, fastest, set_layout, step_seconds, thread_counts
 
 SETTINGS = Settings(1, 0.1, "sgd", 0.9, 1e-4, 0.05, 5.0, "soft_labels", 4.0, 0.9, "auto", "auto", 0)
 PLAIN, BF16 = Variant(), Variant("bfloat16", True)
@@ -53,6 +54,74 @@ def test_only_the_plain_variant_is_timed_where_time_is_short() -> None:
 @pytest.mark.parametrize(("seconds", "best"), [(0.5, BF16), (0.95, PLAIN), (2.0, PLAIN)])
 def test_a_variant_must_be_clearly_faster_than_the_plain_one(seconds: float, best: Variant) -> None:
     assert fastest({PLAIN: 1.0, BF16: seconds}) == best
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine with two cores, on which nobody chose a number of threads."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+CPU = torch.device("cpu")
+
+
+def test_one_thread_is_tried_beside_the_usual_number(two_threads: None) -> None:
+    assert thread_counts(WORTH_MEASURING, CPU) == [2, 1]
+    assert thread_counts(WORTH_MEASURING - 1, CPU) == [] and thread_counts(1000, torch.device("cuda")) == []
+    torch.set_num_threads(1)
+    assert thread_counts(1000, CPU) == []
+
+
+def test_who_names_the_number_of_threads_has_chosen(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert thread_counts(1000, CPU) == []
+
+
+def test_steps_run_in_a_variant_s_number_of_threads_and_the_usual_comes_back(two_threads: None) -> None:
+    seen: list[int] = []
+
+    class Seen(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_num_threads())
+            return super().forward(x)
+
+    variants = [Variant(threads=2), Variant(threads=1)]
+    step_seconds(Seen(), Objective(Classification(), None, SETTINGS, CPU), SETTINGS, list(Batches(1)), variants, 1e9)
+    assert seen == [2, 1] * 4 and torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("one", "taken"), [(0.1, 1), (0.7, 2), (2.0, 2)])  # seconds of a step in a single thread
+def test_one_thread_is_taken_where_it_is_much_faster_and_kept_when_the_run_goes_on(
+    one: float, taken: int, two_threads: None, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penjing.train.speed.WORTH_MEASURING", 1)
+    times = {2: 1.0, 1: one}
+    monkeypatch.setattr("penjing.train.loop.step_seconds", lambda *a: {v: times[v.threads] for v in a[4]})
+    used: list[int] = []
+    told: list[dict[str, Any]] = []
+    options: dict[str, Any] = {"precision": "float32", "channels_last": False, "progress": False, "report": told.append}
+
+    def stops(graph: nn.Module, share: float) -> None:
+        used.append(torch.get_num_threads())
+        if share > 0.6:
+            raise RuntimeError("power cut")
+
+    file = tmp_path / "run.pt"
+    with pytest.raises(RuntimeError, match="power cut"):
+        recover(Net(), data(), epochs=2, checkpoint=file, callbacks=[stops], **options)
+    times.update({2: one, 1: 1.0})  # now it would be measured the other way round
+    recover(
+        Net(), data(), epochs=2, checkpoint=file, callbacks=[lambda *_: used.append(torch.get_num_threads())], **options
+    )
+    assert set(used) == {taken} and told[-1]["threads"] == taken and torch.get_num_threads() == 2
+
+
+def test_a_checkpoint_of_an_earlier_version_names_no_threads() -> None:
+    assert Variant(**{"precision": "float32", "channels_last": True}).threads is None
 
 
 @pytest.mark.parametrize("stops_at", [0.01, 0.6])  # before the first checkpoint of an epoch, and behind it

@@ -154,7 +154,9 @@ def surroundings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
         run.append(("Timed runs", " and ".join(_format.anything(number) for number in dict.fromkeys(runs))))
     if variant := provenance.get("training"):
         layout = "channels last" if variant.get("channels_last") else "contiguous"
-        run.append(("Trained in", f"{variant.get('precision')}, {layout}"))
+        threads = variant.get("threads")
+        told = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
+        run.append(("Trained in", f"{variant.get('precision')}, {layout}{told}"))
     if report.get("exclude"):
         run.append(("Left alone", _format.anything(report["exclude"])))
     groups = [("Run", run)]

@@ -29,7 +29,8 @@ class Recovery:
     Attributes:
         graph: the graph, trained or as it was.
         notes: what the report should say about it.
-        variant: precision and memory layout that steps were computed in; None if nothing was trained.
+        variant: precision, memory layout and, where it was measured, number of threads that steps were computed in; None
+            if nothing was trained.
         finished: False after Ctrl-C; the checkpoint then waits to be gone on with.
         short_of_time: whether there were fewer steps than asked for because of the time limit.
     """
@@ -109,7 +110,9 @@ def recovered(
 
     def told(epoch: dict[str, Any]) -> None:
         say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f} ({epoch['seconds']:.0f} s)")
-        variant.update(precision=epoch["precision"], channels_last=epoch["channels_last"])
+        variant.update(
+            {name: epoch[name] for name in ("precision", "channels_last", "threads") if epoch[name] is not None}
+        )
 
     finished = True
     untrained = {name: tensor.clone() for name, tensor in small.state_dict().items()}

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,9 +26,9 @@ from penjing.train.objective import Objective
 from penjing.train.optimizers import default_lr, make_optimizer
 from penjing.train.randomness import batches, generators_kept
 from penjing.train.schedule import warmup_cosine
-from penjing.train.settings import Settings
+from penjing.train.settings import Settings, Variant
 from penjing.train.source import batch_size, training_batches
-from penjing.train.speed import candidates, fastest, set_layout, step_seconds
+from penjing.train.speed import MUCH, candidates, fastest, set_layout, step_seconds, thread_counts, threads_of
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -77,7 +77,8 @@ def recover(
 
     Without a teacher it is plain training. It runs on what Accelerate finds (CPU, GPU), and on several processes
     under `accelerate launch`. Equal arguments and seed give equal weights on one machine; name `precision` and
-    `channels_last` too where that matters, since "auto" depends on a measurement.
+    `channels_last` too where that matters, since "auto" depends on a measurement, and set OMP_NUM_THREADS where others use
+    the machine meanwhile: where one thread is much faster than several, which only happens then, it is taken.
 
     Args:
         graph: what is trained, in place; a `penjing.Graph` or any `nn.Module`. Its `masks`, if it has any, are applied
@@ -105,8 +106,8 @@ def recover(
             schedule fits; if it still doesn't, training stops early.
         progress: a progress bar when stderr is a terminal; "always" anywhere, False never.
         report: called after each epoch (and an early stop) with `epoch`, `loss` (mean), `lr`, `seconds`, `progress`
-            (share of all steps), `stopped_early`, and the variant that steps are computed in: `precision` and
-            `channels_last`.
+            (share of all steps), `stopped_early`, and the variant that steps are computed in: `precision`,
+            `channels_last` and `threads` (None where there was nothing to choose).
         log: called with what a user may want to read; by default the logger "penjing.train" at level INFO.
         callbacks: each is called as `callback(graph, share of the steps done)` after every step, before masks are applied.
             If one has `state_dict()` and `load_state_dict()`, checkpoints hold its state.
@@ -165,7 +166,7 @@ def recover(
 
         stopped = standing.step < standing.total and over(deadline)
         try:
-            with bar(progress if main else False, standing.total, standing.step) as show:
+            with threads_of(variant), bar(progress if main else False, standing.total, standing.step) as show:
                 began, first, planned = time.monotonic(), standing.step, standing.total
                 last_save = began
                 while standing.step < standing.total and not stopped:
@@ -256,12 +257,21 @@ def _begin(
     total = settings.epochs * per_epoch
     variants = candidates(graph, settings, total)
     variant = variants[0]
+    threads = thread_counts(total, objective.device)
     if over(deadline):
         log("The deadline is over: no training.")
         total = 0
-    elif len(variants) > 1 or deadline is not None:
-        seconds = step_seconds(graph, objective, settings, tried, variants, FOR_TRYING * left(deadline))
-        variant = fastest(seconds)
+    elif len(variants) > 1 or len(threads) > 1 or deadline is not None:
+        seconds: dict[Variant, float] = {}
+        if len(threads) > 1:  # first, as the number of threads decides about the others' times too
+            each = [replace(variant, threads=count) for count in threads]
+            seconds = step_seconds(graph, objective, settings, tried, each, FOR_TRYING * left(deadline))
+            variant = fastest(seconds, MUCH)
+            variants = [replace(other, threads=variant.threads) for other in variants]
+        if len(variants) > 1 or not seconds:
+            more = step_seconds(graph, objective, settings, tried, variants, FOR_TRYING * left(deadline))
+            variant = fastest(more)
+            seconds = {**seconds, **more}
         times = ", ".join(f"{other} {1000 * value:.0f} ms" for other, value in seconds.items())
         log(f"Training in {variant} (per step: {times}).")
         planned, total = total, fitting(total, deadline, seconds[variant] + fetching)

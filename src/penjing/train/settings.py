@@ -13,18 +13,21 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Variant:
-    """How a step is computed; neither choice changes what is learned, beyond rounding.
+    """How a step is computed; no choice changes what is learned, beyond rounding.
 
     Attributes:
         precision: "float32", or "bfloat16" for autocast (the weights stay float32).
         channels_last: whether 4-D tensors lie in memory as NHWC.
+        threads: of an op on the processor; None leaves PyTorch's number as it is.
     """
 
     precision: str = "float32"
     channels_last: bool = False
+    threads: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.precision}, {'channels_last' if self.channels_last else 'contiguous'}"
+        threads = "" if self.threads is None else f", {self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{self.precision}, {'channels_last' if self.channels_last else 'contiguous'}{threads}"
 
 
 @dataclass(frozen=True)

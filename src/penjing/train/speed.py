@@ -1,10 +1,12 @@
-"""Which precision and memory layout train this model fastest on this machine: a few real steps tell."""
+"""Which precision, memory layout and number of threads train this model fastest on this machine: a few real steps tell."""
 
 import copy
 import itertools
+import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +19,9 @@ from penjing.train.settings import Settings, Variant
 ROUNDS = 3
 # Below this number of steps, measuring four variants would cost more than choosing the best of them saves.
 WORTH_MEASURING = 200
+# A single thread must beat several by this much. On a machine that others use, threads that wait for one another made steps
+# eight times slower; on an idle one they never lose so clearly, so equal runs there take the same number.
+MUCH = 0.6
 # A variant must beat plain float32 by more than noise does, or equal runs would differ for nothing.
 CLEARLY = 0.9
 
@@ -29,6 +34,16 @@ def candidates(graph: nn.Module, settings: Settings, steps: int) -> list[Variant
     layouts = [False, True] if settings.channels_last == "auto" else [settings.channels_last]
     variants = [Variant(precision, layout) for precision in precisions for layout in layouts]
     return variants if steps >= WORTH_MEASURING else variants[:1]
+
+
+def thread_counts(steps: int, device: torch.device) -> list[int]:
+    """Returns the numbers of threads to try, the usual one first; none where there is nothing to choose.
+
+    Who sets OMP_NUM_THREADS has chosen: sums over threads round otherwise with each number of them.
+    """
+    usual = torch.get_num_threads()
+    chosen = "OMP_NUM_THREADS" in os.environ or device.type != "cpu"
+    return [] if usual == 1 or chosen or steps < WORTH_MEASURING else [usual, 1]
 
 
 def is_quantized(graph: nn.Module) -> bool:
@@ -65,13 +80,14 @@ def step_seconds(
         for variant in list(timings):
             set_layout(model, variant.channels_last)
             optimizer.state.clear()  # momentum in the other variant's layout would slow this one down
-            start = time.perf_counter()
-            objective(model, batches[turn % len(batches)], variant).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if objective.device.type != "cpu":
-                torch.accelerator.synchronize()
-            seconds = time.perf_counter() - start
+            with threads_of(variant):
+                start = time.perf_counter()
+                objective(model, batches[turn % len(batches)], variant).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                if objective.device.type != "cpu":
+                    torch.accelerator.synchronize()
+                seconds = time.perf_counter() - start
             timings[variant].append(seconds)
             if turn == 0 and seconds * (1 + ROUNDS) * len(timings) > allowed:
                 timings = {variants[0]: timings[variants[0]]}
@@ -79,10 +95,25 @@ def step_seconds(
     return {variant: statistics.median(times[1:]) for variant, times in timings.items()}
 
 
-def fastest(seconds: dict[Variant, float]) -> Variant:
-    """Returns the fastest variant, or the first if none is clearly faster."""
+def fastest(seconds: dict[Variant, float], least: float = CLEARLY) -> Variant:
+    """Returns the fastest variant, or the first if none takes less than the share `least` of its time."""
     plain, best = next(iter(seconds)), min(seconds, key=lambda variant: seconds[variant])
-    return best if seconds[best] < CLEARLY * seconds[plain] else plain
+    return best if seconds[best] < least * seconds[plain] else plain
+
+
+@contextmanager
+def threads_of(variant: Variant) -> Iterator[None]:
+    """Lets PyTorch compute with a variant's number of threads while the block runs."""
+    before = torch.get_num_threads()
+    if variant.threads in (None, before):
+        yield
+        return
+    assert variant.threads is not None
+    torch.set_num_threads(variant.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def set_layout(model: nn.Module, channels_last: bool) -> None:
