@@ -70,6 +70,10 @@ def test_a_model_that_can_not_be_had(refused, model, parts):
     says(refused(model=model), *parts)
 
 
+def test_outputs_that_do_not_fit_the_classes(refused):
+    says(refused(model="net.py:ten"), "The model has 10 outputs, but the data has 3 classes", "Classification(CLASSES)")
+
+
 def test_weights_that_do_not_fit(refused, tmp_path):
     state = torch.nn.Sequential(torch.nn.Linear(2, 2)).state_dict()
     torch.save({**state, "head.weight": torch.zeros(5, 32)}, tmp_path / "w.pt")
