@@ -60,6 +60,7 @@ RULES = {  # what the arguments of `compress` may be, each by itself
     "progress": FLAG,
     "say": FUNCTION,
     "inputs": optional(mapping(TEXT, "a mapping from names to hashes")),
+    "trained": FLAG,
 }
 CALIBRATION_BATCHES = 8  # taken from another part of data that has no calibration part
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from penjing.budget import Budget
-from penjing.checks import EPOCHS, FUNCTION, PATH, PROGRESS, RATE, TEXT, checked, number, optional
+from penjing.checks import EPOCHS, FUNCTION, PATH, PROGRESS, RATE, TEXT, checked, optional
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
@@ -26,7 +26,6 @@ from penjing.verbs._metric import metric_of
     **RULES,
     schedule=TEXT,
     epochs=optional(EPOCHS),
-    drop=optional(number()),
     teacher=optional(TRAINED),
     lr=RATE,
     checkpoint=optional(PATH),
