@@ -180,3 +180,43 @@ def test_what_is_no_state_dict_or_no_file_is_refused(tmp_path):
         load_weights(net(), tmp_path / "none.pt")
     with pytest.raises(PenjingError, match="There is no weights file"):
         load_weights(net(), tmp_path)
+
+
+ODD = {
+    "sparse": (lambda weight: weight.to_sparse(), r"2\.weight: sparse or nested \(torch\.sparse_coo\)"),
+    "sparse rows": (lambda weight: weight.to_sparse_csr(), r"2\.weight: sparse or nested \(torch\.sparse_csr\)"),
+    "meta": (lambda weight: weight.to("meta"), r"2\.weight: a shape on 'meta' without values"),
+    "quantised": (
+        lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+        r"2\.weight: quantised \(torch\.qint8\)",
+    ),
+    "complex": (lambda weight: weight.to(torch.complex64), r"2\.weight: torch\.complex64 in the file, torch\.float32"),
+    "whole": (lambda weight: weight.to(torch.int8), r"2\.weight: torch\.int8 in the file, torch\.float32 in the model"),
+    "truth": (lambda weight: weight > 0, r"2\.weight: torch\.bool in the file"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.filterwarnings("ignore")
+def test_a_tensor_that_is_no_plain_one_is_refused_and_named(tmp_path, kind):
+    change, says = ODD[kind]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.save({**before, "2.weight": change(before["2.weight"])}, tmp_path / "w.pt")
+    with pytest.raises(PenjingError, match=rf"{says}|holds no plain weights"):
+        load_weights(model, tmp_path / "w.pt")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_plain(tmp_path, dtype):
+    model = nn.Linear(2, 2)
+    torch.save({"weight": torch.eye(2, dtype=dtype), "bias": torch.ones(2, dtype=dtype)}, tmp_path / "w.pt")
+    load_weights(model, tmp_path / "w.pt")
+    assert torch.equal(model.weight, torch.eye(2)) and model.weight.dtype == torch.float32
+
+
+def test_a_script_module_is_no_weights_file(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(str(tmp_path / "w.pt"))
+    with pytest.raises(PenjingError, match="holds no plain weights"):
+        load_weights(nn.Linear(2, 2), tmp_path / "w.pt")

@@ -5,10 +5,8 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
 import pkgutil
 import sys
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from penjing.errors import PenjingError
+from penjing.raised import raised
 
 
 def call_factory(spec: str) -> Any:
@@ -128,23 +127,7 @@ def _guarded(spec: str, verb: str, function: Any, *arguments: Any) -> Any:
     except PenjingError:
         raise
     except (Exception, SystemExit) as error:
-        message = str(error).strip().splitlines()
-        what = f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
-        raise PenjingError(f"{spec} {verb} {what}{_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    """Returns where it happened: the deepest frame in code that isn't installed, or else in code that isn't ours."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f" ({error.filename}:{error.lineno}: {(error.text or '').strip()})"
-    ours, installed = os.path.dirname(__file__) + os.sep, ("site-packages", os.path.dirname(os.__file__) + os.sep)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((ours, "<frozen", importlib.__file__))
-    ]
-    own = [frame for frame in frames if not any(mark in frame.filename for mark in installed)] or frames
-    return f" ({own[-1].filename}:{own[-1].lineno}: {own[-1].line})" if own else ""
+        raise raised(f"{spec} {verb}", error) from error
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from penjing.errors import PenjingError
 from penjing.factory import call_factory
 from penjing.files import sha256
 from penjing.graph import Graph, capture, load, load_exported
+from penjing.loaders import first
 
 SHOWN = 4  # keys or shapes that an error lists
 
@@ -108,9 +109,9 @@ def _example_from(data: Data | None) -> tuple[Tensor, ...] | None:
     """Returns two samples of the data's inputs."""
     if data is None:
         return None
-    for loader in (data.calibration, data.validation, data.train):
-        if loader is not None:
-            inputs, _ = data.task.split(next(iter(loader)))
+    for name in ("calibration", "validation", "train"):
+        if (loader := getattr(data, name)) is not None:
+            inputs, _ = data.task.split(first(loader, f"data.{name}"))
             return tuple(tensor[:2] for tensor in inputs)
     return None
 
@@ -119,26 +120,54 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Loads a state dict into `model`.
 
     Raises:
-        PenjingError: the file can't be read without running code, or its keys or shapes don't fit the model's.
+        PenjingError: the file can't be read without running code, its keys or shapes don't fit the model's, or a tensor
+            isn't a plain one.
     """
     state = _read_weights(path)
     wanted = model.state_dict()
     # Counters of batches that old files lack play no part in what a model computes.
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     surplus = [k for k in state if k not in wanted]
+    found_in_both = [k for k in wanted if k in state]
+    kinds = {k: kind for k in found_in_both if (kind := _odd(state[k], wanted[k])) is not None}
     shapes = [
         f"{k}: {tuple(state[k].shape)} in the file, {tuple(wanted[k].shape)} in the model"
-        for k in wanted
-        if k in state and state[k].shape != wanted[k].shape
+        for k in found_in_both
+        if k not in kinds and state[k].shape != wanted[k].shape
     ]
+    listed = {
+        "missing": missing,
+        "not in the model": surplus,
+        "other shapes": shapes,
+        "other numbers": [f"{k}: {kind}" for k, kind in kinds.items()],
+    }
     problems = [
         f"{title}: {', '.join(found[:SHOWN])}{f' and {len(found) - SHOWN} more' if len(found) > SHOWN else ''}"
-        for title, found in (("missing", missing), ("not in the model", surplus), ("other shapes", shapes))
+        for title, found in listed.items()
         if found
     ]
     if problems:
         raise PenjingError(f"{path} doesn't fit {type(model).__name__}. " + ". ".join(problems) + ".")
     model.load_state_dict({**wanted, **state})
+
+
+def _odd(given: Tensor, wanted: Tensor) -> str | None:
+    """Returns what a stored tensor is if it isn't a plain one of the kind of numbers that the model has there."""
+    for odd, what in (
+        (given.is_meta, "a shape on 'meta' without values"),
+        (given.is_quantized, f"quantised ({given.dtype})"),
+        (given.layout != torch.strided or given.is_nested, f"sparse or nested ({given.layout})"),
+        (_kind(given) != _kind(wanted), f"{given.dtype} in the file, {wanted.dtype} in the model"),
+    ):
+        if odd:
+            return what
+    return None
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "complex"
+    return "real" if tensor.is_floating_point() else "bool" if tensor.dtype == torch.bool else "whole"
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -88,7 +88,9 @@ def test_a_loader_that_fails_midway_is_named_with_its_error():
         yield _pair()
         raise OSError("the disk is gone")
 
-    with pytest.raises(PenjingError, match=r"^Reading calibration batch 2 failed: OSError: the disk is gone"):
+    with pytest.raises(
+        PenjingError, match=r"^The calibration data, asked for batch 2, raised OSError: the disk is gone"
+    ):
         pj.quantize(_two(), broken())
 
 

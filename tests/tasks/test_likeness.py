@@ -162,5 +162,6 @@ def test_the_best_constant_answer_is_the_most_frequent_class():
 
 def test_a_metric_that_is_not_a_number_is_worse_than_any():
     metric = SimpleNamespace(update=lambda *_: None, compute=lambda: torch.tensor(math.nan))
-    task = SimpleNamespace(labelled=True, split=lambda batch: ((batch[0],), batch[1]), metric=lambda: metric)
+    task = Classification()
+    task.metric = lambda: metric
     assert evaluate(lambda x: x, [(torch.zeros(2), torch.zeros(2))], task) == -math.inf

@@ -13,7 +13,9 @@ from penjing.checks import NAME, TEXT, Rule, a, check, optional, several
 from penjing.data._names import is_one_line
 from penjing.data._preprocess import Preprocess
 from penjing.errors import PenjingError
+from penjing.loaders import read
 from penjing.tasks import Task
+from penjing.tasks.doors import TASK
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,15 @@ class Data:
         parts: list[object] = [_length(loader) for loader in (self.train, self.calibration, self.validation)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            for loader in (self.calibration, self.validation):
+            for name in ("calibration", "validation"):
                 parts.append("loader")
-                parts += [_content(leaf) for leaf in pytree.tree_leaves(next(iter(loader or ()), None))]
+                batches = read(getattr(self, name) or (), f"data.{name}")
+                parts += [_content(leaf) for leaf in pytree.tree_leaves(next(batches, None))]
         return f"{self.name} {fingerprint(*parts)}"
 
 
 _RULES = {
-    "task": a(Task, "a penjing.tasks.Task, such as penjing.tasks.Classification()"),
+    "task": TASK,
     "name": NAME,
     "classes": optional(several(Rule("a name", lambda name: isinstance(name, str) and is_one_line(name)),
                                 "a sequence of names, each on one line")),

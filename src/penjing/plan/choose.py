@@ -17,6 +17,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import Graph
+from penjing.loaders import first
 from penjing.plan.widths import Width, widths
 from penjing.prune import prune
 from penjing.quantize import ConstantActivations, NothingToQuantize, quantize
@@ -305,7 +306,7 @@ def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph |
     """Returns the int8 graph, calibrated on little data: that doesn't change the time. None if nothing is quantisable."""
     if bench.data.calibration is None:
         return None
-    few = replace(bench.data, calibration=[next(iter(bench.data.calibration))])
+    few = replace(bench.data, calibration=[first(bench.data.calibration, "data.calibration")])
     exclude = (*bench.exclude, *in_float)
     try:
         try:

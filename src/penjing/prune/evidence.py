@@ -14,6 +14,7 @@ from penjing.checks import COUNT, SEED, check
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Branch, Channels, Entry, Graph, Group
+from penjing.loaders import read
 from penjing.prune.changed import Change, Changed
 
 Inputs = tuple[Tensor, ...]
@@ -215,8 +216,9 @@ class Evidence:
         with torch.random.fork_rng():  # a loader may draw from the global generator, which is the caller's
             torch.manual_seed(self.seed + epoch)
             batch = None
-            for batch in islice(loader, self.batches):
-                assert self.data is not None
+            assert self.data is not None
+            name = "data.train" if loader is self.data.train else "data.calibration"
+            for batch in islice(read(loader, name), self.batches):
                 inputs, targets = self.data.task.split(batch)
                 yield tuple(x.to(device) for x in inputs), None if targets is None else targets.to(device)
         if batch is None:

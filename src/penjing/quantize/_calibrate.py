@@ -1,6 +1,5 @@
 """One pass over calibration data that feeds all observers and keeps no activation longer than the graph does."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.utils import _pytree as pytree
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.loaders import read
 from penjing.quantize._pieces import can_cut, pieces, sample_count
 from penjing.quantize._running import Running
 from penjing.quantize.observers import Accumulator, NotFinite
@@ -79,7 +79,7 @@ def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
     """
     device = next((tensor.device for tensor in graph.tensors().values()), torch.device("cpu"))
     number = 0
-    for number, inputs in enumerate(_read(_calls(graph, data)), 1):
+    for number, inputs in enumerate(_calls(graph, data), 1):
         try:
             flat = graph.signature.flatten(inputs, {})
         except PenjingError as error:
@@ -88,21 +88,6 @@ def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
         yield [tensor.to(device) for tensor in flat]
     if not number:
         raise PenjingError("The calibration data holds no batches. " + NO_DATA)
-
-
-def _read(calls: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """Yields what the user's loader gives; where that fails, the error says at which batch."""
-    given = iter(calls)
-    for number in itertools.count(1):
-        try:
-            inputs = next(given)
-        except StopIteration:
-            return
-        except PenjingError:
-            raise
-        except Exception as error:  # it is the user's code, and may raise anything
-            raise PenjingError(f"Reading calibration batch {number} failed: {type(error).__name__}: {error}") from error
-        yield inputs
 
 
 def _fixed(graph: Graph, inputs: Sequence[Any]) -> str:
@@ -165,10 +150,11 @@ def _calls(graph: Graph, data: Any) -> Iterable[Sequence[Any]]:
     if isinstance(data, Data):
         if data.calibration is None:
             raise PenjingError("The data has no calibration part. " + NO_DATA)
-        return (data.task.split(batch)[0] for batch in data.calibration)
+        name, split = "data.calibration", data.task.split
+        return read((split(batch)[0] for batch in read(data.calibration, name)), name)
     if data is None or isinstance(data, Tensor) or not hasattr(data, "__iter__"):
         raise PenjingError(f"{type(data).__name__} is no calibration data. " + NO_DATA)
-    return (_inputs(graph, batch, number) for number, batch in enumerate(data, 1))
+    return (_inputs(graph, batch, number) for number, batch in enumerate(read(data, "The calibration data"), 1))
 
 
 def _inputs(graph: Graph, batch: Any, number: int) -> Sequence[Any]:

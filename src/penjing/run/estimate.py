@@ -11,6 +11,7 @@ import torch
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.loaders import first
 from penjing.plan import Choice
 from penjing.run import stages
 from penjing.run.clock import EVALUATIONS, MEASURING
@@ -160,7 +161,7 @@ def _pass(graph: Graph, loader: Iterable[Any] | None, task: Any) -> float:
     """Returns the seconds of a forward pass over a loader; 0 where its length isn't known."""
     if loader is None or not isinstance(loader, Sized) or len(loader) == 0:
         return 0.0
-    inputs, _ = task.split(next(iter(loader)))
+    inputs, _ = task.split(first(loader))
     times = []
     with torch.no_grad():
         for _ in range(3):

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
+import torch
+
 from penjing.budget import Budget
 from penjing.checks import (
     BATCH,
@@ -30,6 +32,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph, channels
 from penjing.graph.doors import TRAINED
+from penjing.loaders import first, read
 from penjing.prune import criteria, prune
 from penjing.targets import find_target
 from penjing.tasks import evaluate
@@ -125,6 +128,10 @@ class Request:
             PenjingError: patterns that match nothing, outputs that don't fit the task, a criterion that the model or the
                 data can't serve.
         """
+        with torch.random.fork_rng(devices=[]):  # a loader may draw from the caller's generator
+            for part in ("train", "calibration", "validation"):
+                if (loader := getattr(self.data, part)) is not None:
+                    first(loader, f"data.{part} of '{self.data.name}'")
         groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
         _judge(graph, self.data)
         if groups:
@@ -148,7 +155,7 @@ def settled(criterion: str | None, data: Data) -> tuple[str, Data]:
         other = data.validation if data.validation is not None else data.train
         if other is None:
             raise PenjingError("The data is empty: give at least one of train, calibration and validation.")
-        data = replace(data, calibration=list(islice(other, CALIBRATION_BATCHES)))
+        data = replace(data, calibration=list(islice(read(other), CALIBRATION_BATCHES)))
     return criterion, data
 
 
@@ -160,9 +167,7 @@ def hash_of(graph: Graph) -> str:
 def _judge(graph: Graph, data: Data) -> None:
     loader = data.validation if data.validation is not None else data.calibration
     assert loader is not None
-    batch = next(iter(loader), None)
-    if batch is None:
-        raise PenjingError(f"The data {data.name} has no batches to judge the model on.")
+    batch = first(loader)
     try:
         evaluate(graph, [batch], data.task)
     except _WRONG as error:

@@ -11,6 +11,7 @@ from torch import Tensor
 from penjing.budget import Budget
 from penjing.data import Data
 from penjing.graph import Cost, Graph, fold_batch_norms
+from penjing.loaders import first
 from penjing.run.baseline import Baseline, nothing_learned, too_generous
 from penjing.run.clock import seconds_until
 from penjing.run.provenance import processor
@@ -211,7 +212,7 @@ def _real_inputs(data: Data, graph: Graph) -> tuple[Tensor, ...] | None:
     """Returns one batch of real inputs (cut to what the graph's batch allows), or None to use random ones."""
     for loader in (data.validation, data.calibration):
         if loader is not None:
-            inputs, _ = data.task.split(next(iter(loader)))
+            inputs, _ = data.task.split(first(loader))
             return tuple(tensor[: graph.batch or PARITY_SAMPLES] for tensor in inputs)
     return None
 

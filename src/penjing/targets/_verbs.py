@@ -148,6 +148,11 @@ def named_inputs(artifact: Artifact, inputs: Inputs) -> dict[str, np.ndarray]:
         if set(inputs) != set(known):
             raise PenjingError(f"{artifact.path.name} takes the inputs {', '.join(known)}, not {', '.join(inputs)}.")
         inputs = [inputs[name] for name in known]
+    elif not isinstance(inputs, Sequence) or isinstance(inputs, str | bytes):
+        raise PenjingError(
+            f"{artifact.path.name} takes a tensor or an array, a sequence of them, or a mapping of them by name, not "
+            f"{type(inputs).__name__}."
+        )
     if len(inputs) != len(artifact.inputs):
         names = ", ".join(spec.name for spec in artifact.inputs)
         raise PenjingError(f"{artifact.path.name} takes {len(artifact.inputs)} input(s) ({names}), not {len(inputs)}.")

@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from penjing.checks import COUNT, FUNCTION, checked, optional
 from penjing.errors import PenjingError
+from penjing.loaders import read
 from penjing.tasks._likeness import Likeness, Tally, answers_of
 from penjing.tasks._outputs import all_tensors, first_tensor
 from penjing.tasks._task import Task
+from penjing.tasks.doors import TASK
 
 
+@checked(run=FUNCTION, task=TASK, limit=optional(COUNT))
 def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: int | None = None) -> float | None:
     """Returns the task's metric of `run` over the batches of `loader`.
 
@@ -37,7 +41,7 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
     metric = task.metric()
     samples = 0
     with _inference(run) as device:
-        for batch in loader:
+        for batch in read(loader):
             inputs, targets = task.split(batch)
             if targets is None:
                 return None
@@ -56,6 +60,7 @@ def agreement(run_a: Callable[..., Any], run_b: Callable[..., Any], loader: Iter
     return likeness(run_a, run_b, loader, task).value
 
 
+@checked(original=FUNCTION, other=FUNCTION, task=TASK, limit=optional(COUNT))
 def likeness(
     original: Callable[..., Any], other: Callable[..., Any], loader: Iterable[Any], task: Task, limit: int | None = None
 ) -> Likeness:
@@ -79,7 +84,7 @@ def likeness(
     tallies: list[Tally] = []
     samples = 0
     with _inference(original) as device, _inference(other) as other_device:
-        for batch in loader:
+        for batch in read(loader):
             inputs, _ = task.split(batch)
             pair = [
                 [first_tensor(made)] if answers == "classes" else all_tensors(made)

@@ -1,6 +1,5 @@
 """The training loop, from top to bottom."""
 
-import copy
 import logging
 import math
 import time
@@ -22,7 +21,7 @@ from penjing.train.checkpoint import Checkpoint, Standing, digest
 from penjing.train.deadline import FOR_TRYING, fitting, left, over, shortened
 from penjing.train.display import bar
 from penjing.train.interrupt import Interrupted, ctrl_c_sets_a_flag
-from penjing.train.objective import Objective
+from penjing.train.objective import Objective, frozen
 from penjing.train.optimizers import default_lr, make_optimizer
 from penjing.train.randomness import batches, generators_kept
 from penjing.train.schedule import warmup_cosine
@@ -138,7 +137,7 @@ def recover(
         per_epoch = len(loader) // world
         if per_epoch == 0:
             raise PenjingError(f"The training data has {len(loader)} batches for {world} process(es).")
-        taught_by = None if teacher is None else copy.deepcopy(teacher).requires_grad_(False).eval()
+        taught_by = None if teacher is None else frozen(teacher)
         source = {"data": data.identity(), "batches": len(loader), "processes": world}
         source["teacher"] = None if taught_by is None else digest(taught_by.state_dict())
         file = None if checkpoint is None else Checkpoint(Path(checkpoint), settings, source)
@@ -174,7 +173,9 @@ def recover(
                     if standing.step == epoch * per_epoch:
                         standing.loss, standing.counted, standing.seconds = 0.0, 0, 0.0
                     clock = time.monotonic() - standing.seconds
-                    for index, batch in enumerate(islice(batches(loader, seed, epoch), per_epoch * world)):
+                    for index, batch in enumerate(
+                        islice(batches(loader, seed, epoch, "The training data"), per_epoch * world)
+                    ):
                         if stopped or standing.step == standing.total:
                             break
                         # Each process takes its share of the batches; a resumed run passes those that it has seen.
@@ -250,7 +251,7 @@ def _begin(
     """Decides what a new run needs to know, by trying a few steps where that pays: rate, variant, number of steps."""
     settings = objective.settings
     start = time.perf_counter()
-    tried = list(islice(batches(loader, settings.seed, 0), 3))
+    tried = list(islice(batches(loader, settings.seed, 0, "The training data"), 3))
     if not tried:
         raise PenjingError(f"The training data has a length of {len(loader)} batches but gave none.")
     fetching = (time.perf_counter() - start) / len(tried)

@@ -1,5 +1,7 @@
 """The loss of one batch: forward through student and teacher, then task loss and distillation signal."""
 
+import copy
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +12,28 @@ from torch import Tensor, nn
 
 from penjing.distill import combine, signals
 from penjing.errors import PenjingError
+from penjing.raised import raised
 from penjing.tasks import Task
 from penjing.train.settings import Settings, Variant
+
+
+def frozen(teacher: nn.Module) -> nn.Module:
+    """Returns a copy that is only listened to."""
+    with torch.no_grad():  # or copies of a torch.jit module's parameters would be derived from them
+        copied = copy.deepcopy(teacher).eval()
+    for parameter in copied.parameters():  # not of the module at once, which a torch.jit module doesn't know
+        parameter.requires_grad_(False)
+    return copied
+
+
+def _called(name: str, model: nn.Module, inputs: Sequence[Any]) -> Any:
+    try:
+        return model(*inputs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        given = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
+        raise raised(
+            f"{name} can't take a batch of the training data (inputs of shape {given}): it raised", error
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -34,15 +56,15 @@ class Objective:
         """Returns the loss, a float32 scalar with gradient.
 
         Raises:
-            PenjingError: the batch has no labels and there is no teacher.
+            PenjingError: the batch has no labels and there is no teacher; the model or the teacher can't take it.
         """
         inputs, targets = send_to_device(self.task.split(batch), self.device)
         if variant.channels_last:
             inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
         with self._autocast(variant):
-            outputs = model(*inputs)
+            outputs = _called("The model", model, inputs)
             with torch.no_grad():
-                taught = None if self.teacher is None else self.teacher(*inputs)
+                taught = None if self.teacher is None else _called("The teacher", self.teacher, inputs)
         outputs, taught = convert_to_fp32(outputs), convert_to_fp32(taught)
         labelled = self.task.labelled and targets is not None
         if not labelled and self.teacher is None:

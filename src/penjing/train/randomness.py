@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from penjing.loaders import read
+
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
@@ -29,7 +31,7 @@ def seed_generators(*key: int) -> None:
     random.seed(int(words[3]))
 
 
-def batches(loader: Iterable[Any], seed: int, epoch: int) -> Iterator[Any]:
+def batches(loader: Iterable[Any], seed: int, epoch: int, name: str = "The loader") -> Iterator[Any]:
     """Yields the batches of one epoch; before each, the global generators are seeded anew.
 
     So what is drawn for a batch, by the loader (augmentation) and by the caller (dropout), doesn't depend on what was
@@ -43,12 +45,12 @@ def batches(loader: Iterable[Any], seed: int, epoch: int) -> Iterator[Any]:
         # A loader with a generator of its own would go on from wherever earlier epochs left it.
         if isinstance(generator := getattr(part, "generator", None), torch.Generator):
             generator.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
-    iterator = iter(loader)
+    given = read(loader, name)
     index = 0
     while True:
         seed_generators(seed, epoch, index)
         try:
-            batch = next(iterator)
+            batch = next(given)
         except StopIteration:
             return
         yield batch

@@ -1,5 +1,6 @@
 """Quantisation, after training or in its course, under budgets and with bounds on what it may cost."""
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,9 +10,23 @@ from typing import Any, Literal
 from torch import nn
 
 from penjing.budget import Budget
-from penjing.checks import COUNT, EPOCHS, FUNCTION, PATH, PROGRESS, RATE, TEXT, a, checked, either, optional, several
+from penjing.checks import (
+    COUNT,
+    EPOCHS,
+    FUNCTION,
+    PATH,
+    PROGRESS,
+    RATE,
+    TEXT,
+    a,
+    checked,
+    either,
+    number,
+    optional,
+    several,
+)
 from penjing.data import Data
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
 from penjing.plan import choose_bits, hold_metric
@@ -25,6 +40,7 @@ from penjing.verbs._metric import metric_of
 @checked(
     **{**RULES, "weights": either(TEXT, several(TEXT, "names of grids"))},
     budget=optional(a(Budget, "a penjing.Budget(size=…) or (latency=…)")),
+    drop=optional(number()),
     epochs=optional(EPOCHS),
     method=TEXT,
     stages=several(COUNT, "numbers of bits"),
@@ -240,6 +256,12 @@ def _judged(data: Any, drop: float) -> Data:
     return data
 
 
+# Arguments of `recover` that `quantize` gives itself.
+_SETTLED = (
+    "graph", "data", "teacher", "epochs", "lr", "seed", "checkpoint", "progress", "log", "callbacks", "penalty",
+)  # fmt: skip
+
+
 def _train_quantized(
     graph: Graph,
     data: Data,
@@ -283,6 +305,10 @@ def _train_quantized(
         raise PenjingError(
             f"method='{method}' trains: pass epochs=…, the passes over data.train, at least 1 (not {epochs})."
         )
+    more = [name for name in inspect.signature(recover).parameters if name not in _SETTLED]
+    for name in training or {}:
+        if name not in more:
+            raise unknown_name("argument in training=", str(name), more)
     quantized = QuantizedTraining(graph, data, method=method, stages=stages, seed=seed, **choices)
     recover(
         quantized.graph, data, teacher=teacher, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint, progress=progress,
