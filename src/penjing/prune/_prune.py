@@ -60,7 +60,8 @@ def prune(
         min_channels: how many units each group keeps at least; a smaller group stays whole.
         units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
         data: for criteria that need it.
-        include: patterns of module paths; only what these make is pruned.
+        include: patterns of module paths; only what these make is pruned. What stands for something, as a softmax's
+            classes do, goes only where its module is named here in full; see `channels`.
         exclude: patterns of module paths whose channels, and whose layers, all stay.
         batches: how many batches of data the criterion looks at.
         seed: for criteria that draw random numbers or shuffled data.

@@ -30,14 +30,14 @@ def find_placement(given: Placement | str, in_float: Sequence[str]) -> Placement
 def check_all_integer(
     graph: Graph, placed: Placed, placement: Placement, is_excluded: Callable[[fx.Node], bool]
 ) -> None:
-    """Checks that everything that multiplies does so in integers, but for what the user excluded.
+    """Checks that everything that multiplies, or may do so, works in integers, but for what the user excluded.
 
     Raises:
         PenjingError: something doesn't; names it and its op.
     """
     nodes = {node.name: node for node in graph.program.graph.nodes}
     active = set(placed.integer)
-    left = [row for row in graph.cost().rows if row.macs and nodes[row.node] not in active]
+    left = [row for row in graph.cost().rows if (row.macs or not row.counted) and nodes[row.node] not in active]
     named = [f"'{row.op}' in '{row.module or row.node}'" for row in left if not is_excluded(nodes[row.node])]
     if named:
         raise PenjingError(

@@ -194,7 +194,14 @@ def _records(chosen: Mapping[str, Choice], corrected: Mapping[str, str], asked: 
 
 
 def _left_in_float(graph: Graph, in_float: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the plan's records of layers that are faster in floating point."""
-    paths = dict.fromkeys(row.module or row.node for row in graph.cost().rows if row.macs)
-    record = {"technique": "quantize", "setting": "measured faster in floating point", "before": FLOAT, "after": FLOAT}
-    return [{"place": path, **record} for path in paths if matches(path, in_float)]
+    """Returns the plan's records of layers that are faster in floating point, and of ops that nothing is known of."""
+    rows = graph.cost().rows
+    faster = dict.fromkeys(row.module or row.node for row in rows if row.macs)
+    why = {path: "measured faster in floating point" for path in faster if matches(path, in_float)}
+    for row in rows:
+        if row.params and not row.counted:
+            why.setdefault(row.module or row.node, f"nothing is known of {row.op}, which reads parameters")
+    return [
+        {"place": path, "technique": "quantize", "setting": setting, "before": FLOAT, "after": FLOAT}
+        for path, setting in why.items()
+    ]
