@@ -504,3 +504,36 @@ def test_close_compares_relative_to_the_largest_value():
     assert not close(a[:1], a, 1e-3)
     assert not close(torch.tensor([float("nan"), 1.0]), a, 1e-3)
     assert close(torch.tensor([float("inf"), 1.0]), torch.tensor([float("inf"), 1.0]), 1e-3)
+
+
+class Stepped(nn.Module):
+    """A recurrent layer that is given its state, whose second axis is the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x, h):
+        return self.cell(x, h)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_axes_that_must_be_equal_are_freed_and_tried_together(batch):
+    model = Stepped()
+    graph = capture(model, (torch.randn(batch, 4, 3), torch.randn(1, batch, 5)), dynamic={"h": (1,)})
+    assert graph.batch is None
+    x, h = torch.randn(7, 4, 3), torch.randn(1, 7, 5)
+    for actual, expected in zip(graph(x, h), model(x, h), strict=True):
+        assert torch.allclose(actual, expected, atol=1e-6)
+    with pytest.raises(PenjingError, match="same size"):
+        graph(x, h[:, :3])
+
+
+def test_further_axes_that_must_be_equal_are_tried_together():
+    model = Lambda(lambda x, mask: (x * mask.unsqueeze(2)).sum(1))
+    inputs = (torch.randn(2, 6, 3), torch.ones(2, 6))
+    graph = capture(model, inputs, dynamic={"args_0": (1,), "args_1": (1,)})
+    x, mask = torch.randn(5, 9, 3), torch.ones(5, 9)
+    assert torch.allclose(graph(x, mask), model(x, mask), atol=1e-6)
+    with pytest.raises(PenjingError, match=r"half and at twice|size 6 of axis 1"):
+        capture(model, inputs, dynamic={"args_0": (1,)})

@@ -43,7 +43,7 @@ def verify_other_sizes(
     dynamic: Mapping[str, Sequence[int]],
 ) -> None:
     """Compares at half and at twice the size of the axes that were asked to be free; the model must work at one."""
-    trials = [resized(model, args, keywords, dynamic, double) for double in (False, True)]
+    trials = [resized(graph, (args, keywords), dynamic, double) for double in (False, True)]
     failures: list[Exception] = []
     for trial in trials if any(axis > 0 for axes in dynamic.values() for axis in axes) else []:
         try:

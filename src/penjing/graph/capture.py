@@ -20,6 +20,7 @@ from penjing.graph import modes, propagation
 from penjing.graph.agreement import call_copied, copied, verify, verify_other_sizes
 from penjing.graph.constants import fold
 from penjing.graph.doors import AXES, CAPTURABLE
+from penjing.graph.fixed_batch import noting_sizes, why_fixed
 from penjing.graph.free_axes import (
     batch_size,
     check_dynamic,
@@ -29,6 +30,7 @@ from penjing.graph.free_axes import (
     positional_names,
     spelt_out_keywords,
     with_batch,
+    with_other_batch,
 )
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
@@ -116,15 +118,36 @@ def _captured(
 ) -> Graph:
     """Captures with a free batch, or else with the batch that the model fixes; `whole` is what it is a part of."""
     _try_model(model, args, keywords)
-    graph = _capture_with_free_batch(model, args, keywords, dynamic, whole)
+    graph, error = _capture_with_free_batch(model, args, keywords, dynamic, whole)
     if graph is None:
         try:
             graph, _ = _export(model, args, keywords, dynamic, free_batch=False, whole=whole)
-        except Uncapturable as error:
-            raise PenjingError(f"{error}\n{_hint(model, args, keywords, whole)}") from error.__cause__
+        except Uncapturable as failure:
+            raise PenjingError(f"{failure}\n{_hint(model, args, keywords, whole)}") from failure.__cause__
         verify(model, graph, args, keywords)
+        if graph.batch is not None:
+            _warn_of_batch(model, args, keywords, dynamic, error)
     verify_other_sizes(model, graph, args, keywords, dynamic)
     return graph
+
+
+def _warn_of_batch(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    dynamic: Mapping[str, Sequence[int]],
+    error: Exception | None,
+) -> None:
+    """Warns that a model's code fixes its batch. Export is asked once more, as its notes are slow to make."""
+    size = batch_size(args, keywords)
+    assert size is not None  # or there were no batch to be fixed
+    usual = max(size, 2)
+    with noting_sizes() as sizes:
+        try:
+            _exported(model, *with_batch(model, (args, keywords), dynamic, size, usual), dynamic, free_batch=True)
+        except Uncapturable as failure:
+            error = error or failure
+    warnings.warn(why_fixed(type(model).__name__, usual, size, error, sizes), stacklevel=5)
 
 
 class Uncapturable(PenjingError):
@@ -208,34 +231,39 @@ def _capture_with_free_batch(
     keywords: dict[str, Any],
     dynamic: Mapping[str, Sequence[int]],
     whole: nn.Module | None,
-) -> Graph | None:
-    """Returns the graph with its batch axis free, or None where one graph can't stand for the model at every batch."""
+) -> tuple[Graph | None, Exception | None]:
+    """Returns the graph with its batch axis free, or None where one graph can't stand for the model at every batch, and
+    what showed that.
+    """
     size = batch_size(args, keywords)
     if size is None:
-        return None
+        return None, None
     usual = max(size, 2)
-    trials = {batch: with_batch(args, keywords, size, batch) for batch in (usual, 1, usual + 1, 2)}
+    call = with_batch(model, (args, keywords), dynamic, size, usual)
     try:
-        graph, limited = _export(model, *trials[usual], dynamic, free_batch=True, whole=whole)
+        graph, limited = _export(model, *call, dynamic, free_batch=True, whole=whole)
     except (PenjingError, RuntimeError) as error:  # what has nothing to do with the batch fails with a fixed one too
         log.info("%s can't be captured with a free batch: %s", type(model).__name__, error)
-        return None
+        return None, error
     if graph.batch is not None:
-        return None
+        return None, None
+    trials = {batch: with_other_batch(graph, call, usual, batch) for batch in (usual, 1, usual + 1, 2)}
     # One sample takes the least memory, but it fits constants of any size, and some models drop an axis of size 1.
-    simple = not limited and propagation.runs(graph, usual + 1) and _agree(model, graph, trials[usual], trials[1])
-    return graph if simple or _agree(model, graph, *(trials[batch] for batch in (usual, usual + 1, 2))) else None
+    if not limited and propagation.runs(graph, usual + 1) and not _differ(model, graph, trials[usual], trials[1]):
+        return graph, None
+    different = _differ(model, graph, *(trials[batch] for batch in (usual, usual + 1, 2)))
+    return (graph, None) if different is None else (None, different)
 
 
-def _agree(model: nn.Module, graph: Graph, *trials: tuple[tuple[Any, ...], dict[str, Any]]) -> bool:
-    """Tells whether model and graph work on all of these inputs and give the same."""
+def _differ(model: nn.Module, graph: Graph, *trials: tuple[tuple[Any, ...], dict[str, Any]]) -> Exception | None:
+    """Returns what shows that model and graph don't both work on all of these inputs and give the same."""
     try:
         for trial in trials:
             verify(model, graph, *trial)
     except Exception as error:  # whatever a model raises at a size that it wasn't written for
         log.info("%s and its graph don't agree: %s", type(model).__name__, error)
-        return False
-    return True
+        return error
+    return None
 
 
 def _export(
@@ -252,20 +280,32 @@ def _export(
     leaves, spec = pytree.tree_flatten((args, keywords))
     positional = positional_names(model, len(args))
     check_dynamic(dynamic, dict(zip([*positional, *keywords], [*args, *keywords.values()], strict=True)))
+    exported, module = _exported(model, args, keywords, dynamic, free_batch=free_batch)
+    graph = _build(model, exported, module, leaves, Signature(spec, (), positional, order), whole)
+    check_freed(graph, dynamic)
+    return graph, limits_batch(exported)
+
+
+def _exported(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    dynamic: Mapping[str, Sequence[int]],
+    *,
+    free_batch: bool,
+) -> tuple[ExportedProgram, fx.GraphModule]:
+    """Returns what export gives, and its module."""
     batch = batch_size(args, keywords) if free_batch else None
     try:
         with warnings.catch_warnings(), _quiet_export(), spelt_out_keywords(model, keywords), never_unrolled():
             warnings.simplefilter("ignore")
             shapes = dynamic_shapes(model, args, keywords, dynamic, batch)
             exported = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
-            module = exported.module(check_guards=False)
+            return exported, exported.module(check_guards=False)
     except Exception as error:
         raise Uncapturable(
             f"torch.export can't capture {type(model).__name__}: {first_line(error)}\n  at {user_line(error)}"
         ) from error
-    graph = _build(model, exported, module, leaves, Signature(spec, (), positional, order), whole)
-    check_freed(graph, dynamic)
-    return graph, limits_batch(exported)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Which axes of a model's inputs are free: asking export for them, and checking that it gave them."""
 
 import inspect
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -72,26 +73,55 @@ def check_freed(graph: Graph, dynamic: Mapping[str, Sequence[int]]) -> None:
                 )
 
 
-def resized(
-    model: nn.Module,
-    args: Sequence[Any],
-    keywords: Mapping[str, Any],
-    dynamic: Mapping[str, Sequence[int]],
-    double: bool,
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns the inputs with the axes of `dynamic`, but for the batch, twice as long or half as long."""
+log = logging.getLogger(__name__)
 
-    def resize(leaf: Any, axes: Sequence[int]) -> Any:
-        for axis in axes if isinstance(leaf, Tensor) else ():
-            if axis > 0:
-                leaf = torch.cat([leaf, leaf], axis) if double else leaf.narrow(axis, 0, (leaf.shape[axis] + 1) // 2)
-        return leaf
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
-    def of(name: str, value: Any) -> Any:
-        return pytree.tree_map(lambda leaf: resize(leaf, dynamic.get(name, ())), value)
 
-    names = positional_names(model, len(args))
-    return tuple(map(of, names, args)), {name: of(name, value) for name, value in keywords.items()}
+def resized(graph: Graph, call: Call, dynamic: Mapping[str, Sequence[int]], double: bool) -> Call:
+    """Returns a call with the axes of `dynamic`, but for the first, twice as long or half as long; so are the axes whose
+    sizes the model wants to equal one of them, as the batch of a recurrent layer's state.
+    """
+    names = {
+        leaf.sizes[axis]
+        for leaf, axes in zip(graph.signature.leaves, _asked(graph, dynamic), strict=True)
+        for axis in axes
+        if isinstance(leaf, Input) and axis > 0
+    }
+
+    def wanted(size: int) -> int:
+        return 2 * size if double else (size + 1) // 2
+
+    return _with_sizes(graph, call, names, wanted)
+
+
+def _asked(graph: Graph, dynamic: Mapping[str, Sequence[int]]) -> list[Sequence[int]]:
+    """Returns, for each leaf of a call, which of its axes were asked to be free."""
+    signature = graph.signature
+    args, keywords = pytree.tree_unflatten(list(signature.leaves), signature.spec)
+    of = [(dynamic.get(name, ()), value) for name, value in zip(signature.positional, args, strict=True)]
+    of += [(dynamic.get(name, ()), value) for name, value in keywords.items()]
+    return [axes for axes, value in of for _ in pytree.tree_leaves(value)]
+
+
+def _with_sizes(graph: Graph, call: Call, names: set[str], wanted: Callable[[int], int]) -> Call:
+    """Returns a call whose free axes of these names have another size, repeated or cut."""
+    leaves, spec = pytree.tree_flatten(call)
+    result = []
+    for leaf, given in zip(leaves, graph.signature.leaves, strict=True):
+        for axis, name in enumerate(given.sizes if isinstance(given, Input) else ()):
+            if name and name in names:
+                leaf = _repeated(leaf, axis, wanted(leaf.shape[axis]))
+        result.append(leaf)
+    return pytree.tree_unflatten(result, spec)  # type: ignore[return-value]
+
+
+def _repeated(tensor: Tensor, axis: int, wanted: int) -> Tensor:
+    """Repeats, or cuts, a tensor along an axis."""
+    size = tensor.shape[axis]
+    if size == wanted or size == 0:
+        return tensor
+    return torch.cat([tensor] * math.ceil(wanted / size), axis).narrow(axis, 0, wanted)
 
 
 def batch_size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
@@ -100,17 +130,53 @@ def batch_size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
     return first.shape[0] if first.dim() > 0 and first.shape[0] > 0 else None
 
 
-def with_batch(
-    args: tuple[Any, ...], keywords: dict[str, Any], size: int, wanted: int
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Repeats, or cuts, the tensors whose batch is `size` to `wanted` samples."""
+def with_batch(model: nn.Module, call: Call, dynamic: Mapping[str, Sequence[int]], size: int, wanted: int) -> Call:
+    """Repeats, or cuts, the tensors whose batch is `size` to `wanted` samples: along their first axes, or, where the model
+    fails then, along an axis of that size that is to be free, as of a recurrent layer's state.
+    """
+    if wanted == size:
+        return call
 
-    def resize(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or leaf.dim() == 0 or leaf.shape[0] != size or wanted == size:
-            return leaf
-        return torch.cat([leaf] * math.ceil(wanted / size))[:wanted]
+    def along(extra: Sequence[int], leaf: Any) -> Any:
+        axes = [axis for axis in extra if 0 < axis < leaf.dim() and leaf.shape[axis] == size] or [0]
+        for axis in axes if leaf.dim() and (axes != [0] or leaf.shape[0] == size) else ():
+            leaf = _repeated(leaf, axis, wanted)
+        return leaf
 
-    return pytree.tree_map(resize, (args, keywords))  # type: ignore[no-any-return]
+    def resized(extra: Mapping[str, Sequence[int]]) -> Call:
+        def of(name: str, value: Any) -> Any:
+            return pytree.tree_map_only(Tensor, lambda leaf: along(extra.get(name, ()), leaf), value)
+
+        args, keywords = call
+        names = positional_names(model, len(args))
+        return tuple(map(of, names, args)), {name: of(name, value) for name, value in keywords.items()}
+
+    usual = resized({})
+    if any(axis > 0 for axes in dynamic.values() for axis in axes) and not _works(model, usual):
+        return resized(dynamic)
+    return usual
+
+
+def _works(model: nn.Module, call: Call) -> bool:
+    args, keywords = pytree.tree_map_only(Tensor, torch.clone, call)
+    try:
+        with torch.no_grad():
+            model(*args, **keywords)
+    except Exception as error:  # whatever a model raises at a size that it wasn't written for
+        log.info("%s doesn't work at another batch: %s", type(model).__name__, error)
+        return False
+    return True
+
+
+def with_other_batch(graph: Graph, call: Call, size: int, wanted: int) -> Call:
+    """Returns a call of a graph whose batch is `size` with another batch, along all axes that must equal it."""
+    leaves = zip(pytree.tree_leaves(call), graph.signature.leaves, strict=True)
+    names = {
+        given.sizes[0]
+        for leaf, given in leaves
+        if isinstance(given, Input) and given.sizes and leaf.shape[0] == size and given.sizes[0]
+    }
+    return _with_sizes(graph, call, names, lambda _: wanted)
 
 
 def limits_batch(exported: ExportedProgram) -> bool:

@@ -1,15 +1,24 @@
 """Where in the user's own code something happened, and what stands there."""
 
+import contextlib
+import functools
 import inspect
+import logging
 import os
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 # With the separator behind, as torchvision is no part of torch.
-_LIBRARIES = tuple(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, __file__))
+_LIBRARIES = (
+    *(f"{Path(file).parent}{os.sep}" for file in (torch.__file__, logging.__file__, __file__)),
+    contextlib.__file__,
+    functools.__file__,
+)
+_CAPTURE = str(Path(__file__).with_name("capture.py"))
 
 
 def source_line(stack_trace: str) -> str:
@@ -26,14 +35,19 @@ def source_line(stack_trace: str) -> str:
 
 def user_line(error: BaseException) -> str:
     """Returns `file:line code` of the innermost frame of the user's own code in the error's traceback."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not any(frame.filename.startswith(library) for library in _LIBRARIES) and not frame.filename.startswith("<")
-    ]
-    if not frames:
-        return "an unknown line"
-    return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].line or ''}".strip()
+    return innermost_line(traceback.extract_tb(error.__traceback__)) or "an unknown line"
+
+
+def innermost_line(frames: Sequence[traceback.FrameSummary]) -> str:
+    """Returns `file:line code` of the innermost frame of the user's own code; "" where nothing but libraries was at work
+    since capture began.
+    """
+    for frame in reversed(frames):
+        if frame.filename == _CAPTURE:
+            break
+        if not frame.filename.startswith((*_LIBRARIES, "<")):
+            return f"{frame.filename}:{frame.lineno} {frame.line or ''}".strip()
+    return ""
 
 
 def first_line(error: BaseException) -> str:

@@ -124,7 +124,9 @@ def _attributes(graph: "Graph", model: nn.Module, captured: nn.Module) -> Iterat
     args, kwargs = graph.example_call(graph.batch)
     part = None if captured is model else captured
     try:
-        now = capture(model, args, kwargs=None if isinstance(part, Parts) else kwargs, part=part)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the first capture said what there is to say
+            now = capture(model, args, kwargs=None if isinstance(part, Parts) else kwargs, part=part)
     except PenjingError as error:  # on inputs of random values, which a model may refuse; what failed first says more
         log.info("the sizes that modules keep can't be told: %s", error)
         return
