@@ -17,7 +17,7 @@ from penjing.targets.onnxruntime._nodes import (
 )
 
 # Ops that only move values: on integers they give the same as on what the integers stand for.
-MOVERS = {"Slice", "Split", "Pad", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "MaxPool"}
+MOVERS = {"Slice", "Split", "Pad", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Resize"}
 
 
 def rewrite(graph: ir.Graph) -> None:
@@ -71,6 +71,9 @@ def _moves_only(node: ir.Node) -> bool:
         filling = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
         mode = node.attributes.get_string("mode", "constant")
         return mode == "constant" and filling is not None and not filling.any()
+    if node.op_type == "Resize":
+        fills = node.attributes.get_string("coordinate_transformation_mode") == "tf_crop_and_resize"
+        return node.attributes.get_string("mode", "nearest") == "nearest" and not fills
     return node.op_type != "MaxPool" or len(node.outputs) == 1
 
 
