@@ -1,5 +1,9 @@
 """Capturing a part of a model whose whole can't be captured, and putting the result back."""
 
+import importlib
+import itertools
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -63,6 +67,82 @@ def test_a_model_that_cannot_be_captured_names_its_largest_part_that_can(detecto
         pj.capture(detector, [IMAGES])
     assert "test_parts.py" in str(error.value)
     assert "% of the parameters" in str(error.value)
+
+
+class Chain(nn.Module):
+    """Layers of given widths, of which those at `choosing` choose by their data what they compute."""
+
+    def __init__(self, *widths: int, heavy: int, choosing: tuple[int, ...]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(widths))
+        self.heavy = nn.Parameter(torch.randn(widths[-1], heavy))
+        self.choosing = choosing
+
+    def forward(self, x: Tensor) -> Tensor:
+        for position, layer in enumerate(self.layers):
+            x = layer(x)
+            if position in self.choosing and x.sum() > 1e9:
+                return x
+        return x @ self.heavy
+
+
+@pytest.mark.parametrize(
+    ("model", "offered"),
+    [
+        (Chain(4, 50, 5, 2, heavy=1, choosing=(1,)), "part='layers.1'"),
+        (Chain(4, 40, 20, 2, heavy=2000, choosing=(0, 1)), None),
+        (Chain(4, 50, 50, 50, 2, heavy=2000, choosing=(0, 3)), r"part=\['layers.1', 'layers.2'\]"),
+    ],
+    ids=["one", "none", "several"],
+)
+def test_only_parts_that_hold_much_of_the_model_are_offered(model: Chain, offered: str | None) -> None:
+    with pytest.raises(pj.PenjingError) as error:
+        pj.capture(model, torch.randn(3, 4))
+    assert "torch.where" in str(error.value)
+    assert bool(re.search(offered, str(error.value))) if offered else "part=" not in str(error.value)
+
+
+class Reads(nn.Module):
+    """Reads the values of its tensors in a way of its own."""
+
+    def __init__(self, function: Callable[["Reads", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.function = nn.GRU(8, 8, batch_first=True), function
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+LENGTHS = torch.tensor([5, 3])
+
+
+def _packed(model: Reads, x: Tensor) -> Tensor:
+    packed = nn.utils.rnn.pack_padded_sequence(x, LENGTHS, batch_first=True)
+    return nn.utils.rnn.pad_packed_sequence(model.layer(packed)[0], batch_first=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "advice"),
+    [
+        (lambda model, x: model.encoder(x, mask=nn.Transformer.generate_square_subsequent_mask(5)), "is_causal"),
+        (
+            lambda model, x: model.layer(x)[0][:, : max(x.sum((1, 2)).abs().long() % 4 + 1).item()],
+            "keep the padded length",
+        ),
+        (_packed, "Packed sequences.*padded"),
+        (lambda model, x: model.layer(x)[0][:, x.sum((0, 2)).topk(2).indices.tolist()], r"not x\[:, indices.tolist"),
+        (lambda model, x: model.layer(x)[0] if x.sum() > 0 else x, r"torch\.where"),
+    ],
+    ids=["mask", "longest", "packed", "list", "branch"],
+)
+def test_a_refusal_says_what_helps(
+    function: Callable[[Reads, Tensor], Tensor], advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capturing = importlib.import_module("penjing.graph.capture")
+    monkeypatch.setattr(capturing, "largest_capturable", lambda *_: [])  # tested above, and slow
+    with pytest.raises(pj.PenjingError, match=advice):
+        pj.capture(Reads(function), torch.randn(2, 5, 8))
 
 
 def test_a_part_keeps_the_names_of_the_whole_and_goes_back_into_it(detector: Detector) -> None:

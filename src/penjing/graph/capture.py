@@ -1,11 +1,10 @@
 """From a user's `nn.Module` to a `Graph`: export, normalise, and prove that both give the same outputs."""
 
 import inspect
-import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,28 +16,27 @@ from torch.utils import _pytree as pytree
 from penjing.checks import PATTERNS, a, checked, either, mapping, optional
 from penjing.errors import PenjingError
 from penjing.graph import modes, propagation
+from penjing.graph.advice import advice
 from penjing.graph.agreement import call_copied, copied, verify, verify_other_sizes
 from penjing.graph.constants import fold
 from penjing.graph.doors import AXES, CAPTURABLE
+from penjing.graph.exporting import Uncapturable, exported_program
 from penjing.graph.fixed_batch import noting_sizes, why_fixed
 from penjing.graph.free_axes import (
     batch_size,
     check_dynamic,
     check_freed,
-    dynamic_shapes,
     limits_batch,
     positional_names,
-    spelt_out_keywords,
     with_batch,
     with_other_batch,
 )
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.normalize import inline_regions, normalize
-from penjing.graph.parts import Given, Part, Parts, largest_capturable, model_names, record
-from penjing.graph.recurrence import never_unrolled
+from penjing.graph.parts import Given, Part, Parts, largest_capturable, model_names, record, share
 from penjing.graph.recurrent_cells import write_out_cells
-from penjing.graph.user_code import first_line, lost_in_training, source_line, user_line
+from penjing.graph.user_code import lost_in_training, source_line, user_line
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +121,7 @@ def _captured(
         try:
             graph, _ = _export(model, args, keywords, dynamic, free_batch=False, whole=whole)
         except Uncapturable as failure:
-            raise PenjingError(f"{failure}\n{_hint(model, args, keywords, whole)}") from failure.__cause__
+            raise PenjingError(f"{failure}\n{_hint(failure, model, args, keywords, whole)}") from failure.__cause__
         verify(model, graph, args, keywords)
         if graph.batch is not None:
             _warn_of_batch(model, args, keywords, dynamic, error)
@@ -144,17 +142,17 @@ def _warn_of_batch(
     usual = max(size, 2)
     with noting_sizes() as sizes:
         try:
-            _exported(model, *with_batch(model, (args, keywords), dynamic, size, usual), dynamic, free_batch=True)
+            exported_program(
+                model, *with_batch(model, (args, keywords), dynamic, size, usual), dynamic, free_batch=True
+            )
         except Uncapturable as failure:
             error = error or failure
     warnings.warn(why_fixed(type(model).__name__, usual, size, error, sizes), stacklevel=5)
 
 
-class Uncapturable(PenjingError):
-    """`torch.export` failed."""
-
-
-def _hint(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], whole: nn.Module | None) -> str:
+def _hint(
+    error: Uncapturable, model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], whole: nn.Module | None
+) -> str:
     """Says what to do about a model that can't be captured."""
 
     def captures(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
@@ -164,16 +162,21 @@ def _hint(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any], who
             return False
         return True
 
-    advice = "Control flow or shapes that depend on the data can't be captured; "
-    path = largest_capturable(model, *copied(args, keywords), captures)
-    if path is None:
-        return advice + "move them out of the captured part."
-    share = sum(p.numel() for p in model.get_submodule(path).parameters()) / sum(p.numel() for p in model.parameters())
+    def together(paths: list[str]) -> bool:
+        how, given = record(model, paths, *copied(args, keywords))
+        return captures(*_alone(model, how, given))
+
+    paths = largest_capturable(model, *copied(args, keywords), captures, together)
+    if not paths:
+        return advice(error)
+    held = share(model, paths)
     if whole is not None:
-        path = model_names(model, whole)[1].get(path, path)
+        names = model_names(model, whole)[1]
+        paths = [names.get(path, path) for path in paths]
+    what = f"module '{paths[0]}'" if len(paths) == 1 else f"modules {', '.join(paths)}"
     return (
-        f"{advice}the largest part without them is the module '{path}' ({share:.0%} of the parameters): "
-        f"capture it alone with part={path!r}."
+        f"{advice(error)}\nOr leave that code out: the largest part without it is the {what} ({held:.0%} of the "
+        f"parameters); capture it alone with part={(paths[0] if len(paths) == 1 else paths)!r}."
     )
 
 
@@ -280,47 +283,10 @@ def _export(
     leaves, spec = pytree.tree_flatten((args, keywords))
     positional = positional_names(model, len(args))
     check_dynamic(dynamic, dict(zip([*positional, *keywords], [*args, *keywords.values()], strict=True)))
-    exported, module = _exported(model, args, keywords, dynamic, free_batch=free_batch)
+    exported, module = exported_program(model, args, keywords, dynamic, free_batch=free_batch)
     graph = _build(model, exported, module, leaves, Signature(spec, (), positional, order), whole)
     check_freed(graph, dynamic)
     return graph, limits_batch(exported)
-
-
-def _exported(
-    model: nn.Module,
-    args: tuple[Any, ...],
-    keywords: dict[str, Any],
-    dynamic: Mapping[str, Sequence[int]],
-    *,
-    free_batch: bool,
-) -> tuple[ExportedProgram, fx.GraphModule]:
-    """Returns what export gives, and its module."""
-    batch = batch_size(args, keywords) if free_batch else None
-    try:
-        with warnings.catch_warnings(), _quiet_export(), spelt_out_keywords(model, keywords), never_unrolled():
-            warnings.simplefilter("ignore")
-            shapes = dynamic_shapes(model, args, keywords, dynamic, batch)
-            exported = torch.export.export(model, args, keywords, dynamic_shapes=shapes, strict=False)
-            return exported, exported.module(check_guards=False)
-    except Exception as error:
-        raise Uncapturable(
-            f"torch.export can't capture {type(model).__name__}: {first_line(error)}\n  at {user_line(error)}"
-        ) from error
-
-
-@contextmanager
-def _quiet_export() -> Iterator[None]:
-    """Silences export's own log and prints, which repeat a failure over many screens before raising it."""
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx", "torch._dynamo", "torch._export")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _build(

@@ -5,7 +5,7 @@ the code around them, and which of their outputs that code looks at.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,12 +228,29 @@ def model_names(wrapper: nn.Module, model: nn.Module) -> tuple[dict[str, str], d
     return names, paths
 
 
+WORTH = 0.3  # of the parameters: what smaller parts could save isn't worth the trouble
+
+
 def largest_capturable(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], captures: Any, tries: int = 12
-) -> str | None:
-    """Returns the path of the submodule with the most parameters that `captures(module, args, kwargs)`.
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    captures: Callable[[nn.Module, Any, Any], bool],
+    together: Callable[[list[str]], bool],
+    tries: int = 12,
+) -> list[str]:
+    """Returns the path of the largest submodule that can be captured, or several, in the order of their calls, that can
+    be together; none where they hold too few of the parameters.
 
     Looks at the largest modules first, and into those that fail; gives up after so many tries.
+
+    Args:
+        model: the whole.
+        args: what it is called with.
+        kwargs: the same by name.
+        captures: tells whether a module can be captured on these inputs.
+        together: tells whether the modules at these paths can be captured as one.
+        tries: how many modules to try.
     """
     inputs: dict[str, tuple[Any, Any]] = {}
 
@@ -249,16 +266,28 @@ def largest_capturable(
     finally:
         for handle in handles:
             handle.remove()
-    waiting = _children(model, "")
+    waiting, found = _children(model, ""), []
     for _ in range(tries):
         if not waiting:
-            return None
+            return []
         path = max(waiting, key=lambda one: sum(p.numel() for p in waiting[one].parameters()))
         module = waiting.pop(path)
-        if path in inputs and captures(module, *inputs[path]):
-            return path
-        waiting |= _children(module, path)
-    return None
+        if path not in inputs or not captures(module, *inputs[path]):
+            waiting |= _children(module, path)
+            continue
+        found.append(path)
+        if share(model, [path]) >= WORTH:
+            return [path]
+        if share(model, found) >= WORTH:
+            ordered = [one for one in inputs if one in found]
+            return ordered if together(ordered) else []
+    return []
+
+
+def share(model: nn.Module, paths: Sequence[str]) -> float:
+    """Returns how much of a model's parameters the modules at these paths hold."""
+    held = {id(p): p.numel() for path in paths for p in model.get_submodule(path).parameters()}
+    return sum(held.values()) / max(1, sum(p.numel() for p in model.parameters()))
 
 
 def _children(module: nn.Module, path: str) -> dict[str, nn.Module]:
