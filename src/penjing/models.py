@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from penjing import zoo
+from penjing.damage import DAMAGE, described
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.factory import call_factory
@@ -180,8 +180,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds no plain weights: {error}. Only state dicts of tensors are read; save one with "
             "torch.save(model.state_dict(), …) or as .safetensors."
         ) from error
-    except (safetensors.SafetensorError, OSError) as error:
-        raise PenjingError(f"{path} can't be read as safetensors: {error}.") from error
+    except DAMAGE as error:
+        raise PenjingError(f"{path} can't be read as safetensors: {described(error)}.") from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -9,7 +9,8 @@ from typing import IO
 
 import numpy as np
 
-from penjing.data._zip import ZIP_ERRORS, check_entry
+from penjing.damage import DAMAGE
+from penjing.data._zip import check_entry
 from penjing.errors import PenjingError
 
 MOST_BYTES = 2**30  # of one array: 1.4 million images of 28 x 28
@@ -81,7 +82,7 @@ def read_arrays(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
             if missing:
                 raise PenjingError(f"{path} has no {', '.join(missing)}; it has {', '.join(entries) or 'nothing'}.")
             return {key: _read(path, archive, entries[key]) for key in keys}
-    except ZIP_ERRORS as error:
+    except DAMAGE as error:
         raise PenjingError(f"{path} isn't a NumPy .npz file of plain arrays ({error}).") from error
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from penjing.damage import DAMAGE
 from penjing.data._cache import cached
 from penjing.data._data import fingerprint
 from penjing.data._prepare import TooLarge, open_image
-from penjing.data._zip import ZIP_ERRORS, check_entry
+from penjing.data._zip import check_entry
 from penjing.errors import PenjingError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
@@ -85,7 +86,7 @@ class ImageSource:
             if len(content) > _LARGEST_FILE:  # it has grown since it was looked at
                 raise PenjingError(_too_large(self.path / name, len(content)))
             return content
-        except ZIP_ERRORS as error:
+        except DAMAGE as error:
             raise PenjingError(f"{self.path / name} can't be read ({error}).") from error
 
     def image(self, name: str, prepare: Callable[[Image.Image], Image.Image]) -> Image.Image:
@@ -139,7 +140,7 @@ class ImageSource:
             if self._archive is None or self._archive[0] != os.getpid():
                 try:
                     self._archive = os.getpid(), zipfile.ZipFile(self.path)
-                except ZIP_ERRORS as error:
+                except DAMAGE as error:
                     raise PenjingError(f"{self.path} is neither a folder nor a readable zip ({error}).") from error
             return self._archive[1]
 

@@ -1,24 +1,10 @@
-"""Zips of strangers: what of them is read, and what reading one may raise."""
+"""Zips of strangers: what of them is read."""
 
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 from penjing.errors import PenjingError
 
-# What Python's zipfile raises for a file that is damaged, encrypted, cut short or no zip.
-ZIP_ERRORS = (
-    OSError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others' headers may ask for gigabytes of memory
 
 

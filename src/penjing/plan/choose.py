@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.budget import Budget, Limit
+from penjing.damage import DAMAGE
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
@@ -251,7 +252,7 @@ def _read(journal: Path | None, progress: Callable[[str], None]) -> Journal:
     try:
         widths = [[Candidate.from_dict(record) for record in found] for found in json.loads(journal.read_text())]
         return {(found[0].amount, found[0].round_to): found for found in widths}
-    except (PenjingError, OSError, ValueError, TypeError, IndexError) as error:
+    except (PenjingError, *DAMAGE) as error:
         progress(f"{journal} is damaged ({error}): all candidates are measured again.")
         return {}
 

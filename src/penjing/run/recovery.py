@@ -13,7 +13,7 @@ from penjing.run.request import Request
 from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.tasks import agreement, evaluate
 from penjing.train import Interrupted, recover
-from penjing.train.checkpoint import steps_of
+from penjing.train.checkpoint import discard_damaged, steps_of
 from penjing.train.deadline import over
 from penjing.train.source import training_batches
 
@@ -117,6 +117,7 @@ def recovered(
     finished = True
     untrained = {name: tensor.clone() for name, tensor in small.state_dict().items()}
     before = _judged(small, original, asked)
+    discard_damaged(space.inner / stages.CHECKPOINT, say)
     try:
         recover(
             small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,

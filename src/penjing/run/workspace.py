@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_write, is_temporary, left_behind, sweep
 
@@ -254,8 +255,10 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise PenjingError(f"{path} can't be read: {error}. Remove its folder and run the command again.") from error
+    except DAMAGE as error:
+        raise PenjingError(
+            f"{path} can't be read: {described(error)}. Remove its folder and run the command again."
+        ) from error
 
 
 def _record(path: Path) -> dict[str, Any] | None:

@@ -1,8 +1,7 @@
 """Where a training run stands, on disk: written whole or not at all, read without running anybody's code."""
 
 import hashlib
-import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
 from penjing.train.settings import Settings, Variant
@@ -115,14 +115,8 @@ class Checkpoint:
         if not self.path.exists():
             return None
         start_anew = f"Delete {self.path} to start anew, or choose another checkpoint path."
-        try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
-            stored, standing = content["settings"], content["standing"]
-            standing = Standing(**{**standing, "variant": Variant(**standing["variant"])})
-            if content["format"] != FORMAT:
-                raise KeyError(f"format {content['format']}")
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-            raise PenjingError(f"{self.path} isn't a training checkpoint that can be read. {start_anew}") from error
+        content, standing = _read(self.path, start_anew)
+        stored = content["settings"]
         ours = asdict(self.settings) | self.source
         differing = [f"{n} was {stored.get(n)!r}, is {v!r}" for n, v in ours.items() if stored.get(n) != v]
         if differing:
@@ -162,15 +156,7 @@ def steps_of(path: Path) -> tuple[int, int] | None:
         standing = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["standing"]
         step, total = int(standing["step"]), int(standing["total"])
         return (step, total) if 0 <= step <= total else None
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ):
+    except DAMAGE:
         return None  # whoever goes on with it is told what is wrong there
 
 
@@ -178,6 +164,37 @@ def progress_of(path: Path) -> float:
     """Returns the share of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
     step, total = steps_of(path) or (0, 0)
     return step / total if total else 0.0
+
+
+def discard_damaged(path: Path, say: Callable[[str], None]) -> None:
+    """Removes a checkpoint that can't be read, if there is one, and says so: no run could go on with it."""
+    if not path.exists():
+        return
+    try:
+        _read(path, "")
+    except PenjingError as damage:
+        say(f"{path} is damaged, so the training starts anew. {damage}")
+        path.unlink()
+
+
+def _read(path: Path, advice: str) -> tuple[dict[str, Any], Standing]:
+    """Returns what a checkpoint holds, and the standing in it.
+
+    Raises:
+        PenjingError: it can't be read; the message ends with `advice`.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = content["standing"]
+        standing = Standing(**{**found, "variant": Variant(**found["variant"])})
+        if content["format"] != FORMAT or not {"settings", "model", "masks", "optimizer"} <= content.keys():
+            raise KeyError(f"format {content['format']}")
+        if not isinstance(content["settings"], dict) or not 0 <= standing.step <= standing.total:
+            raise ValueError(f"step {standing.step} of {standing.total}")
+    except DAMAGE as error:
+        message = f"{path} isn't a training checkpoint that can be read ({described(error)}). {advice}".strip()
+        raise PenjingError(message) from error
+    return content, standing
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

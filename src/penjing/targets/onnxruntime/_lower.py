@@ -16,6 +16,7 @@ from onnxscript import optimizer
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
+from penjing.damage import refusing
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Ranges
 from penjing.targets._origins import mark_origins
@@ -172,16 +173,17 @@ def describe(path: Path) -> Artifact:
     """Returns the artifact of an ONNX file.
 
     Raises:
-        PenjingError: ONNX Runtime can't load it.
+        PenjingError: ONNX Runtime can't load it, or the notes in it are damaged.
     """
     chosen = options(1)
     chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = load(path, chosen)
-    notes = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
-    given = session.get_inputs()
-    details = notes.get("inputs") or [{} for _ in given]
-    inputs = tuple(_spec(value, detail) for value, detail in zip(given, details, strict=True))
-    structure = pytree.treespec_loads(notes["outputs"]) if "outputs" in notes else None
+    with refusing(f"The notes on inputs and outputs in {path} are damaged"):
+        notes = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
+        given = session.get_inputs()
+        details = notes.get("inputs") or [{} for _ in given]
+        inputs = tuple(_spec(value, detail) for value, detail in zip(given, details, strict=True))
+        structure = pytree.treespec_loads(notes["outputs"]) if "outputs" in notes else None
     outputs = tuple(value.name for value in session.get_outputs())
     return Artifact("onnxruntime", Path(path), (Path(path),), inputs, outputs, structure)
 
