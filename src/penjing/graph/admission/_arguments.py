@@ -18,29 +18,13 @@ from penjing.errors import PenjingError
 from penjing.graph.admission import _limits
 from penjing.graph.admission._ops import ADMITTED, REFUSED, TAKES_NUMBERS, name_of
 
+_PYTHON = "getitem add sub mul floordiv truediv mod neg pow eq ne lt le gt ge"
+_MATH = "ceil floor trunc"
+_SYMBOLIC = "sym_int sym_float sym_max sym_min sym_not"
 OPERATORS: dict[str, Callable[..., Any]] = {
-    f"operator.{name}": getattr(operator, name)
-    for name in [
-        "getitem",
-        "add",
-        "sub",
-        "mul",
-        "floordiv",
-        "truediv",
-        "mod",
-        "neg",
-        "pow",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-    ]
-}
-OPERATORS |= {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc")}
-OPERATORS |= {
-    f"torch.{name}": getattr(torch, name) for name in ["sym_int", "sym_float", "sym_max", "sym_min", "sym_not"]
+    f"{where}.{name}": getattr(module, name)
+    for where, module, names in (("operator", operator, _PYTHON), ("math", math, _MATH), ("torch", torch, _SYMBOLIC))
+    for name in names.split()
 }
 """Functions on numbers that may stand in a file beside ops, by their names there. They take numbers only (`getitem` takes a
 tuple of tensors and an index): strings and lists have an arithmetic whose results grow without bound."""
@@ -49,29 +33,12 @@ _NAMES = {function: name for name, function in OPERATORS.items()}
 _UNARY = {operator.neg, math.ceil, math.floor, math.trunc, torch.sym_int, torch.sym_float, torch.sym_not}
 LARGEST_EXPONENT = 64
 
-# Dtypes that ops may be asked for: those of the format's tensors, none of PyTorch's quantised ones.
-DTYPES = frozenset(
-    getattr(torch, name)
-    for name in [
-        "float32",
-        "float64",
-        "float16",
-        "bfloat16",
-        "bool",
-        "uint8",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float8_e4m3fn",
-        "float8_e5m2",
-        "complex64",
-        "complex128",
-    ]
+_DTYPES = (
+    "float32 float64 float16 bfloat16 bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float8_e4m3fn float8_e5m2 "
+    "complex64 complex128"
 )
+DTYPES = frozenset(getattr(torch, name) for name in _DTYPES.split())
+"""The dtypes that ops may be asked for, and inputs have: none of PyTorch's quantised ones."""
 
 
 class Kind(Enum):

@@ -23,56 +23,20 @@ _LONG: Range = (-LARGEST_LONG - 1, LARGEST_LONG)
 _ENUM: Range = (0, 2)
 _DEFAULT: Range = (-LARGEST_INT, LARGEST_INT)
 
-_RANGES: dict[str, Range] = {
-    **dict.fromkeys(
-        [
-            "dim",
-            "dims",
-            "axis",
-            "axis0",
-            "axis1",
-            "dim0",
-            "dim1",
-            "dim2",
-            "destination",
-            "source",
-            "start_dim",
-            "end_dim",
-            "dimension",
-            "dims_self",
-            "dims_other",
-        ],
-        _AXIS,
-    ),
-    **dict.fromkeys(["stride", "dilation", "kernel_size", "groups", "num_groups", "num_layers"], _WINDOW),
-    **dict.fromkeys(["padding", "output_padding"], _EDGE),
-    **dict.fromkeys(["shape", "size", "sizes"], _SIZE_OR_REST),
-    **dict.fromkeys(
-        [
-            "repeats",
-            "k",
-            "steps",
-            "window_length",
-            "row",
-            "col",
-            "m",
-            "num_samples",
-            "length",
-            "split_size",
-            "split_sizes",
-        ],
-        _SIZE,
-    ),
-    **dict.fromkeys(
-        ["output_size", "normalized_shape", "num_classes", "group_size", "n_fft", "hop_length", "win_length", "step"],
-        _COUNT,
-    ),
-    **dict.fromkeys(["chunks", "sections"], (1, MOST_TENSORS)),
-    **dict.fromkeys(["interpolation_mode", "padding_mode", "reduction", "compute_mode", "mode"], _ENUM),
-    **dict.fromkeys(["upscale_factor", "downscale_factor"], (1, 2**12)),
-    **dict.fromkeys(["start", "end", "low", "high", "ignore_index"], _LONG),
-    "decimals": (-300, 300),
-}
+_BY_NAME: tuple[tuple[Range, str], ...] = (
+    (_AXIS, "dim dims axis axis0 axis1 dim0 dim1 dim2 destination source start_dim end_dim dimension dims_self dims_other"),
+    (_WINDOW, "stride dilation kernel_size groups num_groups num_layers"),
+    (_EDGE, "padding output_padding"),
+    (_SIZE_OR_REST, "shape size sizes"),
+    (_SIZE, "repeats k steps window_length row col m num_samples length split_size split_sizes"),
+    (_COUNT, "output_size normalized_shape num_classes group_size n_fft hop_length win_length step"),
+    ((1, MOST_TENSORS), "chunks sections"),
+    (_ENUM, "interpolation_mode padding_mode reduction compute_mode mode"),
+    ((1, 2**12), "upscale_factor downscale_factor"),
+    (_LONG, "start end low high ignore_index"),
+    ((-300, 300), "decimals"),
+)
+_RANGES: dict[str, Range] = {name: bounds for bounds, names in _BY_NAME for name in names.split()}
 
 _RANGES_OF: dict[str, dict[str, Range]] = {
     "aten.adaptive_avg_pool1d.default": {"output_size": _SIZE},
