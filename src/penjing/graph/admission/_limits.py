@@ -24,7 +24,10 @@ _ENUM: Range = (0, 2)
 _DEFAULT: Range = (-LARGEST_INT, LARGEST_INT)
 
 _BY_NAME: tuple[tuple[Range, str], ...] = (
-    (_AXIS, "dim dims axis axis0 axis1 dim0 dim1 dim2 destination source start_dim end_dim dimension dims_self dims_other"),
+    (
+        _AXIS,
+        "dim dims axis axis0 axis1 dim0 dim1 dim2 destination source start_dim end_dim dimension dims_self dims_other",
+    ),
     (_WINDOW, "stride dilation kernel_size groups num_groups num_layers"),
     (_EDGE, "padding output_padding"),
     (_SIZE_OR_REST, "shape size sizes"),
