@@ -14,7 +14,7 @@ from training_fakes import Batches, Net, data, same_weights
 
 from penjing.errors import PenjingError
 from penjing.train import Interrupted, recover
-from penjing.train.checkpoint import progress_of
+from penjing.train.checkpoint import discard_damaged, progress_of
 
 PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False, "progress": False, "lr": 0.1}
 
@@ -191,3 +191,27 @@ def test_how_far_a_checkpoint_is_can_be_told(tmp_path: Any) -> None:
     assert progress_of(path) == 0.5
     path.write_text("hello")
     assert progress_of(path) == 0
+
+
+DAMAGES = (
+    lambda whole: whole[: len(whole) // 2],
+    lambda whole: b"",
+    lambda whole: b"PK" * 9,
+    lambda whole: whole[:200],
+)
+
+
+def test_a_damaged_checkpoint_is_told_and_removed_and_a_whole_one_stays(tmp_path: Path) -> None:
+    path, said = tmp_path / "run.pt", list[str]()
+    recover(Net(1), data(), Net(2), 1, checkpoint=path, **PLAIN)
+    whole = path.read_bytes()
+    discard_damaged(path, said.append)
+    assert path.exists() and not said
+    for damaged in [damage(whole) for damage in DAMAGES]:
+        path.write_bytes(damaged)
+        with pytest.raises(PenjingError, match="isn't a training checkpoint that can be read"):
+            recover(Net(1), data(), Net(2), 1, checkpoint=path, **PLAIN)
+        discard_damaged(path, said.append)
+        assert not path.exists() and "is damaged, so the training starts anew" in said[-1]
+    discard_damaged(path, said.append)
+    assert len(said) == len(DAMAGES)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.budget import Budget, Limit
-from penjing.damage import DAMAGE
+from penjing.damage import refusing
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
@@ -250,10 +250,11 @@ def _read(journal: Path | None, progress: Callable[[str], None]) -> Journal:
     if journal is None or not journal.exists():
         return {}
     try:
-        widths = [[Candidate.from_dict(record) for record in found] for found in json.loads(journal.read_text())]
-        return {(found[0].amount, found[0].round_to): found for found in widths}
-    except (PenjingError, *DAMAGE) as error:
-        progress(f"{journal} is damaged ({error}): all candidates are measured again.")
+        with refusing("it can't be read"):
+            widths = [[Candidate.from_dict(record) for record in found] for found in json.loads(journal.read_text())]
+            return {(found[0].amount, found[0].round_to): found for found in widths}
+    except PenjingError as damage:
+        progress(f"{journal} is damaged ({damage}): all candidates are measured again.")
         return {}
 
 

@@ -94,6 +94,7 @@ def recovered(
     notes: list[str] = []
     variant: dict[str, Any] = {}
     checkpoint = space.inner / stages.CHECKPOINT
+    discard_damaged(checkpoint, say)
     wanted = asked.epochs * len(training_batches(asked.data, original))
     if stages.CHECKPOINT in stages.outlived(space.held(), asked.max_minutes):
         planned = steps_of(checkpoint)
@@ -117,7 +118,6 @@ def recovered(
     finished = True
     untrained = {name: tensor.clone() for name, tensor in small.state_dict().items()}
     before = _judged(small, original, asked)
-    discard_damaged(space.inner / stages.CHECKPOINT, say)
     try:
         recover(
             small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
