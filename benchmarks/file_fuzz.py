@@ -6,7 +6,7 @@ tests/graph/graph_mutations.py, plain_mutations.py, compact_mutations.py). Even 
 
 A file may be refused with a PenjingError, or give a graph. A graph that loads is run on its example inputs and, where the
 batch is free, at another one. An op may refuse there what it only sees when it runs, such as an index beyond its table
-(RuntimeError, IndexError, ValueError). All else is a failure:
+(RuntimeError, IndexError, ValueError from PyTorch). All else is a failure:
 
     crash       the death of the process
     hang        more than 2 seconds of its processor's time, or a minute without any
@@ -132,9 +132,21 @@ def _run(graph: Graph, batch: int | None) -> str:
             graph(*args, **keywords)
         return "loaded and ran"
     except MAY_RAISE as error:
-        return "memory: run" if _lacked_memory(error) else "loaded, an op refused its values"
+        if _lacked_memory(error):
+            return "memory: run"
+        if isinstance(error, PenjingError) or not _is_ours(error):
+            return "loaded, an op refused its values"
+        return f"exception: run: {type(error).__name__}: {_line(error)}"
     except BaseException as error:
         return f"exception: run: {type(error).__name__}: {_line(error)}"
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tells whether an exception comes out of a line of Penjing's own, rather than out of the graph's."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and Path(frame.tb_frame.f_code.co_filename).is_relative_to(ROOT / "src")
 
 
 def _bytes(given: Any) -> int:

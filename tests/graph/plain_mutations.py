@@ -30,11 +30,11 @@ def build(content: Content) -> bytes:
 
 def mutate(content: Content, random: Random, ops: tuple[str, ...] = ()) -> bytes:
     """Returns a plain file, changed in one of the ways below; `ops` are put in more often than others."""
-    if random.random() < 0.7:
-        while True:
-            with suppress(*UNCHANGEABLE):
+    while True:
+        with suppress(*UNCHANGEABLE):
+            if random.random() < 0.7:
                 return build(changed(content, random, ops))
-    return random.choice(_WAYS)(_members(content), random)
+            return random.choice(_WAYS)(_members(content), random)
 
 
 def _members(content: Content) -> dict[str, bytes]:

@@ -117,3 +117,21 @@ def test_a_quantiser_that_would_fail_when_it_runs_is_refused(tmp_path, op, posit
     (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
     with pytest.raises(PenjingError, match=op.partition(".")[0]):
         load(tmp_path / "m.penjing")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda signature: signature.update(order=[{}]),
+        lambda signature: signature.update(positional=[1]),
+        lambda signature: signature["leaves"][0].update(sizes=["a", "b", "c", "d"]),
+        lambda signature: signature.update(spec={"tuple": [{"tuple": []}, {"dict": [[1, "leaf"]]}]}, positional=[]),
+    ],
+    ids=["order", "positional", "sizes", "keywords"],
+)
+def test_arguments_that_no_call_could_have_are_refused(tmp_path, edit):
+    content = hostile_networks.content("quantized").copy()
+    edit(content.description["signature"])
+    (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
+    with pytest.raises(PenjingError, match=r"names|nested|inputs"):
+        load(tmp_path / "m.penjing")

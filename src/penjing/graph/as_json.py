@@ -102,9 +102,14 @@ def signature_from_json(record: dict[str, Any]) -> Signature:
         if any(n < 0 for n in shape) or math.prod(shape) > 2**31:
             raise PenjingError(f"an input has the impossible shape {shape}")
         dynamic, sizes = frozenset(map(int, leaf["dynamic"])), tuple(map(str, leaf["sizes"]))
+        if len(sizes) > len(shape):
+            raise PenjingError(f"the input {leaf['name']!r} has names for {len(sizes)} sizes and {len(shape)} axes")
         ranges = Ranges.from_json(leaf, shape)
         leaves.append(Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], dynamic, ranges, sizes))
-    return Signature(spec_from_json(record["spec"]), tuple(leaves), tuple(record["positional"]), tuple(record["order"]))
+    positional, order = tuple(record["positional"]), tuple(record["order"])
+    if not all(isinstance(name, str) for name in (*positional, *order)):
+        raise PenjingError("the names of its arguments are none")
+    return Signature(spec_from_json(record["spec"]), tuple(leaves), positional, order)
 
 
 def spec_to_json(spec: pytree.TreeSpec) -> Any:

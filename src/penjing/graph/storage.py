@@ -191,7 +191,8 @@ def _check_whole(graph: Graph) -> None:
         raise PenjingError("its nodes must end with one output")
     signature = graph.signature
     args, kwargs = pytree.tree_unflatten(list(signature.leaves), signature.spec)
-    if not isinstance(kwargs, dict) or len(args) != len(signature.positional):
+    named = isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs)
+    if not named or not isinstance(args, tuple) or len(args) != len(signature.positional):
         raise PenjingError("its inputs are nested as those of no model")
     inputs = sum(node.op == "placeholder" for node in nodes)
     if inputs != len(graph.inputs):
