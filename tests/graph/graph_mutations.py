@@ -374,7 +374,10 @@ def _chain(content: Content, random: Random, ops: tuple[str, ...]) -> None:
     if not calls:
         return
     first = random.choice(calls)
-    number, twice = random.choice((3, 10, 30)) if random.random() < 0.99 else 30_000, random.random() < 0.5
+    number, twice = (
+        random.choice((3, 10, 30)) if random.random() < 0.99 else random.choice((10_000, 30_000)),
+        random.random() < 0.5,
+    )
     last = first["name"]
     for count in range(number):
         node = copy.deepcopy(first) if number < 100 else {**first, "args": copy.copy(first["args"])}

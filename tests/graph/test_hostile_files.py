@@ -1,5 +1,6 @@
 """Files whose meaning was changed at random. benchmarks/file_fuzz.py opens 200,000 of them."""
 
+import itertools
 import multiprocessing
 import os
 import resource
@@ -134,4 +135,19 @@ def test_arguments_that_no_call_could_have_are_refused(tmp_path, edit):
     edit(content.description["signature"])
     (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
     with pytest.raises(PenjingError, match=r"names|nested|inputs"):
+        load(tmp_path / "m.penjing")
+
+
+def test_a_graph_of_tens_of_thousands_of_nodes_is_refused_before_it_is_built(tmp_path):
+    content = hostile_networks.content("quantized").copy()
+    last = content.calls()[-1]
+    names = [last["name"], *(f"more_{number}" for number in range(30_000))]
+    more = [
+        {**last, "name": name, "target": "aten.relu.default", "args": [{"node": before}], "kwargs": {}}
+        for before, name in itertools.pairwise(names)
+    ]
+    content.nodes[-1:-1] = more
+    content.nodes[-1]["args"] = [[{"node": names[-1]}]]
+    (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
+    with pytest.raises(PenjingError, match="at most 16,384 nodes"):
         load(tmp_path / "m.penjing")

@@ -9,6 +9,7 @@ import re
 LARGEST_INT = 2**31 - 1
 LARGEST_LONG = 2**63 - 1
 MOST_AXES = 64  # of a tensor in PyTorch
+MOST_NODES = 2**14  # of a graph, of which a network has some thousand: each takes a tenth of a millisecond to read
 MOST_TENSORS = 4096  # that one op takes or gives: a split of a sequence into its steps
 
 Range = tuple[int, int]
