@@ -249,17 +249,17 @@ FREE_OF_MACS = frozenset(_MOVES.split())
 def _known(node: fx.Node) -> bool:
     """Tells whether the op's MACs are known: they are counted, or it is among those that count as free of them.
 
-    Who wrote a rule for channels knew what the op does, so whatever has one and is not in `MACS` is free of MACs.
+    Who wrote a rule for one of PyTorch's ops knew what it does, so whatever has one and is not in `MACS` is free of MACs.
+    Of a user's own op only `macs_of` tells.
     """
     target = node.target
-    if target in MACS or target in RULES or not isinstance(target, torch._ops.OpOverload):
+    if target in MACS or not isinstance(target, torch._ops.OpOverload) or target.namespace == "quantized_decomposed":
         return True
-    if target.namespace == "quantized_decomposed":  # these round
+    if target.namespace == "aten" and (target in RULES or op_name(node) in FREE_OF_MACS):
         return True
-    if not any(v.is_floating_point() or v.is_complex() for v in _tensors(node.meta["val"])):
-        return True  # places, masks and counts
-    read = [v for n in node.all_input_nodes for v in _tensors(n.meta.get("val"))]
-    return not read or (target.namespace == "aten" and op_name(node) in FREE_OF_MACS)
+    made, read = _tensors(node.meta["val"]), [v for n in node.all_input_nodes for v in _tensors(n.meta.get("val"))]
+    counts_only = not any(v.is_floating_point() or v.is_complex() for v in made)  # places, masks and numbers of them
+    return counts_only or not read
 
 
 def uncounted(rows: Sequence[Row]) -> str:
