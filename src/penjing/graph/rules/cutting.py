@@ -51,7 +51,7 @@ def cat(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
         a[0] if all(labels is not None for labels in a) else None for a in zip(*(v.axes for v in tensors), strict=True)
     ]
     wholes = [_whole(labelling, value, axis) for value in tensors]
-    free = any(not fixed(value.shape[axis]) for value in tensors)
+    free = any(labels is None and not fixed(v.shape[axis]) for v, labels in zip(tensors, wholes, strict=True))
     if free or all(labels is None for labels in wholes):
         pinned(labelling, tuple(wholes))  # whose places are not known where something of free size stands before them
         return _with(tuple(merged), axis, None)
@@ -123,7 +123,7 @@ def resize_select(resizing: Resizing, node: fx.Node) -> None:
 
 
 def _pieces(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
-    if labels is None or not all(fixed(size) for size in sizes):
+    if labels is None or sum(sizes) != labels.size:  # where another free size cuts, each piece's size is free
         labelling.pin(labels)
         return [None] * len(sizes)
     return list(np.split(labels, np.cumsum(sizes)[:-1]))
