@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from penjing.checks import shown
 from penjing.errors import PenjingError
 
 MILLISECONDS: Mapping[str, float] = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
@@ -43,8 +44,8 @@ def parse_drop(given: object) -> float | None:
     """Reads 0.01, "0.01", "1%" or "1.5 units"; returns None for what is none of these, or not finite and at least 0."""
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         return None
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*(%|units?)?\s*", str(given).lower())
     try:
+        found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*(%|units?)?\s*", str(given).lower())
         number = math.nan if found is None else float(found[1])
     except ValueError:
         return None
@@ -117,7 +118,8 @@ def _settled(drop: float | str) -> float | str:
     """
     amount = parse_drop(drop)
     if amount is None:
-        raise PenjingError(f"drop={drop} is no budget; give the largest allowed fall, such as 0.01 or '1%'.")
+        given = drop if isinstance(drop, str) else shown(drop)
+        raise PenjingError(f"drop={given} is no budget; give the largest allowed fall, such as 0.01 or '1%'.")
     if amount < CERTAIN:
         return amount
     number, unit = f"{amount:.12g}", str(drop).strip().lower()
@@ -134,7 +136,7 @@ def _settled(drop: float | str) -> float | str:
 def _limit(name: str, value: str | None, units: Mapping[str, float], example: str) -> Limit | None:
     if value is None:
         return None
-    limit = parse_limit(value, units)
+    limit = parse_limit(value, units) if isinstance(value, str) else None
     if limit is None or not 0 < limit.amount < math.inf:
-        raise PenjingError(f"{name}={value!r} is no budget; write it as {example}.")
+        raise PenjingError(f"{name}={shown(value)} is no budget; write it as {example}.")
     return limit

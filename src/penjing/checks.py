@@ -194,7 +194,7 @@ _FLOATS = 1.7976931348623157e308  # the largest
 TEXT = Rule("a text", lambda value: isinstance(value, str))
 NAME = Rule("a name", lambda value: isinstance(value, str) and bool(value))
 FLAG = Rule("True or False", lambda value: isinstance(value, bool | np.bool_), bool)
-FUNCTION = Rule("a function", callable)
+FUNCTION = Rule("a function", lambda value: callable(value) and not isinstance(value, type))
 PATH = Rule(
     "a path",
     lambda value: (

@@ -1,6 +1,7 @@
 """Writing, checking and rebuilding the two files."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +125,38 @@ def test_names_that_are_not_utf8_survive_the_round_trip(tmp_path: Path) -> None:
     report.write(report_samples.report(model=name), tmp_path)
     assert json.loads((tmp_path / "report.json").read_bytes())["model"] == name
     report.build(tmp_path)
+
+
+BEYOND = (10**400, -(10**400), 10**100, 1e308)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("seconds", "capture"),
+        ("baseline", "metric"),
+        ("baseline", "size_bytes"),
+        ("compressed", "latency_ms", "median"),
+        ("ratios", "latency"),
+        ("parity", "top1_agreement"),
+        ("provenance", "machine", "memory_bytes"),
+    ],
+)
+def test_a_number_that_nothing_measures_is_refused_by_its_key(path: tuple[str, ...], tmp_path: Path) -> None:
+    for number in BEYOND:
+        made = inner = report_samples.report()
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = number
+        (tmp_path / "report.json").write_text(json.dumps(made))
+        with pytest.raises(
+            PenjingError, match=rf"'{re.escape('.'.join(path))}' is a number of more than a hundred digits"
+        ):
+            report.build(tmp_path)
+
+
+@pytest.mark.parametrize("median", [-1, 0, None, 10**99, 5e-324])
+def test_an_odd_latency_is_drawn_or_left_out(median: float | None, tmp_path: Path) -> None:
+    made = report_samples.report()
+    made["baseline"]["latency_ms"]["median"] = median
+    assert report.write(made, tmp_path).exists()

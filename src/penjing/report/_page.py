@@ -228,7 +228,8 @@ def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratio: float |
         text = _format.milliseconds(median)
         if median is not None and p90 is not None:
             text += f" (p90 {_format.milliseconds(p90)})"
-        return Bar(text, _length(median, longest), _length(p90, longest) if median is not None else None)
+        length = _length(median, longest)
+        return Bar(text, length, None if length is None else _length(p90, longest))
 
     words = compared(ratio, "faster", "slower", "same") or ""
     return Quantity("Latency (median)", bar(before), bar(after), words, _better(ratio))

@@ -11,6 +11,7 @@ from typing import Any
 from penjing.errors import PenjingError
 
 SCHEMA = 1
+MOST = 10**100  # no measurement has as many digits; sums and ratios of smaller numbers stay finite
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def _json(value: Any, path: str) -> None:
             _json(item, f"{path}[{index}]")
     elif isinstance(value, float) and not math.isfinite(value):
         raise PenjingError(f"The report's '{path}' is {value}; a number that was not measured must be null.")
+    elif isinstance(value, int | float) and not -MOST < value < MOST:
+        raise PenjingError(f"The report's '{path}' is a number of more than a hundred digits, which nothing measures.")
     elif value is not None and not isinstance(value, str | int | float):
         raise PenjingError(f"The report's '{path}' is a {type(value).__name__}, which JSON can't hold.")
 

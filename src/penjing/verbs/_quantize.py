@@ -21,7 +21,6 @@ from penjing.checks import (
     a,
     checked,
     either,
-    number,
     optional,
     several,
 )
@@ -40,7 +39,6 @@ from penjing.verbs._metric import metric_of
 @checked(
     **{**RULES, "weights": either(TEXT, several(TEXT, "names of grids"))},
     budget=optional(a(Budget, "a penjing.Budget(size=…) or (latency=…)")),
-    drop=optional(number()),
     epochs=optional(EPOCHS),
     method=TEXT,
     stages=several(COUNT, "numbers of bits"),
