@@ -26,11 +26,10 @@ class Mutant:
 
 
 # Near tests, then (file, text, other) of each mutant.
-_CRITERIA = ("prune/test_criteria_oracles.py", "prune/test_criteria.py")
 _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ...] = (
     (
         "prune/criteria/",
-        _CRITERIA,
+        ("prune/test_criteria_oracles.py",),
         (
             ("_fisher.py", "slope.square().sum(1)", "slope.sum(1).square()"),
             ("_fpgm.py", '"donot_use_mm_for_euclid_dist").sum(1)', '"donot_use_mm_for_euclid_dist").amax(1)'),
@@ -94,7 +93,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
     ),
     (
         "graph/surgery.py",
-        ("graph/test_surgery.py", "graph/test_rules_shaping.py"),
+        ("graph/test_surgery.py",),
         (
             ("", "keep_one_more(longer)", "keep_one_more(shorter)"),
             ("", "rank[classes].argmax()", "rank[classes].argmin()"),
@@ -230,7 +229,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
             ),
             ("schedule.py", "return progress / warmup", "return progress"),
             ("deadline.py", "counted < TRUSTED or", ""),
-            ("speed.py", "CLEARLY * seconds[plain]", "seconds[plain]"),
+            ("speed.py", "seconds[best] < least * seconds[plain]", "seconds[best] < seconds[plain]"),
         ),
     ),
     (
@@ -256,7 +255,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
     ),
     (
         "graph/",
-        ("graph/test_storage.py",),
+        ("graph/test_hostile_files.py",),
         (("plain.py", "if members[name].file_size > LARGEST_JSON", "if False"),),
     ),
 )

@@ -1,5 +1,7 @@
 """Makes small wrong changes to the sources, one at a time, and counts how many of them the tests near by notice.
 
+What is known of a change is kept in benchmarks/out as long as its file and the tests near it stay as they are.
+
 The sources and tests are copied to a folder that is thrown away; each change of benchmarks/_mutants.py is made there, and the
 tests near it run until the first fails. A change that no test notices has survived: then a test is missing, or the change
 computes the same (which `_mutants.py` then says). Tests that fail without any change are an error.
@@ -8,6 +10,8 @@ computes the same (which `_mutants.py` then says). Tests that fail without any c
 """
 
 import argparse
+import hashlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -27,6 +31,7 @@ from _mutants import MUTANTS, Mutant
 from _tables import publish
 
 ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "benchmarks" / "out" / "mutants.json"
 LONGEST = 600  # seconds for the near tests of one change; what makes them longer was noticed
 
 
@@ -42,6 +47,9 @@ class FirstFailure:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed and not self.name:
             self.name = f"{report.nodeid} (can't be read)"
+
+
+# Penjing itself must not be imported here: each process imports its own changed one.
 
 
 def _test(tree: Path, tests: tuple[str, ...], results: Connection) -> None:
@@ -92,6 +100,15 @@ def noticed_by(tree: Path, mutant: Mutant) -> str:
         path.write_text(before)
 
 
+def _key(mutant: Mutant) -> str:
+    """Returns what the fate of a change hangs on: its file, the change, and the tests near it."""
+    digest = hashlib.sha256(repr(mutant).encode() + (ROOT / "src" / "penjing" / mutant.file).read_bytes())
+    for test in mutant.tests:
+        for path in sorted((ROOT / "tests" / test).rglob("*.py")) or [ROOT / "tests" / test]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Counts wrong changes that the tests near by notice.")
     parser.add_argument("--only", default="", help="part of the name of the files to change")
@@ -104,16 +121,23 @@ def main() -> None:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         for name in ("pyproject.toml", "README.md", "docs", "benchmarks"):
             (tree / name).symlink_to(ROOT / name)
-        for tests in dict.fromkeys(mutant.tests for mutant in chosen):
-            if failure := first_failure(tree, tests):
+        known = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+        left = [mutant for mutant in chosen if _key(mutant) not in known]
+        fine: set[tuple[str, ...]] = set()
+        for mutant in left:
+            if mutant.tests not in fine and (failure := first_failure(tree, mutant.tests)):
                 raise SystemExit(f"{failure} fails without any change")
+            fine.add(mutant.tests)
+            known[_key(mutant)] = noticed_by(tree, mutant)
+            KEPT.parent.mkdir(exist_ok=True)
+            KEPT.write_text(json.dumps(known, indent=1))
+            print(mutant.file, mutant.text, mutant.other, known[_key(mutant)] or "SURVIVED", sep=" | ", flush=True)
         for mutant in chosen:
-            test = noticed_by(tree, mutant)
+            test = known[_key(mutant)]
             fate = "died" if test else "computes the same" if mutant.same else "survived"
             rows.append(
                 [f"`{mutant.file}`", _code(mutant.text), _code(mutant.other), fate, _short(test) or mutant.same]
             )
-            print(*rows[-1], sep=" | ", flush=True)
     survived = sum(row[3] == "survived" for row in rows)
     died = sum(row[3] == "died" for row in rows)
     print(f"{died} of {len(rows)} died, {survived} survived")

@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import resource
+import zipfile
 from pathlib import Path
 from random import Random
 
@@ -16,6 +17,7 @@ import torch
 from penjing.errors import PenjingError
 from penjing.graph import Graph, load
 from penjing.graph.admission import ADMITTED
+from penjing.graph.plain import LARGEST_JSON
 
 NAMES = list(hostile_networks.NETWORKS)
 OPS = tuple(sorted(ADMITTED))
@@ -151,3 +153,23 @@ def test_a_graph_of_tens_of_thousands_of_nodes_is_refused_before_it_is_built(tmp
     (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
     with pytest.raises(PenjingError, match="at most 16,384 nodes"):
         load(tmp_path / "m.penjing")
+
+
+@pytest.mark.parametrize("member", ["graph.json", "plan.json"])
+def test_a_text_beyond_the_limit_is_refused_by_the_size_that_it_claims(tmp_path, member):
+    """Nothing is unpacked for that: the packed text here is small, and far from as long as it says."""
+    content = hostile_networks.content("quantized")
+    path = tmp_path / "m.penjing"
+    path.write_bytes(plain_mutations.build(content))
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text, zipfile.ZIP_DEFLATED if name.endswith(".json") else zipfile.ZIP_STORED)
+    whole = bytearray(path.read_bytes())
+    record = whole.index(member.encode(), whole.index(b"PK\1\2")) - 46  # its record in the directory at the end
+    for claimed, told in ((LARGEST_JSON, "another size"), (LARGEST_JSON + 1, "larger than")):
+        whole[record + 24 : record + 28] = claimed.to_bytes(4, "little")
+        path.write_bytes(whole)
+        with pytest.raises(PenjingError, match=rf"{member}.* {told}"):
+            load(path)
