@@ -9,7 +9,7 @@ from torch import nn
 import penjing as pj
 from penjing.errors import PenjingError
 from penjing.prune import prune as prune_once
-from penjing.verbs import _prune
+from penjing.verbs import _metric, _prune
 
 
 class Net(nn.Module):
@@ -105,7 +105,8 @@ def test_iterative_pruning_returns_the_last_state_that_kept_the_metric(graph, da
         seen.append(state(one))
         return next(metrics)
 
-    monkeypatch.setattr(_prune, "metric_of", metric)
+    for module in (_prune, _metric):
+        monkeypatch.setattr(module, "metric_of", metric)
     lines = []
     sparse = pj.prune(
         graph, 0.75, granularity="element", schedule="iterative:4", data=data, drop=0.02, log=lines.append, **TRAINED
@@ -120,8 +121,8 @@ def test_iterative_pruning_returns_the_last_state_that_kept_the_metric(graph, da
 
 @pytest.mark.parametrize("granularity", ["element", "filter"])
 def test_where_the_first_round_costs_too_much_the_graph_comes_back_as_it_was(graph, data, monkeypatch, granularity):
-    metrics = iter([0.9, 0.1])
-    monkeypatch.setattr(_prune, "metric_of", lambda *_: next(metrics))
+    monkeypatch.setattr(_prune, "least", lambda *_: 0.9)
+    monkeypatch.setattr(_prune, "metric_of", lambda *_: 0.1)
     same_graph = pj.prune(graph, 0.9, granularity=granularity, schedule="iterative", data=data, drop=0.0, **TRAINED)
     assert same(state(same_graph), state(graph)) and same_graph.plan == [] and same_graph.masks == {}
 
@@ -134,10 +135,24 @@ def test_iterative_pruning_goes_to_the_amount_where_the_metric_holds(graph, data
 def test_without_labels_the_agreement_with_the_original_may_fall(graph):
     data = pj.Data(None, batches(False), batches(False), pj.tasks.Unlabelled())  # a teacher needs no more
     options = {"schedule": "iterative:6", "data": data, "teacher": graph, **TRAINED}
-    small = pj.prune(graph, 0.95, drop=0.2, **options)
+    lines = []
+    small = pj.prune(graph, 0.95, drop=0.2, log=lines.append, **options)
+    assert "Without labels, agreement with the graph given stands in for the metric: top-1." in lines
     agreement = pj.tasks.agreement(small, graph, data.validation, data.task)
     assert agreement >= 0.8
     assert 1 < state(small)["first.weight"].shape[0] < 16
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan")])
+def test_a_drop_that_nothing_could_miss_is_refused(value):
+    class Constant(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x) * 0 + value
+
+    inputs = [(torch.randn(8, 6),)]
+    constant = pj.capture(Constant(6, 3), inputs[0][0])
+    with pytest.raises(pj.PenjingError, match="every input of the validation data alike"):
+        pj.quantize(constant, pj.Data(None, inputs, inputs, pj.tasks.Unlabelled()), activations=None, drop=0.01)
 
 
 @pytest.mark.parametrize("schedule", ["rewind:2", "splicing", "one_shot"])

@@ -10,7 +10,7 @@ from penjing.budget import Budget
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.run import baseline as module
-from penjing.run.baseline import Baseline, judge_original, nothing_learned, too_generous
+from penjing.run.baseline import Baseline, collapsed, judge_original, nothing_learned, too_generous
 from penjing.run.verification import shortfalls
 from penjing.tasks import R2, TOP_ONE, Classification, Likeness, Unlabelled
 
@@ -79,6 +79,23 @@ def test_a_drop_that_a_constant_answer_would_keep_is_told():
     assert "reaches 0.8950" in too_generous(Baseline(0.9, 0.895, 9), ALIKE, 0.01)
     assert "drop of 0.4" in too_generous(Baseline(None), replace(ALIKE, constant=0.7), 0.4)
     assert too_generous(Baseline(0.9), None, 0.6) is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "alike", "lost"),
+    [
+        (0.3, ALIKE, True),
+        (0.2, ALIKE, True),
+        (0.31, ALIKE, False),
+        (None, ALIKE, False),
+        (None, Likeness(0.0, R2, 0.0), True),
+        (None, Likeness(0.3, TOP_ONE, 0.3), True),
+        (None, None, False),
+    ],
+)
+def test_what_answers_every_input_alike_is_no_result_whatever_drop_was_allowed(metric, alike, lost):
+    assert (collapsed(0.3, metric, alike, "accuracy") is not None) == lost
+    assert collapsed(None, 0.0, alike, "accuracy") is None, "of a task that doesn't know its best constant answer"
 
 
 def test_a_baseline_is_read_as_it_was_written_and_nothing_else_is():

@@ -131,7 +131,8 @@ def parity(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         agreement = found["agreement_with_original"]
         told = "" if found.get("agreement_measure") is None else f" ({found['agreement_measure']})"
         what = f"compressed file against the original model{told}"
-        rows.append(("Unchanged answers", _format.percent(agreement), what))
+        named = "Unchanged answers" if found.get("agreement_measure") in (None, "top-1") else "Agreement"
+        rows.append((named, _format.percent(agreement), what))
     rows.append(("Integer MACs", _format.percent(report["integer_macs"]), "of the work runs in integer kernels"))
     if report.get("uncounted"):
         ops = ", ".join(dict.fromkeys(f"{left['op']} in {left['module']}" for left in report["uncounted"]))

@@ -114,6 +114,26 @@ def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, train
     )
 
 
+def collapsed(constant: float | None, metric: float | None, alike: Likeness | None, name: str) -> str | None:
+    """Says where what came out is no better than a network that answers every input alike; None where it is.
+
+    Args:
+        constant: the metric of such a network.
+        metric: of the compressed file.
+        alike: how it compares with the original, which counts where there is no metric.
+        name: of the metric.
+    """
+    if metric is not None and constant is not None:
+        reached, limit, what = metric, constant, name
+    elif metric is None and alike is not None and alike.constant < 1:
+        reached, limit, what = alike.value, alike.constant, f"agreement with the original, {alike.measure},"
+    else:
+        return None
+    if reached > limit + SAME:
+        return None
+    return f"what came out is no better than always giving the same answer ({what} {reached:.4f}, against {limit:.4f})"
+
+
 def too_generous(baseline: Baseline, alike: Likeness | None, limit: float | None) -> str | None:
     """Says where the allowed drop lets a network pass that answers every input alike; None where it doesn't."""
     if limit is None:

@@ -12,7 +12,7 @@ from penjing.budget import Budget
 from penjing.data import Data
 from penjing.graph import Cost, Graph, fold_batch_norms
 from penjing.loaders import first
-from penjing.run.baseline import Baseline, nothing_learned, too_generous
+from penjing.run.baseline import Baseline, collapsed, nothing_learned, too_generous
 from penjing.run.clock import seconds_until
 from penjing.run.provenance import processor
 from penjing.targets import (
@@ -106,7 +106,8 @@ def verify(
     sides = {name: _side(measured[name], costs[name], metrics[name]) for name in measured}
     missed = shortfalls(budget, sides, alike)
     unlearned = nothing_learned(original, alike, data.task.metric_name, trained)
-    missed += [] if unlearned is None else [unlearned]
+    lost = collapsed(original.constant, sides["compressed"]["metric"], alike, data.task.metric_name)
+    missed += [reason for reason in (unlearned or lost,) if reason is not None]
     generous = None if unlearned is not None else too_generous(original, alike, budget.drop_limit())
     parity = check_parity(pair.compressed_file, pair.compressed, _real_inputs(data, pair.compressed))
     target = find_target(pair.compressed_file.target)

@@ -1,8 +1,12 @@
 """How good a network is, with labels or without."""
 
+import math
+from collections.abc import Callable
+
 from penjing.data import Data
+from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.tasks import agreement, evaluate
+from penjing.tasks import agreement, evaluate, likeness
 
 
 def metric_of(graph: Graph, original: Graph, data: Data) -> float:
@@ -10,3 +14,32 @@ def metric_of(graph: Graph, original: Graph, data: Data) -> float:
     assert data.validation is not None
     metric = evaluate(graph, data.validation, data.task)
     return agreement(original, graph, data.validation, data.task) if metric is None else metric
+
+
+def least(graph: Graph, data: Data, drop: float, told: Callable[[str], None]) -> float:
+    """Returns what the metric may fall to; says by what measure networks are compared where there are no labels.
+
+    Args:
+        graph: what is compared with.
+        data: its validation part is judged on.
+        drop: the allowed fall.
+        told: called with that measure.
+
+    Raises:
+        PenjingError: nothing could fall: the metric isn't a finite number, or every input is answered alike.
+    """
+    assert data.validation is not None
+    limit = metric_of(graph, graph, data) - drop
+    if not math.isfinite(limit):
+        raise PenjingError(
+            f"drop={drop:g}: the {data.task.metric_name} of the graph given isn't a finite number, so it can't fall."
+        )
+    if not data.task.labelled:
+        alike = likeness(graph, graph, data.validation, data.task)
+        if alike.constant >= 1:
+            raise PenjingError(
+                f"drop={drop:g} would protect nothing: the graph given answers every input of the validation data alike. Give "
+                "data on which its answers differ."
+            )
+        told(f"Without labels, agreement with the graph given stands in for the metric: {alike.measure}.")
+    return limit

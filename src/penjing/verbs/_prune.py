@@ -19,7 +19,7 @@ from penjing.prune.allocations import Rounding
 from penjing.prune.doors import RULES
 from penjing.prune.schedules import Chosen, find
 from penjing.train import recover
-from penjing.verbs._metric import metric_of
+from penjing.verbs._metric import least, metric_of
 
 
 @checked(
@@ -122,7 +122,8 @@ def prune(
         return recover(prune_once(graph, amount, **choices), data, checkpoint=checkpoint, **how)
 
     pruning = Gradual(graph, amount, schedule=schedule, log=log, **choices)
-    limit = None if drop is None else metric_of(graph, graph, data) - drop
+    told = log or logging.getLogger("penjing.prune").info
+    limit = None if drop is None else least(graph, data, drop, told)
     for turn in range(pruning.trainings):
         before = None if limit is None else pruning.snapshot()
         pruning.begin(turn)
@@ -130,9 +131,7 @@ def prune(
         recover(pruning.graph, data, checkpoint=file, callbacks=[pruning], penalty=pruning.penalty, **how)
         if limit is not None and before is not None:
             metric = metric_of(pruning.graph, graph, data)
-            (log or logging.getLogger("penjing.prune").info)(
-                f"Round {turn + 1} of {pruning.trainings}: the metric is {metric:.4g}, the limit {limit:.4g}."
-            )
+            told(f"Round {turn + 1} of {pruning.trainings}: the metric is {metric:.4g}, the limit {limit:.4g}.")
             if metric < limit:
                 pruning.go_back(before)
                 break

@@ -33,7 +33,7 @@ from penjing.quantize import FLOAT, Placement, QuantizedTraining
 from penjing.quantize import quantize as quantize_once
 from penjing.quantize.doors import RULES
 from penjing.train import recover
-from penjing.verbs._metric import metric_of
+from penjing.verbs._metric import least, metric_of
 
 
 @checked(
@@ -183,7 +183,7 @@ def quantize(
         small = quantized({})
     if drop is None or judged is None:
         return small
-    limit = metric_of(graph, graph, judged) - drop
+    limit = least(graph, judged, drop, told)
     return hold_metric(
         graph, small, data, lambda back: quantized({**grids, **back}), lambda made: metric_of(made, graph, judged), limit,
         fixed=tuple(per_layer), simulate=simulate, log=told, **observed,
