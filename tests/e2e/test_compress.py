@@ -436,13 +436,21 @@ def test_max_minutes_bounds_the_whole_command(penjing, chosen, monkeypatch, tmp_
     assert proof["seconds"]["verify"] < 36 and "shortened to end within 0.6 min" in ran.out
 
 
-def test_where_there_is_no_time_at_all_the_result_is_verified_and_says_so(penjing, chosen, tmp_path):
-    ran = penjing(*COMPRESS, "--max-minutes", "0.001", "--out", tmp_path / "out")
+def test_where_there_is_no_time_at_all_the_result_is_verified_and_more_time_goes_on(penjing, chosen, tmp_path):
+    out = tmp_path / "out"
+    command = ("compress", "net.py:small", "--data", "folder:photos", "--epochs", 2, "--out", out)
+    ran = penjing(*command, "--max-minutes", "0.001")
     assert ran.code in (0, 3), ran.text
-    proof = report(tmp_path / "out")
+    proof = report(out)
     assert proof["compressed"]["metric"] is not None and proof["compressed"]["latency_ms"]["runs"] >= 3
     assert any("The limit of 0.001 min was passed by" in note for note in proof["notes"])
     assert any("The deadline is over: no training" in note for note in proof["notes"])
+    assert any("cut this run short: training was shortened or left out" in note for note in proof["notes"])
+    ran = penjing(*command, "--max-minutes", "0.001")
+    assert "holds this run, finished" in ran.out and "epoch" not in ran.out
+    ran = penjing(*command)
+    assert ran.code in (0, 3) and "There is more time than before" in ran.out and "epoch 2:" in ran.out, ran.text
+    assert not any("short" in note for note in report(out)["notes"])
 
 
 def test_how_training_steps_are_computed_is_reported_and_can_be_named(penjing, chosen, finished, tmp_path):
