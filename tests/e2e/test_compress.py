@@ -381,7 +381,8 @@ def test_without_labels_and_epochs_agreement_stands_in_for_the_metric(penjing, c
     unchanged = proof["parity"]["agreement_with_original"]
     assert proof["baseline"]["metric"] is None and proof["compressed"]["metric"] is None
     assert 0 <= unchanged < 1, "half of a network should answer differently"
-    assert ran.code == (0 if drop == "100%" else 3), ran.text
+    collapsed = "what came out is no better than always giving the same answer" in ran.out
+    assert (ran.code == 0) == (drop == "100%" and not collapsed) and ran.code in (0, 3), ran.text
     told = f"the share of answers that differ from the original's is {1 - unchanged:.4f} where 0.0 is allowed"
     assert (told in ran.out) == (drop == "0")
     assert "agreement with the original stands in for the metric: top-1, which is" in ran.out
