@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import penjing as pj
 from penjing.graph import Graph
@@ -120,6 +120,24 @@ def test_a_model_that_cannot_take_a_folded_weight_is_left_as_it_was() -> None:
         graph.write_into(model)
     assert list(model.state_dict()) == before
     torch.testing.assert_close(model(x), expected)
+
+
+def test_of_two_computed_tensors_the_one_that_cannot_be_given_back_alone_is_plain() -> None:
+    class Doubled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * x
+
+        def right_inverse(self, x: Tensor) -> Tensor:
+            return x / 2
+
+    layer = parametrizations.spectral_norm(nn.Linear(6, 8))
+    parametrize.register_parametrization(layer, "bias", Doubled())
+    model, x = nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 3)).eval(), torch.randn(4, 6)
+    small = pj.prune(pj.capture(model, x), 0.5)
+    with pytest.warns(UserWarning, match="SpectralNorm was removed from '0'"):
+        small.write_into(model)
+    assert {name for name, _ in layer.named_parameters()} == {"weight", "parametrizations.bias.original"}
+    torch.testing.assert_close(model(x), small(x))
 
 
 class Product(nn.Module):

@@ -62,7 +62,8 @@ def capture(
         example_inputs: one tensor, a sequence of positional inputs, or a mapping of keyword inputs. The first axis of
             the tensors that share the first one's batch size is free; an example batch of 1 is repeated.
         kwargs: further keyword inputs.
-        dynamic: further free axes by input name, e.g. `{"tokens": (0, 1)}` for sequences of any length.
+        dynamic: further free axes by input name, e.g. `{"tokens": (0, 1)}` for sequences of any length. Axes whose sizes
+            the model wants to be equal are tried together.
         part: what to capture where the whole can't be captured, because its code depends on the data. The path of a
             module (`"backbone"`), or several in the order in which they are called: the model runs once on the example
             inputs, and the graph takes what these modules are given and returns what the rest of the model uses of
@@ -71,7 +72,9 @@ def capture(
 
     Returns:
         The graph, in evaluation mode, checked against the model at several batch sizes. Where the model itself fixes
-        its batch, or computes something else at other sizes, `graph.batch` holds the example's.
+        its batch, or computes something else at other sizes, `graph.batch` holds the example's, and a warning names the
+        line. Weights that the model computes from its parameters (weight norm, say) are parameters of the graph, under
+        the names that layers give them (`graph.folded` says from what).
 
     Raises:
         PenjingError: the model can't be captured (with the line of the user's code), or behaves differently as a graph.

@@ -38,6 +38,9 @@ KEPT = "num_batches_tracked"  # counts what the user's model has seen; a graph d
 def write_into(graph: "Graph", model: nn.Module, part: str | nn.Module | None = None) -> nn.Module:
     """Replaces the parameters and buffers of `model` by those of `graph`, and the sizes of its layers accordingly.
 
+    A weight that the model computes (weight norm, say) goes back through the right inverse of what computes it; where that
+    can't give the new weight it is removed, with a warning, and the weight is a plain parameter.
+
     Args:
         graph: a graph that was captured from `model` (or from one like it) and then changed.
         model: the user's model, the whole also where `graph` is of a part of it. Its parameters become new objects, so
