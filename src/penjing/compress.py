@@ -13,7 +13,7 @@ from penjing.budget import Budget
 from penjing.checks import checked
 from penjing.data import Data
 from penjing.errors import PenjingError
-from penjing.graph import Graph, capture, load
+from penjing.graph import Graph, capture
 from penjing.plan import Candidate, Choice, choose
 from penjing.prune import prune
 from penjing.quantize import quantize
@@ -191,7 +191,9 @@ def _run(
     if not choice.complete:
         say(what_follows(original.graph, asked, space.held(), training=taken.round_to is not None))
 
-    small = space.stage("prune", stages.PRUNED, lambda: _pruned(asked, original.graph, taken), Graph.save, load)
+    small = space.stage(
+        "prune", stages.PRUNED, lambda: _pruned(asked, original.graph, taken), Graph.save, stages.read_graph
+    )
     recovery = space.stage(
         "recover",
         stages.RECOVERED,
@@ -240,7 +242,7 @@ def _finished(space: Workspace, asked: Request, say: Callable[[str], None]) -> R
     """Returns the result of an earlier call, if that came to its end and the files are whole."""
     if stages.is_finished(space.held(), asked.suffix):
         try:
-            done = Result(load(space.out / "model.penjing"), report.read(space.out), space.out)
+            done = Result(stages.read_graph(space.out / "model.penjing"), report.read(space.out), space.out)
             open_artifact(space.out / f"model{asked.suffix}", asked.target)
             say(f"{space.out} holds this run, finished.")
             return done
@@ -252,7 +254,7 @@ def _finished(space: Workspace, asked: Request, say: Callable[[str], None]) -> R
 
 def _profiled(space: Workspace, asked: Request, given: Graph) -> Original:
     """Captures, lowers and judges the original."""
-    graph = space.stage("capture", stages.ORIGINAL, lambda: given, Graph.save, load)
+    graph = space.stage("capture", stages.ORIGINAL, lambda: given, Graph.save, stages.read_graph)
     file = space.stage(
         "profile",
         stages.lowered(asked.suffix),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.errors import PenjingError
-from penjing.graph import Graph, load
+from penjing.graph import Graph
 from penjing.run import stages
 from penjing.run.request import Request
 from penjing.run.workspace import Workspace, read_json, write_json
@@ -60,7 +60,7 @@ class Recovery:
         if not isinstance(told, dict) or not isinstance(told.get("notes"), list) or "variant" not in told:
             raise PenjingError(f"{path.with_name(stages.TRAINING)} doesn't tell how training went.")
         short = told.get("short_of_time") is True
-        return cls(load(path), tuple(map(str, told["notes"])), told["variant"], short_of_time=short)
+        return cls(stages.read_graph(path), tuple(map(str, told["notes"])), told["variant"], short_of_time=short)
 
 
 def recovered(

@@ -1,9 +1,12 @@
 """The files that stages leave in `out/.penjing`, so that a run goes on behind the last one that is finished."""
 
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from penjing.errors import PenjingError
+from penjing.graph import Graph, load
 from penjing.run.workspace import Held, Workspace, read_json, write_json
 
 ORIGINAL = "original.penjing"  # the original's lowered file has the same name, with the target's suffix
@@ -17,6 +20,15 @@ RECOVERED = "recovered.penjing"
 TRAINING = "recovered.json"  # how that training went
 CUT = "cut.json"  # what was made in less time than it wants, and under which limit
 FINISHED = "finished.json"
+
+
+def read_graph(path: Path) -> Graph:
+    """Reads a graph that this run wrote, however much memory it takes to run: the run has taken it before.
+
+    Raises:
+        PenjingError: the file is damaged.
+    """
+    return load(path, largest=sys.maxsize)
 
 
 def lowered(suffix: str) -> str:
