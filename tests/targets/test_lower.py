@@ -173,3 +173,41 @@ def test_a_value_that_is_clipped_twice_in_several_places_can_be_written(tmp_path
     graph = capture(Clipped(), torch.randn(2, 4))
     x = torch.randn(5, 4)
     torch.testing.assert_close(run(lower(graph, path=tmp_path / "model.onnx"), x), graph(x))
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "torch"])
+def test_a_constant_that_two_expressions_read_is_stored_for_each(target, tmp_path):
+    """One value computed from a parameter goes through two quantisers, and a third expression reads the parameter."""
+    torch.manual_seed(0)
+    graph = capture(nn.Linear(4, 4, bias=False), torch.randn(2, 4))
+    nodes = graph.program.graph
+    (layer,) = (node for node in nodes.nodes if node.op == "call_function")
+    ops = torch.ops.quantized_decomposed
+    with nodes.inserting_before(layer):
+        doubled = nodes.call_function(torch.ops.aten.mul.Tensor, (layer.args[1], 2.0))
+        total = doubled
+        for scale in (0.01, 0.02):
+            grid = (scale, 0, -127, 127, torch.int8)
+            quantized = nodes.call_function(ops.quantize_per_tensor.default, (doubled, *grid))
+            restored = nodes.call_function(ops.dequantize_per_tensor.default, (quantized, *grid))
+            total = nodes.call_function(torch.ops.aten.add.Tensor, (total, restored))
+    layer.replace_input_with(layer.args[1], total)
+    graph.refresh()
+    x = torch.randn(3, 4)
+    artifact = lower(graph, target, tmp_path / "model")
+    torch.testing.assert_close(run(artifact, x), graph(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_buffer_may_be_called_like_an_op(tmp_path):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for name in ("t", "relu", "val_0", "add"):
+                self.register_buffer(name, torch.randn(4, 4))
+
+        def forward(self, x):
+            return (x @ self.t + x @ self.t.t() @ self.relu).relu() @ self.val_0 + self.add[0]
+
+    graph = capture(Named(), torch.randn(2, 4))
+    x = torch.randn(3, 4)
+    torch.testing.assert_close(run(lower(graph, path=tmp_path / "model.onnx"), x), graph(x), rtol=1e-4, atol=1e-4)

@@ -24,7 +24,7 @@ def store_integer_weights(graph: Graph) -> None:
         if node.target not in QUANTIZE or not is_constant(node.args[0]):
             continue
         source = _root(node.args[0])
-        name = source if len(_readers(graph, source)) == 1 else f"{source}_{node.name}"
+        name = source if _reads_alone(graph, node, source) else f"{source}_{node.name}"
         with torch.no_grad():
             values = _evaluate(graph, node)
         if name == source:
@@ -43,10 +43,19 @@ def _root(node: fx.Node) -> str:
     return str(node.target)
 
 
-def _readers(graph: Graph, path: str) -> list[fx.Node]:
+def _reads_alone(graph: Graph, node: fx.Node, path: str) -> bool:
+    """Tells whether nothing but `node` is computed from a tensor: then its place may hold what `node` makes of it."""
     tensor = graph.tensor(path)
     fetches = [n for n in graph.program.graph.nodes if n.op == "get_attr" and graph.tensor(str(n.target)) is tensor]
-    return [user for fetch in fetches for user in fetch.users]
+    used = [fetch for fetch in fetches if fetch.users]
+    if len(used) != 1:
+        return False
+    (at,) = used
+    while at is not node:
+        if len(at.users) != 1:
+            return False
+        (at,) = at.users
+    return True
 
 
 def _evaluate(graph: Graph, value: Any) -> Any:

@@ -46,6 +46,7 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
     """
     chosen = find_target(target)
     path = Path(path) if path is not None else Path("model" + chosen.suffix)
+    _check_dtypes(graph)
     try:
         with atomic_path(path) as temporary:
             artifact = chosen.lower(graph, temporary)
@@ -53,6 +54,20 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
     except OSError as error:
         raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
     return replace(artifact, path=path, files=(path,))
+
+
+def _check_dtypes(graph: Graph) -> None:
+    """Raises if an input or an output has a dtype that a session, which takes and gives NumPy arrays, can't have."""
+    named = {f"input '{given.name}'": given.dtype for given in graph.inputs}
+    outputs: Any = graph.program.graph.output_node().args[0]
+    values = [getattr(output, "meta", {}).get("val") for output in outputs]
+    named |= {f"output {place}": value.dtype for place, value in enumerate(values) if isinstance(value, Tensor)}
+    for name, dtype in named.items():
+        if dtype == torch.bfloat16:
+            raise PenjingError(
+                f"The {name} is bfloat16, which NumPy and so the targets' sessions don't have: call model.float() before "
+                "penjing.capture, and give float32 inputs. No value of a bfloat16 checkpoint changes by that."
+            )
 
 
 @checked(path=PATH, target=TEXT)

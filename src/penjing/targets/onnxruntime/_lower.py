@@ -30,8 +30,9 @@ from penjing.targets.onnxruntime._names import Origins, rename
 from penjing.targets.onnxruntime._nodes import MICROSOFT
 from penjing.targets.onnxruntime._prepare import prepared
 from penjing.targets.onnxruntime._recurrent import TRANSLATIONS as RECURRENT
+from penjing.targets.onnxruntime._refusals import refusal, why_not_loaded
 from penjing.targets.onnxruntime._rewrite import rewrite
-from penjing.targets.onnxruntime._session import load, options
+from penjing.targets.onnxruntime._session import CantLoad, load, options
 
 LIMIT_BYTES = 2**31  # of a protobuf message
 METADATA = "penjing"
@@ -52,7 +53,10 @@ def lower(graph: Graph, path: Path) -> Artifact:
         raise PenjingError(f"The model takes {proto.ByteSize() / 1e9:.1f} GB; an ONNX file must stay below 2 GB.")
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
-    return describe(path)
+    try:
+        return describe(path)
+    except CantLoad as error:
+        raise PenjingError(why_not_loaded(error, graph)) from error
 
 
 def _export(graph: Graph) -> ir.Model:
@@ -77,10 +81,10 @@ def _export(graph: Graph) -> ir.Model:
                 opset_version=OPSET if needs_opset(graph) else None,
             )
     except Exception as error:  # exporters raise what they please; the cause says which op
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise PenjingError(f"The graph can't be written as ONNX: {reason}") from error
+        raise PenjingError(refusal(error, graph)) from error
     assert program is not None
     model = program.model
+    _part_names(model.graph)
     # The optimiser never folds (de)quantise nodes; its size limits would leave casts of large constants unfolded.
     with _quiet():
         optimizer.optimize_ir(model, input_size_limit=LIMIT_BYTES, output_size_limit=LIMIT_BYTES, should_fold=folds)
@@ -95,6 +99,14 @@ def _export(graph: Graph) -> ir.Model:
     rename(model.graph, Origins.of(program, origins), graph.input_names, _output_names(graph))
     _check_free_axes(model, graph)
     return model
+
+
+def _part_names(graph: ir.Graph) -> None:
+    """Renames values that are called like a parameter, as that of `x.t()` is where a user's buffer is called "t"."""
+    for node in graph:
+        for value in node.outputs:
+            if value.name in graph.initializers and not value.is_graph_output():
+                value.name = f"{value.name}_of_{node.op_type}"
 
 
 def _register_constants(graph: ir.Graph) -> None:

@@ -15,6 +15,18 @@ _FAILED_NODE = re.compile(r"Name: ?'([^']*)'")
 _FILE_OF_RUNTIME = re.compile(r"^/\S+:\d+ \S+\([^)]*\) ?")  # of its source, before what it says
 
 
+class CantLoad(PenjingError):
+    """ONNX Runtime refuses a file.
+
+    Attributes:
+        reason: what it says.
+    """
+
+    def __init__(self, path: Any, reason: str) -> None:
+        super().__init__(f"ONNX Runtime {ort.__version__} can't load {path}: {reason}")
+        self.reason = reason.replace(f"Load model from {path} failed:", "").rstrip(".")
+
+
 def options(threads: int) -> ort.SessionOptions:
     """Returns session options: `threads` within an op, ops one after the other, idle threads asleep.
 
@@ -33,13 +45,13 @@ def load(path: Any, chosen: ort.SessionOptions) -> ort.InferenceSession:
     """Loads a file on the CPU.
 
     Raises:
-        PenjingError: ONNX Runtime can't load it.
+        CantLoad: ONNX Runtime can't load it.
     """
     try:
         return ort.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types have no common base but Exception
         reason = str(error).strip().splitlines()[0]
-        raise PenjingError(f"ONNX Runtime {ort.__version__} can't load {path}: {reason}") from error
+        raise CantLoad(path, reason) from error
 
 
 def run_once(session: ort.InferenceSession, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -1,9 +1,13 @@
 """Ops that the ONNX exporter can't translate, written out in ops that it can."""
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
+
+from penjing.graph.normalize import node_arguments
 
 aten = torch.ops.aten
 
@@ -11,10 +15,8 @@ aten = torch.ops.aten
 def write_out(nodes: fx.Graph) -> None:
     """Rewrites in place; each rewrite computes the same."""
     for node in list(nodes.nodes):
-        if node.target is aten.scaled_dot_product_attention.default:
-            _attention_of_four_axes(nodes, node)
-        elif node.target is aten.adaptive_max_pool2d.default:
-            _adaptive_max_pool(nodes, node)
+        if (writer := WRITERS.get(node.target)) is not None:
+            writer(nodes, node)
 
 
 def _attention_of_four_axes(nodes: fx.Graph, node: fx.Node) -> None:
@@ -101,6 +103,59 @@ def _adaptive_max_pool(nodes: fx.Graph, node: fx.Node) -> None:
     nodes.erase_node(node)
 
 
+def _distances(nodes: fx.Graph, node: fx.Node) -> None:
+    """Distances of all rows from all rows: the norm of their differences."""
+    left, right, p = node_arguments(node)[:3]
+    with nodes.inserting_before(node):
+        rows = nodes.call_function(aten.unsqueeze.default, (left, -2))
+        columns = nodes.call_function(aten.unsqueeze.default, (right, -3))
+        apart = nodes.call_function(aten.sub.Tensor, (rows, columns))
+        result = nodes.call_function(aten.linalg_vector_norm.default, (apart, p, [-1]))
+    _take_place(node, result)
+
+
+def _kth_value(nodes: fx.Graph, node: fx.Node) -> None:
+    """The largest of the k smallest."""
+    value, k, axis, keep = node_arguments(node)[:4]
+    _last_of_smallest(nodes, node, value, k, axis, keep)
+
+
+def _median(nodes: fx.Graph, node: fx.Node) -> None:
+    """The lower of the two values in the middle, where there are two."""
+    value, axis, keep = node_arguments(node)[:3]
+    count = value.meta["val"].shape[axis]
+    if isinstance(count, int):  # otherwise the place of the middle isn't known
+        _last_of_smallest(nodes, node, value, (count + 1) // 2, axis, keep)
+
+
+def _last_of_smallest(nodes: fx.Graph, node: fx.Node, value: fx.Node, k: int, axis: int, keep: bool) -> None:
+    with nodes.inserting_before(node):
+        smallest = nodes.call_function(aten.topk.default, (value, k, axis, False, True))
+        parts = [nodes.call_function(operator.getitem, (smallest, place)) for place in (0, 1)]
+        last = [nodes.call_function(aten.slice.Tensor, (part, axis, k - 1, k)) for part in parts]
+        results = last if keep else [nodes.call_function(aten.squeeze.dim, (part, axis)) for part in last]
+    for user in list(node.users):
+        _take_place(user, results[user.args[1]])  # type: ignore[index]
+    nodes.erase_node(node)
+
+
+def _search_sorted(nodes: fx.Graph, node: fx.Node) -> None:
+    """How many of the sorted values are below; with `right`, not above."""
+    ordered, value, narrow, right, side, sorter = node_arguments(node)[:6]
+    if sorter is not None:
+        return
+    compare = aten.le.Tensor if right or side == "right" else aten.lt.Tensor
+    dtype = torch.int32 if narrow else torch.int64
+    with nodes.inserting_before(node):
+        beside = nodes.call_function(aten.unsqueeze.default, (value, -1))
+        among = ordered
+        if ordered.meta["val"].dim() > 1:
+            among = nodes.call_function(aten.unsqueeze.default, (ordered, -2))
+        below = nodes.call_function(compare, (among, beside))
+        result = nodes.call_function(aten.sum.dim_IntList, (below, [-1]), {"dtype": dtype})
+    _take_place(node, result)
+
+
 def _take_place(node: fx.Node, result: fx.Node) -> None:
     """Makes `result` and what was written for it be of the module and line of `node`, and takes `node` out."""
     for made in _new(result):
@@ -119,3 +174,14 @@ def _new(result: fx.Node) -> list[fx.Node]:
             found.append(node)
             waiting += node.all_input_nodes
     return found
+
+
+WRITERS: dict[Any, Callable[[fx.Graph, fx.Node], None]] = {
+    aten.scaled_dot_product_attention.default: _attention_of_four_axes,
+    aten.adaptive_max_pool2d.default: _adaptive_max_pool,
+    aten.cdist.default: _distances,
+    aten.kthvalue.default: _kth_value,
+    aten.median.dim: _median,
+    aten.searchsorted.Tensor: _search_sorted,
+}
+"""By op; a writer leaves alone what it can't write."""

@@ -1,0 +1,84 @@
+"""What is said where a graph can't become an ONNX file, or the runtime refuses the file: the user's line, and a way out."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import onnxruntime as ort
+import torch
+from torch import Tensor, fx
+from torch.export import Dim
+
+from penjing.graph import Graph
+from penjing.targets._origins import KEY, mark_origins
+from penjing.targets.onnxruntime._session import CantLoad
+
+_TARGET = re.compile(r"target=torch\.ops\.([\w.]+)\]")  # of the node that the exporter couldn't translate
+_WAYS = (
+    "Write that line in other ops, capture only the part of the model before it (capture(..., part=...)), or lower with "
+    "target='torch', which runs every op."
+)
+
+
+def refusal(error: BaseException, graph: Graph) -> str:
+    """Returns why a graph can't be written as ONNX.
+
+    The exporter is asked again, as it keeps to itself what it made of the graph; this takes as long as it did.
+
+    Args:
+        error: from the exporter; its cause names the op.
+        graph: as the exporter got it.
+    """
+    reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+    target = _TARGET.search(str(error.__cause__ or error))
+    if target is None:
+        return f"The graph can't be written as ONNX: {reason}"
+    node = _origin(target[1], graph)
+    if node is None:
+        return f"The graph can't be written as ONNX, which has no op for '{target[1]}'. {_WAYS}"
+    where = node.meta.get("source") or node.meta.get("module") or node.name
+    return f"The graph can't be written as ONNX, which has no op for '{node.target}' at {where}. {_WAYS}"
+
+
+def _origin(target: str, graph: Graph) -> fx.Node | None:
+    """Returns the graph's node that an op stems from, which the exporter may have made of another."""
+    for node in graph.program.graph.nodes:
+        if str(node.target) == target:
+            return node
+    marked = {node.name: node for node in graph.program.graph.nodes}
+    for nodes in _decomposed(graph):
+        for node in nodes.nodes:
+            if str(node.target) == target:
+                return marked.get((node.meta.get("custom") or {}).get(KEY, ""))
+    return None
+
+
+def _decomposed(graph: Graph) -> Iterator[fx.Graph]:
+    """Yields the graph in ops that the exporter may have made of it: PyTorch's smallest, then its usual set."""
+    shapes = tuple(
+        {axis: Dim.AUTO if axis in given.dynamic else Dim.STATIC for axis in range(len(given.shape))}
+        for given in graph.inputs
+    )
+    inputs = graph.example_inputs(2 if graph.batch is None else None)
+    with torch.no_grad():
+        exported = torch.export.export(graph.program, inputs, dynamic_shapes=shapes, strict=False)
+        mark_origins(exported, graph)
+        for table in (dict(torch._decomp.decomposition_table), None):
+            yield exported.run_decompositions(table).graph  # type: ignore[arg-type]
+
+
+def why_not_loaded(error: CantLoad, graph: Graph) -> str:
+    """Returns why the runtime refuses a file that was just written."""
+    said = f"ONNX Runtime {ort.__version__} can't run this graph: {error.reason}."
+    strange = _other_floats(graph)
+    if strange:
+        named = ", ".join(str(dtype).removeprefix("torch.") for dtype in strange)
+        return f"{said} The model computes in {named}, for which it has few kernels: call model.float() before capture."
+    return f"{said} {_WAYS}"
+
+
+def _other_floats(graph: Graph) -> list[torch.dtype]:
+    """Returns the real dtypes other than float32 that the graph's tensors have."""
+    tensors: list[Any] = [node.meta.get("val") for node in graph.program.graph.nodes]
+    dtypes = dict.fromkeys(v.dtype for v in tensors if isinstance(v, Tensor) and v.dtype.is_floating_point)
+    return [dtype for dtype in dtypes if dtype != torch.float32]
