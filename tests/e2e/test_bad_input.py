@@ -232,7 +232,18 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"include": "haed*"}, ("haed*",)),
         ({"units": "head"}, ("Unknown units 'head'", "Did you mean 'heads'?")),
         ({"lr": "-1"}, ("lr=-1.0", "more than 0")),
+        ({"lr": "inf"}, ("lr=inf: it must be a number, more than 0",)),
         ({"max_minutes": "0"}, ("max_minutes=0.0", "more than 0")),
+        ({"max_minutes": "nan"}, ("max_minutes=nan", "more than 0")),
+        ({"seed": "-1"}, ("seed=-1: it must be a whole number from 0 to 4,294,967,295",)),
+        ({"seed": 2**32}, ("seed=4294967296: it must be a whole number from 0",)),
+        ({"threads": 2**40}, ("threads=1099511627776: it must be a whole number from 1 to 1,024",)),
+        ({"epochs": 10**30}, ("epochs=10^30 (about): it must be a whole number from 0 to 1,000,000",)),
+        ({"batch": 2**40}, ("batch=1099511627776: it must be a whole number from 1 to 4,096",)),
+        ({"min_channels": 10**30}, ("min_channels=10^30 (about): it must be a whole number from 1",)),
+        ({"data": "folder:photos,size=100000"}, ("size=100000: it must be a whole number from 1 to 8,192",)),
+        ({"data": "folder:photos,size=:b:"}, ("'size=:b:'", "must be a number")),
+        ({"criterion": "[bold]"}, ("Unknown criterion '[bold]'",)),
     ],
 )
 def test_an_option_that_can_not_be(refused, option, parts):
@@ -312,6 +323,9 @@ def test_a_dry_run_refuses_a_full_disk(penjing, monkeypatch):
         (["profile", "zoo:lenet5", "--target", "tensorrt"], ("Unknown target 'tensorrt'",)),
         (["channels", "zoo:lenet5", "--exclude", "nothing"], ("nothing",)),
         (["demo", "--out", "photos"], ("photos is not empty and holds no Penjing run",)),
+        (["demo", "--out", "new", "--seed", "-1"], ("seed=-1: it must be a whole number",)),
+        (["profile", "zoo:lenet5", "--threads", 2**40], ("threads=1099511627776: it must be a whole number",)),
+        (["profile", "zoo:lenet5", "--batch", 2**40], ("batch=1099511627776: it must be a whole number",)),
     ],
 )
 def test_other_commands_refuse_in_the_same_way(penjing, arguments, parts):

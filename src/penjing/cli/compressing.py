@@ -10,6 +10,7 @@ from rich.text import Text
 
 import penjing.data
 from penjing.budget import Budget
+from penjing.checks import check
 from penjing.cli.app import app
 from penjing.cli.screen import Screen, styled
 from penjing.compress import Result, compress
@@ -18,6 +19,7 @@ from penjing.errors import PenjingError
 from penjing.files import sweep
 from penjing.models import load_model
 from penjing.prune import criteria
+from penjing.run.request import RULES
 from penjing.targets import find_target
 from penjing.train import Interrupted, recover
 
@@ -120,7 +122,12 @@ def compress_command(
 ) -> None:
     """Makes a trained model small and fast on a target, and measures what came out."""
     budget = Budget(latency, size, drop)
-    find_target(target)  # before anything is loaded: a wrong name should be told at once
+    numbers = {
+        "min_channels": min_channels, "epochs": epochs, "lr": lr, "threads": threads, "batch": batch, "seed": seed,
+        "max_minutes": max_minutes,
+    }  # fmt: skip
+    check(numbers, {name: RULES[name] for name in numbers})  # before anything is loaded: it should be told at once
+    find_target(target)
     if criterion is not None:
         criteria[criterion]
     chosen = penjing.data.load(data, seed)

@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 import penjing.data
 from penjing import zoo
+from penjing.checks import BATCH, THREADS, check
 from penjing.cli import _channels
 from penjing.cli.app import app
 from penjing.cli.compressing import AsJson, Model, Patterns, Units, Weights
@@ -58,6 +59,7 @@ def profile_command(
     as_json: AsJson = False,
 ) -> None:
     """Shows where the time, the MACs and the bytes go, layer by layer, on the target."""
+    check({"threads": threads, "batch": batch}, {"threads": THREADS, "batch": BATCH})  # before anything is loaded
     suffix = find_target(target).suffix
     graph = _graph(model, weights, data)
     with tempfile.TemporaryDirectory() as folder:
