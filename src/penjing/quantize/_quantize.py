@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from penjing.quantize._choices import FLOAT, Choice, check_groups
 from penjing.quantize._dynamic import insert_dynamic, left_out
 from penjing.quantize._insert import insert_activations, insert_weights
 from penjing.quantize._learn import learn_rounding
+from penjing.quantize._mending import Layer, find_scales, is_suspect, warn_of_noise
+from penjing.quantize._noise import SAMPLES as NOISE_SAMPLES
+from penjing.quantize._noise import Noise, own_noise
 from penjing.quantize._placement import Placed, Placement
 from penjing.quantize._placements import check_all_integer
 from penjing.quantize._places import place_of
@@ -25,8 +29,10 @@ from penjing.quantize._request import NEAREST, Request, read_request
 from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._sample_axis import add_sample_axes
 from penjing.quantize._weights import Weight, lay_weights, round_weights
-from penjing.quantize.corrections import shrunk_statistics
+from penjing.quantize.corrections import equalize_inputs, look_at_noise, shrunk_statistics
 from penjing.quantize.doors import RULES
+
+ROUNDS = 3  # of equalising inputs
 
 
 class NothingToQuantize(PenjingError):
@@ -107,22 +113,118 @@ def quantize(
         corrections=corrections, per_layer=per_layer, exclude=exclude, placement=placement, in_float=in_float,
         simulate=simulate, seed=seed,
     )  # fmt: skip
+    made, notes = _made(_in_float(graph, data, asked), data, asked), dict[str, str]()
+    if _is_suspect(made, asked):
+        made, notes = _mended(graph, data, asked, made)
+    return _recorded(made, asked, in_float, notes)
+
+
+def quantize_plainly(graph: Graph, data: Any, **asked: Any) -> Graph:
+    """Returns what `quantize` does with these arguments, its nodes named as in `graph`: no layer's noise is looked at."""
+    usual: dict[str, Any] = {"rounding": "nearest", "corrections": (), "seed": 0}
+    request = read_request(graph, data, **usual | asked)
+    made = _made(_in_float(graph, data, request), data, request, looks=False)
+    return _recorded(made, request, asked["in_float"], {})
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A quantised graph, and what it was made of.
+
+    Attributes:
+        graph: quantised; its plan has no records yet.
+        reference: in floating point; None where nothing needed it so far.
+        first: samples.
+        layers: in few bits, by the name of their nodes.
+        chosen: what was chosen for each, by place.
+        corrected: what was put right without being asked for, by place.
+        recurrent: weights of recurrent layers.
+        in_integers: names of the nodes that compute in integers.
+        noise: of the layers; None where it wasn't looked at.
+    """
+
+    graph: Graph
+    reference: Graph | None
+    first: list[list[Tensor]]
+    layers: Mapping[str, Layer]
+    chosen: Mapping[str, Choice]
+    corrected: Mapping[str, str]
+    recurrent: Sequence[Weight]
+    in_integers: frozenset[str]
+    noise: Noise | None
+
+
+def _in_float(graph: Graph, data: Any, asked: Request) -> Graph:
+    """Returns a copy of the float graph as it is quantised."""
     small = add_sample_axes(fold_batch_norms(graph))
     for correct in asked.before:
         correct(small, data)
+    return small
+
+
+def _made(small: Graph, data: Any, asked: Request, looks: bool = True) -> _Made:
+    """Quantises a float graph, which becomes the quantised one; looks at the layers' noise where that is asked for."""
     placed, recurrent = _place(small, asked)
-    chosen = {place_of(layer): choice for layer in placed.layers if (choice := asked.choices.of(layer)) is not None}
-    reference = copy.deepcopy(small) if asked.keep or asked.after or asked.learned else small
-    first, inputs = _round_activations(small, reference, data, placed, asked)
+    layers = {
+        layer.name: (place_of(layer), choice)
+        for layer in placed.layers
+        if (choice := asked.choices.of(layer)) is not None
+    }
+    in_integers = frozenset(node.name for node in placed.integer)
+    noise = Noise() if looks and (asked.keep > 0 or asked.activations is not None) else None
+    # A copy takes time; without one, the float layers' outputs are looked at as the activations' ranges are found.
+    copied = bool(asked.keep or asked.after or asked.learned)
+    reference = copy.deepcopy(small) if copied else small
+    early = None if asked.keep else noise
+    keep = asked.keep or (NOISE_SAMPLES if noise is not None else 0)
+    first, inputs = _round_activations(small, reference, data, placed, asked, keep, early)
     found = lay_weights(small, placed.layers, asked.choices.of, inputs)
     _round_weights(small, reference, data, found, recurrent, asked)
     for correct in asked.after if found else ():
         correct(small, reference, data)
-    corrected = shrunk_statistics(small, reference, first) if asked.keep else {}
-    small.plan += _records(chosen, corrected, asked) + _left_in_float(small, in_float) + records_of(recurrent)
-    if asked.dynamic:
-        small.plan += left_out(small, asked.target, asked.is_excluded)
-    return small
+    corrected = shrunk_statistics(small, reference, first, noise) if asked.keep else {}
+    if noise is not None and not noise.is_measured:
+        look_at_noise(small, first, noise, None if early is noise else reference)
+    return _Made(
+        small, reference if copied else None, first,
+        {name: Layer(place, choice.grid.bits) for name, (place, choice) in layers.items()},
+        dict(layers.values()), corrected, recurrent, in_integers, noise,
+    )  # fmt: skip
+
+
+def _is_suspect(made: _Made, asked: Request) -> bool:
+    return made.noise is not None and is_suspect(made.noise, made.layers, asked.read_grid)
+
+
+def _mended(graph: Graph, data: Any, asked: Request, made: _Made) -> tuple[_Made, dict[str, str]]:
+    """Equalises the inputs of layers that rounding leaves little signal in, as far as it can, and warns of the others.
+
+    Returns:
+        What was made in the end, and by place what the plan says of it.
+    """
+    rounds: list[dict[str, Tensor]] = []
+    notes: dict[str, str] = {}
+    # An iterator is used up. Each round may show what the one before uncovered, farther in front.
+    again = not hasattr(data, "__next__")
+    reference = made.reference or _in_float(graph, data, asked)
+    while again and len(rounds) < ROUNDS and _is_suspect(made, asked):
+        own = own_noise(made.graph, reference, made.first, asked.placement)
+        rounds.append(find_scales(own, reference, data, made.first, made.layers, asked.read_grid))
+        even, done = _in_float(graph, data, asked), list[str]()
+        for scales in rounds:
+            done = equalize_inputs(even, scales, made.in_integers, asked.placement.same)
+        if not done:
+            break
+        reference = copy.deepcopy(even)
+        made = _made(even, data, asked)
+        notes |= {made.layers[name].place: "inputs equalised" for name in done}
+    if made.noise is not None and _is_suspect(made, asked):
+        levels = warn_of_noise(made.graph, reference, made.first, made.noise, made.layers, asked.placement)
+        notes |= {
+            place: ", ".join(filter(None, [notes.get(place), f"what varies {level:.1f} dB above the noise"]))
+            for place, level in levels.items()
+        }
+    return made, notes
 
 
 def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:
@@ -146,7 +248,7 @@ def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:
 
 
 def _round_activations(
-    small: Graph, reference: Graph, data: Any, placed: Placed, asked: Request
+    small: Graph, reference: Graph, data: Any, placed: Placed, asked: Request, keep: int, noise: Noise | None
 ) -> tuple[list[list[Tensor]], dict[fx.Node, float | None]]:
     """Puts in what rounds the layers' inputs, if anything does.
 
@@ -155,11 +257,11 @@ def _round_activations(
     """
     if asked.activations is not None:
         laid, first = lay_activations(
-            small, data, placed, asked.placement, asked.activations, asked.observer, asked.keep
+            small, data, placed, asked.placement, asked.activations, asked.observer, keep, noise
         )
         restored = insert_activations(small, laid)
         return first, {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
-    first = first_samples(reference, data, asked.keep) if asked.keep else []
+    first = first_samples(reference, data, keep) if keep else []
     if asked.dynamic:
         insert_dynamic(small, placed, asked.choices.of)
     return first, {}
@@ -179,18 +281,33 @@ def _round_weights(
         learn_rounding(small, reference, data, found, how, asked.iterations, generator)
 
 
-def _records(chosen: Mapping[str, Choice], corrected: Mapping[str, str], asked: Request) -> list[dict[str, Any]]:
-    """Returns the plan's record of each layer; `corrected` says what was put right without being asked for."""
-    return [
-        {
-            "place": place,
-            "technique": "quantize",
-            "setting": asked.words(choice) + (f", {corrected[place]} corrected" if place in corrected else ""),
-            "before": FLOAT,
-            "after": choice.grid.name,
-        }
-        for place, choice in chosen.items()
-    ]
+def _recorded(made: _Made, asked: Request, in_float: Sequence[str], notes: Mapping[str, str]) -> Graph:
+    """Writes the plan's record of each layer.
+
+    Args:
+        made: the graph, and what is known of it.
+        asked: what the user asked for.
+        in_float: patterns of what was measured to be faster in floating point.
+        notes: what else is to be said of a layer, by place.
+    """
+    small = made.graph
+    for place, choice in made.chosen.items():
+        words = [asked.words(choice)]
+        words += [notes[place]] if place in notes else []
+        words += [f"{made.corrected[place]} corrected"] if place in made.corrected else []
+        small.plan.append(
+            {
+                "place": place,
+                "technique": "quantize",
+                "setting": ", ".join(words),
+                "before": FLOAT,
+                "after": choice.grid.name,
+            }
+        )
+    small.plan += _left_in_float(small, in_float) + records_of(made.recurrent)
+    if asked.dynamic:
+        small.plan += left_out(small, asked.target, asked.is_excluded)
+    return small
 
 
 def _left_in_float(graph: Graph, in_float: Sequence[str]) -> list[dict[str, Any]]:

@@ -66,6 +66,11 @@ class Request:
         """Whether the rounding is learned from the data."""
         return bool(self.rounding.traits.get("learned"))
 
+    @property
+    def read_grid(self) -> Grid | None:
+        """The grid of what layers read, whenever its range is found; None where that isn't rounded."""
+        return GRID if self.dynamic else self.activations
+
     def is_excluded(self, layer: fx.Node) -> bool:
         """Tells whether a layer was asked to stay in floating point."""
         return self.choices.of(layer) is None

@@ -21,7 +21,7 @@ from penjing.quantize._pieces import sample_count
 from penjing.quantize._placement import Placement
 from penjing.quantize._placements import find_placement
 from penjing.quantize._places import place_of
-from penjing.quantize._quantize import quantize
+from penjing.quantize._quantize import quantize_plainly
 from penjing.quantize._rewritten import place_rewritten
 from penjing.quantize._running import constants
 from penjing.quantize._sample_axis import add_sample_axes
@@ -93,9 +93,9 @@ def sensitivity(
     place_rewritten(reference, target, lambda node: choices.of(node) is None)
     variants = {
         name: _roundings(
-            quantize(
+            quantize_plainly(
                 graph, data, weights=name, activations=activations, observer=observer, placement=placement,
-                corrections=(), simulate=True, **usual,
+                simulate=True, **usual,
             ),
             reference,
             target,

@@ -4,8 +4,10 @@ from penjing.quantize.corrections._activation_correction import activation_corre
 from penjing.quantize.corrections._batch_norm_statistics import batch_norm_statistics
 from penjing.quantize.corrections._bias_correction import bias_correction
 from penjing.quantize.corrections._cross_layer_equalization import cross_layer_equalization
+from penjing.quantize.corrections._input_equalization import equalize_inputs, even_scales
 from penjing.quantize.corrections._registry import AUTO, Correction, corrections, of_stage
 from penjing.quantize.corrections._shrunk_statistics import SAMPLES, shrunk_statistics
+from penjing.quantize.corrections._side_by_side import look_at_noise
 
 __all__ = [
     "AUTO",
@@ -16,6 +18,9 @@ __all__ = [
     "bias_correction",
     "corrections",
     "cross_layer_equalization",
+    "equalize_inputs",
+    "even_scales",
+    "look_at_noise",
     "of_stage",
     "shrunk_statistics",
 ]

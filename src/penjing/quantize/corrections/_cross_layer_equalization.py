@@ -121,7 +121,7 @@ def _equalize(pairs: list[Pair], seen: dict[int, _ChannelExtremes], weights: dic
         largest = 0.0
         for i, pair in enumerate(pairs):
             own = weights[pair.first.weight].flatten(1).abs().amax(1)
-            read = torch.stack([_incoming(reader, weights).abs().amax((1, 3)).flatten() for reader in pair.readers])
+            read = torch.stack([incoming(reader, weights).abs().amax((1, 3)).flatten() for reader in pair.readers])
             read = read.reshape(len(pair.readers), len(own), -1).amax((0, 2))
             wanted = torch.where((own > 0) & (read > 0), (own / read).sqrt(), 1.0) * totals[i]
             step = torch.where(limits[i].isinf(), 1.0, wanted.maximum(limits[i])) / totals[i]
@@ -142,7 +142,7 @@ def _limits(pair: Pair, seen: _ChannelExtremes, like: Tensor) -> Tensor:
     return limits
 
 
-def _incoming(reader: Reader, weights: dict[str, Tensor]) -> Tensor:
+def incoming(reader: Reader, weights: dict[str, Tensor]) -> Tensor:
     """Returns a reader's weight, a view, as `(groups, outputs, inputs, positions)` of each group."""
     weight = weights[reader.layer.weight]
     linear = reader.layer.node.target is torch.ops.aten.linear.default
@@ -156,7 +156,7 @@ def _scale(pair: Pair, by: Tensor, weights: dict[str, Tensor]) -> None:
     if pair.first.bias is not None:
         weights[pair.first.bias] /= by
     for reader in pair.readers:
-        weight = _incoming(reader, weights)
+        weight = incoming(reader, weights)
         weight *= by.repeat_interleave(reader.repeats).reshape(weight.shape[0], 1, weight.shape[2], 1)
 
 
@@ -175,7 +175,7 @@ def _absorb(graph: Graph, pair: Pair, low: Tensor, high: Tensor) -> bool:
         return False
     add_to_biases(graph, [pair.first], -least)
     for reader in pair.readers:
-        weight = _incoming(reader, {reader.layer.weight: graph.tensor(reader.layer.weight).detach().double()})
+        weight = incoming(reader, {reader.layer.weight: graph.tensor(reader.layer.weight).detach().double()})
         moved = least.repeat_interleave(reader.repeats).reshape(weight.shape[0], 1, weight.shape[2], 1)
         add_to_biases(graph, [reader.layer], (weight * moved).sum((2, 3)).flatten())
     return True

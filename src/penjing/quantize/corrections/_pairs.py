@@ -61,7 +61,7 @@ def find_pairs(graph: Graph) -> tuple[list[Pair], dict[str, str]]:
         if node.target not in LAYERS:
             continue
         try:
-            pair = Pair(_scalable(graph, node, tied))
+            pair = Pair(scalable(graph, node, tied))
             _follow(graph, node, 1, pair, tied)
             pairs.append(pair)
         except Blocked as reason:
@@ -74,7 +74,7 @@ def _name(node: fx.Node) -> str:
     return (str(weight.target).rpartition(".")[0] if weight.op == "get_attr" else "") or node.name
 
 
-def _scalable(graph: Graph, node: fx.Node, tied: set[int]) -> Layer:
+def scalable(graph: Graph, node: fx.Node, tied: set[int]) -> Layer:
     """Returns a layer with a weight and bias that nothing else reads."""
     weight, bias = node_arguments(node)[1:3]
     for tensor in (weight, bias):
@@ -94,7 +94,7 @@ def _follow(graph: Graph, node: fx.Node, repeats: int, pair: Pair, tied: set[int
         raise Blocked("nothing reads its output")
     for user in readers:
         if user.target in LAYERS and user.args[0] is node:
-            layer = _scalable(graph, user, tied)
+            layer = scalable(graph, user, tied)
             if not _reads_channels(pair.first.node, node, user):
                 raise Blocked(f"'{user.name}' takes its channels for positions")
             pair.readers.append(Reader(layer, repeats))

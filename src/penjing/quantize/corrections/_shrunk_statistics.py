@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penjing.graph import Graph
 from penjing.quantize._calibrate import not_finite
+from penjing.quantize._noise import Noise
 from penjing.quantize._pieces import sample_count
 from penjing.quantize.corrections._batch_norm_statistics import SMALLEST_VARIANCE
 from penjing.quantize.corrections._bias import add_to_biases
@@ -23,7 +24,9 @@ SAMPLES = 40  # EfficientNet-Lite0: 23.2 dB with 32, 23.6 with 40, 23.9 with 48 
 FEWEST = 16
 
 
-def shrunk_statistics(graph: Graph, reference: Graph, batches: Iterable[list[Tensor]]) -> dict[str, str]:
+def shrunk_statistics(
+    graph: Graph, reference: Graph, batches: Iterable[list[Tensor]], noise: Noise | None = None
+) -> dict[str, str]:
     """Gives each channel the mean and, where its weights' grid takes a gain, the variance that it has in the float network.
 
     Both differences are estimated with the standard errors that they have over the samples, and multiplied by τ² / (τ² + se²)
@@ -40,6 +43,7 @@ def shrunk_statistics(graph: Graph, reference: Graph, batches: Iterable[list[Ten
         graph: quantised; its weights, scales and biases are changed, and a layer without bias gets one.
         reference: the float graph that it was made of.
         batches: of flat inputs; some numbers are kept for each sample and channel.
+        noise: is shown every layer's outputs in both graphs on the way, where it is given.
 
     Returns:
         What was corrected by place, "mean" or "mean and variance".
@@ -70,7 +74,7 @@ def shrunk_statistics(graph: Graph, reference: Graph, batches: Iterable[list[Ten
             samples = sample_count(batch)
             yield batch
 
-    side_by_side(graph, reference, counted(), layers, remember, correct)
+    side_by_side(graph, reference, counted(), layers, remember, correct, noise)
     corrected = {}
     for layer in layers:
         scale = scales[layer.node.name]

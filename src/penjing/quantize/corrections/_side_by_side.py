@@ -17,6 +17,9 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import LAYERS
+from penjing.quantize._noise import SAMPLES as NOISE_SAMPLES
+from penjing.quantize._noise import Noise
+from penjing.quantize._pieces import can_cut, sample_count
 from penjing.quantize._running import Running, constants
 
 aten = torch.ops.aten
@@ -119,6 +122,7 @@ def side_by_side(
     layers: Sequence[Layer],
     remember: Callable[[Layer, Tensor], Any],
     correct: Callable[[Layer, Tensor, Any], Tensor],
+    noise: Noise | None = None,
 ) -> None:
     """Runs both graphs on all batches.
 
@@ -130,6 +134,7 @@ def side_by_side(
         remember: summarises a layer's output in the float graph.
         correct: from a layer's output in the quantised graph and what was remembered of the float one on the same
             batch to the output that the next layers read.
+        noise: is shown every layer's outputs in both graphs, where it is given.
 
     Raises:
         PenjingError: the float graph isn't what the quantised one was made of.
@@ -143,24 +148,60 @@ def side_by_side(
     with torch.no_grad():
         known = constants(graph.program)
         for inputs in batches:
-            recorder = _Recorder(reference.program, by_name, remember)
+            recorder = _Recorder(reference.program, by_name, remember, noise)
             recorder.run(*inputs)
-            corrected = _Corrected(graph.program, by_name, recorder.remembered, correct)
+            if noise is not None:
+                noise.has_wanted(sample_count(inputs))
+            corrected = _Corrected(graph.program, by_name, recorder.remembered, correct, noise)
             corrected.run(*inputs, initial_env=dict(known))
+            if noise is not None:
+                noise.has_got(sample_count(inputs))
+
+
+def look_at_noise(graph: Graph, batches: Iterable[list[Tensor]], noise: Noise, reference: Graph | None = None) -> None:
+    """Shows every layer's outputs on a few samples, in the quantised graph and, where it is given, in the float one.
+
+    Args:
+        graph: quantised, in evaluation mode.
+        batches: of flat inputs, of which the first are taken.
+        noise: is shown the outputs.
+        reference: the float graph; None where it was shown already, on these batches.
+    """
+    left = NOISE_SAMPLES
+    with torch.no_grad():
+        known = constants(graph.program)
+        for batch in batches:
+            if left <= 0:
+                break
+            some = [tensor[:left] for tensor in batch] if can_cut(graph, batch) else batch
+            left -= sample_count(some)
+            if reference is not None:
+                _Recorder(reference.program, {}, lambda layer, output: None, noise).run(*some)
+                noise.has_wanted(sample_count(some))
+            _Corrected(graph.program, {}, {}, lambda layer, output, _: output, noise).run(
+                *some, initial_env=dict(known)
+            )
+            noise.has_got(sample_count(some))
 
 
 class _Recorder(Running):
     def __init__(
-        self, program: fx.GraphModule, layers: Mapping[str, Layer], remember: Callable[[Layer, Tensor], Any]
+        self,
+        program: fx.GraphModule,
+        layers: Mapping[str, Layer],
+        remember: Callable[[Layer, Tensor], Any],
+        noise: Noise | None,
     ) -> None:
         super().__init__(program)
-        self._layers, self._remember = layers, remember
+        self._layers, self._remember, self._noise = layers, remember, noise
         self.remembered: dict[str, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self._layers:
             self.remembered[n.name] = self._remember(self._layers[n.name], value)
+        if self._noise is not None:
+            self._noise.want(n, value)
         return value
 
 
@@ -173,12 +214,15 @@ class _Corrected(Running):
         layers: Mapping[str, Layer],
         remembered: Mapping[str, Any],
         correct: Callable[[Layer, Tensor, Any], Tensor],
+        noise: Noise | None,
     ) -> None:
         super().__init__(program)
-        self._layers, self._remembered, self._correct = layers, remembered, correct
+        self._layers, self._remembered, self._correct, self._noise = layers, remembered, correct, noise
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
         if n.name in self._layers:
-            return self._correct(self._layers[n.name], value, self._remembered[n.name])
+            value = self._correct(self._layers[n.name], value, self._remembered[n.name])
+        if self._noise is not None:
+            self._noise.get(n, value)
         return value

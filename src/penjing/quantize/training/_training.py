@@ -17,7 +17,7 @@ from penjing.quantize._choices import Choice, read_choices
 from penjing.quantize._insert import GRID_OF
 from penjing.quantize._placement import Placement
 from penjing.quantize._places import place_of
-from penjing.quantize._quantize import quantize
+from penjing.quantize._quantize import quantize_plainly
 from penjing.quantize.doors import RULES
 from penjing.quantize.grids._affine import SMALLEST_SCALE
 from penjing.quantize.training._activations import activations_of
@@ -82,9 +82,9 @@ class QuantizedTraining:
         """
         self._method = methods[method].function()
         stages = check_stages(stages)
-        self._stored = quantize(
+        self._stored = quantize_plainly(
             graph, data, weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer,
-            exclude=exclude, placement=placement, in_float=in_float, simulate=simulate, seed=seed, corrections=(),
+            exclude=exclude, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
         )  # fmt: skip
         for record in self._stored.plan[len(graph.plan) :]:
             if not matches(record["place"], in_float):
