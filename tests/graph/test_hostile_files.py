@@ -173,3 +173,12 @@ def test_a_text_beyond_the_limit_is_refused_by_the_size_that_it_claims(tmp_path,
         path.write_bytes(whole)
         with pytest.raises(PenjingError, match=rf"{member}.* {told}"):
             load(path)
+
+
+@pytest.mark.parametrize("dtype", ["bits4x2", "uint4", "quint8"])
+def test_inputs_of_a_dtype_of_which_no_example_can_be_made_are_refused(tmp_path, dtype):
+    content = hostile_networks.content("quantized").copy()
+    content.inputs[0]["dtype"] = dtype
+    (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
+    with pytest.raises(PenjingError, match=f"the input 'x' has the dtype torch.{dtype}"):
+        load(tmp_path / "m.penjing")

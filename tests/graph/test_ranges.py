@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.graph import Ranges
+from penjing.graph.admission import DTYPES
+from penjing.graph.inputs import Input
 from penjing.targets._verbs import random_inputs
 
 CATEGORIES = (3, 5, 9, 40)
@@ -116,3 +118,10 @@ def test_ranges_come_back_from_json_and_old_descriptions_are_read() -> None:
 def test_ranges_that_make_no_sense_are_refused(record: dict[str, object]) -> None:
     with pytest.raises(pj.PenjingError, match="range"):
         Ranges.from_json(record, (4, 2))
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES, key=str), ids=str)
+def test_every_dtype_that_a_file_may_hold_has_random_examples(dtype):
+    given = Input.of("x", torch.zeros(2, 3).to(dtype), frozenset({0}))
+    example = given.example(4, 0, torch.Generator().manual_seed(0))
+    assert example.shape == (4, 3) and example.dtype == dtype

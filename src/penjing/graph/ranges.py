@@ -87,7 +87,8 @@ class Ranges:
         """
         continuous = dtype.is_floating_point or dtype.is_complex
         if continuous and self.low == self.high:
-            return torch.randn(tuple(shape), generator=generator, dtype=dtype)
+            drawn = dtype if dtype.itemsize > 1 else torch.float32  # PyTorch draws no float8
+            return torch.randn(tuple(shape), generator=generator, dtype=drawn).to(dtype)
         if not continuous and not self.columns:
             return torch.randint(int(self.low), int(self.high) + 1, tuple(shape), generator=generator).to(dtype)
         low, high, whole = self._spread(shape, torch.float64 if continuous else torch.int64)

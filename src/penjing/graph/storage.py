@@ -20,7 +20,7 @@ from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import plain
-from penjing.graph.admission import Calls, Values, largest_for
+from penjing.graph.admission import DTYPES, Calls, Values, largest_for
 from penjing.graph.as_json import (
     folded_from_json,
     folded_to_json,
@@ -204,7 +204,10 @@ def _check_whole(graph: Graph) -> None:
 
 
 def _check_inputs(graph: Graph, largest: int) -> None:
-    """Raises where the example's inputs alone take too much memory, before any is made."""
+    """Raises where the example's inputs alone take too much memory, or have a dtype of which none can be made."""
+    for given in graph.inputs:
+        if given.dtype not in DTYPES:
+            raise PenjingError(f"the input '{given.name}' has the dtype {given.dtype}, which no model takes")
     needed = sum(math.prod(given.shape) * given.dtype.itemsize for given in graph.inputs)
     if needed > largest:
         raise PenjingError(f"its inputs take {needed:,} bytes, and {largest:,} are allowed; see load(path, largest=…)")

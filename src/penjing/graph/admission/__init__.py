@@ -11,12 +11,13 @@
 An honest file is checked as well: `save` refuses what `load` would.
 """
 
-from penjing.graph.admission._arguments import OPERATORS, Calls, check_admitted, operator_name
+from penjing.graph.admission._arguments import DTYPES, OPERATORS, Calls, check_admitted, operator_name
 from penjing.graph.admission._ops import ADMITTED, REFUSED, name_of
 from penjing.graph.admission._values import LARGEST_DEFAULT, LARGEST_RATIO, Values, largest_for
 
 __all__ = [
     "ADMITTED",
+    "DTYPES",
     "LARGEST_DEFAULT",
     "LARGEST_RATIO",
     "OPERATORS",
