@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -8,6 +9,7 @@ from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
+from penjing.quantize import quantize
 from penjing.targets import available, check_parity, integer_macs, lower, open_artifact, profile, run
 
 
@@ -211,3 +213,34 @@ def test_a_buffer_may_be_called_like_an_op(tmp_path):
     graph = capture(Named(), torch.randn(2, 4))
     x = torch.randn(3, 4)
     torch.testing.assert_close(run(lower(graph, path=tmp_path / "model.onnx"), x), graph(x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_integer_share_knows_of_float_products_that_cost_takes_for_free(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 64, 5))
+    graph = capture(model, torch.randn(2, 3, 8, 8))
+    small = quantize(graph, [torch.randn(8, 3, 8, 8)], corrections=(), exclude=["3"])
+    artifact, cost = lower(small, path=tmp_path / "model.onnx"), small.cost()
+    convolution, linear = 8 * 64 * 27, 8 * 64 * 5
+    share = convolution / (convolution + linear)
+    assert integer_macs(artifact, cost) == integer_macs(artifact, cost.macs) == pytest.approx(share)
+    rows = tuple(replace(row, macs=0) if row.module == "3" else row for row in cost.rows)
+    unaware = replace(cost, rows=rows, macs=convolution)
+    assert integer_macs(artifact, unaware) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_the_profile_counts_the_products_of_recurrent_layers(layer, tmp_path):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer(6, 5, num_layers=2, bidirectional=True, batch_first=True)
+
+        def forward(self, x):
+            return self.layer(x)[0]
+
+    graph = capture(Last().eval(), torch.randn(2, 3, 6))
+    rows = profile(lower(graph, path=tmp_path / "model.onnx"))
+    gates = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}[layer]
+    assert [row.macs for row in rows if row.macs] == [3 * 2 * gates * 5 * (6 + 5), 3 * 2 * gates * 5 * (10 + 5)]
+    assert sum(row.macs for row in rows) == graph.cost().macs

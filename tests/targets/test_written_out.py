@@ -70,3 +70,10 @@ def test_adaptive_max_pooling_runs(size, tmp_path):
     artifact = pj.lower(graph, "onnxruntime", tmp_path / "m.onnx")
     x = torch.randn(3, 3, 12, 11)
     torch.testing.assert_close(run(artifact, x), graph(x), atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_written_out_is_traced_to_the_op_that_it_stands_for(tmp_path):
+    graph = pj.capture(Windows(None).eval(), torch.randn(2, 12, 8))
+    rows = pj.targets.profile(pj.lower(graph, path=tmp_path / "model.onnx"))
+    # The runtime names some nodes that it fuses after nothing.
+    assert {row.node for row in rows if row.macs} - {None} == {row.node for row in graph.cost().rows if row.macs}

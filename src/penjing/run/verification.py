@@ -133,7 +133,7 @@ def verify(
             "agreement_measure": None if alike is None else alike.measure,
             "agreement_output": None if alike is None else alike.output,
         },
-        "integer_macs": integer_macs(pair.compressed_file, costs["compressed"].macs),
+        "integer_macs": integer_macs(pair.compressed_file, costs["compressed"]),
         "metric_name": data.task.metric_name,
         "constant_metric": original.constant,
         "learned": unlearned is None,

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from penjing.graph import Graph
 
 KEY = "penjing"
+STANDS_FOR = "stands_for"  # under which a node that was written for another remembers that one's name
 
 
 def _calls(nodes: fx.Graph) -> list[fx.Node]:
@@ -29,5 +30,9 @@ def mark_origins(exported: ExportedProgram, graph: Graph) -> dict[str, str]:
     if [node.target for node in ours] != [node.target for node in theirs]:
         return {}  # names then tell less, nothing else depends on them
     for node, copied in zip(ours, theirs, strict=True):
-        copied.meta["custom"] = {KEY: node.name}
-    return {node.name: node.meta.get("module", "") for node in ours}
+        copied.meta["custom"] = {KEY: _name(node)}
+    return {_name(node): node.meta.get("module", "") for node in ours}
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.meta.get(STANDS_FOR, node.name))

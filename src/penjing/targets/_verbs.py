@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from penjing.checks import BATCH, PATH, TEXT, THREADS, a, checked, optional
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
-from penjing.graph import Graph
+from penjing.graph import Cost, Graph
 from penjing.graph.doors import GRAPH
 from penjing.targets._other_sizes import check_other_sizes
 from penjing.targets._records import Artifact, ExecutedNode, Parity, TensorSpec
@@ -243,20 +243,26 @@ def profile(artifact: Artifact, threads: int = 1, batch: int = 1, inputs: Inputs
     return target.profile(artifact, threads, named_inputs(artifact, given), PROFILE_RUNS)
 
 
-def integer_macs(artifact: Artifact, total_macs: int) -> float:
+def integer_macs(artifact: Artifact, total_macs: int | Cost) -> float:
     """Returns the share of multiply-accumulates that the runtime executes in integer kernels, 0 to 1.
 
     Counted in what the runtime really executes after its own optimisations, not in the file.
 
     Args:
         artifact: the lowered file.
-        total_macs: of one sample in the graph that it was lowered from, `graph.cost().macs`: a runtime may pad the
-            channels of float layers, so their own counts would not add up to it.
+        total_macs: of the graph that it was lowered from, `graph.cost()`, to which products are added that the runtime
+            executes in floating point for ops that count as free there; or the MACs of one sample alone. (A runtime may
+            pad the channels of float layers, so its own counts would not add up.)
     """
-    if total_macs <= 0:
-        return 0.0
-    integer = sum(node.macs for node in profile(artifact) if node.integer)
-    return integer / (artifact.batch or 1) / total_macs  # a file with a free batch is profiled with one sample
+    rows, samples = profile(artifact), artifact.batch or 1  # a file with a free batch is profiled with one sample
+    integer = sum(row.macs for row in rows if row.integer) / samples
+    if isinstance(total_macs, Cost):
+        counted = {row.node for row in total_macs.rows if row.macs}
+        free = [row.macs for row in rows if row.node is not None and row.node not in counted and not row.integer]
+        total = total_macs.macs + sum(free) / samples
+    else:
+        total = total_macs
+    return integer / total if total > 0 else 0.0
 
 
 @checked(directory=PATH, target=TEXT)

@@ -30,6 +30,8 @@ _INTEGER = {
     "QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul",
 }  # fmt: skip
+_RECURRENT = {"LSTM", "GRU", "RNN"}
+_RECURRENT_MATRICES = (1, 2)
 _SUFFIXES = re.compile(r"(_token_\d+|_nchwc|_transB|_transA)+$")
 
 
@@ -109,7 +111,7 @@ def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
 def _macs(
     op: str, call: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, tuple[int, ...]]
 ) -> int:
-    if op not in _CONVOLUTIONS | _TRANSPOSED | _PRODUCTS:  # a loop, for one, tells no shapes
+    if op not in _CONVOLUTIONS | _TRANSPOSED | _PRODUCTS and op not in _RECURRENT:  # a loop, for one, tells no shapes
         return 0
     shapes = [next(iter(shape.values())) for shape in call["input_type_shape"]]
     made = math.prod(next(iter(call["output_type_shape"][0].values())))
@@ -119,6 +121,8 @@ def _macs(
         known = constants.get(node.input[position]) if node is not None and len(node.input) > position else None
         return known if known is not None else tuple(shapes[position])
 
+    if op in _RECURRENT:  # each step of each sample multiplies by both matrices
+        return int(math.prod(shapes[0][:2]) * sum(math.prod(weight(position)) for position in _RECURRENT_MATRICES))
     if op in _CONVOLUTIONS:
         return made * math.prod(weight(_CONVOLUTIONS[op])[1:])
     if op in _TRANSPOSED:

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from torch.export import Dim
 
 from penjing.graph import Graph
-from penjing.targets._origins import KEY, mark_origins
+from penjing.targets._origins import KEY, STANDS_FOR, mark_origins
 from penjing.targets.onnxruntime._session import CantLoad
 
 _TARGET = re.compile(r"target=torch\.ops\.([\w.]+)\]")  # of the node that the exporter couldn't translate
@@ -45,7 +45,7 @@ def _origin(target: str, graph: Graph) -> fx.Node | None:
     for node in graph.program.graph.nodes:
         if str(node.target) == target:
             return node
-    marked = {node.name: node for node in graph.program.graph.nodes}
+    marked = {node.meta.get(STANDS_FOR, node.name): node for node in graph.program.graph.nodes}
     for nodes in _decomposed(graph):
         for node in nodes.nodes:
             if str(node.target) == target:

@@ -8,6 +8,7 @@ import torch
 from torch import fx
 
 from penjing.graph.normalize import node_arguments
+from penjing.targets._origins import STANDS_FOR
 
 aten = torch.ops.aten
 
@@ -160,6 +161,7 @@ def _take_place(node: fx.Node, result: fx.Node) -> None:
     """Makes `result` and what was written for it be of the module and line of `node`, and takes `node` out."""
     for made in _new(result):
         made.meta.update({name: value for name, value in node.meta.items() if name in ("module", "source")})
+        made.meta[STANDS_FOR] = node.meta.get(STANDS_FOR, node.name)
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
 
