@@ -61,7 +61,8 @@ def test_the_layers_that_the_error_says_can_be_excluded():
     with pytest.raises(ConstantActivations, match=r'exclude=\["branch", "add"\]\.$'):
         pj.quantize(graph, _batches())
     small = pj.quantize(graph, _batches(), exclude=["branch", "add"])
-    assert [record["place"] for record in small.plan] == ["stem", "late"]
+    assert [record["place"] for record in small.plan] == ["stem", "late", "branch"]
+    assert small.plan[-1]["reason"] == "asked"
 
 
 def test_a_dead_clip_goes_by_the_layer_in_front_of_it():

@@ -192,7 +192,8 @@ def test_a_decoder_of_any_length_is_multiplied_in_integers(tmp_path):
     graph = capture(Llama(layers=1).eval(), _tokens(2, 6), dynamic={"tokens": (1,)})
     small = quantize(graph, activations="dynamic")
     found = [node for node in small.program.graph.nodes if "choose_qparams" in str(node.target)]
-    assert len(small.plan) == 8 and len(found) == 5  # queries, keys and values share one; the gate and what it gates
+    places = {step["place"] for step in small.plan if step["after"] == "int8"}
+    assert len(places) == 8 and len(found) == 5  # queries, keys and values share one; the gate and what it gates
     artifact = _lowered(small, tmp_path)
     for length in (1, 11):
         tokens = _tokens(3, length)
@@ -201,7 +202,7 @@ def test_a_decoder_of_any_length_is_multiplied_in_integers(tmp_path):
         gap = _root_mean_square(targets.run(artifact, tokens) - simulated)
         assert gap < 0.2 * _root_mean_square(simulated - real)  # of what rounding changes
     integer = [node for node in targets.profile(artifact) if node.integer]
-    assert {node.module for node in integer} == {step["place"] for step in small.plan}
+    assert {node.module for node in integer} == places
     assert {node.op for node in integer} == {"MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
 
 
@@ -214,6 +215,7 @@ def test_recurrent_layers_store_bytes_and_the_linear_layers_around_them_multiply
         "mix": "int8 weights per channel, uint8 activations (range at run time)",
         "head": "int8 weights per channel, uint8 activations (range at run time)",
         "lstm": "int8 weights per channel, multiplied in floating point: its activations are inside of the op",
+        "embed": "onnxruntime has no integer kernel for embedding",
     }
     artifact = _lowered(small, tmp_path)
     tokens = _tokens(3, 9)

@@ -138,7 +138,11 @@ def test_integer_leaves_no_layer_in_float_or_names_the_one_that_must():
 
 def test_integer_lets_the_excluded_be():
     graph = quantize(_graph(nets.Upsampled), [torch.randn(4, 8, 8, 8)], placement="integer", exclude=["up"])
-    assert [record["place"] for record in graph.plan] == ["conv1", "conv2"]
+    assert [(record["place"], record["after"]) for record in graph.plan] == [
+        ("conv1", "int8"),
+        ("conv2", "int8"),
+        ("up", "float32"),
+    ]
 
 
 def test_a_product_of_activations_that_only_floats_read_isnt_integer():

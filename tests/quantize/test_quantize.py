@@ -151,14 +151,21 @@ def test_several_inputs_are_calibrated_together():
 @pytest.mark.parametrize("pattern", ["conv2", "conv[2]"])
 def test_excluded_layers_keep_float_weights(pattern):
     small = quantize(_graph(), _batches(), exclude=[pattern])
-    assert [record["place"] for record in small.plan] == ["conv1", "head"]
+    assert [(record["place"], record.get("reason")) for record in small.plan] == [
+        ("conv1", None),
+        ("head", None),
+        ("conv2", "asked"),
+    ]
     assert "conv2.weight_scale" not in small.state_dict()
 
 
 def test_a_pattern_takes_all_below_a_module():
     graph = capture(zoo.resnet20().eval(), torch.randn(2, 3, 32, 32))
     small = quantize(graph, [torch.randn(4, 3, 32, 32)], exclude=["layer1", "layer2.*", "linear"])
-    assert {record["place"].partition(".")[0] for record in small.plan} == {"conv1", "layer3"}
+    assert {record["place"].partition(".")[0] for record in small.plan if record["after"] != "float32"} == {
+        "conv1",
+        "layer3",
+    }
 
 
 @pytest.mark.parametrize("pattern", ["layer1.0", "layer?.*.conv1"])
@@ -167,7 +174,8 @@ def test_a_pattern_names_the_same_modules_as_for_channels(pattern):
     stays = {name.rpartition(".")[0] for name in graph.tensors() if matches(name.rpartition(".")[0], [pattern])}
     small = quantize(graph, [torch.randn(4, 3, 32, 32)], exclude=[pattern])
     layers = {row.module for row in graph.cost().rows if row.macs}
-    assert {record["place"] for record in small.plan} == layers - stays
+    assert {record["place"] for record in small.plan if record["after"] != "float32"} == layers - stays
+    assert {record["place"] for record in small.plan if record.get("reason") == "asked"} == stays & layers
     pinned = {pin.tensor.rpartition(".")[0] for pin in channels(graph, exclude=[pattern]).pinned if pin.axis == 0}
     assert layers & stays <= pinned
 

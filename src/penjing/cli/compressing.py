@@ -1,6 +1,7 @@
 """Commands that make models smaller: demo, compress, recover."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from penjing.targets import find_target
 from penjing.train import Interrupted, recover
 
 NOT_MET = 3
+MOST_NAMED = 3  # layers in floating point for one reason; the plan in the report has them all
 
 Model = Annotated[
     str, typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file")
@@ -61,6 +63,19 @@ def printer(as_json: bool) -> Any:
     return Screen(stderr=as_json, soft_wrap=True).print
 
 
+def in_floating_point(plan: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a line that names what a plan leaves in floating point, by reason; "" where there is nothing."""
+    places: dict[str, list[str]] = {}
+    for step in plan:
+        if "reason" in step:
+            places.setdefault(step["setting"], []).append(step["place"])
+    reasons = []
+    for reason, named in places.items():
+        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+        reasons.append(f"{', '.join(named[:MOST_NAMED])}{more} ({reason})")
+    return f"In floating point: {'; '.join(reasons)}." if reasons else ""
+
+
 def finish(result: Result, as_json: bool) -> None:
     """Prints a finished run; exits with 3 if its budget was not met."""
     if as_json:
@@ -71,6 +86,8 @@ def finish(result: Result, as_json: bool) -> None:
         screen.print(styled(result.headline, "bold"))
         for note in result.report["notes"]:
             screen.print(note)
+        if kept := in_floating_point(result.report["plan"]):
+            screen.print(kept)
         asked = Budget.reported(result.report["budget"])
         met = (
             (styled("The budget was met", "green"), styled(f" ({asked}). ", "")) if result.met else ()

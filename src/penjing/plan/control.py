@@ -181,8 +181,17 @@ def _record(made: Graph, steps: Sequence[Step]) -> None:
         place = record["place"]
         if record["technique"] == "quantize" and place in ways and ways[place][-1].after != FLOAT:
             record["setting"] += f", {texts[place]}"
+    back = {place for place, way in ways.items() if way[-1].after == FLOAT}
+    made.plan[:] = [step for step in made.plan if not (step["technique"] == "quantize" and step["place"] in back)]
     made.plan += [
-        {"place": place, "technique": "quantize", "setting": texts[place], "before": FLOAT, "after": FLOAT}
+        {
+            "place": place,
+            "technique": "quantize",
+            "setting": texts[place],
+            "before": FLOAT,
+            "after": FLOAT,
+            "reason": "metric",
+        }
         for place, way in ways.items()
         if way[-1].after == FLOAT
     ]

@@ -11,10 +11,9 @@ from torch import fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.straight_through import ops  # importing it registers the ops
-from penjing.quantize._choices import FLOAT, Choice
+from penjing.quantize._choices import Choice
 from penjing.quantize._insert import origin
-from penjing.quantize._placement import Condition, Placed, Placement, Site
-from penjing.quantize._places import place_of
+from penjing.quantize._placement import Placed, Placement, Site
 from penjing.quantize.grids import integers
 
 aten = torch.ops.aten
@@ -129,14 +128,3 @@ def words_of(choice: Choice) -> str:
     if choice.grain.kind == "group":
         return f"{GROUP_GRID.name} activations per {choice.grain.words} (range at run time)"
     return f"{GRID.name} activations (range at run time)"
-
-
-def left_out(graph: Graph, placement: Placement, is_excluded: Condition) -> list[dict[str, Any]]:
-    """Returns the plan's records of layers with weights for which the target finds no ranges at run time."""
-    places = {
-        place_of(node): f"no range is found at run time for {str(node.target).split('.')[1]}"
-        for node in graph.program.graph.nodes
-        if node.target in placement.layers and node.target not in placement.dynamic and not is_excluded(node)
-    }
-    record = {"technique": "quantize", "before": FLOAT, "after": FLOAT}
-    return [{"place": place, **record, "setting": setting} for place, setting in places.items()]

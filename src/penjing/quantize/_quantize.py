@@ -11,12 +11,12 @@ from torch import Tensor, fx
 from penjing.checks import checked
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
-from penjing.graph.patterns import matches
 from penjing.quantize._activations import lay_activations, scale_of
 from penjing.quantize._calibrate import first_samples
 from penjing.quantize._choices import FLOAT, Choice, check_groups
-from penjing.quantize._dynamic import insert_dynamic, left_out
+from penjing.quantize._dynamic import insert_dynamic
 from penjing.quantize._insert import insert_activations, insert_weights
+from penjing.quantize._kept_in_float import kept_in_float
 from penjing.quantize._learn import learn_rounding
 from penjing.quantize._mending import Layer, find_scales, is_suspect, warn_of_noise
 from penjing.quantize._noise import SAMPLES as NOISE_SAMPLES
@@ -116,7 +116,7 @@ def quantize(
     made, notes = _made(_in_float(graph, data, asked), data, asked), dict[str, str]()
     if _is_suspect(made, asked):
         made, notes = _mended(graph, data, asked, made)
-    return _recorded(made, asked, in_float, notes)
+    return _recorded(made, asked, notes)
 
 
 def quantize_plainly(graph: Graph, data: Any, **asked: Any) -> Graph:
@@ -124,7 +124,7 @@ def quantize_plainly(graph: Graph, data: Any, **asked: Any) -> Graph:
     usual: dict[str, Any] = {"rounding": "nearest", "corrections": (), "seed": 0}
     request = read_request(graph, data, **usual | asked)
     made = _made(_in_float(graph, data, request), data, request, looks=False)
-    return _recorded(made, request, asked["in_float"], {})
+    return _recorded(made, request, {})
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ class _Made:
         corrected: what was put right without being asked for, by place.
         recurrent: weights of recurrent layers.
         in_integers: names of the nodes that compute in integers.
+        in_float: the plan's records of what stays in floating point.
         noise: of the layers; None where it wasn't looked at.
     """
 
@@ -151,6 +152,7 @@ class _Made:
     corrected: Mapping[str, str]
     recurrent: Sequence[Weight]
     in_integers: frozenset[str]
+    in_float: Sequence[dict[str, Any]]
     noise: Noise | None
 
 
@@ -171,6 +173,7 @@ def _made(small: Graph, data: Any, asked: Request, looks: bool = True) -> _Made:
         if (choice := asked.choices.of(layer)) is not None
     }
     in_integers = frozenset(node.name for node in placed.integer)
+    in_float = kept_in_float(small, placed, asked.placement, asked.target, asked.is_excluded, asked.in_float)
     noise = Noise() if looks and (asked.keep > 0 or asked.activations is not None) else None
     # A copy takes time; without one, the float layers' outputs are looked at as the activations' ranges are found.
     copied = bool(asked.keep or asked.after or asked.learned)
@@ -188,7 +191,7 @@ def _made(small: Graph, data: Any, asked: Request, looks: bool = True) -> _Made:
     return _Made(
         small, reference if copied else None, first,
         {name: Layer(place, choice.grid.bits) for name, (place, choice) in layers.items()},
-        dict(layers.values()), corrected, recurrent, in_integers, noise,
+        dict(layers.values()), corrected, recurrent, in_integers, in_float, noise,
     )  # fmt: skip
 
 
@@ -281,13 +284,12 @@ def _round_weights(
         learn_rounding(small, reference, data, found, how, asked.iterations, generator)
 
 
-def _recorded(made: _Made, asked: Request, in_float: Sequence[str], notes: Mapping[str, str]) -> Graph:
+def _recorded(made: _Made, asked: Request, notes: Mapping[str, str]) -> Graph:
     """Writes the plan's record of each layer.
 
     Args:
         made: the graph, and what is known of it.
         asked: what the user asked for.
-        in_float: patterns of what was measured to be faster in floating point.
         notes: what else is to be said of a layer, by place.
     """
     small = made.graph
@@ -304,21 +306,5 @@ def _recorded(made: _Made, asked: Request, in_float: Sequence[str], notes: Mappi
                 "after": choice.grid.name,
             }
         )
-    small.plan += _left_in_float(small, in_float) + records_of(made.recurrent)
-    if asked.dynamic:
-        small.plan += left_out(small, asked.target, asked.is_excluded)
+    small.plan += [*made.in_float, *records_of(made.recurrent)]
     return small
-
-
-def _left_in_float(graph: Graph, in_float: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the plan's records of layers that are faster in floating point, and of ops that nothing is known of."""
-    rows = graph.cost().rows
-    faster = dict.fromkeys(row.module or row.node for row in rows if row.macs)
-    why = {path: "measured faster in floating point" for path in faster if matches(path, in_float)}
-    for row in rows:
-        if row.params and not row.counted:
-            why.setdefault(row.module or row.node, f"nothing is known of {row.op}, which reads parameters")
-    return [
-        {"place": path, "technique": "quantize", "setting": setting, "before": FLOAT, "after": FLOAT}
-        for path, setting in why.items()
-    ]

@@ -36,6 +36,7 @@ class Request:
         observer: of the ranges.
         target: what the runtime fuses.
         placement: the part of that which is used: all of it, or the layers whose ranges can be found at run time.
+        in_float: patterns of layers that were measured to be faster in floating point.
         strict: whether no layer may stay in floating point.
         rounding: of the weights.
         iterations: of a learned rounding, or its sweeps; None for its own.
@@ -52,6 +53,7 @@ class Request:
     observer: str
     target: Placement
     placement: Placement
+    in_float: tuple[str, ...]
     strict: bool
     rounding: Entry[Rounding]
     iterations: int | None
@@ -140,6 +142,7 @@ def read_request(
         observer=observer,
         target=target,
         placement=used,
+        in_float=tuple(in_float),
         strict=placement == INTEGER,
         rounding=how,
         iterations=iterations,

@@ -11,9 +11,8 @@ from penjing.checks import TEXT, checked
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.normalize import node_arguments
-from penjing.graph.patterns import matches
 from penjing.quantize._activations import scale_of
-from penjing.quantize._choices import Choice, read_choices
+from penjing.quantize._choices import FLOAT, Choice, read_choices
 from penjing.quantize._insert import GRID_OF
 from penjing.quantize._placement import Placement
 from penjing.quantize._places import place_of
@@ -87,7 +86,7 @@ class QuantizedTraining:
             exclude=exclude, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
         )  # fmt: skip
         for record in self._stored.plan[len(graph.plan) :]:
-            if not matches(record["place"], in_float):
+            if record["after"] != FLOAT:
                 record["setting"] += f", trained ({method})"
         self._made_of = repr([
             method, stages, weights, activations, observer, grain, dict(per_layer or {}), list(exclude), list(in_float),
