@@ -109,6 +109,10 @@ def _key(mutant: Mutant) -> str:
     return digest.hexdigest()
 
 
+def _known() -> dict[str, str]:
+    return json.loads(KEPT.read_text()) if KEPT.exists() else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Counts wrong changes that the tests near by notice.")
     parser.add_argument("--only", default="", help="part of the name of the files to change")
@@ -121,17 +125,19 @@ def main() -> None:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
         for name in ("pyproject.toml", "README.md", "docs", "benchmarks"):
             (tree / name).symlink_to(ROOT / name)
-        known = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+        known = _known()
         left = [mutant for mutant in chosen if _key(mutant) not in known]
         fine: set[tuple[str, ...]] = set()
         for mutant in left:
             if mutant.tests not in fine and (failure := first_failure(tree, mutant.tests)):
                 raise SystemExit(f"{failure} fails without any change")
             fine.add(mutant.tests)
-            known[_key(mutant)] = noticed_by(tree, mutant)
+            fate = noticed_by(tree, mutant)
+            known = _known() | {_key(mutant): fate}  # others may run at the same time
             KEPT.parent.mkdir(exist_ok=True)
             KEPT.write_text(json.dumps(known, indent=1))
-            print(mutant.file, mutant.text, mutant.other, known[_key(mutant)] or "SURVIVED", sep=" | ", flush=True)
+            print(mutant.file, mutant.text, mutant.other, fate or "SURVIVED", sep=" | ", flush=True)
+        known = _known()
         for mutant in chosen:
             test = known[_key(mutant)]
             fate = "died" if test else "computes the same" if mutant.same else "survived"
