@@ -247,3 +247,21 @@ def test_moves_norms_and_entries_one_by_one_count_as_free():
 def test_no_op_of_common_networks_is_left_out_of_their_macs(name):
     model, x = kinds()[name]
     assert capture(model.eval(), x).cost().uncounted == ()
+
+
+@pytest.mark.parametrize("pick", ["mask", "nonzero", "bincount"])
+def test_an_op_whose_sizes_depend_on_values_is_not_taken_for_counted(pick):
+    class Picks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            y = self.body(x)
+            if pick == "bincount":
+                return y * y.new_ones(6).long().bincount(minlength=2).sum()
+            return self.head(y[y[:, 0] > 0] if pick == "mask" else y[torch.nonzero(y[:, 0])[:, 0]])
+
+    cost = capture(Picks().eval(), torch.randn(4, 4)).cost()
+    assert [row.module for row in cost.uncounted] == ([] if pick == "bincount" else ["head"])
+    assert {row.module: row.macs for row in cost.rows if row.macs}["body"] == 24

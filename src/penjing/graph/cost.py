@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS
-from penjing.graph.propagation import at_batch_one, sizes
+from penjing.graph.propagation import at_batch_one, depends_on_values, sizes
 from penjing.graph.rules import RULES
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ class Cost:
 
     @property
     def uncounted(self) -> tuple[Row, ...]:
-        """The rows of ops of which it isn't known how often they multiply: `macs` leaves them out."""
+        """The rows of ops of which it isn't known how often they multiply: `macs` leaves them out, or counts a size that
+        depends on the inputs' values as 1.
+        """
         return tuple(row for row in self.rows if not row.counted)
 
 
@@ -250,9 +252,13 @@ def _known(node: fx.Node) -> bool:
     """Tells whether the op's MACs are known: they are counted, or it is among those that count as free of them.
 
     Who wrote a rule for one of PyTorch's ops knew what it does, so whatever has one and is not in `MACS` is free of MACs.
-    Of a user's own op only `macs_of` tells.
+    Of a user's own op only `macs_of` tells. Nothing is known of an op that multiplies as many values as the inputs' values say.
     """
     target = node.target
+    if target in MACS and any(
+        depends_on_values(v) for n in (node, *node.all_input_nodes) for v in _tensors(n.meta.get("val"))
+    ):
+        return False
     if target in MACS or not isinstance(target, torch._ops.OpOverload) or target.namespace == "quantized_decomposed":
         return True
     if target.namespace == "aten" and (target in RULES or op_name(node) in FREE_OF_MACS):

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext, free_unbacked_symbols
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils._pytree import tree_map_only
 
@@ -245,7 +245,10 @@ def sizes(node: fx.Node, of: Callable[[Any], int]) -> tuple[int, ...]:
 
 
 def at_batch_one(graph: "Graph") -> Callable[[Any], int]:
-    """Returns a function that gives a size's number at batch 1 and at the example's size for the other free axes."""
+    """Returns a function that gives a size's number at batch 1 and at the example's size for the other free axes.
+
+    A size that depends on the values of the inputs (see `depends_on_values`) has no number of its own; it is given as 1.
+    """
     values: dict[Any, int] = {}
     placeholders = [node for node in graph.program.graph.nodes if node.op == "placeholder"]
     for node, given in zip(placeholders, graph.inputs, strict=True):
@@ -259,4 +262,11 @@ def _number(size: Any, values: dict[Any, int]) -> int:
     if not isinstance(size, torch.SymInt):
         return int(size)
     number = size.node.expr.subs(values)
-    return int(number) if number.is_number else int(size.node.hint)
+    if number.is_number:
+        return int(number)
+    return 1 if size.node.hint is None else int(size.node.hint)
+
+
+def depends_on_values(value: Any) -> bool:
+    """Tells whether a size of a node's `meta["val"]` depends on the values of the inputs: how many entries aren't zero."""
+    return bool(free_unbacked_symbols(value))
