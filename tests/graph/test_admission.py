@@ -188,7 +188,82 @@ def test_scales_of_resizing_must_be_those_of_the_sizes(file, scales, why):
     refused(write(file, node, shape=(1, 1, 4, 4)), why)
 
 
+N = {"node": "n"}
+ALL_BUT_ONE = [call("aten.sym_size.int", X, 0, name="n"), call("operator.sub", N, 1, name="one")]
+SQUARE = [*ALL_BUT_ONE, call("operator.mul", {"node": "one"}, {"node": "one"}, name="square")]
+SQUARE.append(call("operator.add", {"node": "square"}, 1, name="m"))
+"""At the example's size, 2, m equals n; at 100 it is 9,802."""
+
+
+def zeros(name, *shape):
+    return call("aten.zeros.default", list(shape), name=name)
+
+
+def states(state):
+    weights = {"a": torch.zeros(16, 3), "b": torch.zeros(16, 4), "c": torch.zeros(16), "d": torch.zeros(16)}
+    nodes = [{"node": name} for name in weights]
+    lstm = call("aten.lstm.input", X, [state, state], nodes, True, 1, 0.0, False, False, True)
+    return [lstm, call("operator.getitem", {"node": "y"}, 0, name="z")], weights
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape", "tensors"),
+    [
+        (
+            [
+                zeros("values", 1, {"node": "m"}, 4),
+                zeros("keys", 1, N, 4),
+                call(
+                    "aten.scaled_dot_product_attention.default", {"node": "keys"}, {"node": "keys"}, {"node": "values"}
+                ),
+            ],
+            (2, 3),
+            {},
+        ),
+        (states({"node": "constant"})[0], (2, 5, 3), states(X)[1] | {"constant": torch.zeros(1, 2, 4)}),
+        ([zeros("computed", 1, {"node": "m"}, 4), *states({"node": "computed"})[0]], (2, 5, 3), states(X)[1]),
+        (
+            [
+                zeros("v", {"node": "m"}, 3),
+                zeros("g", N, 1),
+                call("aten._weight_norm.default", {"node": "v"}, {"node": "g"}),
+            ],
+            (2, 3),
+            {},
+        ),
+        (
+            [call("aten._upsample_bilinear2d_aa.default", X, [{"node": "m"}, 4], False, 1.0, 1.0)],
+            (2, 1, 2, 4),
+            {},
+        ),
+    ],
+    ids=["attention", "constant state", "computed state", "weight norm", "resizing"],
+)
+def test_sizes_that_a_kernel_takes_for_equal_must_be_so_at_every_batch(file, nodes, shape, tensors):
+    refused(write(file, *SQUARE, *nodes, shape=shape, free=[0], tensors=tensors), "size|shape")
+
+
+def test_states_of_the_batch_of_their_sequence_are_equal_at_every_batch(file):
+    nodes, tensors = states({"node": "state"})
+    path = write(file, *ALL_BUT_ONE[:1], zeros("state", 1, N, 4), *nodes, shape=(2, 5, 3), free=[0], tensors=tensors)
+    assert load(path)(torch.zeros(7, 5, 3))[0].shape == (7, 5, 4)
+
+
 # Numbers
+
+
+@pytest.mark.parametrize("function", ["pow", "mul"])
+def test_powers_of_a_size_end_even_where_it_is_one_in_the_example(file, function):
+    """At 3 samples, two to the power of 64 to the power of 12 would never be computed to its end."""
+    chain = [
+        call(
+            f"operator.{function}", {"node": f"n{i}"}, 64 if function == "pow" else {"node": f"n{i}"}, name=f"n{i + 1}"
+        )
+        for i in range(12)
+    ]
+    first = call("operator.sub", N, 1, name="n0")
+    end = call("aten.mul.Tensor", X, {"node": "n12"})
+    refused(write(file, ALL_BUT_ONE[0], first, *chain, end, free=[0]), "product of more than 64 sizes")
 
 
 @pytest.mark.parametrize(
@@ -218,8 +293,8 @@ def test_numbers_have_an_arithmetic_and_nothing_else_has(file, node):
 
 def test_a_chain_of_products_ends_where_a_number_has_63_bits(file):
     size = call("aten.sym_size.int", X, 0, name="n0")
-    chain = [call("operator.mul", {"node": f"n{i}"}, {"node": f"n{i}"}, name=f"n{i + 1}") for i in range(40)]
-    end = call("aten.mul.Tensor", X, {"node": "n40"})
+    chain = [call("operator.mul", {"node": f"n{i}"}, 2**10, name=f"n{i + 1}") for i in range(10)]
+    end = call("aten.mul.Tensor", X, {"node": "n10"})
     refused(write(file, size, *chain, end, free=[0]), "63 bits")
     refused(write(file, size, *chain, end), "63 bits")
 

@@ -125,7 +125,7 @@ def load(path: Path | str, *, largest: int | None = None) -> Graph:
         allowed = largest_for(path.stat().st_size) if largest is None else largest
         graph = _rebuild(description, tensors, allowed)
         graph.plan = plan
-        return graph.refresh(watch=Values(allowed))
+        return graph.refresh(watch=Values(allowed, graph.inputs))
     except PenjingError as error:
         raise PenjingError(f"{path} can't be loaded: {error}") from error
     except DAMAGE as error:

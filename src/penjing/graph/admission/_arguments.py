@@ -32,6 +32,9 @@ tuple of tensors and an index): strings and lists have an arithmetic whose resul
 _NAMES = {function: name for name, function in OPERATORS.items()}
 _UNARY = {operator.neg, math.ceil, math.floor, math.trunc, torch.sym_int, torch.sym_float, torch.sym_not}
 LARGEST_EXPONENT = 64
+LARGEST_DEGREE = 64
+"""Sizes that are multiplied in one number: the bound on 63 bits holds at the example's sizes, where a size may be 1, whose
+powers stay 1. At others each factor adds its own digits."""
 
 _DTYPES = (
     "float32 float64 float16 bfloat16 bool uint8 int8 int16 int32 int64 uint16 uint32 uint64 float8_e4m3fn float8_e5m2 "
@@ -55,6 +58,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._kinds: dict[fx.Node, Kind] = {}
+        self._degrees: dict[fx.Node, int] = {}  # of numbers computed from sizes: as of a polynomial in the sizes
 
     def check(self, node: fx.Node, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Checks a node, all of whose inputs were checked.
@@ -193,7 +197,19 @@ class Calls:
                 )
         if function is operator.mul and all(items):  # doubles its digits, and has no bound before the graph runs
             raise PenjingError(f"{_at(node)} multiplies two numbers that are known only when the graph runs")
+        self._degrees[node] = self._degree(function, args)
+        if self._degrees[node] > LARGEST_DEGREE:
+            raise PenjingError(f"{_at(node)} is a product of more than {LARGEST_DEGREE} sizes")
         return Kind.ITEM if any(items) else Kind.SIZE
+
+    def _degree(self, function: Any, args: Sequence[Any]) -> int:
+        """Returns how many sizes are multiplied in what a function gives; a size of a tensor counts as one."""
+        degrees = [self._degrees.get(value, 1) if isinstance(value, fx.Node) else 0 for value in args]
+        if function is operator.pow:
+            return degrees[0] * math.ceil(abs(args[1]))
+        if function in (operator.mul, operator.truediv, operator.floordiv):
+            return sum(degrees)
+        return max(degrees)
 
 
 _CONSTANTS: dict[str, Callable[[Any], bool]] = {

@@ -1,5 +1,6 @@
-"""Symbolic sizes as numbers, at the example's sizes."""
+"""Symbolic sizes: as numbers at the example's sizes, and compared at all sizes that the free axes may have."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,3 +29,15 @@ def number(size: Any) -> int:
 def numbers(sizes: Any) -> tuple[int, ...]:
     """Returns the sizes of a shape as numbers."""
     return tuple(number(size) for size in sizes)
+
+
+def equal(first: Any, second: Any, firsts: Mapping[Any, Any]) -> bool:
+    """Tells whether two sizes are equal whatever the free axes' sizes are; adds no guard to symbolic ones.
+
+    Args:
+        first: an integer, or a symbolic one.
+        second: another.
+        firsts: for the symbol of a free axis, that of the first axis which must have an equal size.
+    """
+    expressions = [one.node.expr.xreplace(firsts) if isinstance(one, torch.SymInt) else one for one in (first, second)]
+    return bool(expressions[0] == expressions[1])

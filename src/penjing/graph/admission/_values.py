@@ -5,6 +5,7 @@ multiplications, at the example's sizes.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch._ops import OpOverload
 
 from penjing.errors import PenjingError
 from penjing.graph.admission._limits import LARGEST_LONG
-from penjing.graph.admission._sizes import numbers
+from penjing.graph.admission._sizes import equal, numbers
 from penjing.graph.admission._trust import CHECKS
 from penjing.graph.admission._work import TEMPORARIES, WORK
+from penjing.graph.inputs import Input
 from penjing.graph.normalize import node_arguments
 
 LARGEST_DEFAULT = 2**30
@@ -40,10 +42,15 @@ class Values:
 
     Args:
         largest: bytes that the graph may hold at once at the example's sizes, beside its weights.
+        inputs: the graph's, in order.
     """
 
-    def __init__(self, largest: int) -> None:
+    def __init__(self, largest: int, inputs: Sequence[Input]) -> None:
         self._largest = largest
+        self._inputs = iter(inputs)
+        # For the symbol of each free axis, that of the first axis of the same size name: calls check that those are equal.
+        self._firsts: dict[Any, Any] = {}
+        self._by_size_name: dict[str, Any] = {}
         self._owner: dict[fx.Node, fx.Node] = {}
         self._bytes: dict[fx.Node, int] = {}
         self._waiting: dict[fx.Node, int] = {}
@@ -57,7 +64,7 @@ class Values:
         """
         check = CHECKS.get(node.target)
         if check is not None:
-            check(node, _by_name(node.target, args, kwargs))
+            check(node, _by_name(node.target, args, kwargs), lambda a, b: equal(a, b, self._firsts))
 
     def after(self, node: fx.Node, value: Any, shows: fx.Node | None) -> None:
         """Counts what a node gave.
@@ -71,6 +78,10 @@ class Values:
             PenjingError: a number has no bound, or the graph holds, writes or multiplies too much.
         """
         tensors = _tensors(value)
+        if node.op == "placeholder":
+            for size, name in zip(tensors[0].shape, next(self._inputs).sizes, strict=False):
+                if name and isinstance(size, torch.SymInt):
+                    self._firsts[size.node.expr] = self._by_size_name.setdefault(name, size.node.expr)
         if not tensors and node.op == "call_function":
             _check_number(node, value)
         amount = sum(math.prod(numbers(tensor.shape)) * tensor.element_size() for tensor in tensors)
