@@ -320,7 +320,7 @@ def test_quantising_twice_is_an_error():
         ({"observer": "percentile:3"}, "above 50"),
         ({"observer": "minmax:3"}, "takes no parameter"),
         ({"exclude": ["conv9"]}, "conv9"),
-        ({"weights": None}, "grid"),
+        ({"weights": None}, "weights=None"),
     ],
 )
 def test_unknown_settings_are_errors(settings, message):

@@ -93,7 +93,8 @@ def test_weights_that_lie_on_the_grid_stay_and_get_no_bias():
 @pytest.mark.parametrize("count", [1, 15])
 def test_too_few_samples_correct_nothing(count):
     plain, corrected = (quantize(_graph(), [_images(count)], **INT3, **c) for c in ({"corrections": ()}, {}))
-    assert _same(plain, corrected) and plain.plan == corrected.plan
+    assert _same(plain, corrected)
+    assert not any("corrected" in step["setting"] for step in corrected.plan)
 
 
 def test_a_weight_that_two_layers_read_stays():
