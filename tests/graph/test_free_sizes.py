@@ -10,7 +10,8 @@ from oracle import check
 from surgery_networks import Head, conv
 from torch import nn
 
-from penjing.graph import capture, channels, remove
+from penjing.errors import PenjingError
+from penjing.graph import capture, channels, load, remove
 from penjing.graph.agreement import close
 from penjing.graph.rules import RULES
 
@@ -127,3 +128,23 @@ def test_a_pick_and_a_norm_whose_numbers_come_from_sizes_keep_what_they_read():
     found = channels(graph)
     x = torch.randn(3, 11, 5)
     assert found.groups == () and close(remove(graph, found, {})(x), graph(x), 1e-6)
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["keys and values", "a cache of both"])
+def test_as_many_keys_as_values_are_asked_for_where_attention_would_read_beyond_the_end(tmp_path, cached):
+    """PyTorch's kernel doesn't compare the two numbers."""
+
+    class Attention(nn.Module):
+        def forward(self, x, keys, values):
+            if cached:
+                keys, values = torch.cat([keys, x], 1), torch.cat([values, x], 1)
+            return nn.functional.scaled_dot_product_attention(x[:, None], keys[:, None], values[:, None])
+
+    inputs = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    graph = capture(Attention(), inputs, dynamic={"x": (1,), "keys": (1,), "values": (1,)})
+    graph.save(tmp_path / "attention.penjing")
+    loaded = load(tmp_path / "attention.penjing")
+    longer = inputs[0], torch.randn(2, 9, 4), torch.randn(2, 9, 4)
+    torch.testing.assert_close(loaded(*longer), Attention()(*longer))
+    with pytest.raises(PenjingError, match="must have the same size"):
+        loaded(inputs[0], inputs[1], longer[2])

@@ -19,6 +19,7 @@ from penjing.graph import modes, propagation
 from penjing.graph.advice import advice
 from penjing.graph.agreement import call_copied, copied, verify, verify_other_sizes
 from penjing.graph.constants import fold
+from penjing.graph.described_inputs import describe_inputs
 from penjing.graph.doors import AXES, CAPTURABLE
 from penjing.graph.exporting import Uncapturable, exported_program
 from penjing.graph.fixed_batch import noting_sizes, why_fixed
@@ -32,7 +33,7 @@ from penjing.graph.free_axes import (
     with_other_batch,
 )
 from penjing.graph.graph import Graph
-from penjing.graph.inputs import Input, Signature
+from penjing.graph.inputs import Signature
 from penjing.graph.normalize import inline_regions, normalize
 from penjing.graph.parts import Given, Part, Parts, largest_capturable, model_names, record, share
 from penjing.graph.recurrent_cells import write_out_cells
@@ -304,7 +305,7 @@ def _build(
     inline_regions(nodes)
     for node in nodes.nodes:
         _describe(node, model)
-    given, free = _describe_inputs(nodes, leaves)
+    given, free = describe_inputs(nodes, leaves)
     normalize(nodes)
     write_out_cells(nodes)
     modes.mark(nodes)
@@ -356,32 +357,6 @@ def _describe(node: fx.Node, model: nn.Module) -> None:
                 node.meta[modes.TRAINING_DROPOUT] = probability
     for key in ("nn_module_stack", "stack_trace", "source_fn_stack", "torch_fn", "from_node", "unbacked_bindings"):
         node.meta.pop(key, None)
-
-
-def _describe_inputs(nodes: fx.Graph, leaves: list[Any]) -> tuple[tuple[Any, ...], bool]:
-    """Turns placeholders into `Input`s; those of constants are removed. Second: is the batch axis free?"""
-    placeholders = [node for node in nodes.nodes if node.op == "placeholder"]
-    described: list[Any] = []
-    batch_free = False
-    for node, leaf in zip(placeholders, leaves, strict=True):
-        if not isinstance(leaf, Tensor):
-            described.append(leaf)
-            nodes.erase_node(node)
-            continue
-        shape = node.meta["val"].shape
-        free = frozenset(axis for axis, size in enumerate(shape) if isinstance(size, torch.SymInt))
-        batch_free = batch_free or 0 in free
-        sizes = tuple(
-            _size_name(size, f"{node.name}_{axis}") if isinstance(size, torch.SymInt) else ""
-            for axis, size in enumerate(shape)
-        )
-        described.append(Input.of(node.name, leaf, free, sizes))
-    return tuple(described), batch_free
-
-
-def _size_name(size: torch.SymInt, own: str) -> str:
-    """Names a free size by its symbol; export writes a number for one that only it fixed, as for recurrent layers."""
-    return str(size) if size.node.expr.free_symbols else own
 
 
 def _tensors(model: nn.Module, module: fx.GraphModule, nodes: fx.Graph) -> tuple[dict[str, Tensor], set[str]]:
