@@ -42,7 +42,7 @@ def images():
 def prune(network, images, criterion="l2", granularity="filter", schedule="one_shot", **options):
     amount = None if granularity in CARRIES else AMOUNT
     if schedule != "one_shot":
-        options |= {"epochs": 1, "lr": 0.01, "progress": False, "drop": 1.0 if "iterative" in schedule else None}
+        options |= {"epochs": 1, "lr": 0.01, "progress": False, "drop": "100%" if "iterative" in schedule else None}
     return pj.prune(network, amount, criterion=criterion, granularity=granularity, schedule=SHORT.get(schedule, schedule),
                     data=images, include=PART, batches=1, **options)  # fmt: skip
 
