@@ -165,3 +165,12 @@ def test_a_metric_that_is_not_a_number_is_worse_than_any():
     task = Classification()
     task.metric = lambda: metric
     assert evaluate(lambda x: x, [(torch.zeros(2), torch.zeros(2))], task) == -math.inf
+
+
+def test_outputs_without_a_single_value_tell_nothing():
+    """As of a detector that finds nothing in any image."""
+    nothing = torch.zeros(400, 0)
+    found = compared(nothing, nothing)
+    assert (found.value, found.constant) == (1, 1)
+    beside = compared([LOGITS, nothing], [NOISE, nothing])
+    assert beside.output == 0 and beside.value < 0.5

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penjing.data._arrays import Unreadable, read_array
+from penjing.data._arrays import read_array
 from penjing.files import atomic_path, sweep
 
 
@@ -25,7 +25,7 @@ def cached(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     try:
         with path.open("rb") as file:
             return read_array(file, path.stat().st_size)
-    except (OSError, Unreadable):  # not there yet, or damaged
+    except (OSError, ValueError):  # not there yet, or damaged
         array = make()
     try:
         sweep(path.parent)

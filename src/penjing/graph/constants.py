@@ -121,6 +121,7 @@ class _Constants:
         self._nodes, self._tensors = nodes, tensors
         self._values: dict[fx.Node, Any] = {}
         self._constant = constant_nodes(nodes)
+        self._cones: dict[fx.Node, list[fx.Node]] = {}
         self._share_equal()
 
     def _share_equal(self) -> None:
@@ -137,7 +138,7 @@ class _Constants:
     def fold_numbers(self) -> None:
         """Replaces what reads a number from a constant by that number."""
         for node in [one for one in self._nodes.nodes if one in self._constant and one.target in NUMBERS]:
-            if any(isinstance(self._tensors[str(source.target)], nn.Parameter) for source in cone(node)):
+            if any(isinstance(self._tensors[str(source.target)], nn.Parameter) for source in self._cone(node)):
                 continue
             number = self._value(node)
 
@@ -165,7 +166,7 @@ class _Constants:
             if len(alone) == len(chosen):
                 break
             chosen = alone
-        gone = {id(self._tensors[str(source.target)]) for node in chosen for source in cone(node)}
+        gone = {id(self._tensors[str(source.target)]) for node in chosen for source in self._cone(node)}
         left = [one for one in self._nodes.nodes if one.op == "get_attr" and not self._only_for(one, chosen)]
         return _Weights(chosen, frozenset(gone - {id(self._tensors[str(one.target)]) for one in left}))
 
@@ -175,22 +176,30 @@ class _Constants:
             if node in self._constant and not node.users:
                 self._nodes.erase_node(node)
 
+    def _cone(self, node: fx.Node) -> list[fx.Node]:
+        """Returns what `cone` gives, which stays as it is while weights are chosen and made."""
+        if node not in self._cones:
+            self._cones[node] = cone(node)
+        return self._cones[node]
+
     def _reads_a_parameter(self, node: fx.Node) -> bool:
-        return any(isinstance(self._tensors[str(source.target)], nn.Parameter) for source in cone(node))
+        return any(isinstance(self._tensors[str(source.target)], nn.Parameter) for source in self._cone(node))
 
     def _is_small(self, node: fx.Node) -> bool:
         size = math.prod(node.meta["val"].shape)
-        return size <= GROWTH * sum(self._tensors[str(source.target)].numel() for source in cone(node))
+        return size <= GROWTH * sum(self._tensors[str(source.target)].numel() for source in self._cone(node))
 
     def _is_alone(self, node: fx.Node, chosen: list[fx.Node]) -> bool:
         """Tells whether the parameters of a weight, under all of their names, are read by nothing else."""
         owned = {
-            id(tensor) for source in cone(node) if isinstance(tensor := self._tensors[str(source.target)], nn.Parameter)
+            id(tensor)
+            for source in self._cone(node)
+            if isinstance(tensor := self._tensors[str(source.target)], nn.Parameter)
         }
         others = [one for one in chosen if one is not node]
         for one in self._nodes.nodes:
             owns = one.op == "get_attr" and id(self._tensors[str(one.target)]) in owned
-            if owns and (not self._only_for(one, [node]) or any(one in cone(other) for other in others)):
+            if owns and (not self._only_for(one, [node]) or any(one in self._cone(other) for other in others)):
                 return False
         return True
 
@@ -208,7 +217,7 @@ class _Constants:
 
     def sources(self, node: fx.Node) -> list[str]:
         """Returns the names of the tensors that a weight is computed from: parameters first, the largest first."""
-        names = [str(source.target) for source in cone(node)]
+        names = [str(source.target) for source in self._cone(node)]
 
         def size(name: str) -> tuple[bool, int]:
             return isinstance(self._tensors[name], nn.Parameter), self._tensors[name].numel()
@@ -217,7 +226,7 @@ class _Constants:
 
     def parameter(self, node: fx.Node) -> nn.Parameter:
         """Returns a weight's value, trained if any parameter that it is computed from is."""
-        trained = any(self._tensors[str(source.target)].requires_grad for source in cone(node))
+        trained = any(self._tensors[str(source.target)].requires_grad for source in self._cone(node))
         return nn.Parameter(self._value(node).detach().clone(memory_format=torch.contiguous_format), trained)
 
     def order(self, node: fx.Node) -> tuple[int, ...]:

@@ -40,9 +40,13 @@ def no_channels(
         return classes_of([labels for labels in axes if labels is not None], class_of, len(free))
 
     shared = [(labels, node, ties) for labels, node, ties in labeller.shared if free[class_of[labels]].any()]
+    besides_of: dict[tuple[int, ...], np.ndarray] = {}  # softmaxes over the same classes are looked at once
     for labels, node, _ in shared:
-        of_one_kind = [one for one in shared if np.isin(class_of[one[0]], class_of[labels]).any()]
-        besides = _made_besides(labeller, class_of, of_one_kind)
+        here = classes_of([labels], class_of, len(free))
+        of_one_kind = tuple(place for place, one in enumerate(shared) if here[class_of[one[0]]].any())
+        if of_one_kind not in besides_of:
+            besides_of[of_one_kind] = _made_besides(labeller, class_of, [shared[place] for place in of_one_kind])
+        besides = besides_of[of_one_kind]
         yield np.setdiff1d(class_of[labels], besides), f"{node.target} ({SHARED})", node
     yield np.flatnonzero(at("out", True) & ~at("out", False)), MADE_BY_CONSTANT, None
     yield np.flatnonzero(at("in", True) & ~at("in", False)), READ_BY_CONSTANT, None

@@ -84,10 +84,10 @@ class _TopOne:
         if original.ndim < 2 or original.shape[1] < 2:
             self.possible = False
             return
-        same = (original.argmax(1) == other.argmax(1)) & answered(original) & answered(other)
-        self.equal += int(same.sum())
-        self.total += same.numel()
-        found, counts = original.argmax(1)[answered(original)].unique(return_counts=True)
+        answers, given = original.argmax(1), answered(original)
+        self.equal += int(((answers == other.argmax(1)) & given & answered(other)).sum())
+        self.total += answers.numel()
+        found, counts = answers[given].unique(return_counts=True)
         self.answers.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
     def tells(self) -> bool:
@@ -243,6 +243,7 @@ class Tally:
         self._floating = [measure() for measure in _MEASURES[answers]]
         self._whole = _Equal()
         self._used: Sequence[_Measure] = ()
+        self._compared = 0  # values of the original so far
 
     def update(self, original: Tensor, other: Tensor) -> None:
         """Takes in what both gave to one batch.
@@ -258,12 +259,18 @@ class Tally:
         if self._answers == "classes" and (original.ndim < 2 or original.shape[1] < 2):
             raise PenjingError(f"Answers that are classes need outputs (N, classes, ...), not {tuple(original.shape)}.")
         self._used = self._floating if original.is_floating_point() else [self._whole]
+        self._compared += original.numel()
         if original.numel():
             for measure in self._used:
                 measure.update(original.detach().cpu(), other.detach().cpu())
 
     def likeness(self) -> Likeness:
-        """Returns how alike the two are over all batches, by the first measure that tells."""
+        """Returns how alike the two are over all batches, by the first measure that tells.
+
+        Outputs that never hold a value are alike, as those of any other network would be: nothing is told by them.
+        """
+        if not self._compared:
+            return Likeness(1.0, EQUAL, 1.0)
         measure = next((one for one in self._used if one.tells()), self._used[-1])
         return Likeness(measure.value(), measure.name, measure.constant())
 
