@@ -167,7 +167,11 @@ def test_each_layer_gets_the_first_choice_that_fits():
     choices = {"conv1": "float32", "conv*": "ternary", "head": "int8/tensor"}
     small = quantize(_graph(), [_x()], weights="int4", per_layer=choices)
     done = {step["place"]: (step["after"], step["setting"].partition(",")[0]) for step in small.plan}
-    assert done == {"conv2": ("ternary", "ternary weights per channel"), "head": ("int8", "int8 weights per tensor")}
+    assert done == {
+        "conv1": ("float32", "stays in floating point as asked"),
+        "conv2": ("ternary", "ternary weights per channel"),
+        "head": ("int8", "int8 weights per tensor"),
+    }
 
 
 def test_layers_that_share_a_weight_must_share_their_grid():

@@ -152,6 +152,7 @@ def _add(
     axis = channel_axis(layer)
     rounded, weight = layer.args[1], known[layer.args[1]]  # type: ignore[index]
     real = known.get(stored, weight) if (stored := _real_weight(rounded)) is not None else weight
+    real = real.reshape(weight.shape)  # groups are rounded as rows of their own
     wanted = compute(layer, x, real)
     powers[0].add(wanted, compute(layer, read(layer.args[0], values, placement), real) - wanted, axis)
     powers[1].add(wanted, compute(layer, x, weight) - wanted, axis)
