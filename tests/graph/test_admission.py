@@ -152,6 +152,26 @@ def test_a_division_that_would_trap_the_processor_is_refused(file, nodes, dtype)
     )
 
 
+@pytest.mark.parametrize("free", [(), (0,)], ids=["constant", "of another size"])
+def test_a_divisor_that_is_computed_may_not_become_the_one_that_traps(file, free):
+    divisor = [call("aten.sym_size.int", X, 0, name="n"), call("operator.sub", {"node": "n"}, 3, name="d")]
+    shape = (3, 3) if free else (2, 3)
+    division = call("aten.div.Scalar_mode", X, {"node": "d"}, rounding_mode="trunc")
+    refused(write(file, *divisor, division, dtype="int64", shape=shape, free=free), "other than -1")
+    size = call("aten.div.Scalar_mode", X, {"node": "n"}, rounding_mode="trunc")
+    assert runs(write(file, *divisor, size, dtype="int64", shape=shape, free=free)).shape == shape
+
+
+@pytest.mark.parametrize("argument", ["stride", "padding", "dilation"])
+def test_computed_integers_have_the_bounds_of_written_ones(file, argument):
+    window = {"kernel_size": [2, 2], "stride": [2, 2], "padding": [0, 0], "dilation": [1, 1]}
+    window[argument] = [{"node": "large"}] * 2
+    large = call("operator.mul", 2**20, 2**20, name="large")
+    refused(
+        write(file, large, call("aten.max_pool2d.default", X, *window.values()), shape=(1, 1, 4, 4)), "is not within"
+    )
+
+
 def test_offsets_of_bags_must_be_a_range(file):
     tensors = {"table": torch.randn(4, 2), "words": torch.tensor([0, 1, 2]), "places": torch.tensor([0, 2**40, 2])}
     bag = ("aten.embedding_bag.padding_idx", {"node": "table"}, {"node": "words"})

@@ -45,9 +45,13 @@ def _truncating_division(node: fx.Node, given: Arguments, same: Same) -> None:
     if given["rounding_mode"] != "trunc" or any(_is_floating(given[name]) for name in ("self", "other")):
         return
     divisor = given["other"]
+    if isinstance(divisor, torch.SymInt):
+        right = bool(divisor.node.expr.is_nonnegative)  # a difference of sizes may be -1 at another size
+    else:
+        right = isinstance(divisor, int) and divisor != -1
     _require(
         node,
-        not isinstance(divisor, Tensor) and not (isinstance(divisor, int) and divisor == -1),
+        right,
         "integers can only be divided by a number other than -1 when the quotient is truncated",
     )
 

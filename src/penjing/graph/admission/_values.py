@@ -13,8 +13,9 @@ from torch import Tensor, fx
 from torch._ops import OpOverload
 
 from penjing.errors import PenjingError
-from penjing.graph.admission._limits import LARGEST_LONG
-from penjing.graph.admission._sizes import equal, numbers
+from penjing.graph.admission._limits import LARGEST_LONG, integers
+from penjing.graph.admission._ops import name_of
+from penjing.graph.admission._sizes import equal, number, numbers
 from penjing.graph.admission._trust import CHECKS
 from penjing.graph.admission._work import TEMPORARIES, WORK
 from penjing.graph.inputs import Input
@@ -60,8 +61,9 @@ class Values:
         """Checks what a call is given.
 
         Raises:
-            PenjingError: its kernel would trust what is wrong.
+            PenjingError: its kernel would trust what is wrong, or a computed integer is out of its argument's bounds.
         """
+        _check_computed_integers(node, args, kwargs)
         check = CHECKS.get(node.target)
         if check is not None:
             check(node, _by_name(node.target, args, kwargs), lambda a, b: equal(a, b, self._firsts))
@@ -131,6 +133,25 @@ class Values:
                 f"up to '{node.name}' ({node.target}) it takes {amount:,} {what} to run, and {most:,} are allowed; if you "
                 f"trust it, allow more with load(path, largest={self._largest * -(-amount // most)})"
             )
+
+
+def _check_computed_integers(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Applies to integers that other nodes compute the bounds that those in the file have, at the example's sizes."""
+    arguments = {argument.name: argument for argument in node.target._schema.arguments}  # type: ignore[union-attr]
+    written = {**dict(zip(arguments, node.args, strict=False)), **node.kwargs}
+    for name, value in {**dict(zip(arguments, args, strict=False)), **kwargs}.items():
+        every, ours = (one if isinstance(one, list | tuple) else [one] for one in (value, written[name]))
+        for one, source in zip(every, ours, strict=False):
+            if not isinstance(source, fx.Node) or not isinstance(one, int | torch.SymInt):
+                continue
+            if isinstance(one, torch.SymInt) and not one.node.has_hint():
+                continue  # read out of a tensor: it only says where something is taken, which kernels check
+            low, high = integers(name_of(node.target), name)  # type: ignore[arg-type]
+            if "int" in str(arguments[name].real_type) and not low <= number(one) <= high:
+                raise PenjingError(
+                    f"the node '{node.name}' gives {node.target} the computed argument {name}={number(one)}, which is not "
+                    f"within {low} to {high}"
+                )
 
 
 def _by_name(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
