@@ -33,7 +33,7 @@ def test_every_masking_granularity_is_tested_here():
 
 
 class Mixed(nn.Module):
-    """One layer of each kind that multiplies; their inputs are the weights' axes 1, 0, 1, 0 and 1."""
+    """One layer of each kind that multiplies; their inputs are the weights' axes 1, 0, 1, 1 and 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def test_rows_are_what_their_names_say(mixed):
     assert first("pattern") == {(o, i, 0, 0) for o in range(6) for i in range(4)}
     assert "linear.weight" not in rows(mixed, "block:2x3")
     assert first("block:2x4", "linear.weight") == {(o, i) for o in range(2) for i in range(4)}
-    assert first("block:2x4", "table") == {(i, o) for o in range(2) for i in range(4)}  # stored as inputs × outputs
+    assert first("block:2x4", "table") == {(o, i) for o in range(2) for i in range(4)}
 
 
 # Masks
@@ -182,7 +182,7 @@ def test_n_of_every_m_weights_along_the_inputs_stay(name, n, m, ties, mixed):
                 parameter.fill_(1.0)
     with pytest.warns() if m == 4 else pytest.MonkeyPatch.context():
         small = prune(graph, granularity=name)
-    for weight, axis in [("conv.weight", 1), ("linear.weight", 1), ("table", 0), ("lstm.weight_hh_l0", 1)]:
+    for weight, axis in [("conv.weight", 1), ("linear.weight", 1), ("table", 1), ("lstm.weight_hh_l0", 1)]:
         kept = (small.tensor(weight) != 0).movedim(axis, -1).unflatten(-1, (-1, m))
         assert (kept.sum(-1) == n).all() and torch.equal(small.tensor(weight) != 0, small.masks[weight])
         magnitudes = small.tensor(weight).abs().movedim(axis, -1).unflatten(-1, (-1, m)).detach()
