@@ -28,7 +28,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     AttributeError,
     ArithmeticError,  # a number beyond its type
     RuntimeError,  # PyTorch's readers, an encrypted member, nesting beyond the stack, an unknown way of packing
-    MemoryError,  # a length that lies
+    MemoryError,  # a length that is larger than the file
     AssertionError,
     SyntaxError,
     NameError,

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, fx
 from torch._ops import OpOverload
 
+from penjing.checks import shown
 from penjing.errors import PenjingError
 from penjing.graph import modes, straight_through
 from penjing.graph.admission import ADMITTED, OPERATORS, REFUSED, Calls, check_admitted, name_of, operator_name
@@ -71,12 +72,12 @@ def nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor]) -
         if op not in _KINDS:
             raise PenjingError(f"'{op}' is no kind of node")
         if not _names_variable(name) or name in known:
-            raise PenjingError(f"{_short(name)} is no name of a node, or that of two")
+            raise PenjingError(f"{shown(name)} is no name of a node: it isn't a plain word, or another node has it")
         target = _target_from_json(op, record["target"])
         if op == "get_attr" and target not in tensors:
             raise PenjingError(f"a node reads the tensor '{target}', which is not in the file")
         if op == "placeholder" and not _names_input(target):
-            raise PenjingError(f"{_short(target)} is no name of an input")
+            raise PenjingError(f"{shown(target)} is no name of an input")
         if not all(key.isidentifier() and not keyword.iskeyword(key) for key in record["kwargs"]):
             raise PenjingError(f"the node '{name}' has a keyword argument that is none")
         if op in ("placeholder", "get_attr") and (record["args"] or record["kwargs"]):
@@ -131,16 +132,11 @@ def _target_to_json(op: str, target: Any) -> str:
 
 def _target_from_json(op: str, target: Any) -> Any:
     if not isinstance(target, str) or len(target) > _LONGEST_NAME:
-        raise PenjingError(f"{_short(target)} is nothing that a node can call or read")
+        raise PenjingError(f"{shown(target)} is nothing that a node can call or read")
     if op != "call_function":
         return target
     found = OPERATORS.get(target) or ADMITTED.get(target)
     if found is None:
         why = f": {REFUSED[target]}" if target in REFUSED else ""
-        raise PenjingError(f"the op {_short(target)} is not allowed{why}")
+        raise PenjingError(f"the op {shown(target)} is not allowed{why}")
     return found
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"

@@ -16,12 +16,11 @@ from penjing.quantize._placement import Placement
 from penjing.quantize.corrections import even_scales
 from penjing.quantize.grids import Grid, affine, integers
 
-SUSPECT = (
-    0.25  # noise over what varies, with that of all layers before: 6 dB. Published 8-bit networks stay above 15 dB
-)
-WORTH = 0.1  # of a layer's own roundings: 10 dB, where 8 bits give 30 to 40 to values of one range
-DROWNED = 0.5  # of a layer's own roundings: 3 dB, with which the layer is named
-BITS = 8  # with fewer, noise is what was asked for
+# Noise is the power of a layer's error over the power of what varies in its output.
+SUSPECT = 0.25  # with the noise of all layers before: 6 dB. Published 8-bit networks stay above 15 dB
+WORTH = 0.1  # of a layer's own roundings: 10 dB. Values of one range get 30 to 40 dB from 8 bits
+DROWNED = 0.5  # of a layer's own roundings: 3 dB. A layer above this is named in a warning
+BITS = 8  # a layer in fewer bits is noisy because that was asked for
 LAYERS_NAMED = 5
 
 

@@ -19,7 +19,7 @@ from penjing.quantize._placement import Placement
 from penjing.quantize._running import constants
 
 aten = torch.ops.aten
-SAMPLES = 8  # that the noise of all layers is looked at on: enough to tell noise from signal, and 1 to 2 % of the time
+SAMPLES = 8  # on which the layers' noise is measured: enough to tell it from the signal, in 1 to 2 % of the time
 CONSTANT = 1e-8  # share of a signal's power below which its variation is that of float32's own rounding
 PAIRS = (ops.quantize_per_tensor.default, ops.quantize_per_channel.default, ops.quantize_per_channel_group.default)
 

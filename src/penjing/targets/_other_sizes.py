@@ -28,7 +28,7 @@ ROUNDED_RATIO = 3  # more than that of what roundings change at the exported siz
 _COARSENESS = {torch.float16: 2**13, torch.bfloat16: 2**16}  # a step of these over one of float32
 LARGE_MACS = 2 * 10**9  # per sample, above which one sample is run instead of three
 SEED = 0
-TRIES = 4  # sizes per scheme where each size is tried alone
+TRIES = 4  # sizes that are tried per scheme for an axis by itself
 
 Sizes = Mapping[str, int]
 

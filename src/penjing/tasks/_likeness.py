@@ -21,7 +21,7 @@ TOP_ONE = "top-1"
 DECISIONS = "decisions at 0.5"
 R2 = "R²"
 EQUAL = "equal values"
-THRESHOLD = 0.5  # of a probability, from which on it says yes
+THRESHOLD = 0.5  # a probability of at least this is a yes
 FLAT = 1e-12  # a column whose variance is below this share of its mean square has a single value, but for rounding
 
 

@@ -111,8 +111,8 @@ class Calls:
                     raise PenjingError(f"{_at(node)} doesn't give {name} its argument '{argument.name}'")
             elif not self._fits(op, name, argument, given[argument.name]):
                 raise PenjingError(
-                    f"{_at(node)} gives {name} the argument {argument.name}={_short(given[argument.name])}, which is none "
-                    f"of type {argument.real_type} within its bounds"
+                    f"{_at(node)} gives {name} the argument {argument.name}={_short(given[argument.name])}, which isn't "
+                    f"of type {argument.real_type}, or isn't within that argument's bounds"
                 )
 
     def _fits(self, op: OpOverload, name: str, argument: Any, value: Any) -> bool:

@@ -9,8 +9,8 @@ import re
 LARGEST_INT = 2**31 - 1
 LARGEST_LONG = 2**63 - 1
 MOST_AXES = 64  # of a tensor in PyTorch
-MOST_NODES = 2**14  # of a graph, of which a network has some thousand: each takes a tenth of a millisecond to read
-MOST_TENSORS = 4096  # that one op takes or gives: a split of a sequence into its steps
+MOST_NODES = 2**14  # of a graph: networks have some thousand nodes, and reading one takes a tenth of a millisecond
+MOST_TENSORS = 4096  # in a list that one op takes or gives, such as the steps of a sequence
 
 Range = tuple[int, int]
 

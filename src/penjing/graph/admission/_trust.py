@@ -136,7 +136,7 @@ def _weight_norm(node: fx.Node, given: Arguments, same: Same) -> None:
 
 @trusts(aten.unbind.int, aten.split.Tensor, aten.unsafe_split.Tensor)
 def _many_parts(node: fx.Node, given: Arguments, same: Same) -> None:
-    """As many tensors as the axis has indices, or steps of some."""
+    """The op gives a tensor for each index of the axis, or for each `split_size` of them."""
     x, axis, step = given["self"], given["dim"], given.get("split_size", 1)
     if x.dim() and -x.dim() <= axis < x.dim():
         _require(node, number(x.shape[axis]) <= MOST_TENSORS * number(step), f"more than {MOST_TENSORS} parts")
@@ -179,7 +179,7 @@ _QUANTIZE = ("quantize_per_tensor", "quantize_per_channel", "quantize_per_channe
 
 
 def _grid(node: fx.Node, given: Arguments, same: Same) -> None:
-    """Their kernels are Python, and check while they run what can be known before: dtypes, limits, counts."""
+    """Quantisers are written in Python and fail while they run on dtypes, limits and counts that are known before."""
     dtype, low, high = given["dtype"], given["quant_min"], given["quant_max"]
     _require(node, not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool), f"{dtype} is no grid's")
     fits = all(isinstance(limit, int) for limit in (low, high))
