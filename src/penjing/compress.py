@@ -21,7 +21,7 @@ from penjing.run import stages
 from penjing.run.baseline import Baseline, judge_original, nothing_learned
 from penjing.run.clock import Clock
 from penjing.run.delivery import deliver
-from penjing.run.estimate import Estimate, estimate, what_follows
+from penjing.run.estimate import Estimate, estimate, known, seconds_of_a_width, what_follows
 from penjing.run.lock import locked
 from penjing.run.proof import proof
 from penjing.run.recovery import Recovery, recovered
@@ -199,7 +199,7 @@ def _run(
         stages.RECOVERED,
         lambda: recovered(
             space, asked, small, original.graph, pruned=taken.round_to is not None, progress=progress, say=say,
-            deadline=clock.training_ends(space.seconds.get("profile", 0.0)),
+            deadline=clock.training_ends(known(space.held())),
         ),
         Recovery.save,
         Recovery.load,
@@ -286,8 +286,8 @@ def _chosen(space: Workspace, asked: Request, original: Original, clock: Clock, 
             original.graph, asked.data, original.file, asked.budget, space.inner / CANDIDATES, target=asked.target,
             threads=asked.threads, batch=asked.batch, include=asked.include, exclude=asked.exclude,
             units=asked.units, min_channels=asked.min_channels,
-            deadline=clock.choosing_ends(space.seconds.get("profile", 0.0)),
-            journal=space.inner / stages.CANDIDATES, progress=lambda line: say(f"  {line}"),
+            deadline=clock.choosing_ends(known(space.held()), training=asked.epochs > 0),
+            longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES, progress=lambda line: say(f"  {line}"),
         ),
         write,
         lambda path: Choice.from_dict(read_json(path)),

@@ -327,7 +327,7 @@ def test_a_dry_run_of_an_interrupted_run_tells_what_is_finished(before_recovery,
     assert ran.json()["minutes_choose"] == 0 and ran.json()["minutes_train"] > 0
     assert set(ran.json()["files"]) == FILES | {"validation.csv"}
     ran = penjing(*COMPRESS, "--out", before_recovery, "--dry-run")
-    assert "(nothing to measure candidates, under a minute to train" in ran.out
+    assert "(nothing to measure candidates, a few seconds to train" in ran.out
     assert f"Finished already in {before_recovery}: capture, profile, choose, prune." in ran.out
     assert sorted(before_recovery.rglob("*")) == before
 

@@ -8,10 +8,13 @@ from penjing.budget import Budget
 from penjing.data import Data
 from penjing.run import verification
 from penjing.run.baseline import Baseline
-from penjing.run.clock import Clock, seconds_until
+from penjing.run.clock import Clock, Known, seconds_until
 from penjing.run.verification import FEW, Pair, verify
 from penjing.targets import Latency, Measurement, Parity
 from penjing.tasks import TOP_ONE, Classification, Likeness
+
+
+KNOWN = Known(1.0, 4.0)
 
 
 class Time:
@@ -34,23 +37,38 @@ def time(monkeypatch):
 
 def test_without_a_limit_nothing_ends(time):
     clock = Clock(time.now)
-    assert (clock.end, clock.choosing_ends(5.0), clock.training_ends(5.0)) == (None, None, None)
+    assert (clock.end, clock.choosing_ends(KNOWN, training=True), clock.training_ends(KNOWN)) == (None, None, None)
     assert seconds_until(None) == float("inf")
 
 
 @pytest.mark.parametrize("minutes", [0.5, 1, 10, 600])
-@pytest.mark.parametrize("profiling", [0.1, 3.0, 30.0])
-def test_choosing_and_training_leave_the_time_that_verifying_takes(time, minutes, profiling):
-    clock = Clock(time.now, minutes)
-    choosing, training = clock.choosing_ends(profiling), clock.training_ends(profiling)
-    assert choosing <= training <= clock.end - 4 * profiling + 1e-6
-    assert clock.end - training <= 4 * profiling + 40 + 1e-6, "no more than what it takes where there is time"
-    assert choosing <= 0.4 * 60 * minutes
+@pytest.mark.parametrize("judging", [0.1, 3.0, 30.0])
+def test_choosing_and_training_leave_the_time_that_verifying_takes(time, minutes, judging):
+    clock, known = Clock(time.now, minutes), Known(2.0, judging)
+    choosing, training = clock.choosing_ends(known, training=True), clock.training_ends(known)
+    assert choosing < training <= clock.end - 2 * 2.0 - 4 * judging + 1e-6
+    assert clock.end - training <= 2 * 2.0 + 4 * judging + 30 + 1e-6, "no more than what it takes where there is time"
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 10])
+def test_most_of_a_limit_may_go_into_choosing_where_verifying_is_quick(time, minutes):
+    clock, known = Clock(time.now, minutes), Known(1.0, 1.0, 1e-4)
+    assert clock.choosing_ends(known, training=True) >= 0.55 * 60 * minutes
+    assert clock.choosing_ends(known, training=False) == clock.training_ends(known), "nothing is kept for no epochs"
 
 
 def test_slow_judging_takes_its_time_from_training_not_from_the_limit(time):
-    slow, quick = (Clock(time.now, 1).training_ends(seconds) for seconds in (12.0, 1.0))
+    slow, quick = (Clock(time.now, 1).training_ends(Known(1.0, seconds)) for seconds in (12.0, 1.0))
     assert slow < 10 and quick > 40
+
+
+def test_verifying_is_expected_to_time_quick_files_for_less_and_never_for_more_than_it_does(time):
+    unknown, quick, slow = (Clock(time.now).verifying(Known(0.0, 1.0, call)) for call in (None, 1e-3, 1.0))
+    assert (unknown, quick, slow) == (34.0, 16.0, 34.0)
+
+
+def test_where_the_original_was_not_judged_comparing_takes_as_long_as_lowering(time):
+    assert Clock(time.now).verifying(Known(3.0, 0.0)) == Clock(time.now).verifying(Known(3.0, 3.0))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Coming back to a run: what more time changes, what is still to come, and how long that takes."""
 
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,8 @@ from penjing.graph import capture
 from penjing.plan import Candidate, Choice
 from penjing.run import estimate as module
 from penjing.run import recovery, stages
-from penjing.run.estimate import estimate, what_follows
+from penjing.run.baseline import Baseline
+from penjing.run.estimate import Estimate, durations, estimate, what_follows
 from penjing.run.proof import _cut_short
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.workspace import Workspace, write_json
@@ -58,6 +60,11 @@ def test_a_damaged_note_of_what_was_cut_drops_nothing(space, content):
     assert stages.outlived(space.held(), None) == ()
 
 
+def fill(space, *files):
+    for file in files:
+        (space.inner / file).touch()
+
+
 def standing(monkeypatch, step, total):
     for where in (module, recovery):
         monkeypatch.setattr(where, "steps_of", lambda path: (step, total))
@@ -72,7 +79,7 @@ def test_the_estimate_of_a_training_counts_the_steps_that_are_left_of_the_shorte
     seconds_of(monkeypatch)
     fresh = estimate(graph, asked(), space.held())
     assert fresh.minutes_train == pytest.approx(4 * 50 / 60)
-    (space.inner / stages.CHECKPOINT).touch()
+    fill(space, "original.penjing", "original.onnx", stages.BASELINE, stages.CHOICE, stages.CHECKPOINT)
     standing(monkeypatch, 15, 20)
     assert estimate(graph, asked(), space.held()).minutes_train == pytest.approx(4 * 5 / 60)
 
@@ -80,26 +87,79 @@ def test_the_estimate_of_a_training_counts_the_steps_that_are_left_of_the_shorte
 def test_the_estimate_goes_by_what_earlier_calls_took(space, graph, monkeypatch):
     seconds_of(monkeypatch)
     space.seconds.update(choose=300.0, profile=7.0)
-    write_json([[], []], space.inner / stages.CANDIDATES)
-    write_json({}, space.inner / stages.BASELINE)
+    write_json([[asdict(TAKEN)], [asdict(TAKEN)]], space.inner / stages.CANDIDATES)
+    write_json(Baseline(0.9, 0.3, 20, 5.0).to_dict(), space.inner / stages.BASELINE)
     found = estimate(graph, asked(), space.held())
     assert found.minutes_choose == pytest.approx(150 * 6 / 60)
-    assert found.minutes_verify == pytest.approx((4 * 7 + 40) / 60)
+    assert found.minutes_verify == pytest.approx((2 * 2 + 4 * 5 + 2000 * 0.0002 + 10) / 60)
 
 
 def test_nothing_is_trained_where_nothing_goes(space, graph, monkeypatch):
     seconds_of(monkeypatch)
     whole = Candidate(0.0, None, 1500, True, (), 0.5, 0.1, 5000, True)
     write_json(Choice(whole, (whole,)).to_dict(), space.inner / stages.CHOICE)
+    fill(space, "original.penjing", "original.onnx", stages.BASELINE)
     assert estimate(graph, asked(), space.held()).minutes_train == 0
 
 
 def test_after_ctrl_c_it_says_what_follows_and_how_long_that_takes(space, graph, monkeypatch):
     seconds_of(monkeypatch, 1.5)
     assert what_follows(graph, asked(), space.held(), training=True).startswith(
-        "Still to come: training (5 min), writing and verifying the file (2 min). Ctrl-C again stops"
+        "Still to come: training (5 min), writing and verifying the file (1 min). Ctrl-C again stops"
     )
     assert "training" not in what_follows(graph, asked(epochs=0), space.held(), training=True)
+
+
+def test_a_new_run_and_one_begun_expect_the_same_of_verifying_where_nothing_was_measured(space, graph, monkeypatch):
+    seconds_of(monkeypatch)
+    fresh = estimate(graph, asked(), space.held()).minutes_verify
+    space.seconds.update(capture=1.0, choose=9.0, verify=99.0)
+    assert estimate(graph, asked(), space.held()).minutes_verify == fresh == pytest.approx((4 * 5 + 30) / 60, rel=0.01)
+    fill(space, stages.BASELINE)
+    space.seconds["profile"] = 500.0
+    assert estimate(graph, asked(), space.held()).minutes_verify == fresh, "a damaged measurement tells nothing"
+
+
+@pytest.mark.parametrize("unfinished", ["cut short", "interrupted"])
+def test_what_builds_on_a_choice_that_is_made_again_is_neither_finished_nor_free(space, graph, monkeypatch, unfinished):
+    seconds_of(monkeypatch)
+    standing(monkeypatch, 45, 50)
+    fill(
+        space, "original.penjing", "original.onnx", stages.BASELINE, stages.PRUNED, stages.RECOVERED, stages.CHECKPOINT
+    )
+    held = space.held()
+    if unfinished == "cut short":
+        write_json(Choice(TAKEN, (TAKEN,)).to_dict(), space.inner / stages.CHOICE)
+        assert estimate(graph, asked(), held).finished == ("capture", "profile", "choose", "prune", "recover")
+        held = replace(held, without=(stages.CHOICE,))
+    found = estimate(graph, asked(), held)
+    assert found.finished == ("capture", "profile")
+    assert found.minutes_choose > 0 and found.minutes_train == pytest.approx(4 * 50 / 60)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "said"),
+    [
+        ((0.0, 0.02, 0.5), ("about 30 s", ["nothing", "a few seconds", "30 s"])),
+        ((0.0, 0.0, 0.03), ("a few seconds", ["nothing", "nothing", "a few seconds"])),
+        ((1.5, 0.2, 0.9), ("about 2 min 40 s", ["1 min 30 s", "10 s", "1 min"])),
+        ((8.0, 30.2, 0.2), ("about 38 min", ["8 min", "30 min", "under a minute"])),
+        ((0.0, 0.0, 0.0), ("nothing", ["nothing"] * 3)),
+    ],
+)
+def test_the_parts_of_a_time_add_up_to_the_whole(minutes, said):
+    assert durations(minutes) == said
+
+
+@pytest.mark.parametrize("limit", [1.0, 2.0, None])
+def test_no_part_of_an_estimate_exceeds_its_whole(tmp_path, limit):
+    line = str(Estimate(2.0, 1.0, 1.0, limit, tmp_path, (), 0, ())).splitlines()[0]
+    expected = {
+        1.0: "about 1 min (30 s to measure candidates, 10 s to train, 20 s to verify,",
+        2.0: "about 2 min (1 min to measure candidates, 30 s to train, 30 s to verify,",
+        None: "about 4 min (2 min to measure candidates, 1 min to train, 1 min to verify)",
+    }
+    assert line.startswith(f"This will take {expected[limit]}")
 
 
 @pytest.fixture

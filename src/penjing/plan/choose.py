@@ -170,6 +170,7 @@ def choose(
     units: str = "auto",
     min_channels: int = 1,
     deadline: float | None = None,
+    longest: float = 0.0,
     journal: Path | None = None,
     progress: Callable[[str], None] = log.info,
 ) -> Choice:
@@ -190,6 +191,7 @@ def choose(
         min_channels: how many units each group keeps at least.
         deadline: a value of `time.monotonic()`; no further width is tried that would likely end behind it, and where it is
             near, files are timed on fewer calls. The original's width is measured in any case.
+        longest: seconds that a width of the journal took; another is expected to take as long.
         journal: a file that keeps what was measured, width by width; what it holds already isn't measured again.
         progress: called with a line about each candidate.
 
@@ -207,7 +209,7 @@ def choose(
     if known:
         progress(f"Going on from {len(known)} width{'' if len(known) == 1 else 's'} measured before.")
     measured: list[Candidate] = []
-    longest, complete, short = 0.0, True, False
+    complete, short = True, False
     for width in widths(graph, include=include, exclude=exclude, units=units, min_channels=min_channels):
         key = (width.amount, width.round_to)
         if key not in known:

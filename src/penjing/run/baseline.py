@@ -1,8 +1,9 @@
 """What the original reaches on the validation data, and whether there is anything in it that a smaller model could keep."""
 
 import math
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -26,11 +27,13 @@ class Baseline:
         metric: of the task; None without labels.
         constant: the metric of the best answer that is the same for every sample; None where the task doesn't tell.
         samples: targets that both were judged on.
+        seconds: that judging took; 0 where there was nothing to judge on.
     """
 
     metric: float | None
     constant: float | None = None
     samples: int = 0
+    seconds: float = field(default=0.0, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns it as plain JSON."""
@@ -43,12 +46,12 @@ class Baseline:
         Raises:
             PenjingError: it is no baseline.
         """
-        if not isinstance(record, dict) or record.keys() != {"metric", "constant", "samples"}:
+        if not isinstance(record, dict) or record.keys() != {"metric", "constant", "samples", "seconds"}:
             raise PenjingError("it holds no metric of the original")
         for value in record.values():
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise PenjingError(f"a metric is {value!r}")
-        return cls(record["metric"], record["constant"], int(record["samples"] or 0))
+        return cls(record["metric"], record["constant"], int(record["samples"] or 0), float(record["seconds"] or 0))
 
 
 class _Listening:
@@ -73,7 +76,12 @@ def judge_original(artifact: Artifact, data: Data, threads: int) -> Baseline:
     """
     if data.validation is None:
         return Baseline(None)
-    heard = _Listening(data.validation, data.task)
+    began = time.monotonic()
+    return replace(_judged(artifact, data, data.validation, threads), seconds=time.monotonic() - began)
+
+
+def _judged(artifact: Artifact, data: Data, validation: Iterable[Any], threads: int) -> Baseline:
+    heard = _Listening(validation, data.task)
     metric = evaluate(session(artifact, threads), heard, data.task)
     if metric is not None and not math.isfinite(metric):
         raise PenjingError(

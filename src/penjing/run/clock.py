@@ -4,10 +4,28 @@ import math
 import time
 from dataclasses import dataclass, field
 
-CHOOSING = 0.4  # share of a time limit after which no further width is measured
-MEASURING = 40.0  # seconds that measuring and profiling the two files side by side takes where there is time
-MEASURED_SHARE = 0.15  # of a time limit, which it may take where there isn't
-EVALUATIONS = 4  # what follows training takes about as long as lowering and judging the original so many times
+TIMING = 20.0  # seconds for which the two files are timed side by side, unless the calls are done before
+TIMED_CALLS = 2000  # of both files together
+BESIDE = 10.0  # seconds that peak memory and the layers' times take
+MEASURED_SHARE = 0.15  # of a time limit, which these may take where there isn't more
+TRAINING_SHARE = 0.15  # of a time limit, which is left for training while further widths are measured
+LOWERINGS = 2  # what follows training writes about as much as so many lowerings of the original
+EVALUATIONS = 4  # and runs networks on the data for as long as judging the original so many times
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of how long verifying takes, from what was done with the original.
+
+    Attributes:
+        lowering: seconds that lowering it took.
+        judging: seconds that judging its file on the data took; 0 where it wasn't judged.
+        call: seconds of a call of its file; None where none was timed.
+    """
+
+    lowering: float
+    judging: float
+    call: float | None = None
 
 
 @dataclass(frozen=True)
@@ -27,28 +45,32 @@ class Clock:
         """When everything should be done, as a value of `time.monotonic()`."""
         return None if self.minutes is None else self.began + 60 * self.minutes
 
-    def choosing_ends(self, profiling: float) -> float | None:
+    def choosing_ends(self, known: Known, *, training: bool) -> float | None:
         """Returns when measuring candidates should be done.
 
         Args:
-            profiling: seconds that lowering and judging the original took.
+            known: of the original.
+            training: whether what is pruned will be trained, for which some time is left then.
         """
-        if self.minutes is None or self.end is None:
+        ends = self.training_ends(known)
+        if ends is None or self.minutes is None:
             return None
-        return min(self.began + CHOOSING * 60 * self.minutes, self.end - self.verifying(profiling))
+        return ends - (TRAINING_SHARE * 60 * self.minutes if training else 0.0)
 
-    def training_ends(self, profiling: float) -> float | None:
-        """Returns when training should be done, so that quantising, lowering and verifying fit in.
+    def training_ends(self, known: Known) -> float | None:
+        """Returns when training should be done, so that quantising, lowering and verifying fit in."""
+        return None if self.end is None else self.end - self.verifying(known)
 
-        Args:
-            profiling: seconds that lowering and judging the original took.
+    def verifying(self, known: Known) -> float:
+        """Returns the seconds of what follows training.
+
+        Where the original wasn't judged, comparing both files is taken to last as long for each pass as lowering did.
         """
-        return None if self.end is None else self.end - self.verifying(profiling)
-
-    def verifying(self, profiling: float) -> float:
-        """Returns the seconds that are kept for what follows training."""
-        measuring = MEASURING if self.minutes is None else min(MEASURING, MEASURED_SHARE * 60 * self.minutes)
-        return EVALUATIONS * profiling + measuring
+        timing = TIMING if known.call is None else min(TIMING, TIMED_CALLS * known.call)
+        share = math.inf if self.minutes is None else MEASURED_SHARE * 60 * self.minutes
+        return (
+            LOWERINGS * known.lowering + EVALUATIONS * (known.judging or known.lowering) + min(timing + BESIDE, share)
+        )
 
 
 def seconds_until(deadline: float | None) -> float:

@@ -1,9 +1,8 @@
 """How long a run will take, roughly, and what it will write: measured on a few steps before it begins."""
 
-import math
 import time
-from collections.abc import Iterable, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import torch
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.loaders import first
-from penjing.plan import Choice
+from penjing.plan import Candidate, Choice
 from penjing.run import stages
-from penjing.run.clock import EVALUATIONS, MEASURING
+from penjing.run.baseline import Baseline
+from penjing.run.clock import Clock, Known
 from penjing.run.delivery import delivered_names
 from penjing.run.request import Request
 from penjing.run.workspace import Held, read_json
@@ -23,7 +23,7 @@ from penjing.train.checkpoint import steps_of
 EXPORT_SECONDS_PER_NODE = 0.012
 CANDIDATES = 8
 MEASURE_SECONDS = 8.0  # for timing a candidate's files
-VERIFY_SECONDS = 45
+SECONDS_UNTIL = 10  # minutes; what takes longer is told without seconds
 # The original, the pruned and the recovered graph, a training checkpoint (weights and momentum), the original's lowered
 # file, up to three candidates, and two files for the user, all at most as large as the original; and what stands beside.
 COPIES = 11
@@ -60,6 +60,12 @@ class Estimate:
         total = self.minutes_choose + self.minutes_train + self.minutes_verify
         return total if self.max_minutes is None else min(total, self.max_minutes)
 
+    def _parts(self) -> tuple[float, float, float]:
+        """Returns the minutes to choose, train and verify, shortened alike to the limit: no part exceeds the whole."""
+        parts = self.minutes_choose, self.minutes_train, self.minutes_verify
+        shrunk = self.minutes / sum(parts) if sum(parts) else 1.0
+        return parts[0] * shrunk, parts[1] * shrunk, parts[2] * shrunk
+
     def __str__(self) -> str:
         done = f"\nFinished already in {self.out}: {', '.join(self.finished)}." if self.finished else ""
         if "report" in self.finished:
@@ -67,9 +73,9 @@ class Estimate:
         limit = (
             "" if self.max_minutes is None else f", shortened to end within {self.max_minutes:g} min where it can be"
         )
+        whole, (choose, train, verify) = durations(self._parts())
         return (
-            f"This will take about {_minutes(self.minutes)} ({_minutes(self.minutes_choose)} to measure candidates, "
-            f"{_minutes(self.minutes_train)} to train, {_minutes(self.minutes_verify)} to verify{limit}).\n"
+            f"This will take {whole} ({choose} to measure candidates, {train} to train, {verify} to verify{limit}).\n"
             f"It will write up to {self.bytes_written / 1e6:.0f} MB to {self.out}/: {', '.join(self.files)}, "
             f"and .penjing/ to go on from.{done}"
         )
@@ -81,7 +87,9 @@ def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
     seconds = {"choose": 0.0, "train": 0.0, "verify": 0.0}
     if "report" not in done:
         seconds["choose"] = 0.0 if "choose" in done else _choosing(graph, held)
-        seconds["train"] = 0.0 if "recover" in done or _nothing_removed(held) else _training(graph, asked, held)
+        # Until a candidate is chosen, a checkpoint may be of another one.
+        trained = held if "choose" in done else replace(held, without=(*held.without, stages.CHECKPOINT))
+        seconds["train"] = 0.0 if "recover" in done or _nothing_removed(held) else _training(graph, asked, trained)
         seconds["verify"] = _verifying(graph, asked, held)
     return Estimate(
         **{f"minutes_{name}": value / 60 for name, value in seconds.items()},
@@ -102,18 +110,24 @@ def what_follows(graph: Graph, asked: Request, held: Held, *, training: bool) ->
         held: what is done.
         training: whether training still comes.
     """
-    parts = [f"training ({_minutes(_training(graph, asked, held) / 60)})"] if training and asked.epochs else []
-    parts.append(f"writing and verifying the file ({_minutes(_verifying(graph, asked, held) / 60)})")
+    train = _training(graph, asked, held) if training else 0.0
+    _, (train_for, verify_for) = durations((train / 60, _verifying(graph, asked, held) / 60))
+    parts = [f"training ({train_for})"] if training and asked.epochs else []
+    parts.append(f"writing and verifying the file ({verify_for})")
     return f"Still to come: {', '.join(parts)}. Ctrl-C again stops; the same command goes on later."
 
 
 def _choosing(graph: Graph, held: Held) -> float:
     """Returns the seconds that measuring candidates will take: as long for each as before, or by the graph's size."""
-    measured = _measured(held)
-    spent = held.seconds.get("choose", 0.0)
+    measured = len(_widths(held))
     guessed = 2 * len(graph.cost().rows) * EXPORT_SECONDS_PER_NODE + MEASURE_SECONDS
-    each = spent / measured if measured and spent else guessed
-    return each * max(1, CANDIDATES - measured)
+    return (seconds_of_a_width(held) or guessed) * max(1, CANDIDATES - measured)
+
+
+def seconds_of_a_width(held: Held) -> float:
+    """Returns how long measuring each width took so far; 0 where none was measured."""
+    measured = len(_widths(held))
+    return held.seconds.get("choose", 0.0) / measured if measured else 0.0
 
 
 def _training(graph: Graph, asked: Request, held: Held) -> float:
@@ -132,12 +146,30 @@ def _training(graph: Graph, asked: Request, held: Held) -> float:
 
 
 def _verifying(graph: Graph, asked: Request, held: Held) -> float:
-    """Returns the seconds of what follows training: several times what lowering and judging the original took."""
-    if held.has(stages.BASELINE) and "profile" in held.seconds:
-        return EVALUATIONS * held.seconds["profile"] + MEASURING
+    """Returns the seconds of what follows training, by what was measured of the original, or else by its size."""
+    found = known(held)
     data = asked.data
     judged = data.validation if data.validation is not None else data.calibration
-    return VERIFY_SECONDS + 3 * _pass(graph, judged, data.task)
+    return Clock(minutes=asked.max_minutes).verifying(
+        replace(
+            found,
+            lowering=found.lowering or len(graph.cost().rows) * EXPORT_SECONDS_PER_NODE,
+            judging=found.judging or _pass(graph, judged, data.task),
+        )
+    )
+
+
+def known(held: Held) -> Known:
+    """Returns what is known of the original's times; 0 is what isn't known."""
+    try:
+        whole = held.has(stages.BASELINE)
+        judging = Baseline.from_dict(read_json(held.path(stages.BASELINE))).seconds if whole else 0.0
+    except PenjingError:  # judging is done again then
+        whole, judging = False, 0.0
+    lowering = max(0.0, held.seconds.get("profile", 0.0) - judging) if whole else 0.0
+    widths = _widths(held)
+    first = widths[0][0] if widths and widths[0] else None
+    return Known(lowering, judging, first.latency_ms / first.latency / 1000 if first and first.latency > 0 else None)
 
 
 def _nothing_removed(held: Held) -> bool:
@@ -148,13 +180,13 @@ def _nothing_removed(held: Held) -> bool:
         return False
 
 
-def _measured(held: Held) -> int:
-    """Returns how many widths were measured before; choosing says so if they can't be read."""
+def _widths(held: Held) -> list[list[Candidate]]:
+    """Returns the widths that were measured before; none if they can't be read, as choosing says."""
     try:
-        known = read_json(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []
-    except PenjingError:
-        return 0
-    return len(known) if isinstance(known, list) else 0
+        found = read_json(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []
+        return [[Candidate.from_dict(record) for record in width] for width in found]
+    except (PenjingError, TypeError):
+        return []
 
 
 def _pass(graph: Graph, loader: Iterable[Any] | None, task: Any) -> float:
@@ -171,5 +203,20 @@ def _pass(graph: Graph, loader: Iterable[Any] | None, task: Any) -> float:
     return min(times) * len(loader)
 
 
-def _minutes(minutes: float) -> str:
-    return "nothing" if minutes == 0 else "under a minute" if minutes < 1 else f"{math.ceil(minutes)} min"
+def durations(minutes: Sequence[float]) -> tuple[str, list[str]]:
+    """Returns in words how long a whole takes and each of its parts, rounded such that the parts add up to the whole."""
+    unit = 10 if sum(minutes) < SECONDS_UNTIL else 60
+    until = [round(60 * sum(minutes[:count]) / unit) for count in range(len(minutes) + 1)]
+    parts = [
+        _in_words((end - begin) * unit, unit, nothing=each == 0)
+        for each, begin, end in zip(minutes, until, until[1:], strict=False)
+    ]
+    whole = until[-1] * unit
+    return ("about " if whole else "") + _in_words(whole, unit, nothing=sum(minutes) == 0), parts
+
+
+def _in_words(seconds: int, unit: int, *, nothing: bool) -> str:
+    if seconds == 0:
+        return "nothing" if nothing else "a few seconds" if unit == 10 else "under a minute"
+    shown = (f"{seconds // 60} min" if seconds >= 60 else "", f"{seconds % 60} s" if seconds % 60 else "")
+    return " ".join(filter(None, shown))

@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from penjing.errors import PenjingError
@@ -37,7 +38,7 @@ def lowered(suffix: str) -> str:
 
 
 def finished(held: Held, suffix: str) -> tuple[str, ...]:
-    """Returns the names of the stages that are done."""
+    """Returns the names of the stages that are done, up to the first that isn't: what follows that may come out otherwise."""
     files = {
         "capture": (ORIGINAL,),
         "profile": (lowered(suffix), BASELINE),
@@ -47,7 +48,7 @@ def finished(held: Held, suffix: str) -> tuple[str, ...]:
     }
     if is_finished(held, suffix):
         return (*files, "quantise", "lower", "verify", "report")
-    return tuple(stage for stage, names in files.items() if held.has(*names))
+    return tuple(takewhile(lambda stage: held.has(*files[stage]), files))
 
 
 def note_cut(space: Workspace, minutes: float | None, files: Sequence[str], cut: bool) -> None:
