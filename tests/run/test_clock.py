@@ -13,7 +13,6 @@ from penjing.run.verification import FEW, Pair, verify
 from penjing.targets import Latency, Measurement, Parity
 from penjing.tasks import TOP_ONE, Classification, Likeness
 
-
 KNOWN = Known(1.0, 4.0)
 
 
