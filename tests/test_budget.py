@@ -103,6 +103,7 @@ def test_a_large_drop_with_its_unit_is_meant_and_stays_so(drop, limit):
 
 def test_the_budget_of_an_old_report_is_read_as_it_was():
     assert Budget.reported({"size": "1MB", "drop": 0.5}).drop_limit() == 0.5
+    assert Budget.reported({"drop": "150%"}).drop_limit() == 1.5  # which was taken once
 
 
 def test_a_budget_says_what_it_limits():

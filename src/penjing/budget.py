@@ -102,7 +102,8 @@ class Budget:
     def reported(cls, content: Mapping[str, Any]) -> "Budget":
         """Returns the budget of a report; what it says was asked for once, and needs no unit to be believed."""
         drop = content.get("drop")
-        sure = f"{drop} units" if isinstance(drop, int | float) and drop >= CERTAIN else drop
+        amount = parse_drop(drop) or 0.0
+        sure = f"{amount} units" if amount > 1 or (amount >= CERTAIN and not isinstance(drop, str)) else drop
         return cls(content.get("latency"), content.get("size"), sure)
 
     def __str__(self) -> str:
@@ -124,6 +125,11 @@ def _settled(drop: float | str) -> float | str:
         return amount
     number, unit = f"{amount:.12g}", str(drop).strip().lower()
     if unit.endswith("%"):
+        if amount > 1:
+            raise PenjingError(
+                f"drop={drop} is no budget: a share can't fall by more than 100%. Write '{number} units' for a metric that "
+                "is no share, such as decibels."
+            )
         return f"{100 * amount:.12g}%"
     if unit.endswith(("unit", "units")):
         return f"{number} units"

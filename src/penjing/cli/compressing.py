@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,6 @@ from rich.text import Text
 
 import penjing.data
 from penjing.budget import Budget
-from penjing.checks import check
 from penjing.cli.app import app
 from penjing.cli.screen import Screen, styled
 from penjing.compress import Result, compress
@@ -61,6 +60,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON o
 def printer(as_json: bool) -> Any:
     """Returns what says lines to the user: on standard error where standard output is for a program."""
     return Screen(stderr=as_json, soft_wrap=True).print
+
+
+def check_options(given: Mapping[str, Any]) -> None:
+    """Applies the rules of `compress` to options that were given, by the names that they have on the command line.
+
+    Raises:
+        PenjingError: the first that doesn't fit.
+    """
+    for name, value in given.items():
+        if value is not None:
+            rule = RULES[name]
+            replace(rule, says=rule.says.removesuffix(", or None")).read(f"--{name.replace('_', '-')}", value)
 
 
 def in_floating_point(plan: Sequence[Mapping[str, Any]]) -> str:
@@ -143,7 +154,7 @@ def compress_command(
         "min_channels": min_channels, "epochs": epochs, "lr": lr, "threads": threads, "batch": batch, "seed": seed,
         "max_minutes": max_minutes,
     }  # fmt: skip
-    check(numbers, {name: RULES[name] for name in numbers})  # before anything is loaded: it should be told at once
+    check_options(numbers)  # before anything is loaded: it should be told at once
     find_target(target)
     if criterion is not None:
         criteria[criterion]
