@@ -10,6 +10,7 @@ from torch import nn
 from networks.bi_lstm import BiLSTMClassifier
 from networks.llama import Llama
 from penjing import targets
+from penjing.cli.compressing import in_floating_point
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture, channels, load
 from penjing.quantize import NothingToQuantize, QuantizedTraining, quantize
@@ -217,6 +218,8 @@ def test_recurrent_layers_store_bytes_and_the_linear_layers_around_them_multiply
         "lstm": "int8 weights per channel, multiplied in floating point: its activations are inside of the op",
         "embed": "onnxruntime has no integer kernel for embedding",
     }
+    assert "lstm (int8 weights per channel, multiplied in floating point: its" in in_floating_point(small.plan)
+    assert {step["place"]: step.get("reason") for step in small.plan}["lstm"] == "inside"
     artifact = _lowered(small, tmp_path)
     tokens = _tokens(3, 9)
     with torch.no_grad():

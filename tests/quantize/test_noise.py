@@ -1,6 +1,7 @@
 """What rounding leaves of what varies: parts of very different ranges are brought to one, or the layer is named."""
 
 import math
+import re
 import warnings
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 import penjing as pj
 from penjing.graph import fold_batch_norms
 from penjing.quantize._noise import Noise
+from penjing.quantize._quantize import _above_noise
 from penjing.quantize._running import Running
 from penjing.quantize.corrections import equalize_inputs
 
@@ -201,7 +203,12 @@ def test_what_cannot_be_mended_is_named_in_a_warning_and_in_the_plan(make, batch
     with pytest.warns(UserWarning, match=rf"Rounding leaves little of what varies in .*'{place}' .*exclude="):
         small = pj.quantize(graph, [batch()], **options)
     (step,) = [step for step in small.plan if step["place"] == place]
-    assert "dB above the noise" in step["setting"]
+    assert re.search(r"what varies \d+\.\d dB (above|below) the noise", step["setting"])
+
+
+def test_what_lies_below_the_noise_is_said_so():
+    assert _above_noise(1.5) == "what varies 1.5 dB above the noise"
+    assert _above_noise(-1.5) == "what varies 1.5 dB below the noise"
 
 
 def test_an_iterator_that_cannot_be_read_again_is_warned_of():

@@ -27,6 +27,7 @@ REASONS = {
     "input": "what it reads isn't float32",
     "operands": "{target} runs {op} in floating point with operands such as these",
     "readers": "what reads the output of {op} computes in floating point",
+    "inside": "its activations are inside of the op",  # of a recurrent layer, whose own record says what is stored how
     "kernel": "{target} has no integer kernel for {op}",
 }
 """By code; what each says, with the op, the target's name and the weight's type."""

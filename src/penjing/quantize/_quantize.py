@@ -224,10 +224,14 @@ def _mended(graph: Graph, data: Any, asked: Request, made: _Made) -> tuple[_Made
     if made.noise is not None and _is_suspect(made, asked):
         levels = warn_of_noise(made.graph, reference, made.first, made.noise, made.layers, asked.placement)
         notes |= {
-            place: ", ".join(filter(None, [notes.get(place), f"what varies {level:.1f} dB above the noise"]))
-            for place, level in levels.items()
+            place: ", ".join(filter(None, [notes.get(place), _above_noise(level)])) for place, level in levels.items()
         }
     return made, notes
+
+
+def _above_noise(level: float) -> str:
+    """Says how far, in decibels, what varies stands above the noise, or lies below it."""
+    return f"what varies {abs(level):.1f} dB {'below' if level < 0 else 'above'} the noise"
 
 
 def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:

@@ -12,6 +12,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.ops import RECURRENT
 from penjing.quantize._choices import FLOAT, Choice
+from penjing.quantize._kept_in_float import REASONS
 from penjing.quantize._places import matrices, place_of
 from penjing.quantize._weights import Weight
 from penjing.quantize.grids import Rows
@@ -60,9 +61,10 @@ def records_of(weights: list[Weight]) -> list[dict[str, Any]]:
         {
             "place": place,
             "technique": "quantize",
-            "setting": f"{choice.words}, multiplied in floating point: its activations are inside of the op",
+            "setting": f"{choice.words}, multiplied in floating point: {REASONS['inside']}",
             "before": FLOAT,
             "after": choice.grid.name,
+            "reason": "inside",
         }
         for place, choice in choices.items()
     ]
