@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError
 from penjing.graph.free_axes import resized
 from penjing.graph.graph import Graph
-from penjing.graph.user_code import first_line, user_line
+from penjing.graph.user_code import at_user_line, first_line
 
 TOLERANCE = 1e-3  # relative to the largest output; export reorders no arithmetic, so real differences are far larger
 
@@ -55,7 +55,7 @@ def verify_other_sizes(
     if len(failures) == len(trials):
         raise PenjingError(
             f"The model fails at half and at twice the size of the axes that dynamic={dict(dynamic)!r} asks to be free: "
-            f"{first_line(failures[1])}\n  at {user_line(failures[1])}"
+            f"{first_line(failures[1])}{at_user_line(failures[1])}"
         )
 
 

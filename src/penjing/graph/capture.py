@@ -37,7 +37,7 @@ from penjing.graph.inputs import Signature
 from penjing.graph.normalize import inline_regions, normalize
 from penjing.graph.parts import Given, Part, Parts, largest_capturable, model_names, record, share
 from penjing.graph.recurrent_cells import write_out_cells
-from penjing.graph.user_code import lost_in_training, source_line, user_line
+from penjing.graph.user_code import at_user_line, lost_in_training, source_line
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +228,7 @@ def _try_model(model: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]
         call_copied(model, args, keywords)
     except Exception as error:
         raise PenjingError(
-            f"The model fails on its example inputs: {type(error).__name__}: {error}\n  at {user_line(error)}"
+            f"The model fails on its example inputs: {type(error).__name__}: {error}{at_user_line(error)}"
         ) from error
 
 

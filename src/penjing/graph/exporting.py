@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 from penjing.errors import PenjingError
 from penjing.graph.free_axes import batch_size, dynamic_shapes, spelt_out_keywords
 from penjing.graph.recurrence import never_unrolled
-from penjing.graph.user_code import first_line, user_line
+from penjing.graph.user_code import at_user_line, first_line
 
 
 class Uncapturable(PenjingError):
@@ -39,7 +39,7 @@ def exported_program(
             return exported, exported.module(check_guards=False)
     except Exception as error:
         raise Uncapturable(
-            f"torch.export can't capture {type(model).__name__}: {first_line(error)}\n  at {user_line(error)}"
+            f"torch.export can't capture {type(model).__name__}: {first_line(error)}{at_user_line(error)}"
         ) from error
 
 

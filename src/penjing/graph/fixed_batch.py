@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from penjing.errors import PenjingError
-from penjing.graph.user_code import first_line, innermost_line, user_line
+from penjing.graph.user_code import at_user_line, first_line, innermost_line
 
 GUARDS = "torch.fx.experimental.symbolic_shapes"  # the logger that tells of each size that code looks at
 ADDED = "[guard added]"
@@ -56,7 +56,7 @@ def why_fixed(name: str, tried: int, batch: int, error: Exception | None, sizes:
     """
     said = f"{name} was captured for batches of {batch} alone"
     if error is not None and not isinstance(error, PenjingError):
-        return f"{said}: at another size it fails at {user_line(error)} ({first_line(error)}). {ADVICE}"
+        return f"{said}: at another size it fails{at_user_line(error, ' at ')} ({first_line(error)}). {ADVICE}"
     lines = [(text, line) for text, line in sizes if line]
     exact = [line for text, line in lines if "Eq(" in text and f", {tried})" in text]
     line = next(iter(exact or [line for _, line in lines]), "")

@@ -178,7 +178,7 @@ class _Functionalizer:
             order = [axis % rank for axis in args[0]]  # type: ignore[union-attr, operator]
             return call(aten.permute.default, (value, [order.index(axis) for axis in range(rank)]))
         raise PenjingError(
-            f"The model writes in place through {view.target} at {_line(view)}; do that without in-place assignment."
+            f"The model writes in place through {view.target}{_at_line(view)}; do that without in-place assignment."
         )
 
     def _scatter_piece(self, element: fx.Node, base: fx.Node, value: fx.Node) -> fx.Node:
@@ -247,9 +247,9 @@ def _functional(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 def _no_twin(node: fx.Node) -> PenjingError:
     return PenjingError(
-        f"The in-place op {node.target} at {_line(node)} has no functional twin; write the model without it."
+        f"The in-place op {node.target}{_at_line(node)} has no functional twin; write the model without it."
     )
 
 
-def _line(node: fx.Node) -> str:
-    return node.meta.get("source") or "an unknown line"
+def _at_line(node: fx.Node) -> str:
+    return f" at {node.meta['source']}" if node.meta.get("source") else ""

@@ -66,7 +66,7 @@ def propagate(graph: "Graph", watch: Watch | None = None) -> None:
         raise
     except Exception as error:
         node = propagator.current
-        where = f"{node.target} at {node.meta.get('source', 'an unknown line')}" if node is not None else "the graph"
+        where = "the graph" if node is None else " at ".join(filter(None, [str(node.target), node.meta.get("source")]))
         raise PenjingError(f"Shapes don't fit in {where}: {error}") from error
     finally:
         fake_tensors.setLevel(level)

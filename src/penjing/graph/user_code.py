@@ -33,9 +33,12 @@ def source_line(stack_trace: str) -> str:
     return ""
 
 
-def user_line(error: BaseException) -> str:
-    """Returns `file:line code` of the innermost frame of the user's own code in the error's traceback."""
-    return innermost_line(traceback.extract_tb(error.__traceback__)) or "an unknown line"
+def at_user_line(error: BaseException, before: str = "\n  at ") -> str:
+    """Returns `before`, then `file:line code` of the innermost frame of the user's own code in the error's traceback; ""
+    where none is of a file: all layers are PyTorch's own, or the code was typed into an interpreter.
+    """
+    line = innermost_line(traceback.extract_tb(error.__traceback__))
+    return f"{before}{line}" if line else ""
 
 
 def innermost_line(frames: Sequence[traceback.FrameSummary]) -> str:

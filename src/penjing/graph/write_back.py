@@ -16,14 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from penjing.checks import checked
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph.agreement import TOLERANCE, close
 from penjing.graph.capture import capture
 from penjing.graph.changes import Changes
 from penjing.graph.computed_weights import give_back
+from penjing.graph.doors import TRAINED
 from penjing.graph.parts import Parts
 from penjing.graph.rules.convolution import whole_groups
-from penjing.graph.user_code import user_line
+from penjing.graph.user_code import at_user_line
 from penjing.graph.user_sizes import user_sizes
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 KEPT = "num_batches_tracked"  # counts what the user's model has seen; a graph doesn't
 
 
+@checked(model=TRAINED)
 def write_into(graph: "Graph", model: nn.Module, part: str | nn.Module | None = None) -> nn.Module:
     """Replaces the parameters and buffers of `model` by those of `graph`, and the sizes of its layers accordingly.
 
@@ -297,8 +300,8 @@ def _compare(graph: "Graph", model: nn.Module, captured: nn.Module) -> None:
             actual = pytree.tree_map_only(Tensor, Tensor.cpu, pytree.tree_leaves(captured(*args, **kwargs)))
         except Exception as error:
             raise Misfit(
-                f"The model's code fixes a size that the graph no longer has, in {_failing(model, error)} at "
-                f"{user_line(error)}: {type(error).__name__}: {error}\n"
+                f"The model's code fixes a size that the graph no longer has, in "
+                f"{_failing(model, error)}{at_user_line(error, ' at ')}: {type(error).__name__}: {error}\n"
                 "The model was left as it was. Keep those channels (exclude=…), or save the graph itself."
             ) from error
         same = len(expected) == len(actual) and all(
