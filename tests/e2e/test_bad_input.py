@@ -143,7 +143,7 @@ def test_a_penjing_file_that_is_no_zip_or_cut_short(refused, graph_file):
     whole = graph_file.read_bytes()
     for content in (b"", b"nothing", whole[: len(whole) // 2], whole[:-30]):
         graph_file.write_bytes(content)
-        says(refused(model=graph_file), "m.penjing")
+        says(refused(model=graph_file), "m.penjing", "it was cut short, or is no .penjing file")
 
 
 # Data
@@ -221,6 +221,7 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"drop": "-0.1"}, ("drop=-0.1 is no budget", "such as 0.01")),
         ({"drop": "nan"}, ("drop=nan is no budget",)),
         ({"drop": "much"}, ("drop=much is no budget", "'1%'")),
+        ({"drop": "150%"}, ("drop=150% is no budget", "more than 100%", "'1.5 units'")),
         ({"drop": "1"}, ("drop=1 would let the metric fall by 100 points", "'1%'", "'100%'")),
         ({"target": "onxruntime"}, ("Unknown target 'onxruntime'", "Did you mean 'onnxruntime'?")),
         ({"target": "openvino"}, ("can't lower to 'openvino' yet", "onnxruntime")),
@@ -231,16 +232,16 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"exclude": "haed*"}, ("haed*", "Did you mean 'head'?")),
         ({"include": "haed*"}, ("haed*",)),
         ({"units": "head"}, ("Unknown units 'head'", "Did you mean 'heads'?")),
-        ({"lr": "-1"}, ("lr=-1.0", "more than 0")),
-        ({"lr": "inf"}, ("lr=inf: it must be a number, more than 0",)),
-        ({"max_minutes": "0"}, ("max_minutes=0.0", "more than 0")),
-        ({"max_minutes": "nan"}, ("max_minutes=nan", "more than 0")),
-        ({"seed": "-1"}, ("seed=-1: it must be a whole number from 0 to 4,294,967,295",)),
-        ({"seed": 2**32}, ("seed=4294967296: it must be a whole number from 0",)),
-        ({"threads": 2**40}, ("threads=1099511627776: it must be a whole number from 1 to 1,024",)),
-        ({"epochs": 10**30}, ("epochs=10^30 (about): it must be a whole number from 0 to 1,000,000",)),
-        ({"batch": 2**40}, ("batch=1099511627776: it must be a whole number from 1 to 4,096",)),
-        ({"min_channels": 10**30}, ("min_channels=10^30 (about): it must be a whole number from 1",)),
+        ({"lr": "-1"}, ("--lr=-1.0", "more than 0")),
+        ({"lr": "inf"}, ("--lr=inf: it must be a number, more than 0",)),
+        ({"max_minutes": "0"}, ("--max-minutes=0.0: it must be a number, more than 0.",)),
+        ({"max_minutes": "nan"}, ("--max-minutes=nan", "more than 0")),
+        ({"seed": "-1"}, ("--seed=-1: it must be a whole number from 0 to 4,294,967,295",)),
+        ({"seed": 2**32}, ("--seed=4294967296: it must be a whole number from 0",)),
+        ({"threads": 2**40}, ("--threads=1099511627776: it must be a whole number from 1 to 1,024",)),
+        ({"epochs": 10**30}, ("--epochs=10^30 (about): it must be a whole number from 0 to 1,000,000",)),
+        ({"batch": 2**40}, ("--batch=1099511627776: it must be a whole number from 1 to 4,096",)),
+        ({"min_channels": 10**30}, ("--min-channels=10^30 (about): it must be a whole number from 1",)),
         ({"data": "folder:photos,size=100000"}, ("size=100000: it must be a whole number from 1 to 8,192",)),
         ({"data": "folder:photos,size=:b:"}, ("'size=:b:'", "must be a number")),
         ({"criterion": "[bold]"}, ("Unknown criterion '[bold]'",)),
@@ -323,9 +324,9 @@ def test_a_dry_run_refuses_a_full_disk(penjing, monkeypatch):
         (["profile", "zoo:lenet5", "--target", "tensorrt"], ("Unknown target 'tensorrt'",)),
         (["channels", "zoo:lenet5", "--exclude", "nothing"], ("nothing",)),
         (["demo", "--out", "photos"], ("photos is not empty and holds no Penjing run",)),
-        (["demo", "--out", "new", "--seed", "-1"], ("seed=-1: it must be a whole number",)),
-        (["profile", "zoo:lenet5", "--threads", 2**40], ("threads=1099511627776: it must be a whole number",)),
-        (["profile", "zoo:lenet5", "--batch", 2**40], ("batch=1099511627776: it must be a whole number",)),
+        (["demo", "--out", "new", "--seed", "-1"], ("--seed=-1: it must be a whole number",)),
+        (["profile", "zoo:lenet5", "--threads", 2**40], ("--threads=1099511627776: it must be a whole number",)),
+        (["profile", "zoo:lenet5", "--batch", 2**40], ("--batch=1099511627776: it must be a whole number",)),
     ],
 )
 def test_other_commands_refuse_in_the_same_way(penjing, arguments, parts):

@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from penjing.damage import DAMAGE
 from penjing.data._cache import cached
 from penjing.data._data import fingerprint
-from penjing.data._prepare import TooLarge, open_image
+from penjing.data._prepare import FORMATS, TooLarge, open_image
 from penjing.data._zip import check_entry
 from penjing.errors import PenjingError
 
@@ -103,9 +103,14 @@ class ImageSource:
             raise
         except TooLarge as error:
             raise PenjingError(f"{self.path / name} is too large: {error}.") from error
+        except UnidentifiedImageError as error:  # its own words name an object in memory
+            raise PenjingError(
+                f"{self.path / name} is damaged or not an image in one of the formats that are read: "
+                f"{', '.join(FORMATS)}. Replace or remove it."
+            ) from error
         except Exception as error:  # PIL's decoders raise many types for damaged files
             raise PenjingError(
-                f"{self.path / name} is damaged or not an image that Pillow reads "
+                f"{self.path / name} is damaged or can't be decoded "
                 f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no details'}). "
                 "Replace or remove it."
             ) from error

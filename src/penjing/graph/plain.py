@@ -52,7 +52,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, 
     Raises:
         PenjingError: the members aren't what they must be; what the zip, JSON or safetensors raise stands in `damage`.
     """
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         members = _checked(archive, path.stat().st_size)
         description = _read_json(archive, members["graph.json"])
         plan = _read_json(archive, members["plan.json"])
@@ -61,6 +61,13 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, 
         if tensor.dtype == torch.bool and tensor.numel() and int(tensor.view(torch.uint8).max()) > 1:
             raise PenjingError(f"a truth value in '{name}' is neither true nor false")
     return description, tensors, plan
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:  # its directory, which stands at the end, isn't there or isn't whole
+        raise PenjingError("it was cut short, or is no .penjing file") from error
 
 
 def _checked(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
