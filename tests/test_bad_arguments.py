@@ -57,6 +57,7 @@ def verbs(graph, lowered, tmp_path, monkeypatch):
         "recover": (pj.recover, {"graph": copy.deepcopy(graph), "data": data_of(), "epochs": 1, **quiet}),
         "lower": (pj.lower, {"graph": graph, "path": tmp_path / "m.onnx"}),
         "measure": (pj.measure, {"artifact": lowered}),
+        "write_into": (graph.write_into, {"model": copy.deepcopy(module)}),
         "profile": (profile, {"artifact": lowered}),
         "session": (session, {"artifact": lowered}),
         "open": (open_artifact, {"path": lowered.path}),
@@ -71,6 +72,10 @@ def verbs(graph, lowered, tmp_path, monkeypatch):
         "data.load": (pj.data.load, {"spec": "digits"}),
         "classification": (pj.tasks.Classification, {}),
         "evaluate": (pj.tasks.evaluate, {"run": graph, "loader": batches(), "task": pj.tasks.Classification(3)}),
+        "evaluate unlabelled": (
+            pj.tasks.evaluate,
+            {"run": graph, "loader": batches(), "task": pj.tasks.Unlabelled()},
+        ),
         "build": (pj.zoo.build, {"name": "lenet5"}),
         "resnet20": (pj.zoo.resnet20, {}),
     }
@@ -114,7 +119,7 @@ TABLE = {
         "batches": NO_COUNT,
         "seed": NO_WHOLE,
         "epochs": NO_WHOLE,
-        "drop": (-0.1, "much", math.nan, math.inf, True, HUGE, [], Strange()),
+        "drop": (-0.1, "much", "150%", math.nan, math.inf, True, HUGE, [], Strange()),
         "teacher": (5, ON_META, Strange()),
         "lr": (0, -1, *NO_NUMBER),
         "checkpoint": (5, "", "\0"),
@@ -136,7 +141,7 @@ TABLE = {
         "simulate": (1, "yes", None),
         "seed": NO_WHOLE,
         "budget": ("0.5x", 5),
-        "drop": (-0.1, "much", math.nan, math.inf, True, HUGE, [], Strange()),
+        "drop": (-0.1, "much", "150%", math.nan, math.inf, True, HUGE, [], Strange()),
         "epochs": NO_WHOLE,
         "method": NO_TEXT,
         "stages": (8, "84", (0,), (4.5,), (True,)),
@@ -178,6 +183,7 @@ TABLE = {
         "seconds": (-1, *NO_NUMBER),
         "memory": (1, "no"),
     },
+    "write_into": {"model": (None, "x", 5, nn.Linear, ON_META), "part": (5, [3])},
     "profile": {"artifact": (None, "m.onnx"), "threads": NO_COUNT, "batch": NO_COUNT},
     "session": {"artifact": (None,), "threads": (*NO_COUNT, 2**40)},
     "open": {"path": NO_PATH, "target": NO_TEXT},
@@ -211,7 +217,7 @@ TABLE = {
     "budget": {
         "latency": (5, True, "5", [], "-1ms", "1e999ms", Strange()),
         "size": (5, True, "5", [], "-1MB", Strange()),
-        "drop": (-0.1, math.nan, math.inf, True, [], Strange()),
+        "drop": (-0.1, "150%", "100.1 %", math.nan, math.inf, True, [], Strange()),
     },
     "data": {
         "task": (None, "classification", pj.tasks.Classification),
@@ -239,6 +245,7 @@ TABLE = {
     "data.load": {"spec": NO_TEXT, "seed": NO_WHOLE},
     "classification": {"classes": NO_COUNT, "label_smoothing": (1, -0.1, *NO_NUMBER)},
     "evaluate": {"run": (None, 5, "net"), "loader": (None, 5), "task": (None, "accuracy"), "limit": NO_COUNT},
+    "evaluate unlabelled": {"loader": (None, 5)},
     "build": {"name": NO_TEXT, "num_classes": NO_COUNT, "in_channels": NO_COUNT},
     "resnet20": {"num_classes": NO_COUNT, "in_channels": NO_COUNT},
 }
@@ -361,6 +368,12 @@ def test_calls_that_python_itself_refuses_are_refused_as_ever():
     with pytest.raises(TypeError, match=r"echo\(\) got an unexpected keyword argument 'cuont'"):
         echo(cuont=1)
     assert echo.__name__ == "echo" and echo.__doc__ == "Returns what it was given."
+
+
+def test_an_argument_that_there_is_not_is_told_with_the_verb_that_was_called(lowered):
+    for name in ("foo", "inputs", "artifacts"):
+        with pytest.raises(TypeError, match=rf"^measure\(\) got an unexpected keyword argument '{name}'"):
+            pj.measure(lowered, **{name: 1})
 
 
 def test_a_rule_for_an_argument_that_there_is_not_is_a_mistake_of_ours():

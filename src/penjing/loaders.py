@@ -7,6 +7,18 @@ from penjing.errors import PenjingError
 from penjing.raised import raised
 
 
+def check_loader(loader: Iterable[Any], name: str = "The loader") -> None:
+    """Makes sure, without asking for a batch, that a loader may give some.
+
+    Raises:
+        PenjingError: it can't be iterated.
+    """
+    if not hasattr(loader, "__iter__"):
+        raise PenjingError(
+            f"{name} is a {type(loader).__name__}, and must be something that gives batches: a DataLoader, a list of them."
+        )
+
+
 def read(loader: Iterable[Any], name: str = "The loader") -> Iterator[Any]:
     """Yields a loader's batches.
 
@@ -17,10 +29,7 @@ def read(loader: Iterable[Any], name: str = "The loader") -> Iterator[Any]:
     Raises:
         PenjingError: it can't be iterated, or raises on the way; says at which batch and where.
     """
-    if not hasattr(loader, "__iter__"):
-        raise PenjingError(
-            f"{name} is a {type(loader).__name__}, and must be something that gives batches: a DataLoader, a list of them."
-        )
+    check_loader(loader, name)
     batches: Iterator[Any] | None = None
     number = 1
     while True:

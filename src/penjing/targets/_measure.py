@@ -17,26 +17,40 @@ BURST_SECONDS = 0.01  # timed calls of one model in a row; long enough that refi
 LEAST_ROUNDS = 3
 
 
-def measure(artifact: Artifact, example_inputs: Inputs | None = None, **options: Any) -> Measurement:
-    """Measures one lowered model; options as for `measure_together`.
+_OPTIONS = {"threads": THREADS, "batch": BATCH, "runs": COUNT, "seconds": number(0), "memory": FLAG}
+
+
+@checked(artifact=ARTIFACT, **_OPTIONS)
+def measure(
+    artifact: Artifact,
+    example_inputs: Inputs | None = None,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    runs: int = 200,
+    seconds: float = 20.0,
+    memory: bool = True,
+) -> Measurement:
+    """Measures one lowered model.
 
     Args:
         artifact: the lowered file.
         example_inputs: the inputs of a call: a single one, all in order, or all by name; random ones by default.
-        options: threads, batch, runs, seconds, memory.
+        threads: threads within an op; ops run one after the other.
+        batch: samples per call where the batch is free.
+        runs: timed calls after which measuring ends.
+        seconds: time for all timed calls together after which it ends anyway.
+        memory: whether to measure peak memory too, in a fresh process.
     """
-    ARTIFACT.read("artifact", artifact)
     inputs = None if example_inputs is None else {"it": example_inputs}
-    return measure_together({"it": artifact}, inputs=inputs, **options)["it"]
+    return measure_together(
+        {"it": artifact}, threads=threads, batch=batch, runs=runs, seconds=seconds, memory=memory, inputs=inputs
+    )["it"]
 
 
 @checked(
     artifacts=mapping(ARTIFACT, f"a mapping from names to {ARTIFACT.says}"),
-    threads=THREADS,
-    batch=BATCH,
-    runs=COUNT,
-    seconds=number(0),
-    memory=FLAG,
+    **_OPTIONS,
     inputs=optional(a(Mapping, "a mapping from the same names to inputs")),
 )
 def measure_together(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from penjing.checks import COUNT, FUNCTION, checked, optional
 from penjing.errors import PenjingError
-from penjing.loaders import read
+from penjing.loaders import check_loader, read
 from penjing.tasks._likeness import Likeness, Tally, answers_of
 from penjing.tasks._outputs import all_tensors, first_tensor
 from penjing.tasks._task import Task
@@ -34,8 +34,9 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
         -infinity, worse than any, so that no comparison takes it for a good one.
 
     Raises:
-        PenjingError: if the loader yields nothing.
+        PenjingError: if the loader yields nothing, or isn't one.
     """
+    check_loader(loader)
     if not task.labelled:
         return None
     metric = task.metric()
