@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -307,6 +308,14 @@ def test_in_more_time_only_widths_that_were_not_measured_are(chosen, tmp_path):
     more = chosen(Budget(latency="0.01x"), integers_are_slow, journal=journal, progress=lines.append)
     assert lines[0] == "Going on from 1 width measured before." and not more.short_of_time
     assert more.measured[: len(first.measured)] == first.measured and len(more.measured) > len(first.measured)
+
+
+def test_no_width_is_begun_that_takes_longer_than_is_left_by_what_it_took_before(chosen, tmp_path):
+    journal = tmp_path / "candidates.json"
+    first = chosen(Budget(latency="0.01x"), integers_are_slow, deadline=0.0, journal=journal)
+    soon = time.monotonic() + 1000
+    more = chosen(Budget(latency="0.01x"), integers_are_slow, deadline=soon, longest=2000.0, journal=journal)
+    assert more.short_of_time and more.measured == first.measured
 
 
 @pytest.mark.parametrize(
