@@ -14,7 +14,7 @@ class Mutant:
         file: below src/penjing.
         text: stands in it once.
         other: takes its place.
-        tests: near it, below tests.
+        tests: near it, below tests: files, folders, or single tests as pytest names them.
         same: why it computes the same, where it does; then no test can notice it.
     """
 
@@ -33,17 +33,34 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         (
             ("_fisher.py", "slope.square().sum(1)", "slope.sum(1).square()"),
             ("_fpgm.py", '"donot_use_mm_for_euclid_dist").sum(1)', '"donot_use_mm_for_euclid_dist").amax(1)'),
-            ("_taylor.py", "score += change.square()", "score += change.abs()"),
             ("_taylor2.py", "product.curved[name] / 2", "product.curved[name]"),
             ("_obd.py", "/ (2 * max(batches, 1))", "/ max(batches, 1)"),
+            ("_snip.py", "(weight * slopes[name]).abs()", "(weight * slopes[name])"),
+            ("_apoz.py", "(maps != 0)", "(maps >= 0)"),
+            ("_grasp.py", "weight * product.curved[name] / batches", "weight.abs() * product.curved[name] / batches"),
+        ),
+    ),
+    (
+        "prune/criteria/",
+        (
+            "prune/test_criteria.py::test_taylor_is_the_squared_gradient_of_a_gate_on_each_channel",
+            "prune/test_criteria.py::test_taylor_without_a_norm_takes_weights_and_biases",
+            "prune/test_criteria.py::test_bn_scale_is_the_magnitude_of_gamma",
+            "prune/test_criteria.py::test_l2_is_the_norm_of_all_weights_that_make_a_unit",
+        ),
+        (
+            ("_taylor.py", "score += change.square()", "score += change.abs()"),
+            ("_bn_scale.py", ".detach().abs(), e)", ".detach(), e)"),
+            ("_l2.py", ", finish=Tensor.sqrt)", ")"),
+        ),
+    ),
+    (
+        "prune/criteria/",
+        ("prune/test_reconstruction.py",),
+        (
             ("_obs.py", ".double().square() / (2 * diagonal)", ".double().square() * (2 * diagonal)"),
             ("_obs.py", "matrix[..., i:] -= error", "matrix[..., i:] += error"),
-            ("_snip.py", "(weight * slopes[name]).abs()", "(weight * slopes[name])"),
-            ("_bn_scale.py", ".detach().abs(), e)", ".detach(), e)"),
-            ("_apoz.py", "(maps != 0)", "(maps >= 0)"),
             ("_thinet.py", "2 * with_gone", "with_gone"),
-            ("_grasp.py", "weight * product.curved[name] / batches", "weight.abs() * product.curved[name] / batches"),
-            ("_l2.py", ", finish=Tensor.sqrt)", ")"),
         ),
     ),
     (
@@ -95,7 +112,6 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         "graph/surgery.py",
         ("graph/test_surgery.py",),
         (
-            ("", "keep_one_more(longer)", "keep_one_more(shorter)"),
             ("", "rank[classes].argmax()", "rank[classes].argmin()"),
             ("", "if left < longer.size and left == other", "if left == other"),
             ("", "outer[before + inner.size :]", "outer[before:]"),
@@ -103,6 +119,11 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
             ("", "len(np.unique(indices)) >= group.units", "len(indices) >= group.units"),
             ("", "None if labels is None or self.period(node, axis) else", "None if labels is None else"),
         ),
+    ),
+    (
+        "graph/surgery.py",
+        ("graph/test_rules_recurrent.py",),
+        (("", "keep_one_more(longer)", "keep_one_more(shorter)"),),
     ),
     (
         "quantize/grids/",
@@ -228,10 +249,10 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
                 "torch.save(content, self.path)",
             ),
             ("schedule.py", "return progress / warmup", "return progress"),
-            ("deadline.py", "counted < TRUSTED or", ""),
             ("speed.py", "seconds[best] < least * seconds[plain]", "seconds[best] < seconds[plain]"),
         ),
     ),
+    ("train/", ("train/test_deadline.py",), (("deadline.py", "counted < TRUSTED or", ""),)),
     (
         "files.py",
         ("test_files.py",),

@@ -104,7 +104,8 @@ def _key(mutant: Mutant) -> str:
     """Returns what the fate of a change hangs on: its file, the change, and the tests near it."""
     digest = hashlib.sha256(repr(mutant).encode() + (ROOT / "src" / "penjing" / mutant.file).read_bytes())
     for test in mutant.tests:
-        for path in sorted((ROOT / "tests" / test).rglob("*.py")) or [ROOT / "tests" / test]:
+        near = ROOT / "tests" / test.partition("::")[0]
+        for path in sorted(near.rglob("*.py")) or [near]:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

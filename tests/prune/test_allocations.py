@@ -129,7 +129,36 @@ def test_a_threshold_takes_no_amount(chain):
         prune(chain, 0.5, allocation="threshold:1")
 
 
+def test_what_scores_as_much_as_the_threshold_stays():
+    scores = [torch.tensor([0.25, 0.5, 0.75]), torch.tensor([0.5, 0.0])]
+    assert allocations["threshold"].function(scores, 0.5, None) == [2, 1]
+
+
+# Shares of equal size
+
+
+@pytest.mark.parametrize(
+    ("units", "amount", "kept"), [(3, 0.5, 1), (5, 0.5, 2), (4, 0.5, 2), (10, 0.26, 7), (10, 0.24, 8)]
+)
+def test_a_uniform_share_goes_to_the_nearest_number_of_units_and_from_the_middle_more_go(units, amount, kept):
+    assert allocations["uniform"].function([torch.zeros(units)], amount, None) == [kept]
+
+
+@given(amount=AMOUNTS, seed=st.integers(0, 99))
+def test_a_users_rounding_is_never_asked_for_no_units(amount, seed):
+    """A place keeps at least one, so a function that divides by what is kept must not meet a zero."""
+    scores = list(torch.rand(12, generator=torch.Generator().manual_seed(seed)).split([3, 1, 8]))
+    asked: list[int] = []
+    allocations["global"].function(scores, amount, lambda kept: asked.append(kept) or kept)
+    assert len(asked) == 3 and min(asked) >= 1
+
+
 # Plans
+
+
+def test_a_place_that_a_plan_does_not_name_keeps_its_units_whatever_multiple_is_asked_for():
+    places = [Place("first", (10, 3)), Place("second", (10, 3))]
+    assert allocations["plan"].function([torch.zeros(10)] * 2, {"first": 0.3}, 8, places) == [8, 10]
 
 
 def test_a_plan_gives_each_place_its_own_amount(chain):

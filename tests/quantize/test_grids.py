@@ -45,6 +45,13 @@ def test_the_grid_covers_the_range_to_half_a_step(a, b, grid):
     assert laid.range[1] >= high - laid.scale * 0.501
 
 
+@pytest.mark.parametrize(("low", "high"), [(2.0, 3.0), (-3.0, -2.0), (5.0, 5.0)])
+@pytest.mark.parametrize("grid", ["uint8", "int8", "uint4"])
+def test_a_range_of_one_sign_is_laid_from_zero_to_its_far_end(low, high, grid):
+    laid = affine(low, high, ACTIVATION_GRIDS[grid])
+    assert laid.range == pytest.approx((min(low, 0.0), max(high, 0.0)), rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "within", [(0.0, 6.0), (0.0, math.inf), (-1.0, 1.0), (-0.3, 2.7), (0.0, 1.0), (-math.inf, 0.0)]
 )

@@ -111,6 +111,16 @@ def test_scales_of_powers_of_two_are_powers_of_two():
     assert bool((torch.log2(laid.scale) == torch.log2(laid.scale).round()).all())
 
 
+@pytest.mark.parametrize("rest", [0.125, 0.25, 0.5, 0.9])
+def test_a_power_of_two_is_the_best_of_the_least_that_holds_all_weights_and_its_eighth(rest):
+    """One weight of 1, for which a scale of 1 is just enough, and many smaller ones, for which an eighth may be better."""
+    values = np.array([1.0] + [rest] * 100)
+    tried = 2.0 ** -np.arange(4)
+    errors = [np.square(np.clip(np.rint(values / scale), -1, 1) * scale - values).sum() for scale in tried]
+    laid = find_grid("power_of_two:2").lay(Rows(torch.tensor(values, dtype=torch.float32)[None]))
+    assert float(laid.scale) == tried[int(np.argmin(errors))]
+
+
 # Codebooks
 
 
