@@ -233,6 +233,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ("distill", "train/test_recover.py"),
         (
             ("_soft_labels.py", "* temperature**2", "* temperature"),
+            ("_suited.py", 'answers == "values"', 'answers == "classes"'),
             ("_combine.py", "(1 - weight) * task + weight * signal", "weight * task + (1 - weight) * signal"),
         ),
     ),

@@ -52,7 +52,7 @@ def test_nested_outputs_are_compared_tensor_by_tensor() -> None:
 
 @pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((2, 1), (2, 1)), ((5,), (5,))])
 def test_outputs_that_can_not_be_compared_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
-    with pytest.raises(PenjingError, match="teacher"):
+    with pytest.raises(PenjingError, match="teacher" if shapes[0] != shapes[1] else 'signal="values"'):
         soft_labels(torch.randn(shapes[0]), torch.randn(shapes[1]))
 
 

@@ -6,5 +6,7 @@ Nothing here trains; `penjing.train` does, with these losses.
 from penjing.distill._combine import combine
 from penjing.distill._registry import signals
 from penjing.distill._soft_labels import soft_labels
+from penjing.distill._suited import suited
+from penjing.distill._values import values
 
-__all__ = ["combine", "signals", "soft_labels"]
+__all__ = ["combine", "signals", "soft_labels", "suited", "values"]

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
+from penjing.distill._pairs import pairs
 from penjing.distill._registry import signals
 from penjing.errors import PenjingError
 
@@ -30,35 +30,27 @@ def soft_labels(student: object, teacher: object, *, temperature: float = 4.0) -
     Raises:
         PenjingError: outputs of different shapes, or outputs that hold no classes to compare.
     """
-    learned, taught = _logits(student), _logits(teacher)
-    if [tensor.shape for tensor in learned] != [tensor.shape for tensor in taught]:
-        raise PenjingError(
-            f"The model gives outputs of shapes {[tuple(t.shape) for t in learned]}, its teacher of "
-            f"{[tuple(t.shape) for t in taught]}; to learn from a teacher they must be equal."
-        )
-    if not learned or any(tensor.ndim < 2 or tensor.shape[1] < 2 for tensor in learned):
+    compared = pairs(student, teacher)
+    if not all(holds_classes(own) for own, _ in compared):
         raise PenjingError(
             f"Soft labels compare logits (batch, classes) with two classes or more; the model gives "
-            f"{[tuple(t.shape) for t in learned]}. Train without a teacher (teacher=None) instead."
+            f'{[tuple(own.shape) for own, _ in compared]}. Such outputs are learnt as they are: use signal="values", '
+            "or leave signal out."
         )
-    losses = [_divergence(own, target, temperature) for own, target in zip(learned, taught, strict=True)]
+    losses = [_divergence(own, target, temperature) for own, target in compared]
     return sum(losses[1:], losses[0]) / len(losses)
 
 
-def _logits(outputs: object) -> list[Tensor]:
-    leaves = pytree.tree_leaves(outputs)
-    return [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+def holds_classes(outputs: Tensor) -> bool:
+    """Whether a tensor may be logits `(batch, classes, ...)` of two classes or more."""
+    return outputs.ndim >= 2 and outputs.shape[1] >= 2
 
 
 def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    learned, taught = (
-        F.log_softmax(_rows(logits).div(temperature), dim=1)
-        for logits in (student, teacher.detach().to(student.device))
-    )
+    learned, taught = (F.log_softmax(_rows(logits).div(temperature), dim=1) for logits in (student, teacher))
     return F.kl_div(learned, taught, reduction="batchmean", log_target=True) * temperature**2
 
 
 def _rows(logits: Tensor) -> Tensor:
-    """`(batch, classes, ...)` to `(batch · positions, classes)`, float32 or wider (bf16 is too coarse)."""
-    rows = logits.movedim(1, -1).flatten(0, -2)
-    return rows.float() if rows.element_size() < 4 else rows
+    """`(batch, classes, ...)` to `(batch · positions, classes)`."""
+    return logits.movedim(1, -1).flatten(0, -2)

@@ -2,7 +2,7 @@
 
 from penjing.tasks._classification import Classification
 from penjing.tasks._evaluate import agreement, evaluate, likeness
-from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness
+from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answers_of
 from penjing.tasks._outputs import first_tensor
 from penjing.tasks._task import Metric, Task
 from penjing.tasks._unlabelled import Unlabelled
@@ -18,6 +18,7 @@ __all__ = [
     "Task",
     "Unlabelled",
     "agreement",
+    "answers_of",
     "evaluate",
     "first_tensor",
     "likeness",

@@ -27,9 +27,10 @@ class Task(Protocol):
             original stands in for the metric.
         metric_name: what the metric is called in reports, "accuracy" for example.
 
-    A task may also have `answers`, what two networks are compared by where there are no labels (see `Likeness`), and
-    `constant(targets)`, the metric that an answer which is the same for every sample would reach: an original that is no
-    better has learned nothing, and a run on it doesn't count as a success.
+    A task may also have `answers`, what two networks are compared by where there are no labels (see `Likeness`) and what a
+    teacher's outputs are learnt as ("values" as they are, "classes" as probabilities), and `constant(targets)`, the metric
+    that an answer which is the same for every sample would reach: an original that is no better has learned nothing, and a
+    run on it doesn't count as a success.
     """
 
     labelled: bool

@@ -16,9 +16,10 @@ class Unlabelled:
     A batch may also be the bare tensor, or `((input, input, ...),)` for networks with several inputs.
 
     Args:
-        answers: what the network's outputs are, for comparing two networks: "classes", the largest entry along axis 1 of
-            the first tensor; "values", which are compared as they are; "auto" looks at the original's outputs, which can't
-            tell scores of classes from a vector of measurements: name "values" there. See `Likeness`.
+        answers: what the network's outputs are, for comparing two networks and for learning from one: "classes", the
+            largest entry along axis 1 of the first tensor; "values", which are compared as they are; "auto" looks at the
+            original's outputs, which can't tell scores of classes from a vector of measurements: name "values" there.
+            See `Likeness`.
     """
 
     labelled = False

@@ -57,7 +57,7 @@ def recover(
     weight_decay: float = 1e-4,
     warmup: float = 0.05,
     clip_norm: float | None = 5.0,
-    signal: str = "soft_labels",
+    signal: str = "auto",
     temperature: float = 4.0,
     distill_weight: float = 0.9,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -91,7 +91,8 @@ def recover(
         weight_decay: of all parameters but biases and norms.
         warmup: the share of the steps in which the learning rate rises; then it falls along half a cosine to 0.
         clip_norm: the largest norm of the gradient; None for no limit.
-        signal: how the teacher is listened to, a name among `penjing.distill.signals`.
+        signal: how the teacher is listened to, a name among `penjing.distill.signals`; "auto" takes "values" where the
+            task's `answers` are values or the network has a single output, and "soft_labels" otherwise.
         temperature: of the signal.
         distill_weight: λ in `(1 - λ) · task loss + λ · signal`.
         precision: "bfloat16" computes in it through autocast (weights stay float32); "auto" measures a few steps and

@@ -10,11 +10,11 @@ import torch
 from accelerate.utils import convert_to_fp32, send_to_device
 from torch import Tensor, nn
 
-from penjing.distill import combine, signals
+from penjing.distill import combine, signals, suited
 from penjing.errors import PenjingError
 from penjing.raised import raised
-from penjing.tasks import Task
-from penjing.train.settings import Settings, Variant
+from penjing.tasks import Task, answers_of
+from penjing.train.settings import AUTO, Settings, Variant
 
 
 def frozen(teacher: nn.Module) -> nn.Module:
@@ -69,12 +69,16 @@ class Objective:
         labelled = self.task.labelled and targets is not None
         if not labelled and self.teacher is None:
             raise PenjingError("The data has no labels; pass teacher=, the original model, to learn from it instead.")
-        signal = signals[self.settings.signal].function
         return combine(
             self.task.loss(outputs, targets) if labelled else None,
-            None if taught is None else signal(outputs, taught, temperature=self.settings.temperature),
+            None if taught is None else self._signal(outputs, taught),
             self.settings.distill_weight,
         )
+
+    def _signal(self, outputs: Any, taught: Any) -> Tensor:
+        name = self.settings.signal
+        name = suited(answers_of(self.task), outputs) if name == AUTO else name
+        return signals[name].function(outputs, taught, temperature=self.settings.temperature)
 
     def _autocast(self, variant: Variant) -> AbstractContextManager[Any]:
         # Autocast is ours and not the Accelerator's: that one would replace `graph.forward`, and couldn't be measured.

@@ -8,6 +8,7 @@ from penjing.distill import signals
 from penjing.errors import unknown_name
 
 OPTIMIZERS = ("sgd", "adamw")
+AUTO = "auto"  # of `signal`: the one that suits the task and the outputs
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -55,7 +56,8 @@ class Settings:
             PenjingError: a value out of its range, or an unknown name.
         """
         check(vars(self), {"signal": TEXT, "optimizer": TEXT, "precision": TEXT})
-        signals[self.signal]
+        if self.signal not in (AUTO, *signals):
+            raise unknown_name(signals.kind, self.signal, (AUTO, *signals))
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision not in PRECISIONS:
