@@ -443,5 +443,6 @@ def test_two_names_that_python_takes_for_one_are_refused(file):
     same = call("aten.relu.default", X, name="ﬁ"), call("aten.sum.default", X, name="fi")
     refused(write(file, *same), "no name of a node")
     refused(
-        write(file, call("aten.relu.default", X, name="y"), call("aten.sum.default", X, name="y")), "or that of two"
+        write(file, call("aten.relu.default", X, name="y"), call("aten.sum.default", X, name="y")),
+        "another node has it",
     )
