@@ -128,16 +128,19 @@ def main() -> None:
             (tree / name).symlink_to(ROOT / name)
         known = _known()
         left = [mutant for mutant in chosen if _key(mutant) not in known]
-        fine: set[tuple[str, ...]] = set()
+        failing: dict[tuple[str, ...], str] = {}
         for mutant in left:
-            if mutant.tests not in fine and (failure := first_failure(tree, mutant.tests)):
-                raise SystemExit(f"{failure} fails without any change")
-            fine.add(mutant.tests)
+            if mutant.tests not in failing:
+                failing[mutant.tests] = first_failure(tree, mutant.tests)
+            if failing[mutant.tests]:
+                continue
             fate = noticed_by(tree, mutant)
             known = _known() | {_key(mutant): fate}  # others may run at the same time
             KEPT.parent.mkdir(exist_ok=True)
             KEPT.write_text(json.dumps(known, indent=1))
             print(mutant.file, mutant.text, mutant.other, fate or "SURVIVED", sep=" | ", flush=True)
+        if any(failing.values()):
+            raise SystemExit(f"fail without any change: {', '.join(filter(None, failing.values()))}")
         known = _known()
         for mutant in chosen:
             test = known[_key(mutant)]

@@ -100,7 +100,7 @@ def test_what_is_slow_in_integers_goes_to_floating_point_as_far_as_latency_asks(
     monkeypatch.setattr(bits, "Costs", Told)
     small = pj.quantize(graph, data, weights=("int8", "float32"), budget=pj.Budget(latency="0.3x"))
     # 2 + 1 + 2 + 1 = 6 ms of 6: one must be in integers, one must not, and the last is free to be exact.
-    assert grids_of(small) == {"little": "int8"}
+    assert {place: grid for place, grid in grids_of(small).items() if grid != "float32"} == {"little": "int8"}
 
 
 def test_layers_with_a_grid_of_their_own_keep_it(learned):
