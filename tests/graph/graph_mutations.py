@@ -34,6 +34,9 @@ ARITHMETIC = (*(f"operator.{name}" for name in BINARY), *UNARY, "torch.sym_max",
 UNCHANGEABLE = (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError)
 
 
+DEEPEST = 12  # levels of nesting at which something is changed
+
+
 @dataclass
 class Content:
     """What a file holds, whichever its format."""
@@ -296,11 +299,14 @@ def _nested(depth: int) -> Json:
 
 
 def _places(value: Json) -> Iterator[tuple[Any, Any]]:
-    """Yields holder and key of every value in nested JSON."""
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-        yield value, key
-        if isinstance(inner, dict | list):
-            yield from _places(inner)
+    """Yields holder and key of every value in nested JSON, as deep as arguments are nested and a little deeper."""
+    waiting = [(value, 0)]
+    while waiting:
+        holder, depth = waiting.pop()
+        for key, inner in holder.items() if isinstance(holder, dict) else enumerate(holder):
+            yield holder, key
+            if isinstance(inner, dict | list) and depth < DEEPEST:
+                waiting.append((inner, depth + 1))
 
 
 def _references(node: Json) -> list[tuple[Any, Any]]:
@@ -374,10 +380,9 @@ def _chain(content: Content, random: Random, ops: tuple[str, ...]) -> None:
     if not calls:
         return
     first = random.choice(calls)
-    number, twice = (
-        random.choice((3, 10, 30)) if random.random() < 0.99 else random.choice((10_000, 30_000)),
-        random.random() < 0.5,
-    )
+    small = len(list(_places(first["args"]))) < 20  # else the making alone would take seconds
+    number = random.choice((3, 10, 30)) if random.random() < 0.99 or not small else random.choice((10_000, 30_000))
+    twice = random.random() < 0.5
     last = first["name"]
     for count in range(number):
         node = copy.deepcopy(first) if number < 100 else {**first, "args": copy.copy(first["args"])}
