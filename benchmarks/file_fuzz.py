@@ -70,6 +70,7 @@ REFUSED_BY = {
     "_bytes": "the container",
     "as_json": "the description",
     "node_records": "the description",
+    "ranges": "the description",
     "storage": "the description",
     "graph": "the description",
     "_arguments": "the list of ops and their arguments",
