@@ -117,8 +117,12 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
             ("", "outer[before + inner.size :]", "outer[before:]"),
             ("", "graph.masks[name] = _select(graph.masks[name], keep)", "pass"),
             ("", "len(np.unique(indices)) >= group.units", "len(indices) >= group.units"),
-            ("", "None if labels is None or self.period(node, axis) else", "None if labels is None else"),
         ),
+    ),
+    (
+        "graph/surgery.py",
+        ("graph/test_rules_shaping.py", "graph/test_free_sizes.py", "graph/test_channels.py"),
+        (("", "None if labels is None or self.period(node, axis) else", "None if labels is None else"),),
     ),
     (
         "graph/surgery.py",

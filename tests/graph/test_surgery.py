@@ -116,6 +116,14 @@ def test_the_graph_itself_stays_as_it_was(captured):
     assert torch.equal(graph(x), before) and graph.program.code == code
 
 
+def test_a_unit_that_is_named_twice_goes_once(captured):
+    graph = captured("dense")
+    found = channels(graph)
+    units = found.groups[0].units
+    once, twice = (remove(graph, found, {0: np.array(which)}) for which in ([0], [0] * (units + 1)))
+    assert once.cost() == twice.cost()
+
+
 def test_all_units_of_a_group_cannot_go(captured):
     graph = captured("dense")
     found = channels(graph)

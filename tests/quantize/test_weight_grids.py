@@ -106,6 +106,14 @@ def test_unsigned_integers_cover_a_row_of_one_sign_with_all_their_steps():
     assert float((_restored(laid, values) - values).abs().max()) <= float(laid.scale.max()) * 0.501
 
 
+@pytest.mark.parametrize(("low", "high"), [(-0.4, 254.6), (-0.6, 254.4), (-127.4, 127.6), (-254.6, 0.4)])
+def test_unsigned_integers_hold_both_ends_of_a_row_to_half_a_step(low, high):
+    """A step of 1: the zero point is the nearest of the two about which the row could lie."""
+    values = torch.tensor([[low, high, 0.0]])
+    laid = find_grid("uint8").lay(Rows(values))
+    assert float((_restored(laid, values) - values).abs().max()) <= 0.5001
+
+
 def test_scales_of_powers_of_two_are_powers_of_two():
     laid = find_grid("power_of_two:8").lay(Rows(_weights()))
     assert bool((torch.log2(laid.scale) == torch.log2(laid.scale).round()).all())
