@@ -224,7 +224,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         "tasks/",
         ("tasks",),
         (
-            ("_likeness.py", "& answered(original) & answered(other)", "& answered(original)"),
+            ("_likeness.py", "& given & answered(other)", "& given"),
             ("_likeness.py", " & ~other.isnan()", ""),
             ("_likeness.py", "found <= FLAT * self.magnitude", "found < 0"),
             ("_top_one.py", "(indices + 1) % logits.shape[1]", "indices"),
