@@ -290,3 +290,15 @@ def test_a_weight_that_two_layers_read_is_counted_at_the_first():
 
     cost = capture(Twice(), torch.randn(2, 8)).cost()
     assert [(row.params, row.weight_bytes) for row in cost.rows if row.op == "linear"] == [(64, 256), (0, 0)]
+
+
+def test_an_axis_of_size_one_in_a_sum_of_products_is_as_long_as_the_others():
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(1, 8, 3))
+
+        def forward(self, x):
+            return torch.einsum("bti,tij->btj", x, self.weight)
+
+    assert capture(Steps(), torch.randn(2, 5, 8)).cost().macs == 5 * 8 * 3
