@@ -221,7 +221,7 @@ def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penji
     assert "Finished already in" in ran.out and "choose" not in ran.out.partition("Finished already in")[2]
     ran = penjing(*command)
     assert len(calls) == 3, "the width that was measured isn't measured again"
-    assert report(out)["met"] and ran.code == 0 and "epoch 1:" in ran.out, ran.text
+    assert ran.code == (0 if report(out)["met"] else 3) and "epoch 1:" in ran.out, ran.text
     assert any(step["technique"] == "prune" for step in report(out)["plan"])
     assert not any("interrupted" in note for note in report(out)["notes"])
     assert "Going on with the run that was begun in" in ran.out and "Going on from 1 width measured before" in ran.out
@@ -399,8 +399,8 @@ def test_excluded_layers_stay_as_they_were(penjing, chosen, tmp_path):
     out = tmp_path / "out"
     penjing("compress", "net.py:small", "--data", "folder:photos", "--exclude", "body*", "--epochs", 1, "--out", out)
     assert weights(out)["body.0.weight"].shape[:2] == (32, 8)
-    places = [step["place"] for step in report(out)["plan"]]
-    assert places and not any(place.startswith("body") for place in places)
+    changed = [step["place"] for step in report(out)["plan"] if step.get("reason") is None]
+    assert changed and not any(place.startswith("body") for place in changed)
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not(penjing, chosen, tmp_path):

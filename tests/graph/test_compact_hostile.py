@@ -117,7 +117,7 @@ def test_another_version_is_refused(whole, tmp_path):
 
 
 def test_a_file_sent_as_text_is_no_compact_file(whole, tmp_path):
-    forbid(whole.replace(b"\r\n", b"\n"), "no valid", tmp_path)
+    forbid(whole.replace(b"\r\n", b"\n"), "it was cut short, or is no .penjing file", tmp_path)
 
 
 # Sizes

@@ -249,7 +249,7 @@ def forbid(path: Path, message: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x04K*."])
 def test_what_is_no_zip_is_refused(tmp_path, content):
     (tmp_path / "m.penjing").write_bytes(content)
-    forbid(tmp_path / "m.penjing", "no valid")
+    forbid(tmp_path / "m.penjing", "it was cut short, or is no .penjing file")
 
 
 def test_extra_missing_and_doubled_members_are_refused(small, tmp_path):
