@@ -242,4 +242,4 @@ def test_few_samples_more_than_the_corrections_ran_are_run_to_look_at_the_noise(
     assert sum(counted) == 8 * 16 + 2 * 40  # calibration, and both networks on the corrections' samples
     counted.clear()
     pj.quantize(graph, data, corrections=())
-    assert sum(counted) == 8 * 16 + 8  # the float network's outputs were seen as it was calibrated
+    assert sum(counted) == 8 * 16 + 2 * 8  # calibration, and both networks on as few samples as tell

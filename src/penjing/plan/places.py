@@ -122,8 +122,15 @@ class Costs:
 
 
 def grids_of(small: Graph) -> dict[str, str]:
-    """Returns the grids that a network's layers were quantised to, by module path."""
-    return {step["place"]: step["after"] for step in small.plan if step["technique"] == "quantize"}
+    """Returns the grids that a network's layers were quantised to, by module path; "float32" for those that the metric sent back.
+
+    What was never to be quantised, and is in the plan for its reason alone, isn't among them.
+    """
+    return {
+        step["place"]: step["after"]
+        for step in small.plan
+        if step["technique"] == "quantize" and (step["after"] != "float32" or step.get("reason", "metric") == "metric")
+    }
 
 
 def _held(graph: Graph) -> int:

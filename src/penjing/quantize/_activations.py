@@ -7,7 +7,6 @@ from torch import Tensor, fx
 from penjing.graph import Graph
 from penjing.quantize._calibrate import calibrate
 from penjing.quantize._constant import Steady, check_vary
-from penjing.quantize._noise import Noise
 from penjing.quantize._placement import Placed, Placement, Site
 from penjing.quantize.grids import Affine, Grid, affine
 from penjing.quantize.observers import find_observer
@@ -21,7 +20,6 @@ def lay_activations(
     grid: Grid,
     observer: str,
     keep: int = 0,
-    noise: Noise | None = None,
 ) -> tuple[dict[Site, Affine], list[list[Tensor]]]:
     """Observes the sites' values and lays the grid over each range; sites that share a grid share its range.
 
@@ -38,7 +36,7 @@ def lay_activations(
         for node in graph.program.graph.nodes
         if node.op == "placeholder" and node not in seen and isinstance(node.meta.get("val"), Tensor)
     }
-    kept = calibrate(graph, data, {**seen, **inputs}, keep, noise)
+    kept = calibrate(graph, data, {**seen, **inputs}, keep)
     check_vary(graph, placed, placement, seen, inputs)
     laid = {}
     for site in placed.sites:

@@ -11,7 +11,6 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.loaders import read
-from penjing.quantize._noise import Noise
 from penjing.quantize._pieces import can_cut, pieces, sample_count
 from penjing.quantize._running import Running
 from penjing.quantize.observers import Accumulator, NotFinite
@@ -22,9 +21,7 @@ NO_DATA = (
 )
 
 
-def calibrate(
-    graph: Graph, data: Any, watched: Mapping[fx.Node, Accumulator], keep: int = 0, noise: Noise | None = None
-) -> list[list[Tensor]]:
+def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Accumulator], keep: int = 0) -> list[list[Tensor]]:
     """Runs `graph` on all calibration batches and feeds the values of the `watched` nodes to their statistics.
 
     Args:
@@ -33,7 +30,6 @@ def calibrate(
             sequence that begins with the model's inputs in order (what comes behind them, labels, is left out).
         watched: statistics by node of `graph.program.graph`.
         keep: how many samples to return.
-        noise: is shown the layers' outputs on the first of them, where it is given.
 
     Returns:
         The flat inputs of the first samples, as many as asked for and there are, in pieces that run fast.
@@ -42,7 +38,7 @@ def calibrate(
         PenjingError: there is no data, or a value that isn't finite; the message names the layer.
     """
     kept: list[list[Tensor]] = []
-    watcher = _Watcher(graph.program, watched, noise)
+    watcher = _Watcher(graph.program, watched)
     whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
     batches = _Counted(flat_batches(graph, data))
     with torch.no_grad():
@@ -52,8 +48,6 @@ def calibrate(
                 watcher.run(*inputs)
             except _NotFiniteAt as found:
                 raise _not_finite_in_batch(graph, inputs, batches.count, found.place) from None
-            if noise is not None:
-                noise.has_wanted(sample_count(inputs))
     return kept
 
 
@@ -210,16 +204,12 @@ def _not_finite_in_batch(graph: Graph, inputs: Sequence[Tensor], number: int, pl
 class _Watcher(Running):
     """Feeds values to their statistics as they come."""
 
-    def __init__(
-        self, program: fx.GraphModule, watched: Mapping[fx.Node, Accumulator], noise: Noise | None = None
-    ) -> None:
+    def __init__(self, program: fx.GraphModule, watched: Mapping[fx.Node, Accumulator]) -> None:
         super().__init__(program)
-        self._watched, self._noise = watched, noise
+        self._watched = watched
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)
-        if self._noise is not None:
-            self._noise.want(n, value)
         if n in self._watched:
             try:
                 self._watched[n].update(value)

@@ -175,19 +175,18 @@ def _made(small: Graph, data: Any, asked: Request, looks: bool = True) -> _Made:
     in_integers = frozenset(node.name for node in placed.integer)
     in_float = kept_in_float(small, placed, asked.placement, asked.target, asked.is_excluded, asked.in_float)
     noise = Noise() if looks and (asked.keep > 0 or asked.activations is not None) else None
-    # A copy takes time; without one, the float layers' outputs are looked at as the activations' ranges are found.
-    copied = bool(asked.keep or asked.after or asked.learned)
+    # Both graphs are looked at on the same samples: where a layer's axis 0 isn't that of samples, others can't be compared.
+    copied = bool(asked.keep or asked.after or asked.learned or noise is not None)
     reference = copy.deepcopy(small) if copied else small
-    early = None if asked.keep else noise
     keep = asked.keep or (NOISE_SAMPLES if noise is not None else 0)
-    first, inputs = _round_activations(small, reference, data, placed, asked, keep, early)
+    first, inputs = _round_activations(small, reference, data, placed, asked, keep)
     found = lay_weights(small, placed.layers, asked.choices.of, inputs)
     _round_weights(small, reference, data, found, recurrent, asked)
     for correct in asked.after if found else ():
         correct(small, reference, data)
     corrected = shrunk_statistics(small, reference, first, noise) if asked.keep else {}
     if noise is not None and not noise.is_measured:
-        look_at_noise(small, first, noise, None if early is noise else reference)
+        look_at_noise(small, first, noise, reference)
     return _Made(
         small, reference if copied else None, first,
         {name: Layer(place, choice.grid.bits) for name, (place, choice) in layers.items()},
@@ -255,7 +254,7 @@ def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:
 
 
 def _round_activations(
-    small: Graph, reference: Graph, data: Any, placed: Placed, asked: Request, keep: int, noise: Noise | None
+    small: Graph, reference: Graph, data: Any, placed: Placed, asked: Request, keep: int
 ) -> tuple[list[list[Tensor]], dict[fx.Node, float | None]]:
     """Puts in what rounds the layers' inputs, if anything does.
 
@@ -263,9 +262,7 @@ def _round_activations(
         The first samples, where they are kept, and the scale of each layer's input, where it is a constant.
     """
     if asked.activations is not None:
-        laid, first = lay_activations(
-            small, data, placed, asked.placement, asked.activations, asked.observer, keep, noise
-        )
+        laid, first = lay_activations(small, data, placed, asked.placement, asked.activations, asked.observer, keep)
         restored = insert_activations(small, laid)
         return first, {layer: scale_of(layer.args[0], restored) for layer in placed.layers}
     first = first_samples(reference, data, keep) if keep else []

@@ -158,14 +158,14 @@ def side_by_side(
                 noise.has_got(sample_count(inputs))
 
 
-def look_at_noise(graph: Graph, batches: Iterable[list[Tensor]], noise: Noise, reference: Graph | None = None) -> None:
-    """Shows every layer's outputs on a few samples, in the quantised graph and, where it is given, in the float one.
+def look_at_noise(graph: Graph, batches: Iterable[list[Tensor]], noise: Noise, reference: Graph) -> None:
+    """Shows every layer's outputs on a few samples, in the float graph and in the quantised one.
 
     Args:
         graph: quantised, in evaluation mode.
         batches: of flat inputs, of which the first are taken.
         noise: is shown the outputs.
-        reference: the float graph; None where it was shown already, on these batches.
+        reference: the float graph.
     """
     left = NOISE_SAMPLES
     with torch.no_grad():
@@ -175,9 +175,8 @@ def look_at_noise(graph: Graph, batches: Iterable[list[Tensor]], noise: Noise, r
                 break
             some = [tensor[:left] for tensor in batch] if can_cut(graph, batch) else batch
             left -= sample_count(some)
-            if reference is not None:
-                _Recorder(reference.program, {}, lambda layer, output: None, noise).run(*some)
-                noise.has_wanted(sample_count(some))
+            _Recorder(reference.program, {}, lambda layer, output: None, noise).run(*some)
+            noise.has_wanted(sample_count(some))
             _Corrected(graph.program, {}, {}, lambda layer, output, _: output, noise).run(
                 *some, initial_env=dict(known)
             )
