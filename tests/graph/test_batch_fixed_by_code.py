@@ -65,7 +65,7 @@ def by_branch(x: Tensor, model: nn.Module) -> Tensor:
 def test_the_line_that_fixes_the_batch_is_named_with_what_to_write_instead(
     function: Callable[[Tensor, nn.Module], Tensor], comment: str
 ) -> None:
-    with pytest.warns(UserWarning, match=r"batches of 3 alone.*test_batch_fixed_by_code.py:\d+ .*x\.shape\[0\]") as said:
+    with pytest.warns(UserWarning, match=r"batches of 3 alone.*fixed_by_code.py:\d+ .*x\.shape\[0\]") as said:
         graph = pj.capture(Model(function), torch.randn(3, 8))
     assert graph.batch == 3
     assert f"# {comment}" in str(said[0].message)
