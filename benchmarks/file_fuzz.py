@@ -4,9 +4,9 @@ Each file is one of eleven small networks, changed in one to three ways that kno
 sizes, tensors, the zip, the header of safetensors, the sections of the compact format, or plain bytes (see
 tests/graph/graph_mutations.py, plain_mutations.py, compact_mutations.py). Even seeds make plain files, odd ones compact.
 
-A file may be refused with a PenjingError, or give a graph. A graph that loads is run on its example inputs and, where the
-batch is free, at another one. An op may refuse there what it only sees when it runs, such as an index beyond its table
-(RuntimeError, IndexError, ValueError from PyTorch). All else is a failure:
+A file may be refused with a PenjingError, or give a graph. A graph that loads is run on its example inputs and, where sizes
+are free, on inputs in which each of these is another, larger and smaller. An op may refuse there what it only sees when it
+runs, such as an index beyond its table (RuntimeError, IndexError, ValueError from PyTorch). All else is a failure:
 
     crash       the death of the process
     hang        more than 2 seconds of its processor's time, or a minute without any
@@ -40,12 +40,14 @@ from typing import Any
 
 import torch
 from torch.fx import graph_module
+from torch.utils import _pytree as pytree
 
 from _tables import machine, publish
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import Graph, load
 from penjing.graph.admission import ADMITTED
+from penjing.graph.inputs import Input
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "graph"))
 import compact_mutations
@@ -118,17 +120,48 @@ def open_and_run(path: Path) -> str:
         return f"exception: load: {type(error).__name__}: {_line(error)}"
     if sum(_bytes(given) for given in graph.inputs) > MEMORY // 8:
         return "loaded, and its inputs are too large to be tried"
-    outcome = "loaded and ran"
-    for batch in (None, 3) if any(0 in given.dynamic for given in graph.inputs) else (None,):
-        outcome = _run(graph, batch)
-        if outcome != "loaded and ran":
-            break
-    return outcome
+    first, *others = [_run(graph, shapes) for shapes in _sizes(graph)]
+    failures = [outcome for outcome in (first, *others) if outcome.partition(":")[0] in FAILURES]
+    return failures[0] if failures else first
 
 
-def _run(graph: Graph, batch: int | None) -> str:
+def _sizes(graph: Graph) -> list[list[list[int]]]:
+    """Returns the shapes of all inputs: the example's, then others where sizes are free."""
+    shapes = [list(given.shape) for given in graph.inputs]
+    free = dict.fromkeys(_free(graph))
+    if not free:
+        return [shapes]
+    larger = dict(
+        zip(free, range(3, 3 + 2 * len(free), 2), strict=True)
+    )  # all differ, so that none is taken for another
+    several = [larger, dict.fromkeys(free, 1), dict.fromkeys(free, 0)]
+    return [shapes, *(_resized(graph, sizes) for sizes in several)]
+
+
+def _free(graph: Graph) -> list[str]:
+    return [_size_name(given, axis) for given in graph.inputs for axis in sorted(given.dynamic)]
+
+
+def _size_name(given: Input, axis: int) -> str:
+    return (given.sizes[axis] if given.sizes else "") or f"{given.name} {axis}"
+
+
+def _resized(graph: Graph, sizes: dict[str, int]) -> list[list[int]]:
+    return [
+        [sizes[_size_name(given, axis)] if axis in given.dynamic else size for axis, size in enumerate(given.shape)]
+        for given in graph.inputs
+    ]
+
+
+def _run(graph: Graph, shapes: list[list[int]]) -> str:
+    generator = torch.Generator().manual_seed(0)
     try:
-        args, keywords = graph.example_call(batch)
+        tensors = iter(
+            given.ranges.sample(shape, given.dtype, generator)
+            for given, shape in zip(graph.inputs, shapes, strict=True)
+        )
+        leaves = [next(tensors) if isinstance(leaf, Input) else leaf for leaf in graph.signature.leaves]
+        args, keywords = pytree.tree_unflatten(leaves, graph.signature.spec)
         with torch.no_grad():
             graph(*args, **keywords)
         return "loaded and ran"

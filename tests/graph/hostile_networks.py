@@ -136,11 +136,11 @@ class Indexing(nn.Module):
 
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]], dict]] = {
-    "convolution": (Convolution, lambda: (torch.randn(2, 2, 7, 7),), {}),
+    "convolution": (Convolution, lambda: (torch.randn(2, 2, 7, 7),), {"dynamic": {"x": (2, 3)}}),
     "pooling": (Pooling, lambda: (torch.randn(2, 4, 6, 6),), {}),
-    "recurrent": (Recurrent, lambda: (torch.randn(2, 5, 3),), {}),
+    "recurrent": (Recurrent, lambda: (torch.randn(2, 5, 3),), {"dynamic": {"x": (1,)}}),
     "long short-term memory": (LongShort, lambda: (torch.randn(2, 5, 3),), {}),
-    "transformer": (Transformer, lambda: (torch.randn(2, 5, 8),), {}),
+    "transformer": (Transformer, lambda: (torch.randn(2, 5, 8),), {"dynamic": {"x": (1,)}}),
     "attention": (Attention, lambda: (torch.randn(2, 5, 4),), {}),
     "quantized": (Quantized, lambda: (torch.randn(2, 8),), {}),
     "words": (Words, lambda: (torch.randint(10, (2, 5)), torch.tensor([5, 3])), {}),

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 from made_files import X, call, write
-from torch import nn
+from torch import Tensor, nn
 
 import penjing as pj
 from penjing.graph import admission, capture, load, propagation
@@ -446,3 +446,24 @@ def test_two_names_that_python_takes_for_one_are_refused(file):
         write(file, call("aten.relu.default", X, name="y"), call("aten.sum.default", X, name="y")),
         "another node has it",
     )
+
+
+class Unwritten(nn.Module):
+    """Makes tensors without values, by each of the three ops, and fills what it returns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [torch.empty(x.shape[0], 4), torch.empty_like(x), x.new_empty(x.shape)]
+        for part in parts:
+            part[:, :3] = x[:, :3]
+        return torch.cat(parts, 1)
+
+
+def test_memory_that_nobody_wrote_is_zero_in_a_graph_and_has_no_op_in_a_file(tmp_path):
+    graph = capture(Unwritten(), (torch.ones(2, 4),))
+    graph.save(tmp_path / "m.penjing")
+    expected = torch.tensor([1.0, 1.0, 1.0, 0.0]).repeat(3, 3)
+    torch.testing.assert_close(load(tmp_path / "m.penjing")(torch.ones(3, 4)), expected)
+
+
+def test_a_file_that_asks_for_such_memory_is_refused(file):
+    refused(write(file, call("aten.empty_like.default", X)), "it gives memory as it was found")

@@ -128,15 +128,19 @@ def test_a_quantiser_that_would_fail_when_it_runs_is_refused(tmp_path, op, posit
         lambda signature: signature.update(order=[{}]),
         lambda signature: signature.update(positional=[1]),
         lambda signature: signature["leaves"][0].update(sizes=["a", "b", "c", "d"]),
+        lambda signature: signature["leaves"][0].update(dynamic=[7], sizes=["", ""]),
+        lambda signature: signature["leaves"][0].update(
+            columns=[[0, [0, 0], [1, 1], []]], sizes=["a", ""], dynamic=[0]
+        ),
         lambda signature: signature.update(spec={"tuple": [{"tuple": []}, {"dict": [[1, "leaf"]]}]}, positional=[]),
     ],
-    ids=["order", "positional", "sizes", "keywords"],
+    ids=["order", "positional", "sizes", "no such axis", "ranges along a free axis", "keywords"],
 )
 def test_arguments_that_no_call_could_have_are_refused(tmp_path, edit):
     content = hostile_networks.content("quantized").copy()
     edit(content.description["signature"])
     (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
-    with pytest.raises(PenjingError, match=r"names|nested|inputs"):
+    with pytest.raises(PenjingError, match=r"names|nested|inputs|ranges for each index|described wrongly"):
         load(tmp_path / "m.penjing")
 
 

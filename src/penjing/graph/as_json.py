@@ -105,6 +105,9 @@ def signature_from_json(record: dict[str, Any]) -> Signature:
         if len(sizes) > len(shape):
             raise PenjingError(f"the input {leaf['name']!r} has names for {len(sizes)} sizes and {len(shape)} axes")
         ranges = Ranges.from_json(leaf, shape)
+        free = [one.axis for one in ranges.columns if one.axis in dynamic]
+        if free:
+            raise PenjingError(f"the input {leaf['name']!r} has ranges for each index of axis {free[0]}, which is free")
         leaves.append(Input(str(leaf["name"]), shape, _DTYPES[leaf["dtype"]], dynamic, ranges, sizes))
     positional, order = tuple(record["positional"]), tuple(record["order"])
     if not all(isinstance(name, str) for name in (*positional, *order)):

@@ -236,7 +236,7 @@ def count(graph: "Graph") -> Cost:
 
 _MOVES = """
 arange argsort broadcast_tensors broadcast_to bucketize bincount column_stack complex concat concatenate
-cosine_similarity cummax cummin diag diag_embed diagonal diff dstack empty empty_like eye hstack imag index_add
+cosine_similarity cummax cummin diag diag_embed diagonal diff dstack eye hstack imag index_add
 index_copy index_fill index_put index_reduce isin kthvalue linspace masked_scatter masked_select median meshgrid mode
 msort multinomial narrow nonzero numpy_T pairwise_distance
 one_hot poisson quantile rand randint randn randperm ravel real replication_pad3d rot90 scalar_tensor scatter scatter_add

@@ -11,6 +11,12 @@ from penjing.graph.functionalize import functionalize, note_copies
 aten = torch.ops.aten
 
 RESHAPES = {aten.view.default: aten.reshape.default, aten._unsafe_view.default: aten.reshape.default}
+# What is never written has no value; zeros are as good, and show nobody what the memory held before.
+UNWRITTEN = {
+    aten.empty.memory_format: aten.zeros.default,
+    aten.empty_like.default: aten.zeros_like.default,
+    aten.new_empty.default: aten.new_zeros.default,
+}
 NOTHING = {aten.alias.default, aten.lift_fresh_copy.default, aten.lift_fresh.default}  # not detach: it stops gradients
 
 
@@ -20,12 +26,20 @@ def normalize(graph: fx.Graph) -> None:
     for node in list(graph.nodes):
         if node.target in RESHAPES:
             node.target = RESHAPES[node.target]
+        elif node.target in UNWRITTEN:
+            _write_zeros(node)
         elif node.target in NOTHING or _is_whole_slice(node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
         elif node.target is aten._assert_tensor_metadata.default:
             graph.erase_node(node)
     graph.eliminate_dead_code()
+
+
+def _write_zeros(node: fx.Node) -> None:
+    node.target = UNWRITTEN[node.target]
+    if node.target is aten.zeros.default:  # alone has no memory format
+        node.kwargs = {name: value for name, value in node.kwargs.items() if name != "memory_format"}
 
 
 def _is_whole_slice(node: fx.Node) -> bool:

@@ -10,9 +10,9 @@ aten = torch.ops.aten
 
 # These read the shape of a tensor, not its value: what they make is not computed from it.
 SHAPE_ONLY = frozenset({
-    aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default,
+    aten.zeros_like.default, aten.ones_like.default, aten.full_like.default,
     aten.rand_like.default, aten.randn_like.default, aten.new_zeros.default, aten.new_ones.default,
-    aten.new_full.default, aten.new_empty.default,
+    aten.new_full.default,
 })  # fmt: skip
 
 

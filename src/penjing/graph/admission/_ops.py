@@ -41,8 +41,8 @@ alias zero _to_copy to.device to.dtype to.other to.dtype_layout type_as glu view
 """
 
 _CREATION = """
-arange arange.start arange.start_step bartlett_window blackman_window empty.memory_format empty_like eye eye.m full full_like
-hamming_window hann_window linspace logspace new_empty new_full new_ones new_zeros ones ones_like rand rand_like randint
+arange arange.start arange.start_step bartlett_window blackman_window eye eye.m full full_like
+hamming_window hann_window linspace logspace new_full new_ones new_zeros ones ones_like rand rand_like randint
 randint.low randint_like randint_like.low_dtype randn randn_like randperm scalar_tensor tril_indices triu_indices zeros
 zeros_like
 """
@@ -158,7 +158,10 @@ ADMITTED: dict[str, OpOverload] = {
 TAKES_NUMBERS = frozenset(_overloads("aten", _ELEMENTWISE).values())
 """Ops that may be given a number where their schema wants a tensor, as `x + 2` is `aten.add.Tensor(x, 2)`."""
 
-REFUSED: dict[str, str] = {}
+REFUSED: dict[str, str] = dict.fromkeys(
+    ("aten.empty.memory_format", "aten.empty_like.default", "aten.new_empty.default"),
+    "it gives memory as it was found, whatever stood there; a captured graph has zeros instead",
+)
 """Ops with a rule, a cost or a straight-through twin that no file may hold, and why."""
 
 

@@ -19,7 +19,7 @@ minimum where.self where.ScalarOther where.ScalarSelf where.Scalar masked_fill.S
 eq.Scalar ne.Tensor ne.Scalar lt.Tensor lt.Scalar le.Tensor le.Scalar gt.Tensor gt.Scalar ge.Tensor ge.Scalar
 logical_and logical_or logical_not bitwise_not detach alias bitwise_and.Tensor bitwise_or.Tensor isnan isinf
 dropout alpha_dropout feature_dropout feature_alpha_dropout clone contiguous to.dtype to.device to.dtype_layout
-to.other type_as _to_copy fill.Scalar fill.Tensor zeros_like ones_like full_like rand_like randn_like empty_like
+to.other type_as _to_copy fill.Scalar fill.Tensor zeros_like ones_like full_like rand_like randn_like
 threshold hardshrink softshrink rrelu addcmul addcdiv lerp.Scalar lerp.Tensor atan2 fmod.Scalar remainder.Scalar
 nan_to_num float_power.Tensor_Scalar copy isfinite frac trunc bernoulli.p logaddexp xlogy.Tensor heaviside lerp.Tensor
 bitwise_or.Scalar bitwise_and.Scalar __and__.Tensor __or__.Tensor __xor__.Tensor zero
