@@ -4,18 +4,27 @@ Example:
     >>> import penjing as pj
     >>> data = pj.data.digits()
     >>> result = pj.compress(model, example, data=data, budget=pj.Budget(latency="0.5x"))  # doctest: +SKIP
+
+Public names are imported when they are first used: PyTorch alone takes seconds, which `penjing --help` has no use for.
 """
 
-from penjing import data, tasks, zoo
-from penjing.budget import Budget
-from penjing.compress import Result, compress
-from penjing.data import Data
-from penjing.errors import PenjingError
-from penjing.graph import Graph, capture, channels, load
-from penjing.targets import lower, measure
-from penjing.train import recover
-from penjing.verbs import prune, quantize
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 from penjing.version import __version__
+
+if TYPE_CHECKING:
+    from penjing import data, tasks, zoo
+    from penjing.budget import Budget
+    from penjing.compress import Result, compress
+    from penjing.data import Data
+    from penjing.errors import PenjingError
+    from penjing.graph import Graph, capture, channels, load
+    from penjing.targets import lower, measure
+    from penjing.train import recover
+    from penjing.verbs import prune, quantize
 
 __all__ = [
     "Budget",
@@ -37,3 +46,47 @@ __all__ = [
     "tasks",
     "zoo",
 ]
+
+_PACKAGES = ("data", "tasks", "zoo")
+_HOMES = {  # the module of every other public name
+    "Budget": "penjing.budget",
+    "Data": "penjing.data",
+    "Graph": "penjing.graph",
+    "PenjingError": "penjing.errors",
+    "Result": "penjing.compress",
+    "capture": "penjing.graph",
+    "channels": "penjing.graph",
+    "compress": "penjing.compress",
+    "load": "penjing.graph",
+    "lower": "penjing.targets",
+    "measure": "penjing.targets",
+    "prune": "penjing.verbs",
+    "quantize": "penjing.verbs",
+    "recover": "penjing.train",
+}
+
+
+class _Package(ModuleType):
+    """A package in which a verb keeps its name: Python's import binds `penjing.prune`, the module, to `prune` here."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+if not TYPE_CHECKING:  # type checkers would take any name for a public one
+
+    def __getattr__(name: str) -> Any:
+        """Imports a public name where it is first used."""
+        if name in _PACKAGES:
+            return importlib.import_module(f"penjing.{name}")
+        if name not in _HOMES:
+            raise AttributeError(f"module 'penjing' has no attribute '{name}'")
+        value = globals()[name] = getattr(importlib.import_module(_HOMES[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        """Lists the public names, those too that aren't imported yet."""
+        return sorted({*globals(), *__all__})

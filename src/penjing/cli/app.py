@@ -1,4 +1,8 @@
-"""The application: its commands, and what happens to errors."""
+"""The application: its commands, and what happens to errors.
+
+The modules of this package import at their top what a command line takes; what a command works with, PyTorch above all, is
+imported in the command, so that `--help` and a mistyped option are answered at once.
+"""
 
 import importlib
 import sys
@@ -10,6 +14,7 @@ from rich.text import Text
 
 from penjing.cli.screen import Screen, styled
 from penjing.errors import PenjingError
+from penjing.version import __version__
 
 app = typer.Typer(
     name="penjing",
@@ -22,12 +27,21 @@ app = typer.Typer(
 _COMMANDS = ("compressing", "finished", "looking")
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"penjing {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(
+        False, "--version", callback=_tell_version, is_eager=True, help="Show Penjing's version."
+    ),
 ) -> None:
     """Options before the command."""
-    del debug  # read in `main`, since an error may come before any command runs
+    del debug, version  # `main` reads the one, since an error may come before any command runs; its callback the other
 
 
 def main() -> None:

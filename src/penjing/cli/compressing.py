@@ -4,24 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-import penjing.data
 from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.screen import Screen, styled
-from penjing.compress import Result, compress
-from penjing.demo import demo
 from penjing.errors import PenjingError
-from penjing.files import sweep
-from penjing.models import load_model
-from penjing.prune import criteria
-from penjing.run.request import RULES
-from penjing.targets import find_target
-from penjing.train import Interrupted, recover
+
+if TYPE_CHECKING:
+    from penjing.compress import Result
 
 NOT_MET = 3
 MOST_NAMED = 3  # layers in floating point for one reason; the plan in the report has them all
@@ -68,6 +62,8 @@ def check_options(given: Mapping[str, Any]) -> None:
     Raises:
         PenjingError: the first that doesn't fit.
     """
+    from penjing.run.request import RULES
+
     for name, value in given.items():
         if value is not None:
             rule = RULES[name]
@@ -87,7 +83,7 @@ def in_floating_point(plan: Sequence[Mapping[str, Any]]) -> str:
     return f"In floating point: {'; '.join(reasons)}." if reasons else ""
 
 
-def finish(result: Result, as_json: bool) -> None:
+def finish(result: "Result", as_json: bool) -> None:
     """Prints a finished run; exits with 3 if its budget was not met."""
     if as_json:
         print(json.dumps(result.report, indent=2))
@@ -115,6 +111,8 @@ def demo_command(
     as_json: AsJson = False,
 ) -> None:
     """Trains a small network on built-in data, then makes it twice as fast and four times smaller."""
+    from penjing.demo import demo
+
     finish(demo(out, seed=seed, say=printer(as_json)), as_json)
 
 
@@ -149,6 +147,12 @@ def compress_command(
     as_json: AsJson = False,
 ) -> None:
     """Makes a trained model small and fast on a target, and measures what came out."""
+    from penjing.compress import Result, compress
+    from penjing.data import load
+    from penjing.models import load_model
+    from penjing.prune import criteria
+    from penjing.targets import find_target
+
     budget = Budget(latency, size, drop)
     numbers = {
         "min_channels": min_channels, "epochs": epochs, "lr": lr, "threads": threads, "batch": batch, "seed": seed,
@@ -158,7 +162,7 @@ def compress_command(
     find_target(target)
     if criterion is not None:
         criteria[criterion]
-    chosen = penjing.data.load(data, seed)
+    chosen = load(data, seed)
     loaded = load_model(model, weights, chosen)
     if model.startswith("zoo:") and weights is None:
         printer(as_json)(f"No --weights were given: {model} has random weights, so its accuracy means nothing.")
@@ -212,10 +216,16 @@ def recover_command(
     as_json: AsJson = False,
 ) -> None:
     """Trains or distils a saved graph further; killed, the same command goes on where it stopped."""
+    from penjing.data import load
+    from penjing.files import sweep
+    from penjing.models import load_model
+    from penjing.tasks import evaluate
+    from penjing.train import Interrupted, recover
+
     say = printer(as_json)
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
-    chosen = penjing.data.load(data, seed)
+    chosen = load(data, seed)
     graph = load_model(str(file)).graph()
     taught_by = load_model(teacher, teacher_weights, chosen).graph() if teacher else None
     target = out or file.with_name(f"{file.stem}-recovered.penjing")
@@ -227,7 +237,7 @@ def recover_command(
         done.append(epoch)
         say(f"epoch {epoch['epoch']}: loss {epoch['loss']:.4f} ({epoch['seconds']:.0f} s)")
 
-    before = penjing.tasks.evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
+    before = evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
     try:
         recover(
             graph,
@@ -252,7 +262,7 @@ def recover_command(
         raise typer.Exit(130) from None
     graph.save(target)
     checkpoint.unlink(missing_ok=True)
-    after = penjing.tasks.evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
+    after = evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
     if before is not None:
         say(f"{chosen.task.metric_name}: {before:.4f} before, {after:.4f} after.")
     say(f"Written: {target}")

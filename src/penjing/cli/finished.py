@@ -2,17 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-import penjing.data
-from penjing import report
 from penjing.cli.app import app
 from penjing.cli.compressing import NOT_MET, AsJson, DataSpec
 from penjing.cli.screen import Screen, styled
-from penjing.run.recheck import Recheck, recheck
+
+if TYPE_CHECKING:
+    from penjing.run.recheck import Recheck
 
 OutDir = Annotated[Path, typer.Argument(help="the folder that a run wrote")]
 
@@ -20,7 +20,10 @@ OutDir = Annotated[Path, typer.Argument(help="the folder that a run wrote")]
 @app.command("verify")
 def verify_command(out_dir: OutDir, data: DataSpec, as_json: AsJson = False) -> None:
     """Measures a finished result again and compares it with its report."""
-    found = recheck(out_dir, penjing.data.load(data))
+    from penjing.data import load
+    from penjing.run.recheck import recheck
+
+    found = recheck(out_dir, load(data))
     if as_json:
         print(json.dumps({"met": found.met, "agrees": found.agrees, "measured": found.measured}, indent=2))
     else:
@@ -29,7 +32,7 @@ def verify_command(out_dir: OutDir, data: DataSpec, as_json: AsJson = False) -> 
         raise typer.Exit(NOT_MET)
 
 
-def _show(found: Recheck) -> None:
+def _show(found: "Recheck") -> None:
     table = Table("", "report.json", "now")
     for name, then, now in found.rows():
         table.add_row(name, then, now)
@@ -48,6 +51,8 @@ def _show(found: Recheck) -> None:
 @app.command("report")
 def report_command(out_dir: OutDir, as_json: AsJson = False) -> None:
     """Builds report.html again from report.json."""
+    from penjing import report
+
     page = report.build(out_dir)
     if as_json:
         print(json.dumps({"out": str(page), "report": report.read(out_dir)}, indent=2))

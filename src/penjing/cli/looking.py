@@ -1,51 +1,46 @@
 """Commands that only look: profile, channels, list, targets."""
 
+import importlib
 import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
-import penjing.data
-from penjing import zoo
-from penjing.checks import BATCH, THREADS, check
-from penjing.cli import _channels
 from penjing.cli.app import app
 from penjing.cli.compressing import AsJson, Model, Patterns, Units, Weights
 from penjing.cli.screen import Screen
-from penjing.distill import signals
 from penjing.errors import unknown_name
-from penjing.graph import Graph, channels, fold_batch_norms
-from penjing.graph.cost import uncounted
-from penjing.graph.explain import explain
-from penjing.models import load_model
-from penjing.prune import allocations, criteria, granularities, schedules
-from penjing.quantize import corrections, grids, methods, observers, roundings
-from penjing.registry import Registry
-from penjing.targets import available, find_target, layers_of, lower, profile
 
-FAMILIES: dict[str, Registry[Any]] = {
-    "criteria": criteria,
-    "granularities": granularities,
-    "allocations": allocations,
-    "schedules": schedules,
-    "grids": grids,
-    "observers": observers,
-    "roundings": roundings,
-    "corrections": corrections,
-    "methods": methods,
-    "signals": signals,
-    "networks": zoo.networks,
+if TYPE_CHECKING:
+    from penjing.graph import Graph
+    from penjing.registry import Registry
+
+FAMILIES = {  # of methods, by the name that `penjing list` takes: where each one's registry stands
+    "criteria": "penjing.prune",
+    "granularities": "penjing.prune",
+    "allocations": "penjing.prune",
+    "schedules": "penjing.prune",
+    "grids": "penjing.quantize",
+    "observers": "penjing.quantize",
+    "roundings": "penjing.quantize",
+    "corrections": "penjing.quantize",
+    "methods": "penjing.quantize",
+    "signals": "penjing.distill",
+    "networks": "penjing.zoo",
 }
 
 MaybeData = Annotated[str | None, typer.Option("--data", help="where example inputs come from, if the model has none")]
 
 
-def _graph(model: str, weights: Path | None, data: str | None) -> Graph:
-    return load_model(model, weights, penjing.data.load(data) if data else None).graph()
+def _graph(model: str, weights: Path | None, data: str | None) -> "Graph":
+    from penjing.data import load
+    from penjing.models import load_model
+
+    return load_model(model, weights, load(data) if data else None).graph()
 
 
 @app.command("profile")
@@ -59,6 +54,11 @@ def profile_command(
     as_json: AsJson = False,
 ) -> None:
     """Shows where the time, the MACs and the bytes go, layer by layer, on the target."""
+    from penjing.checks import BATCH, THREADS, check
+    from penjing.graph import fold_batch_norms
+    from penjing.graph.cost import uncounted
+    from penjing.targets import find_target, layers_of, lower, profile
+
     check({"threads": threads, "batch": batch}, {"threads": THREADS, "batch": BATCH})  # before anything is loaded
     suffix = find_target(target).suffix
     graph = _graph(model, weights, data)
@@ -113,12 +113,21 @@ def channels_command(
     as_json: AsJson = False,
 ) -> None:
     """Shows which channels can be removed together, what each saves, and why the rest must stay."""
+    from penjing.cli import _channels
+    from penjing.graph import channels
+    from penjing.graph.explain import explain
+
     graph = _graph(model, weights, data)
     found = explain(graph, channels(graph, include=include or (), exclude=exclude or (), units=units))
     if as_json:
         print(json.dumps(_channels.as_record(found), indent=2))
     else:
         _channels.show(graph.name, found, Screen())
+
+
+def _registry(family: str) -> "Registry[Any]":
+    found: Registry[Any] = getattr(importlib.import_module(FAMILIES[family]), family)
+    return found
 
 
 @app.command("list")
@@ -128,7 +137,7 @@ def list_command(
     """Lists every method that is registered, with its source and what it needs."""
     if family is not None and family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
-    chosen = {family: FAMILIES[family]} if family else FAMILIES
+    chosen = {name: _registry(name) for name in ([family] if family else FAMILIES)}
     if as_json:
         entries = {
             title: [
@@ -151,6 +160,8 @@ def list_command(
 @app.command("targets")
 def targets_command(as_json: AsJson = False) -> None:
     """Shows which runtimes are usable on this machine, and what to install for the others."""
+    from penjing.targets import available
+
     found = available()
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
