@@ -15,10 +15,10 @@ import penjing as pj
 from _rows import HERE as HERE
 from _rows import Rows as Rows
 from penjing.data._memory import MemoryLoader
+from penjing.evidence import Evidence
 from penjing.graph import remove
 from penjing.prune._wanted import Wanted
 from penjing.prune.criteria import Compensated, criteria
-from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import find
 from penjing.prune.reconstruction import readers
 

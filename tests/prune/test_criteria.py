@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.graph import capture, channels
 from penjing.prune import criteria, prune
 from penjing.prune._wanted import Wanted
-from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import find
 from penjing.tasks import Unlabelled
 

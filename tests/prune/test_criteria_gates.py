@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
+from penjing.evidence.feature_maps import sites
+from penjing.evidence.gates import gated_branches, gated_units
 from penjing.graph import branches, capture, channels, remove_branches
 from penjing.prune import criteria, prune
-from penjing.prune.evidence import Evidence
-from penjing.prune.features import sites
-from penjing.prune.gates import gated_branches, gated_units
 from penjing.tasks import Classification
 
 

@@ -11,9 +11,9 @@ from networks.bi_lstm import BiLSTMClassifier
 from networks.recurrent import Recurrent
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.graph import capture, channels
 from penjing.prune import criteria, prune
-from penjing.prune.evidence import Evidence
 from penjing.tasks import Classification
 
 HIDDEN = 6

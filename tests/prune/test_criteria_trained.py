@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
+from penjing.evidence.feature_maps import Site
 from penjing.graph import branches, capture, channels, remove_branches
 from penjing.prune import criteria, prune
 from penjing.prune.criteria._adversarial import RADIUS, attacked
 from penjing.prune.criteria._attention import Attention
 from penjing.prune.criteria._sss import MOMENTUM, RATE, SPARSITY, step
-from penjing.prune.evidence import Evidence
-from penjing.prune.features import Site
 from penjing.tasks import Classification
 
 

@@ -13,9 +13,9 @@ from torch.nn.utils import prune as torch_prune
 from penjing import load
 from penjing.errors import PenjingError
 from penjing.graph import capture
+from penjing.graph.weights import weights
 from penjing.prune import criteria, granularities, prune
 from penjing.prune.granularities._registry import find
-from penjing.prune.weights import weights
 from penjing.train import recover
 
 NAMES = [

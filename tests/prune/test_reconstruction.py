@@ -1,6 +1,5 @@
 """What criteria that reconstruct a layer's outputs choose and how they make up for it, against brute force."""
 
-import sys
 from itertools import combinations
 
 import numpy as np
@@ -12,15 +11,13 @@ from torch.nn import functional as F
 
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.graph import capture, channels
 from penjing.prune import criteria, prune
 from penjing.prune.criteria._lasso import STEPS, path
 from penjing.prune.criteria._obs import DAMPING, sweep
 from penjing.prune.criteria._thinet import order
-from penjing.prune.evidence import Evidence
-from penjing.prune.products import products
 from penjing.prune.reconstruction import RIDGE, readers
-from penjing.prune.weights import weights
 from penjing.tasks import Classification, Unlabelled
 
 
@@ -36,46 +33,6 @@ def second_inputs(chain_model, data):
         x = torch.relu(chain_model.bn1(chain_model.conv1(x)))
         parts = [F.conv2d(x[:, i : i + 1], chain_model.conv2.weight[:, i : i + 1], padding=1) for i in range(6)]
     return x, torch.stack([part.flatten() for part in parts], 1).double().numpy()
-
-
-# Layers as products
-
-
-class Layers(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.strided = nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2))
-        self.grouped, self.depthwise = nn.Conv2d(4, 6, 3, groups=2), nn.Conv2d(6, 6, 3, padding="same", groups=6)
-        self.line, self.valid = nn.Conv1d(6, 5, 3, padding=1, stride=2), nn.Conv1d(5, 4, 2, padding="valid")
-        self.linear, self.table = nn.Linear(4, 7), nn.Parameter(torch.randn(7, 3))
-        self.square, self.bias = nn.Parameter(torch.randn(3, 2)), nn.Parameter(torch.randn(2))
-
-    def forward(self, x):
-        x = self.depthwise(self.grouped(self.strided(x))).flatten(2)
-        x = self.linear(self.valid(self.line(x)).mT) @ self.table
-        return torch.addmm(self.bias, x.flatten(0, 1), self.square)
-
-
-def test_a_layer_is_its_matrix_times_its_columns(monkeypatch):
-    torch.manual_seed(0)
-    graph = capture(Layers(), torch.randn(2, 3, 11, 10))
-    x = torch.randn(3, 3, 11, 10)
-    found = products(Evidence(graph, (), None, 1, 0), [weight.name for weight in weights(graph)])
-    assert len(found) == 8 and all(len(layers) == 1 for layers in found.values())
-    for chunk in (2**25, 1):
-        monkeypatch.setattr(sys.modules["penjing.prune.products"], "_CHUNK", chunk)
-        for name, (layer,) in found.items():
-            with torch.no_grad():
-                values = graph.with_outputs([layer.source, layer.node.name])(x)[1]
-                matrix = layer.weight.view(graph.tensor(name)).flatten(1).unflatten(0, (layer.groups, -1))
-                outputs = torch.cat([matrix @ columns for columns in layer.columns(values[layer.source])], -1).flatten(
-                    0, 1
-                )
-            real = values[layer.node.name]
-            channel = 1 if "conv" in str(layer.node.target) else real.dim() - 1
-            real = real.movedim(channel, 0).flatten(1)
-            bias = real[:, :1] - outputs[:, :1]  # the same for all columns
-            torch.testing.assert_close(outputs + bias, real, rtol=1e-4, atol=1e-4)
 
 
 # ThiNet

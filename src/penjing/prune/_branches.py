@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.graph import Branch, Graph, remove_branches
 from penjing.prune._wanted import Wanted, at_least
 from penjing.prune.allocations._registry import Place
-from penjing.prune.evidence import Evidence
 
 
 def without_branches(evidence: Evidence, wanted: Wanted) -> Graph:

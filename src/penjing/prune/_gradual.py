@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from penjing.checks import FUNCTION, TEXT, checked, optional
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.graph import Graph
+from penjing.graph.weights import weights
 from penjing.prune._course import Course
 from penjing.prune._held import Decision, Held, HeldUnits, HeldWeights
 from penjing.prune._prune import understood
@@ -24,9 +26,7 @@ from penjing.prune.allocations._registry import Rounding, at_least
 from penjing.prune.allocations._registry import find as find_allocation
 from penjing.prune.criteria import criteria
 from penjing.prune.doors import RULES
-from penjing.prune.evidence import Evidence
 from penjing.prune.schedules import Moment, find
-from penjing.prune.weights import weights
 
 # How often in the course of a training it is decided what goes, by what each time costs: nothing but looking at weights,
 # passes over data, or a training of its own.

@@ -7,14 +7,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from penjing.evidence import Evidence
 from penjing.graph import Channels, Entry, Graph, Group, remove
+from penjing.graph.weights import Weight
 from penjing.prune._masks import shrunk, without_weights
 from penjing.prune._shadow import Masks
 from penjing.prune._units import weakest
 from penjing.prune._wanted import Wanted
 from penjing.prune.allocations._registry import Rounding
-from penjing.prune.evidence import Evidence
-from penjing.prune.weights import Weight
 
 
 @dataclass(frozen=True)

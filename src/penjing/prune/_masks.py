@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.graph import Graph
+from penjing.graph.weights import Weight
 from penjing.prune._wanted import Wanted, at_least, lowest
 from penjing.prune.allocations._registry import Place
-from penjing.prune.evidence import Evidence
-from penjing.prune.weights import Weight
 
 
 def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted) -> Graph:

@@ -8,7 +8,9 @@ import torch
 from penjing.checks import checked
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.graph import Graph, branches
+from penjing.graph.weights import weights
 from penjing.prune._branches import without_branches
 from penjing.prune._masks import shrunk, without_weights
 from penjing.prune._units import units_of, without_units
@@ -17,9 +19,7 @@ from penjing.prune.allocations._registry import Rounding, at_least
 from penjing.prune.allocations._registry import find as find_allocation
 from penjing.prune.criteria import criteria
 from penjing.prune.doors import RULES
-from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import Chosen, find
-from penjing.prune.weights import weights
 
 
 @checked(**RULES)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.graph import Channels, Graph, Group, channels, remove
 from penjing.prune._wanted import Wanted, at_least, lowest
 from penjing.prune.allocations._registry import Place, Rounding, rounded
-from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import Chosen
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
+from penjing.evidence.loss_change import Damage, damages
 from penjing.prune.allocations._registry import Place, Rounding, find
 from penjing.prune.criteria import criteria
 from penjing.prune.criteria._registry import Compensated, Criterion
-from penjing.prune.damage import Damage, damages
-from penjing.prune.evidence import Evidence
 from penjing.prune.granularities._registry import Chosen
 from penjing.registry import Entry
 

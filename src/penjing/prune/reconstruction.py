@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
+from penjing.evidence.gram import Product, grams, products
 from penjing.graph import Entry, Group
-from penjing.prune.evidence import Evidence
-from penjing.prune.products import Product, grams, products
 
 RIDGE = 1e-4  # pulls the new weights to the old ones, relative to the inputs' mean square
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.graph.weights import place_of
 from penjing.prune.granularities._registry import Chosen, find
-from penjing.prune.weights import place_of
 
 
 @dataclass(frozen=True)

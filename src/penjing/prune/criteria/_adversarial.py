@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence, Inputs
+from penjing.evidence.gates import gate_slopes
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.evidence import Evidence, Inputs
-from penjing.prune.gates import gate_slopes
 
 RADIUS = 0.14  # ε in standard deviations of the inputs: about 8/255 of an image's range
 STEPS = 7

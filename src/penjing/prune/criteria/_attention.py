@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.prune.changed import Change
+from penjing.evidence import Evidence
+from penjing.evidence.feature_maps import Site, sites
+from penjing.graph.taps import Change
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.evidence import Evidence
-from penjing.prune.features import Site, sites
 
 EPOCHS = 3
 RATE = 0.1

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.evidence import Evidence
 
 
 @criteria.register(source="Liu et al., Learning Efficient ConvNets through Network Slimming, 2017", level="unit")

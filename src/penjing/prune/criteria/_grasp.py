@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from penjing.evidence import Evidence
+from penjing.evidence.curvature import hessian_products
 from penjing.prune.criteria._registry import criteria, makers
-from penjing.prune.criteria._second_order import hessian_products
-from penjing.prune.evidence import Evidence
 
 
 @criteria.register(

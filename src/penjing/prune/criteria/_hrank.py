@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from penjing.evidence import Evidence
+from penjing.evidence.feature_maps import means
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.evidence import Evidence
-from penjing.prune.features import means
 
 
 @criteria.register(

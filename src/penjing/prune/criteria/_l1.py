@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from penjing.evidence import Evidence
 from penjing.prune.criteria._registry import Each, criteria
-from penjing.prune.evidence import Evidence
 
 
 @criteria.register(source="Li et al., Pruning Filters for Efficient ConvNets, 2017", level="weight")

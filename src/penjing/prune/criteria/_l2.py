@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from penjing.evidence import Evidence
 from penjing.prune.criteria._registry import Each, criteria
-from penjing.prune.evidence import Evidence
 
 
 @criteria.register(source="Han et al., Learning both Weights and Connections, 2015", level="weight", finish=Tensor.sqrt)

@@ -5,8 +5,8 @@ import torch
 from sklearn.linear_model import lasso_path
 from torch import Tensor
 
+from penjing.evidence import Evidence
 from penjing.prune.criteria._registry import Compensated, criteria
-from penjing.prune.evidence import Evidence
 from penjing.prune.reconstruction import readers
 
 STEPS = 100  # strengths of the penalty that are tried

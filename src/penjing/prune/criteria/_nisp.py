@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, fx
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
+from penjing.evidence.feature_maps import sites
 from penjing.graph import Graph
+from penjing.graph.weights import weights
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.evidence import Evidence
-from penjing.prune.features import sites
 from penjing.prune.linearized import absolute, ones
-from penjing.prune.weights import weights
 
 MIXING = 0.5  # of spread against independence, in infinite feature selection
 REACH = 0.9  # of the largest with which sums over paths of all lengths converge

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence import Evidence
+from penjing.evidence.gram import grams, products
 from penjing.prune.criteria._registry import Compensated, criteria, makers
-from penjing.prune.evidence import Evidence
-from penjing.prune.products import grams, products
 
 DAMPING = 0.01  # of the Hessian's mean diagonal, as in SparseGPT
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from penjing.prune.evidence import Evidence
+from penjing.evidence import Evidence
 from penjing.registry import Registry
 
 Criterion = Callable[[Evidence], Any]

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from penjing.evidence import Evidence
+from penjing.evidence.gates import gated_branches, gated_units
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.evidence import Evidence
-from penjing.prune.gates import gated_branches, gated_units
 
 EPOCHS = 3
 RATE, MOMENTUM = 0.1, 0.9  # η and μ

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import Tensor
 
+from penjing.evidence import Evidence
 from penjing.prune.criteria._registry import criteria, makers
-from penjing.prune.evidence import Evidence
 from penjing.prune.linearized import absolute, ones
 
 

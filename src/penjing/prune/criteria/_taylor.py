@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from penjing.evidence import Evidence
+from penjing.evidence.gates import gate_entries
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.evidence import Evidence
-from penjing.prune.gates import gate_entries
 
 
 @criteria.register(

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from penjing.evidence import Evidence
+from penjing.evidence.curvature import hessian_products
+from penjing.evidence.gates import gate_entries
 from penjing.prune.criteria._registry import criteria
-from penjing.prune.criteria._second_order import hessian_products
-from penjing.prune.evidence import Evidence
-from penjing.prune.gates import gate_entries
 
 
 @criteria.register(

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from penjing.evidence import Evidence
 from penjing.prune.criteria._registry import Compensated, criteria
-from penjing.prune.evidence import Evidence
 from penjing.prune.reconstruction import readers
 
 

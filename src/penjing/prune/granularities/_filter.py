@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from penjing.prune.evidence import Evidence
+from penjing.evidence import Evidence
 from penjing.prune.granularities._registry import granularities
 
 

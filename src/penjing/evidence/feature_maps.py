@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from penjing.errors import PenjingError
+from penjing.evidence.evidence import Evidence
 from penjing.graph import Channels, Graph, Group
 from penjing.graph.ops import RECURRENT
-from penjing.prune.evidence import Evidence
 
 aten = torch.ops.aten
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from penjing.prune.evidence import Evidence
+from penjing.evidence.evidence import Evidence
 
 Named = dict[str, Tensor]
 

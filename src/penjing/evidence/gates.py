@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.evidence.evidence import Evidence, Inputs
+from penjing.evidence.feature_maps import sites
 from penjing.graph import Entry, Graph, Group
 from penjing.graph.ops import RECURRENT
-from penjing.prune.changed import Change
-from penjing.prune.evidence import Evidence, Inputs
-from penjing.prune.features import sites
+from penjing.graph.taps import Change
 
 
 def gate_entries(evidence: Evidence, group: Group) -> list[Entry]:

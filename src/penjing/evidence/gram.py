@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from penjing.errors import PenjingError
+from penjing.evidence.evidence import Evidence
 from penjing.graph.normalize import node_arguments
-from penjing.prune.evidence import Evidence
-from penjing.prune.weights import Weight, weights
+from penjing.graph.weights import Weight, weights
 
 aten = torch.ops.aten
 

@@ -14,8 +14,8 @@ from penjing.checks import COUNT, SEED, check
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Branch, Channels, Entry, Graph, Group
+from penjing.graph.taps import Change, with_changes
 from penjing.loaders import read
-from penjing.prune.changed import Change, Changed
 
 Inputs = tuple[Tensor, ...]
 
@@ -146,7 +146,7 @@ class Evidence:
         Raises:
             PenjingError: there is no labelled data.
         """
-        run = Changed(copy.deepcopy(self.graph).eval().requires_grad_(False), changes)
+        run = with_changes(copy.deepcopy(self.graph).eval().requires_grad_(False), changes)
         for epoch in range(epochs):
             for inputs, targets in self._labelled(epoch):
                 yield lambda inputs=inputs, targets=targets: self._loss(run(*inputs), targets)  # type: ignore[misc]

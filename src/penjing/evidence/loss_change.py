@@ -4,20 +4,32 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence.evidence import Evidence
 from penjing.graph import Graph
-from penjing.prune.allocations._registry import Place
-from penjing.prune.evidence import Evidence
 
 Damage = Callable[[Sequence[Sequence[int]]], list[list[float]]]
 """From numbers of units per place to what the loss gains when so many of the weakest go from that place alone."""
 
 
-def damages(evidence: Evidence, scores: Sequence[Tensor], places: Sequence[Place]) -> Damage:
+class Removable(Protocol):
+    """A place whose units can go, such as a group of channels."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+
+    @property
+    def without(self) -> Callable[[Tensor], dict[str, Tensor]] | None:
+        """From which units go, `(units,)`, to the tensors of the graph that are then others, by name."""
+
+
+def damages(evidence: Evidence, scores: Sequence[Tensor], places: Sequence[Removable]) -> Damage:
     """Returns a function that measures what the loss gains when the weakest units of each place go from it alone.
 
     It makes one pass over the data for all places, and remembers what it measured. Units go by zeros in the tensors that
