@@ -553,7 +553,7 @@ def test_list_shows_every_family(penjing, family):
 def test_targets_shows_what_is_usable(penjing):
     found = {row["name"]: row for row in penjing("targets", "--json").json()}
     assert found["onnxruntime"]["usable"] and found["onnxruntime"]["version"]
-    assert not found["openvino"]["usable"] and found["openvino"]["note"]
+    assert all(row["usable"] != bool(row["note"]) for row in found.values())
     assert "onnxruntime" in penjing("targets").out
 
 

@@ -1,6 +1,7 @@
 """The runtimes that models are deployed on: lower a graph to a file, run it, compare it, measure it, profile it.
 
-A runtime is one subpackage that registers a `Target`; the verbs here know none by name.
+A runtime is one subpackage that registers a `Target`; the verbs here know none by name. Its `__init__` imports the runtime,
+and what of the subpackage works with it, only once the target is asked for.
 """
 
 from penjing.targets import onnxruntime, torch  # noqa: F401  registers the targets

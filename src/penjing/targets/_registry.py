@@ -1,4 +1,4 @@
-"""The runtimes that Penjing can lower to, and those that it knows of but can't serve yet."""
+"""The table of runtimes: what each can do, what carries it, and whether that is installed here."""
 
 import importlib.metadata
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.registry import Registry
+from penjing.registry import Entry, Registry
 from penjing.targets._records import Artifact, ExecutedNode
 
 
@@ -74,9 +74,9 @@ class Availability:
 
     Attributes:
         name: the target's name.
-        usable: whether `lower` and `measure` work with it on this machine.
-        version: of the installed package; None if it isn't installed.
-        note: what to install, or that Penjing doesn't support it yet.
+        usable: whether `lower` and `measure` work with it on this machine: all packages that it needs are installed.
+        version: of the runtime's package; None if it isn't installed.
+        note: what to install; "" where it is usable.
     """
 
     name: str
@@ -85,33 +85,42 @@ class Availability:
     note: str
 
 
+# Each entry's trait `packages` names the distributions that the target needs, the runtime's first.
 targets: Registry[Callable[[], Target]] = Registry("target")
-
-# Runtimes that the design foresees, with the package that carries each.
-NOT_YET = {"openvino": "openvino", "litert": "ai-edge-litert", "executorch": "executorch"}
 
 
 def find_target(name: str) -> Target:
-    """Returns the target of that name.
+    """Returns the target of that name, and imports its runtime.
 
     Raises:
-        PenjingError: the name is unknown, or the runtime isn't supported yet.
+        PenjingError: the name is unknown, or the runtime isn't installed.
     """
-    if name in NOT_YET:
-        raise PenjingError(f"Penjing can't lower to '{name}' yet. Supported targets: {', '.join(sorted(targets))}.")
-    return targets[name].function()
+    entry = targets[name]
+    try:
+        return entry.function()
+    except ModuleNotFoundError as error:
+        if not _missing(entry):  # then the import fails for another reason, which is not to be hidden
+            raise
+        raise PenjingError(f"The target '{name}' can't be used here: {error}. {_advice(entry)}") from error
 
 
 def available() -> list[Availability]:
-    """Lists every known runtime and whether it is usable on this machine."""
-    rows = []
-    for name, entry in targets.items():
-        package = entry.traits["package"]
-        version = _version(package)
-        note = "" if version else f"pip install {package}"
-        rows.append(Availability(name, version is not None, version, note))
-    rows += [Availability(n, False, _version(package), "not supported yet") for n, package in NOT_YET.items()]
-    return rows
+    """Lists every target and whether its runtime is usable on this machine; imports none of them."""
+    return [
+        Availability(name, not _missing(entry), _version(entry.traits["packages"][0]), _advice(entry))
+        for name, entry in targets.items()
+    ]
+
+
+def _missing(entry: Entry[Callable[[], Target]]) -> list[str]:
+    """Returns the packages that a target needs and that aren't installed."""
+    return [package for package in entry.traits["packages"] if _version(package) is None]
+
+
+def _advice(entry: Entry[Callable[[], Target]]) -> str:
+    """Returns what to install; "" where everything is there."""
+    missing = _missing(entry)
+    return f"Install what it needs: pip install {' '.join(missing)}" if missing else ""
 
 
 def _version(package: str) -> str | None:

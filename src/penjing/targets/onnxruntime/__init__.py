@@ -1,18 +1,19 @@
 """ONNX Runtime on the CPU (https://onnxruntime.ai), through `torch.onnx.export` of the same graph."""
 
-import onnxruntime as ort
-
 from penjing.targets._registry import Target, Zeros, targets
-from penjing.targets.onnxruntime._lower import describe, lower
-from penjing.targets.onnxruntime._memory import memory
-from penjing.targets.onnxruntime._profile import profile
-from penjing.targets.onnxruntime._runner import write_runner
-from penjing.targets.onnxruntime._session import CpuSession
 
 
-@targets.register(source="https://onnxruntime.ai", package="onnxruntime")
+@targets.register(source="https://onnxruntime.ai", packages=("onnxruntime", "onnx", "onnx-ir", "onnxscript"))
 def onnxruntime() -> Target:
     """ONNX Runtime, CPU execution provider; int8 through quantise/dequantise pairs that it fuses."""
+    import onnxruntime as ort
+
+    from penjing.targets.onnxruntime._lower import describe, lower
+    from penjing.targets.onnxruntime._memory import memory
+    from penjing.targets.onnxruntime._profile import profile
+    from penjing.targets.onnxruntime._runner import write_runner
+    from penjing.targets.onnxruntime._session import CpuSession
+
     return Target(
         name="onnxruntime",
         version=ort.__version__,

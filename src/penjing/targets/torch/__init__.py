@@ -4,22 +4,23 @@ Reading a `.pt2` file is as trusting as running code, since parts of it are pick
 when it is asked for by name, and only your own should be.
 """
 
-import torch as _torch
-
 from penjing.targets._registry import Target, Zeros, targets
-from penjing.targets.torch._lower import describe, lower
-from penjing.targets.torch._memory import memory
-from penjing.targets.torch._profile import profile
-from penjing.targets.torch._runner import write_runner
-from penjing.targets.torch._session import EagerSession
 
 
-@targets.register(source="https://docs.pytorch.org/docs/stable/export.html", package="torch")
+@targets.register(source="https://docs.pytorch.org/docs/stable/export.html", packages=("torch",))
 def torch() -> Target:
     """PyTorch alone, op by op, from a .pt2 file; read only files of your own, as they can run code."""
+    import torch as pytorch
+
+    from penjing.targets.torch._lower import describe, lower
+    from penjing.targets.torch._memory import memory
+    from penjing.targets.torch._profile import profile
+    from penjing.targets.torch._runner import write_runner
+    from penjing.targets.torch._session import EagerSession
+
     return Target(
         name="torch",
-        version=_torch.__version__,
+        version=pytorch.__version__,
         device="cpu",
         suffix=".pt2",
         lower=lower,
