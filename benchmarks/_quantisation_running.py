@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from _quantisation_methods import ONNXRUNTIME, OPENVINO
 from penjing import targets
-from penjing.quantize._running import Running, constants
+from penjing.graph.taps import Execution, constant_values
+from penjing.quantize._running import in_floats
 from penjing.targets._measure import _interleave, _no_collection
 from penjing.targets.onnxruntime._session import load, options
 
@@ -23,9 +24,10 @@ def logits(runtime: str, made: Path | nn.Module, images: Tensor) -> Tensor:
     """Returns the network's answers to all images."""
     if isinstance(made, nn.Module):
         program = made.program
-        known = constants(program)
+        known = constant_values(program)
         with torch.no_grad():
-            return torch.cat([Running(program).run(x, initial_env=dict(known))[0] for x in images.split(BATCH)])
+            runs = (Execution(program, in_floats).run(x, initial_env=dict(known)) for x in images.split(BATCH))
+            return torch.cat([outputs[0] for outputs in runs])
     call = CALLS[runtime](made, BATCH)
     parts = []
     for x in images.split(BATCH):

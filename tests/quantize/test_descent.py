@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
+from penjing.graph.taps import constant_values
 from penjing.quantize import quantize
-from penjing.quantize._running import constants
 from penjing.quantize.grids import Laid, integers
 from penjing.quantize.rounding import Part, Rounded, products
 from penjing.quantize.rounding._descent import Problem, descend
@@ -44,7 +44,7 @@ def _part(layer, inputs, wanted=None, scale=0.1):
     )
     wanted = layer(inputs).detach() if wanted is None else wanted
     weights = {node.args[1]: Rounded(rows / scale, laid, layer.weight.shape)}
-    return Part(span, weights, constants(graph.program), [span.units(inputs)], span.units(wanted), None)
+    return Part(span, weights, constant_values(graph.program), [span.units(inputs)], span.units(wanted), None)
 
 
 @pytest.mark.parametrize(

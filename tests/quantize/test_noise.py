@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 import penjing as pj
 from penjing.graph import fold_batch_norms
+from penjing.graph.taps import Execution
 from penjing.quantize._noise import Noise
 from penjing.quantize._quantize import _above_noise
-from penjing.quantize._running import Running
 from penjing.quantize.corrections import equalize_inputs
 
 RANGES = torch.tensor([1e4, 1.0, 0.01, 100.0])
@@ -230,14 +230,14 @@ def test_looking_at_the_noise_changes_nothing_where_there_is_signal(corrections,
 
 def test_few_samples_more_than_the_corrections_ran_are_run_to_look_at_the_noise(monkeypatch):
     counted = []
-    run = Running.run
+    run = Execution.run
 
     def counting(self, *inputs, **how):
         counted.append(len(inputs[0]))
         return run(self, *inputs, **how)
 
     graph, data = _graph(Ordinary, _images), [_images() for _ in range(8)]
-    monkeypatch.setattr(Running, "run", counting)
+    monkeypatch.setattr(Execution, "run", counting)
     pj.quantize(graph, data)
     assert sum(counted) == 8 * 16 + 2 * 40  # calibration, and both networks on the corrections' samples
     counted.clear()

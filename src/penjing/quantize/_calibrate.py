@@ -10,9 +10,10 @@ from torch.utils import _pytree as pytree
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.graph.taps import Execution, Step
 from penjing.loaders import read
 from penjing.quantize._pieces import can_cut, pieces, sample_count
-from penjing.quantize._running import Running
+from penjing.quantize._running import in_floats
 from penjing.quantize.observers import Accumulator, NotFinite
 
 NO_DATA = (
@@ -38,7 +39,7 @@ def calibrate(graph: Graph, data: Any, watched: Mapping[fx.Node, Accumulator], k
         PenjingError: there is no data, or a value that isn't finite; the message names the layer.
     """
     kept: list[list[Tensor]] = []
-    watcher = _Watcher(graph.program, watched)
+    watcher = Execution(graph.program, _watching(watched))
     whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
     batches = _Counted(flat_batches(graph, data))
     with torch.no_grad():
@@ -201,18 +202,16 @@ def _not_finite_in_batch(graph: Graph, inputs: Sequence[Tensor], number: int, pl
     return not_finite(place)
 
 
-class _Watcher(Running):
-    """Feeds values to their statistics as they come."""
+def _watching(watched: Mapping[fx.Node, Accumulator]) -> Step:
+    """Returns a step that feeds values to their statistics as they come."""
 
-    def __init__(self, program: fx.GraphModule, watched: Mapping[fx.Node, Accumulator]) -> None:
-        super().__init__(program)
-        self._watched = watched
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n in self._watched:
+    def step(execution: Execution, node: fx.Node) -> Any:
+        value = in_floats(execution, node)
+        if node in watched:
             try:
-                self._watched[n].update(value)
+                watched[node].update(value)
             except NotFinite:
-                raise _NotFiniteAt(str(n.meta.get("module") or n.name)) from None
+                raise _NotFiniteAt(str(node.meta.get("module") or node.name)) from None
         return value
+
+    return step

@@ -15,8 +15,8 @@ from torch import Tensor, fx
 from penjing.graph import Graph
 from penjing.graph.ops import LAYERS
 from penjing.graph.straight_through import ops
+from penjing.graph.taps import all_values, constant_values
 from penjing.quantize._placement import Placement
-from penjing.quantize._running import constants
 
 aten = torch.ops.aten
 SAMPLES = 8  # on which the layers' noise is measured: enough to tell it from the signal, in 1 to 2 % of the time
@@ -131,7 +131,7 @@ def own_noise(
         By the layer's name.
     """
     found = {name: (Power(), Power()) for name, _ in _rounded_layers(small)}
-    known, floats = constants(small.program), {node.name: node for node in reference.program.graph.nodes}
+    known, floats = constant_values(small.program), {node.name: node for node in reference.program.graph.nodes}
     with torch.no_grad():
         for inputs in batches:
             values = float_values(reference, inputs)
@@ -167,9 +167,7 @@ def _rounded_layers(small: Graph) -> Iterator[tuple[str, fx.Node]]:
 
 def float_values(reference: Graph, inputs: Sequence[Tensor]) -> dict[str, Any]:
     """Returns every value of the float graph by name."""
-    run = fx.Interpreter(reference.program, garbage_collect_values=False)
-    run.run(*inputs)
-    return {node.name: value for node, value in run.env.items()}
+    return {node.name: value for node, value in all_values(reference.program, inputs).items()}
 
 
 def read(node: Any, values: Mapping[str, Any], placement: Placement) -> Any:

@@ -13,6 +13,7 @@ from penjing.checks import COUNT, TEXT, checked, several
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.ops import LAYERS, RECURRENT
+from penjing.graph.taps import Execution, all_values, constant_values
 from penjing.quantize._calibrate import check_repeatable, flat_batches
 from penjing.quantize._choices import read_choices
 from penjing.quantize._dtype import check_float32
@@ -23,7 +24,6 @@ from penjing.quantize._placements import find_placement
 from penjing.quantize._places import place_of
 from penjing.quantize._quantize import quantize_plainly
 from penjing.quantize._rewritten import place_rewritten
-from penjing.quantize._running import constants
 from penjing.quantize._sample_axis import add_sample_axes
 from penjing.quantize.doors import RULES
 
@@ -105,13 +105,13 @@ def sensitivity(
     power, noise = 0.0, {name: dict.fromkeys(rounded, 0.0) for name, rounded in variants.items()}
     with torch.no_grad():
         for inputs in _first(flat_batches(reference, data), samples):
-            run = fx.Interpreter(reference.program, garbage_collect_values=False)
-            wanted = _outputs(run.run(*inputs))
+            values = all_values(reference.program, inputs)
+            wanted = _outputs(values[reference.program.graph.output_node()])
             power += sum(float(output.double().square().sum()) for output in wanted)
             for layer in reference.program.graph.nodes:
                 for name, rounded in variants.items():
                     if layer in rounded:
-                        made = _outputs(_with_one_rounded(run, layer, rounded[layer], inputs))
+                        made = _outputs(_with_one_rounded(reference, values, layer, rounded[layer], inputs))
                         noise[name][layer] += sum(
                             float((a.double() - b.double()).square().sum()) for a, b in zip(made, wanted, strict=True)
                         )
@@ -143,7 +143,7 @@ class _Rounding:
 
 def _roundings(quantized: Graph, reference: Graph, placement: Placement) -> dict[fx.Node, _Rounding]:
     """Returns how each layer of the float graph is rounded in the quantised one, whose nodes have the same names."""
-    known = constants(quantized.program)
+    known = constant_values(quantized.program)
     layers = {node.name: node for node in quantized.program.graph.nodes}
     found = {}
     for node in reference.program.graph.nodes:
@@ -185,17 +185,19 @@ def _read(node: fx.Node, values: Mapping[str, Any]) -> Any:
     return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def _with_one_rounded(run: fx.Interpreter, layer: fx.Node, rounding: _Rounding, inputs: Sequence[Tensor]) -> Any:
+def _with_one_rounded(
+    reference: Graph, values: Mapping[fx.Node, Any], layer: fx.Node, rounding: _Rounding, inputs: Sequence[Tensor]
+) -> Any:
     """Runs what stands behind one layer again, with that layer rounded."""
-    before = itertools.takewhile(lambda node: node is not layer, run.module.graph.nodes)
-    known = {node: run.env[node] for node in before if node in run.env}
-    arguments, keywords = fx.map_arg((layer.args, layer.kwargs), lambda node: rounding.weights.get(node, run.env[node]))
-    values = {node.name: value for node, value in run.env.items()}
-    x = fx.map_arg(rounding.source, lambda node: _read(node, values))
+    before = itertools.takewhile(lambda node: node is not layer, reference.program.graph.nodes)
+    known = {node: values[node] for node in before}
+    arguments, keywords = fx.map_arg((layer.args, layer.kwargs), lambda node: rounding.weights.get(node, values[node]))
+    named = {node.name: value for node, value in values.items()}
+    x = fx.map_arg(rounding.source, lambda node: _read(node, named))
     if rounding.grid is not None:
         x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *rounding.grid), *rounding.grid)
     value = layer.target(x, *arguments[1:], **keywords)  # type: ignore[operator]
-    return fx.Interpreter(run.module).run(*inputs, initial_env=known | {layer: value})
+    return Execution(reference.program).run(*inputs, initial_env=known | {layer: value})
 
 
 def _outputs(value: Any) -> list[Tensor]:

@@ -17,10 +17,11 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import LAYERS
+from penjing.graph.taps import Execution, constant_values
 from penjing.quantize._noise import SAMPLES as NOISE_SAMPLES
 from penjing.quantize._noise import Noise
 from penjing.quantize._pieces import can_cut, sample_count
-from penjing.quantize._running import Running, constants
+from penjing.quantize._running import in_floats
 
 aten = torch.ops.aten
 
@@ -146,14 +147,12 @@ def side_by_side(
             f"The float graph has no layer '{missing[0]}': it isn't what the quantised graph was made of."
         )
     with torch.no_grad():
-        known = constants(graph.program)
+        known = constant_values(graph.program)
         for inputs in batches:
-            recorder = _Recorder(reference.program, by_name, remember, noise)
-            recorder.run(*inputs)
+            remembered = _run_float(reference, inputs, by_name, remember, noise)
             if noise is not None:
                 noise.has_wanted(sample_count(inputs))
-            corrected = _Corrected(graph.program, by_name, recorder.remembered, correct, noise)
-            corrected.run(*inputs, initial_env=dict(known))
+            _run_corrected(graph, inputs, known, by_name, remembered, correct, noise)
             if noise is not None:
                 noise.has_got(sample_count(inputs))
 
@@ -169,59 +168,57 @@ def look_at_noise(graph: Graph, batches: Iterable[list[Tensor]], noise: Noise, r
     """
     left = NOISE_SAMPLES
     with torch.no_grad():
-        known = constants(graph.program)
+        known = constant_values(graph.program)
         for batch in batches:
             if left <= 0:
                 break
             some = [tensor[:left] for tensor in batch] if can_cut(graph, batch) else batch
             left -= sample_count(some)
-            _Recorder(reference.program, {}, lambda layer, output: None, noise).run(*some)
+            _run_float(reference, some, {}, lambda layer, output: None, noise)
             noise.has_wanted(sample_count(some))
-            _Corrected(graph.program, {}, {}, lambda layer, output, _: output, noise).run(
-                *some, initial_env=dict(known)
-            )
+            _run_corrected(graph, some, known, {}, {}, lambda layer, output, _: output, noise)
             noise.has_got(sample_count(some))
 
 
-class _Recorder(Running):
-    def __init__(
-        self,
-        program: fx.GraphModule,
-        layers: Mapping[str, Layer],
-        remember: Callable[[Layer, Tensor], Any],
-        noise: Noise | None,
-    ) -> None:
-        super().__init__(program)
-        self._layers, self._remember, self._noise = layers, remember, noise
-        self.remembered: dict[str, Any] = {}
+def _run_float(
+    reference: Graph,
+    inputs: Sequence[Tensor],
+    layers: Mapping[str, Layer],
+    remember: Callable[[Layer, Tensor], Any],
+    noise: Noise | None,
+) -> dict[str, Any]:
+    """Runs the float graph; returns, by the layer's name, what is remembered of each layer's output."""
+    remembered: dict[str, Any] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self._layers:
-            self.remembered[n.name] = self._remember(self._layers[n.name], value)
-        if self._noise is not None:
-            self._noise.want(n, value)
+    def step(execution: Execution, node: fx.Node) -> Any:
+        value = in_floats(execution, node)
+        if node.name in layers:
+            remembered[node.name] = remember(layers[node.name], value)
+        if noise is not None:
+            noise.want(node, value)
         return value
 
+    Execution(reference.program, step).run(*inputs)
+    return remembered
 
-class _Corrected(Running):
-    """Puts what the correction makes of a layer's output in its place."""
 
-    def __init__(
-        self,
-        program: fx.GraphModule,
-        layers: Mapping[str, Layer],
-        remembered: Mapping[str, Any],
-        correct: Callable[[Layer, Tensor, Any], Tensor],
-        noise: Noise | None,
-    ) -> None:
-        super().__init__(program)
-        self._layers, self._remembered, self._correct, self._noise = layers, remembered, correct, noise
+def _run_corrected(
+    graph: Graph,
+    inputs: Sequence[Tensor],
+    known: Mapping[fx.Node, Any],
+    layers: Mapping[str, Layer],
+    remembered: Mapping[str, Any],
+    correct: Callable[[Layer, Tensor, Any], Tensor],
+    noise: Noise | None,
+) -> None:
+    """Runs the quantised graph, and puts what the correction makes of a layer's output in the output's place."""
 
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self._layers:
-            value = self._correct(self._layers[n.name], value, self._remembered[n.name])
-        if self._noise is not None:
-            self._noise.get(n, value)
+    def step(execution: Execution, node: fx.Node) -> Any:
+        value = in_floats(execution, node)
+        if node.name in layers:
+            value = correct(layers[node.name], value, remembered[node.name])
+        if noise is not None:
+            noise.get(node, value)
         return value
+
+    Execution(graph.program, step).run(*inputs, initial_env=dict(known))

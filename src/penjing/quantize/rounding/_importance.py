@@ -1,10 +1,9 @@
 """How much the network's outputs depend on each channel inside."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from penjing.graph import Graph
 from penjing.quantize._pieces import sample_count
@@ -44,26 +43,12 @@ def gauss_newton(
 def _gradients(
     graph: Graph, batch: Sequence[Tensor], names: Iterable[str], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    recorder = _Recorder(graph.program, frozenset(names))
+    names = list(names)
+    tapped = graph.with_outputs(names)
     with torch.enable_grad():
-        outputs = recorder.run(*(x.detach().requires_grad_(x.dtype.is_floating_point) for x in batch))
+        found = tapped.program(*(x.detach().requires_grad_(x.dtype.is_floating_point) for x in batch))
+        outputs, values = found[: len(found) - len(names)], found[len(found) - len(names) :]
         floats = [y for y in outputs if isinstance(y, Tensor) and y.requires_grad]
         signs = [(torch.randint(2, y.shape, generator=generator) * 2 - 1).to(y) for y in floats]
-        values = list(recorder.values.values())
         gradients = torch.autograd.grad(floats, values, signs, allow_unused=True, materialize_grads=True)
-    return dict(zip(recorder.values, gradients, strict=True))
-
-
-class _Recorder(fx.Interpreter):
-    """Keeps some nodes' values."""
-
-    def __init__(self, program: fx.GraphModule, names: frozenset[str]) -> None:
-        super().__init__(program)
-        self._names = names
-        self.values: dict[str, Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self._names:
-            self.values[n.name] = value
-        return value
+    return dict(zip(names, gradients, strict=True))

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.normalize import node_arguments
+from penjing.graph.taps import run_nodes
 from penjing.quantize._clips import CLIPS
 from penjing.quantize.grids import Laid
-from penjing.quantize.rounding._simulated import Simulated
+from penjing.quantize.rounding._simulated import with_gradients
 
 IMAGES = 4  # axes
 AT_ONCE = 2**13  # positions of the output
@@ -128,7 +129,6 @@ class Part:
         self.span, self._importance = span, importance
         self.inputs, self.wanted = [channels_last(value) for value in inputs], channels_last(wanted)
         self._places = tuple(weights)
-        self._running = Simulated(span.output.graph.owning_module)
         sources = {source for node in span.nodes for source in node.all_input_nodes}
         self._known = {node: known[node] for node in sources if node in known}
         self._counts = [node for node in sources if isinstance(node.meta.get("val"), torch.SymInt)]
@@ -150,9 +150,7 @@ class Part:
         env.update(dict.fromkeys(self._counts, len(inputs[0])))
         if self._bias is not None and shift is not None:
             env[self._bias] = env[self._bias] + shift
-        self._running.env = env
-        for node in self.span.nodes:
-            env[node] = self._running.run_node(node)
+        run_nodes(self.span.output.graph.owning_module, self.span.nodes, env, with_gradients)
         return env[self.span.output]  # type: ignore[no-any-return]
 
     def error(self, weights: Sequence[Tensor], chosen: Tensor | slice, shift: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Runs nodes of a quantised graph so that gradients go through, and so that no value is written over."""
+"""Computes nodes of a quantised graph so that gradients go through, and so that no value is written over."""
 
 from typing import Any
 
@@ -6,20 +6,18 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.straight_through import ops
+from penjing.graph.taps import Execution
 from penjing.quantize._running import is_pair
 
 
-class Simulated(fx.Interpreter):
-    """Rounds activations in one step, whose gradient goes straight through."""
-
-    def run_node(self, n: fx.Node) -> Any:
-        """Runs one node; a pair's integers stay real numbers."""
-        if n.target is ops.quantize_per_tensor.default and is_pair(n):
-            x, scale, zero_point, low, high, _ = self.fetch_args_kwargs_from_env(n)[0]
-            return _Rounded.apply(x, scale, low - zero_point, high - zero_point)
-        if n.target is ops.dequantize_per_tensor.default and is_pair(n.args[0]):
-            return self.fetch_args_kwargs_from_env(n)[0][0]
-        return super().run_node(n)
+def with_gradients(execution: Execution, n: fx.Node) -> Any:
+    """Computes one node; activations are rounded in one step, whose gradient goes straight through."""
+    if n.target is ops.quantize_per_tensor.default and is_pair(n):
+        x, scale, zero_point, low, high, _ = execution.arguments(n)
+        return _Rounded.apply(x, scale, low - zero_point, high - zero_point)
+    if n.target is ops.dequantize_per_tensor.default and is_pair(n.args[0]):
+        return execution.arguments(n)[0]
+    return execution.usual(n)
 
 
 class _Rounded(torch.autograd.Function):

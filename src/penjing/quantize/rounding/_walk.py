@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph import Graph
-from penjing.quantize._running import constants
+from penjing.graph.taps import Execution, constant_values, run_nodes
 from penjing.quantize.rounding._parts import channels_last
-from penjing.quantize.rounding._simulated import Simulated
+from penjing.quantize.rounding._simulated import with_gradients
 
 HELD = 2**28  # bytes of all batches
 
@@ -37,7 +37,7 @@ class Walk:
             dict(zip(inputs, map(channels_last, batch), strict=True)) for batch in batches
         ]
         with torch.no_grad():
-            self.known = constants(program)
+            self.known = constant_values(program)
 
     def values(self, names: Sequence[str]) -> Iterator[tuple[Tensor, ...]]:
         """Yields the values of some nodes for each batch; the walk stays where it is."""
@@ -64,14 +64,12 @@ class Walk:
 
     def renew(self, path: str) -> None:
         """Computes again what follows from a tensor that was changed, and from constants: a rounded weight."""
-        fetching = fx.Interpreter(self._graph.program, garbage_collect_values=False)
-        fetching.env = self.known
         stale = {node for node in self.known if node.op == "get_attr" and node.target == path}
         for node in self._order:
             if node in self.known and not stale.isdisjoint(node.all_input_nodes):
                 stale.add(node)
                 with torch.no_grad():
-                    self.known[node] = fetching.run_node(node)
+                    run_nodes(self._graph.program, [node], self.known)
 
     def _run(self, held: dict[fx.Node, Any], wanted: Sequence[fx.Node]) -> dict[fx.Node, Any]:
         """Executes what some nodes need; forgets on the way what nobody needs any more."""
@@ -81,12 +79,12 @@ class Walk:
             if node not in needed:
                 needed.add(node)
                 stack += [s for s in node.all_input_nodes if s not in held and s not in self.known]
-        running, kept = Simulated(self._graph.program), {*wanted, *held}
-        running.env = env = {**self.known, **held}
+        execution, kept = Execution(self._graph.program, with_gradients, keep=True), {*wanted, *held}
+        execution.env = env = {**self.known, **held}
         left = {node: sum(user in needed for user in node.users) for node in needed}
         with torch.no_grad():
             for node in sorted(needed, key=self._order.__getitem__):
-                env[node] = running.run_node(node)
+                env[node] = execution.run_node(node)
                 for source in node.all_input_nodes:
                     if source in left:
                         left[source] -= 1
