@@ -13,8 +13,7 @@ from penjing.graph.taps import constant_values
 from penjing.quantize import quantize
 from penjing.quantize.grids import Laid, integers
 from penjing.quantize.rounding import Part, Rounded, products
-from penjing.quantize.rounding._descent import Problem, descend
-from penjing.quantize.rounding._moments import moments
+from penjing.quantize.rounding._descent import Problem, descend, moments_of
 
 LAYERS = [
     (nn.Linear(6, 4), (6,)),
@@ -53,7 +52,7 @@ def _part(layer, inputs, wanted=None, scale=0.1):
 def test_moments_are_those_of_what_the_layer_multiplies(layer, shape):
     inputs = torch.randn(5, *shape, generator=_generator()) + 1
     part = _part(layer, inputs)
-    first, second = moments(part, _generator())
+    first, second = moments_of(part, _generator())
     found = first.joined(second)
     # Independent of how inputs are cut out: what the layer itself gives must follow from them.
     weight = layer.weight.detach().double().reshape(len(found.inputs), -1, found.inputs.shape[1])
@@ -67,7 +66,7 @@ def test_moments_are_those_of_what_the_layer_multiplies(layer, shape):
 
 def test_few_of_many_positions_tell_nearly_the_same():
     layer, inputs = nn.Conv2d(2, 3, 3, padding=1), torch.randn(2, 2, 256, 256, generator=_generator())
-    first, second = moments(_part(layer, inputs), _generator())
+    first, second = moments_of(_part(layer, inputs), _generator())
     found = first.joined(second)
     torch.testing.assert_close(found.inputs[0], torch.eye(18, dtype=torch.float64), atol=0.05, rtol=0)
 
@@ -82,7 +81,7 @@ def test_no_move_of_one_weight_is_better_and_the_best_of_all_is_near():
     wanted = layer(mixed).detach()
     part = _part(layer, inputs, wanted)
     nearest = part.weights[0].real.round().clamp(-3, 3)
-    first, second = moments(part, generator)
+    first, second = moments_of(part, generator)
     problem = Problem(part, first.both.shape)
     found = problem.solve(first.joined(second), 0.05, problem.laid(nearest), 50)[0]
     centred = (inputs - inputs.mean(0)).double()
@@ -127,7 +126,7 @@ def test_what_few_samples_seem_to_tell_is_not_believed():
         return float((other @ (part.weights[0].values(integers) - layer.weight.detach()).T).square().mean())
 
     assert error(found) < 1.2 * error(start)
-    first, second = moments(part, _generator())
+    first, second = moments_of(part, _generator())
     problem = Problem(part, first.both.shape)
     assert error(problem.solve(first.joined(second), 1e-6, problem.laid(start), 20)[0].float()) > 2 * error(start)
 

@@ -4,6 +4,7 @@
 how the inputs of layers vary together, `curvature` how gradients change, and `loss_change` what the loss gains when units go.
 """
 
-from penjing.evidence.evidence import Evidence, Inputs
+from penjing.evidence.evidence import Evidence
+from penjing.evidence.reader import Inputs
 
 __all__ = ["Evidence", "Inputs"]

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -13,11 +12,9 @@ from torch.utils import _pytree as pytree
 from penjing.checks import COUNT, SEED, check
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence.reader import Inputs, seeded_batches
 from penjing.graph import Branch, Channels, Entry, Graph, Group
 from penjing.graph.taps import Change, with_changes
-from penjing.loaders import read
-
-Inputs = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -157,13 +154,12 @@ class Evidence:
         Raises:
             PenjingError: there is neither.
         """
-        data = self.data
-        loader = None if data is None else data.calibration if data.calibration is not None else data.train
-        if loader is None:
+        part = self._first_part("calibration", "train")
+        if part is None:
             raise PenjingError("This criterion needs data.calibration or data.train, and both are None.")
         tapped = copy.deepcopy(self.graph).eval().with_outputs(nodes)
         with torch.no_grad():
-            for inputs, _ in self._batches(loader):
+            for inputs, _ in self._batches(part):
                 yield tapped(*inputs)[1]
 
     def judged(self, model: Graph) -> Iterator[Callable[[], Tensor]]:
@@ -188,14 +184,12 @@ class Evidence:
     def _labelled(self, epoch: int = 0, calibration: bool = False) -> Iterator[tuple[Inputs, Tensor]]:
         if self.data is None or not self.data.task.labelled:
             raise PenjingError("This needs the task's loss or its gradients: pass labelled data with data=….")
-        both = [self.data.train, self.data.calibration]
-        loader = next((one for one in (reversed(both) if calibration else both) if one is not None), None)
-        if loader is None:
+        part = self._first_part(*(("calibration", "train") if calibration else ("train", "calibration")))
+        if part is None:
             raise PenjingError("This criterion needs data.train or a labelled data.calibration, and both are None.")
-        for inputs, targets in self._batches(loader, epoch):
+        for inputs, targets in self._batches(part, epoch):
             if targets is None:
-                name = "train" if loader is self.data.train else "calibration"
-                raise PenjingError(f"This needs labels, and the batches of data.{name} hold none.")
+                raise PenjingError(f"This needs labels, and the batches of data.{part} hold none.")
             yield inputs, targets
 
     def _samples(self) -> Iterator[tuple[Inputs, Tensor]]:
@@ -209,20 +203,14 @@ class Evidence:
                 (parts[:-1], parts[-1]) for parts in zip(*(x.split(1) for x in (*inputs, targets)), strict=True)
             )
 
-    def _batches(self, loader: Iterable[Any], epoch: int = 0) -> Iterator[tuple[Inputs, Tensor | None]]:
-        if hasattr(loader, "set_epoch"):
-            loader.set_epoch(epoch)
+    def _first_part(self, *parts: str) -> str | None:
+        """Returns the first of some parts of the data that there is."""
+        return next((part for part in parts if getattr(self.data, part, None) is not None), None)
+
+    def _batches(self, part: str, epoch: int = 0) -> Iterator[tuple[Inputs, Tensor | None]]:
+        assert self.data is not None
         device = next(self.graph.parameters()).device
-        with torch.random.fork_rng():  # a loader may draw from the global generator, which is the caller's
-            torch.manual_seed(self.seed + epoch)
-            batch = None
-            assert self.data is not None
-            name = "data.train" if loader is self.data.train else "data.calibration"
-            for batch in islice(read(loader, name), self.batches):
-                inputs, targets = self.data.task.split(batch)
-                yield tuple(x.to(device) for x in inputs), None if targets is None else targets.to(device)
-        if batch is None:
-            raise PenjingError("The data has no batches for the criterion to look at.")
+        return seeded_batches(self.data, part, self.batches, self.seed, device, epoch)
 
     def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
         assert self.data is not None

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from penjing.evidence.evidence import Evidence, Inputs
+from penjing.evidence.evidence import Evidence
 from penjing.evidence.feature_maps import sites
+from penjing.evidence.reader import Inputs
 from penjing.graph import Entry, Graph, Group
 from penjing.graph.ops import RECURRENT
 from penjing.graph.taps import Change

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +9,7 @@ from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.evidence.evidence import Evidence
+from penjing.evidence.windows import each, padding
 from penjing.graph.normalize import node_arguments
 from penjing.graph.weights import Weight, weights
 
@@ -41,10 +41,10 @@ class Product:
         if self.node.target not in _CONVOLUTIONS:
             yield x.reshape(-1, x.shape[-1]).T[None]
             return
-        _, _, _, stride, padding, dilation, groups = node_arguments(self.node)
+        _, _, _, stride, given, dilation, groups = node_arguments(self.node)
         kernel = self.weight.shape[2:]
-        steps, gaps = _each(stride, len(kernel)), _each(dilation, len(kernel))
-        x = F.pad(x if x.dim() == len(kernel) + 2 else x[None], _padding(padding, kernel, gaps))
+        steps, gaps = each(stride, len(kernel)), each(dilation, len(kernel))
+        x = F.pad(x if x.dim() == len(kernel) + 2 else x[None], padding(given, kernel, gaps))
         if len(kernel) == 1:
             x, kernel, steps, gaps = x.unsqueeze(2), (1, *kernel), [1, *steps], [1, *gaps]
         at_once = max(1, _CHUNK // max(x[0].numel() * kernel[0] * kernel[1], 1))
@@ -108,20 +108,3 @@ def _product(node: fx.Node, position: int, weight: Weight) -> Product | None:
 
 def _fetches(source: object) -> bool:
     return isinstance(source, fx.Node) and source.op == "get_attr"
-
-
-def _each(number: Any, count: int) -> list[int]:
-    numbers = list(number) if isinstance(number, list | tuple) else [number]
-    return [int(n) for n in (numbers * count if len(numbers) == 1 else numbers)]
-
-
-def _padding(padding: object, kernel: Sequence[int], gaps: Sequence[int]) -> list[int]:
-    """Returns the zeros before and behind, of the last axis first."""
-    if padding == "valid":
-        return [0] * 2 * len(kernel)
-    if padding == "same":
-        totals = [gap * (size - 1) for size, gap in zip(kernel, gaps, strict=True)]
-        pairs = [(total // 2, total - total // 2) for total in totals]
-    else:
-        pairs = [(width, width) for width in _each(padding, len(kernel))]
-    return [width for pair in reversed(pairs) for width in pair]

@@ -4,10 +4,11 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from penjing.evidence.observation import observe
 from penjing.graph import Graph
-from penjing.quantize._calibrate import calibrate
 from penjing.quantize._constant import Steady, check_vary
 from penjing.quantize._placement import Placed, Placement, Site
+from penjing.quantize._running import in_floats
 from penjing.quantize.grids import Affine, Grid, affine
 from penjing.quantize.observers import find_observer
 
@@ -24,25 +25,25 @@ def lay_activations(
     """Observes the sites' values and lays the grid over each range; sites that share a grid share its range.
 
     Returns:
-        The grids, and the first `keep` samples; see `calibrate`.
+        The grids, and the first `keep` samples; see `observe`.
 
     Raises:
         PenjingError: there is no data, or a value isn't finite or never changes.
     """
-    observe, make = find_observer(observer)
+    choose_range, make = find_observer(observer)
     seen = {site.grid_of: make() for site in placed.sites}
     inputs = {
         node: Steady()
         for node in graph.program.graph.nodes
         if node.op == "placeholder" and node not in seen and isinstance(node.meta.get("val"), Tensor)
     }
-    kept = calibrate(graph, data, {**seen, **inputs}, keep)
+    kept = observe(graph, data, {**seen, **inputs}, keep=keep, compute=in_floats)
     check_vary(graph, placed, placement, seen, inputs)
     laid = {}
     for site in placed.sites:
         found = seen[site.grid_of]
         # An observer of spreads has nothing to say of a single value.
-        low, high = (found.low, found.high) if found.low == found.high else observe(found, grid.steps)
+        low, high = (found.low, found.high) if found.low == found.high else choose_range(found, grid.steps)
         laid[site] = affine(low, high, grid, site.within)
     return laid, kept
 

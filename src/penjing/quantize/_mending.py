@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.evidence.observation import observe
 from penjing.graph import Graph
-from penjing.quantize._calibrate import calibrate
 from penjing.quantize._noise import Noise, Own, Power, channel_axis, compute, float_values, own_noise
 from penjing.quantize._placement import Placement
+from penjing.quantize._running import in_floats
 from penjing.quantize.corrections import even_scales
 from penjing.quantize.grids import Grid, affine, integers
 
@@ -73,7 +74,7 @@ def find_scales(
     seen: dict[str, list[Tensor]] = {name: [] for name in nodes}
     ranges: dict[Any, _Ranges] = {node.args[0]: _Ranges(channel_axis(node)) for node in nodes.values()}
     if ranges:
-        calibrate(reference, data, ranges)
+        observe(reference, data, ranges, compute=in_floats)
     with torch.no_grad():
         for inputs in batches if wanted else ():
             values = float_values(reference, inputs)

@@ -10,9 +10,9 @@ from torch import Tensor, fx
 
 from penjing.checks import checked
 from penjing.errors import PenjingError
+from penjing.evidence.observation import first_samples
 from penjing.graph import Graph, fold_batch_norms
 from penjing.quantize._activations import lay_activations, scale_of
-from penjing.quantize._calibrate import first_samples
 from penjing.quantize._choices import FLOAT, Choice, check_groups
 from penjing.quantize._dynamic import insert_dynamic
 from penjing.quantize._insert import insert_activations, insert_weights
@@ -67,7 +67,7 @@ def quantize(
 
     Args:
         graph: a float graph; it stays as it was.
-        data: a `Data` with a calibration part, or an iterable of batches; see `calibrate`. Not needed for weights alone.
+        data: a `Data` with a calibration part, or an iterable of batches; see `flat_batches`. Not needed for weights alone.
         weights: the weights' grid, a name from `grids` with its number: "int8", "int4", "uint8", "power_of_two:8",
             "codebook:16", "ternary", "binary". Integers and powers of two have 2 to 16 bits.
         activations: the activations' grid, "uint8" or another of 2 to 16 bits, signed or not; "auto" takes what the target

@@ -7,8 +7,8 @@ from typing import Any
 from torch import fx
 
 from penjing.errors import PenjingError
+from penjing.evidence.reader import check_repeatable, has_none
 from penjing.graph import Graph
-from penjing.quantize._calibrate import check_repeatable, has_none
 from penjing.quantize._choices import Choice, Choices, read_choices
 from penjing.quantize._dtype import check_float32
 from penjing.quantize._dynamic import DYNAMIC, GRID, check_dynamic_groups, for_dynamic, words_of

@@ -11,14 +11,14 @@ from torch.utils import _pytree as pytree
 
 from penjing.checks import COUNT, TEXT, checked, several
 from penjing.errors import PenjingError
+from penjing.evidence.pieces import sample_count
+from penjing.evidence.reader import check_repeatable, flat_batches
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.ops import LAYERS, RECURRENT
 from penjing.graph.taps import Execution, all_values, constant_values
-from penjing.quantize._calibrate import check_repeatable, flat_batches
 from penjing.quantize._choices import read_choices
 from penjing.quantize._dtype import check_float32
 from penjing.quantize._dynamic import DYNAMIC, for_dynamic
-from penjing.quantize._pieces import sample_count
 from penjing.quantize._placement import Placement
 from penjing.quantize._placements import find_placement
 from penjing.quantize._places import place_of

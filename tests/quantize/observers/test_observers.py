@@ -5,16 +5,12 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.ao.quantization.observer import HistogramObserver, MovingAverageMinMaxObserver
 
 from penjing.errors import PenjingError
+from penjing.evidence.statistics import Histogram, MovingExtremes
 from penjing.quantize import observers
 from penjing.quantize.observers import (
-    Extremes,
-    Histogram,
-    MovingExtremes,
     ema,
     entropy,
     find_observer,
@@ -75,30 +71,6 @@ def test_an_empty_batch_changes_nothing(name):
 
 def test_every_observer_names_its_paper():
     assert all(entry.source and entry.summary for entry in observers.values())
-
-
-# Statistics
-
-
-def test_extremes_are_numpys():
-    statistics, values = _fed(Extremes(), _batches()), torch.cat(_batches()).numpy()
-    assert (statistics.low, statistics.high) == (values.min(), values.max())
-
-
-@settings(deadline=None)
-@given(st.lists(st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=20), min_size=1, max_size=6))
-def test_a_streamed_histogram_is_the_histogram_of_all_values(batches):
-    statistics = _fed(Histogram(), [torch.tensor(batch) for batch in batches])
-    values = np.concatenate([np.array(batch, np.float32) for batch in batches]).astype(np.float64)
-    edges = (statistics.first + np.arange(len(statistics.counts) + 1)) * statistics.width
-    bins = np.floor(values / statistics.width).astype(np.int64) - statistics.first
-    assert edges[0] <= values.min() and values.max() < edges[-1]
-    np.testing.assert_array_equal(statistics.counts.numpy(), np.bincount(bins, minlength=len(statistics.counts)))
-
-
-def test_a_histogram_uses_at_least_half_of_its_bins():
-    statistics = _fed(Histogram(), _batches())
-    assert (statistics.high - statistics.low) / statistics.width >= len(statistics.counts) / 2 - 2
 
 
 # Formulas

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, fx
 
 from penjing.errors import PenjingError
+from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
-from penjing.quantize._calibrate import flat_batches
 from penjing.quantize.corrections._bias import add_to_biases
 from penjing.quantize.corrections._gain import apply_gain, are_powers_of_two, scale_of
 from penjing.quantize.corrections._registry import corrections

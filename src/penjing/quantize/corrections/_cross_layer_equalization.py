@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.evidence.observation import observe
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
-from penjing.quantize._calibrate import calibrate
+from penjing.quantize._running import in_floats
 from penjing.quantize.corrections._bias import add_to_biases
 from penjing.quantize.corrections._pairs import Pair, Reader, find_pairs
 from penjing.quantize.corrections._registry import corrections
@@ -66,7 +67,7 @@ def cross_layer_equalization(graph: Graph, data: Any = None) -> tuple[str, ...]:
         )
     seen = {id(pair): _ChannelExtremes(pair.first) for pair in pairs}
     if data is not None:
-        calibrate(graph, data, {pair.first.node: seen[id(pair)] for pair in pairs})
+        observe(graph, data, {pair.first.node: seen[id(pair)] for pair in pairs}, compute=in_floats)
     weights = {path: graph.tensor(path).detach().double() for path in _tensors(pairs)}  # rounded once, at the end
     scales = _equalize(pairs, seen, weights)
     with torch.no_grad():

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
-from penjing.quantize._calibrate import flat_batches
 from penjing.quantize._clips import EVERYTHING, Interval
 from penjing.quantize.corrections._bias import add_to_biases
 from penjing.quantize.corrections._side_by_side import Layer, quantized_layers, side_by_side

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from penjing.evidence.observation import not_finite
+from penjing.evidence.pieces import sample_count
 from penjing.graph import Graph
-from penjing.quantize._calibrate import not_finite
 from penjing.quantize._noise import Noise
-from penjing.quantize._pieces import sample_count
 from penjing.quantize.corrections._batch_norm_statistics import SMALLEST_VARIANCE
 from penjing.quantize.corrections._bias import add_to_biases
 from penjing.quantize.corrections._gain import apply_gain, are_powers_of_two, scale_of

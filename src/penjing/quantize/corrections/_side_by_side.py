@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, fx
 
 from penjing.errors import PenjingError
+from penjing.evidence.pieces import can_cut, sample_count
 from penjing.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import LAYERS
 from penjing.graph.taps import Execution, constant_values
 from penjing.quantize._noise import SAMPLES as NOISE_SAMPLES
 from penjing.quantize._noise import Noise
-from penjing.quantize._pieces import can_cut, sample_count
 from penjing.quantize._running import in_floats
 
 aten = torch.ops.aten

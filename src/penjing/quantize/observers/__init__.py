@@ -10,17 +10,10 @@ from penjing.quantize.observers._histogram import histogram
 from penjing.quantize.observers._minmax import minmax
 from penjing.quantize.observers._mse import mse
 from penjing.quantize.observers._percentile import percentile
-from penjing.quantize.observers._registry import Accumulator, Observer, Statistics, find_observer, observers
-from penjing.quantize.observers._statistics import Extremes, Histogram, MovingExtremes, NotFinite
+from penjing.quantize.observers._registry import Observer, find_observer, observers
 
 __all__ = [
-    "Accumulator",
-    "Extremes",
-    "Histogram",
-    "MovingExtremes",
-    "NotFinite",
     "Observer",
-    "Statistics",
     "ema",
     "entropy",
     "find_observer",

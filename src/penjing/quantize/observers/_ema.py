@@ -1,7 +1,7 @@
 """The range, smoothed over batches."""
 
+from penjing.evidence.statistics import MovingExtremes
 from penjing.quantize.observers._registry import observers
-from penjing.quantize.observers._statistics import MovingExtremes
 
 
 @observers.register(

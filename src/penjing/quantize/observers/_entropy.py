@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from penjing.evidence.statistics import Histogram
 from penjing.quantize.observers._registry import observers
-from penjing.quantize.observers._statistics import Histogram
 
 CANDIDATES = 128
 SMOOTHING = 1e-4  # a count that stands for none, as in ONNX Runtime and MXNet

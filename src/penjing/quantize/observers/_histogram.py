@@ -5,9 +5,9 @@ import bisect
 import torch
 from torch import Tensor
 
+from penjing.evidence.statistics import Histogram
 from penjing.quantize.observers._mse import squared_errors
 from penjing.quantize.observers._registry import observers
-from penjing.quantize.observers._statistics import Histogram
 
 SHARE = 1e-5  # of all values: what one step of the search leaves out
 

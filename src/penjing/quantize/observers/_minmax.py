@@ -1,7 +1,7 @@
 """The range of all values seen."""
 
+from penjing.evidence.statistics import Extremes
 from penjing.quantize.observers._registry import observers
-from penjing.quantize.observers._statistics import Extremes
 
 
 @observers.register(

@@ -3,8 +3,8 @@
 import torch
 
 from penjing.errors import PenjingError
+from penjing.evidence.statistics import Histogram
 from penjing.quantize.observers._registry import observers
-from penjing.quantize.observers._statistics import Histogram
 
 
 @observers.register(

@@ -2,39 +2,11 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Any
 
 from penjing.errors import PenjingError
+from penjing.evidence.statistics import Statistics
 from penjing.registry import Registry
-
-
-class Accumulator(Protocol):
-    """What is remembered of a stream of tensors; its size doesn't depend on how many there were.
-
-    Where a class has `whole_batches = True`, it makes a difference to it which values come together.
-    """
-
-    def update(self, values: Tensor) -> None:
-        """Takes in one batch, of any shape.
-
-        Raises:
-            NotFinite: it holds NaN or infinity.
-        """
-
-
-class Statistics(Accumulator, Protocol):
-    """What an observer reads.
-
-    Attributes:
-        low: the smallest of all values; infinity before the first batch.
-        high: the largest of all values; minus infinity before the first batch.
-    """
-
-    low: float
-    high: float
-
 
 # Called as `observer(statistics, steps)`, with the number of steps of the grid (255 for 8 bits), it gives the smallest
 # and the largest real value that the grid should cover. Observers with a parameter take it as a third argument.

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from penjing.quantize.rounding._moments import Moments, moments
+from penjing.evidence.moments import Moments, moments
 from penjing.quantize.rounding._parts import Part
 
 SWEEPS = 20
@@ -33,7 +33,7 @@ def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: in
         `(rows, weights)` integers.
     """
     (weight,) = part.weights
-    halves = moments(part, generator)
+    halves = moments_of(part, generator)
     problem = Problem(part, halves[0].both.shape)
     start = problem.laid(weight.held(integers))
     if not all(half.count for half in halves):
@@ -47,6 +47,14 @@ def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: in
         return integers
     found = problem.solve(halves[0].joined(halves[1]), best, start, sweeps)
     return found.reshape(integers.shape).to(integers.dtype)
+
+
+def moments_of(part: Part, generator: torch.Generator) -> tuple[Moments, Moments]:
+    """Takes the moments of a part that is one layer, with nothing behind it, of the first half of its samples and of the others.
+
+    They are about the means where the part has a bias of its own, which takes these up.
+    """
+    return moments(part.span.layers[0], part.inputs[0], part.products, generator, central=part.bias is not None)
 
 
 def width(part: Part) -> int:

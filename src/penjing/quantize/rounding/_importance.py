@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from penjing.evidence.pieces import sample_count
 from penjing.graph import Graph
-from penjing.quantize._pieces import sample_count
 
 SAMPLES = 64  # whose gradients are taken; the mean over them and all positions hardly changes with more
 

@@ -1,7 +1,7 @@
 """What a layer's products are made of, in second moments: how its inputs, and the wanted outputs, vary together."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from penjing.evidence.windows import each, padding
 from penjing.graph.normalize import node_arguments
-from penjing.quantize.rounding._parts import Part
 
 aten = torch.ops.aten
-POSITIONS = 2**15  # of convolutions, that moments are taken from
-ROWS = 2**12  # of linear layers, at once
+POSITIONS = 2**15  # of a convolution's outputs, over all samples, from which moments are taken
+ROWS = 2**12  # of a linear layer's inputs at once
 
 
 @dataclass(frozen=True)
@@ -45,25 +45,27 @@ class Moments:
         return float(((weights @ self.inputs - 2 * self.both) * weights).sum())
 
 
-def moments(part: Part, generator: torch.Generator) -> tuple[Moments, Moments]:
-    """Takes the moments of a part that is one convolution or linear layer, of the first half of its samples and of the others.
-
-    They are about the means of all samples where the part has a bias of its own, which takes these up.
+def moments(
+    layer: fx.Node, inputs: Tensor, wanted: Tensor, generator: torch.Generator, *, central: bool
+) -> tuple[Moments, Moments]:
+    """Takes the moments of a convolution or linear layer, of the first half of its samples and of the others.
 
     Args:
-        part: a layer, with nothing behind it.
+        layer: the node.
+        inputs: what it reads, `(samples, …)`.
+        wanted: what its products should give, `(samples, …)`.
         generator: draws positions, where there are many.
+        central: whether they are about the means of all samples, and not about zero.
     """
-    layer = part.span.layers[0]
     weight = node_arguments(layer)[1].meta["val"]
     groups = 1 if layer.target is aten.linear.default else int(node_arguments(layer)[6])
     sizes = groups, int(weight.shape[0]) // groups, weight[0].numel()
-    sums = [_Sums(*sizes, part.wanted.device) for _ in range(2)]
-    for half, x, y in _products(part, layer, groups, generator):
+    sums = [_Sums(*sizes, wanted.device) for _ in range(2)]
+    for half, x, y in _products(layer, inputs, wanted, groups, generator):
         sums[half].add(x.double(), y.double())
     count = sum(one.count for one in sums)
     x_mean, y_mean = (sum(one.x for one in sums) / count, sum(one.y for one in sums) / count)
-    if part.bias is None:
+    if not central:
         x_mean, y_mean = torch.zeros_like(x_mean), torch.zeros_like(y_mean)
     first, second = (one.about(x_mean, y_mean) for one in sums)
     return first, second
@@ -93,19 +95,20 @@ class _Sums:
 
 
 def _products(
-    part: Part, layer: fx.Node, groups: int, generator: torch.Generator
+    layer: fx.Node, inputs: Tensor, wanted: Tensor, groups: int, generator: torch.Generator
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Yields 0 or 1 for the half, `(groups, positions, weights)` inputs and `(groups, positions, outputs)` wanted outputs."""
     linear = layer.target is aten.linear.default
-    size, middle, wanted = (ROWS if linear else 1), -(-part.count // 2), part.products
-    for half, (start, end) in enumerate(((0, middle), (middle, part.count))):
-        pieces = zip(part.inputs[0][start:end].split(size), wanted[start:end].split(size), strict=True)
+    count = len(wanted)
+    size, middle = (ROWS if linear else 1), -(-count // 2)
+    for half, (start, end) in enumerate(((0, middle), (middle, count))):
+        pieces = zip(inputs[start:end].split(size), wanted[start:end].split(size), strict=True)
         for x, y in pieces if end > start else ():
             if linear:
                 yield half, x.flatten(0, -2)[None], y.flatten(0, -2)[None]
                 continue
-            drawn = torch.randperm(y[0, 0].numel(), generator=generator)[: max(1, POSITIONS // part.count)]
-            halves = {half: drawn} if part.count > 1 else dict(enumerate(drawn.chunk(2)))
+            drawn = torch.randperm(y[0, 0].numel(), generator=generator)[: max(1, POSITIONS // count)]
+            halves = {half: drawn} if count > 1 else dict(enumerate(drawn.chunk(2)))
             for own, chosen in halves.items():
                 found = torch.stack([tap.flatten(2)[0][:, chosen] for tap in _taps(layer, x)], 1)
                 xs, ys = (
@@ -117,16 +120,11 @@ def _products(
 
 def _taps(layer: fx.Node, x: Tensor) -> list[Tensor]:
     """Returns what each position of a convolution's kernel reads, `(1, channels, *positions)`."""
-    weight, _, stride, padding, dilation = node_arguments(layer)[1:6]
+    weight, _, stride, given, dilation = node_arguments(layer)[1:6]
     kernel = weight.meta["val"].shape[2:]
     axes = len(kernel)
-    stride, dilation = _each(stride, axes), _each(dilation, axes)
-    if padding == "same":
-        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        pads = [(t // 2, t - t // 2) for t in total]
-    else:
-        pads = [(p, p) for p in _each(0 if padding == "valid" else padding, axes)]
-    x = F.pad(x, [p for pair in reversed(pads) for p in pair])
+    stride, dilation = each(stride, axes), each(dilation, axes)
+    x = F.pad(x, padding(given, kernel, dilation))
     sizes = [(x.shape[2 + a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in range(axes)]
     taps = []
     for place in itertools.product(*(range(k) for k in kernel)):
@@ -135,8 +133,3 @@ def _taps(layer: fx.Node, x: Tensor) -> list[Tensor]:
         ]
         taps.append(x[(slice(None), slice(None), *window)])
     return taps
-
-
-def _each(value: Any, axes: int) -> list[int]:
-    values = list(value) if isinstance(value, Sequence) else [value]
-    return [int(one) for one in (values * axes if len(values) == 1 else values)]

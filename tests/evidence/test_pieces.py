@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from penjing.evidence import pieces as pieces_module
+from penjing.evidence.observation import observe
+from penjing.evidence.pieces import pieces
+from penjing.evidence.statistics import Extremes, MovingExtremes
 from penjing.graph import capture
-from penjing.quantize import _pieces
-from penjing.quantize._calibrate import calibrate
-from penjing.quantize._pieces import pieces
-from penjing.quantize.observers import Extremes, MovingExtremes
 
 
 class Coupled(nn.Module):
@@ -25,7 +25,7 @@ class Coupled(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
-    monkeypatch.setattr(_pieces, "MOST_BYTES", 3 * 8 * 16 * 4)  # three samples of eight channels, 4 × 4
+    monkeypatch.setattr(pieces_module, "MOST_BYTES", 3 * 8 * 16 * 4)  # three samples of eight channels, 4 × 4
 
 
 def _images(count: int) -> Tensor:
@@ -51,7 +51,7 @@ def test_ranges_are_those_of_whole_batches(statistics):
     graph, batches = capture(nn.Conv2d(4, 8, 1), _images(2)), [_images(9), 3 * _images(7)]
     node = next(node for node in graph.program.graph.nodes if node.target is torch.ops.aten.conv2d.default)
     found, expected = statistics(), statistics()
-    calibrate(graph, batches, {node: found})
+    observe(graph, batches, {node: found})
     with torch.no_grad():
         for batch in batches:
             expected.update(graph(batch))

@@ -1,6 +1,7 @@
-"""What observers remember of a stream of tensors, in constant memory."""
+"""What is remembered of a stream of tensors, in constant memory: extremes, moving averages of them, histograms."""
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,32 @@ SMALLEST_WIDTH = -126  # binary exponent of the narrowest bin: below it float32 
 
 class NotFinite(ValueError):
     """Values hold NaN or infinity; whoever knows where they come from says so to the user."""
+
+
+class Accumulator(Protocol):
+    """What is remembered of a stream of tensors; its size doesn't depend on how many there were.
+
+    Where a class has `whole_batches = True`, it makes a difference to it which values come together.
+    """
+
+    def update(self, values: Tensor) -> None:
+        """Takes in one batch, of any shape.
+
+        Raises:
+            NotFinite: it holds NaN or infinity.
+        """
+
+
+class Statistics(Accumulator, Protocol):
+    """What an observer reads.
+
+    Attributes:
+        low: the smallest of all values; infinity before the first batch.
+        high: the largest of all values; minus infinity before the first batch.
+    """
+
+    low: float
+    high: float
 
 
 def extremes(values: Tensor) -> tuple[float, float]:

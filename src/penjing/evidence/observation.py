@@ -1,0 +1,127 @@
+"""Passes over calibration data that feed statistics of inner values, and keep no activation longer than the graph does."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.errors import PenjingError
+from penjing.evidence.pieces import can_cut, pieces, sample_count
+from penjing.evidence.reader import flat_batches
+from penjing.evidence.statistics import Accumulator, NotFinite
+from penjing.graph import Graph
+from penjing.graph.taps import Execution, Step
+
+
+def observe(
+    graph: Graph,
+    data: Any,
+    watched: Mapping[fx.Node, Accumulator],
+    *,
+    keep: int = 0,
+    compute: Step = Execution.usual,
+) -> list[list[Tensor]]:
+    """Runs `graph` on all calibration batches and feeds the values of the `watched` nodes to their statistics.
+
+    Args:
+        graph: in evaluation mode.
+        data: see `flat_batches`.
+        watched: statistics by node of `graph.program.graph`.
+        keep: how many samples to return.
+        compute: computes each node.
+
+    Returns:
+        The flat inputs of the first samples, as many as asked for and there are, in pieces that run fast.
+
+    Raises:
+        PenjingError: there is no data, or a value that isn't finite; the message names the layer.
+    """
+    kept: list[list[Tensor]] = []
+    execution = Execution(graph.program, _watching(watched, compute))
+    whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
+    batches = _Counted(flat_batches(graph, data))
+    with torch.no_grad():
+        for inputs in pieces(graph, batches, whole=whole):
+            keep -= _keep(graph, inputs, keep, kept)
+            try:
+                execution.run(*inputs)
+            except _NotFiniteAt as found:
+                raise _not_finite_in_batch(graph, inputs, batches.count, found.place) from None
+    return kept
+
+
+def first_samples(graph: Graph, data: Any, count: int) -> list[list[Tensor]]:
+    """Returns the flat inputs of the first samples, in pieces that run fast; arguments and errors as for `observe`."""
+    kept: list[list[Tensor]] = []
+    for inputs in pieces(graph, flat_batches(graph, data)):
+        count -= _keep(graph, inputs, count, kept)
+        if count <= 0:
+            break
+    return kept
+
+
+def _keep(graph: Graph, inputs: list[Tensor], most: int, kept: list[list[Tensor]]) -> int:
+    """Copies samples, so that the batch that they are part of isn't kept too; all where it can't be cut.
+
+    Returns how many there were.
+    """
+    if most > 0:
+        cut = can_cut(graph, inputs)
+        kept.append([(tensor[:most] if cut else tensor).clone() for tensor in inputs])
+    return sample_count(inputs)
+
+
+def not_finite(place: str) -> PenjingError:
+    """Returns the error for a layer whose output isn't finite."""
+    return PenjingError(
+        f"The output of '{place}' holds NaN or infinity on the calibration data; check the model's weights and the data."
+    )
+
+
+class _Counted:
+    """Iterates and counts what it has yielded so far."""
+
+    def __init__(self, batches: Iterator[list[Tensor]]) -> None:
+        self._batches, self.count = batches, 0
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        return self
+
+    def __next__(self) -> list[Tensor]:
+        batch = next(self._batches)
+        self.count += 1
+        return batch
+
+
+class _NotFiniteAt(Exception):
+    """A watched value holds NaN or infinity; `place` is where the user finds what computes it."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place)
+        self.place = place
+
+
+def _not_finite_in_batch(graph: Graph, inputs: Sequence[Tensor], number: int, place: str) -> PenjingError:
+    """Returns the error for a value that isn't finite: it names the input where that is the cause, else the layer."""
+    for given, tensor in zip(graph.inputs, inputs, strict=True):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            return PenjingError(
+                f"The calibration data holds NaN or infinity, in the input '{given.name}' of batch {number}."
+            )
+    return not_finite(place)
+
+
+def _watching(watched: Mapping[fx.Node, Accumulator], compute: Step) -> Step:
+    """Returns a step that feeds values to their statistics as they come."""
+
+    def step(execution: Execution, node: fx.Node) -> Any:
+        value = compute(execution, node)
+        if node in watched:
+            try:
+                watched[node].update(value)
+            except NotFinite:
+                raise _NotFiniteAt(str(node.meta.get("module") or node.name)) from None
+        return value
+
+    return step

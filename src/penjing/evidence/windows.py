@@ -1,0 +1,28 @@
+"""The windows of convolutions: how far they reach, step and are padded, axis by axis."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def each(number: Any, axes: int) -> list[int]:
+    """Returns an argument that is one number for all axes of positions, or one for each, as one for each."""
+    numbers = list(number) if isinstance(number, list | tuple) else [number]
+    return [int(one) for one in (numbers * axes if len(numbers) == 1 else numbers)]
+
+
+def padding(given: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+    """Returns the zeros before and behind each axis of positions, the last axis first, as `torch.nn.functional.pad` takes them.
+
+    Args:
+        given: a convolution's argument: numbers, "same" or "valid".
+        kernel: its sizes.
+        dilation: for each axis.
+    """
+    if given == "valid":
+        return [0] * 2 * len(kernel)
+    if given == "same":
+        totals = [gap * (size - 1) for size, gap in zip(kernel, dilation, strict=True)]
+        pairs = [(total // 2, total - total // 2) for total in totals]
+    else:
+        pairs = [(width, width) for width in each(given, len(kernel))]
+    return [width for pair in reversed(pairs) for width in pair]
