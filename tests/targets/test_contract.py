@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from penjing.data import Preprocess
@@ -147,6 +149,46 @@ def test_what_is_no_such_file_is_refused(target, path, plain):
     assert path.read_bytes() == b"no model"
 
 
+def test_the_script_beside_a_file_is_clean_as_written(target, tmp_path):
+    pytest.importorskip("ruff")
+    script = write_runner(tmp_path, target)
+    assert compile(script.read_text(), str(script), "exec") and "{%" not in script.read_text()
+    settings = ["--config", str(Path(__file__).parents[2] / "pyproject.toml"), str(script)]
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, *settings], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def executed(script, *arguments):
+    """Runs the script in a process in which importing Penjing fails."""
+    start = (
+        "import sys; sys.modules['penjing'] = None; sys.argv = sys.argv[1:]; import runpy; runpy.run_path(sys.argv[0], "
+    )
+    command = [sys.executable, "-c", start + "run_name='__main__')", str(script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_script_takes_images_where_it_knows_how_and_names_classes_where_they_have_names(target, path, quantised):
+    lower(quantised, target, path)
+    script, image, classes = write_runner(path.parent, target), path.parent / "a.png", path.parent / "classes.txt"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(image)
+    preprocess = Preprocess("RGB", None, None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).to_dict()
+    for names in ([], ["ant", "bee", "cat", "dog", "elk"]):
+        if names:
+            classes.write_text("\n".join(names) + "\n")
+        (script.parent / "preprocess.json").write_text(json.dumps(preprocess))
+        done = executed(script, image)
+        assert done.returncode == 0, done.stderr
+        lines = [line.split() for line in done.stdout.splitlines()[1:]]
+        assert {name for _, name in lines} == set(names or "01234")
+        assert sum(float(share.rstrip("%")) for share, _ in lines) == pytest.approx(100, abs=0.5)
+        (script.parent / "preprocess.json").write_text("null")
+        done = executed(script, image)
+        assert done.returncode == 1 and "preprocess.json doesn't say how an image becomes an input" in done.stderr
+
+
 @pytest.mark.parametrize("integer", [False, True])
 def test_the_script_beside_a_file_uses_it_without_penjing(target, path, quantised, integer):
     torch.manual_seed(0)
@@ -160,10 +202,6 @@ def test_the_script_beside_a_file_uses_it_without_penjing(target, path, quantise
     y = run(artifact, x).argmax(1).numpy()
     y[:7] = (y[:7] + 1) % 5
     np.savez(path.parent / "examples.npz", x=x, y=y)
-    start = (
-        "import sys; sys.modules['penjing'] = None; sys.argv = sys.argv[1:]; import runpy; runpy.run_path(sys.argv[0], "
-    )
-    command = [sys.executable, "-c", start + "run_name='__main__')", str(script), str(path.parent / "examples.npz")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = executed(script, path.parent / "examples.npz")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "accuracy 0.9000 (70 inputs)"

@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,16 +95,6 @@ def refused(out, *arguments):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     return done.stderr
-
-
-def test_it_is_clean_as_written(out):
-    pytest.importorskip("ruff")
-    settings = ["--config", str(Path(__file__).parents[2] / "pyproject.toml"), str(out / "run.py")]
-    for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, *settings], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_it_judges_the_very_images_that_penjing_held_out(out, photos, lowered, tmp_path):

@@ -51,7 +51,7 @@ class Target:
         profile: times each executed node, given threads, inputs by name and a number of runs.
         memory: peak and model-only resident bytes of a fresh process, given threads and inputs by name; None where
             the system can't tell.
-        write_runner: writes a script that uses the file with the runtime alone into a directory.
+        runner: template of the script that uses the file with the runtime alone, within `targets/`.
         zeros: what it makes of weights that pruning set to zero.
     """
 
@@ -64,7 +64,7 @@ class Target:
     session: Callable[[Artifact, int], Session]
     profile: Callable[[Artifact, int, dict[str, np.ndarray], int], list[ExecutedNode]]
     memory: Callable[[Artifact, int, dict[str, np.ndarray]], tuple[int, int] | None]
-    write_runner: Callable[[Path], Path]
+    runner: str
     zeros: Zeros
 
 

@@ -14,12 +14,13 @@ from torch.utils import _pytree as pytree
 
 from penjing.checks import BATCH, PATH, TEXT, THREADS, a, checked, optional
 from penjing.errors import PenjingError
-from penjing.files import atomic_path
+from penjing.files import atomic_path, atomic_write
 from penjing.graph import Cost, Graph
 from penjing.graph.doors import GRAPH
 from penjing.targets._other_sizes import check_other_sizes
 from penjing.targets._records import Artifact, ExecutedNode, Parity, TensorSpec
 from penjing.targets._registry import Session, Target, find_target
+from penjing.targets._runner import rendered
 
 PROFILE_RUNS = 20
 
@@ -270,8 +271,17 @@ def write_runner(directory: Path | str, target: str = "onnxruntime") -> Path:
     """Writes `run.py` into `directory`: a script that uses the lowered file with the runtime, NumPy and Pillow alone.
 
     It reads `preprocess.json`, `classes.txt`, `validation.csv` and the model beside it.
+
+    Raises:
+        PenjingError: the target is unknown, or the script can't be written there.
     """
-    return find_target(target).write_runner(Path(directory))
+    path = Path(directory, "run.py")
+    script = rendered(find_target(target))
+    try:
+        atomic_write(path, script)
+    except OSError as error:
+        raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
+    return path
 
 
 def target_of(artifact: Artifact) -> Target:

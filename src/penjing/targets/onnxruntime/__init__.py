@@ -11,7 +11,6 @@ def onnxruntime() -> Target:
     from penjing.targets.onnxruntime._lower import describe, lower
     from penjing.targets.onnxruntime._memory import memory
     from penjing.targets.onnxruntime._profile import profile
-    from penjing.targets.onnxruntime._runner import write_runner
     from penjing.targets.onnxruntime._session import CpuSession
 
     return Target(
@@ -24,7 +23,7 @@ def onnxruntime() -> Target:
         session=CpuSession,
         profile=profile,
         memory=memory,
-        write_runner=write_runner,
+        runner="onnxruntime/runner.py.j2",
         zeros=Zeros(
             skipped=frozenset(),
             left_out=frozenset(),

@@ -15,7 +15,6 @@ def torch() -> Target:
     from penjing.targets.torch._lower import describe, lower
     from penjing.targets.torch._memory import memory
     from penjing.targets.torch._profile import profile
-    from penjing.targets.torch._runner import write_runner
     from penjing.targets.torch._session import EagerSession
 
     return Target(
@@ -28,7 +27,7 @@ def torch() -> Target:
         session=EagerSession,
         profile=profile,
         memory=memory,
-        write_runner=write_runner,
+        runner="torch/runner.py.j2",
         zeros=Zeros(
             skipped=frozenset(),
             left_out=frozenset(),

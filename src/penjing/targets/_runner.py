@@ -1,0 +1,32 @@
+"""The script that is delivered beside a lowered model: a target's template, rendered."""
+
+import ast
+import inspect
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from penjing.data import _prepare
+from penjing.targets._registry import Target
+
+
+def rendered(target: Target) -> str:
+    """Returns the source of `run.py` for a target.
+
+    The script makes its inputs with the very functions that Penjing makes them with, so they are the same bit for bit.
+    """
+    environment = Environment(
+        loader=PackageLoader("penjing", "targets"),
+        autoescape=False,  # it is Python source
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(target.runner).render(suffix=target.suffix, preparation=_preparation())
+
+
+def _preparation() -> str:
+    """Returns what the module of the preparation defines, without its docstring and imports: the script has these itself."""
+    source = inspect.getsource(_prepare)
+    imports = [step for step in ast.parse(source).body if isinstance(step, ast.Import | ast.ImportFrom)]
+    return "\n".join(source.splitlines()[imports[-1].end_lineno :]).strip()
