@@ -137,6 +137,7 @@ TABLE = {
         "per_layer": (5, "int8", {"a": 8}, ["int8"]),
         "exclude": NO_PATTERNS,
         "in_float": NO_PATTERNS,
+        "target": (5, None, Strange()),
         "placement": (5, None, Strange()),
         "simulate": (1, "yes", None),
         "seed": NO_WHOLE,

@@ -210,7 +210,7 @@ def _run(
         say(what_follows(original.graph, asked, space.held(), training=False))
     with space.timed("quantise"):
         if taken.integer:
-            small = quantize(small, asked.data, exclude=asked.exclude, in_float=taken.in_float)
+            small = quantize(small, asked.data, exclude=asked.exclude, target=asked.target, in_float=taken.in_float)
     with space.timed("lower"):
         small_file = lower(small, asked.target, space.out / f"model{asked.suffix}")
         deliver(small, asked.data, asked.target, space.out)

@@ -94,9 +94,7 @@ def quick(monkeypatch) -> None:
         sizes = {name: file.size_bytes / 1e3 for name, file in files.items()}
         return {name: SimpleNamespace(latency_ms=SimpleNamespace(median=size)) for name, size in sizes.items()}
 
-    monkeypatch.setattr(
-        choose, "widths", lambda graph, **patterns: widths(graph, **patterns)[:: len(widths(graph)) - 1]
-    )
+    monkeypatch.setattr(choose, "widths", lambda graph, **given: (found := widths(graph, **given))[:: len(found) - 1])
     monkeypatch.setattr(choose, "measure_together", by_size)
     monkeypatch.setattr(choose, "_better_in_float", lambda *_: ())
     monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)

@@ -6,12 +6,14 @@ from blobs import points
 from torch import nn
 
 import penjing as pj
+from penjing.capabilities import find
 from penjing.errors import PenjingError
 from penjing.plan import OverBudget, bits
 from penjing.plan.places import Costs, grids_of
 
 GRIDS = ("int2", "int3", "int4", "int5", "int6")
 ALONE = {"activations": None, "simulate": True}
+ONNXRUNTIME = find("onnxruntime")
 
 
 class Unequal(nn.Module):
@@ -42,7 +44,7 @@ def noise(graph, small, data):
 def test_it_beats_the_same_bits_everywhere_with_no_more_bytes(learned, tmp_path, uniform):
     graph, data = learned
     plain = pj.quantize(graph, weights=uniform, **ALONE)
-    costs = Costs(graph, tmp_path, simulate=True)
+    costs = Costs(graph, tmp_path, simulate=True, target=ONNXRUNTIME)
     size = costs.whole(plain, ["bytes"])["bytes"]
     small = pj.quantize(graph, data, weights=GRIDS, budget=pj.Budget(size=f"{size:.0f}B"), **ALONE)
     assert costs.whole(small, ["bytes"])["bytes"] <= size
@@ -53,7 +55,7 @@ def test_it_beats_the_same_bits_everywhere_with_no_more_bytes(learned, tmp_path,
 def test_the_count_of_bytes_is_bits_and_scales_and_all_else_as_it_is(learned, tmp_path):
     graph, _ = learned
     others = 4 * (64 + 64 + 8)
-    costs = Costs(graph, tmp_path, simulate=True)
+    costs = Costs(graph, tmp_path, simulate=True, target=ONNXRUNTIME)
     assert costs.original_bytes == others + 4 * (2 * 64 * 12 + 8 * 64)
     small = pj.quantize(graph, weights="int3", per_layer={"little": "codebook:16/tensor", "head": "float32"}, **ALONE)
     by_hand = others + 3 * 64 * 12 / 8 + 4 * 64 + 4 * 64 * 12 / 8 + 4 * 16 + 4 * 8 * 64
@@ -63,7 +65,7 @@ def test_the_count_of_bytes_is_bits_and_scales_and_all_else_as_it_is(learned, tm
 def test_batch_norms_count_as_the_biases_that_they_become(tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
     graph = pj.capture(network, torch.randn(2, 3, 8, 8))
-    assert Costs(graph, tmp_path, simulate=True).original_bytes == 4 * (8 * 3 * 9 + 8 + 4 * 8 + 4)
+    assert Costs(graph, tmp_path, simulate=True, target=ONNXRUNTIME).original_bytes == 4 * (8 * 3 * 9 + 8 + 4 * 8 + 4)
 
 
 def test_the_file_keeps_the_budget(learned, tmp_path):
@@ -131,6 +133,8 @@ def test_what_can_not_be_chosen_is_told(learned, options, says):
 
 def test_a_budget_below_the_smallest_is_told(learned, tmp_path):
     graph, data = learned
-    least = Costs(graph, tmp_path, simulate=True).whole(pj.quantize(graph, weights="int4", **ALONE), ["bytes"])["bytes"]
+    least = Costs(graph, tmp_path, simulate=True, target=ONNXRUNTIME).whole(
+        pj.quantize(graph, weights="int4", **ALONE), ["bytes"]
+    )["bytes"]
     with pytest.raises(OverBudget, match=rf"the least possible, each alone: {least:,.0f} bytes of "):
         pj.quantize(graph, data, weights=("int4", "int8"), budget=pj.Budget(size="0.05x"), **ALONE)

@@ -62,7 +62,7 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Choice]:
         latency: Callable[[str, float], float],
         slower: tuple[str, ...] = (),
         data: bool = True,
-        quantize: Callable[..., Quantised] = lambda thin, few, exclude, corrections: Quantised(thin, tuple(exclude)),
+        quantize: Callable[..., Quantised] = lambda thin, few, exclude, **how: Quantised(thin, tuple(exclude)),
         timed: Callable[[float], None] = lambda seconds: None,
         **options,
     ):
@@ -156,6 +156,24 @@ def test_without_data_for_ranges_only_float_is_tried(chosen):
     assert not any(candidate.integer for candidate in made.measured) and made.taken.meets and made.taken.amount > 0
 
 
+def test_for_a_target_without_integers_only_float_is_tried_and_it_says_so(chosen):
+    lines = []
+    made = chosen(Budget(latency="0.3x"), integers_are_fast, target="torch", progress=lines.append)
+    assert not any(candidate.integer for candidate in made.measured) and made.taken.meets
+    assert lines[0] == "torch computes nothing in integers, so every candidate is in floating point."
+
+
+def test_candidates_are_quantised_for_the_target_that_they_are_measured_on(chosen):
+    asked = []
+
+    def quantize(thin, few, exclude, **how):
+        asked.append(how["target"])
+        return Quantised(thin, tuple(exclude))
+
+    chosen(Budget(), integers_are_fast, target="onnxruntime", quantize=quantize)
+    assert asked == ["onnxruntime"]
+
+
 def test_an_activation_of_the_original_that_never_changes_is_an_error(chosen):
     def dead(*given, **options):
         raise ConstantActivations("The output of '0' is 0 everywhere.")
@@ -165,7 +183,7 @@ def test_an_activation_of_the_original_that_never_changes_is_an_error(chosen):
 
 
 def test_where_pruning_left_something_dead_only_float_is_tried(chosen, graph, caplog):
-    def dead_if_pruned(thin, few, exclude, corrections):
+    def dead_if_pruned(thin, few, exclude, **how):
         if thin.cost().params < graph.cost().params:
             raise ConstantActivations("The output of '0' is 0 everywhere.")
         return Quantised(thin, tuple(exclude))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import penjing as pj
+from penjing.capabilities import find
 from penjing.plan.places import Costs, grids_of
 from penjing.quantize import sensitivity
 from penjing.tasks import agreement
@@ -94,7 +95,7 @@ def test_no_more_layers_go_back_than_the_answers_need(kind, activations):
 def test_bits_are_chosen_within_a_budget(kind, activations, tmp_path):
     graph, data = made(kind)
     choices = {"activations": activations, "corrections": (), "simulate": True}
-    costs = Costs(graph, tmp_path, simulate=True)
+    costs = Costs(graph, tmp_path, simulate=True, target=find("onnxruntime"))
     few, many = (pj.quantize(graph, data, weights=grid, **choices) for grid in ("int2", "int8"))
     least, most = (costs.whole(small, ["bytes"])["bytes"] for small in (few, many))
     budget = pj.Budget(size=f"{(least + most) / 2:.0f}B")
@@ -106,7 +107,7 @@ def test_bits_are_chosen_within_a_budget(kind, activations, tmp_path):
 
 def test_the_matrices_of_a_recurrent_layer_are_counted_together(tmp_path):
     graph, _ = made("recurrent")
-    costs = Costs(graph, tmp_path, simulate=True)
+    costs = Costs(graph, tmp_path, simulate=True, target=find("onnxruntime"))
     rows, weights = 2 * 3 * 16, 3 * 16 * (8 + 16)
     assert costs.bytes("gru", "int4") == weights / 2 + 4 * rows
     small = pj.quantize(graph, weights="int4", activations=None, exclude=["widen", "head"], simulate=True)
@@ -115,7 +116,7 @@ def test_the_matrices_of_a_recurrent_layer_are_counted_together(tmp_path):
 
 def test_layers_of_the_network_itself_have_their_share_of_its_time(tmp_path):
     graph, data = made("one layer")
-    costs = Costs(graph, tmp_path, simulate=False)
+    costs = Costs(graph, tmp_path, simulate=False, target=find("onnxruntime"))
     costs.profile(pj.quantize(graph, data))
     (place,) = grids_of(pj.quantize(graph, data))
     assert costs.ms(place, "float32") > 0 and costs.ms(place, "int8") > 0

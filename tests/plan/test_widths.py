@@ -1,9 +1,13 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from penjing.graph import capture
-from penjing.plan import widths
+from penjing.plan import widths as widths_of
+
+widths = partial(widths_of, multiples=(16, 8))
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +52,9 @@ def test_a_model_of_which_nothing_can_go_has_only_its_own_width():
 def test_groups_keep_their_least_number_of_channels(graph):
     kept = {width.kept for width in widths(graph, min_channels=20)}
     assert (64, 24, 6) in kept and all(a >= 24 and b == 24 and c == 6 for a, b, c in kept) and len(kept) > 2
+
+
+def test_the_multiples_are_those_that_are_asked_for(graph):
+    found = widths_of(graph, multiples=(10,))[1:]
+    assert {width.round_to for width in found} == {10}
+    assert all(width.kept[0] % 10 == 0 and width.kept[1] in (10, 20, 24) for width in found)

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from penjing import targets, zoo
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture
+from penjing.graph.clips import CLIPS
 from penjing.quantize import quantize
-from penjing.quantize._clips import CLIPS
 from penjing.quantize.integer import FORMS, FixedPoint, NoIntegerForm, OnlyIntegers, Runner
 from penjing.quantize.integer._windows import Windows
 

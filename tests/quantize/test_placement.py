@@ -3,12 +3,13 @@ import small_networks as nets
 import torch
 from torch import nn
 
+from penjing.capabilities import find
 from penjing.errors import PenjingError
 from penjing.graph import capture, fold_batch_norms
-from penjing.quantize import ONNXRUNTIME, quantize
+from penjing.quantize import quantize
 from penjing.quantize._placement import place
 
-OPS = torch.ops.quantized_decomposed
+OPS, PLACEMENT = torch.ops.quantized_decomposed, find("onnxruntime").placement
 
 
 def _graph(network: type[nn.Module]):
@@ -18,7 +19,7 @@ def _graph(network: type[nn.Module]):
 
 def _placed(network: type[nn.Module], excluded: tuple[str, ...] = ()):
     graph = fold_batch_norms(_graph(network))
-    return place(graph, ONNXRUNTIME, lambda node: node.meta.get("module") in excluded)
+    return place(graph, PLACEMENT, lambda node: node.meta.get("module") in excluded)
 
 
 def _names(placed) -> list[str]:
@@ -111,7 +112,7 @@ def test_every_layers_input_is_rounded_and_ops_that_move_values_keep_their_grid(
         if getattr(weight, "target", None) is not OPS.dequantize_per_channel.default:
             continue
         value = node.args[0]
-        while value.target in ONNXRUNTIME.same:
+        while value.target in PLACEMENT.same:
             value = value.args[0]
         assert value.target is OPS.dequantize_per_tensor.default
         assert value.args[0].args[1:] == value.args[1:]
@@ -120,7 +121,7 @@ def test_every_layers_input_is_rounded_and_ops_that_move_values_keep_their_grid(
 def test_a_last_linear_layer_is_rounded_only_behind_a_clip():
     def names(*behind: nn.Module) -> list[str]:
         graph = capture(nn.Sequential(nn.Linear(8, 8), *behind).eval(), torch.randn(2, 8))
-        return _names(place(graph, ONNXRUNTIME))
+        return _names(place(graph, PLACEMENT))
 
     assert names() == ["input_1"]
     assert names(nn.ReLU()) == ["input_1", "relu"]

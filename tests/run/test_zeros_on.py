@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from penjing.capabilities import Zeros, find
 from penjing.graph import capture
 from penjing.prune import prune
 from penjing.run.zeros import zeros_on
-from penjing.targets import Zeros, find_target, lower, targets
+from penjing.targets import lower, targets
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def sparse(graph):
 
 @pytest.mark.parametrize("name", sorted(targets))
 def test_runtimes_that_multiply_by_every_weight_gain_nothing_but_a_smaller_parcel(name, graph, sparse, tmp_path):
-    target = find_target(name)
+    target = find(name)
     files = {"baseline": tmp_path / "a", "compressed": tmp_path / "b"}
     for one, path in zip((graph, sparse), files.values(), strict=True):
         lower(one, name, path)
@@ -44,7 +45,7 @@ def test_runtimes_that_multiply_by_every_weight_gain_nothing_but_a_smaller_parce
 
 def test_a_runtime_that_skips_some_zeros_is_faster_by_these_alone(sparse, tmp_path):
     skips = Zeros(skipped=frozenset({"n:m"}), left_out=frozenset({"n:m", "element"}), why="Its kernels skip 2 of 4.")
-    target = dataclasses.replace(find_target("onnxruntime"), zeros=skips)
+    target = dataclasses.replace(find("onnxruntime"), zeros=skips)
     said = zeros_on(target, sparse, {})
     assert (said["faster"], said["smaller"]) == (512, said["zeros"])
     assert [(place["faster"], place["smaller"]) for place in said["places"]] == [(False, True), (True, True)]
@@ -53,10 +54,10 @@ def test_a_runtime_that_skips_some_zeros_is_faster_by_these_alone(sparse, tmp_pa
 def test_zeros_of_two_kinds_count_only_where_the_runtime_gains_by_both(graph):
     both = prune(prune(graph, granularity="2:4", include=["2"]), 0.6, granularity="element", include=["2"])
     skips = Zeros(skipped=frozenset({"n:m"}), left_out=frozenset(), why="")
-    said = zeros_on(dataclasses.replace(find_target("onnxruntime"), zeros=skips), both, {})
+    said = zeros_on(dataclasses.replace(find("onnxruntime"), zeros=skips), both, {})
     assert said["faster"] == 0 and said["places"][0]["granularity"] == "2:4, element"
 
 
 def test_without_zeros_nothing_is_measured(graph, tmp_path):
-    said = zeros_on(find_target("onnxruntime"), graph, {"baseline": tmp_path / "none"})
+    said = zeros_on(find("onnxruntime"), graph, {"baseline": tmp_path / "none"})
     assert said["zeros"] == 0 and said["places"] == [] and said["deflated_bytes"] is None

@@ -11,15 +11,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from penjing.capabilities import find
 from penjing.graph import capture, fold_batch_norms
 from penjing.quantize import quantize
-from penjing.quantize._onnxruntime import ONNXRUNTIME
 from penjing.quantize._rewritten import place_rewritten
 from penjing.targets import lower, profile
 
 aten = torch.ops.aten
 INTEGER_KERNELS = ("QLinear", "QGemm", "MatMulInteger")
 CHANNELS, STEPS = 8, 8
+PLACEMENT = find("onnxruntime").placement
 
 
 def image_layer():
@@ -143,7 +144,7 @@ class Network(nn.Module):
 def network():
     torch.manual_seed(0)
     graph = capture(Network().eval(), (torch.randn(2, CHANNELS, 8, 8), torch.randn(2, STEPS, CHANNELS)))
-    placed = place_rewritten(copy.deepcopy(fold_batch_norms(graph)), ONNXRUNTIME, lambda node: False)
+    placed = place_rewritten(copy.deepcopy(fold_batch_norms(graph)), PLACEMENT, lambda node: False)
     return graph, placed
 
 
@@ -177,5 +178,5 @@ def _is_integer(kernel):
 def test_every_op_of_the_placement_is_tried(network):
     graph, _ = network
     seen = {node.target for node in graph.program.graph.nodes if node.op == "call_function"}
-    tables = (ONNXRUNTIME.layers, ONNXRUNTIME.integer, ONNXRUNTIME.same, ONNXRUNTIME.clips, ONNXRUNTIME.rewrites)
+    tables = (PLACEMENT.layers, PLACEMENT.integer, PLACEMENT.same, PLACEMENT.clips, PLACEMENT.gates)
     assert {str(op) for table in tables for op in table if op not in seen} == set()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.budget import Budget
+from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.patterns import matches
@@ -46,6 +47,7 @@ def choose_bits(
     draft: Quantized | None = None,
     fixed: Sequence[str] = (),
     simulate: bool = False,
+    target: Capabilities | str = DEFAULT,
     log: Callable[[str], None],
     **choices: Any,
 ) -> Bits:
@@ -65,6 +67,7 @@ def choose_bits(
         draft: makes one that costs as much and is made faster, for what is measured before anything is chosen.
         fixed: patterns of module paths that keep the grid that `quantized` gives them.
         simulate: whether no file is to be written.
+        target: the runtime that files are written for and latency is measured on.
         log: called with what a user may want to read.
         choices: of `sensitivity`.
 
@@ -73,12 +76,12 @@ def choose_bits(
         PenjingError: there is nothing to choose, or the budget is on what isn't chosen here.
     """
     _check(weights, budget, simulate)
-    noise = sensitivity(graph, data, [name for name in weights if name != FLOAT], **choices)
+    noise = sensitivity(graph, data, [name for name in weights if name != FLOAT], target=target, **choices)
     noise = {place: found for place, found in noise.items() if not matches(place, fixed)}
     if not noise:
         raise PenjingError("Every layer's grid is given by per_layer=…, so weights=(…) leaves nothing to choose.")
     with tempfile.TemporaryDirectory() as folder:
-        costs = Costs(graph, Path(folder), simulate)
+        costs = Costs(graph, Path(folder), simulate, find(target))
         limits = _limits(budget, costs)
         smallest = {place: min(weights, key=partial(costs.bytes, place)) for place in noise}
         least = (draft or quantized)(smallest)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.budget import Budget, Limit
+from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.damage import refusing
 from penjing.data import Data
 from penjing.errors import PenjingError
@@ -150,6 +151,11 @@ class _Bench:
         """Seconds until the deadline, infinite without one."""
         return math.inf if self.deadline is None else self.deadline - time.monotonic()
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the target can do."""
+        return find(self.target)
+
     def file(self, name: str) -> Path:
         """Where a candidate of that name is written."""
         return self.folder / f"{name}{find_target(self.target).suffix}"
@@ -162,7 +168,7 @@ def choose(
     budget: Budget,
     folder: Path,
     *,
-    target: str = "onnxruntime",
+    target: str = DEFAULT,
     threads: int = 1,
     batch: int = 1,
     include: Sequence[str] = (),
@@ -210,7 +216,12 @@ def choose(
         progress(f"Going on from {len(known)} width{'' if len(known) == 1 else 's'} measured before.")
     measured: list[Candidate] = []
     complete, short = True, False
-    for width in widths(graph, include=include, exclude=exclude, units=units, min_channels=min_channels):
+    if not bench.capabilities.has_integers:
+        progress(f"{target} computes nothing in integers, so every candidate is in floating point.")
+    multiples = bench.capabilities.channel_multiples
+    for width in widths(
+        graph, multiples=multiples, include=include, exclude=exclude, units=units, min_channels=min_channels
+    ):
         key = (width.amount, width.round_to)
         if key not in known:
             if measured and longest > bench.left:
@@ -307,16 +318,16 @@ def _measure_width(bench: _Bench, width: Width) -> list[Candidate]:
 
 
 def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph | None:
-    """Returns the int8 graph, calibrated on little data: that doesn't change the time. None if nothing is quantisable."""
-    if bench.data.calibration is None:
+    """Returns the int8 graph, calibrated on little data: that doesn't change the time. None if the target runs nothing in it."""
+    if bench.data.calibration is None or not bench.capabilities.has_integers:
         return None
     few = replace(bench.data, calibration=[first(bench.data.calibration, "data.calibration")])
     exclude = (*bench.exclude, *in_float)
     try:
         try:
-            return quantize(thin, few, exclude=exclude, corrections=())
+            return quantize(thin, few, exclude=exclude, corrections=(), target=bench.target)
         except ConstantActivations:  # on so little data
-            return quantize(thin, bench.data, exclude=exclude, corrections=())
+            return quantize(thin, bench.data, exclude=exclude, corrections=(), target=bench.target)
     except NothingToQuantize as nothing:
         log.info("no integer candidate: %s", nothing)
         return None

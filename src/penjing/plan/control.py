@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.patterns import matches
@@ -52,6 +53,7 @@ def hold_metric(
     *,
     fixed: Sequence[str] = (),
     simulate: bool = False,
+    target: Capabilities | str = DEFAULT,
     log: Callable[[str], None],
     **choices: Any,
 ) -> Graph:
@@ -71,6 +73,7 @@ def hold_metric(
         limit: the least that is wanted.
         fixed: patterns of module paths that keep their grid.
         simulate: whether nothing is run on the target; then bytes are the only cost.
+        target: the runtime that files are written for and latency is measured on.
         log: called with what a user may want to read.
         choices: of `sensitivity`.
 
@@ -83,9 +86,9 @@ def hold_metric(
         return small
     usual = {place: grid for place, grid in grids_of(small).items() if grid != FLOAT and not matches(place, fixed)}
     wider = [name for name in WIDER if name != FLOAT]
-    noise = sensitivity(graph, data, list(dict.fromkeys([*usual.values(), *wider])), **choices)
+    noise = sensitivity(graph, data, list(dict.fromkeys([*usual.values(), *wider])), target=target, **choices)
     with tempfile.TemporaryDirectory() as folder:
-        costs = Costs(graph, Path(folder), simulate)
+        costs = Costs(graph, Path(folder), simulate, find(target))
         if not simulate:
             costs.profile(small)
         total = {"bytes": costs.whole(small, ["bytes"])["bytes"], "ms": 0.0 if simulate else costs.original_ms}

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from penjing.capabilities import Capabilities
 from penjing.graph import Graph, fold_batch_norms
-from penjing.quantize import FLOAT, ONNXRUNTIME, find_grid, modules_by_place, weights_by_place
+from penjing.quantize import FLOAT, find_grid, modules_by_place, weights_by_place
 from penjing.targets import Artifact, find_target, lower, measure_together, profile
 
 SECONDS = 3.0  # of measuring files in turns
@@ -24,18 +25,18 @@ class Costs:
         original_bytes: of the float network.
     """
 
-    def __init__(self, graph: Graph, folder: Path, simulate: bool, target: str = "onnxruntime") -> None:
+    def __init__(self, graph: Graph, folder: Path, simulate: bool, target: Capabilities) -> None:
         """Takes the size of the float network.
 
         Args:
             graph: the float network.
             folder: where files are written.
             simulate: whether sizes are counted instead.
-            target: of the files.
+            target: of the files; what it stores.
         """
         self._weights, self._modules = weights_by_place(graph), modules_by_place(graph)
         self._folder, self._simulate, self._target = folder, simulate, target
-        self._suffix = find_target(target).suffix
+        self._suffix = find_target(target.name).suffix
         self._original: Artifact | None = None
         self._original_ms = 0.0
         self._profiles: dict[bool, dict[str, float]] = {}
@@ -61,7 +62,7 @@ class Costs:
         if grid == FLOAT:
             return 4 * weight.numel()
         chosen = find_grid(grid.partition("/")[0])
-        bits = chosen.bits if self._simulate else min(b for b in ONNXRUNTIME.numbers.stored if b >= chosen.bits)
+        bits = chosen.bits if self._simulate else min(b for b in self._target.numbers.stored if b >= chosen.bits)
         table = chosen.number if chosen.entry.traits.get("counts") == "values" else len(weight)
         return weight.numel() * bits / 8 + SCALE_BYTES * table
 
@@ -114,7 +115,7 @@ class Costs:
         return {kind: found[kind] for kind in kinds}
 
     def _lowered(self, graph: Graph, name: str) -> Artifact:
-        return lower(graph, self._target, self._folder / f"{name}{self._suffix}")
+        return lower(graph, self._target.name, self._folder / f"{name}{self._suffix}")
 
     def _timed(self, files: Mapping[str, Artifact]) -> dict[str, float]:
         found = measure_together(files, seconds=SECONDS, memory=False)

@@ -6,8 +6,8 @@ callback of a training that learns ranges, too.
 
 from penjing.quantize._choices import FLOAT
 from penjing.quantize._constant import ConstantActivations
-from penjing.quantize._onnxruntime import ONNXRUNTIME
-from penjing.quantize._placement import Placed, Placement, Site, place
+from penjing.quantize._numbers import check_integers
+from penjing.quantize._placement import Placed, Site, place
 from penjing.quantize._places import modules_by_place, weights_by_place
 from penjing.quantize._quantize import NothingToQuantize, quantize
 from penjing.quantize._sensitivity import sensitivity
@@ -20,16 +20,15 @@ from penjing.quantize.training import QuantizedTraining, methods
 __all__ = [
     "ACTIVATION_GRIDS",
     "FLOAT",
-    "ONNXRUNTIME",
     "Affine",
     "ConstantActivations",
     "Grid",
     "NothingToQuantize",
     "Placed",
-    "Placement",
     "QuantizedTraining",
     "Site",
     "affine",
+    "check_integers",
     "corrections",
     "find_grid",
     "grids",

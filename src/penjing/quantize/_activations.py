@@ -4,10 +4,11 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from penjing.capabilities import Placement
 from penjing.evidence.observation import observe
 from penjing.graph import Graph
 from penjing.quantize._constant import Steady, check_vary
-from penjing.quantize._placement import Placed, Placement, Site
+from penjing.quantize._placement import Placed, Site
 from penjing.quantize._running import in_floats
 from penjing.quantize.grids import Affine, Grid, affine
 from penjing.quantize.observers import find_observer

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, fx
 
+from penjing.capabilities import Placement
 from penjing.errors import PenjingError
 from penjing.evidence.statistics import Statistics
 from penjing.graph import Graph
 from penjing.graph.patterns import module_paths
 from penjing.graph.sources import computed_from_inputs
-from penjing.quantize._placement import Placed, Placement, Site
+from penjing.quantize._placement import Placed, Site
 from penjing.quantize._places import place_of
 
 

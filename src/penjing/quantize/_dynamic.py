@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.capabilities import Capabilities
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.straight_through import ops  # importing it registers the ops
 from penjing.quantize._choices import Choice
 from penjing.quantize._insert import origin
-from penjing.quantize._placement import Placed, Placement, Site
+from penjing.quantize._placement import Placed, Site
 from penjing.quantize.grids import integers
 
 aten = torch.ops.aten
@@ -23,39 +24,41 @@ GROUP_GRID = integers("int8")
 SMALLEST = torch.finfo(torch.float32).tiny  # scale, for values that are all 0
 
 
-def for_dynamic(placement: Placement) -> Placement:
-    """Returns the placement of which only layers are left whose inputs' ranges the target can find at run time.
+def for_dynamic(target: Capabilities) -> Capabilities:
+    """Returns the target, of whose placement only layers are left whose inputs' ranges it can find at run time.
 
     Raises:
         PenjingError: it can't for any.
     """
+    placement, numbers = target.placement, target.numbers
     if not placement.dynamic:
-        raise PenjingError(
-            f"{placement.name} finds no ranges at run time: give activations='auto' and calibration data."
-        )
+        raise PenjingError(f"{target.name} finds no ranges at run time: give activations='auto' and calibration data.")
     return replace(
-        placement,
-        numbers=replace(placement.numbers, weights={**placement.numbers.weights, **placement.dynamic_weights}),
-        layers={target: fits for target, fits in placement.layers.items() if target in placement.dynamic},
-        float_output=placement.dynamic,
-        integer={},
-        same={},
-        clips={},
-        rewrites={},
+        target,
+        placement=replace(
+            placement,
+            layers={op: fits for op, fits in placement.layers.items() if op in placement.dynamic},
+            float_output=placement.dynamic,
+            integer={},
+            same={},
+            clips={},
+            gates=frozenset(),
+        ),
+        numbers=replace(numbers, weights={**numbers.weights, **numbers.dynamic_weights}),
     )
 
 
-def check_dynamic_groups(placement: Placement, choices: Sequence[Choice]) -> None:
+def check_dynamic_groups(target: Capabilities, choices: Sequence[Choice]) -> None:
     """Makes sure that the target has kernels for the groups.
 
     Raises:
         PenjingError: it has none for some size; lists those that it has.
     """
     for choice in choices:
-        if choice.grain.kind == "group" and choice.grain.size not in placement.dynamic_groups:
-            sizes = ", ".join(f"'group:{size}'" for size in sorted(placement.dynamic_groups))
+        if choice.grain.kind == "group" and choice.grain.size not in target.numbers.dynamic_groups:
+            sizes = ", ".join(f"'group:{size}'" for size in sorted(target.numbers.dynamic_groups))
             raise PenjingError(
-                f"{placement.name} has no integer arithmetic for {choice.words} with ranges found at run time. It has it "
+                f"{target.name} has no integer arithmetic for {choice.words} with ranges found at run time. It has it "
                 f"for {sizes}. simulate=True gives the values all the same, without the target's speed."
             )
 

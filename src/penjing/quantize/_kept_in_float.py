@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.capabilities import Capabilities, Placement
 from penjing.graph import Graph
 from penjing.graph.cost import Row
 from penjing.graph.ops import LAYERS, RECURRENT
 from penjing.graph.patterns import matches
 from penjing.quantize._choices import FLOAT
-from penjing.quantize._placement import Placed, Placement, is_float
+from penjing.quantize._placement import Placed, is_float
 from penjing.quantize._places import place_of
 
 REASONS = {
@@ -37,7 +38,7 @@ def kept_in_float(
     graph: Graph,
     placed: Placed,
     used: Placement,
-    target: Placement,
+    target: Capabilities,
     is_excluded: Callable[[fx.Node], bool],
     in_float: Sequence[str],
 ) -> list[dict[str, Any]]:
@@ -47,7 +48,7 @@ def kept_in_float(
         graph: in floating point, as it was placed; nothing is inserted yet.
         placed: where integers will be.
         used: the part of the target's placement that was used.
-        target: all of it.
+        target: all that it can do.
         is_excluded: says what the user left in floating point.
         in_float: patterns of what was measured to be faster in floating point.
     """
@@ -78,7 +79,7 @@ def _reason(
     row: Row,
     node: fx.Node,
     used: Placement,
-    target: Placement,
+    target: Capabilities,
     is_excluded: Callable[[fx.Node], bool],
     in_float: Sequence[str],
 ) -> str:
@@ -88,9 +89,9 @@ def _reason(
         return "asked"
     if not row.counted:
         return "unknown"
-    if node.target in target.layers:
+    if node.target in target.placement.layers or node.target in used.layers:
         return _of_layer(graph, node, used)
-    if node.target not in used.integer and node.target in target.integer:
+    if node.target not in used.integer and node.target in target.placement.integer:
         return "range"
     if node.target in used.integer:
         return "readers" if used.integer[node.target](node) else "operands"

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.capabilities import Placement
 from penjing.evidence.observation import observe
 from penjing.graph import Graph
 from penjing.quantize._noise import Noise, Own, Power, channel_axis, compute, float_values, own_noise
-from penjing.quantize._placement import Placement
 from penjing.quantize._running import in_floats
 from penjing.quantize.corrections import even_scales
 from penjing.quantize.grids import Grid, affine, integers

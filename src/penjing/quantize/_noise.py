@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.capabilities import Placement
 from penjing.graph import Graph
 from penjing.graph.ops import LAYERS
 from penjing.graph.straight_through import ops
 from penjing.graph.taps import all_values, constant_values
-from penjing.quantize._placement import Placement
 
 aten = torch.ops.aten
 SAMPLES = 8  # on which the layers' noise is measured: enough to tell it from the signal, in 1 to 2 % of the time

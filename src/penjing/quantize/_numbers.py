@@ -1,44 +1,26 @@
-"""Which numbers a target computes with, and the error that lists them."""
+"""Whether a target computes with the numbers that are asked for, and the errors that say with which it does."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
+from penjing.capabilities import TARGETS, Capabilities, Largest
 from penjing.errors import PenjingError
 from penjing.quantize._choices import Choice
 from penjing.quantize.grids import Grid, find_grid
 
-# The name of a grid in `penjing list grids`, and the largest number behind it that the target takes (0: it has none).
-Largest = Mapping[str, int]
 
-
-@dataclass(frozen=True)
-class Numbers:
-    """The grids that a target computes with from its files.
-
-    Attributes:
-        activations: that it multiplies in integers.
-        weights: that it multiplies with such activations in integers, by kind of grain.
-        weights_alone: that it stores in the grid's bits (or the next size that it has) and multiplies with activations in
-            floating point, by kind of grain.
-        stored: the sizes in bits that a weight has in its files; a grid takes the next.
-    """
-
-    activations: Largest
-    weights: Mapping[str, Largest]
-    weights_alone: Mapping[str, Largest]
-    stored: tuple[int, ...] = (4, 8, 16, 32)
-
-
-def check_numbers(target: str, numbers: Numbers, activations: Grid | None, weights: Iterable[Choice]) -> None:
+def check_numbers(target: Capabilities, activations: Grid | None, weights: Iterable[Choice]) -> None:
     """Makes sure that the target can run what is asked for.
 
     Raises:
         PenjingError: it can't; lists what it can.
     """
+    if activations is not None:
+        check_integers(target)
+    name, numbers = target.name, target.numbers
     simulate = "simulate=True gives the grid's values all the same, without the target's speed."
     if activations is not None and not _holds(numbers.activations, activations.name):
         raise PenjingError(
-            f"{target} has no integer arithmetic for '{activations.name}' activations. It has it for "
+            f"{name} has no integer arithmetic for '{activations.name}' activations. It has it for "
             f"{_listed(numbers.activations)}. {simulate}"
         )
     table = numbers.weights_alone if activations is None else numbers.weights
@@ -47,10 +29,24 @@ def check_numbers(target: str, numbers: Numbers, activations: Grid | None, weigh
             able = "; ".join(f"per {kind} {_listed(largest)}" for kind, largest in table.items())
             alone = " activations=None runs more grids, in floating point." if activations is not None else ""
             raise PenjingError(
-                f"{target} can't multiply {choice.words} in integers. It can: {able}.{alone} {simulate}"
+                f"{name} can't multiply {choice.words} in integers. It can: {able}.{alone} {simulate}"
                 if activations is not None
-                else f"{target} can't run {choice.words}. It can: {able}. {simulate}"
+                else f"{name} can't run {choice.words}. It can: {able}. {simulate}"
             )
+
+
+def check_integers(target: Capabilities) -> None:
+    """Makes sure that the target multiplies anything in integers.
+
+    Raises:
+        PenjingError: it doesn't; says what it can do instead, and which targets do.
+    """
+    if not target.has_integers:
+        others = " or ".join(f"target='{name}'" for name, other in TARGETS.items() if other.has_integers)
+        raise PenjingError(
+            f"{target.name} computes nothing in integers. activations=None stores weights in few bits for it and computes "
+            f"in floating point; simulate=True rounds values all the same, without any speed; {others} computes in integers."
+        )
 
 
 def _holds(largest: Largest, name: str) -> bool:

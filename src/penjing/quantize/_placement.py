@@ -1,11 +1,10 @@
 """Where values are rounded: after which nodes a quantise/dequantise pair stands, and which layers get integer weights.
 
-The rules are the same for every target; what a target fuses is a `Placement`, plain tables of ops. Nothing here changes
-a graph.
+The rules are the same for every target; what a target fuses is a `Placement`, plain tables of ops in its capabilities.
+Nothing here changes a graph.
 """
 
 import operator
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -13,50 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from penjing.capabilities import Condition, Placement
 from penjing.graph import Graph
-from penjing.quantize._clips import EVERYTHING, Interval
-from penjing.quantize._numbers import Numbers
-
-Condition = Callable[[fx.Node], bool]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What a target executes in integers, by ATen op.
-
-    Each table maps an op to a condition on the node, or to what is known about it.
-
-    Attributes:
-        name: of the target.
-        activations: name of the activations' grid that it prefers.
-        numbers: the grids that it computes with.
-        layers: ops with a constant weight as second argument, its output channels on axis 0, that multiply integers if
-            their input is quantised.
-        float_output: those of `layers` that stay integer where their output isn't rounded to integers again.
-        integer: ops that stay integer if all of their inputs and their output are quantised.
-        same: ops that move or select values and so pass integers on as they are; their inputs' grid holds.
-        clips: ops that cut values off, and the bounds; none are left where the grid of their output holds nothing
-            beyond the bounds.
-        bounded: ops whose values never pass these bounds.
-        rewrites: ops that are integer once they are written as others; the function replaces the node.
-        dynamic: those of `layers` whose inputs' ranges it can find at run time.
-        dynamic_weights: the grids that such layers have for kinds of grain which they lack otherwise.
-        dynamic_groups: sizes of groups that such layers have.
-    """
-
-    name: str
-    activations: str
-    numbers: Numbers
-    layers: Mapping[Any, Condition]
-    float_output: frozenset[Any]
-    integer: Mapping[Any, Condition]
-    same: Mapping[Any, Condition]
-    clips: Mapping[Any, Callable[[fx.Node], Interval | None]]
-    bounded: Mapping[Any, Interval]
-    rewrites: Mapping[Any, Callable[[fx.Graph, fx.Node], None]]
-    dynamic: frozenset[Any] = frozenset()
-    dynamic_weights: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    dynamic_groups: frozenset[int] = frozenset()
+from penjing.graph.clips import EVERYTHING, Interval
 
 
 @dataclass(frozen=True)
@@ -140,7 +98,7 @@ class _Placer:
             tuple(self._joined(site, sites) for site in sites.values()),
             tuple(node for node in nodes if self.kinds[node] is Kind.LAYER),
             tuple(node for node in nodes if node in self.active),
-            tuple(node for node in nodes if node in self.active and node.target in self.placement.rewrites),
+            tuple(node for node in nodes if node in self.active and node.target in self.placement.gates),
             tuple((node, source) for node in nodes if (source := self._source_of_late_clip(node)) is not None),
         )
 
@@ -154,7 +112,7 @@ class _Placer:
             operands = node.all_input_nodes
             fits = all(map(is_float, [node, *operands])) and tables.integer[target](node)
             return Kind.INTEGER if fits else Kind.FLOAT
-        if target in tables.rewrites:
+        if target in tables.gates:
             return Kind.INTEGER if is_float(node) else Kind.FLOAT
         if target in tables.clips:
             bounds = tables.clips[target](node)

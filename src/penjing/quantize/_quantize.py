@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.capabilities import DEFAULT, Capabilities
 from penjing.checks import checked
 from penjing.errors import PenjingError
 from penjing.evidence.observation import first_samples
@@ -21,7 +22,7 @@ from penjing.quantize._learn import learn_rounding
 from penjing.quantize._mending import Layer, find_scales, is_suspect, warn_of_noise
 from penjing.quantize._noise import SAMPLES as NOISE_SAMPLES
 from penjing.quantize._noise import Noise, own_noise
-from penjing.quantize._placement import Placed, Placement
+from penjing.quantize._placement import Placed
 from penjing.quantize._placements import check_all_integer
 from penjing.quantize._places import place_of
 from penjing.quantize._recurrent import lay_recurrent, records_of
@@ -52,7 +53,8 @@ def quantize(
     corrections: str | Sequence[str] = "auto",
     per_layer: Mapping[str, str] | None = None,
     exclude: Sequence[str] = (),
-    placement: Placement | str = "fastest",
+    target: Capabilities | str = DEFAULT,
+    placement: str = "fastest",
     in_float: Sequence[str] = (),
     simulate: bool = False,
     seed: int = 0,
@@ -88,8 +90,10 @@ def quantize(
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
             "int8/channel" has a grain of its own.
         exclude: patterns of module paths ("layer1.*", "head"); what they name, or lies below it, computes in floating point.
-        placement: "integer" leaves no layer in floating point but those excluded, and says so where ONNX Runtime has no
-            integer kernel for one; "fastest" takes those, and `in_float`; or what another target fuses.
+        target: the runtime that the pairs are placed for, a name in `penjing list targets`, or a record of what another one
+            can do. Of those, "torch" computes nothing in integers: it needs activations=None, or `simulate`.
+        placement: "integer" leaves no layer in floating point but those excluded, and says so where the target has no
+            integer kernel for one; "fastest" takes those, and `in_float`.
         in_float: patterns as in `exclude`, of layers that were measured to be faster in floating point; the plan names
             them. `penjing.compress` measures.
         simulate: allow grids and grains that the target doesn't run in integers; their values are still those of the grid.
@@ -110,8 +114,8 @@ def quantize(
     """
     asked = read_request(
         graph, data, weights=weights, activations=activations, observer=observer, grain=grain, rounding=rounding,
-        corrections=corrections, per_layer=per_layer, exclude=exclude, placement=placement, in_float=in_float,
-        simulate=simulate, seed=seed,
+        corrections=corrections, per_layer=per_layer, exclude=exclude, target=target, placement=placement,
+        in_float=in_float, simulate=simulate, seed=seed,
     )  # fmt: skip
     made, notes = _made(_in_float(graph, data, asked), data, asked), dict[str, str]()
     if _is_suspect(made, asked):
@@ -121,7 +125,7 @@ def quantize(
 
 def quantize_plainly(graph: Graph, data: Any, **asked: Any) -> Graph:
     """Returns what `quantize` does with these arguments, its nodes named as in `graph`: no layer's noise is looked at."""
-    usual: dict[str, Any] = {"rounding": "nearest", "corrections": (), "seed": 0}
+    usual: dict[str, Any] = {"rounding": "nearest", "corrections": (), "target": DEFAULT, "seed": 0}
     request = read_request(graph, data, **usual | asked)
     made = _made(_in_float(graph, data, request), data, request, looks=False)
     return _recorded(made, request, {})
@@ -241,13 +245,13 @@ def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:
     """
     placed = place_rewritten(small, asked.placement, asked.is_excluded)
     if asked.strict:
-        check_all_integer(small, placed, asked.placement, asked.is_excluded)
+        check_all_integer(small, placed, asked.target, asked.is_excluded)
     recurrent = lay_recurrent(small, asked.choices.of)
     if not placed.layers and not recurrent:
         left = " that isn't excluded" if asked.choices.exclude else ""
         kinds = "linear layer" if asked.dynamic else "convolution or linear layer"
         other = " Other layers need calibration data and activations='auto'." if asked.dynamic else ""
-        name = asked.placement.name
+        name = asked.target.name
         raise NothingToQuantize(f"{small.name} has no {kinds}{left} that {name} could run in 8 bits.{other}")
     check_groups(small, placed.layers, asked.choices.of)
     return placed, recurrent

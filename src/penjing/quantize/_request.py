@@ -6,16 +6,16 @@ from typing import Any
 
 from torch import fx
 
+from penjing.capabilities import Capabilities, Placement
 from penjing.errors import PenjingError
 from penjing.evidence.reader import check_repeatable, has_none
 from penjing.graph import Graph
 from penjing.quantize._choices import Choice, Choices, read_choices
 from penjing.quantize._dtype import check_float32
-from penjing.quantize._dynamic import DYNAMIC, GRID, check_dynamic_groups, for_dynamic, words_of
+from penjing.quantize._dynamic import DYNAMIC, GRID, check_dynamic_groups, words_of
 from penjing.quantize._insert import PAIRS
-from penjing.quantize._numbers import check_numbers
-from penjing.quantize._placement import Placement
-from penjing.quantize._placements import INTEGER, find_placement
+from penjing.quantize._numbers import check_integers, check_numbers
+from penjing.quantize._placements import INTEGER, checked_target, used_of
 from penjing.quantize.corrections import AUTO, SAMPLES, Correction, of_stage
 from penjing.quantize.grids import Grid, integers
 from penjing.quantize.observers import find_observer
@@ -34,8 +34,8 @@ class Request:
         activations: the grid of activations whose ranges are constants; None where there are none.
         dynamic: whether ranges are found at run time instead.
         observer: of the ranges.
-        target: what the runtime fuses.
-        placement: the part of that which is used: all of it, or the layers whose ranges can be found at run time.
+        target: what the runtime can do.
+        placement: what is used of its placement; see `used_of`.
         in_float: patterns of layers that were measured to be faster in floating point.
         strict: whether no layer may stay in floating point.
         rounding: of the weights.
@@ -51,7 +51,7 @@ class Request:
     activations: Grid | None
     dynamic: bool
     observer: str
-    target: Placement
+    target: Capabilities
     placement: Placement
     in_float: tuple[str, ...]
     strict: bool
@@ -102,7 +102,8 @@ def read_request(
     corrections: str | Sequence[str],
     per_layer: Mapping[str, str] | None,
     exclude: Sequence[str],
-    placement: Placement | str,
+    placement: str,
+    target: Capabilities | str,
     in_float: Sequence[str],
     simulate: bool,
     seed: int,
@@ -115,9 +116,11 @@ def read_request(
     """
     check_float32(graph)
     choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
-    target, dynamic = find_placement(placement, in_float), activations == DYNAMIC
-    used = for_dynamic(target) if dynamic else target
-    chosen = used.activations if activations == "auto" else activations
+    able, dynamic = checked_target(target, placement, in_float), activations == DYNAMIC
+    if dynamic and not simulate:
+        check_integers(able)
+    used = used_of(able, activations, simulate)
+    chosen = used.numbers.preferred if activations == "auto" else activations
     observed = None if dynamic or chosen is None else integers(chosen)
     find_observer(observer)  # a misspelt name is told before the data is read
     how, iterations = find_rounding(rounding)
@@ -126,7 +129,7 @@ def read_request(
     if before or after or how.traits.get("learned"):
         check_repeatable(data)
     if not simulate:
-        check_numbers(used.name, used.numbers, GRID if dynamic else observed, choices.all)
+        check_numbers(used, GRID if dynamic else observed, choices.all)
         if dynamic:
             check_dynamic_groups(used, choices.all)
     if how.name != NEAREST and not any(choice.grid.is_integer for choice in choices.all):
@@ -140,8 +143,8 @@ def read_request(
         activations=observed,
         dynamic=dynamic,
         observer=observer,
-        target=target,
-        placement=used,
+        target=able,
+        placement=used.placement,
         in_float=tuple(in_float),
         strict=placement == INTEGER,
         rounding=how,

@@ -1,5 +1,6 @@
 """Activations written as ops, or put in places, that targets have integer kernels for; the values stay the same."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +28,10 @@ def _gated(nodes: fx.Graph, node: fx.Node, gate: Any) -> None:
         new.meta = {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}
     node.replace_all_uses_with(product)
     nodes.erase_node(node)
+
+
+GATED: Mapping[Any, Callable[[fx.Graph, fx.Node], None]] = {aten.silu.default: silu, aten.hardswish.default: hardswish}
+"""By the op that is written as its input times a gate."""
 
 
 def move_up(nodes: fx.Graph, clip: fx.Node, source: fx.Node) -> None:

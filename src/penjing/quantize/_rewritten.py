@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from torch import fx
 
+from penjing.capabilities import Placement
 from penjing.graph import Graph
-from penjing.quantize._placement import Placed, Placement, place
-from penjing.quantize._rewrites import move_up
+from penjing.quantize._placement import Placed, place
+from penjing.quantize._rewrites import GATED, move_up
 
 
 def place_rewritten(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:
@@ -15,7 +16,7 @@ def place_rewritten(graph: Graph, placement: Placement, is_excluded: Callable[[f
     if not placed.rewritable and not placed.late_clips:
         return placed
     for node in placed.rewritable:
-        placement.rewrites[node.target](graph.program.graph, node)
+        GATED[node.target](graph.program.graph, node)
     for clip, source in placed.late_clips:
         move_up(graph.program.graph, clip, source)
     return place(graph.refresh(), placement, is_excluded)

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from penjing.graph.clips import CLIPS
 from penjing.graph.ops import CONVOLUTIONS
 from penjing.graph.straight_through import ops
 from penjing.graph.taps import Execution
-from penjing.quantize._clips import CLIPS
 
 aten = torch.ops.aten
 FRESH = frozenset({*CONVOLUTIONS, aten.linear.default, aten.add.Tensor, aten.batch_norm.default})  # make a new tensor

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from penjing.capabilities import DEFAULT, Capabilities, Placement
 from penjing.checks import COUNT, TEXT, checked, several
 from penjing.errors import PenjingError
 from penjing.evidence.pieces import sample_count
@@ -18,9 +19,7 @@ from penjing.graph.ops import LAYERS, RECURRENT
 from penjing.graph.taps import Execution, all_values, constant_values
 from penjing.quantize._choices import read_choices
 from penjing.quantize._dtype import check_float32
-from penjing.quantize._dynamic import DYNAMIC, for_dynamic
-from penjing.quantize._placement import Placement
-from penjing.quantize._placements import find_placement
+from penjing.quantize._placements import checked_target, used_of
 from penjing.quantize._places import place_of
 from penjing.quantize._quantize import quantize_plainly
 from penjing.quantize._rewritten import place_rewritten
@@ -33,7 +32,7 @@ ops = torch.ops.quantized_decomposed
 
 @checked(
     **{name: RULES[name] for name in ("graph", "activations", "observer", "grain", "per_layer")},
-    **{name: RULES[name] for name in ("exclude", "placement", "in_float")},
+    **{name: RULES[name] for name in ("exclude", "target", "placement", "in_float")},
     weights=several(TEXT, "names of grids"),
     samples=COUNT,
 )
@@ -48,7 +47,8 @@ def sensitivity(
     grain: str = "auto",
     per_layer: Mapping[str, str] | None = None,
     exclude: Sequence[str] = (),
-    placement: Placement | str = "fastest",
+    target: Capabilities | str = DEFAULT,
+    placement: str = "fastest",
     in_float: Sequence[str] = (),
 ) -> dict[str, dict[str, float]]:
     """Measures how much noise each layer adds to the outputs when it alone is rounded.
@@ -69,6 +69,7 @@ def sensitivity(
         grain: see `quantize`.
         per_layer: see `quantize`; what it names has its own grid whatever is compared.
         exclude: see `quantize`.
+        target: see `quantize`; what it can't run is simulated.
         placement: see `quantize`.
         in_float: see `quantize`.
 
@@ -88,17 +89,17 @@ def sensitivity(
     usual: dict[str, Any] = {"grain": grain, "per_layer": per_layer, "exclude": exclude, "in_float": in_float}
     reference = add_sample_axes(fold_batch_norms(graph))
     choices = read_choices(graph, weights[0], grain, per_layer, (*exclude, *in_float))
-    target = find_placement(placement, in_float)
-    target = for_dynamic(target) if activations == DYNAMIC else target
-    place_rewritten(reference, target, lambda node: choices.of(node) is None)
+    able = checked_target(target, placement, in_float)
+    used = used_of(able, activations, simulate=True).placement
+    place_rewritten(reference, used, lambda node: choices.of(node) is None)
     variants = {
         name: _roundings(
             quantize_plainly(
-                graph, data, weights=name, activations=activations, observer=observer, placement=placement,
-                simulate=True, **usual,
+                graph, data, weights=name, activations=activations, observer=observer, target=able,
+                placement=placement, simulate=True, **usual,
             ),
             reference,
-            target,
+            used,
         )
         for name in weights
     }  # fmt: skip

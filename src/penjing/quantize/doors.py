@@ -1,8 +1,8 @@
 """What the arguments of `quantize` may be, each by itself."""
 
+from penjing.capabilities import Capabilities
 from penjing.checks import FLAG, PATTERNS, SEED, TEXT, a, either, mapping, optional, several
 from penjing.graph.doors import GRAPH
-from penjing.quantize._placement import Placement
 
 RULES = {
     "graph": GRAPH,
@@ -14,7 +14,8 @@ RULES = {
     "corrections": either(TEXT, several(TEXT, "names of corrections")),
     "per_layer": optional(mapping(TEXT, "a mapping from patterns of module paths to names of grids")),
     "exclude": PATTERNS,
-    "placement": either(a(Placement, "a Placement"), TEXT),
+    "target": either(a(Capabilities, "a Capabilities record"), TEXT),
+    "placement": TEXT,
     "in_float": PATTERNS,
     "simulate": FLAG,
     "seed": SEED,

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from penjing import report
+from penjing.capabilities import find
 from penjing.graph import Graph
 from penjing.graph.cost import uncounted
 from penjing.plan import Choice
@@ -15,7 +16,6 @@ from penjing.run.recovery import Recovery
 from penjing.run.request import Request
 from penjing.run.workspace import Workspace
 from penjing.run.zeros import zeros_on
-from penjing.targets import find_target
 
 
 def proof(
@@ -53,7 +53,7 @@ def proof(
             {key: step.get(key) for key in ("place", "technique", "setting", "before", "after")} for step in small.plan
         ],
         "zeros": zeros_on(
-            find_target(measured["target"]["name"]),
+            find(measured["target"]["name"]),
             small,
             {
                 "baseline": space.inner / stages.lowered(asked.suffix),
@@ -118,6 +118,8 @@ def _notes(asked: Request, choice: Choice, recovery: Recovery, measured: Mapping
         notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")
     elif choice.taken.round_to is None and not choice.taken.integer:
         notes.append("Float is already the fastest within your budget: nothing was pruned or quantised.")
+    if not find(asked.target).has_integers:
+        notes.append(f"Nothing was quantised: {asked.target} computes nothing in integers.")
     notes += _cut_short(choice, recovery, measured, clock)
     if (late := -seconds_until(clock.end)) > 0:
         notes.append(

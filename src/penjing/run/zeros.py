@@ -4,14 +4,14 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from penjing.capabilities import Capabilities
 from penjing.graph import Graph
 from penjing.prune.zeros import zeros
-from penjing.targets import Target
 
 CHUNK = 2**20
 
 
-def zeros_on(target: Target, graph: Graph, files: dict[str, Path]) -> dict[str, Any]:
+def zeros_on(target: Capabilities, graph: Graph, files: dict[str, Path]) -> dict[str, Any]:
     """Returns what `report.json` says of masked weights.
 
     Args:

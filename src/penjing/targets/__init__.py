@@ -8,7 +8,7 @@ from penjing.targets import onnxruntime, torch  # noqa: F401  registers the targ
 from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
-from penjing.targets._registry import Availability, Target, Zeros, available, find_target, targets
+from penjing.targets._registry import Availability, Target, available, find_target, targets
 from penjing.targets._verbs import (
     Runner,
     check_parity,
@@ -31,7 +31,6 @@ __all__ = [
     "Runner",
     "Target",
     "TensorSpec",
-    "Zeros",
     "available",
     "check_parity",
     "find_target",

@@ -22,21 +22,6 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
-class Zeros:
-    """What a runtime makes of zeros among weights that keep their shapes.
-
-    Attributes:
-        skipped: granularities of pruning whose zeros its kernels skip: they make it faster.
-        left_out: granularities whose zeros its files leave out: they make the file smaller.
-        why: why it is so, as a sentence of a report.
-    """
-
-    skipped: frozenset[str]
-    left_out: frozenset[str]
-    why: str
-
-
-@dataclass(frozen=True)
 class Target:
     """One runtime.
 
@@ -52,7 +37,6 @@ class Target:
         memory: peak and model-only resident bytes of a fresh process, given threads and inputs by name; None where
             the system can't tell.
         runner: template of the script that uses the file with the runtime alone, within `targets/`.
-        zeros: what it makes of weights that pruning set to zero.
     """
 
     name: str
@@ -65,7 +49,6 @@ class Target:
     profile: Callable[[Artifact, int, dict[str, np.ndarray], int], list[ExecutedNode]]
     memory: Callable[[Artifact, int, dict[str, np.ndarray]], tuple[int, int] | None]
     runner: str
-    zeros: Zeros
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from penjing.budget import Budget
+from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.checks import (
     COUNT,
     EPOCHS,
@@ -29,7 +30,7 @@ from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
 from penjing.plan import choose_bits, hold_metric
-from penjing.quantize import FLOAT, Placement, QuantizedTraining
+from penjing.quantize import FLOAT, QuantizedTraining, check_integers
 from penjing.quantize import quantize as quantize_once
 from penjing.quantize.doors import RULES
 from penjing.train import recover
@@ -61,7 +62,8 @@ def quantize(
     corrections: str | Sequence[str] = "auto",
     per_layer: Mapping[str, str] | None = None,
     exclude: Sequence[str] = (),
-    placement: Placement | str = "fastest",
+    target: Capabilities | str = DEFAULT,
+    placement: str = "fastest",
     in_float: Sequence[str] = (),
     simulate: bool = False,
     seed: int = 0,
@@ -98,7 +100,11 @@ def quantize(
             channel's mean and variance right on the first samples; () nothing.
         per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
         exclude: patterns of module paths that compute in floating point.
-        placement: "integer" leaves no layer in floating point but those excluded; "fastest"; or what a target fuses.
+        target: the runtime that the graph is quantised for, a name in `penjing list targets`: what it computes in integers
+            decides where values are rounded. Of one that computes nothing in integers, "torch", only the weights can be
+            rounded (activations=None), but for `simulate`. A `penjing.capabilities.Capabilities` says what another can do.
+        placement: "integer" leaves no layer in floating point but those excluded; "fastest" those that the target has no
+            integer kernel for, and `in_float`.
         in_float: patterns of layers that were measured to be faster in floating point.
         simulate: allow grids and grains that the target doesn't run; their values are still those of the grid.
         seed: of roundings that draw random numbers, and of the training.
@@ -127,9 +133,12 @@ def quantize(
         >>> tiny = pj.quantize(graph, data, weights=("int4", "int8"), budget=pj.Budget(size="0.2x"))  # doctest: +SKIP
         >>> safe = pj.quantize(graph, data, drop=0.005)  # doctest: +SKIP
     """
+    able = find(target)
+    if activations is not None and not simulate:
+        check_integers(able)
     observed: dict[str, Any] = {
-        "activations": activations, "observer": observer, "grain": grain, "exclude": exclude, "placement": placement,
-        "in_float": in_float,
+        "activations": activations, "observer": observer, "grain": grain, "exclude": exclude, "target": able,
+        "placement": placement, "in_float": in_float,
     }  # fmt: skip
     learned: dict[str, Any] = {
         "method": method,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from penjing.graph import Graph
-from penjing.quantize._clips import EVERYTHING
+from penjing.graph.clips import EVERYTHING
 from penjing.quantize.corrections._means import match_means
 from penjing.quantize.corrections._registry import corrections
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph import Graph
+from penjing.graph.clips import CLIPS
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import LAYERS
-from penjing.quantize._clips import CLIPS
 from penjing.quantize._noise import channel_axis
 from penjing.quantize.corrections._cross_layer_equalization import incoming
 from penjing.quantize.corrections._pairs import Blocked, Reader, find_pairs, scalable

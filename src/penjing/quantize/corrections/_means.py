@@ -8,7 +8,7 @@ from torch import Tensor
 
 from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
-from penjing.quantize._clips import EVERYTHING, Interval
+from penjing.graph.clips import EVERYTHING, Interval
 from penjing.quantize.corrections._bias import add_to_biases
 from penjing.quantize.corrections._side_by_side import Layer, quantized_layers, side_by_side
 

@@ -9,9 +9,9 @@ import torch
 from torch import fx
 
 from penjing.graph import Graph
+from penjing.graph.clips import CLIPS
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import LAYERS
-from penjing.quantize._clips import CLIPS
 from penjing.quantize.corrections._side_by_side import Layer
 
 aten = torch.ops.aten

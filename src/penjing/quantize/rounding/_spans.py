@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph import Graph
+from penjing.graph.clips import CLIPS
 from penjing.graph.straight_through import ops
-from penjing.quantize._clips import CLIPS
 from penjing.quantize.rounding._parts import Span
 
 aten = torch.ops.aten

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.graph import Graph
+from penjing.graph.clips import EVERYTHING, Interval
 from penjing.graph.straight_through import ops
-from penjing.quantize._clips import EVERYTHING, Interval
 from penjing.quantize._insert import GRID_OF, WITHIN
 from penjing.quantize.grids import Affine, Grid, affine
 from penjing.quantize.grids._affine import SMALLEST_SCALE

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.checks import TEXT, checked
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
@@ -14,7 +15,6 @@ from penjing.graph.normalize import node_arguments
 from penjing.quantize._activations import scale_of
 from penjing.quantize._choices import FLOAT, Choice, read_choices
 from penjing.quantize._insert import GRID_OF
-from penjing.quantize._placement import Placement
 from penjing.quantize._places import place_of
 from penjing.quantize._quantize import quantize_plainly
 from penjing.quantize.doors import RULES
@@ -62,7 +62,8 @@ class QuantizedTraining:
         grain: str = "auto",
         per_layer: Mapping[str, str] | None = None,
         exclude: Sequence[str] = (),
-        placement: Placement | str = "fastest",
+        target: Capabilities | str = DEFAULT,
+        placement: str = "fastest",
         in_float: Sequence[str] = (),
         simulate: bool = False,
         seed: int = 0,
@@ -83,14 +84,14 @@ class QuantizedTraining:
         stages = check_stages(stages)
         self._stored = quantize_plainly(
             graph, data, weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer,
-            exclude=exclude, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
+            exclude=exclude, target=target, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
         )  # fmt: skip
         for record in self._stored.plan[len(graph.plan) :]:
             if record["after"] != FLOAT:
                 record["setting"] += f", trained ({method})"
         self._made_of = repr([
             method, stages, weights, activations, observer, grain, dict(per_layer or {}), list(exclude), list(in_float),
-            getattr(placement, "name", placement), seed,
+            find(target).name, placement, seed,
         ])  # fmt: skip
         choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
         self.graph = copy.deepcopy(self._stored)

@@ -1,6 +1,6 @@
 """ONNX Runtime on the CPU (https://onnxruntime.ai), through `torch.onnx.export` of the same graph."""
 
-from penjing.targets._registry import Target, Zeros, targets
+from penjing.targets._registry import Target, targets
 
 
 @targets.register(source="https://onnxruntime.ai", packages=("onnxruntime", "onnx", "onnx-ir", "onnxscript"))
@@ -24,9 +24,4 @@ def onnxruntime() -> Target:
         profile=profile,
         memory=memory,
         runner="onnxruntime/runner.py.j2",
-        zeros=Zeros(
-            skipped=frozenset(),
-            left_out=frozenset(),
-            why="ONNX Runtime multiplies by every weight, zero or not, and an ONNX file stores every weight.",
-        ),
     )

@@ -4,7 +4,7 @@ Reading a `.pt2` file is as trusting as running code, since parts of it are pick
 when it is asked for by name, and only your own should be.
 """
 
-from penjing.targets._registry import Target, Zeros, targets
+from penjing.targets._registry import Target, targets
 
 
 @targets.register(source="https://docs.pytorch.org/docs/stable/export.html", packages=("torch",))
@@ -28,9 +28,4 @@ def torch() -> Target:
         profile=profile,
         memory=memory,
         runner="torch/runner.py.j2",
-        zeros=Zeros(
-            skipped=frozenset(),
-            left_out=frozenset(),
-            why="PyTorch multiplies by every weight, zero or not, and a .pt2 file stores every weight.",
-        ),
     )

@@ -1,16 +1,14 @@
-"""What ONNX Runtime's CPU provider executes in integers, as measured on its optimised models (version 1.32)."""
+"""What ONNX Runtime's CPU provider does; what it executes in integers was measured on its optimised models (version 1.32)."""
 
 import operator
 
 import torch
 from torch import fx
 
+from penjing.capabilities._records import Capabilities, Numbers, Placement, Zeros
+from penjing.graph.clips import CLIPS
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import CONVOLUTIONS
-from penjing.quantize import _rewrites
-from penjing.quantize._clips import CLIPS
-from penjing.quantize._numbers import Numbers
-from penjing.quantize._placement import Placement
 
 aten = torch.ops.aten
 
@@ -54,25 +52,12 @@ _EIGHT_BITS = {"intN": 8, "uintN": 8, "power_of_two": 8, "ternary": 0, "binary":
 _SIXTEEN_BITS = {"intN": 16, "uintN": 16, "power_of_two": 16, "ternary": 0, "binary": 0}
 
 # Transposed convolutions are missing on purpose: always computed in floating point, their weights dequantised at each run.
-ONNXRUNTIME = Placement(
-    name="onnxruntime",
-    activations="uint8",
-    numbers=Numbers(
-        # Fewer than 8 bits run in the 8-bit kernels with a clip of the integers. 16-bit ones are dequantised first.
-        activations={"intN": 8, "uintN": 8},
-        # Up to 4 bits are stored as 4 and widened when the file is loaded. Groups are multiplied in floating point.
-        weights=dict.fromkeys(("tensor", "channel"), _EIGHT_BITS),
-        weights_alone={
-            "tensor": {**_SIXTEEN_BITS, "codebook": 256},
-            "channel": {**_SIXTEEN_BITS, "codebook": 256},
-            "group": _SIXTEEN_BITS,
-        },
-    ),
-    layers={
-        **dict.fromkeys(CONVOLUTIONS, _always),
-        aten.linear.default: _always,
-    },
+_LAYERS = {**dict.fromkeys(CONVOLUTIONS, _always), aten.linear.default: _always}
+
+_PLACEMENT = Placement(
+    layers=_LAYERS,
     float_output=frozenset({aten.linear.default}),
+    weights_alone=_LAYERS,
     integer={
         aten.add.Tensor: _two_tensors,
         aten.mul.Tensor: _two_tensors,
@@ -118,12 +103,35 @@ ONNXRUNTIME = Placement(
         aten.hardsigmoid.default: (0.0, 1.0),
         aten.softmax.int: (0.0, 1.0),
     },
-    rewrites={
-        aten.silu.default: _rewrites.silu,
-        aten.hardswish.default: _rewrites.hardswish,
-    },
+    gates=frozenset({aten.silu.default, aten.hardswish.default}),
     dynamic=frozenset({aten.linear.default}),
+)
+
+_NUMBERS = Numbers(
+    preferred="uint8",
+    # Fewer than 8 bits run in the 8-bit kernels with a clip of the integers. 16-bit ones are dequantised first.
+    activations={"intN": 8, "uintN": 8},
+    # Up to 4 bits are stored as 4 and widened when the file is loaded. Groups are multiplied in floating point.
+    weights=dict.fromkeys(("tensor", "channel"), _EIGHT_BITS),
+    weights_alone={
+        "tensor": {**_SIXTEEN_BITS, "codebook": 256},
+        "channel": {**_SIXTEEN_BITS, "codebook": 256},
+        "group": _SIXTEEN_BITS,
+    },
+    stored=(4, 8, 16, 32),
     # Up to 4 bits are stored as 4, others as 8: MatMulNBits has kernels for these.
     dynamic_weights={"group": _EIGHT_BITS},
     dynamic_groups=frozenset({16, 32, 64, 128, 256}),
+)
+
+ONNXRUNTIME = Capabilities(
+    name="onnxruntime",
+    placement=_PLACEMENT,
+    numbers=_NUMBERS,
+    channel_multiples=(16, 8),
+    zeros=Zeros(
+        skipped=frozenset(),
+        left_out=frozenset(),
+        why="ONNX Runtime multiplies by every weight, zero or not, and an ONNX file stores every weight.",
+    ),
 )

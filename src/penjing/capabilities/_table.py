@@ -1,0 +1,28 @@
+"""The table of targets, and the one that is meant where none is named."""
+
+from penjing.capabilities._records import Capabilities
+from penjing.capabilities.onnxruntime import ONNXRUNTIME
+from penjing.capabilities.torch import TORCH
+from penjing.errors import unknown_name
+
+TARGETS = {one.name: one for one in (ONNXRUNTIME, TORCH)}
+"""By name."""
+
+DEFAULT = ONNXRUNTIME.name
+
+
+def find(target: str | Capabilities) -> Capabilities:
+    """Returns what a target can do, by its name; a record is returned as it is.
+
+    Raises:
+        PenjingError: the name is unknown; gives the nearest.
+
+    Example:
+        >>> find("torch").has_integers
+        False
+    """
+    if isinstance(target, Capabilities):
+        return target
+    if target not in TARGETS:
+        raise unknown_name("target", target, TARGETS)
+    return TARGETS[target]

@@ -1,0 +1,32 @@
+"""Compressed for two runtimes, each gets what it runs: integers where it has kernels for them, and none where it hasn't."""
+
+import json
+
+import onnx
+import torch
+
+COMPRESS = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.5x", "--epochs", "0")
+
+
+def test_onnxruntime_gets_integers_with_pairs_that_it_fuses(penjing, quick, tmp_path):
+    ran = penjing(*COMPRESS, "--target", "onnxruntime", "--out", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    ops = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert "QuantizeLinear" in ops and "DequantizeLinear" in ops, ran.text
+    assert report["integer_macs"] > 0.9 and not any("in integers" in note for note in report["notes"])
+    assert "quantize" in {step["technique"] for step in report["plan"]}
+
+
+def test_torch_gets_floats_and_is_told_why(penjing, quick, tmp_path):
+    ran = penjing(*COMPRESS, "--target", "torch", "--out", tmp_path)
+    program = torch.export.load(tmp_path / "model.pt2")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert not [node for node in program.graph.nodes if "quantize" in str(node.target)], ran.text
+    assert {step["technique"] for step in report["plan"]} == {"prune"} and report["integer_macs"] == 0
+    assert "Nothing was quantised: torch computes nothing in integers." in report["notes"]
+    assert "torch computes nothing in integers, so every candidate is in floating point." in ran.out
+
+
+def test_an_unknown_target_is_refused_with_the_nearest_name(penjing, tmp_path):
+    ran = penjing(*COMPRESS, "--target", "onxruntime", "--out", tmp_path / "out")
+    assert ran.code == 2 and "Did you mean 'onnxruntime'" in ran.err and not (tmp_path / "out").exists()
