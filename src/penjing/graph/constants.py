@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from penjing.graph.constant_nodes import cone, constant_nodes, dimensions, order_of_axes
 from penjing.graph.dense_products import products_as_linear
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import LAYERS, RECURRENT, RECURRENT_PARAMETERS, TRANSPOSED_CONVOLUTIONS
 
@@ -68,10 +69,7 @@ def fold(
         mask = constants.mask(node)
         if mask is not None:
             masks[name] = mask
-        with nodes.inserting_before(node):
-            fetched = nodes.create_node("get_attr", name)  # the module that has it is made later
-        fetched.meta = {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}
-        node.replace_all_uses_with(fetched)
+        node.replace_all_uses_with(Writer.before(node).fetch(name))
     for node, target, args in as_linear:
         if isinstance(node.args[1], fx.Node) and node.args[1].op != "get_attr":  # its matrix has other uses
             node.target, node.args = target, args

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.graph.constant_nodes import cone, constant_nodes, dimensions, order_of_axes
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.normalize import node_arguments
 
 aten = torch.ops.aten
@@ -27,8 +28,7 @@ def products_as_linear(nodes: fx.Graph, tensors: Mapping[str, Tensor]) -> list[t
         if not any(isinstance(tensors.get(str(source.target)), nn.Parameter) for source in cone(matrix)):
             continue  # a fixed filterbank is no layer
         changed.append((node, node.target, node.args))
-        with nodes.inserting_before(node):
-            weight = matrix if transposed else _transposed(nodes, matrix)
+        weight = matrix if transposed else _transposed(matrix, node)
         node.target, node.args, node.kwargs = (
             aten.linear.default,
             (values, weight, *([] if bias is None else [bias])),
@@ -37,16 +37,13 @@ def products_as_linear(nodes: fx.Graph, tensors: Mapping[str, Tensor]) -> list[t
     return changed
 
 
-def _transposed(nodes: fx.Graph, matrix: fx.Node) -> fx.Node:
-    """Returns the matrix' transpose: what it is the transpose of, where it is one."""
+def _transposed(matrix: fx.Node, product: fx.Node) -> fx.Node:
+    """Returns a matrix' transpose for a product: what the matrix is the transpose of, where it is one."""
     order = order_of_axes(matrix)
     source = matrix.args[0] if matrix.args else None
     if order == [1, 0] and isinstance(source, fx.Node) and dimensions(source) == 2:
         return source
-    node = nodes.call_function(aten.t.default, (matrix,))
-    node.meta = {key: matrix.meta[key] for key in ("module", "source") if key in matrix.meta}
-    node.meta["val"] = matrix.meta["val"].t()
-    return node
+    return Writer.before(product, on_behalf_of=matrix, values=True)(aten.t.default, matrix)
 
 
 Product = tuple[fx.Node, fx.Node, fx.Node | None, bool]

@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
+from penjing.graph.edit.rewriter import Writer, replace, set_bias
 from penjing.graph.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import LAYERS
@@ -55,21 +56,7 @@ def _fold(graph: Graph, norm: fx.Node) -> None:
     if bias_node is None:
         path = weight_node.target.removesuffix("weight") + "bias"
         graph.set_tensor(path, nn.Parameter(new_bias, weight.requires_grad))
-        with graph.program.graph.inserting_before(layer):
-            bias_node = graph.program.graph.get_attr(path)
-        bias_node.meta = {"module": layer.meta.get("module", ""), "source": layer.meta.get("source", "")}
-        bias_node.meta["val"] = norm.args[3].meta["val"]  # the mean's
-        _set_bias(layer, bias_node)
+        set_bias(layer, Writer.before(layer).fetch(path, mean.meta["val"]))  # shaped like the mean
     else:
         graph.set_tensor(bias_node.target, nn.Parameter(new_bias, bias.requires_grad))
-    norm.replace_all_uses_with(layer)
-    graph.program.graph.erase_node(norm)
-
-
-def _set_bias(layer: fx.Node, bias: fx.Node) -> None:
-    if len(layer.args) > 2:
-        layer.update_arg(2, bias)
-    elif "bias" in layer.kwargs or len(layer.args) < 2:
-        layer.update_kwarg("bias", bias)
-    else:
-        layer.args = (*layer.args, bias)
+    replace(norm, layer)

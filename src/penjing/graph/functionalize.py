@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.errors import PenjingError
+from penjing.graph.edit.rewriter import origin
 
 aten = torch.ops.aten
 
@@ -151,11 +152,7 @@ class _Functionalizer:
             if position > 0:
                 view, before = chain[position - 1][0], chain[position][1]
                 value = self._scatter(view, before, value)
-                value.meta = {
-                    **shown.meta,
-                    "module": view.meta.get("module", ""),
-                    "source": view.meta.get("source", ""),
-                }
+                value.meta = {**shown.meta, **origin(view)}
             alias = self._aliases.setdefault(shown, _Alias(None, shown))
             alias.value, alias.version = value, version
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.errors import unknown_name
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.graph import Graph
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
@@ -187,37 +188,30 @@ def _cut(node: fx.Node, window: _Window, kernel: Kernel) -> None:
     """Lets a convolution use the grid as its kernel."""
     x, weight, bias, *_ = node_arguments(node)
     own = [max(0, min(sides)) for sides in zip(window.before, window.behind, strict=True)]
-    with _Writer(node) as write:
-        rest = [(b - o, e - o) for b, e, o in zip(window.before, window.behind, own, strict=True)]
-        x = write.padded(x, rest)
-        node.target = _BY_AXES[len(own)]
-        node.args = (x, weight, bias, list(window.stride), own, list(window.dilation), window.groups)
-        node.kwargs = {}
+    rest = [(b - o, e - o) for b, e, o in zip(window.before, window.behind, own, strict=True)]
+    x = _padded(Writer.before(node), x, rest)
+    node.target = _BY_AXES[len(own)]
+    node.args = (x, weight, bias, list(window.stride), own, list(window.dilation), window.groups)
+    node.kwargs = {}
 
 
 def _gather(node: fx.Node, window: _Window, kernel: Kernel) -> None:
     """Lets a convolution multiply, at each place, what all kept positions see there."""
     x, weight, bias, *_ = node_arguments(node)
     axes = len(kernel.window)
-    with _Writer(node) as write:
-        sides = list(zip(window.before, window.behind, strict=True))
-        channel = x.meta["val"].dim() - axes - 1
-        x = write.padded(x, [(max(before, 0), max(behind, 0)) for before, behind in sides])
-        seen = [
-            write.sliced(
-                x,
-                channel + 1,
-                [_seen(*one) for one in zip(places, kernel.grid, sides, window.dilation, window.stride, strict=True)],
-            )
-            for places in kernel.positions
-        ]
-        if window.groups == 1 or len(seen) == 1:
-            x = write(aten.cat.default, seen, channel) if len(seen) > 1 else seen[0]
-        else:  # a group's channels must stand together
-            x = write(aten.flatten.using_ints, write(aten.stack.default, seen, channel + 1), channel, channel + 1)
-        node.target = _BY_AXES[axes]
-        node.args = (x, weight, bias, [1] * axes, [0] * axes, [1] * axes, window.groups)
-        node.kwargs = {}
+    write = Writer.before(node)
+    sides = list(zip(window.before, window.behind, strict=True))
+    channel = x.meta["val"].dim() - axes - 1
+    x = _padded(write, x, [(max(before, 0), max(behind, 0)) for before, behind in sides])
+    slices, axis_by_axis = _Slices(write, x, channel + 1), (kernel.grid, sides, window.dilation, window.stride)
+    seen = [slices.cut([_seen(*one) for one in zip(places, *axis_by_axis, strict=True)]) for places in kernel.positions]
+    if window.groups == 1 or len(seen) == 1:
+        x = write(aten.cat.default, seen, channel) if len(seen) > 1 else seen[0]
+    else:  # a group's channels must stand together
+        x = write(aten.flatten.using_ints, write(aten.stack.default, seen, channel + 1), channel, channel + 1)
+    node.target = _BY_AXES[axes]
+    node.args = (x, weight, bias, [1] * axes, [0] * axes, [1] * axes, window.groups)
+    node.kwargs = {}
 
 
 def _seen(place: int, grid: range, sides: tuple[int, int], dilation: int, stride: int) -> tuple[int, int, int]:
@@ -228,41 +222,30 @@ def _seen(place: int, grid: range, sides: tuple[int, int], dilation: int, stride
     return start, -rest if rest else _END, stride
 
 
-class _Writer:
-    """Writes nodes before another one, as of the same module and line."""
+def _padded(write: Writer, x: fx.Node, sides: Sequence[tuple[int, int]]) -> fx.Node:
+    """Adds zeros around the last axes, and then cuts them where sides are negative: there may be no more than zeros."""
+    for bound in (max, min):
+        widths = [bound(width, 0) for side in reversed(sides) for width in side]
+        x = write(aten.pad.default, x, widths, "constant", 0.0) if any(widths) else x
+    return x
 
-    def __init__(self, node: fx.Node) -> None:
-        self._node = node
-        self._place = node.graph.inserting_before(node)
-        self._slices: dict[Any, fx.Node] = {}
 
-    def __enter__(self) -> "_Writer":
-        self._place.__enter__()
-        return self
+class _Slices:
+    """Slices of one value along its axes from `first` on; what several slices share is cut once."""
 
-    def __exit__(self, *error: Any) -> None:
-        self._place.__exit__(*error)
+    def __init__(self, write: Writer, value: fx.Node, first: int) -> None:
+        self._write, self._value, self._first = write, value, first
+        self._known: dict[Any, fx.Node] = {}
 
-    def __call__(self, target: Any, *args: Any) -> fx.Node:
-        made = self._node.graph.call_function(target, args)
-        made.meta.update({name: self._node.meta[name] for name in ("module", "source") if name in self._node.meta})
-        return made
-
-    def padded(self, x: fx.Node, sides: Sequence[tuple[int, int]]) -> fx.Node:
-        """Adds zeros around the last axes, and then cuts them where sides are negative: there may be no more than zeros."""
-        for bound in (max, min):
-            widths = [bound(width, 0) for side in reversed(sides) for width in side]
-            x = self(aten.pad.default, x, widths, "constant", 0.0) if any(widths) else x
-        return x
-
-    def sliced(self, x: fx.Node, first: int, cuts: Sequence[tuple[int, int, int]]) -> fx.Node:
-        """Slices the axes from `first` on; what several slices share is cut once."""
-        for axis, cut in enumerate(cuts, first):
+    def cut(self, cuts: Sequence[tuple[int, int, int]]) -> fx.Node:
+        """Returns the value from a start to an end in steps, along each of the axes."""
+        x = self._value
+        for axis, cut in enumerate(cuts, self._first):
             if cut != (0, _END, 1):
                 key = (x, axis, cut)
-                if key not in self._slices:
-                    self._slices[key] = self(aten.slice.Tensor, x, axis, *cut)
-                x = self._slices[key]
+                if key not in self._known:
+                    self._known[key] = self._write(aten.slice.Tensor, x, axis, *cut)
+                x = self._known[key]
         return x
 
 

@@ -11,67 +11,58 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.graph.edit.rewriter import Writer, replace
 from penjing.graph.normalize import node_arguments
 
 aten = torch.ops.aten
 
 
-class _Cell:
-    """Inserts ops in the place of a cell, on its module's behalf."""
-
-    def __init__(self, graph: fx.Graph, node: fx.Node) -> None:
-        self._graph, self._node = graph, node
-
-    def __call__(self, op: Any, *arguments: Any) -> fx.Node:
-        node = self._graph.call_function(op, arguments)
-        node.meta = {key: self._node.meta[key] for key in ("module", "source") if key in self._node.meta}
-        return node
-
-    def gates(self, count: int, x: fx.Node, weight: fx.Node, bias: fx.Node | None) -> list[fx.Node]:
-        """Returns what a linear layer of weight `(count · hidden, inputs)` gives, cut into its gates."""
-        together = self(aten.linear.default, x, weight, bias)
-        pieces = self(aten.chunk.default, together, count, 1)
-        return [self(operator.getitem, pieces, i) for i in range(count)]
-
-    def summed(self, count: int, x: fx.Node, state: fx.Node, parameters: "_Parameters") -> list[fx.Node]:
-        """Returns the gates of what the input and the state give together."""
-        weight_ih, weight_hh, bias_ih, bias_hh = parameters
-        of_input = self(aten.linear.default, x, weight_ih, bias_ih)
-        of_state = self(aten.linear.default, state, weight_hh, bias_hh)
-        together = self(aten.add.Tensor, of_input, of_state)
-        if count == 1:
-            return [together]
-        pieces = self(aten.chunk.default, together, count, 1)
-        return [self(operator.getitem, pieces, i) for i in range(count)]
-
-
 _Parameters = tuple[fx.Node, fx.Node, fx.Node | None, fx.Node | None]
 
 
-def _lstm(cell: _Cell, x: fx.Node, states: list[fx.Node], *parameters: Any) -> list[fx.Node]:
+def _gates(write: Writer, count: int, x: fx.Node, weight: fx.Node, bias: fx.Node | None) -> list[fx.Node]:
+    """Returns what a linear layer of weight `(count · hidden, inputs)` gives, cut into its gates."""
+    return _cut(write, count, write(aten.linear.default, x, weight, bias))
+
+
+def _summed(write: Writer, count: int, x: fx.Node, state: fx.Node, parameters: _Parameters) -> list[fx.Node]:
+    """Returns the gates of what the input and the state give together."""
+    weight_ih, weight_hh, bias_ih, bias_hh = parameters
+    of_input = write(aten.linear.default, x, weight_ih, bias_ih)
+    of_state = write(aten.linear.default, state, weight_hh, bias_hh)
+    together = write(aten.add.Tensor, of_input, of_state)
+    return [together] if count == 1 else _cut(write, count, together)
+
+
+def _cut(write: Writer, count: int, together: fx.Node) -> list[fx.Node]:
+    pieces = write(aten.chunk.default, together, count, 1)
+    return [write(operator.getitem, pieces, i) for i in range(count)]
+
+
+def _lstm(write: Writer, x: fx.Node, states: list[fx.Node], *parameters: Any) -> list[fx.Node]:
     """c' = σ(f) · c + σ(i) · tanh(g) and h' = σ(o) · tanh(c'); the gates stand in the order i, f, g, o."""
     state, memory = states
-    i, f, g, o = cell.summed(4, x, state, parameters)
-    kept = cell(aten.mul.Tensor, cell(aten.sigmoid.default, f), memory)
-    added = cell(aten.mul.Tensor, cell(aten.sigmoid.default, i), cell(aten.tanh.default, g))
-    memory = cell(aten.add.Tensor, kept, added)
-    return [cell(aten.mul.Tensor, cell(aten.sigmoid.default, o), cell(aten.tanh.default, memory)), memory]
+    i, f, g, o = _summed(write, 4, x, state, parameters)
+    kept = write(aten.mul.Tensor, write(aten.sigmoid.default, f), memory)
+    added = write(aten.mul.Tensor, write(aten.sigmoid.default, i), write(aten.tanh.default, g))
+    memory = write(aten.add.Tensor, kept, added)
+    return [write(aten.mul.Tensor, write(aten.sigmoid.default, o), write(aten.tanh.default, memory)), memory]
 
 
-def _gru(cell: _Cell, x: fx.Node, state: fx.Node, weight_ih: Any, weight_hh: Any, *biases: Any) -> list[fx.Node]:
+def _gru(write: Writer, x: fx.Node, state: fx.Node, weight_ih: Any, weight_hh: Any, *biases: Any) -> list[fx.Node]:
     """n = tanh(xₙ + σ(r) · hₙ) and h' = n + σ(z) · (h − n); the gates stand in the order r, z, n."""
-    of_input = cell.gates(3, x, weight_ih, biases[0])
-    of_state = cell.gates(3, state, weight_hh, biases[1])
-    r, z = (cell(aten.sigmoid.default, cell(aten.add.Tensor, of_input[gate], of_state[gate])) for gate in (0, 1))
-    new = cell(aten.tanh.default, cell(aten.add.Tensor, of_input[2], cell(aten.mul.Tensor, r, of_state[2])))
-    left = cell(aten.mul.Tensor, z, cell(aten.sub.Tensor, state, new))
-    return [cell(aten.add.Tensor, left, new)]
+    of_input = _gates(write, 3, x, weight_ih, biases[0])
+    of_state = _gates(write, 3, state, weight_hh, biases[1])
+    r, z = (write(aten.sigmoid.default, write(aten.add.Tensor, of_input[gate], of_state[gate])) for gate in (0, 1))
+    new = write(aten.tanh.default, write(aten.add.Tensor, of_input[2], write(aten.mul.Tensor, r, of_state[2])))
+    left = write(aten.mul.Tensor, z, write(aten.sub.Tensor, state, new))
+    return [write(aten.add.Tensor, left, new)]
 
 
 def _rnn(activation: Any) -> Callable[..., list[fx.Node]]:
-    def formula(cell: _Cell, x: fx.Node, state: fx.Node, *parameters: Any) -> list[fx.Node]:
-        (together,) = cell.summed(1, x, state, parameters)
-        return [cell(activation, together)]
+    def formula(write: Writer, x: fx.Node, state: fx.Node, *parameters: Any) -> list[fx.Node]:
+        (together,) = _summed(write, 1, x, state, parameters)
+        return [write(activation, together)]
 
     return formula
 
@@ -90,11 +81,5 @@ def write_out_cells(graph: fx.Graph) -> None:
         formula = CELLS.get(node.target)
         if formula is None:
             continue
-        with graph.inserting_before(node):
-            outputs = formula(_Cell(graph, node), *node_arguments(node))
-        if len(outputs) == 1:
-            node.replace_all_uses_with(outputs[0])
-        for user in list(node.users):  # what takes the new states apart
-            user.replace_all_uses_with(outputs[user.args[1]])
-            graph.erase_node(user)
-        graph.erase_node(node)
+        outputs = formula(Writer.before(node), *node_arguments(node))
+        replace(node, outputs if len(outputs) > 1 else outputs[0])

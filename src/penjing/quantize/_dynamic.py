@@ -3,7 +3,6 @@
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import fx
@@ -11,9 +10,9 @@ from torch import fx
 from penjing.capabilities import Capabilities
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.straight_through import ops  # importing it registers the ops
 from penjing.quantize._choices import Choice
-from penjing.quantize._insert import origin
 from penjing.quantize._placement import Placed, Site
 from penjing.quantize.grids import integers
 
@@ -76,8 +75,8 @@ def insert_dynamic(graph: Graph, placed: Placed, choice_of: Callable[[fx.Node], 
             size = choice.grain.size if choice is not None and choice.grain.kind == "group" else 0
             readers.setdefault(size, []).append(reader)
         for size, layers in readers.items():
-            with graph.program.graph.inserting_before(_first(graph, layers)):
-                restored = _Writer(graph, site.node).rounded(size)
+            write = Writer.before(_first(graph, layers), on_behalf_of=site.node)
+            restored = _in_groups(write, site.node, size) if size else _whole(write, site.node)
             for layer in layers:
                 layer.replace_input_with(site.node, restored)
 
@@ -90,40 +89,29 @@ def _first(graph: Graph, layers: Sequence[fx.Node]) -> fx.Node:
     return next(node for node in graph.program.graph.nodes if node in layers)
 
 
-class _Writer:
-    """Writes nodes that are traced to the value which they round."""
+def _whole(write: Writer, value: fx.Node) -> fx.Node:
+    """Rounds a value within one range."""
+    ends = (GRID.low, GRID.high)
+    found = write(ops.choose_qparams.tensor, value, *ends, SMALLEST, GRID.dtype)
+    range_of = (*_both(write, found), *ends, GRID.dtype)
+    quantized = write(ops.quantize_per_tensor.tensor, value, *range_of)
+    return write(ops.dequantize_per_tensor.tensor, quantized, *range_of)
 
-    def __init__(self, graph: Graph, value: fx.Node) -> None:
-        self._nodes, self._value = graph.program.graph, value
 
-    def rounded(self, size: int) -> fx.Node:
-        """Returns the value, rounded in groups of this size; 0 for one range."""
-        return self._in_groups(size) if size else self._whole()
+def _in_groups(write: Writer, value: fx.Node, size: int) -> fx.Node:
+    """Rounds each `size` features of a value within a range of their own."""
+    features = value.meta["val"].shape[-1]
+    ends = (-GROUP_GRID.high, GROUP_GRID.high)
+    groups = write(aten.unflatten.int, value, -1, [features // size, size])
+    found = write(ops.choose_qparams_per_token.default, groups, GROUP_GRID.dtype)
+    range_of = (*_both(write, found), *ends, GROUP_GRID.dtype)
+    quantized = write(ops.quantize_per_token.default, groups, *range_of)
+    restored = write(ops.dequantize_per_token.default, quantized, *range_of, torch.float32)
+    return write(aten.flatten.using_ints, restored, -2, -1)
 
-    def _whole(self) -> fx.Node:
-        ends = (GRID.low, GRID.high)
-        found = self._call(ops.choose_qparams.tensor, self._value, *ends, SMALLEST, GRID.dtype)
-        range_of = (*self._both(found), *ends, GRID.dtype)
-        quantized = self._call(ops.quantize_per_tensor.tensor, self._value, *range_of)
-        return self._call(ops.dequantize_per_tensor.tensor, quantized, *range_of)
 
-    def _in_groups(self, size: int) -> fx.Node:
-        features = self._value.meta["val"].shape[-1]
-        ends = (-GROUP_GRID.high, GROUP_GRID.high)
-        groups = self._call(aten.unflatten.int, self._value, -1, [features // size, size])
-        found = self._call(ops.choose_qparams_per_token.default, groups, GROUP_GRID.dtype)
-        range_of = (*self._both(found), *ends, GROUP_GRID.dtype)
-        quantized = self._call(ops.quantize_per_token.default, groups, *range_of)
-        restored = self._call(ops.dequantize_per_token.default, quantized, *range_of, torch.float32)
-        return self._call(aten.flatten.using_ints, restored, -2, -1)
-
-    def _both(self, found: fx.Node) -> tuple[fx.Node, fx.Node]:
-        return self._call(operator.getitem, found, 0), self._call(operator.getitem, found, 1)
-
-    def _call(self, target: Any, *arguments: Any) -> fx.Node:
-        node = self._nodes.call_function(target, arguments)
-        node.meta = origin(self._value)
-        return node
+def _both(write: Writer, found: fx.Node) -> tuple[fx.Node, fx.Node]:
+    return write(operator.getitem, found, 0), write(operator.getitem, found, 1)
 
 
 def words_of(choice: Choice) -> str:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.graph import Graph
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.propagation import resized
 from penjing.graph.straight_through import ops  # importing it registers the ops
 from penjing.quantize._placement import Site
@@ -35,17 +36,13 @@ GRID_OF, WITHIN = "grid_of", "within"
 
 def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Node, float]:
     """Inserts a pair behind every site. Returns the scale of each dequantised value."""
-    nodes = graph.program.graph
     scales = {}
     for site, grid in laid.items():
         arguments = (grid.scale, grid.zero_point, grid.grid.low, grid.grid.high, grid.grid.dtype)
         readers = list(site.node.users) if site.users is None else [u for u in site.node.users if u in site.users]
-        with nodes.inserting_after(site.node):
-            quantized = nodes.call_function(ops.quantize_per_tensor.default, (site.node, *arguments))
-        with nodes.inserting_after(quantized):
-            restored = nodes.call_function(ops.dequantize_per_tensor.default, (quantized, *arguments))
-        for node in (quantized, restored):
-            node.meta = origin(site.node) | {GRID_OF: site.grid_of.name, WITHIN: site.within, "val": _val(node)}
+        write = Writer.after(site.node, meta={GRID_OF: site.grid_of.name, WITHIN: site.within}, values=True)
+        quantized = write(ops.quantize_per_tensor.default, site.node, *arguments)
+        restored = write(ops.dequantize_per_tensor.default, quantized, *arguments)
         for reader in readers:
             reader.replace_input_with(site.node, restored)
         scales[restored] = grid.scale
@@ -61,8 +58,7 @@ def insert_weights(graph: Graph, weights: Sequence[Weight]) -> None:
     places, `layer1.conv.weight_codes`, in a parameter, `layer1.conv.weight_table`.
     """
     for weight in weights:
-        writer = _Writer(graph, weight)
-        restored = writer.write()
+        restored = _Inserted(graph, weight).write()
         parameter = graph.tensor(weight.path)
         for layer in weight.layers:
             for node in layer.all_input_nodes:
@@ -72,22 +68,22 @@ def insert_weights(graph: Graph, weights: Sequence[Weight]) -> None:
             graph.masks.pop(weight.path, None)  # its zeros are zeros of the codes
 
 
-class _Writer:
-    """Writes the nodes that make one weight, before the first layer that reads it."""
+class _Inserted:
+    """What stands for one weight, before the first layer that reads it."""
 
     def __init__(self, graph: Graph, weight: Weight) -> None:
         self._graph, self._weight = graph, weight
-        self._nodes = graph.program.graph
         self._parameter = graph.tensor(weight.path)
         self._given = next(node for node in weight.layers[0].all_input_nodes if _reads(graph, node, self._parameter))
+        # Layers come in order of execution, so the others stand behind the first.
+        self._write = Writer.before(weight.layers[0], values=True)
 
     def write(self) -> fx.Node:
+        """Writes the nodes; returns the one that gives the weight as it is rounded."""
         laid = self._weight.laid
-        # Layers come in order of execution, so the others stand behind the first.
-        with self._nodes.inserting_before(self._weight.layers[0]):
-            if isinstance(laid, Laid):
-                return self._pair(laid)
-            return self._scaled(laid) if isinstance(laid, Scaled) else self._shared(laid)
+        if isinstance(laid, Laid):
+            return self._pair(laid)
+        return self._scaled(laid) if isinstance(laid, Scaled) else self._shared(laid)
 
     def _pair(self, laid: Laid) -> fx.Node:
         parameter = self._fetch("")
@@ -95,19 +91,19 @@ class _Writer:
         arguments: tuple[Any, ...]
         if kind == "tensor":
             arguments = (float(laid.scale), int(laid.zero_point), grid.low, grid.high, grid.dtype)
-            quantized = self._call(ops.quantize_per_tensor.default, parameter, *arguments)
-            return self._call(ops.dequantize_per_tensor.default, quantized, *arguments)
+            quantized = self._write(ops.quantize_per_tensor.default, parameter, *arguments)
+            return self._write(ops.dequantize_per_tensor.default, quantized, *arguments)
         scale, zero = (
             self._store("_scale", self._by_group(laid.scale)),
             self._store("_zero_point", self._by_group(laid.zero_point)),
         )
         if kind == "channel":
             arguments = (scale, zero, 0, grid.low, grid.high, grid.dtype)
-            quantized = self._call(ops.quantize_per_channel.default, parameter, *arguments)
-            return self._call(ops.dequantize_per_channel.default, quantized, *arguments)
+            quantized = self._write(ops.quantize_per_channel.default, parameter, *arguments)
+            return self._write(ops.dequantize_per_channel.default, quantized, *arguments)
         flat = self._shaped(parameter, self._parameter.shape, self._matrix_shape)
         arguments = (scale, zero, grid.low, grid.high, grid.dtype, self._weight.choice.grain.size)
-        quantized = self._call(ops.quantize_per_channel_group.default, flat, *arguments)
+        quantized = self._write(ops.quantize_per_channel_group.default, flat, *arguments)
         return self._groups(quantized, arguments)
 
     def _scaled(self, laid: Scaled) -> fx.Node:
@@ -121,20 +117,20 @@ class _Writer:
         if kind == "group":
             return self._groups(codes, (scale, zero, grid.low, grid.high, grid.dtype, self._weight.choice.grain.size))
         if kind == "tensor":
-            scale = self._call(aten.expand.default, scale, [len(self._parameter)])
-        return self._call(ops.dequantize_per_channel.default, codes, scale, zero, 0, grid.low, grid.high, grid.dtype)
+            scale = self._write(aten.expand.default, scale, [len(self._parameter)])
+        return self._write(ops.dequantize_per_channel.default, codes, scale, zero, 0, grid.low, grid.high, grid.dtype)
 
     def _shared(self, laid: Shared) -> fx.Node:
         codes = self._store("_codes", laid.codes)
         table = self._store("_table", self._trained(laid.table[:, 1:] if laid.zero_first else laid.table))
         if laid.zero_first:
-            table = self._call(aten.constant_pad_nd.default, table, [1, 0], 0.0)
-        places = self._call(aten.to.dtype, codes, torch.int64)
-        shared = self._call(aten.gather.default, table, 1, places)
+            table = self._write(aten.constant_pad_nd.default, table, [1, 0], 0.0)
+        places = self._write(aten.to.dtype, codes, torch.int64)
+        shared = self._write(aten.gather.default, table, 1, places)
         return self._shaped(shared, laid.codes.shape, self._parameter.shape)
 
     def _groups(self, integers: fx.Node, arguments: tuple[Any, ...]) -> fx.Node:
-        restored = self._call(ops.dequantize_per_channel_group.default, integers, *arguments, torch.float32)
+        restored = self._write(ops.dequantize_per_channel_group.default, integers, *arguments, torch.float32)
         return self._shaped(restored, self._matrix_shape, self._parameter.shape)
 
     @property
@@ -158,35 +154,13 @@ class _Writer:
         return self._fetch(suffix)
 
     def _fetch(self, suffix: str) -> fx.Node:
-        node = self._as_layer(self._nodes.get_attr(self._weight.path + suffix))
-        given, tensor = self._given.meta["val"], self._graph.tensor(self._weight.path + suffix)
-        node.meta["val"] = resized(given, list(tensor.shape)).to(tensor.dtype)
-        return node
+        path = self._weight.path + suffix
+        given, tensor = self._given.meta["val"], self._graph.tensor(path)
+        return self._write.fetch(path, resized(given, list(tensor.shape)).to(tensor.dtype))
 
     def _shaped(self, node: fx.Node, now: Sequence[int], wanted: Sequence[int]) -> fx.Node:
-        return node if list(now) == list(wanted) else self._call(aten.reshape.default, node, list(wanted))
-
-    def _call(self, target: Any, *arguments: Any) -> fx.Node:
-        node = self._as_layer(self._nodes.call_function(target, arguments))
-        node.meta["val"] = _val(node)
-        return node
-
-    def _as_layer(self, node: fx.Node) -> fx.Node:
-        node.meta = origin(self._weight.layers[0])
-        return node
+        return node if list(now) == list(wanted) else self._write(aten.reshape.default, node, list(wanted))
 
 
 def _reads(graph: Graph, node: fx.Node, parameter: Tensor) -> bool:
     return node.op == "get_attr" and graph.tensor(str(node.target)) is parameter
-
-
-def _val(node: fx.Node) -> Any:
-    """Returns what a new node computes, without data."""
-    given = fx.map_arg(node.args, lambda source: source.meta["val"])
-    with torch.no_grad():
-        return node.target(*given)  # type: ignore[operator]
-
-
-def origin(node: fx.Node) -> dict[str, Any]:
-    """Returns what a node that belongs to another remembers of the user's model."""
-    return {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}

@@ -16,7 +16,7 @@ def place_rewritten(graph: Graph, placement: Placement, is_excluded: Callable[[f
     if not placed.rewritable and not placed.late_clips:
         return placed
     for node in placed.rewritable:
-        GATED[node.target](graph.program.graph, node)
+        GATED[node.target](node)
     for clip, source in placed.late_clips:
-        move_up(graph.program.graph, clip, source)
+        move_up(clip, source)
     return place(graph.refresh(), placement, is_excluded)

@@ -10,6 +10,7 @@ import torch
 from torch import fx
 
 from penjing.graph import Graph
+from penjing.graph.edit.rewriter import Writer, insert_behind
 from penjing.graph.ops import LAYERS
 
 aten = torch.ops.aten
@@ -19,15 +20,9 @@ def add_sample_axes(graph: Graph) -> Graph:
     """Writes `squeeze(layer(unsqueeze(x)))` for a layer without an axis for samples; the values stay. Returns the graph."""
     bare = [node for node in graph.program.graph.nodes if node.target in LAYERS and _is_bare(node)]
     for node in bare:
-        nodes, x = graph.program.graph, node.args[0]
-        with nodes.inserting_before(node):
-            widened = nodes.call_function(aten.unsqueeze.default, (x, 0))
-        with nodes.inserting_after(node):
-            narrowed = nodes.call_function(aten.squeeze.dim, (node, 0))
-        node.replace_all_uses_with(narrowed, delete_user_cb=lambda user, own=narrowed: user is not own)
+        widened = Writer.before(node)(aten.unsqueeze.default, node.args[0], 0)
+        insert_behind(node, Writer.after(node)(aten.squeeze.dim, node, 0))
         node.update_arg(0, widened)
-        for new in (widened, narrowed):
-            new.meta = {"module": node.meta.get("module", ""), "source": node.meta.get("source", "")}
     return graph.refresh() if bare else graph
 
 

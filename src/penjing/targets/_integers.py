@@ -7,6 +7,7 @@ from torch import Tensor, fx
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
 
 from penjing.graph import Graph
+from penjing.graph.edit.rewriter import Writer, replace
 from penjing.graph.sources import is_constant
 
 ops = torch.ops.quantized_decomposed
@@ -30,11 +31,7 @@ def store_integer_weights(graph: Graph) -> None:
         if name == source:
             graph.masks.pop(name, None)
         graph.set_tensor(name, values)
-        with graph.program.graph.inserting_before(node):
-            stored = graph.program.graph.get_attr(name)
-        stored.meta["module"] = node.meta.get("module", "")
-        node.replace_all_uses_with(stored)
-        graph.program.graph.erase_node(node)
+        replace(node, Writer.before(node).fetch(name))
 
 
 def _root(node: fx.Node) -> str:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.graph import Graph
+from penjing.graph.edit.rewriter import Writer, set_bias
 from penjing.graph.normalize import node_arguments
 from penjing.graph.propagation import resized
 from penjing.quantize.corrections._side_by_side import Layer
@@ -27,14 +28,5 @@ def add_to_biases(graph: Graph, layers: list[Layer], values: Tensor) -> None:
     trained = weight.requires_grad or not isinstance(weight, nn.Parameter)
     graph.set_tensor(path, nn.Parameter(values.to(weight.device, dtype), trained))
     for layer in layers:
-        with graph.program.graph.inserting_before(layer.node):
-            bias_node = graph.program.graph.get_attr(path)
-        bias_node.meta = {"module": layer.node.meta.get("module", ""), "source": layer.node.meta.get("source", "")}
-        bias_node.meta["val"] = resized(node_arguments(layer.node)[1].meta["val"], [len(values)])
-        arguments = list(layer.node.args)
-        if len(arguments) > 2:
-            layer.node.update_arg(2, bias_node)
-        elif "bias" in layer.node.kwargs:
-            layer.node.update_kwarg("bias", bias_node)
-        else:
-            layer.node.args = (*arguments, bias_node)
+        value = resized(node_arguments(layer.node)[1].meta["val"], [len(values)])
+        set_bias(layer.node, Writer.before(layer.node).fetch(path, value))

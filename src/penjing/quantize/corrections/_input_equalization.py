@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from penjing.graph import Graph
 from penjing.graph.clips import CLIPS
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.normalize import node_arguments
 from penjing.graph.ops import LAYERS
 from penjing.quantize._noise import channel_axis
@@ -142,14 +143,9 @@ class _Equalizer:
         shape = (-1,) if axis == -1 else (-1, *[1] * (value.meta["val"].dim() - 2))
 
         def act() -> None:
-            nodes, path = self._graph.program.graph, self._free_path(layer)
+            path, write = self._free_path(layer), Writer.before(reader, on_behalf_of=layer)
             self._graph.set_tensor(path, (1 / by).reshape(shape))
-            with nodes.inserting_before(reader):
-                constant = nodes.get_attr(path)
-                divided = nodes.call_function(aten.div.Tensor, (value, constant))
-            for node in (constant, divided):
-                node.meta = {"module": layer.meta.get("module", ""), "source": layer.meta.get("source", "")}
-            reader.replace_input_with(value, divided)
+            reader.replace_input_with(value, write(aten.div.Tensor, value, write.fetch(path)))
 
         return act
 

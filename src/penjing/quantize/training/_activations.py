@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from penjing.graph import Graph
 from penjing.graph.clips import EVERYTHING, Interval
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.straight_through import ops
 from penjing.quantize._insert import GRID_OF, WITHIN
 from penjing.quantize.grids import Affine, Grid, affine
@@ -55,21 +56,15 @@ class TrainedActivation:
         for index, name in enumerate(self.pairs):
             quantize = _find(graph, name)
             source: Any = quantize.args[0]
-            nodes = graph.program.graph
-            with nodes.inserting_before(quantize):
-                fetched = [nodes.get_attr(path) for path in self._paths]
-                arguments: tuple[Any, ...]
-                if self.learns == "step":
-                    batched = source.op != "get_attr"
-                    arguments = (source, fetched[0], self.laid.zero_point, grid.low, grid.high, batched)
-                    node = nodes.call_function(quantize_by_step, arguments)
-                elif self.learns == "clip":
-                    node = nodes.call_function(quantize_by_clip, (source, fetched[0], grid.steps))
-                else:
-                    arguments = (source, fetched[index], fetched, grid.low, grid.high)
-                    node = nodes.call_function(quantize_by_range, arguments)
-            for new in (*fetched, node):
-                new.meta = {key: quantize.meta[key] for key in ("module", "source") if key in quantize.meta}
+            write = Writer.before(quantize)
+            fetched = [write.fetch(path) for path in self._paths]
+            if self.learns == "step":
+                batched = source.op != "get_attr"
+                node = write(quantize_by_step, source, fetched[0], self.laid.zero_point, grid.low, grid.high, batched)
+            elif self.learns == "clip":
+                node = write(quantize_by_clip, source, fetched[0], grid.steps)
+            else:
+                node = write(quantize_by_range, source, fetched[index], fetched, grid.low, grid.high)
             for restored in list(quantize.users):
                 restored.replace_all_uses_with(node)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.graph import Graph
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.modes import SWITCHES
 from penjing.graph.normalize import node_arguments
 
@@ -86,14 +87,11 @@ def _put_back(trained: Graph, graph: Graph, layer: fx.Node, norm: fx.Node) -> No
     if bias is None:
         _drop_bias(layer)
     readers = list(layer.users)
-    nodes = trained.program.graph
-    origin = {key: norm.meta[key] for key in ("module", "source", SWITCHES) if key in norm.meta}
-    with nodes.inserting_before(layer.next):
-        fetched = [None if path is None else nodes.get_attr(path) for path in paths[:4]]
-        back = nodes.call_function(aten.batch_norm.default, (layer, *fetched, False, momentum, epsilon, cudnn))
-    for node in (back, *fetched):
-        if node is not None:
-            node.meta = dict(origin) if node is back else {k: v for k, v in origin.items() if k != SWITCHES}
+    write = Writer.after(layer, on_behalf_of=norm)
+    fetched = [None if path is None else write.fetch(path) for path in paths[:4]]
+    back = write(aten.batch_norm.default, layer, *fetched, False, momentum, epsilon, cudnn)
+    if SWITCHES in norm.meta:
+        back.meta[SWITCHES] = norm.meta[SWITCHES]
     for reader in readers:
         reader.replace_input_with(layer, back)
     assert paths[2] is not None and paths[3] is not None

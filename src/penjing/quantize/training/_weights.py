@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from penjing.graph import Graph
+from penjing.graph.edit.rewriter import Writer
 from penjing.graph.straight_through import ops
 from penjing.quantize._choices import Choice
 from penjing.quantize._weights import LARGEST_BIAS
@@ -140,32 +141,22 @@ class TrainedWeight:
             weight: as it was in floating point.
         """
         graph.set_tensor(self.path, nn.Parameter(weight.detach().clone(), weight.requires_grad))
-        nodes = graph.program.graph
-        layers = {node.name: node for node in nodes.nodes if node.name in self.layers}
-        first = layers[self.layers[0]]
-        meta = {key: first.meta[key] for key in ("module", "source") if key in first.meta}
-        with nodes.inserting_before(first):
-            latent = nodes.get_attr(self.path)
-            if self.has_rule:
-                made, arguments = [latent], (latent, self.choice.grid.name, self.choice.grain.name)
-                node = nodes.call_function(quantize_by_rule, arguments)
+        layers = {node.name: node for node in graph.program.graph.nodes if node.name in self.layers}
+        write = Writer.before(layers[self.layers[0]])
+        latent = write.fetch(self.path)
+        if self.has_rule:
+            node = write(quantize_by_rule, latent, self.choice.grid.name, self.choice.grain.name)
+        else:
+            laid = self._lay(graph)
+            scale = laid.scale.clone()
+            graph.set_tensor(self.path + SCALE, nn.Parameter(scale, weight.requires_grad) if self.learned else scale)
+            scaled = (latent, write.fetch(self.path + SCALE))
+            if self.is_sign:
+                node = write(quantize_by_sign, *scaled)
             else:
-                laid = self._lay(graph)
-                scale = laid.scale.clone()
-                graph.set_tensor(
-                    self.path + SCALE, nn.Parameter(scale, weight.requires_grad) if self.learned else scale
-                )
-                made = [latent, nodes.get_attr(self.path + SCALE)]
-                if self.is_sign:
-                    node = nodes.call_function(quantize_by_sign, tuple(made))
-                else:
-                    graph.set_tensor(self.path + ZERO, laid.zero_point.clone())
-                    made.append(nodes.get_attr(self.path + ZERO))
-                    node = nodes.call_function(
-                        quantize_by_step, (*made, laid.grid.low, laid.grid.high, False, self.learns_now)
-                    )
-        for new in (*made, node):
-            new.meta = dict(meta)
+                graph.set_tensor(self.path + ZERO, laid.zero_point.clone())
+                zero, ends = write.fetch(self.path + ZERO), (laid.grid.low, laid.grid.high)
+                node = write(quantize_by_step, *scaled, zero, *ends, False, self.learns_now)
         for layer in layers.values():
             layer.update_arg(1, node)
         self._node = node

@@ -5,6 +5,7 @@ from torch import fx
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
 
 from penjing.graph import Graph, fold_batch_norms
+from penjing.graph.edit.rewriter import Writer, insert_behind
 from penjing.graph.sources import is_constant
 from penjing.targets._integers import store_integer_weights
 from penjing.targets.onnxruntime._written_out import write_out
@@ -46,10 +47,7 @@ def _clip_few_bits(nodes: fx.Graph) -> None:
         low, high, dtype = node.args[3:]
         if (low, high) == (torch.iinfo(dtype).min, torch.iinfo(dtype).max):
             continue
-        with nodes.inserting_after(node):
-            clipped = nodes.call_function(aten.clamp.default, (node, low, high))
-        clipped.meta = dict(node.meta)
-        node.replace_all_uses_with(clipped, delete_user_cb=lambda user, kept=clipped: user is not kept)
+        insert_behind(node, Writer.after(node, meta=node.meta)(aten.clamp.default, node, low, high))
 
 
 def _float_bounds(nodes: fx.Graph) -> None:

@@ -1,0 +1,1 @@
+"""Changing a graph: nodes written in the place of others."""
