@@ -57,7 +57,7 @@ import plain_mutations
 ROOT = Path(__file__).parents[1]
 FILES = 200_000
 BLOCK = 1000  # files whose results are kept together
-SECONDS = 2.0  # of processor time for each file, made, loaded and run
+SECONDS = 2.0  # of processor time for each file, loaded and run
 STUCK = 60.0  # seconds in which a process gets no processor time, however busy the machine
 BOUND = 4 * 2**20  # `largest=` of compact files
 MEMORY = 256 * 2**20  # beyond what the process had before: the bound, loading, and running
@@ -238,15 +238,16 @@ def work(seeds: range, limits: Limits, now: Any, results: Connection) -> None:
     with tempfile.TemporaryDirectory(dir=FAST) as folder:
         path = Path(folder) / "m.penjing"
         for seed in seeds:
-            now[0], now[1] = seed, time.process_time()
             try:
                 path.write_bytes(hostile_file(seed, limits.names, limits.ops))
             except MemoryError:
                 path.write_bytes(b"")
+            now[0], now[1] = seed, time.process_time()
             outcome = open_and_run(path)
             if os.listdir(folder) != ["m.penjing"]:
                 outcome = f"left: {sorted(os.listdir(folder))[:3]}"
             results.send((seed, outcome, time.process_time() - now[1]))
+            now[0] = -1
             graph_module._loader.eval_cache.clear()  # it keeps the code of every graph that there was
     now[0] = -1
 

@@ -467,3 +467,17 @@ def test_memory_that_nobody_wrote_is_zero_in_a_graph_and_has_no_op_in_a_file(tmp
 
 def test_a_file_that_asks_for_such_memory_is_refused(file):
     refused(write(file, call("aten.empty_like.default", X)), "it gives memory as it was found")
+
+
+@pytest.mark.parametrize("limits", [(1, 127), (-128, -1), (5, 5), (0, 0), (-1000, 127)])
+def test_limits_of_a_range_found_at_run_time_must_hold_zero_and_fit(file, limits):
+    node = call("quantized_decomposed.choose_qparams.tensor", X, *limits, 1e-5, {"dtype": "int8"})
+    first = call("operator.getitem", {"node": "y"}, 0, name="z")
+    refused(write(file, node, first), "no limits of torch.int8 around 0")
+
+
+def test_a_file_of_more_nodes_opens_where_the_caller_trusts_it(tmp_path):
+    nodes = [{**call("aten.relu.default", X), "name": f"n{number}"} for number in range(9000)]
+    path = write(tmp_path / "m.penjing", *nodes)
+    refused(path, "9,002 nodes, and 8,192 are allowed; if you trust it, pass largest=")
+    assert len(load(path, largest=2**31).program.graph.nodes) < 9002  # what nothing reads is left out

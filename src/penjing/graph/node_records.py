@@ -59,12 +59,22 @@ def node_to_json(node: fx.Node, calls: Calls) -> dict[str, Any]:
     return record
 
 
-def nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor]) -> fx.Graph:
+def nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor], most: int) -> fx.Graph:
     """Returns the nodes of the records, which read these tensors.
 
+    Args:
+        records: of the nodes, in order.
+        tensors: by name.
+        most: how many nodes there may be.
+
     Raises:
-        PenjingError: a record is no node that a file may hold.
+        PenjingError: there are more, or a record is no node that a file may hold.
     """
+    if len(records) > most:
+        raise PenjingError(
+            f"it has {len(records):,} nodes, and {most:,} are allowed; if you trust it, pass largest=…, the memory that it may "
+            "take"
+        )
     graph, calls = fx.Graph(), Calls()
     known: dict[str, fx.Node] = {}
     for record in records:

@@ -20,7 +20,7 @@ from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import plain
-from penjing.graph.admission import DTYPES, Calls, Values, largest_for
+from penjing.graph.admission import DTYPES, Calls, Values, largest_for, nodes_for
 from penjing.graph.as_json import (
     folded_from_json,
     folded_to_json,
@@ -104,7 +104,8 @@ def load(path: Path | str, *, largest: int | None = None) -> Graph:
         path: the file.
         largest: how many bytes of memory it may need: the tensors of a compact file (a plain file is never larger in memory
             than on disk), and what the graph holds at once when it runs on its example's sizes. By default 256 MiB for
-            the one and 1 GiB for the other, or 1,024 times the file, whichever is more.
+            the one and 1 GiB for the other, or 1,024 times the file, whichever is more. A file may have 8,192 nodes, and one
+            for each 128 KiB that are given here.
 
     Raises:
         PenjingError: there is no such file, or it is not a whole and harmless `.penjing` file.
@@ -123,7 +124,7 @@ def load(path: Path | str, *, largest: int | None = None) -> Graph:
         description, tensors, plan = decode_compact(path.read_bytes(), largest) if compact else plain.read(path)
         _check_version(description, plan)
         allowed = largest_for(path.stat().st_size) if largest is None else largest
-        graph = _rebuild(description, tensors, allowed)
+        graph = _rebuild(description, tensors, allowed, nodes_for(largest))
         graph.plan = plan
         return graph.refresh(watch=Values(allowed, graph.inputs))
     except PenjingError as error:
@@ -139,7 +140,7 @@ def _check_version(description: Any, plan: Any) -> None:
         raise PenjingError("plan.json is not a list of records")
 
 
-def _rebuild(description: dict[str, Any], stored: dict[str, Tensor], largest: int) -> Graph:
+def _rebuild(description: dict[str, Any], stored: dict[str, Tensor], largest: int, most_nodes: int) -> Graph:
     ties = description["ties"]
     tensors: dict[str, Tensor] = {}
     transient = []
@@ -157,7 +158,7 @@ def _rebuild(description: dict[str, Any], stored: dict[str, Tensor], largest: in
         if not record["persistent"]:
             transient.append(name)
     graph = Graph(
-        nodes_from_json(description["nodes"], tensors),
+        nodes_from_json(description["nodes"], tensors, most_nodes),
         tensors,
         signature_from_json(description["signature"]),
         spec_from_json(description["out_spec"]),

@@ -12,6 +12,7 @@ An honest file is checked as well: `save` refuses what `load` would.
 """
 
 from penjing.graph.admission._arguments import DTYPES, OPERATORS, Calls, check_admitted, operator_name
+from penjing.graph.admission._limits import nodes_for
 from penjing.graph.admission._ops import ADMITTED, REFUSED, name_of
 from penjing.graph.admission._values import LARGEST_DEFAULT, LARGEST_RATIO, Values, largest_for
 
@@ -27,5 +28,6 @@ __all__ = [
     "check_admitted",
     "largest_for",
     "name_of",
+    "nodes_for",
     "operator_name",
 ]

@@ -72,8 +72,6 @@ class Calls:
         Raises:
             PenjingError: its op may not stand in a file, or its arguments are none of that op's.
         """
-        if len(self._kinds) >= _limits.MOST_NODES:
-            raise PenjingError(f"a graph in a file has at most {_limits.MOST_NODES:,} nodes")
         if node.op == "output":
             self._check_output(node, args)
         elif node.op != "call_function":

@@ -9,7 +9,8 @@ import re
 LARGEST_INT = 2**31 - 1
 LARGEST_LONG = 2**63 - 1
 MOST_AXES = 64  # of a tensor in PyTorch
-MOST_NODES = 2**14  # of a graph: networks have some thousand nodes, and reading one takes a tenth of a millisecond
+MOST_NODES = 2**13  # of a graph whose file nobody said to trust: networks have some thousand; reading one takes 0.2 ms
+BYTES_PER_NODE = 2**17  # of the memory that a caller allows, above which the file may have as many more
 MOST_TENSORS = 4096  # in a list that one op takes or gives, such as the steps of a sequence
 
 Range = tuple[int, int]
@@ -86,3 +87,8 @@ def is_word(argument: str, text: str) -> bool:
     if argument == "equation":
         return _EINSUM.fullmatch(text) is not None
     return text in _STRINGS.get(argument, frozenset())
+
+
+def nodes_for(largest: int | None) -> int:
+    """Returns how many nodes a file may have for which a caller allows this much memory; None where nothing was said."""
+    return max(MOST_NODES, (largest or 0) // BYTES_PER_NODE)

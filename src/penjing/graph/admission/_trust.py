@@ -175,6 +175,7 @@ _DEQUANTIZE = (
     "dequantize_per_channel_group",
     "dequantize_per_token",
 )
+_CHOOSABLE = (torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32)
 _QUANTIZE = ("quantize_per_tensor", "quantize_per_channel", "quantize_per_channel_group", "quantize_per_token")
 
 
@@ -199,6 +200,15 @@ def _grid(node: fx.Node, given: Arguments, same: Same) -> None:
 for _name in (*_DEQUANTIZE, *_QUANTIZE):
     _packet = getattr(_quantized, _name)
     CHECKS.update({getattr(_packet, _one): _grid for _one in _packet.overloads()})
+
+
+@trusts(_quantized.choose_qparams.tensor)
+def _range_at_run_time(node: fx.Node, given: Arguments, same: Same) -> None:
+    """Written in Python, too: it asserts of its limits while it runs."""
+    low, high, dtype = given["quant_min"], given["quant_max"], given["dtype"]
+    fits = dtype in _CHOOSABLE and all(isinstance(limit, int) for limit in (low, high))
+    fits = fits and torch.iinfo(dtype).min <= low <= 0 <= high <= torch.iinfo(dtype).max and low < high
+    _require(node, fits, f"{low} to {high} are no limits of {dtype} around 0")
 
 
 @trusts(_quantized.choose_qparams_per_token.default)
