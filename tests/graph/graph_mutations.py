@@ -381,7 +381,7 @@ def _chain(content: Content, random: Random, ops: tuple[str, ...]) -> None:
         return
     first = random.choice(calls)
     small = len(list(_places(first["args"]))) < 20  # else the making alone would take seconds
-    number = random.choice((3, 10, 30)) if random.random() < 0.99 or not small else random.choice((8_000, 30_000))
+    number = random.choice((3, 10, 30)) if random.random() < 0.99 or not small else random.choice((4_000, 30_000))
     twice = random.random() < 0.5
     last = first["name"]
     for count in range(number):

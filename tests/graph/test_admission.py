@@ -479,5 +479,12 @@ def test_limits_of_a_range_found_at_run_time_must_hold_zero_and_fit(file, limits
 def test_a_file_of_more_nodes_opens_where_the_caller_trusts_it(tmp_path):
     nodes = [{**call("aten.relu.default", X), "name": f"n{number}"} for number in range(9000)]
     path = write(tmp_path / "m.penjing", *nodes)
-    refused(path, "9,002 nodes, and 8,192 are allowed; if you trust it, pass largest=")
+    refused(path, "9,002 nodes, and 4,096 are allowed; if you trust it, pass largest=")
     assert len(load(path, largest=2**31).program.graph.nodes) < 9002  # what nothing reads is left out
+
+
+def test_a_large_file_may_have_more_nodes(tmp_path):
+    nodes = [{**call("aten.relu.default", X), "name": f"n{number}"} for number in range(5000)]
+    weights = {"w": torch.zeros(5 * 2**20)}
+    assert load(write(tmp_path / "large.penjing", *nodes, tensors=weights)).input_names == ["x"]
+    refused(write(tmp_path / "small.penjing", *nodes), "5,002 nodes, and 4,096 are allowed")

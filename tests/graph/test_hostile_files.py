@@ -155,7 +155,7 @@ def test_a_graph_of_tens_of_thousands_of_nodes_is_refused_before_it_is_built(tmp
     content.nodes[-1:-1] = more
     content.nodes[-1]["args"] = [[{"node": names[-1]}]]
     (tmp_path / "m.penjing").write_bytes(plain_mutations.build(content))
-    with pytest.raises(PenjingError, match="nodes, and 8,192 are allowed"):
+    with pytest.raises(PenjingError, match="nodes, and 4,096 are allowed"):
         load(tmp_path / "m.penjing")
 
 

@@ -104,8 +104,8 @@ def load(path: Path | str, *, largest: int | None = None) -> Graph:
         path: the file.
         largest: how many bytes of memory it may need: the tensors of a compact file (a plain file is never larger in memory
             than on disk), and what the graph holds at once when it runs on its example's sizes. By default 256 MiB for
-            the one and 1 GiB for the other, or 1,024 times the file, whichever is more. A file may have 8,192 nodes, and one
-            for each 128 KiB that are given here.
+            the one and 1 GiB for the other, or 1,024 times the file, whichever is more. A file may have 4,096 nodes, or
+            one for each 4 KiB of it, or one for each 128 KiB that are given here.
 
     Raises:
         PenjingError: there is no such file, or it is not a whole and harmless `.penjing` file.
@@ -123,8 +123,9 @@ def load(path: Path | str, *, largest: int | None = None) -> Graph:
             compact = is_compact(stream.read(16))
         description, tensors, plan = decode_compact(path.read_bytes(), largest) if compact else plain.read(path)
         _check_version(description, plan)
-        allowed = largest_for(path.stat().st_size) if largest is None else largest
-        graph = _rebuild(description, tensors, allowed, nodes_for(largest))
+        size = path.stat().st_size
+        allowed = largest_for(size) if largest is None else largest
+        graph = _rebuild(description, tensors, allowed, nodes_for(size, largest))
         graph.plan = plan
         return graph.refresh(watch=Values(allowed, graph.inputs))
     except PenjingError as error:

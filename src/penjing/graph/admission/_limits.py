@@ -9,8 +9,11 @@ import re
 LARGEST_INT = 2**31 - 1
 LARGEST_LONG = 2**63 - 1
 MOST_AXES = 64  # of a tensor in PyTorch
-MOST_NODES = 2**13  # of a graph whose file nobody said to trust: networks have some thousand; reading one takes 0.2 ms
-BYTES_PER_NODE = 2**17  # of the memory that a caller allows, above which the file may have as many more
+# Of a graph whose file nobody said to trust. Networks of more nodes have weights, and so a large file; reading a node takes
+# 0.2 ms.
+MOST_NODES = 2**12
+BYTES_PER_NODE = 2**12  # of the file, above which it may have as many more
+MEMORY_PER_NODE = 2**17  # the same, of the memory in bytes that a caller allows
 MOST_TENSORS = 4096  # in a list that one op takes or gives, such as the steps of a sequence
 
 Range = tuple[int, int]
@@ -89,6 +92,11 @@ def is_word(argument: str, text: str) -> bool:
     return text in _STRINGS.get(argument, frozenset())
 
 
-def nodes_for(largest: int | None) -> int:
-    """Returns how many nodes a file may have for which a caller allows this much memory; None where nothing was said."""
-    return max(MOST_NODES, (largest or 0) // BYTES_PER_NODE)
+def nodes_for(file_size: int, largest: int | None) -> int:
+    """Returns how many nodes a file may have.
+
+    Args:
+        file_size: bytes.
+        largest: bytes of memory that the caller allows; None where nothing was said.
+    """
+    return max(MOST_NODES, file_size // BYTES_PER_NODE, (largest or 0) // MEMORY_PER_NODE)
