@@ -4,10 +4,11 @@ import errno
 import os
 import resource
 import stat
+from pathlib import Path
 
 import pytest
 
-from penjing.files import atomic_path, atomic_write, sha256
+from penjing.files import atomic_path, atomic_paths, atomic_write, is_temporary, sha256
 
 
 @pytest.fixture
@@ -121,3 +122,35 @@ def test_others_may_read_what_was_written(tmp_path):
 def test_a_hash_is_that_of_the_whole_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+
+
+def test_files_that_belong_together_share_a_stem_and_the_main_one_is_last(tmp_path, monkeypatch):
+    """A reader who finds the main file finds the parts of its own version, even after a kill."""
+    main, part = tmp_path / "m.xml", tmp_path / "m.bin"
+    for version in ("old", "new"):
+        with atomic_paths(main, part) as temporaries:
+            assert [one.suffix for one in temporaries] == [".xml", ".bin"]
+            assert temporaries[0].with_suffix("") == temporaries[1].with_suffix("") and all(
+                map(is_temporary, temporaries)
+            )
+            for one in temporaries:
+                one.write_text(version)
+    assert main.read_text() == part.read_text() == "new" and len(os.listdir(tmp_path)) == 2
+
+    def killed(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt), atomic_paths(main, part) as temporaries:
+        for one in temporaries:
+            one.write_text("newest")
+    assert os.listdir(tmp_path) == ["m.bin"] and part.read_text() == "new"
+
+
+def test_an_error_leaves_all_files_that_belong_together(tmp_path):
+    main, part = tmp_path / "m.xml", tmp_path / "m.bin"
+    main.write_text("old")
+    part.write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_paths(main, part) as temporaries:
+        temporaries[0].write_text("new")  # and its part is never written
+    assert main.read_text() == part.read_text() == "old" and len(os.listdir(tmp_path)) == 2

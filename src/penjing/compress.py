@@ -240,7 +240,7 @@ def _captured(model: nn.Module, example_inputs: Any) -> Graph:
 
 def _finished(space: Workspace, asked: Request, say: Callable[[str], None]) -> Result | None:
     """Returns the result of an earlier call, if that came to its end and the files are whole."""
-    if stages.is_finished(space.held(), asked.suffix):
+    if stages.is_finished(space.held(), asked.suffixes):
         try:
             done = Result(stages.read_graph(space.out / "model.penjing"), report.read(space.out), space.out)
             open_artifact(space.out / f"model{asked.suffix}", asked.target)

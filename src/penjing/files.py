@@ -26,22 +26,40 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
     A process that is killed leaves it behind; `sweep` removes it then.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.stem[:SHOWN]}.{os.getpid()}-{_MACHINE}-"
-    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=f".tmp{path.suffix}", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    _in_use.add(temporary.absolute())
-    try:
+    with atomic_paths(path) as (temporary,):
         yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+
+
+@contextmanager
+def atomic_paths(main: Path | str, *others: Path | str) -> Iterator[tuple[Path, ...]]:
+    """Yields temporary paths for files of one folder that belong together, with one stem; renames all on success.
+
+    The main file is the last that gets its name, and an old one goes before the others get theirs. So a process that is killed
+    in between leaves no main file beside parts of another version. On any failure before, all old files stay.
+    """
+    paths = [Path(path) for path in (main, *others)]
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = f".{paths[0].stem[:SHOWN]}.{os.getpid()}-{_MACHINE}-"
+    descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=f".tmp{paths[0].suffix}", dir=folder)
+    os.close(descriptor)
+    stem = name.removesuffix(paths[0].suffix) if paths[0].suffix else name
+    temporaries = (Path(name), *(Path(stem + path.suffix) for path in paths[1:]))
+    _in_use.update(temporary.absolute() for temporary in temporaries)
+    try:
+        yield temporaries
+        for temporary in temporaries:
+            with temporary.open("rb") as stream:
+                os.fsync(stream.fileno())
+            temporary.chmod(0o644)
+        if len(paths) > 1:
+            paths[0].unlink(missing_ok=True)
+        for temporary, path in reversed(list(zip(temporaries, paths, strict=True))):
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
-        _in_use.discard(temporary.absolute())
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+            _in_use.discard(temporary.absolute())
 
 
 def is_temporary(path: Path) -> bool:

@@ -31,7 +31,7 @@ def test_runtimes_that_multiply_by_every_weight_gain_nothing_but_a_smaller_parce
     files = {"baseline": tmp_path / "a", "compressed": tmp_path / "b"}
     for one, path in zip((graph, sparse), files.values(), strict=True):
         lower(one, name, path)
-    said = zeros_on(target, sparse, files)
+    said = zeros_on(target, sparse, {side: [path] for side, path in files.items()})
     gone = round(0.9 * 64 * 128), 64 * 8
     assert said["zeros"] == sum(gone) and said["weights"] == 64 * 128 + 128 + 128 * 8 + 8
     assert said["faster"] == said["smaller"] == 0 and said["why"] == target.zeros.why
@@ -59,5 +59,5 @@ def test_zeros_of_two_kinds_count_only_where_the_runtime_gains_by_both(graph):
 
 
 def test_without_zeros_nothing_is_measured(graph, tmp_path):
-    said = zeros_on(find("onnxruntime"), graph, {"baseline": tmp_path / "none"})
+    said = zeros_on(find("onnxruntime"), graph, {"baseline": [tmp_path / "none"]})
     assert said["zeros"] == 0 and said["places"] == [] and said["deflated_bytes"] is None

@@ -314,7 +314,8 @@ def _measure_width(bench: _Bench, width: Width) -> list[Candidate]:
         return found
     finally:
         for name in ("float", "integer", "mixed"):
-            bench.file(name).unlink(missing_ok=True)
+            for file in find_target(bench.target).files(bench.file(name)):
+                file.unlink(missing_ok=True)
 
 
 def _quantized(bench: _Bench, thin: Graph, in_float: tuple[str, ...]) -> Graph | None:

@@ -30,9 +30,10 @@ def deliver(graph: Graph, data: Data, target: str, out: Path) -> None:
             atomic_write(out / name, write(value))
 
 
-def delivered_names(data: Data, suffix: str) -> tuple[str, ...]:
+def delivered_names(data: Data, suffixes: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of all files that a run on that data leaves in its folder."""
-    always = (f"model{suffix}", "report.html", "report.json", "run.py", "model.penjing", "plan.json", "preprocess.json")
+    lowered = [f"model{suffix}" for suffix in suffixes]
+    always = (*lowered, "report.html", "report.json", "run.py", "model.penjing", "plan.json", "preprocess.json")
     return (*always, *(name for name, (attribute, _) in OPTIONAL.items() if getattr(data, attribute) is not None))
 
 

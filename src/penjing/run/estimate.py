@@ -83,7 +83,7 @@ class Estimate:
 
 def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
     """Returns what a run will take and write, from what an earlier call measured of it, or else a few forward passes."""
-    done = stages.finished(held, asked.suffix)
+    done = stages.finished(held, asked.suffixes)
     seconds = {"choose": 0.0, "train": 0.0, "verify": 0.0}
     if "report" not in done:
         seconds["choose"] = 0.0 if "choose" in done else _choosing(graph, held)
@@ -95,7 +95,7 @@ def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
         **{f"minutes_{name}": value / 60 for name, value in seconds.items()},
         max_minutes=asked.max_minutes,
         out=held.out,
-        files=delivered_names(asked.data, asked.suffix),
+        files=delivered_names(asked.data, asked.suffixes),
         bytes_written=COPIES * graph.cost().weight_bytes + BESIDE,
         finished=done,
     )

@@ -16,6 +16,7 @@ from penjing.run.recovery import Recovery
 from penjing.run.request import Request
 from penjing.run.workspace import Workspace
 from penjing.run.zeros import zeros_on
+from penjing.targets import find_target
 
 
 def proof(
@@ -41,7 +42,7 @@ def proof(
         inputs: SHA-256 of the files that the model came from.
         clock: the run's limit.
     """
-    settings = space.settings
+    settings, target = space.settings, find_target(measured["target"]["name"])
     left_out = small.cost().uncounted
     content = {
         "schema": 1,
@@ -56,8 +57,8 @@ def proof(
             find(measured["target"]["name"]),
             small,
             {
-                "baseline": space.inner / stages.lowered(asked.suffix),
-                "compressed": space.out / f"model{asked.suffix}",
+                "baseline": target.files(space.inner / stages.lowered(asked.suffix)),
+                "compressed": target.files(space.out / f"model{asked.suffix}"),
             },
         ),
         "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},

@@ -25,7 +25,7 @@ class Recheck:
         reported: the content of report.json.
         measured: the measured part, measured again.
         met: whether the budget is met by what was measured now.
-        same_file: whether the lowered file is, to the bit, the one that was reported.
+        same_file: whether the lowered file, each where there are several, is to the bit the one that was reported.
         agrees: whether that holds and the metrics are as reported too (they aren't on other data); latencies vary with
             the machine and play no part.
     """
@@ -63,7 +63,8 @@ def recheck(out: Path | str, data: Data) -> Recheck:
     out = Path(out)
     reported = report.read(out)
     target = reported["target"]["name"]
-    suffix = find_target(target).suffix
+    suffixes = find_target(target).suffixes
+    suffix = suffixes[0]
     original_file = open_artifact(out / INNER / f"original{suffix}", target)
     pair = Pair(
         load(out / INNER / "original.penjing"),
@@ -77,8 +78,8 @@ def recheck(out: Path | str, data: Data) -> Recheck:
         original=judge_original(original_file, data, threads),
         trained=reported.get("settings", {}).get("trained", True),
     )  # fmt: skip
-    name = f"model{suffix}"
-    same_file = sha256(out / name) == (reported["provenance"].get("outputs") or {}).get(name)
+    hashes = reported["provenance"].get("outputs") or {}
+    same_file = all(sha256(out / name) == hashes.get(name) for name in (f"model{suffix}" for suffix in suffixes))
     metrics = all(_same(measured[side]["metric"], reported[side]["metric"]) for side in ("baseline", "compressed"))
     unchanged = (side["parity"]["agreement_with_original"] for side in (measured, reported))
     agrees = same_file and metrics and _same(*unchanged)

@@ -102,9 +102,14 @@ class Request:
             raise unknown_name("precision", self.precision, PRECISIONS)
 
     @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of the target's files, the main one's first."""
+        return find_target(self.target).suffixes
+
+    @property
     def suffix(self) -> str:
-        """Of the target's files."""
-        return find_target(self.target).suffix
+        """Of the target's main file."""
+        return self.suffixes[0]
 
     def settings(self, graph: Graph) -> dict[str, Any]:
         """Returns, as plain JSON, all that decides how a run ends: runs with other settings are other runs.

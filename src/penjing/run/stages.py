@@ -10,7 +10,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph, load
 from penjing.run.workspace import Held, Workspace, read_json, write_json
 
-ORIGINAL = "original.penjing"  # the original's lowered file has the same name, with the target's suffix
+ORIGINAL = "original.penjing"  # the original's lowered files have the same name, with the target's suffixes
 BASELINE = "baseline.json"  # the original's metric
 CANDIDATES = "candidates.json"  # what was measured so far
 CHOICE = "choice.json"
@@ -33,20 +33,20 @@ def read_graph(path: Path) -> Graph:
 
 
 def lowered(suffix: str) -> str:
-    """Returns the name of the original's lowered file."""
+    """Returns the name of the original's lowered file of a suffix."""
     return f"original{suffix}"
 
 
-def finished(held: Held, suffix: str) -> tuple[str, ...]:
+def finished(held: Held, suffixes: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of the stages that are done, up to the first that isn't: what follows that may come out otherwise."""
     files = {
         "capture": (ORIGINAL,),
-        "profile": (lowered(suffix), BASELINE),
+        "profile": (*map(lowered, suffixes), BASELINE),
         "choose": (CHOICE,),
         "prune": (PRUNED,),
         "recover": (RECOVERED,),
     }
-    if is_finished(held, suffix):
+    if is_finished(held, suffixes):
         return (*files, "quantise", "lower", "verify", "report")
     return tuple(takewhile(lambda stage: held.has(*files[stage]), files))
 
@@ -84,7 +84,8 @@ def _cut(held: Held) -> dict[str, float]:
     return found if numbers else {}
 
 
-def is_finished(held: Held, suffix: str) -> bool:
+def is_finished(held: Held, suffixes: Sequence[str]) -> bool:
     """Whether there is nothing left to do."""
-    products = ("report.json", "report.html", "model.penjing", f"model{suffix}", "run.py", "plan.json")
+    lowered_files = [f"model{suffix}" for suffix in suffixes]
+    products = ("report.json", "report.html", "model.penjing", *lowered_files, "run.py", "plan.json")
     return held.has(FINISHED) and all((held.out / name).is_file() for name in products)

@@ -1,6 +1,7 @@
 """The zeros that pruning left, counted honestly: which of them the target's runtime gains by, and which it doesn't."""
 
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from penjing.prune.zeros import zeros
 CHUNK = 2**20
 
 
-def zeros_on(target: Capabilities, graph: Graph, files: dict[str, Path]) -> dict[str, Any]:
+def zeros_on(target: Capabilities, graph: Graph, files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
     """Returns what `report.json` says of masked weights.
 
     Args:
@@ -39,7 +40,7 @@ def zeros_on(target: Capabilities, graph: Graph, files: dict[str, Path]) -> dict
         "faster": sum(place["zeros"] for place in places if place["faster"]),
         "smaller": sum(place["zeros"] for place in places if place["smaller"]),
         "why": target.zeros.why,
-        "deflated_bytes": {side: _deflated(path) for side, path in files.items()} if places else None,
+        "deflated_bytes": {side: sum(map(_deflated, paths)) for side, paths in files.items()} if places else None,
         "places": places,
     }
 

@@ -29,10 +29,11 @@ class Target:
         name: what users type.
         version: of the installed runtime.
         device: where it runs.
-        suffix: of its files.
-        lower: writes a graph as a file at a path; what goes wrong may leave half of one there.
-        open: describes a file that `lower` wrote.
-        session: loads a file with a number of threads.
+        suffixes: of the files that a lowered model consists of, the main one's first.
+        lower: writes a graph at a path, its other files beside it as `files` names them; what goes wrong may leave half of
+            them there.
+        open: describes what `lower` wrote, by the path of its main file.
+        session: loads an artifact with a number of threads.
         profile: times each executed node, given threads, inputs by name and a number of runs.
         memory: peak and model-only resident bytes of a fresh process, given threads and inputs by name; None where
             the system can't tell.
@@ -42,13 +43,23 @@ class Target:
     name: str
     version: str
     device: str
-    suffix: str
+    suffixes: tuple[str, ...]
     lower: Callable[[Graph, Path], Artifact]
     open: Callable[[Path], Artifact]
     session: Callable[[Artifact, int], Session]
     profile: Callable[[Artifact, int, dict[str, np.ndarray], int], list[ExecutedNode]]
     memory: Callable[[Artifact, int, dict[str, np.ndarray]], tuple[int, int] | None]
     runner: str
+
+    @property
+    def suffix(self) -> str:
+        """Of the main file."""
+        return self.suffixes[0]
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """Returns every file of a lowered model, by the path of its main one, which comes first."""
+        stem = path.name.removesuffix(self.suffix)
+        return path, *(path.with_name(stem + suffix) for suffix in self.suffixes[1:])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.checks import BATCH, PATH, TEXT, THREADS, a, checked, optional
 from penjing.errors import PenjingError
-from penjing.files import atomic_path, atomic_write
+from penjing.files import atomic_paths, atomic_write
 from penjing.graph import Cost, Graph
 from penjing.graph.doors import GRAPH
 from penjing.targets._other_sizes import check_other_sizes
@@ -32,29 +32,30 @@ ARTIFACT = a(Artifact, "what lower() returns; a file is opened by penjing.target
 
 @checked(graph=GRAPH, target=TEXT, path=optional(PATH))
 def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = None) -> Artifact:
-    """Writes `graph` as a file that the target's runtime loads; the graph stays as it was.
+    """Writes `graph` as the file, or the files, that the target's runtime loads; the graph stays as it was.
 
     Quantised weights are stored as int8, batch norms are folded, and the batch axis is free where the graph's is.
 
     Args:
         graph: a float or quantised graph.
         target: name of the runtime; see `available()`.
-        path: where to write; `model` with the target's suffix in the working directory by default.
+        path: where to write the main file, and the others beside it; `model` with the target's suffix in the working
+            directory by default.
 
     Raises:
         PenjingError: the target is unknown, the graph holds an op that it can't express, the file computes something else
-            than the graph at other sizes than the example's, or it can't be written. An older file at `path` then stays.
+            than the graph at other sizes than the example's, or it can't be written. Older files at `path` then stay.
     """
     chosen = find_target(target)
     path = Path(path) if path is not None else Path("model" + chosen.suffix)
     _check_dtypes(graph)
     try:
-        with atomic_path(path) as temporary:
-            artifact = chosen.lower(graph, temporary)
+        with atomic_paths(*chosen.files(path)) as temporaries:
+            artifact = chosen.lower(graph, temporaries[0])
             check_other_sizes(graph, artifact, chosen.session(artifact, 1))
     except OSError as error:
         raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
-    return replace(artifact, path=path, files=(path,))
+    return replace(artifact, path=path, files=chosen.files(path))
 
 
 def _check_dtypes(graph: Graph) -> None:
@@ -73,14 +74,17 @@ def _check_dtypes(graph: Graph) -> None:
 
 @checked(path=PATH, target=TEXT)
 def open_artifact(path: Path | str, target: str = "onnxruntime") -> Artifact:
-    """Returns the artifact of a file that `lower` wrote.
+    """Returns the artifact that `lower` wrote, by the path of its main file.
 
     Raises:
-        PenjingError: there is no such file, or the runtime can't load it.
+        PenjingError: a file of it isn't there, or the runtime can't load it.
     """
-    if not Path(path).is_file():
-        raise PenjingError(f"There is no file {path}.")
-    return find_target(target).open(Path(path))
+    chosen = find_target(target)
+    for file in chosen.files(Path(path)):
+        if not file.is_file():
+            part = "" if file == Path(path) else f", without which {path} can't be used"
+            raise PenjingError(f"There is no file {file}{part}.")
+    return chosen.open(Path(path))
 
 
 class Runner:
@@ -131,12 +135,12 @@ class Runner:
 @checked(artifact=ARTIFACT, threads=THREADS)
 def session(artifact: Artifact, threads: int = 1) -> Runner:
     """Returns the loaded artifact, from a small cache; a file that changed is loaded again."""
-    stat = artifact.path.stat()
-    return _load(artifact, threads, stat.st_mtime_ns, stat.st_size)
+    stats = [file.stat() for file in artifact.files]
+    return _load(artifact, threads, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
 @lru_cache(maxsize=4)
-def _load(artifact: Artifact, threads: int, _time: int, _size: int) -> Runner:
+def _load(artifact: Artifact, threads: int, _versions: tuple[tuple[int, int], ...]) -> Runner:
     return Runner(artifact, find_target(artifact.target).session(artifact, threads))
 
 

@@ -17,7 +17,7 @@ def onnxruntime() -> Target:
         name="onnxruntime",
         version=ort.__version__,
         device="cpu",
-        suffix=".onnx",
+        suffixes=(".onnx",),
         lower=lower,
         open=describe,
         session=CpuSession,

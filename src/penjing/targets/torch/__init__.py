@@ -21,7 +21,7 @@ def torch() -> Target:
         name="torch",
         version=pytorch.__version__,
         device="cpu",
-        suffix=".pt2",
+        suffixes=(".pt2",),
         lower=lower,
         open=describe,
         session=EagerSession,
