@@ -31,7 +31,7 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
     made = sample()
     content = proof(
         space,
-        SimpleNamespace(budget=Budget(latency="0.5x"), seed=0, suffix=".onnx"),  # type: ignore[arg-type]
+        SimpleNamespace(budget=Budget(latency="0.5x"), seed=0, target="onnxruntime", suffix=".onnx"),  # type: ignore[arg-type]
         small,
         choice=SimpleNamespace(
             to_dict=lambda: {"measured": []},
