@@ -13,6 +13,7 @@ from penjing.budget import Budget
 from penjing.checks import checked
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence.memory import remembering
 from penjing.graph import Graph, capture
 from penjing.plan import Candidate, Choice, choose
 from penjing.prune import prune
@@ -27,7 +28,7 @@ from penjing.run.proof import proof
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.request import RULES, Request, settled
 from penjing.run.verification import Pair, verify
-from penjing.run.workspace import CANDIDATES, INNER, Workspace, check_space, look, read_json, write_json
+from penjing.run.workspace import CANDIDATES, EVIDENCE, INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
 
 
@@ -177,6 +178,7 @@ def _run(
         space.drop(*(file for file in stale if file != stages.CHECKPOINT), stages.FINISHED)
     if (done := _finished(space, asked, say)) is not None:
         return done
+    asked = replace(asked, data=remembering(asked.data, space.inner / EVIDENCE))
 
     original = _profiled(space, asked, given)
     reached, name = original.baseline.metric, asked.data.task.metric_name

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from penjing.checks import COUNT, SEED, check
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence.memory import Found, fingerprint_of, memory_of
 from penjing.evidence.reader import Inputs, seeded_batches
 from penjing.graph import Branch, Channels, Entry, Graph, Group
 from penjing.graph.taps import Change, with_changes
@@ -170,6 +171,30 @@ class Evidence:
         """
         for inputs, targets in self._labelled(calibration=True):
             yield lambda inputs=inputs, targets=targets: self._loss(model(*inputs), targets)  # type: ignore[misc]
+
+    def gather(
+        self,
+        kind: str,
+        about: Mapping[str, Any],
+        names: Iterable[str],
+        find: Callable[[list[str]], Mapping[str, Found]],
+        *,
+        across_processes: bool = True,
+    ) -> Mapping[str, Found]:
+        """Returns what passes over the data give, from the data's memory where they have one; see `Memory.gather`.
+
+        Args:
+            kind: see `Memory.gather`.
+            about: what it depends on beside the graph, the data, and how many batches are read with which seed.
+            names: of the parts.
+            find: makes the parts that aren't known.
+            across_processes: see `Memory.gather`.
+        """
+        memory = memory_of(self.data)
+        if memory is None:
+            return find(list(names))
+        read = {"graph": fingerprint_of(self.graph), "batches": self.batches, "seed": self.seed}
+        return memory.gather(kind, read | dict(about), names, find, across_processes=across_processes)
 
     def _derivable(self, names: Iterable[str] | None) -> Graph:
         """Returns a copy of the graph in which only these parameters, or all, ask for gradients, frozen ones too."""

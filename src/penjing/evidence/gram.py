@@ -9,6 +9,7 @@ from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.evidence.evidence import Evidence
+from penjing.evidence.memory import Found
 from penjing.evidence.windows import each, padding
 from penjing.graph.normalize import node_arguments
 from penjing.graph.weights import Weight, weights
@@ -81,6 +82,21 @@ def grams(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
     Raises:
         PenjingError: there is no calibration data, or a layer reads values that aren't numbers.
     """
+    by_weight: dict[str, list[Product]] = {}
+    for layer in layers:
+        by_weight.setdefault(layer.weight.name, []).append(layer)
+    parts = {" ".join([name, *(layer.node.name for layer in own)]): own for name, own in by_weight.items()}
+
+    def find(missing: list[str]) -> dict[str, Found]:
+        sums = _sums(evidence, [layer for name in missing for layer in parts[name]])
+        return {name: {"gram": sums[parts[name][0].weight.name]} for name in missing}
+
+    device = next(evidence.graph.parameters()).device
+    found = evidence.gather("gram", {}, parts, find)
+    return {parts[name][0].weight.name: one["gram"].to(device) for name, one in found.items()}
+
+
+def _sums(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     for values in evidence.values(sorted({layer.source for layer in layers})):
         for layer in layers:

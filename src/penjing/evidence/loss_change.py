@@ -11,6 +11,7 @@ from torch import Tensor
 
 from penjing.errors import PenjingError
 from penjing.evidence.evidence import Evidence
+from penjing.evidence.memory import Found, fingerprint_of_tensors, memory_of
 from penjing.graph import Graph
 
 Damage = Callable[[Sequence[Sequence[int]]], list[list[float]]]
@@ -54,6 +55,17 @@ def damages(evidence: Evidence, scores: Sequence[Tensor], places: Sequence[Remov
 
     @cache
     def measured(counts: tuple[tuple[int, ...], ...]) -> list[list[float]]:
+        if memory_of(evidence.data) is None:
+            return found(counts)
+        goes = fingerprint_of_tensors(gone(i, count) for i, some in enumerate(counts) for count in some)
+        about = {"goes": goes, "places": [place.name for place in places]}
+        parts = evidence.gather("loss_change", about, map(str, range(len(counts))), lambda _: gains(counts))
+        return [part["gains"].tolist() for part in parts.values()]
+
+    def gains(counts: tuple[tuple[int, ...], ...]) -> dict[str, Found]:
+        return {str(i): {"gains": torch.tensor(one, dtype=torch.float64)} for i, one in enumerate(found(counts))}
+
+    def found(counts: tuple[tuple[int, ...], ...]) -> list[list[float]]:
         totals = [[0.0] * len(some) for some in counts]
         batches = 0
         model = copy.deepcopy(evidence.graph).eval()

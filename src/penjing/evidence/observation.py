@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, fx
 
 from penjing.errors import PenjingError
+from penjing.evidence.memory import Found, fingerprint_of, memory_of
 from penjing.evidence.pieces import can_cut, pieces, sample_count
 from penjing.evidence.reader import flat_batches
-from penjing.evidence.statistics import Accumulator, NotFinite
+from penjing.evidence.statistics import Accumulator, Memorable, NotFinite, can_be_remembered
 from penjing.graph import Graph
 from penjing.graph.taps import Execution, Step
 
@@ -27,7 +28,8 @@ def observe(
     Args:
         graph: in evaluation mode.
         data: see `flat_batches`.
-        watched: statistics by node of `graph.program.graph`.
+        watched: statistics by node of `graph.program.graph`, which hold nothing yet. Where the data have a memory and all
+            statistics can be remembered, only those are fed that aren't remembered.
         keep: how many samples to return.
         compute: computes each node.
 
@@ -37,9 +39,36 @@ def observe(
     Raises:
         PenjingError: there is no data, or a value that isn't finite; the message names the layer.
     """
+    whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
+    memory = memory_of(data)
+    if memory is None or not watched or not all(map(can_be_remembered, watched.values())):
+        return _observed(graph, data, watched, keep, compute, whole)
+    known: Any = watched  # all of them are `Memorable`
+    parts: dict[str, tuple[fx.Node, Memorable]] = {
+        f"{node.name}: {one.kind}": (node, one) for node, one in known.items()
+    }
+    ours = all(type(one).__module__.startswith("penjing.") for one in watched.values())
+    kept: list[list[Tensor]] | None = None
+
+    def find(missing: list[str]) -> dict[str, Found]:
+        nonlocal kept
+        kept = _observed(graph, data, dict(parts[name] for name in missing), keep, compute, whole)
+        return {name: parts[name][1].state_dict() for name in missing}
+
+    about = {"graph": fingerprint_of(graph), "whole batches": whole}
+    for name, state in memory.gather("observed", about, parts, find, across_processes=ours).items():
+        parts[name][1].load_state_dict(state)
+    if kept is None:
+        kept = first_samples(graph, data, keep, whole=whole) if keep else []
+    return kept
+
+
+def _observed(
+    graph: Graph, data: Any, watched: Mapping[fx.Node, Accumulator], keep: int, compute: Step, whole: bool
+) -> list[list[Tensor]]:
+    """Makes the pass; arguments, result and errors as for `observe`."""
     kept: list[list[Tensor]] = []
     execution = Execution(graph.program, _watching(watched, compute))
-    whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
     batches = _Counted(flat_batches(graph, data))
     with torch.no_grad():
         for inputs in pieces(graph, batches, whole=whole):
@@ -51,10 +80,17 @@ def observe(
     return kept
 
 
-def first_samples(graph: Graph, data: Any, count: int) -> list[list[Tensor]]:
-    """Returns the flat inputs of the first samples, in pieces that run fast; arguments and errors as for `observe`."""
+def first_samples(graph: Graph, data: Any, count: int, *, whole: bool = False) -> list[list[Tensor]]:
+    """Returns the flat inputs of the first samples, in pieces that run fast; arguments and errors as for `observe`.
+
+    Args:
+        graph: see `observe`.
+        data: see `observe`.
+        count: how many samples.
+        whole: whether batches are left uncut.
+    """
     kept: list[list[Tensor]] = []
-    for inputs in pieces(graph, flat_batches(graph, data)):
+    for inputs in pieces(graph, flat_batches(graph, data), whole=whole):
         count -= _keep(graph, inputs, count, kept)
         if count <= 0:
             break

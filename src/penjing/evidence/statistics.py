@@ -1,7 +1,8 @@
 """What is remembered of a stream of tensors, in constant memory: extremes, moving averages of them, histograms."""
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +29,30 @@ class Accumulator(Protocol):
         Raises:
             NotFinite: it holds NaN or infinity.
         """
+
+
+@runtime_checkable
+class Memorable(Accumulator, Protocol):
+    """An accumulator whose state can be kept and given to another one of its kind.
+
+    Attributes:
+        kind: tells it from accumulators that would remember something else of the same values.
+    """
+
+    @property
+    def kind(self) -> str:
+        """See above."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns what is remembered."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Remembers what another one remembered, and nothing else."""
+
+
+def can_be_remembered(statistics: Accumulator) -> bool:
+    """Tells whether the class of some statistics itself says what its state is: what a subclass adds would be lost."""
+    return isinstance(statistics, Memorable) and "state_dict" in vars(type(statistics))
 
 
 class Statistics(Accumulator, Protocol):
@@ -67,6 +92,19 @@ class Extremes:
     def __init__(self) -> None:
         self.low, self.high = math.inf, -math.inf
 
+    @property
+    def kind(self) -> str:
+        """See `Memorable`."""
+        return "extremes"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Memorable`."""
+        return {"extremes": torch.tensor([self.low, self.high], dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `Memorable`."""
+        self.low, self.high = state["extremes"].tolist()
+
     def update(self, values: Tensor) -> None:
         """Takes in one batch; see `Statistics`."""
         if values.numel():
@@ -95,6 +133,21 @@ class MovingExtremes(Extremes):
         super().__init__()
         self.average: tuple[float, float] | None = None
         self.momentum = momentum
+
+    @property
+    def kind(self) -> str:
+        """See `Memorable`."""
+        return f"moving extremes {self.momentum!r}"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Memorable`."""
+        return super().state_dict() | {"average": torch.tensor(self.average or [], dtype=torch.float64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `Memorable`."""
+        super().load_state_dict(state)
+        average = state["average"].tolist()
+        self.average = (average[0], average[1]) if average else None
 
     def update(self, values: Tensor) -> None:
         """Takes in one batch; see `Statistics`."""
@@ -125,6 +178,22 @@ class Histogram(Extremes):
         self.counts = torch.zeros(BINS, dtype=torch.float64)
         self.first = 0
         self.exponent: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """See `Memorable`."""
+        return f"histogram {BINS}"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Memorable`."""
+        bins = [] if self.exponent is None else [self.first, self.exponent]
+        return super().state_dict() | {"counts": self.counts.clone(), "bins": torch.tensor(bins, dtype=torch.int64)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `Memorable`."""
+        super().load_state_dict(state)
+        self.counts, bins = state["counts"].clone(), state["bins"].tolist()
+        self.first, self.exponent = (bins[0], bins[1]) if bins else (0, None)
 
     @property
     def width(self) -> float:

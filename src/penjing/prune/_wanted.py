@@ -11,6 +11,7 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.evidence.loss_change import Damage, damages
+from penjing.evidence.memory import Found, fingerprint_of_tensors, memory_of
 from penjing.prune.allocations._registry import Place, Rounding, find
 from penjing.prune.criteria import criteria
 from penjing.prune.criteria._registry import Compensated, Criterion
@@ -60,7 +61,7 @@ class Wanted:
                 f"The criterion '{self.criterion}' scores single channels, not {parts}; "
                 f"granularity='{self.granularity.name}' works with {able}."
             )
-        found = entry.function(evidence)
+        found = _judged(entry, evidence)
         return found if isinstance(found, Compensated) else Compensated(found)
 
     @property
@@ -105,6 +106,35 @@ class Wanted:
 def _fits(criterion: Entry[Criterion], removes: str) -> bool:
     """Tells whether a criterion can score what goes."""
     return removes == "channels" or criterion.traits["level"] == "weight" or bool(criterion.traits.get(removes))
+
+
+def _judged(criterion: Entry[Criterion], evidence: Evidence) -> Any:
+    """Returns what a criterion says; scores of units that need data come from the data's memory, where they have one."""
+    if not criterion.needs or criterion.traits["level"] != "unit" or memory_of(evidence.data) is None:
+        return criterion.function(evidence)
+    ours, made = criterion.function.__module__.startswith("penjing."), None
+    about = {
+        "criterion": [criterion.name, 0 if ours else id(criterion.function)],
+        "epochs": evidence.epochs,
+        "branches": [branch.name for branch in evidence.branches],
+        "groups": [group.name for group in evidence.groups],
+        "units": fingerprint_of_tensors(
+            {f"{entry.tensor} {entry.axis} {entry.role}": torch.from_numpy(entry.indices)}
+            for group in evidence.groups
+            for entry in group.entries
+        ),
+    }
+
+    def find(names: list[str]) -> dict[str, Found]:
+        nonlocal made
+        made = criterion.function(evidence)
+        if isinstance(made, Compensated):  # which holds functions beside scores
+            return {name: {} for name in names}
+        return {name: {"scores": score} for name, score in zip(names, made, strict=True)}
+
+    names = [str(position) for position in range(len(evidence.groups) or 1)]
+    parts = evidence.gather("saliency", about, names, find, across_processes=ours)
+    return made if made is not None else [parts[name]["scores"].clone() for name in names]
 
 
 def lowest(score: Tensor, gone: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ computed from such inputs alone: their ranges hold the value that was seen, and 
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, fx
 
 from penjing.capabilities import Placement
@@ -33,6 +34,20 @@ class Steady:
     def __init__(self) -> None:
         self.value: Tensor | None = None
         self.varies = False
+
+    @property
+    def kind(self) -> str:
+        """See `Memorable`."""
+        return "steady"
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """See `Memorable`."""
+        value = torch.zeros(0) if self.value is None else self.value.reshape(1)
+        return {"value": value, "varies": torch.tensor(self.varies)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """See `Memorable`."""
+        self.value, self.varies = state["value"][0] if len(state["value"]) else None, bool(state["varies"])
 
     def update(self, values: Tensor) -> None:
         """Takes in one batch, of any type."""

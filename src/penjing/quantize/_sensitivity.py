@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from penjing.capabilities import DEFAULT, Capabilities, Placement
 from penjing.checks import COUNT, TEXT, checked, several
 from penjing.errors import PenjingError
+from penjing.evidence.memory import remembering
 from penjing.evidence.pieces import sample_count
 from penjing.evidence.reader import check_repeatable, flat_batches
 from penjing.graph import Graph, fold_batch_norms
@@ -85,6 +86,7 @@ def sensitivity(
         'features.0.0'
     """
     check_repeatable(data)
+    data = remembering(data)
     check_float32(graph)
     usual: dict[str, Any] = {"grain": grain, "per_layer": per_layer, "exclude": exclude, "in_float": in_float}
     reference = add_sample_axes(fold_batch_norms(graph))

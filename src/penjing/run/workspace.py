@@ -23,6 +23,7 @@ from penjing.files import atomic_write, is_temporary, left_behind, sweep
 T = TypeVar("T")
 INNER = ".penjing"
 RECORD = "run.json"
+EVIDENCE = "evidence"  # the folder of what passes over the data gave
 CANDIDATES = "candidates"  # the folder of lowered candidates, each of which is removed once it is measured
 
 # What the system says when it is the disk or a right to write that is missing.
@@ -107,7 +108,7 @@ def check_space(out: Path, needed: int) -> None:
 
 def _folders(out: Path) -> tuple[Path, ...]:
     """Returns the folders that a run writes into."""
-    return out, out / INNER, out / INNER / CANDIDATES
+    return out, out / INNER, out / INNER / CANDIDATES, out / INNER / EVIDENCE
 
 
 class Workspace:

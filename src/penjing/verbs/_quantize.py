@@ -27,6 +27,7 @@ from penjing.checks import (
 )
 from penjing.data import Data
 from penjing.errors import PenjingError, unknown_name
+from penjing.evidence.memory import remembering
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
 from penjing.plan import choose_bits, hold_metric
@@ -155,6 +156,8 @@ def quantize(
     usual = next((name for name in names if name != FLOAT), FLOAT)
     judged = None if drop is None else _judged(data, drop)
     per_layer = dict(per_layer or {})
+    if drop is not None or not isinstance(weights, str):  # the same layers are calibrated several times
+        data = remembering(data)
 
     def given(grids: Mapping[str, str]) -> dict[str, str]:
         return {**per_layer, **_inner_first(grids)}
