@@ -109,7 +109,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "graph/surgery.py",
+        "graph/edit/surgery.py",
         ("graph/test_surgery.py",),
         (
             ("", "rank[classes].argmax()", "rank[classes].argmin()"),
@@ -120,12 +120,12 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "graph/surgery.py",
+        "graph/edit/surgery.py",
         ("graph/test_rules_shaping.py", "graph/test_free_sizes.py", "graph/test_channels.py"),
         (("", "None if labels is None or self.period(node, axis) else", "None if labels is None else"),),
     ),
     (
-        "graph/surgery.py",
+        "graph/edit/surgery.py",
         ("graph/test_rules_recurrent.py",),
         (("", "keep_one_more(longer)", "keep_one_more(shorter)"),),
     ),
@@ -280,15 +280,15 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "graph/",
-        ("graph/test_hostile_files.py",),
+        "storage/",
+        ("storage/test_hostile_files.py",),
         (("plain.py", "if members[name].file_size > LARGEST_JSON", "if False"),),
     ),
 )
 
 # Mutants that compute the same, by (file, other): why.
 _SAME: dict[tuple[str, str], str] = {
-    ("graph/surgery.py", "if left == other"): "where nothing went, one more stays already",
+    ("graph/edit/surgery.py", "if left == other"): "where nothing went, one more stays already",
 }
 
 MUTANTS = tuple(

@@ -2,7 +2,7 @@
 
 Each file is one of eleven small networks, changed in one to three ways that know its structure: ops, arguments, shapes,
 sizes, tensors, the zip, the header of safetensors, the sections of the compact format, or plain bytes (see
-tests/graph/graph_mutations.py, plain_mutations.py, compact_mutations.py). Even seeds make plain files, odd ones compact.
+tests/storage/graph_mutations.py, plain_mutations.py, compact_mutations.py). Even seeds make plain files, odd ones compact.
 
 A file may be refused with a PenjingError, or give a graph. A graph that loads is run on its example inputs and, where sizes
 are free, on inputs in which each of these is another, larger and smaller. An op may refuse there what it only sees when it
@@ -46,10 +46,10 @@ from _tables import machine, publish
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import Graph, load
-from penjing.graph.admission import ADMITTED
 from penjing.graph.inputs import Input
+from penjing.storage.admission import ADMITTED
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "graph"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "storage"))
 import compact_mutations
 import hostile_networks
 import plain_mutations

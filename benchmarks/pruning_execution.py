@@ -27,7 +27,7 @@ from torch import nn
 import penjing as pj
 from _pruning import Rows
 from _tables import publish
-from penjing.graph.kernels import shrink_kernels
+from penjing.graph.edit.kernels import shrink_kernels
 from penjing.targets.onnxruntime._session import load, options
 
 ROUNDS = 60

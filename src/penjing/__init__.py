@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from penjing.compress import Result, compress
     from penjing.data import Data
     from penjing.errors import PenjingError
-    from penjing.graph import Graph, capture, channels, load
+    from penjing.graph import Graph
+    from penjing.graph.capture.capture import capture
+    from penjing.graph.channels.channels import channels
+    from penjing.storage import load
     from penjing.targets import lower, measure
     from penjing.train import recover
     from penjing.verbs import prune, quantize
@@ -57,7 +60,7 @@ _HOMES = {  # the module of every other public name
     "capture": "penjing.graph",
     "channels": "penjing.graph",
     "compress": "penjing.compress",
-    "load": "penjing.graph",
+    "load": "penjing.storage",
     "lower": "penjing.targets",
     "measure": "penjing.targets",
     "prune": "penjing.verbs",

@@ -13,9 +13,9 @@ from penjing import zoo
 from penjing.cli import _channels
 from penjing.cli.screen import Screen
 from penjing.graph import capture, channels
-from penjing.graph.channels import Group
+from penjing.graph.channels.channels import Group
+from penjing.graph.channels.explain import Explanation, Saving, Stay, explain
 from penjing.graph.cost import Row
-from penjing.graph.explain import Explanation, Saving, Stay, explain
 
 
 def printed(found, width=90):

@@ -7,7 +7,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from penjing.graph import Channels, Graph, capture, channels, remove
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 
 def zeroed(graph: Graph, group, units) -> Graph:

@@ -13,7 +13,7 @@ import torch
 
 import penjing as pj
 from penjing.errors import PenjingError
-from penjing.graph import rules
+from penjing.graph.channels import rules
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "add-an-op.md"
 OP = "my.scaled_norm.default"

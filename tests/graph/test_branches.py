@@ -18,7 +18,7 @@ from torch import nn
 from penjing import zoo
 from penjing.errors import PenjingError
 from penjing.graph import Graph, branches, capture, remove_branches
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 IMAGE = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 TOKENS = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))

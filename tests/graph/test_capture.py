@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 
 class Lambda(nn.Module):

@@ -7,7 +7,7 @@ from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture, channels, remove
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 
 @pytest.fixture(scope="module")

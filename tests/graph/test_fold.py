@@ -4,7 +4,7 @@ from surgery_networks import networks, randomised
 from torch import nn
 
 from penjing.graph import capture, fold_batch_norms
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 NORM = torch.ops.aten.batch_norm.default
 

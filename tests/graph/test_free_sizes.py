@@ -12,8 +12,8 @@ from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture, channels, load, remove
-from penjing.graph.agreement import close
-from penjing.graph.rules import RULES
+from penjing.graph.capture.verify import close
+from penjing.graph.channels.rules import RULES
 
 aten = torch.ops.aten
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 
 class Lambda(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 
 from networks.kinds import WeightStandardised, kinds
 from penjing.graph import capture, channels, remove
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 aten = torch.ops.aten
 NAMES = list(kinds())

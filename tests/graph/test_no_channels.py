@@ -8,7 +8,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.graph import capture, channels
-from penjing.graph.explain import explain
+from penjing.graph.channels.explain import explain
 
 
 class Distances(nn.Module):

@@ -139,7 +139,7 @@ def _packed(model: Reads, x: Tensor) -> Tensor:
 def test_a_refusal_says_what_helps(
     function: Callable[[Reads, Tensor], Tensor], advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    capturing = importlib.import_module("penjing.graph.capture")
+    capturing = importlib.import_module("penjing.graph.capture.capture")
     monkeypatch.setattr(capturing, "largest_capturable", lambda *_: [])  # tested above, and slow
     with pytest.raises(pj.PenjingError, match=advice):
         pj.capture(Reads(function), torch.randn(2, 5, 8))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 import penjing as pj
 from penjing.graph import Ranges
-from penjing.graph.admission import DTYPES
 from penjing.graph.inputs import Input
+from penjing.storage.admission import DTYPES
 from penjing.targets._verbs import random_inputs
 
 CATEGORIES = (3, 5, 9, 40)

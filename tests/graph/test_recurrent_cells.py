@@ -10,7 +10,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.graph import capture, channels, remove
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 CELLS = {
     "LSTM": nn.LSTMCell,

@@ -7,7 +7,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.graph import capture
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 
 class Bags(nn.Module):

@@ -5,7 +5,7 @@ from torch import nn
 
 from networks.recurrent import Recurrent
 from penjing.graph import capture, channels, remove
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 TOKENS = torch.randint(0, 12, (2, 5), generator=torch.Generator().manual_seed(0))
 

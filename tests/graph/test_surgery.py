@@ -11,7 +11,7 @@ from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture, channels, load, remove
-from penjing.graph.agreement import close
+from penjing.graph.capture.verify import close
 
 NAMES = list(networks())
 

@@ -7,8 +7,7 @@ from torch import fx
 
 from penjing.capabilities._records import Capabilities, Numbers, Placement, Zeros
 from penjing.graph.clips import CLIPS
-from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import CONVOLUTIONS
+from penjing.graph.ops import CONVOLUTIONS, node_arguments
 
 aten = torch.ops.aten
 

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Column, Table
 
 from penjing.cli.screen import Screen, styled
+from penjing.graph.channels.explain import Explanation, Saving, Stay
 from penjing.graph.cost import uncounted
-from penjing.graph.explain import Explanation, Saving, Stay
 
 
 def as_record(found: Explanation) -> dict[str, Any]:

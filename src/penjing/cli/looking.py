@@ -115,7 +115,7 @@ def channels_command(
     """Shows which channels can be removed together, what each saves, and why the rest must stay."""
     from penjing.cli import _channels
     from penjing.graph import channels
-    from penjing.graph.explain import explain
+    from penjing.graph.channels.explain import explain
 
     graph = _graph(model, weights, data)
     found = explain(graph, channels(graph, include=include or (), exclude=exclude or (), units=units))

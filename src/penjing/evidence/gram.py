@@ -11,7 +11,7 @@ from penjing.errors import PenjingError
 from penjing.evidence.evidence import Evidence
 from penjing.evidence.memory import Found
 from penjing.evidence.windows import each, padding
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.graph.weights import Weight, weights
 
 aten = torch.ops.aten

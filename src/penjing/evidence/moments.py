@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from penjing.evidence.windows import each, padding
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 
 aten = torch.ops.aten
 POSITIONS = 2**15  # of a convolution's outputs, over all samples, from which moments are taken

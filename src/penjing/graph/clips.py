@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 
 aten = torch.ops.aten
 Interval = tuple[float, float]

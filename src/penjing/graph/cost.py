@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
-from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS
+from penjing.graph.channels.rules import RULES
+from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS, node_arguments
 from penjing.graph.propagation import at_batch_one, depends_on_values, sizes
-from penjing.graph.rules import RULES
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph

@@ -1,6 +1,7 @@
 """The one representation: a trainable module around a functional ATen graph.
 
-Capturing lives in `capture`, saving in `storage`, channels in `channels`; here is only what a graph *is*.
+Capturing lives in `capture/`, channels in `channels/`, changing in `edit/`, files in `penjing.storage`; here is only what a
+graph *is*.
 """
 
 import copy
@@ -14,9 +15,9 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import cost, modes, propagation
-from penjing.graph.constants import Folded
+from penjing.graph.capture.constants import Folded
+from penjing.graph.capture.parts import Part
 from penjing.graph.inputs import Input, Signature
-from penjing.graph.parts import Part
 
 
 class Graph(nn.Module):
@@ -292,7 +293,7 @@ class Graph(nn.Module):
             compact: entropy-code it: small where weights are zero, shared or of few bits. It loads to the same bits; float
                 weights behind quantisers are stored as integers where they equal them, as after `rounded()`.
         """
-        from penjing.graph import storage  # storage needs Graph to build what it loads
+        from penjing import storage  # it needs Graph to build what it loads
 
         storage.save(self, path, compact=compact)
 
@@ -301,7 +302,7 @@ class Graph(nn.Module):
 
         It computes the same; only the remainders that further training would use are gone.
         """
-        from penjing.graph import rounding  # rounding copies a Graph
+        from penjing.graph.edit import rounding  # rounding copies a Graph
 
         return rounding.rounded(self)
 
@@ -311,7 +312,7 @@ class Graph(nn.Module):
         Raises:
             PenjingError: the model can't hold the graph, or would compute something else; it is then as it was.
         """
-        from penjing.graph import write_back  # write_back needs capture, which needs Graph
+        from penjing.graph.user_model import write_back  # write_back needs capture, which needs Graph
 
         return write_back.write_into(self, model, part)
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from penjing.graph import straight_through
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 
 aten = torch.ops.aten
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from penjing.graph import Graph
-from penjing.graph.labelling import Labeller
+from penjing.graph.channels.labelling import Labeller
 from penjing.graph.ops import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
 from penjing.graph.patterns import check_patterns, matches
 

@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from penjing.evidence.pieces import can_cut, sample_count
 from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.quantize._weights import Weight, set_integers
 from penjing.quantize.grids import Laid
 from penjing.quantize.rounding import Learned, Part, Rounded, Rounding, Span, Walk

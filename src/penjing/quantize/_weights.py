@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.quantize._choices import Choice
 from penjing.quantize._places import place_of, weight_of
 from penjing.quantize.grids import Laid, Rows, Scaled, Shared

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from penjing.errors import PenjingError
 from penjing.graph import capture, channels, load
 from penjing.graph.edit.chain import Link, replace_by_chain
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 
 aten = torch.ops.aten
 

@@ -11,8 +11,7 @@ from torch import Tensor, fx, nn
 from penjing.errors import PenjingError
 from penjing.graph.edit.rewriter import Writer
 from penjing.graph.graph import Graph
-from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import LAYERS, TRANSPOSED_CONVOLUTIONS
+from penjing.graph.ops import LAYERS, TRANSPOSED_CONVOLUTIONS, node_arguments
 from penjing.graph.propagation import resized
 
 

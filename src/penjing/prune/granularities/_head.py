@@ -7,7 +7,7 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.graph import Channels, Graph, Group
-from penjing.graph.heads import heads
+from penjing.graph.channels.heads import heads
 from penjing.prune.granularities._filter import filter_
 from penjing.prune.granularities._registry import granularities
 

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from torch import Tensor
 
 from penjing.graph import Graph
-from penjing.graph.kernels import kernels, shrink_kernels
+from penjing.graph.edit.kernels import kernels, shrink_kernels
 from penjing.prune.granularities._registry import granularities
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from penjing.graph import Graph
 from penjing.graph.edit.rewriter import Writer, set_bias
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.graph.propagation import resized
 from penjing.quantize.corrections._side_by_side import Layer
 

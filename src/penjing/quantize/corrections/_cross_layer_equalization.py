@@ -10,7 +10,7 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.evidence.observation import observe
 from penjing.graph import Graph
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.quantize._running import in_floats
 from penjing.quantize.corrections._bias import add_to_biases
 from penjing.quantize.corrections._pairs import Pair, Reader, find_pairs

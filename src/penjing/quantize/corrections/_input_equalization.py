@@ -14,8 +14,7 @@ from torch import Tensor, fx
 from penjing.graph import Graph
 from penjing.graph.clips import CLIPS
 from penjing.graph.edit.rewriter import Writer
-from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import LAYERS
+from penjing.graph.ops import LAYERS, node_arguments
 from penjing.quantize._noise import channel_axis
 from penjing.quantize.corrections._cross_layer_equalization import incoming
 from penjing.quantize.corrections._pairs import Blocked, Reader, find_pairs, scalable

@@ -10,8 +10,7 @@ from torch import fx
 
 from penjing.graph import Graph
 from penjing.graph.clips import CLIPS
-from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import LAYERS
+from penjing.graph.ops import LAYERS, node_arguments
 from penjing.quantize.corrections._side_by_side import Layer
 
 aten = torch.ops.aten

@@ -16,8 +16,7 @@ from torch import Tensor, fx
 from penjing.errors import PenjingError
 from penjing.evidence.pieces import can_cut, sample_count
 from penjing.graph import Graph
-from penjing.graph.normalize import node_arguments
-from penjing.graph.ops import LAYERS
+from penjing.graph.ops import LAYERS, node_arguments
 from penjing.graph.taps import Execution, constant_values
 from penjing.quantize._noise import SAMPLES as NOISE_SAMPLES
 from penjing.quantize._noise import Noise

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.quantize.integer._table import Call, Codes, Kernel, integer
 
 aten = torch.ops.aten

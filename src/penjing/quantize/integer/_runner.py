@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph
 from penjing.graph.clips import CLIPS, EVERYTHING
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.quantize.integer import _weights
 from penjing.quantize.integer._lookup import regridded
 from penjing.quantize.integer._only_integers import OnlyIntegers

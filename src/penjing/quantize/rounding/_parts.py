@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.clips import CLIPS
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.graph.taps import run_nodes
 from penjing.quantize.grids import Laid
 from penjing.quantize.rounding._simulated import with_gradients

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from penjing.graph import Graph
 from penjing.graph.edit.rewriter import Writer
 from penjing.graph.modes import SWITCHES
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 
 aten = torch.ops.aten
 

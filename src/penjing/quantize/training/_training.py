@@ -11,7 +11,7 @@ from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.checks import TEXT, checked
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.quantize._activations import scale_of
 from penjing.quantize._choices import FLOAT, Choice, read_choices
 from penjing.quantize._insert import GRID_OF

@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from penjing.graph.edit.rewriter import Writer, replace
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.targets._origins import STANDS_FOR
 
 aten = torch.ops.aten

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from penjing.graph.cost import MACS, op_name
-from penjing.graph.normalize import node_arguments
+from penjing.graph.ops import node_arguments
 from penjing.graph.taps import Execution, Step
 from penjing.targets._origins import KEY
 from penjing.targets._records import Artifact, ExecutedNode

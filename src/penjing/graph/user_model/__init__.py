@@ -1,0 +1,1 @@
+"""Writing a graph's tensors and sizes back into the user's own module."""
