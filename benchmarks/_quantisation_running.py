@@ -13,7 +13,7 @@ from _quantisation_methods import ONNXRUNTIME, OPENVINO
 from penjing import targets
 from penjing.graph.taps import Execution, constant_values
 from penjing.quantize._running import in_floats
-from penjing.targets._measure import _interleave, _no_collection
+from penjing.targets.bench._turns import in_turns, no_collection
 from penjing.targets.onnxruntime._session import load, options
 
 BATCH = 20
@@ -88,8 +88,8 @@ def latencies(files: dict[str, tuple[str, Path]], image: Tensor, runs: int, seco
     given = np.ascontiguousarray(image[None].numpy())
     opened = {name: CALLS[runtime](file, 1) for name, (runtime, file) in files.items()}
     calls = {name: (lambda call=call: call(given)) for name, call in opened.items()}
-    with _no_collection():
-        times = _interleave(calls, runs, seconds)
+    with no_collection():
+        times = in_turns(calls, runs, seconds)
     return {name: 1e3 * float(np.median(values)) for name, values in times.items()}
 
 

@@ -1,8 +1,12 @@
+import json
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
 from penjing.errors import PenjingError
-from penjing.targets import measure, measure_together
+from penjing.targets import FreshProcess, measure, measure_together
 
 
 def test_two_models_are_measured_side_by_side(lowered):
@@ -37,3 +41,51 @@ def test_inputs_come_bare_in_order_or_by_name_and_give_the_batch(lowered, wrap):
 def test_inputs_of_an_unknown_name_are_refused(lowered):
     with pytest.raises(PenjingError, match="takes the inputs image, not picture"):
         measure(lowered, {"picture": torch.randn(5, 3, 32, 32)})
+
+
+class Elsewhere:
+    """A bench as one on another device would be: it gets sets of files and arrays, and gives numbers."""
+
+    def __init__(self):
+        self.asked = []
+
+    def times(self, jobs, runs, limit):
+        for name, job in jobs.items():
+            files = [file.read_bytes() for file in job.artifact.files]
+            self.asked.append((name, sum(map(len, files)), {k: v.shape for k, v in job.inputs.items()}, job.threads))
+        return json.loads(json.dumps({name: [0.001, 0.002, 0.003] for name in jobs}))
+
+    def memory(self, job):
+        return 2000, 1000
+
+    def runtime(self, target):
+        return f"{target} 9.9 on a board"
+
+
+def test_a_bench_gets_files_and_arrays_and_gives_numbers(lowered):
+    bench = Elsewhere()
+    measured = measure_together({"a": lowered, "b": lowered}, threads=2, batch=3, bench=bench)
+    assert bench.asked == [(name, lowered.size_bytes, {"image": (3, 3, 32, 32)}, 2) for name in ("a", "b")]
+    assert (measured["a"].latency_ms.median, measured["a"].latency_ms.runs) == (2.0, 3)
+    assert measured["b"].latency_ms.p90 == pytest.approx(np.percentile([1, 2, 3], 90))
+    assert (measured["a"].peak_memory_bytes, measured["a"].model_memory_bytes) == (2000, 1000)
+    assert measured["a"].runtime == "onnxruntime 9.9 on a board" and measured["a"].batch == 3
+
+
+def test_a_fresh_process_takes_turns_too(lowered):
+    found = measure_together({"a": lowered, "b": lowered}, runs=5, seconds=1, memory=False, bench=FreshProcess())
+    for measurement in found.values():
+        assert measurement.latency_ms.runs >= 5 and 0 < measurement.latency_ms.median <= measurement.latency_ms.p90
+        assert measurement.size_bytes == lowered.size_bytes and measurement.runtime.startswith("onnxruntime ")
+
+
+def test_a_fresh_process_that_fails_says_why(lowered, tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    broken = replace(lowered, path=tmp_path / "broken.onnx", files=(tmp_path / "broken.onnx",))
+    with pytest.raises(PenjingError, match=r"The process that measures latency failed: .*can't load"):
+        measure(broken, memory=False, bench=FreshProcess())
+
+
+def test_what_is_no_bench_is_refused(lowered):
+    with pytest.raises(PenjingError, match="bench='ssh': it must be a bench such as"):
+        measure(lowered, bench="ssh")

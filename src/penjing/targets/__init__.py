@@ -20,17 +20,22 @@ from penjing.targets._verbs import (
     session,
     write_runner,
 )
+from penjing.targets.bench import Bench, FreshProcess, Job, ThisProcess
 
 __all__ = [
     "Artifact",
     "Availability",
+    "Bench",
     "ExecutedNode",
+    "FreshProcess",
+    "Job",
     "Latency",
     "Measurement",
     "Parity",
     "Runner",
     "Target",
     "TensorSpec",
+    "ThisProcess",
     "available",
     "check_parity",
     "find_target",

@@ -19,7 +19,7 @@ from penjing.graph import Cost, Graph
 from penjing.graph.doors import GRAPH
 from penjing.targets._other_sizes import check_other_sizes
 from penjing.targets._records import Artifact, ExecutedNode, Parity, TensorSpec
-from penjing.targets._registry import Session, Target, find_target
+from penjing.targets._registry import Session, find_target
 from penjing.targets._runner import rendered
 
 PROFILE_RUNS = 20
@@ -286,13 +286,3 @@ def write_runner(directory: Path | str, target: str = "onnxruntime") -> Path:
     except OSError as error:
         raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
     return path
-
-
-def target_of(artifact: Artifact) -> Target:
-    """Returns the target that an artifact was lowered to.
-
-    Raises:
-        PenjingError: it is no artifact, such as a path.
-    """
-    ARTIFACT.read("artifact", artifact)
-    return find_target(artifact.target)

@@ -1,0 +1,7 @@
+"""Where lowered models are measured: each bench is one file here; `measure` asks whichever it is given."""
+
+from penjing.targets.bench._bench import Bench, Job
+from penjing.targets.bench._fresh_process import FreshProcess
+from penjing.targets.bench._this_process import ThisProcess
+
+__all__ = ["Bench", "FreshProcess", "Job", "ThisProcess"]

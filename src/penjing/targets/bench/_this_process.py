@@ -1,0 +1,33 @@
+"""Measuring in the process that asks."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from penjing.targets._registry import find_target
+from penjing.targets.bench._bench import Job
+from penjing.targets.bench._fresh_process import FreshProcess
+from penjing.targets.bench._turns import in_turns, no_collection
+
+
+class ThisProcess:
+    """Times calls in this process; measures memory in a fresh one, since PyTorch and others have their share of this one's."""
+
+    def times(self, jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
+        """Returns the seconds of each timed call; see `Bench`."""
+        calls = {name: _call(job) for name, job in jobs.items()}
+        with no_collection():
+            return in_turns(calls, runs, limit)
+
+    def memory(self, job: Job) -> tuple[int, int] | None:
+        """Returns peak bytes and those that the model took; see `Bench`."""
+        return FreshProcess().memory(job)
+
+    def runtime(self, target: str) -> str:
+        """Returns the runtime's name and version."""
+        found = find_target(target)
+        return f"{found.name} {found.version}"
+
+
+def _call(job: Job) -> Callable[[], Any]:
+    run, inputs = find_target(job.artifact.target).session(job.artifact, job.threads).run, dict(job.inputs)
+    return lambda: run(inputs)
