@@ -34,7 +34,7 @@ def file(tmp_path):
 
 
 def test_every_op_with_a_rule_a_cost_or_a_twin_is_admitted_or_refused_with_a_reason():
-    """Whoever adds a rule decides whether a stranger's file may call that op: see graph/admission/_ops.py."""
+    """Whoever adds a rule decides whether a stranger's file may call that op: see storage/admission/_ops.py."""
     ops = {op for op in (*RULES, *MACS, *TWINS) if isinstance(op, torch._ops.OpOverload)}
     pytorchs = {name_of(op) for op in ops if op.namespace in ("aten", "quantized_decomposed")}
     assert not pytorchs - set(ADMITTED) - set(REFUSED)
