@@ -8,10 +8,11 @@ from made_files import X, call, write
 from torch import Tensor, nn
 
 import penjing as pj
-from penjing.graph import admission, capture, load, propagation
+from penjing.graph import capture, load, propagation
 from penjing.graph.channels.rules import RULES
 from penjing.graph.cost import MACS
 from penjing.graph.straight_through import TWINS
+from penjing.storage import admission
 from penjing.storage.admission import ADMITTED, REFUSED, name_of
 
 
