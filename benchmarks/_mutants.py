@@ -28,8 +28,8 @@ class Mutant:
 # Near tests, then (file, text, other) of each mutant.
 _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ...] = (
     (
-        "prune/criteria/",
-        ("prune/test_criteria_oracles.py",),
+        "pruning/criteria/",
+        ("pruning/test_criteria_oracles.py",),
         (
             ("_fisher.py", "slope.square().sum(1)", "slope.sum(1).square()"),
             ("_fpgm.py", '"donot_use_mm_for_euclid_dist").sum(1)', '"donot_use_mm_for_euclid_dist").amax(1)'),
@@ -41,12 +41,12 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "prune/criteria/",
+        "pruning/criteria/",
         (
-            "prune/test_criteria.py::test_taylor_is_the_squared_gradient_of_a_gate_on_each_channel",
-            "prune/test_criteria.py::test_taylor_without_a_norm_takes_weights_and_biases",
-            "prune/test_criteria.py::test_bn_scale_is_the_magnitude_of_gamma",
-            "prune/test_criteria.py::test_l2_is_the_norm_of_all_weights_that_make_a_unit",
+            "pruning/test_criteria.py::test_taylor_is_the_squared_gradient_of_a_gate_on_each_channel",
+            "pruning/test_criteria.py::test_taylor_without_a_norm_takes_weights_and_biases",
+            "pruning/test_criteria.py::test_bn_scale_is_the_magnitude_of_gamma",
+            "pruning/test_criteria.py::test_l2_is_the_norm_of_all_weights_that_make_a_unit",
         ),
         (
             ("_taylor.py", "score += change.square()", "score += change.abs()"),
@@ -55,8 +55,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "prune/criteria/",
-        ("prune/test_reconstruction.py",),
+        "pruning/criteria/",
+        ("pruning/test_reconstruction.py",),
         (
             ("_obs.py", ".double().square() / (2 * diagonal)", ".double().square() * (2 * diagonal)"),
             ("_obs.py", "matrix[..., i:] -= error", "matrix[..., i:] += error"),
@@ -64,8 +64,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "prune/allocations/",
-        ("prune/test_allocations.py",),
+        "pruning/allocations/",
+        ("pruning/test_allocations.py",),
         (
             ("_erk.py", "sum(shape) / math.prod(shape)", "1.0 / math.prod(shape)"),
             ("_erk.py", "key=lambda i: kept[i] - exact[i])\n    for", "key=lambda i: exact[i] - kept[i])\n    for"),
@@ -79,15 +79,15 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "prune/granularities/",
-        ("prune/test_granularities.py", "prune/test_granularities_kernels.py"),
+        "pruning/granularities/",
+        ("pruning/test_granularities.py", "pruning/test_granularities_kernels.py"),
         (
             ("_n_m.py", "rank >= m - n", "rank > m - n"),
             ("_block.py", ".transpose(1, 2).reshape(-1, rows * columns)", ".reshape(-1, rows * columns)"),
             ("_vector.py", "weight.transpose(-1, -2) if column else weight", "weight"),
         ),
     ),
-    ("prune/schedules/", ("prune/test_schedules.py",), (("_cubic.py", ")) ** 3", ")) ** 2"),)),
+    ("pruning/schedules/", ("pruning/test_schedules.py",), (("_cubic.py", ")) ** 3", ")) ** 2"),)),
     (
         "graph/cost.py",
         ("graph/test_cost.py",),
@@ -130,8 +130,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         (("", "keep_one_more(longer)", "keep_one_more(shorter)"),),
     ),
     (
-        "quantize/grids/",
-        ("quantize/test_grids.py", "quantize/test_weight_grids.py", "quantize/test_codes.py"),
+        "quantization/grids/",
+        ("quantization/test_grids.py", "quantization/test_weight_grids.py", "quantization/test_codes.py"),
         (
             ("_affine.py", "max(min(low, 0.0), within[0])", "max(low, within[0])"),
             ("_affine.py", "grid.low - round(low / scale)", "grid.low - int(low / scale)"),
@@ -147,16 +147,22 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "quantize/observers/",
-        ("quantize/observers",),
+        "evidence/statistics.py",
+        ("evidence/test_statistics.py", "quantization/observers"),
         (
             (
-                "_statistics.py",
+                "",
                 "self.momentum * old_low + (1 - self.momentum) * low",
                 "(1 - self.momentum) * old_low + self.momentum * low",
             ),
-            ("_statistics.py", "self.counts += torch.bincount", "self.counts = torch.bincount"),
-            ("_statistics.py", "old[filled] - first", "old[filled] - self.first"),
+            ("", "self.counts += torch.bincount", "self.counts = torch.bincount"),
+            ("", "old[filled] - first", "old[filled] - self.first"),
+        ),
+    ),
+    (
+        "quantization/observers/",
+        ("quantization/observers",),
+        (
             ("_mse.py", "level.clamp(0, steps)", "level"),
             ("_percentile.py", "(100 - percent) / 100", "(100 - percent) / 200"),
             ("_entropy.py", "inside.sum(1) > steps", "inside.sum(1) >= 0"),
@@ -165,8 +171,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "quantize/rounding/",
-        ("quantize/test_roundings.py", "quantize/test_descent.py"),
+        "quantization/rounding/",
+        ("quantization/test_roundings.py", "quantization/test_descent.py"),
         (
             ("_truncate.py", "real.abs() * (1 + SLACK)", "real.abs()"),
             ("_stochastic.py", "chance < real - below", "chance > real - below"),
@@ -176,16 +182,16 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "quantize/integer/",
-        ("quantize/test_integer.py",),
+        "quantization/integer/",
+        ("quantization/test_integer.py",),
         (
             ("_fixed_point.py", "(rest == half) & (floor & 1).bool()", "(rest == half)"),
             ("_windows.py", "count * stride < size + before", "count * stride <= size + before"),
         ),
     ),
     (
-        "quantize/corrections/",
-        ("quantize/test_cross_layer_equalization.py", "quantize/test_corrections.py"),
+        "quantization/corrections/",
+        ("quantization/test_cross_layer_equalization.py", "quantization/test_corrections.py"),
         (
             ("_cross_layer_equalization.py", "(own / read).sqrt()", "(own / read)"),
             ("_cross_layer_equalization.py", "[pair.first], -least)", "[pair.first], least)"),
@@ -202,8 +208,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "plan/",
-        ("plan/test_knapsack.py", "plan/test_control.py", "plan/test_bits.py", "plan/test_widths.py"),
+        "planning/",
+        ("planning/test_knapsack.py", "planning/test_control.py", "planning/test_bits.py"),
         (
             ("knapsack.py", "if all(excess <= 0 for excess in passed.values())", "if True"),
             (
@@ -212,13 +218,38 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
                 "(middle, high) if holds(middle) else (low, middle)",
             ),
             ("bits.py", "rest[kind] + max(0.0, over[kind])", "rest[kind]"),
-            ("widths.py", "key=lambda width: -width.params", "key=lambda width: width.params"),
         ),
     ),
     (
-        "plan/",
-        ("plan/test_choose.py",),
-        (("choose.py", "value <= MARGIN * limit.of(original)", "value <= limit.of(original)"),),
+        "planning/solvers/",
+        ("planning/test_widest_that_fits.py",),
+        (
+            ("_registry.py", "value <= MARGIN * limit.of(original)", "value <= limit.of(original)"),
+            ("_widest_that_fits.py", "key=_saved)", "key=lambda options: -_saved(options))"),
+            (
+                "_widest_that_fits.py",
+                "integer.latency <= WORTH * plain.latency else plain",
+                "integer.latency else plain",
+            ),
+        ),
+    ),
+    (
+        "pruning/",
+        ("planning/test_widths.py", "pruning/test_again.py"),
+        (
+            ("technique.py", "key=lambda kept: -share(kept)", "key=share"),
+            ("technique.py", "widths.pop(whole, None)", "pass"),
+            ("_again.py", "not last or again or _shared(option)", "not last or _shared(option)"),
+            ("_again.py", "not 1 <= keep <= own or", "keep < 1 or"),
+        ),
+    ),
+    (
+        "quantization/technique.py",
+        ("planning/test_apply.py",),
+        (
+            ("", "if path in able or path in rounded", "if path in rounded"),
+            ("", 'key=lambda item: -item[0].count(".")', 'key=lambda item: item[0].count(".")'),
+        ),
     ),
     (
         "tasks/",
@@ -233,8 +264,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "distill/",
-        ("distill", "train/test_recover.py"),
+        "distillation/",
+        ("distillation", "training/test_recover.py"),
         (
             ("_soft_labels.py", "* temperature**2", "* temperature"),
             ("_suited.py", 'answers == "values"', 'answers == "classes"'),
@@ -242,8 +273,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "train/",
-        ("train/test_checkpoint.py", "train/test_schedule.py", "train/test_speed.py"),
+        "training/",
+        ("training/test_checkpoint.py", "training/test_schedule.py", "training/test_speed.py"),
         (
             ("checkpoint.py", "if differing:", "if False:"),
             ("checkpoint.py", '(standing.began_with, digest(content["model"]))', "(digest(graph.state_dict()),)"),
@@ -257,7 +288,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
             ("speed.py", "seconds[best] < least * seconds[plain]", "seconds[best] < seconds[plain]"),
         ),
     ),
-    ("train/", ("train/test_deadline.py",), (("deadline.py", "counted < TRUSTED or", ""),)),
+    ("training/", ("training/test_deadline.py",), (("deadline.py", "counted < TRUSTED or", ""),)),
     (
         "files.py",
         ("test_files.py",),

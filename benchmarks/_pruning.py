@@ -17,10 +17,10 @@ from _rows import Rows as Rows
 from penjing.data._memory import MemoryLoader
 from penjing.evidence import Evidence
 from penjing.graph import remove
-from penjing.prune._wanted import Wanted
-from penjing.prune.criteria import Compensated, criteria
-from penjing.prune.granularities._registry import find
-from penjing.prune.reconstruction import readers
+from penjing.pruning._wanted import Wanted
+from penjing.pruning.criteria import Compensated, criteria
+from penjing.pruning.granularities._registry import find
+from penjing.pruning.reconstruction import readers
 
 CLOSE = 0.004  # how near, relatively, a wanted cost is come by
 

@@ -21,7 +21,7 @@ import torch
 import penjing as pj
 from _pruning import Rows, judge, network, recalibrated, some
 from _tables import publish
-from penjing.prune.criteria import criteria
+from penjing.pruning.criteria import criteria
 
 AMOUNT = 0.5
 SEEDS = (0, 1, 2)

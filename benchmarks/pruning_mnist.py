@@ -22,7 +22,7 @@ import torch
 import penjing as pj
 from _pruning import HERE, Rows, held_out
 from _tables import publish
-from penjing.prune import Gradual
+from penjing.pruning import Gradual
 from penjing.tasks import evaluate
 
 HELD = 5000

@@ -19,7 +19,7 @@ import torch
 import penjing as pj
 from _pruning import HERE, Rows, judge, network
 from _tables import publish
-from penjing.quantize import QuantizedTraining, quantize
+from penjing.quantization import QuantizedTraining, quantize
 
 GRIDS = {"uint2": ("2 bits", 2.0), "ternary": ("−1, 0, 1", 3.0), "binary": ("−1, 1", 5.0)}  # with the points allowed
 ENDS = {"conv1": "int8", "linear": "int8"}

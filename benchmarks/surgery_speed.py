@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from _tables import publish
 from penjing import zoo
 from penjing.graph import capture, channels
-from penjing.prune import prune
+from penjing.pruning import prune
 from penjing.zoo._resnet import ResNet
 
 ZOO = ("lenet5", "resnet20", "resnet56", "vgg16_cifar", "mobilenet_v2", "squeezenet", "shufflenet_v2")

@@ -78,7 +78,7 @@ def test_every_part_can_be_imported_first_and_verbs_stay_functions():
         "from penjing import *\n"
         "assert prune is penjing.prune and inspect.isfunction(prune)\n"
     )
-    packages = "import penjing.prune.criteria, penjing.quantize.grids, penjing.compress\n"
+    packages = "import penjing.pruning.criteria, penjing.quantization.grids, penjing.compress\n"
     by_name = "".join(f"from penjing import {name}\n" for name in pj.__all__)
     orders = [packages + are_right, are_right + packages + are_right, by_name + packages + are_right]
     python(FORKED, *orders, *(f"import {part}" for part in PARTS))

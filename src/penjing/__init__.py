@@ -21,21 +21,26 @@ if TYPE_CHECKING:
     from penjing.compress import Result, compress
     from penjing.data import Data
     from penjing.errors import PenjingError
-    from penjing.graph import Graph
+    from penjing.graph import Graph, Option, Place, Plan
     from penjing.graph.capture.capture import capture
     from penjing.graph.channels.channels import channels
+    from penjing.planning import apply, plan
     from penjing.storage import load
     from penjing.targets import lower, measure
-    from penjing.train import recover
+    from penjing.training import recover
     from penjing.verbs import prune, quantize
 
 __all__ = [
     "Budget",
     "Data",
     "Graph",
+    "Option",
     "PenjingError",
+    "Place",
+    "Plan",
     "Result",
     "__version__",
+    "apply",
     "capture",
     "channels",
     "compress",
@@ -43,6 +48,7 @@ __all__ = [
     "load",
     "lower",
     "measure",
+    "plan",
     "prune",
     "quantize",
     "recover",
@@ -55,22 +61,27 @@ _HOMES = {  # the module of every other public name
     "Budget": "penjing.budget",
     "Data": "penjing.data",
     "Graph": "penjing.graph",
+    "Option": "penjing.graph",
     "PenjingError": "penjing.errors",
+    "Place": "penjing.graph",
+    "Plan": "penjing.graph",
     "Result": "penjing.compress",
-    "capture": "penjing.graph",
-    "channels": "penjing.graph",
+    "apply": "penjing.planning",
+    "capture": "penjing.graph.capture.capture",
+    "channels": "penjing.graph.channels.channels",
     "compress": "penjing.compress",
     "load": "penjing.storage",
     "lower": "penjing.targets",
     "measure": "penjing.targets",
+    "plan": "penjing.planning",
     "prune": "penjing.verbs",
     "quantize": "penjing.verbs",
-    "recover": "penjing.train",
+    "recover": "penjing.training",
 }
 
 
 class _Package(ModuleType):
-    """A package in which a verb keeps its name: Python's import binds `penjing.prune`, the module, to `prune` here."""
+    """A package in which a verb keeps its name: Python's import binds `penjing.compress`, the module, to `compress` here."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOMES and isinstance(value, ModuleType)):

@@ -1,4 +1,4 @@
-"""The whole flow on one page: capture, profile, choose, prune, recover, quantise, lower, verify, report."""
+"""The whole flow on one page: capture, profile, choose, apply, recover, apply what is left, lower, verify, report."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.evidence.memory import remembering
 from penjing.graph import Graph, capture
-from penjing.plan import Candidate, Choice, choose
-from penjing.prune import prune
-from penjing.quantize import quantize
+from penjing.planning import Deployment, Problem, Solution, carried_out, find_solver
 from penjing.run import stages
 from penjing.run.baseline import Baseline, judge_original, nothing_learned
 from penjing.run.clock import Clock
@@ -187,20 +185,24 @@ def _run(
     if (unlearned := nothing_learned(original.baseline, None, name, asked.trained)) is not None:
         say(f"Warning: {unlearned}. Whatever is made of it, this run won't count as a success.")
 
-    choice = _chosen(space, asked, original, clock, say)
-    taken = choice.taken
+    solution = _solved(space, asked, original, clock, say)
+    taken = solution.taken
     say(f"Chosen: {taken}: {taken.latency:.2f}× the original's latency.")
-    if not choice.complete:
-        say(what_follows(original.graph, asked, space.held(), training=taken.round_to is not None))
+    if not solution.complete:
+        say(what_follows(original.graph, asked, space.held(), training=bool(taken.structure)))
 
     small = space.stage(
-        "prune", stages.PRUNED, lambda: _pruned(asked, original.graph, taken), Graph.save, stages.read_graph
+        "prune",
+        stages.PRUNED,
+        lambda: carried_out(copy.deepcopy(original.graph), taken.structure, asked.data),
+        Graph.save,
+        stages.read_graph,
     )
     recovery = space.stage(
         "recover",
         stages.RECOVERED,
         lambda: recovered(
-            space, asked, small, original.graph, pruned=taken.round_to is not None, progress=progress, say=say,
+            space, asked, small, original.graph, pruned=bool(taken.structure), progress=progress, say=say,
             deadline=clock.training_ends(known(space.held())),
         ),
         Recovery.save,
@@ -211,8 +213,7 @@ def _run(
     if not recovery.finished:
         say(what_follows(original.graph, asked, space.held(), training=False))
     with space.timed("quantise"):
-        if taken.integer:
-            small = quantize(small, asked.data, exclude=asked.exclude, target=asked.target, in_float=taken.in_float)
+        small = carried_out(small, taken.numbers, asked.data)
     with space.timed("lower"):
         small_file = lower(small, asked.target, space.out / f"model{asked.suffix}")
         deliver(small, asked.data, asked.target, space.out)
@@ -222,11 +223,11 @@ def _run(
             batch=asked.batch, original=original.baseline, trained=asked.trained, deadline=clock.end,
         )  # fmt: skip
     content = proof(
-        space, asked, small, choice=choice, recovery=recovery, measured=measured, inputs=inputs, clock=clock
+        space, asked, small, solution=solution, recovery=recovery, measured=measured, inputs=inputs, clock=clock
     )
     with space.timed("report"):
         report.write(content, space.out)
-    if recovery.finished and choice.complete:
+    if recovery.finished and solution.complete:
         write_json(True, space.inner / stages.FINISHED)
     return Result(small, content, space.out)
 
@@ -274,38 +275,28 @@ def _profiled(space: Workspace, asked: Request, given: Graph) -> Original:
     return Original(graph, file, baseline)
 
 
-def _chosen(space: Workspace, asked: Request, original: Original, clock: Clock, say: Callable[[str], None]) -> Choice:
+def _solved(space: Workspace, asked: Request, original: Original, clock: Clock, say: Callable[[str], None]) -> Solution:
     """Measures candidates; what later stages made for another one than is taken now goes."""
 
-    def write(made: Choice, path: Path) -> None:
+    def write(made: Solution, path: Path) -> None:
         stages.note_cut(space, asked.max_minutes, [stages.CHOICE], made.short_of_time)
-        write_json(made.to_dict(), path)
+        write_json(made.to_json(), path)
 
-    choice = space.stage(
+    problem = Problem(
+        original.graph, asked.data, original.file, asked.budget, Deployment(asked.target, asked.threads, asked.batch),
+        asked.techniques(), asked.scope, space.inner / CANDIDATES,
+        deadline=clock.choosing_ends(known(space.held()), training=asked.epochs > 0),
+        longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES,
+        say=lambda line: say(f"  {line}"),
+    )  # fmt: skip
+    solution = space.stage(
         "choose",
         stages.CHOICE,
-        lambda: choose(
-            original.graph, asked.data, original.file, asked.budget, space.inner / CANDIDATES, target=asked.target,
-            threads=asked.threads, batch=asked.batch, include=asked.include, exclude=asked.exclude,
-            units=asked.units, min_channels=asked.min_channels,
-            deadline=clock.choosing_ends(known(space.held()), training=asked.epochs > 0),
-            longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES,
-            progress=lambda line: say(f"  {line}"),
-        ),
+        lambda: find_solver("widest_that_fits")(problem),
         write,
-        lambda path: Choice.from_dict(read_json(path)),
+        lambda path: Solution.from_json(read_json(path)),
         keep=lambda made: made.complete,
-    )  # fmt: skip
-    taken = choice.taken
-    cut = {"amount": taken.amount, "round_to": taken.round_to}
-    space.settle(stages.TAKEN, cut, stages.PRUNED, stages.RECOVERED, stages.TRAINING, stages.CHECKPOINT)
-    return choice
-
-
-def _pruned(asked: Request, original: Graph, taken: Candidate) -> Graph:
-    if taken.round_to is None:
-        return copy.deepcopy(original)
-    return prune(
-        original, taken.amount, criterion=asked.criterion, round_to=taken.round_to, data=asked.data,
-        include=asked.include, exclude=asked.exclude, units=asked.units, min_channels=asked.min_channels, seed=asked.seed,
-    )  # fmt: skip
+    )
+    structure = [option.to_json() for option in solution.taken.structure]
+    space.settle(stages.TAKEN, structure, stages.PRUNED, stages.RECOVERED, stages.TRAINING, stages.CHECKPOINT)
+    return solution

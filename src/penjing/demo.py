@@ -13,7 +13,7 @@ from penjing.graph import capture
 from penjing.run.lock import locked
 from penjing.run.workspace import INNER, check_folder
 from penjing.tasks import evaluate
-from penjing.train import recover
+from penjing.training import recover
 
 BUDGET = Budget(latency="0.5x", size="0.25x", drop=0.01)
 NETWORK = "resnet20"

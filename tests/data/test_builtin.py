@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from penjing.data import cifar10, digits, mnist
+from penjing.data import cifar10, digits, mnist, prepare
 from penjing.errors import PenjingError
 
 SHARED = Path(os.environ.get("PENJING_SHARED", Path(__file__).parents[3] / "shared"))
@@ -214,9 +214,7 @@ def test_cifar_of_another_form_is_an_error(small_cifar):
 
 
 def test_what_a_deployed_model_needs_imports_pil_and_numpy_alone():
-    from penjing.data import _prepare
-
-    imports = [line for line in inspect.getsource(_prepare).splitlines() if line.startswith(("import", "from"))]
+    imports = [line for line in inspect.getsource(prepare).splitlines() if line.startswith(("import", "from"))]
     assert {line.split()[1].split(".")[0] for line in imports} == {"collections", "numpy", "PIL", "typing"}
 
 

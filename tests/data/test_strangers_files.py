@@ -13,8 +13,8 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from penjing.data import Data, cifar10, digits, image_folder, mnist
-from penjing.data._prepare import PIXELS
 from penjing.data._source import ImageSource
+from penjing.data.prepare import PIXELS
 from penjing.errors import PenjingError
 from penjing.tasks import Classification
 

@@ -87,26 +87,46 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Measures the two outermost widths, briefly, on a device whose latency follows the file's size."""
-    choose = importlib.import_module("penjing.plan.choose")
-    widths = choose.widths
+    solver = importlib.import_module("penjing.planning.solvers._widest_that_fits")
+    levels = solver._levels
 
     def by_size(files, **options):
         sizes = {name: file.size_bytes / 1e3 for name, file in files.items()}
         return {name: SimpleNamespace(latency_ms=SimpleNamespace(median=size)) for name, size in sizes.items()}
 
-    monkeypatch.setattr(choose, "widths", lambda graph, **given: (found := widths(graph, **given))[:: len(found) - 1])
-    monkeypatch.setattr(choose, "measure_together", by_size)
-    monkeypatch.setattr(choose, "_better_in_float", lambda *_: ())
+    # Of the widths the narrowest; the original is measured in any case.
+    monkeypatch.setattr(solver, "_levels", lambda *given: levels(*given)[-1:])
+    monkeypatch.setattr(solver, "measure_together", by_size)
+    monkeypatch.setattr(solver, "_better_in_float", lambda *_: ())
     monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)
 
 
 @pytest.fixture
 def chosen(quick, monkeypatch) -> None:
     """Takes half of the channels and int8 without measuring anything."""
-    from penjing.plan import Candidate, Choice
+    from penjing import capabilities
+    from penjing.graph import Plan
+    from penjing.planning import Candidate, Problem, Solution
+    from penjing.techniques import level
 
-    taken = Candidate(0.5, 8, 1500, True, (), 0.5, 0.1, 5000, True)
-    monkeypatch.setattr(importlib.import_module("penjing.compress"), "choose", lambda *_, **__: Choice(taken, (taken,)))
+    def levels(problem: Problem, name: str) -> list[list[Any]]:
+        technique, can = problem.techniques[name], capabilities.find(problem.deployment.target)
+        found: dict[Any, list[Any]] = {}
+        for option in technique.propose(problem.graph, problem.data, can, problem.scope):
+            found.setdefault(level(option, technique), []).append(option)
+        return list(found.values())
+
+    def far_from_half(options: Any) -> tuple[float, int]:
+        share = sum(option.after for option in options) / sum(option.before for option in options)
+        return abs(share - 0.5), -len(options)  # of equals that of more groups
+
+    def solve(problem: Problem) -> Solution:
+        half = min(levels(problem, "prune"), key=far_from_half)
+        (integers,) = levels(problem, "quantize")
+        taken = Candidate(Plan((*half, *integers)), 1500, 0.5, 0.1, 5000, True)
+        return Solution(taken, (taken,))
+
+    monkeypatch.setattr(importlib.import_module("penjing.compress"), "find_solver", lambda name: solve)
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,12 @@ import pytest
 import torch
 from command_line import COMPRESS, environment
 
+import penjing as pj
 from penjing import load
-from penjing.train.checkpoint import progress_of
+from penjing.pruning.technique import Pruning
+from penjing.quantization.technique import Quantization
+from penjing.run.request import settled
+from penjing.training.checkpoint import progress_of
 
 FILES = {"model.onnx", "model.penjing", "preprocess.json", "classes.txt", "run.py", "plan.json"} | {
     "report.json",
@@ -138,6 +142,23 @@ def test_report_builds_the_page_again(copied, penjing):
     assert (copied / "report.html").read_text() == before
 
 
+# The plan
+
+
+def assert_the_plan_gives_the_pruned_graph(folder):
+    original = load(folder / ".penjing" / "original.penjing")
+    data = settled(None, pj.data.load("folder:photos"))[1]
+    small = pj.apply(original, folder / "plan.json", data)
+    pruned = load(folder / ".penjing" / "pruned.penjing")
+    assert same(small.tensors(), pruned.tensors()) and small.program.code == pruned.program.code
+    assert small.plan == pruned.plan and small.cost().params < original.cost().params
+
+
+def test_the_plan_alone_gives_the_weights_before_recovery_bit_for_bit(finished, home, monkeypatch):
+    monkeypatch.chdir(home)
+    assert_the_plan_gives_the_pruned_graph(finished)
+
+
 # Coming back
 
 
@@ -161,6 +182,7 @@ def test_killed_during_recovery_the_same_command_ends_with_the_same_weights(befo
     assert ran.code == 0 and "Going on with" in ran.out, ran.text
     assert "epoch 60:" in ran.out and "epoch 1:" not in ran.out
     assert same(weights(before_recovery), weights(finished))
+    assert_the_plan_gives_the_pruned_graph(before_recovery)
 
 
 def test_ctrl_c_during_recovery_finishes_with_the_weights_so_far_and_the_same_command_goes_on(
@@ -199,8 +221,8 @@ def test_a_folder_in_use_is_refused_and_free_again_after_a_kill(before_recovery,
 
 
 def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penjing, quick, monkeypatch, tmp_path):
-    choose = importlib.import_module("penjing.plan.choose")
-    measure, calls, stop_at = choose._measure_width, [], 2
+    solver = importlib.import_module("penjing.planning.solvers._widest_that_fits")
+    measure, calls, stop_at = solver._measure_level, [], 2
 
     def counted(*arguments):
         calls.append(arguments)
@@ -208,7 +230,7 @@ def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penji
             raise KeyboardInterrupt
         return measure(*arguments)
 
-    monkeypatch.setattr(choose, "_measure_width", counted)
+    monkeypatch.setattr(solver, "_measure_level", counted)
     out = tmp_path / "out"
     command = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.3x", "--epochs", 1, "--out", out)
     ran = penjing(*command)
@@ -263,7 +285,7 @@ def test_ctrl_c_elsewhere_says_how_to_go_on(penjing, quick, monkeypatch, tmp_pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(importlib.import_module("penjing.compress"), "choose", interrupted)
+        patch.setattr(importlib.import_module("penjing.compress"), "find_solver", interrupted)
         ran = penjing("compress", "net.py:small", "--data", "folder:photos", "--out", tmp_path / "out")
     assert ran.code == 130 and "Stopped. Given again, demo, compress and recover continue where they were." in ran.err
     assert "Traceback" not in ran.err
@@ -284,10 +306,14 @@ def test_stopped_at_any_other_stage_the_same_command_ends_the_same_way(stage, co
     def killed(*_, **__):
         raise Killed
 
-    module = importlib.import_module("penjing.compress")
     command = (*COMPRESS, "--out", copied)
+    place = {
+        "prune": (Pruning, "apply"),
+        "quantize": (Quantization, "apply"),
+        "verify": (importlib.import_module("penjing.compress"), "verify"),
+    }
     with monkeypatch.context() as patch:
-        patch.setattr(module, stage, killed)
+        patch.setattr(*place[stage], killed)
         with pytest.raises(Killed):
             penjing(*command)
     monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)
@@ -469,8 +495,7 @@ def test_how_training_steps_are_computed_is_reported_and_can_be_named(penjing, c
 
 
 def test_one_thing_needs_no_budget_and_float_may_be_the_answer(penjing, quick, monkeypatch, tmp_path):
-    choose = importlib.import_module("penjing.plan.choose")
-    monkeypatch.setattr(choose, "_quantized", lambda *_: None)
+    monkeypatch.setattr("penjing.quantization.technique.Quantization.propose", lambda *_: iter(()))
     ran = penjing("compress", "net.py:small", "--data", "folder:photos", "--out", tmp_path / "out")
     assert ran.code == 0 and "Float is already the fastest within your budget" in ran.out
     assert report(tmp_path / "out")["integer_macs"] == 0
@@ -499,7 +524,7 @@ def test_recover_trains_the_compressed_graph_further(copied, penjing, tmp_path):
 
 
 def test_recover_interrupted_keeps_the_weights_and_goes_on(copied, penjing, monkeypatch, tmp_path):
-    from penjing.train import Interrupted
+    from penjing.training import Interrupted
 
     def stops(*_, **__):
         raise Interrupted(0.4)

@@ -12,8 +12,8 @@ from penjing.data import Data
 from penjing.evidence import Memory, memory_of, remembering
 from penjing.evidence.memory import RememberedBatches, fingerprint_of
 from penjing.graph import capture, channels
-from penjing.prune import prune
-from penjing.quantize import quantize, sensitivity
+from penjing.pruning import prune
+from penjing.quantization import quantize, sensitivity
 from penjing.tasks import Classification
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from penjing import zoo
 from penjing.graph import capture, channels, remove
 from penjing.graph.channels.explain import explain
-from penjing.prune import prune
+from penjing.pruning import prune
 
 
 class Mixed(nn.Module):

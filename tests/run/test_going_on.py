@@ -1,6 +1,6 @@
 """Coming back to a run: what more time changes, what is still to come, and how long that takes."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from penjing.data import Data
-from penjing.graph import capture
-from penjing.plan import Candidate, Choice
+from penjing.graph import Option, Place, Plan, capture
+from penjing.planning import Candidate, Solution
 from penjing.run import estimate as module
 from penjing.run import recovery, stages
 from penjing.run.baseline import Baseline
@@ -19,7 +19,8 @@ from penjing.run.recovery import Recovery, recovered
 from penjing.run.workspace import Workspace, write_json
 from penjing.tasks import Classification
 
-TAKEN = Candidate(0.5, 8, 1500, True, (), 0.5, 0.1, 5000, True)
+WIDTH = Plan((Option(Place("group", "0"), "prune", {"keep": 8, "amount": 0.5, "round_to": 8}, 16, 8),))
+TAKEN = Candidate(WIDTH, 1500, 0.5, 0.1, 5000, True)
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_the_estimate_of_a_training_counts_the_steps_that_are_left_of_the_shorte
 def test_the_estimate_goes_by_what_earlier_calls_took(space, graph, monkeypatch):
     seconds_of(monkeypatch)
     space.seconds.update(choose=300.0, profile=7.0)
-    write_json([[asdict(TAKEN)], [asdict(TAKEN)]], space.inner / stages.CANDIDATES)
+    write_json([[TAKEN.to_json()], [TAKEN.to_json()]], space.inner / stages.CANDIDATES)
     write_json(Baseline(0.9, 0.3, 20, 5.0).to_dict(), space.inner / stages.BASELINE)
     found = estimate(graph, asked(), space.held())
     assert found.minutes_choose == pytest.approx(150 * 6 / 60)
@@ -96,8 +97,8 @@ def test_the_estimate_goes_by_what_earlier_calls_took(space, graph, monkeypatch)
 
 def test_nothing_is_trained_where_nothing_goes(space, graph, monkeypatch):
     seconds_of(monkeypatch)
-    whole = Candidate(0.0, None, 1500, True, (), 0.5, 0.1, 5000, True)
-    write_json(Choice(whole, (whole,)).to_dict(), space.inner / stages.CHOICE)
+    whole = Candidate(Plan(), 1500, 0.5, 0.1, 5000, True)
+    write_json(Solution(whole, (whole,)).to_json(), space.inner / stages.CHOICE)
     fill(space, "original.penjing", "original.onnx", stages.BASELINE)
     assert estimate(graph, asked(), space.held()).minutes_train == 0
 
@@ -129,7 +130,7 @@ def test_what_builds_on_a_choice_that_is_made_again_is_neither_finished_nor_free
     )
     held = space.held()
     if unfinished == "cut short":
-        write_json(Choice(TAKEN, (TAKEN,)).to_dict(), space.inner / stages.CHOICE)
+        write_json(Solution(TAKEN, (TAKEN,)).to_json(), space.inner / stages.CHOICE)
         assert estimate(graph, asked(), held).finished == ("capture", "profile", "choose", "prune", "recover")
         held = replace(held, without=(stages.CHOICE,))
     found = estimate(graph, asked(), held)
@@ -211,7 +212,7 @@ def test_how_training_went_is_read_as_it_was_written(graph, tmp_path):
 @pytest.mark.parametrize("missed", [["size"], []])
 def test_it_is_told_when_time_was_why_a_budget_was_missed(choice, training, missed):
     told = _cut_short(
-        Choice(TAKEN, (TAKEN,), short_of_time=choice), Recovery(None, short_of_time=training), {"missed": missed},
+        Solution(TAKEN, (TAKEN,), short_of_time=choice), Recovery(None, short_of_time=training), {"missed": missed},
         SimpleNamespace(minutes=1.5),
     )  # fmt: skip
     assert len(told) == (choice or training)

@@ -9,7 +9,7 @@ from torch import nn
 from penjing import report
 from penjing.budget import Budget
 from penjing.graph import capture
-from penjing.prune import prune
+from penjing.pruning import prune
 from penjing.run import stages
 from penjing.run.proof import proof
 from penjing.run.workspace import Workspace
@@ -33,8 +33,9 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
         space,
         SimpleNamespace(budget=Budget(latency="0.5x"), seed=0, target="onnxruntime", suffix=".onnx"),  # type: ignore[arg-type]
         small,
-        choice=SimpleNamespace(
-            to_dict=lambda: {"measured": []},
+        solution=SimpleNamespace(
+            measured=(),
+            plan=(),
             complete=True,
             short_of_time=False,
             taken=SimpleNamespace(meets=True, round_to=1, integer=False),

@@ -9,7 +9,7 @@ from torch import nn
 
 from penjing.capabilities import Zeros, find
 from penjing.graph import capture
-from penjing.prune import prune
+from penjing.pruning import prune
 from penjing.run.zeros import zeros_on
 from penjing.targets import lower, targets
 

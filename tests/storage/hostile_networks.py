@@ -17,7 +17,7 @@ from graph_mutations import Content
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-from penjing.graph import Graph, capture
+from penjing.graph import Graph, Option, Place, capture
 from penjing.graph.straight_through import ops
 
 
@@ -159,7 +159,7 @@ def graph(name: str) -> Graph:
     if name == "quantized":
         made = made.rounded()
         made.masks["pruned.weight"] = (made.tensor("pruned.weight") != 0) | (torch.rand(12, 8) > 0.95)
-    made.plan = [{"place": "conv", "technique": "prune", "setting": {"keep": 8}}]
+    made.plan += [Option(Place("group", "conv"), "prune", {"keep": 8})]
     return made
 
 

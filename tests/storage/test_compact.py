@@ -13,7 +13,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.errors import PenjingError
-from penjing.graph import Graph, capture, load
+from penjing.graph import Graph, Option, Place, capture, load
 from penjing.graph.straight_through import ops
 from penjing.models import load_model
 from penjing.storage.compact import decode, encode
@@ -228,7 +228,7 @@ def test_pruned_and_shared_weights_of_lenets_shrink_with_everything_counted(name
     graph = capture(sparse(getattr(pj.zoo, name)(), left), torch.randn(2, 1, 28, 28))
     for weight in left:
         graph.masks[weight] = graph.tensor(weight) != 0
-    graph.plan = [{"place": weight, "technique": "prune", "setting": {"left": n}} for weight, n in left.items()]
+    graph.plan += [Option(Place("weight", weight), "prune", {"left": n}) for weight, n in left.items()]
     graph.save(tmp_path / "m.penjing", compact=True)
     weights = sum(math.prod(graph.tensor(weight).shape) for weight in left)
     assert (tmp_path / "m.penjing").stat().st_size * ratio < 4 * weights
@@ -329,7 +329,7 @@ def everything():
     torch.manual_seed(0)
     graph = capture(Everything(), torch.randn(2, 3, 6, 6), kwargs={"scale": 2.0})
     graph.masks["conv.weight"] = torch.rand(8, 3, 3, 3) > 0.5
-    graph.plan = [{"place": "conv", "technique": "prune", "setting": {"keep": 8}}]
+    graph.plan += [Option(Place("group", "conv"), "prune", {"keep": 8})]
     return graph
 
 

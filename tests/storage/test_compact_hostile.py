@@ -14,7 +14,7 @@ from compact_mutations import HEAD, Sections, mutate, sealed, sections
 from torch import nn
 
 from penjing.errors import PenjingError
-from penjing.graph import Graph, capture, load
+from penjing.graph import Graph, Option, Place, Plan, capture, load
 from penjing.graph.straight_through import ops
 from penjing.storage.compact import _coder as coder
 from penjing.storage.compact import decode, encode
@@ -46,7 +46,7 @@ def whole(tmp_path_factory) -> bytes:
     torch.manual_seed(0)
     graph = capture(Small(), torch.randn(2, 24)).rounded()
     graph.masks["a.weight"] = (graph.tensor("a.weight") != 0) | (torch.rand(40, 24) > 0.95)
-    graph.plan = [{"place": "a", "technique": "prune"}]
+    graph.plan = Plan((Option(Place("weight", "a"), "prune", {}),))
     path = tmp_path_factory.mktemp("compact") / "m.penjing"
     graph.save(path, compact=True)
     kinds = {header[0] for header in headers(path.read_bytes())}

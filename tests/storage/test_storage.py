@@ -21,7 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from penjing.errors import PenjingError
-from penjing.graph import Graph, capture, load
+from penjing.graph import Graph, Option, Place, capture, load
 
 
 class Everything(nn.Module):
@@ -53,7 +53,7 @@ def graph():
     torch.manual_seed(0)
     graph = capture(Everything(), torch.randn(2, 3, 6, 6), kwargs={"scale": 2.0})
     graph.masks["conv.weight"] = torch.rand(8, 3, 3, 3) > 0.5
-    graph.plan = [{"place": "conv", "technique": "prune", "setting": {"keep": 8}}]
+    graph.plan += [Option(Place("group", "conv"), "prune", {"keep": 8})]
     return graph
 
 

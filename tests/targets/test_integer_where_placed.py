@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from penjing.capabilities import find
 from penjing.graph import capture, fold_batch_norms
-from penjing.quantize import quantize
-from penjing.quantize._rewritten import place_rewritten
+from penjing.quantization import quantize
+from penjing.quantization._rewritten import place_rewritten
 from penjing.targets import lower, profile
 
 aten = torch.ops.aten

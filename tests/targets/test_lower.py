@@ -9,7 +9,7 @@ from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
-from penjing.quantize import quantize
+from penjing.quantization import quantize
 from penjing.targets import check_parity, integer_macs, lower, open_artifact, profile, run
 
 

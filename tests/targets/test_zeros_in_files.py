@@ -9,8 +9,8 @@ from torch import nn
 
 from penjing.data import Data
 from penjing.graph import capture
-from penjing.prune import prune
-from penjing.quantize import quantize
+from penjing.pruning import prune
+from penjing.quantization import quantize
 from penjing.targets import lower
 from penjing.tasks import Classification
 

@@ -72,14 +72,16 @@ def check_options(given: Mapping[str, Any]) -> None:
 
 def in_floating_point(plan: Sequence[Mapping[str, Any]]) -> str:
     """Returns a line that names what a plan leaves in floating point, by reason; "" where there is nothing."""
+    from penjing.report import reason
+
     places: dict[str, list[str]] = {}
     for step in plan:
-        if "reason" in step:
-            places.setdefault(step["setting"], []).append(step["place"])
+        if why := reason(step):
+            places.setdefault(why, []).append(step["place"])
     reasons = []
-    for reason, named in places.items():
+    for why, named in places.items():
         more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-        reasons.append(f"{', '.join(named[:MOST_NAMED])}{more} ({reason})")
+        reasons.append(f"{', '.join(named[:MOST_NAMED])}{more} ({why})")
     return f"In floating point: {'; '.join(reasons)}." if reasons else ""
 
 
@@ -150,7 +152,7 @@ def compress_command(
     from penjing.compress import Result, compress
     from penjing.data import load
     from penjing.models import load_model
-    from penjing.prune import criteria
+    from penjing.pruning import criteria
     from penjing.targets import find_target
 
     budget = Budget(latency, size, drop)
@@ -220,7 +222,7 @@ def recover_command(
     from penjing.files import sweep
     from penjing.models import load_model
     from penjing.tasks import evaluate
-    from penjing.train import Interrupted, recover
+    from penjing.training import Interrupted, recover
 
     say = printer(as_json)
     if file.suffix != ".penjing":

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
     from penjing.registry import Registry
 
 FAMILIES = {  # of methods, by the name that `penjing list` takes: where each one's registry stands
-    "criteria": "penjing.prune",
-    "granularities": "penjing.prune",
-    "allocations": "penjing.prune",
-    "schedules": "penjing.prune",
-    "grids": "penjing.quantize",
-    "observers": "penjing.quantize",
-    "roundings": "penjing.quantize",
-    "corrections": "penjing.quantize",
-    "methods": "penjing.quantize",
-    "signals": "penjing.distill",
+    "criteria": "penjing.pruning",
+    "granularities": "penjing.pruning",
+    "allocations": "penjing.pruning",
+    "schedules": "penjing.pruning",
+    "grids": "penjing.quantization",
+    "observers": "penjing.quantization",
+    "roundings": "penjing.quantization",
+    "corrections": "penjing.quantization",
+    "methods": "penjing.quantization",
+    "signals": "penjing.distillation",
+    "techniques": "penjing.planning",
+    "solvers": "penjing.planning.solvers",
     "networks": "penjing.zoo",
 }
 

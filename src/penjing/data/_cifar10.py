@@ -13,9 +13,9 @@ from penjing.data._cache import cached
 from penjing.data._data import Data, fingerprint
 from penjing.data._layout import Part, class_names, read_layout
 from penjing.data._memory import BATCH_SIZE, MemoryLoader
-from penjing.data._prepare import to_mode
 from penjing.data._preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from penjing.data._source import ImageSource
+from penjing.data.prepare import to_mode
 from penjing.errors import PenjingError
 from penjing.tasks import Classification
 

@@ -11,10 +11,10 @@ from penjing.data._data import Data, fingerprint
 from penjing.data._digits import image_mode
 from penjing.data._layout import Layout, Part, class_names, read_layout
 from penjing.data._memory import BATCH_SIZE, check_room
-from penjing.data._prepare import PIXELS
 from penjing.data._preprocess import CHANNELS, IMAGENET_MEAN, IMAGENET_STD, MEAN, SIZE, STD, Preprocess
 from penjing.data._source import ImageSource
 from penjing.data._stream import FileLoader, ImageFiles
+from penjing.data.prepare import PIXELS
 from penjing.errors import PenjingError
 from penjing.tasks import Classification, Unlabelled
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from penjing.checks import TEXT, Rule, check, number, optional, several, whole
-from penjing.data._prepare import PIXELS, normalise, resize_and_crop, to_mode
+from penjing.data.prepare import PIXELS, normalise, resize_and_crop, to_mode
 from penjing.errors import PenjingError
 
 SIZE = whole(1, math.isqrt(PIXELS))  # pixels: the largest square is the largest image that is read

@@ -17,8 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from penjing.damage import DAMAGE
 from penjing.data._cache import cached
 from penjing.data._data import fingerprint
-from penjing.data._prepare import FORMATS, TooLarge, open_image
 from penjing.data._zip import check_entry
+from penjing.data.prepare import FORMATS, TooLarge, open_image
 from penjing.errors import PenjingError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})

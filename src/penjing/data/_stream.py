@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from penjing.data._augment import ImageAugment
 from penjing.data._memory import BATCH_SIZE, count_batches, mix
-from penjing.data._prepare import normalise, resize_and_crop, to_mode
 from penjing.data._preprocess import Preprocess
 from penjing.data._source import ImageSource
+from penjing.data.prepare import normalise, resize_and_crop, to_mode
 from penjing.errors import PenjingError
 
 

@@ -12,6 +12,7 @@ from penjing.graph.edit.kernels import Kernel, kernels, shrink_kernels
 from penjing.graph.edit.surgery import remove
 from penjing.graph.graph import Graph
 from penjing.graph.inputs import Input
+from penjing.graph.places import Option, Place, Plan
 from penjing.graph.ranges import Ranges
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ __all__ = [
     "Group",
     "Input",
     "Kernel",
+    "Option",
     "Pinned",
+    "Place",
+    "Plan",
     "Ranges",
     "Row",
     "branches",

@@ -18,6 +18,7 @@ from penjing.graph import cost, modes, propagation
 from penjing.graph.capture.constants import Folded
 from penjing.graph.capture.parts import Part
 from penjing.graph.inputs import Input, Signature
+from penjing.graph.places import Plan
 
 
 class Graph(nn.Module):
@@ -34,7 +35,7 @@ class Graph(nn.Module):
         masks: boolean masks of unstructured pruning by parameter name; False is pruned. Not part of `state_dict()`.
         lost_in_training: what the model did only while training and this graph can't do.
         name: what the model is called in reports.
-        plan: what was done to the graph so far, as plain JSON records.
+        plan: what was done to the graph so far.
         part: how the part of a model that this is a graph of is called, or None for a whole model.
         folded: the weights that the model computes from its parameters, and from which ones, by name.
     """
@@ -61,7 +62,7 @@ class Graph(nn.Module):
         self.lost_in_training = tuple(lost_in_training)
         self.name = name
         self.masks: dict[str, Tensor] = {}
-        self.plan: list[dict[str, Any]] = []
+        self.plan = Plan()
         self.part: Part | None = None
         self.folded = dict(folded or {})
         transient = frozenset(transient)
@@ -248,7 +249,7 @@ class Graph(nn.Module):
             folded=self.folded,
         )
         other.masks = copy.deepcopy(self.masks, memo)
-        other.plan = copy.deepcopy(self.plan, memo)
+        other.plan = self.plan
         other.part = self.part
         other.training = self.training
         return other

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from penjing.report import _budget, _format
 from penjing.report._headline import change, compared, is_share, metric_title, title, where
 from penjing.report._layers import Layers, layers
+from penjing.report._words import words
 from penjing.report._zeros import zeros
 
 # report.json keeps its keys sorted; people read stages in the order in which they run.
@@ -78,7 +79,7 @@ def render(report: Mapping[str, Any]) -> bytes:
         quantities=quantities(report),
         layers=_drawable(layers(report["layers"])),
         plan=[
-            {key: _cell(row[key]) for key in ("place", "technique", "setting", "before", "after")}
+            {key: _cell(row[key]) for key in ("place", "technique", "before", "after")} | {"setting": words(row)}
             for row in report["plan"]
         ],
         zeros=zeros(report),

@@ -80,7 +80,17 @@ REPORT = {
     "integer_macs": NUMBER,
     "uncounted?": [{"op": str, "module": str}],
     "zeros?": _ZEROS,
-    "plan": [{"place": str, "technique": str, "setting": object, "before": object, "after": object}],
+    "plan": [
+        {
+            "place": str,
+            "kind?": str,
+            "technique": str,
+            "setting": object,
+            "before": object,
+            "after": object,
+            "found?": object,
+        }
+    ],
     "seconds": dict,
     "headline?": str,
     "metric_name?": Null(str),

@@ -18,7 +18,7 @@ from penjing.targets import write_runner
 def deliver(graph: Graph, data: Data, target: str, out: Path) -> None:
     """Writes `model.penjing`, `plan.json`, `preprocess.json`, `run.py`, and what of `OPTIONAL` the data has."""
     graph.save(out / "model.penjing")
-    atomic_write(out / "plan.json", json.dumps(graph.plan, indent=2))
+    graph.plan.write(out / "plan.json")
     prepared = data.preprocess.to_dict() if data.preprocess is not None else None
     atomic_write(out / "preprocess.json", json.dumps(prepared, indent=2))
     write_runner(out, target)

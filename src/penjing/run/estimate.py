@@ -11,14 +11,14 @@ import torch
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.loaders import first
-from penjing.plan import Candidate, Choice
+from penjing.planning import Candidate, Solution, read_journal
 from penjing.run import stages
 from penjing.run.baseline import Baseline
 from penjing.run.clock import Clock, Known
 from penjing.run.delivery import delivered_names
 from penjing.run.request import Request
 from penjing.run.workspace import Held, read_json
-from penjing.train.checkpoint import steps_of
+from penjing.training.checkpoint import steps_of
 
 EXPORT_SECONDS_PER_NODE = 0.012
 CANDIDATES = 8
@@ -175,7 +175,8 @@ def known(held: Held) -> Known:
 def _nothing_removed(held: Held) -> bool:
     """Whether a choice was made of a candidate that keeps all channels, which isn't trained."""
     try:
-        return held.has(stages.CHOICE) and Choice.from_dict(read_json(held.path(stages.CHOICE))).taken.round_to is None
+        chosen = held.has(stages.CHOICE)
+        return chosen and not Solution.from_json(read_json(held.path(stages.CHOICE))).taken.structure
     except PenjingError:
         return False
 
@@ -183,9 +184,8 @@ def _nothing_removed(held: Held) -> bool:
 def _widths(held: Held) -> list[list[Candidate]]:
     """Returns the widths that were measured before; none if they can't be read, as choosing says."""
     try:
-        found = read_json(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []
-        return [[Candidate.from_dict(record) for record in width] for width in found]
-    except (PenjingError, TypeError):
+        return read_journal(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []
+    except PenjingError:
         return []
 
 

@@ -8,7 +8,7 @@ from penjing import report
 from penjing.capabilities import find
 from penjing.graph import Graph
 from penjing.graph.cost import uncounted
-from penjing.plan import Choice
+from penjing.planning import Solution
 from penjing.run import stages
 from penjing.run.clock import Clock, seconds_until
 from penjing.run.provenance import provenance
@@ -24,7 +24,7 @@ def proof(
     asked: Request,
     small: Graph,
     *,
-    choice: Choice,
+    solution: Solution,
     recovery: Recovery,
     measured: Mapping[str, Any],
     inputs: Mapping[str, str],
@@ -36,7 +36,7 @@ def proof(
         space: where the result is, and how long each stage took.
         asked: what the user asked for.
         small: the compressed graph, with its plan.
-        choice: what was chosen, and what else was measured.
+        solution: what was chosen, and what else was measured.
         recovery: how training went.
         measured: what `verify` gave.
         inputs: SHA-256 of the files that the model came from.
@@ -50,9 +50,7 @@ def proof(
         "budget": {key: value for key, value in asdict(asked.budget).items() if value is not None},
         "seed": asked.seed,
         "provenance": {**provenance(inputs, settings, space.out), "training": recovery.variant},
-        "plan": [
-            {key: step.get(key) for key in ("place", "technique", "setting", "before", "after")} for step in small.plan
-        ],
+        "plan": [report.row(step.to_json()) for step in small.plan],
         "zeros": zeros_on(
             find(measured["target"]["name"]),
             small,
@@ -63,25 +61,25 @@ def proof(
         ),
         "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
         "notes": [
-            *_notes(asked, choice, recovery, measured, clock),
+            *_notes(asked, solution, recovery, measured, clock),
             *([uncounted(left_out)] if left_out else []),
         ],
         "uncounted": [{"op": row.op, "module": row.module or row.node} for row in left_out],
         "include": settings["include"],
         "exclude": settings["exclude"],
         "settings": settings,
-        "candidates": choice.to_dict()["measured"],
+        "candidates": [candidate.as_row() for candidate in solution.measured],
         **measured,
     }
     return {**content, "headline": report.headline(content)}
 
 
-def _cut_short(choice: Choice, recovery: Recovery, measured: Mapping[str, Any], clock: Clock) -> list[str]:
+def _cut_short(solution: Solution, recovery: Recovery, measured: Mapping[str, Any], clock: Clock) -> list[str]:
     """Says what the time limit left out, whether that may be why the budget was missed, and how to go on."""
     parts = []
-    if choice.short_of_time:
-        widths = {(candidate.amount, candidate.round_to) for candidate in choice.measured}
-        parts.append(f"of the widths only {len(widths)} were measured")
+    if solution.short_of_time:
+        widths = sum(not candidate.numbers for candidate in solution.measured)  # each is measured in float, too
+        parts.append(f"of the widths only {widths} were measured")
     if recovery.short_of_time:
         parts.append("training was shortened or left out")
     if not parts:
@@ -101,9 +99,11 @@ def _stands_in(parity: Mapping[str, Any]) -> list[str]:
     return [f"Without labels, agreement with the original stands in for the metric: {measure}, which is {value:.4f}."]
 
 
-def _notes(asked: Request, choice: Choice, recovery: Recovery, measured: Mapping[str, Any], clock: Clock) -> list[str]:
+def _notes(
+    asked: Request, solution: Solution, recovery: Recovery, measured: Mapping[str, Any], clock: Clock
+) -> list[str]:
     notes = list(recovery.notes)
-    if not choice.complete:
+    if not solution.complete:
         notes.append("Measuring candidates was interrupted; the same command goes on with it.")
     if measured["missed"]:
         notes.append(f"The budget was not met: {'; '.join(measured['missed'])}.")
@@ -115,13 +115,13 @@ def _notes(asked: Request, choice: Choice, recovery: Recovery, measured: Mapping
                 "No weights were given: unless the model's factory reads its own, they are random, and what it answers means "
                 "nothing."
             )
-    if not choice.taken.meets:
+    if not solution.taken.meets:
         notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")
-    elif choice.taken.round_to is None and not choice.taken.integer:
+    elif not solution.plan:
         notes.append("Float is already the fastest within your budget: nothing was pruned or quantised.")
     if not find(asked.target).has_integers:
         notes.append(f"Nothing was quantised: {asked.target} computes nothing in integers.")
-    notes += _cut_short(choice, recovery, measured, clock)
+    notes += _cut_short(solution, recovery, measured, clock)
     if (late := -seconds_until(clock.end)) > 0:
         notes.append(
             f"The limit of {clock.minutes:g} min was passed by {late:.0f} s, to measure and verify this result."

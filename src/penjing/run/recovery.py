@@ -12,10 +12,10 @@ from penjing.run import stages
 from penjing.run.request import Request
 from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.tasks import agreement, evaluate
-from penjing.train import Interrupted, recover
-from penjing.train.checkpoint import discard_damaged, steps_of
-from penjing.train.deadline import over
-from penjing.train.source import training_batches
+from penjing.training import Interrupted, recover
+from penjing.training.checkpoint import discard_damaged, steps_of
+from penjing.training.deadline import over
+from penjing.training.source import training_batches
 
 SAMPLES = 2000  # on which training is judged
 AGREEMENT_BATCHES = 8

@@ -33,11 +33,13 @@ from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph, channels
 from penjing.graph.doors import TRAINED
 from penjing.loaders import first, read
-from penjing.prune import criteria, prune
+from penjing.pruning import criteria, prune
 from penjing.targets import find_target
 from penjing.tasks import evaluate
-from penjing.train.checkpoint import digest
-from penjing.train.settings import PRECISIONS
+from penjing.techniques import Scope, Technique
+from penjing.techniques import find as find_technique
+from penjing.training.checkpoint import digest
+from penjing.training.settings import PRECISIONS
 
 RULES = {  # what the arguments of `compress` may be, each by itself
     "model": TRAINED,
@@ -110,6 +112,18 @@ class Request:
     def suffix(self) -> str:
         """Of the target's main file."""
         return self.suffixes[0]
+
+    @property
+    def scope(self) -> Scope:
+        """Where techniques may work."""
+        return Scope(self.include, self.exclude, self.units, self.min_channels)
+
+    def techniques(self) -> dict[str, Technique]:
+        """Returns the techniques that may propose, with their choices."""
+        return {
+            "prune": find_technique("prune", {"criterion": self.criterion, "seed": self.seed}),
+            "quantize": find_technique("quantize"),
+        }
 
     def settings(self, graph: Graph) -> dict[str, Any]:
         """Returns, as plain JSON, all that decides how a run ends: runs with other settings are other runs.

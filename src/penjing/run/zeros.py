@@ -7,7 +7,7 @@ from typing import Any
 
 from penjing.capabilities import Capabilities
 from penjing.graph import Graph
-from penjing.prune.zeros import zeros
+from penjing.pruning.zeros import zeros
 
 CHUNK = 2**20
 

@@ -20,6 +20,7 @@ from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph.graph import Graph
+from penjing.graph.places import Plan
 from penjing.storage import plain
 from penjing.storage.admission import DTYPES, Calls, Values, largest_for, nodes_for
 from penjing.storage.as_json import (
@@ -89,9 +90,9 @@ def save(graph: Graph, path: Path | str, *, compact: bool = False) -> None:
     }
     try:
         if compact:
-            atomic_write(path, encode_compact(description, stored, graph.plan))
+            atomic_write(path, encode_compact(description, stored, graph.plan.to_json()))
             return
-        plain.write(path, description, stored, graph.plan)
+        plain.write(path, description, stored, graph.plan.to_json())
     except OSError as error:
         raise PenjingError(f"{path} can't be written: {error.strerror or error}.") from error
 
@@ -122,11 +123,11 @@ def load(path: Path | str, *, largest: int | None = None) -> Graph:
         with path.open("rb") as stream:
             compact = is_compact(stream.read(16))
         description, tensors, plan = decode_compact(path.read_bytes(), largest) if compact else plain.read(path)
-        _check_version(description, plan)
+        _check_version(description)
         size = path.stat().st_size
         allowed = largest_for(size) if largest is None else largest
         graph = _rebuild(description, tensors, allowed, nodes_for(size, largest))
-        graph.plan = plan
+        graph.plan = Plan.from_json(plan)
         return graph.refresh(watch=Values(allowed, graph.inputs))
     except PenjingError as error:
         raise PenjingError(f"{path} can't be loaded: {error}") from error
@@ -134,11 +135,9 @@ def load(path: Path | str, *, largest: int | None = None) -> Graph:
         raise PenjingError(f"{path} is no valid .penjing file: {described(error)}") from error
 
 
-def _check_version(description: Any, plan: Any) -> None:
+def _check_version(description: Any) -> None:
     if not isinstance(description, dict) or description.get("penjing") != VERSION:
         raise PenjingError(f"its format version is not {VERSION}; a newer Penjing may have written it")
-    if not isinstance(plan, list) or not all(isinstance(step, dict) for step in plan):
-        raise PenjingError("plan.json is not a list of records")
 
 
 def _rebuild(description: dict[str, Any], stored: dict[str, Tensor], largest: int, most_nodes: int) -> Graph:

@@ -5,7 +5,7 @@ import inspect
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from penjing.data import _prepare
+from penjing.data import prepare
 from penjing.targets._registry import Target
 
 
@@ -27,6 +27,6 @@ def rendered(target: Target) -> str:
 
 def _preparation() -> str:
     """Returns what the module of the preparation defines, without its docstring and imports: the script has these itself."""
-    source = inspect.getsource(_prepare)
+    source = inspect.getsource(prepare)
     imports = [step for step in ast.parse(source).body if isinstance(step, ast.Import | ast.ImportFrom)]
     return "\n".join(source.splitlines()[imports[-1].end_lineno :]).strip()

@@ -13,12 +13,12 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
-from penjing.prune import Gradual
-from penjing.prune import prune as prune_once
-from penjing.prune.allocations import Rounding
-from penjing.prune.doors import RULES
-from penjing.prune.schedules import Chosen, find
-from penjing.train import recover
+from penjing.pruning import Gradual
+from penjing.pruning import prune as prune_once
+from penjing.pruning.allocations import Rounding
+from penjing.pruning.doors import RULES
+from penjing.pruning.schedules import Chosen, find
+from penjing.training import recover
 from penjing.verbs._metric import least, metric_of
 
 

@@ -30,11 +30,11 @@ from penjing.errors import PenjingError, unknown_name
 from penjing.evidence.memory import remembering
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
-from penjing.plan import choose_bits, hold_metric
-from penjing.quantize import FLOAT, QuantizedTraining, check_integers
-from penjing.quantize import quantize as quantize_once
-from penjing.quantize.doors import RULES
-from penjing.train import recover
+from penjing.planning import choose_bits, hold_metric
+from penjing.quantization import FLOAT, QuantizedTraining, check_integers
+from penjing.quantization import quantize as quantize_once
+from penjing.quantization.doors import RULES
+from penjing.training import recover
 from penjing.verbs._metric import least, metric_of
 
 
@@ -82,7 +82,7 @@ def quantize(
 ) -> Graph:
     """Returns a graph that rounds weights and activations to few bits; the one given stays as it was.
 
-    Without more it is done after training and without any more of it, in seconds; `penjing.quantize.quantize` says how.
+    Without more it is done after training and without any more of it, in seconds; `penjing.quantization.quantize` says how.
     With several grids in `weights` each layer gets one of them. With `drop`, layers go back to more bits until the metric
     holds. With `epochs` the graph is trained with its roundings in place.
 
@@ -303,7 +303,7 @@ def _train_quantized(
         progress: a progress bar; see `recover`.
         log: called with what a user may want to read; see `recover`.
         training: more arguments of `recover`.
-        choices: grids and placement, as `penjing.quantize.quantize` takes them.
+        choices: grids and placement, as `penjing.quantization.quantize` takes them.
 
     Raises:
         PenjingError: what `quantize` and `recover` raise, or fewer than 1 epoch.

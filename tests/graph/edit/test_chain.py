@@ -267,7 +267,7 @@ def test_what_is_no_layer_with_a_weight_of_its_own_is_refused():
 
 
 def test_a_quantised_layer_is_refused():
-    from penjing.quantize import quantize
+    from penjing.quantization import quantize
 
     graph = quantize(captured(Block()), [X])
     layer = next(node for node in graph.program.graph.nodes if node.target is aten.linear.default)

@@ -1,0 +1,12 @@
+"""What a small model can learn from the model that it was made of: one file per signal, and how signals join a task.
+
+Nothing here trains; `penjing.train` does, with these losses.
+"""
+
+from penjing.distillation._combine import combine
+from penjing.distillation._registry import signals
+from penjing.distillation._soft_labels import soft_labels
+from penjing.distillation._suited import suited
+from penjing.distillation._values import values
+
+__all__ = ["combine", "signals", "soft_labels", "suited", "values"]

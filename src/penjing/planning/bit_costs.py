@@ -1,0 +1,140 @@
+"""What the weights of each layer cost on the target, by grid."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from penjing.capabilities import Capabilities
+from penjing.graph import Graph, fold_batch_norms
+from penjing.quantization import FLOAT, find_grid, modules_by_place, weights_by_place
+from penjing.targets import Artifact, find_target, lower, measure_together, profile
+
+SECONDS = 3.0  # of measuring files in turns
+SCALE_BYTES = 4
+
+
+class Costs:
+    """Bytes and milliseconds of layers and of whole networks.
+
+    With `simulate` there is no file: sizes are counted, each weight with the grid's bits and a scale per output channel,
+    all other tensors as they are once batch norms are folded. Else they are of files, in which a weight has the next size
+    that the target stores.
+
+    Attributes:
+        original_bytes: of the float network.
+    """
+
+    def __init__(self, graph: Graph, folder: Path, simulate: bool, target: Capabilities) -> None:
+        """Takes the size of the float network.
+
+        Args:
+            graph: the float network.
+            folder: where files are written.
+            simulate: whether sizes are counted instead.
+            target: of the files; what it stores.
+        """
+        self._weights, self._modules = weights_by_place(graph), modules_by_place(graph)
+        self._folder, self._simulate, self._target = folder, simulate, target
+        self._suffix = find_target(target.name).suffix
+        self._original: Artifact | None = None
+        self._original_ms = 0.0
+        self._profiles: dict[bool, dict[str, float]] = {}
+        if simulate:
+            self.original_bytes = _held(fold_batch_norms(graph))
+        else:
+            self._original = self._lowered(graph, "original")
+            self.original_bytes = self._original.size_bytes
+
+    @property
+    def original_ms(self) -> float:
+        """Median milliseconds of a call of the float network, one sample, one thread."""
+        assert self._original is not None
+        if not self._original_ms:
+            self._original_ms = self._timed({"original": self._original})["original"]
+        return self._original_ms
+
+    def bytes(self, place: str, grid: str) -> float:
+        """Returns what a layer's weights take with a grid."""
+        return sum(self._bytes(weight, grid) for weight in self._weights[place])
+
+    def _bytes(self, weight: Tensor, grid: str) -> float:
+        if grid == FLOAT:
+            return 4 * weight.numel()
+        chosen = find_grid(grid.partition("/")[0])
+        bits = chosen.bits if self._simulate else min(b for b in self._target.numbers.stored if b >= chosen.bits)
+        table = chosen.number if chosen.entry.traits.get("counts") == "values" else len(weight)
+        return weight.numel() * bits / 8 + SCALE_BYTES * table
+
+    def ms(self, place: str, grid: str) -> float:
+        """Returns the milliseconds of a layer in float or in integers; `profile` comes first.
+
+        Times are known by module: layers that are computed in one share its time by their weights.
+        """
+        module = self._modules[place]
+        together = [other for other, computed in self._modules.items() if computed == module]
+        share = self.bytes(place, FLOAT) / sum(self.bytes(other, FLOAT) for other in together)
+        return share * self._profiles[grid == FLOAT].get(module, 0.0)
+
+    def profile(self, small: Graph) -> None:
+        """Learns the layers' times from the float network and one that is quantised."""
+        assert self._original is not None
+        small_file = self._lowered(small, "profiled")
+        medians = self._timed({"original": self._original, "small": small_file})
+        self._original_ms = medians["original"]
+        for is_float, file, total in (
+            (True, self._original, medians["original"]),
+            (False, small_file, medians["small"]),
+        ):
+            nodes = profile(file)
+            scale = total / (sum(node.latency_us for node in nodes) or 1.0)  # profiling adds a little to every node
+            found: dict[str, float] = {}
+            for node in nodes:
+                if node.module is not None:
+                    found[node.module] = found.get(node.module, 0.0) + node.latency_us * scale
+            self._profiles[is_float] = found
+
+    def whole(self, small: Graph, kinds: Sequence[str]) -> dict[str, float]:
+        """Returns what a quantised network takes, as "bytes" and "ms".
+
+        Args:
+            small: the network.
+            kinds: which of the two are asked for.
+        """
+        if self._simulate:
+            grids = {place: grid for place, grid in grids_of(small).items() if place in self._weights}
+            once = {id(weight): (weight, grid) for place, grid in grids.items() for weight in self._weights[place]}
+            saved = sum(self._bytes(weight, FLOAT) - self._bytes(weight, grid) for weight, grid in once.values())
+            return {"bytes": self.original_bytes - saved}
+        file = self._lowered(small, "small")
+        found: dict[str, float] = {"bytes": file.size_bytes}
+        if "ms" in kinds:
+            assert self._original is not None
+            medians = self._timed({"original": self._original, "small": file})
+            found["ms"] = medians["small"] / medians["original"] * self.original_ms  # both drift alike
+        return {kind: found[kind] for kind in kinds}
+
+    def _lowered(self, graph: Graph, name: str) -> Artifact:
+        return lower(graph, self._target.name, self._folder / f"{name}{self._suffix}")
+
+    def _timed(self, files: Mapping[str, Artifact]) -> dict[str, float]:
+        found = measure_together(files, seconds=SECONDS, memory=False)
+        return {name: one.latency_ms.median for name, one in found.items()}
+
+
+def grids_of(small: Graph) -> dict[str, str]:
+    """Returns the grids that a network's layers were quantised to, by module path; "float32" for those that the metric sent back.
+
+    What was never to be quantised, and is in the plan for its reason alone, isn't among them.
+    """
+    return {
+        step.place.path: str(step.after)
+        for step in small.plan.of("quantize")
+        if step.after != FLOAT or step.found.get("reason") == "metric"
+    }
+
+
+def _held(graph: Graph) -> int:
+    """Returns the bytes of all tensors that are read."""
+    read = [graph.tensor(str(node.target)) for node in graph.program.graph.nodes if node.op == "get_attr"]
+    return sum({id(tensor): tensor.numel() * tensor.element_size() for tensor in read}.values())

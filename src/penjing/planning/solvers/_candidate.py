@@ -1,0 +1,92 @@
+"""A candidate: a plan that was drafted, lowered and measured beside the original."""
+
+from dataclasses import dataclass
+
+from penjing.errors import PenjingError
+from penjing.graph import Option, Plan
+from penjing.graph.places import Json
+from penjing.techniques import find
+
+_NUMBER = (int, float)
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "params": (int,), "latency": _NUMBER, "latency_ms": _NUMBER, "size_bytes": (int,), "meets": (bool,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A measured way to shrink the model.
+
+    Attributes:
+        plan: what is done; empty for the original.
+        params: parameters that stay.
+        latency: median latency over that of the original, measured in turns in one process.
+        latency_ms: median latency.
+        size_bytes: of the lowered file.
+        meets: whether it keeps the budget's latency and size, with the margin.
+    """
+
+    plan: Plan
+    params: int
+    latency: float
+    latency_ms: float
+    size_bytes: int
+    meets: bool
+
+    @property
+    def structure(self) -> tuple[Option, ...]:
+        """What is done before recovery."""
+        return tuple(option for option in self.plan if find(option.technique).stage == "structure")
+
+    @property
+    def numbers(self) -> tuple[Option, ...]:
+        """What is done with recovery or after it."""
+        return tuple(option for option in self.plan if find(option.technique).stage == "numbers")
+
+    @property
+    def left_alone(self) -> tuple[str, ...]:
+        """Paths of the places that a technique of the second stage leaves as they are, in the plan's order."""
+        return tuple(option.place.path for option in self.numbers if option.before == option.after)
+
+    def __str__(self) -> str:
+        formats = dict.fromkeys(str(o.after) for o in self.numbers if o.before != o.after)
+        kind = " and ".join(formats) or "float"
+        kind += f" with {len(self.left_alone)} layers in float" if self.left_alone else ""
+        steps = dict.fromkeys(option.setting.get("round_to") for option in self.structure)
+        multiples = [str(step) for step in steps if step is not None]
+        how = f"channels in multiples of {' and '.join(multiples)}" if multiples else self._techniques()
+        return f"{self.params:,} parameters, {how}, {kind}" if self.structure else f"nothing removed, {kind}"
+
+    def _techniques(self) -> str:
+        return ", ".join(dict.fromkeys(option.technique for option in self.structure))
+
+    def as_row(self) -> dict[str, Json]:
+        """Returns what a report says of it: all but the plan, of which it says the gist."""
+        shared = self.structure[0].setting if self.structure else {}
+        return {
+            "amount": shared.get("amount", 0.0),
+            "round_to": shared.get("round_to"),
+            "techniques": list(dict.fromkeys(option.technique for option in self.plan)),
+            "params": self.params,
+            "integer": any(option.before != option.after for option in self.numbers),
+            "in_float": list(self.left_alone),
+            **{name: getattr(self, name) for name in _FIELDS if name != "params"},
+        }
+
+    def to_json(self) -> dict[str, Json]:
+        """Returns it as plain JSON."""
+        return {"plan": self.plan.to_json(), **{name: getattr(self, name) for name in _FIELDS}}
+
+    @classmethod
+    def from_json(cls, record: Json) -> "Candidate":
+        """Reads what `to_json` gave.
+
+        Raises:
+            PenjingError: it is no candidate.
+        """
+        if not isinstance(record, dict) or record.keys() != {"plan", *_FIELDS}:
+            raise PenjingError("it holds no candidates")
+        for name, kinds in _FIELDS.items():
+            if not isinstance(record[name], kinds) or (isinstance(record[name], bool) and bool not in kinds):
+                raise PenjingError(f"a candidate's {name} is {record[name]!r}")
+        return cls(Plan.from_json(record["plan"]), **{name: record[name] for name in _FIELDS})

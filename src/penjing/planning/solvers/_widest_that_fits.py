@@ -1,0 +1,252 @@
+"""Candidates are lowered and measured on the target, from the widest on; the first that keeps the budget is taken.
+
+Latency is not monotone in width, and integers are not always faster, so nothing here trusts a count of operations.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from penjing import capabilities
+from penjing.damage import refusing
+from penjing.errors import PenjingError
+from penjing.files import atomic_write
+from penjing.graph import Graph, Option, Plan
+from penjing.planning.solvers._candidate import Candidate
+from penjing.planning.solvers._registry import Problem, Solution, solvers, within
+from penjing.targets import Artifact, find_target, lower, measure_together, profile
+from penjing.techniques import Technique, level
+
+log = logging.getLogger(__name__)
+
+WORTH = 0.98  # integers stay where they take at most this share of the time in float
+RUNS = 300
+SECONDS = 6.0
+LEAST_SECONDS = 0.5
+MEASURING = 0.1  # share of the time until the deadline that timing the files of a level may take
+
+Options = tuple[Option, ...]
+Journal = dict[str, list[Candidate]]
+
+
+@solvers.register(source="Yang et al., NetAdapt, 2018 (measured latency decides); here for all layers at once")
+def widest_that_fits(problem: Problem) -> Solution:
+    """Measures every level, the mildest first, as it is and in integers; takes the first that keeps the budget.
+
+    If nothing keeps the budget, what comes nearest is taken. After Ctrl-C it is what comes nearest so far.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C came before anything was measured.
+    """
+    problem.folder.mkdir(parents=True, exist_ok=True)
+    known = _read(problem.journal, problem.say)
+    if known:
+        problem.say(f"Going on from {len(known)} width{'' if len(known) == 1 else 's'} measured before.")
+    if not capabilities.find(problem.deployment.target).has_integers:
+        problem.say(
+            f"{problem.deployment.target} computes nothing in integers, so every candidate is in floating point."
+        )
+    structure = _levels(problem, "structure", problem.graph)
+    longest, measured = problem.longest, list[Candidate]()
+    complete, short = True, False
+    for options in ((), *sorted(structure, key=_saved)):
+        key = _key(options)
+        if key not in known:
+            if measured and longest > problem.left:
+                problem.say("The time for measuring candidates is over.")
+                short = True
+                break
+            start = time.monotonic()
+            try:
+                known[key] = _measure_level(problem, options)
+            except KeyboardInterrupt:
+                if not measured:
+                    raise
+                problem.say(f"Interrupted: going on with the best of the {len(measured)} candidates measured so far.")
+                complete = False
+                break
+            longest = max(longest, time.monotonic() - start)
+            _write(problem.journal, known)
+        found = known[key]
+        for candidate in found:
+            problem.say(f"{candidate}: {candidate.latency:.2f}× the latency, {candidate.size_bytes:,} bytes")
+        measured += found
+        taken = _preferred(found)
+        if taken is not None:
+            return Solution(taken, tuple(measured))
+    nearest = min(measured, key=lambda candidate: _excess(problem, candidate))
+    return Solution(nearest, tuple(measured), complete, short)
+
+
+def _levels(problem: Problem, stage: str, graph: Graph) -> list[Options]:
+    """Returns what the techniques of a stage propose for a graph, level by level."""
+    can = capabilities.find(problem.deployment.target)
+    found: dict[tuple[object, ...], list[Option]] = {}
+    for technique in problem.techniques.values():
+        if technique.stage == stage:
+            for option in technique.propose(graph, problem.data, can, problem.scope):
+                found.setdefault(level(option, technique), []).append(option)
+    return [tuple(options) for options in found.values()]
+
+
+def _saved(options: Options) -> float:
+    return sum(option.found.get("saves_params", 0.0) for option in options)
+
+
+# The journal: what was measured, level by level
+
+
+def _key(options: Options) -> str:
+    return json.dumps(Plan(options).to_json(), sort_keys=True)
+
+
+def _write(journal: Path | None, known: Journal) -> None:
+    if journal is not None:
+        levels = [[candidate.to_json() for candidate in found] for found in known.values() if found]
+        atomic_write(journal, json.dumps(levels))
+
+
+def read_journal(journal: Path) -> list[list[Candidate]]:
+    """Returns the candidates of each level that a journal holds.
+
+    Raises:
+        PenjingError: it is damaged.
+    """
+    with refusing("it can't be read"):
+        return [[Candidate.from_json(record) for record in found] for found in json.loads(journal.read_text())]
+
+
+def _read(journal: Path | None, say: Callable[[str], None]) -> Journal:
+    if journal is None or not journal.exists():
+        return {}
+    try:
+        levels = read_journal(journal)
+        if not all(levels):
+            raise PenjingError("a level of it has no candidate")
+        return {_key(found[0].structure): found for found in levels}
+    except PenjingError as damage:
+        say(f"{journal} is damaged ({damage}): all candidates are measured again.")
+        return {}
+
+
+# Measuring
+
+
+def _measure_level(problem: Problem, options: Options) -> list[Candidate]:
+    """Measures a level in float and in few bits, and in a mixture of both where their profiles promise that it pays."""
+    names = ["float"]
+    try:
+        thin = _drafted(problem, problem.graph, options)
+        if thin is None:  # of no use here after all
+            return []
+        files = [(options, _lowered(problem, thin, "float"))]
+        drafted = list[Options]()
+        for some in _levels(problem, "numbers", thin):  # of the graph as it is then: places may be others
+            if (graph := _drafted(problem, thin, some)) is not None:
+                names.append(f"integer-{len(drafted)}")
+                files.append(((*options, *some), _lowered(problem, graph, names[-1])))
+                drafted.append(some)
+        found = _measure(problem, thin, files)
+        (_, plain_file), *others = files
+        for some, (_, file), candidate in zip(drafted, others, tuple(found[1:]), strict=True):
+            slower = _better_in_float(problem, (plain_file, file), found[0], candidate)
+            mixed = _left(problem, some, slower)
+            graph = _drafted(problem, thin, mixed) if slower and problem.left > 0 else None
+            if graph is not None:
+                names.append("mixed")
+                found += _measure(problem, thin, [((*options, *mixed), _lowered(problem, graph, "mixed"))])
+        return found
+    finally:
+        for name in names:
+            for path in find_target(problem.deployment.target).files(problem.file(name)):
+                path.unlink(missing_ok=True)
+
+
+def _drafted(problem: Problem, graph: Graph, options: Options) -> Graph | None:
+    made: Graph | None = graph
+    for technique, some in _by_technique(problem, options):
+        made = None if made is None else technique.draft(made, some, problem.data)
+    return made
+
+
+def _left(problem: Problem, options: Options, paths: Sequence[str]) -> Options:
+    return tuple(
+        option for technique, some in _by_technique(problem, options) for option in technique.leave(some, paths)
+    )
+
+
+def _by_technique(problem: Problem, options: Options) -> Iterable[tuple[Technique, list[Option]]]:
+    for name in dict.fromkeys(option.technique for option in options):
+        yield problem.techniques[name], [option for option in options if option.technique == name]
+
+
+def _lowered(problem: Problem, graph: Graph, name: str) -> Artifact:
+    return lower(graph, problem.deployment.target, problem.file(name))
+
+
+def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifact]]) -> list[Candidate]:
+    together = {"original": problem.original} | {str(place): file for place, (_, file) in enumerate(files)}
+    times = measure_together(
+        together, threads=problem.deployment.threads, batch=problem.deployment.batch, runs=RUNS, memory=False,
+        seconds=max(LEAST_SECONDS, min(SECONDS, MEASURING * problem.left)),
+    )  # fmt: skip
+    before = times["original"].latency_ms.median
+    found = []
+    for place, (options, file) in enumerate(files):
+        after = times[str(place)].latency_ms.median
+        meets = problem.keeps(after, before, file.size_bytes)
+        found.append(Candidate(Plan(options), thin.cost().params, after / before, after, file.size_bytes, meets))
+    return found
+
+
+# Choosing
+
+
+def _preferred(found: Sequence[Candidate]) -> Candidate | None:
+    """Of the candidates of one level that keep the budget: the plainest, unless another is worth it by its speed.
+
+    Integers stay only where they are faster than float, or alone in keeping the budget; layers stay in float only where
+    that is faster than integers everywhere.
+    """
+    keeping = [candidate for candidate in found if candidate.meets]
+    whole = min((c for c in keeping if c.numbers and not c.left_alone), key=lambda c: c.latency, default=None)
+    mixed = min((c for c in keeping if c.left_alone), key=lambda c: c.latency, default=None)
+    integer = mixed if mixed and (whole is None or mixed.latency <= WORTH * whole.latency) else whole
+    plain = next((c for c in keeping if not c.numbers), None)
+    if plain is None or integer is None:
+        return plain or integer
+    return integer if integer.latency <= WORTH * plain.latency else plain
+
+
+def _excess(problem: Problem, candidate: Candidate) -> float:
+    """How far a candidate misses the budget: the larger of the two overshoots."""
+    original_ms = candidate.latency_ms / candidate.latency
+    latency, size = problem.budget.latency_limit(), problem.budget.size_limit()
+    return max(
+        candidate.latency_ms / latency.of(original_ms) if latency else 0.0,
+        candidate.size_bytes / size.of(problem.original.size_bytes) if size else 0.0,
+    )
+
+
+def _better_in_float(
+    problem: Problem, files: tuple[Artifact, Artifact], plain: Candidate, integer: Candidate
+) -> tuple[str, ...]:
+    """Returns the modules that are slower as integers, if leaving them in float promises a better candidate."""
+    as_float, as_integer = (_module_milliseconds(problem, file) for file in files)
+    slower = {name: ms - as_float[name] for name, ms in as_integer.items() if ms > as_float.get(name, ms)}
+    hoped = 1 - sum(slower.values()) / integer.latency_ms
+    original_ms = integer.latency_ms / integer.latency
+    fast_enough = within(problem.budget.latency_limit(), hoped * integer.latency_ms, original_ms)
+    if hoped > WORTH or hoped * integer.latency > WORTH * plain.latency or not fast_enough:
+        return ()
+    return tuple(slower)
+
+
+def _module_milliseconds(problem: Problem, file: Artifact) -> dict[str, float]:
+    times: dict[str, float] = {}
+    for node in profile(file, problem.deployment.threads, problem.deployment.batch):
+        if node.module and node.macs:
+            times[node.module] = times.get(node.module, 0.0) + node.latency_us / 1e3
+    return times

@@ -1,0 +1,100 @@
+"""The verb that makes a plan: techniques propose, a solver measures on the target and chooses."""
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from penjing.budget import Budget
+from penjing.capabilities import DEFAULT
+from penjing.checks import BATCH, COUNT, PATTERNS, TEXT, THREADS, a, checked, either, mapping, optional, several
+from penjing.data import Data
+from penjing.graph import Graph, Plan
+from penjing.graph.doors import GRAPH
+from penjing.planning.solvers import Deployment, Problem, find_solver
+from penjing.targets import lower
+from penjing.techniques import Scope, find
+
+log = logging.getLogger("penjing.planning")
+
+TECHNIQUES = ("prune", "quantize")
+
+
+@checked(
+    graph=GRAPH,
+    data=a(Data, "a penjing.Data"),
+    target=TEXT,
+    budget=optional(a(Budget, "a penjing.Budget")),
+    techniques=either(
+        several(TEXT, "names of techniques"), mapping(a(Mapping, "choices"), "a mapping from names to choices")
+    ),
+    solver=TEXT,
+    include=PATTERNS,
+    exclude=PATTERNS,
+    units=TEXT,
+    min_channels=COUNT,
+    threads=THREADS,
+    batch=BATCH,
+)
+def plan(
+    graph: Graph,
+    data: Data,
+    *,
+    target: str = DEFAULT,
+    budget: Budget | None = None,
+    techniques: Sequence[str] | Mapping[str, Mapping[str, Any]] = TECHNIQUES,
+    solver: str = "widest_that_fits",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    units: str = "auto",
+    min_channels: int = 1,
+    threads: int = 1,
+    batch: int = 1,
+) -> Plan:
+    """Returns what to do where, so that the model keeps a budget on latency and size, as measured on the target.
+
+    Accuracy plays no part yet: candidates are made without training. `apply` carries a plan out, `recover` trains the
+    result; `compress` does all of it.
+
+    Args:
+        graph: the original.
+        data: for evidence and for ranges of activations.
+        target: the runtime; see `penjing targets`.
+        budget: limits on latency and size; without one, what is fastest of the widest.
+        techniques: names in `penjing list techniques`, or a mapping from names to their choices, as
+            `{"prune": {"criterion": "taylor"}, "quantize": {}}`.
+        solver: a name in `penjing list solvers`.
+        include: patterns of module paths; only these are pruned.
+        exclude: patterns of module paths that stay as they are.
+        units: what a unit of attention is; see `channels`.
+        min_channels: how many units each group of channels keeps at least.
+        threads: threads of the runtime.
+        batch: batch size at which latency is measured.
+
+    Raises:
+        PenjingError: an unknown name, or a graph that can't be lowered.
+
+    Example:
+        >>> plan = pj.plan(graph, data, budget=pj.Budget(latency="0.5x"))  # doctest: +SKIP
+        >>> small = pj.apply(graph, plan, data)  # doctest: +SKIP
+    """
+    choices = techniques if isinstance(techniques, Mapping) else {name: {} for name in techniques}
+    found = {name: find(name, dict(chosen)) for name, chosen in choices.items()}
+    solve = find_solver(solver)
+    with tempfile.TemporaryDirectory() as folder:
+        deployment = Deployment(target, threads, batch)
+        scope = Scope(tuple(include), tuple(exclude), units, min_channels)
+        original = lower(graph, target, Path(folder) / "original")
+        problem = Problem(
+            graph,
+            data,
+            original,
+            budget or Budget(),
+            deployment,
+            found,
+            scope,
+            Path(folder) / "candidates",
+            say=log.info,
+        )
+        return solve(problem).plan

@@ -1,0 +1,143 @@
+"""Single weights go, in rows that a granularity's view shows: shapes stay, zeros and masks that hold them appear."""
+
+import copy
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from penjing.errors import PenjingError
+from penjing.evidence import Evidence
+from penjing.graph import Graph, Option, Plan
+from penjing.graph.weights import Weight
+from penjing.pruning._wanted import Wanted, lowest
+from penjing.pruning.allocations._registry import Scored
+
+
+def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted) -> Graph:
+    """Returns a graph whose weakest rows of weights are zero and stay so in training.
+
+    What earlier masks hold at zero counts as gone, and stays so.
+
+    Raises:
+        PenjingError: no weight has such rows, the criterion scores channels only, or scores aren't numbers.
+    """
+    graph = evidence.graph
+    views = {weight: rows_of(graph.tensor(weight.name), weight, wanted) for weight in found}
+    rows = {weight: view for weight, view in views.items() if view is not None}
+    if not rows:
+        raise PenjingError(_nothing_to_prune(views, wanted))
+    judged = wanted.saliency(replace(evidence, weights=tuple(weight.name for weight in rows)))
+    old = {weight: graph.masks.get(weight.name) for weight in rows}
+    sums = [judged.saliency[weight.name].detach().cpu().flatten()[view].sum(1) for weight, view in rows.items()]
+    gone = [_gone(old[weight], view) for weight, view in rows.items()]
+    kept = _strongest(sums, gone, wanted, rows, evidence)
+    small, masked, done = copy.deepcopy(graph), [], list[Option]()
+    for (weight, view), stays in zip(rows.items(), kept, strict=True):
+        mask = torch.zeros(view.numel(), dtype=torch.bool)
+        mask[view[stays]] = True
+        mask = mask.reshape(graph.tensor(weight.name).shape).to(graph.tensor(weight.name).device)
+        if (earlier := old[weight]) is not None:
+            mask &= earlier
+        if not bool(mask.all()):
+            small.masks[weight.name] = mask
+            masked.append(weight)
+            own = wanted.granularity.stays is not None  # the name says how much stays
+            least = {"least": 1} if not own and wanted.empties(len(view)) else {}
+            rows_left = None if own else int(stays.sum())
+            done.append(wanted.step("weight", weight.place, mask.numel(), int(mask.sum()), rows_left, **least))
+    skipped = [weight for weight, view in views.items() if view is None]
+    for weight in skipped:
+        size = math.prod(weight.shape)
+        done.append(wanted.step("weight", weight.place, size, size, skipped=list(weight.shape)))
+    small.plan += done
+    if surprising := [weight for weight in skipped if not (_of_kernels(wanted) and _is_matrix(weight))]:
+        named = ", ".join(weight.place for weight in surprising)
+        warnings.warn(f"granularity='{wanted.granularity.name}' does not fit, so these stay: {named}", stacklevel=3)
+    if judged.weights is not None:
+        with torch.no_grad():
+            for name, values in judged.weights({weight.name: small.masks[weight.name] for weight in masked}).items():
+                small.tensor(name).copy_(values)
+    small.apply_masks()
+    return small
+
+
+def rows_of(tensor: Tensor, weight: Weight, wanted: Wanted) -> Tensor | None:
+    """Returns `(rows, members)`, the positions in the flat tensor that stand or fall together, if it has such rows."""
+    positions = weight.view(torch.arange(tensor.numel()).reshape(tensor.shape))
+    view: Tensor | None = wanted.granularity.entry.function(positions, **wanted.granularity.arguments)
+    return view
+
+
+def shrunk(graph: Graph, wanted: Wanted, found: Sequence[Weight]) -> Graph:
+    """Returns a graph without what the masks of these weights take from whole layers, if the granularity can do that.
+
+    The plan then says what became of each.
+    """
+    shrink = wanted.granularity.entry.traits.get("shrink")
+    if shrink is None:
+        return graph
+    places = {weight.name: weight.place for weight in found}
+    small: Graph
+    small, became = shrink(graph, places)
+    last = {step.place.path: position for position, step in enumerate(small.plan)}
+    options = list(small.plan)
+    for name, what in became.items():
+        if (position := last.get(places[name])) is not None:
+            step = options[position]
+            options[position] = replace(step, found={**step.found, "became": what})
+    small.plan = Plan(tuple(options))
+    return small
+
+
+def _gone(mask: Tensor | None, view: Tensor) -> Tensor:
+    """Returns which rows an earlier mask took."""
+    return torch.zeros(len(view), dtype=torch.bool) if mask is None else ~mask.cpu().flatten()[view].any(1)
+
+
+def _strongest(
+    sums: Sequence[Tensor], gone: Sequence[Tensor], wanted: Wanted, found: dict[Weight, Tensor], evidence: Evidence
+) -> list[Tensor]:
+    """Returns, for each weight, which rows stay; what is gone already goes first."""
+    scores = [wanted.finish(rows) for rows in sums]
+    for score, weight in zip(scores, found, strict=True):
+        wanted.check(score, [weight.place])
+    if wanted.granularity.stays is not None:
+        shapes = [weight.shape for weight in found]
+        return wanted.granularity.stays([lowest(*one) for one in zip(sums, gone, strict=True)], shapes)
+    scores = [lowest(*one) for one in zip(scores, gone, strict=True)]
+    places = [_place(evidence.graph, weight, view) for weight, view in found.items()]
+    kept = wanted.kept(scores, None, places, wanted.damage(evidence, scores, places))
+    return [score.argsort(stable=True).argsort() >= len(score) - keep for score, keep in zip(scores, kept, strict=True)]
+
+
+def _place(graph: Graph, weight: Weight, view: Tensor) -> Scored:
+    tensor = graph.tensor(weight.name).detach()
+
+    def without(gone: Tensor) -> dict[str, Tensor]:
+        return {weight.name: tensor.flatten().index_fill(0, view[gone].flatten().to(tensor.device), 0).view_as(tensor)}
+
+    return Scored(weight.place, tuple(tensor.shape), without)
+
+
+def _of_kernels(wanted: Wanted) -> bool:
+    return bool(wanted.granularity.entry.traits.get("kernels"))
+
+
+def _is_matrix(weight: Weight) -> bool:
+    return math.prod(weight.shape[2:]) == 1
+
+
+def _misfit(weight: Weight) -> str:
+    return f"does not fit {'×'.join(map(str, weight.shape))}"
+
+
+def _nothing_to_prune(views: dict[Weight, Tensor | None], wanted: Wanted) -> str:
+    name = wanted.granularity.name
+    if not views:
+        return "No weight can be pruned: among the layers that include and exclude leave, none multiplies by a weight."
+    misfits = "; ".join(f"{weight.place}: {_misfit(weight)}" for weight in views)
+    return f"granularity='{name}' fits no layer of this model ({misfits}). granularity='element' fits all."

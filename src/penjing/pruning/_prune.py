@@ -1,0 +1,148 @@
+"""The verb: criterion × granularity × allocation, then surgery or masks."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from penjing.checks import checked
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.evidence import Evidence
+from penjing.graph import Graph, branches
+from penjing.graph.weights import weights
+from penjing.pruning._branches import without_branches
+from penjing.pruning._masks import shrunk, without_weights
+from penjing.pruning._units import units_of, without_units
+from penjing.pruning._wanted import Wanted, share
+from penjing.pruning.allocations._registry import Rounding, at_least
+from penjing.pruning.allocations._registry import find as find_allocation
+from penjing.pruning.criteria import criteria
+from penjing.pruning.doors import RULES
+from penjing.pruning.granularities._registry import Chosen, find
+
+
+@checked(**RULES)
+@torch.enable_grad()
+def prune(
+    graph: Graph,
+    amount: float | Mapping[str, float] | None = None,
+    *,
+    criterion: str = "l2",
+    granularity: str = "filter",
+    allocation: str = "uniform",
+    round_to: Rounding = None,
+    min_channels: int = 1,
+    units: str = "auto",
+    data: Data | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    batches: int = 16,
+    seed: int = 0,
+) -> Graph:
+    """Returns a smaller or sparser graph; the one given stays as it was. The shapes of its outputs stay, too.
+
+    With "filter" channels go, with "head" heads of attention, with "layer" residual branches, and with "pattern" and
+    "rectangle" positions of kernels, which get smaller. Other granularities leave shapes as they are and set weights to
+    zero, which `graph.masks` holds there in further training.
+
+    Args:
+        graph: a captured graph.
+        amount: share of the units to remove, 0 ≤ amount < 1; per group with the uniform allocation. With
+            `granularity="layer"`, share of the residual branches; with those that set weights to zero, share of each
+            layer's weights, those that went before included. None where the granularity's or the allocation's name says
+            it, as "2:4", "rectangle:1x3" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
+        criterion: how much a unit matters, a name in `penjing list criteria`.
+        granularity: what stands or falls together, a name in `penjing list granularities`.
+        allocation: where how much goes, a name in `penjing list allocations`.
+        round_to: keep multiples of this many units (or a function from a wanted to an allowed number); at least one
+            step stays, and a group smaller than one step stays whole.
+        min_channels: how many units each group keeps at least; a smaller group stays whole.
+        units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
+        data: for criteria that need it.
+        include: patterns of module paths; only what these make is pruned. What stands for something, as a softmax's
+            classes do, goes only where its module is named here in full; see `channels`.
+        exclude: patterns of module paths whose channels, and whose layers, all stay.
+        batches: how many batches of data the criterion looks at.
+        seed: for criteria that draw random numbers or shuffled data.
+
+    Returns:
+        The smaller graph. Its `plan` tells what went, what was skipped, and where more would have gone had not the last
+        units to stay.
+
+    Raises:
+        PenjingError: an unknown name, an amount out of range, data that is missing, a model in which nothing can be
+            removed, or a score that isn't a number.
+    """
+    wanted = understood(
+        graph, amount, criterion, granularity, allocation, round_to, min_channels, units, data, include=include,
+        exclude=exclude, batches=batches, seed=seed,
+    )  # fmt: skip
+    if wanted.granularity.removes == "branches":
+        left = branches(graph, include=include, exclude=exclude)
+        return without_branches(Evidence(graph, (), data, batches, seed, left), wanted)
+    if wanted.granularity.removes == "weights":
+        found = weights(graph, include=include, exclude=exclude)
+        names = tuple(weight.name for weight in found)
+        small = without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), wanted)
+        return shrunk(small, wanted, found)
+    groups = units_of(graph, wanted.granularity, include=include, exclude=exclude, units=units)
+    evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
+    return without_units(groups, evidence, wanted, at_least(min_channels, round_to))
+
+
+def understood(
+    graph: Graph,
+    amount: float | Mapping[str, float] | None,
+    criterion: str,
+    granularity: str,
+    allocation: str,
+    round_to: Rounding,
+    min_channels: int,
+    units: str,
+    data: Data | None,
+    *,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    batches: int,
+    seed: int,
+) -> Wanted:
+    """Returns what the arguments of `prune` ask for.
+
+    Raises:
+        PenjingError: an unknown name, or choices that don't fit one another.
+    """
+    chosen, picked = find(granularity), criteria[criterion]
+    share_of = _amount(amount, chosen, allocation)
+    if picked.needs & {"data", "labels", "gradients"} and data is None:
+        raise PenjingError(f"The criterion '{criterion}' needs data: pass data=….")
+    if find_allocation(allocation)[0].needs and data is None:
+        raise PenjingError(f"The allocation '{allocation}' needs data: pass data=….")
+    if chosen.removes != "channels" and (round_to is not None or min_channels != 1 or units != "auto"):
+        what = {"branches": "removes whole branches", "weights": "sets single weights to zero"}[chosen.removes]
+        raise PenjingError(
+            f"round_to, min_channels and units speak of channels, and granularity='{granularity}' {what}: leave them out."
+        )
+    scope = {"include": list(include), "exclude": list(exclude), "batches": batches, "seed": seed}
+    scope |= {"units": units} if chosen.removes == "channels" else {}
+    return Wanted(share_of, criterion, chosen, allocation, scope=scope)
+
+
+def _amount(amount: float | Mapping[str, float] | None, granularity: Chosen, allocation: str) -> Any:
+    """Returns what the allocation is to go by."""
+    entry, own = find_allocation(allocation)
+    if granularity.stays is not None:
+        if amount is not None or allocation != "uniform":
+            raise PenjingError(
+                f"granularity='{granularity.name}' already says how much stays: leave amount and allocation out."
+            )
+        return None
+    if own is not None:
+        if amount is not None:
+            raise PenjingError(f"allocation='{allocation}' already says how much goes: leave amount out.")
+        return own
+    if entry.traits.get("takes") != "shares":
+        return share(amount)
+    if not isinstance(amount, Mapping):
+        raise PenjingError(f"allocation='{allocation}' needs amount={{place: share, …}}, not {amount!r}.")
+    return {name: share(one) for name, one in amount.items()}

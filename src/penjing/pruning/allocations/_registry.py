@@ -1,0 +1,91 @@
+"""The table of allocations, and the rounding that they share."""
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from penjing.errors import PenjingError
+from penjing.registry import Entry, Registry
+
+Rounding = int | Callable[[int], int] | None
+"""Widths that the runtime likes: a multiple, or a function from the wanted number of units to the one to keep."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scores belong to.
+
+    Attributes:
+        name: of a group or a layer.
+        shape: of (the first of) its weights.
+        without: from which units go, `(units,)`, to the tensors of the graph that are then others, by name: what units
+            hold is zero in them. None where units are no part of tensors.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    without: Callable[[Tensor], dict[str, Tensor]] | None = None
+
+
+Allocation = Callable[..., list[int]]
+"""From the scores of each group's units, the amount, the rounding and the places to the number of units that each group keeps:
+`(scores, amount, rounding, places)`, lists in the same order."""
+
+allocations: Registry[Allocation] = Registry("allocation")
+"""The trait `takes` is "share" (as without it) or "shares", one for each place. Where names hold a number, the trait `read`
+gives the amount of what the user typed (None if that is no such name), and `example` is one. Those that need data get
+`damage`, too: what the loss gains when so many of the weakest units of a place go alone; see `sensitivity`."""
+
+
+def find(name: str) -> tuple[Entry[Allocation], float | None]:
+    """Returns the allocation that `name` means, and the amount if the name holds one: "global", "threshold:0.01".
+
+    Raises:
+        PenjingError: there is none, or it lacks its number.
+    """
+    for entry in allocations.values():
+        read = entry.traits.get("read")
+        amount = read(name) if read else None
+        if amount is not None:
+            return entry, amount
+    if "read" in (entry := allocations[name]).traits:
+        raise PenjingError(f"allocation='{name}' needs its number, as in '{entry.traits['example']}'.")
+    return entry, None
+
+
+def rounded(kept: int, units: int, rounding: Rounding) -> int:
+    """Returns how many of `units` to keep when `kept` were wanted: the nearest allowed number, at least one step."""
+    if callable(rounding):
+        kept = rounding(kept)
+    elif rounding is not None:
+        kept = _multiple(kept, rounding)
+    return min(max(kept, 1), units)
+
+
+def at_least(least: int, rounding: Rounding) -> Rounding:
+    """Returns a rounding that keeps `least` units or more: the next multiple where multiples are asked for.
+
+    Raises:
+        PenjingError: (when it is used) the user's function gives something else than a whole number.
+    """
+    if callable(rounding):
+        return lambda kept: max(_called(rounding, kept), least)
+    if least == 1:
+        return rounding
+    step = rounding or 1
+    return lambda kept: max(_multiple(kept, step), math.ceil(least / step) * step)
+
+
+def _multiple(kept: int, step: int) -> int:
+    return max(step, step * math.floor(kept / step + 0.5))
+
+
+def _called(rounding: Callable[[int], int], kept: int) -> int:
+    allowed = rounding(kept)
+    try:
+        return operator.index(allowed)
+    except TypeError:
+        raise PenjingError(f"round_to must give a whole number of units, and for {kept} gave {allowed!r}.") from None

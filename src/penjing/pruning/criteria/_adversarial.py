@@ -1,0 +1,65 @@
+"""What the loss loses with a unit where the inputs are at their worst."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from penjing.errors import PenjingError
+from penjing.evidence import Evidence, Inputs
+from penjing.evidence.gates import gate_slopes
+from penjing.pruning.criteria._registry import criteria
+
+RADIUS = 0.14  # ε in standard deviations of the inputs: about 8/255 of an image's range
+STEPS = 7
+STRIDE = 2.5 / STEPS  # of ε: enough to get from any start to any end
+
+
+@criteria.register(
+    source="attack: Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018; gates: Molchanov "
+    "et al., 2017; pruning on the adversarial loss: Sehwag et al., HYDRA, 2020",
+    needs=("data", "labels", "gradients"),
+    level="unit",
+)
+def adversarial(evidence: Evidence) -> list[Tensor]:
+    """Adversarial: mean over samples of |Σ a ∂L/∂a|, how much the loss at attacked inputs changes when the unit's gate closes.
+
+    To first order, and at the inputs that projected gradient descent finds within ε of each sample in the maximum norm:
+    ε is 0.14 standard deviations of the batch's inputs (8/255 of the range of normalised images), in 7 steps of 2.5 ε / 7
+    from a random start. HYDRA trains scores on the adversarial loss; here they are its derivative.
+    """
+    generator = torch.Generator().manual_seed(evidence.seed)
+    scores = [torch.zeros(group.units) for group in evidence.groups]
+    samples = 0
+    for slopes in gate_slopes(evidence, lambda loss, inputs: attacked(loss, inputs, generator)):
+        samples += slopes[0].shape[1]
+        for score, slope in zip(scores, slopes, strict=True):
+            score += slope.abs().sum(1)
+    return [score / max(samples, 1) for score in scores]
+
+
+def attacked(loss: Callable[[Inputs], Tensor], inputs: Inputs, generator: torch.Generator) -> Inputs:
+    """Returns inputs near the given ones at which the loss is high; whole numbers, as of words, stay.
+
+    Raises:
+        PenjingError: all inputs are whole numbers.
+    """
+    free = [position for position, one in enumerate(inputs) if one.is_floating_point()]
+    if not free:
+        raise PenjingError(
+            "adversarial moves inputs a little, and those of this model are whole numbers; use another criterion."
+        )
+    found = list(inputs)
+    radii = {i: RADIUS * inputs[i].std(correction=0) for i in free}
+    for i in free:
+        start = torch.rand(inputs[i].shape, generator=generator).to(inputs[i])
+        found[i] = inputs[i] + radii[i] * (2 * start - 1)
+    for _ in range(STEPS):
+        moved = [found[i].detach().requires_grad_() for i in free]
+        for i, one in zip(free, moved, strict=True):
+            found[i] = one
+        slopes = torch.autograd.grad(loss(tuple(found)), moved, materialize_grads=True)
+        for i, one, slope in zip(free, moved, slopes, strict=True):
+            step = one.detach() + STRIDE * radii[i] * slope.sign()
+            found[i] = inputs[i] + (step - inputs[i]).clamp(-radii[i], radii[i])
+    return tuple(found)

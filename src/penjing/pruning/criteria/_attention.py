@@ -1,0 +1,102 @@
+"""How much attention channels get."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penjing.evidence import Evidence
+from penjing.evidence.feature_maps import Site, sites
+from penjing.graph.taps import Change
+from penjing.pruning.criteria._registry import criteria
+
+EPOCHS = 3
+RATE = 0.1
+REDUCTION = 4  # channels for each hidden unit of an attention module
+
+
+@criteria.register(
+    source="Yamamoto & Maeno, PCAS: Pruning Channels with Attention Statistics for Deep Network Compression, 2018",
+    needs=("data", "labels", "gradients", "training"),
+    level="unit",
+)
+def attention(evidence: Evidence) -> list[Tensor]:
+    """Attention statistics: mean over samples of the attention that a trained module gives to the unit.
+
+    Behind each group's activation functions stands a squeeze-and-excitation module, which multiplies the channels by
+    σ(W₂ relu(W₁ z + b₁) + b₂), where z are their means over positions; it starts at ½ everywhere. The network is frozen,
+    and the modules are trained on the task's loss by Adam for three epochs of `batches` batches, in which the channels
+    that the loss needs win the other half back. The mean is that of another epoch.
+    """
+    generator = torch.Generator().manual_seed(evidence.seed)
+    device = next(evidence.graph.parameters()).device
+    modules = [
+        [Attention(site, group.units, device, generator) for site in sites(evidence, group)]
+        for group in evidence.groups
+    ]
+    at: dict[str, list[Attention]] = {}
+    for one in (one for found in modules for one in found):
+        at.setdefault(one.site.node, []).append(one)
+    changes = {node: _change(found) for node, found in at.items()}
+    optimizer = torch.optim.Adam([p for found in modules for one in found for p in one.parameters], RATE)
+    for loss in evidence.changed(changes, evidence.epochs or EPOCHS):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    for one in (one for found in modules for one in found):
+        one.total, one.rows = torch.zeros_like(one.total), 0
+    with torch.no_grad():
+        for loss in evidence.changed(changes, 1):
+            loss()
+    return [torch.stack([one.total / max(one.rows, 1) for one in found]).mean(0).float().cpu() for found in modules]
+
+
+class Attention:
+    """A module of squeeze and excitation on the channels of a site, which keeps count of the attention that it gives.
+
+    Attributes:
+        site: where it stands.
+        parameters: W₁, b₁, W₂ and b₂.
+        total: sum of the attention, `(units,)`, over `rows` samples.
+        rows: how many.
+    """
+
+    def __init__(self, site: Site, units: int, device: torch.device, generator: torch.Generator) -> None:
+        hidden = max(units // REDUCTION, 1)
+        weight = torch.randn(hidden, units, generator=generator) * (2 / units) ** 0.5  # He et al., 2015
+        starts = (weight, torch.zeros(hidden), torch.zeros(units, hidden), torch.zeros(units))
+        self.site, self.total, self.rows = site, torch.zeros(units, dtype=torch.float64), 0
+        self.parameters = [start.to(device).requires_grad_() for start in starts]
+
+    def given(self, value: Tensor) -> Tensor:
+        """Returns the attention to each unit in each sample, `(samples, units)`."""
+        inner, inner_bias, outer, outer_bias = self.parameters
+        means = self.site.maps(value).transpose(1, 2).flatten(2).mean(2).T
+        hidden = torch.relu(means.to(inner) @ inner.T + inner_bias)
+        found = torch.sigmoid(hidden @ outer.T + outer_bias)
+        self.total += found.detach().sum(0).double().cpu()
+        self.rows += len(found)
+        return found
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Returns the value with its channels multiplied."""
+        given, axis, batch = self.given(value), self.site.axis, self.site.batch or 0
+        indices = torch.from_numpy(self.site.indices).to(value.device)
+        factors = torch.ones(len(given), value.shape[axis], dtype=value.dtype, device=value.device)
+        each = given.to(value)[:, :, None].expand(-1, *indices.shape).flatten(1)
+        factors = factors.index_copy(1, indices.flatten(), each)
+        shape = [1] * value.dim()
+        shape[axis], shape[batch] = factors.shape[1], factors.shape[0]
+        return value * (factors if batch < axis else factors.T).reshape(shape)
+
+
+def _change(found: Sequence[Attention]) -> Change:
+    """Returns what all modules at one node make of its value."""
+
+    def attended(value: Tensor, _: Sequence[Any]) -> Tensor:
+        for one in found:
+            value = one(value)
+        return value
+
+    return attended

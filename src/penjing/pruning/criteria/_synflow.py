@@ -1,0 +1,30 @@
+"""What flows through a weight when all is positive, before training and without data."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from penjing.evidence import Evidence
+from penjing.pruning.criteria._registry import criteria, makers
+from penjing.pruning.linearized import absolute, ones
+
+
+@criteria.register(
+    source="Tanaka et al., Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow, 2020",
+    level="weight",
+)
+def synflow(evidence: Evidence) -> dict[str, Tensor]:
+    """Synaptic flow |w ∂R/∂w|, where R is the sum of outputs for inputs of ones, all parameters taken by magnitude.
+
+    That is one round of the paper, which scores anew in each of 100 rounds with ever more of the weights gone, in one
+    ranking of all (`allocation="global:none"`); it is the rounds that keep layers from being emptied. Activation functions
+    that bend positive values, as sigmoids do, are not taken out.
+    """
+    model = absolute(copy.deepcopy(evidence.graph))
+    outputs = model.program(*ones(model))
+    weights = makers(evidence)
+    inner = [model.tensor(name) for name in weights]
+    slopes = torch.autograd.grad(sum(one.sum() for one in outputs), inner, materialize_grads=True)  # type: ignore
+    flow = {name: (w * slope).detach() for name, w, slope in zip(weights, inner, slopes, strict=True)}
+    return {name: flow[name].to(weight.dtype) for name, weight in weights.items()}

@@ -1,0 +1,28 @@
+"""When what goes: pure functions of progress, which a training carries out as its callback."""
+
+from penjing.pruning.schedules._cubic import cubic
+from penjing.pruning.schedules._dense_sparse_dense import dense_sparse_dense
+from penjing.pruning.schedules._growing_reg import growing_reg
+from penjing.pruning.schedules._iterative import iterative
+from penjing.pruning.schedules._lasso_bn import lasso_bn
+from penjing.pruning.schedules._one_shot import one_shot
+from penjing.pruning.schedules._registry import Chosen, Moment, find, schedules
+from penjing.pruning.schedules._rewind import rewind
+from penjing.pruning.schedules._splicing import splicing
+from penjing.pruning.schedules._targeted_dropout import targeted_dropout
+
+__all__ = [
+    "Chosen",
+    "Moment",
+    "cubic",
+    "dense_sparse_dense",
+    "find",
+    "growing_reg",
+    "iterative",
+    "lasso_bn",
+    "one_shot",
+    "rewind",
+    "schedules",
+    "splicing",
+    "targeted_dropout",
+]

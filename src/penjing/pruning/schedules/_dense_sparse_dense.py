@@ -1,0 +1,19 @@
+"""Pruned for a while, to train better."""
+
+from penjing.pruning.schedules._registry import Moment, schedules
+
+
+@schedules.register(
+    source="Han et al., DSD: Dense-Sparse-Dense Training for Deep Neural Networks, 2017",
+    needs=("training",),
+    number="share of the training that is sparse",
+    default=2 / 3,
+    within=(0.01, 0.99),
+    removes=("weights",),
+)
+def dense_sparse_dense(progress: float, amount: float, sparse: float) -> Moment:
+    """Dense-sparse-dense: trains without the weakest weights, then with all again, which start from zero: nothing is gone.
+
+    The paper's last phase has a tenth of the learning rate; so has, on average, the last third of a cosine.
+    """
+    return Moment(share=1.0 if progress < sparse else 0.0)

@@ -1,0 +1,23 @@
+"""What is to go is made small first."""
+
+from penjing.pruning.schedules._registry import Moment, schedules
+
+GROWS = 0.5  # of the training
+
+
+@schedules.register(
+    source="Wang et al., Neural Pruning via Growing Regularization, 2021",
+    needs=("training",),
+    number="largest strength of the regularisation",
+    default=1.0,
+    within=(0.0, 1000.0),
+)
+def growing_reg(progress: float, amount: float, largest: float) -> Moment:
+    """Growing regularisation ("growing_reg:1"): L2 on what will go grows along a line for half of the training; then it goes.
+
+    This is GReg-1: what will go is chosen at the start. In the paper the strength grows by a fixed step every few
+    iterations, up to the same limit, and stays there for a while.
+    """
+    if progress < GROWS:
+        return Moment(decay=largest * progress / GROWS)
+    return Moment(share=1.0)

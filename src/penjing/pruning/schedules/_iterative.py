@@ -1,0 +1,20 @@
+"""Prune and tune, as long as it goes well."""
+
+from penjing.pruning.schedules._registry import Moment, evenly, round_at, schedules
+
+
+@schedules.register(
+    source="Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015",
+    needs=("training", "validation"),
+    number="number of rounds",
+    default=10,
+    within=(1, 1000),
+    trainings=int,
+)
+def iterative(progress: float, amount: float, rounds: float) -> Moment:
+    """Iterative ("iterative:10" rounds): prune, train, measure, until the metric has fallen by more than `drop`.
+
+    Each round takes the same share of what is left, so that the amount is reached in the last; the state before the round
+    that cost too much is the result.
+    """
+    return Moment(share=evenly((round_at(progress, rounds) + 1) / rounds, amount))

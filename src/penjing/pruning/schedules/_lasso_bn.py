@@ -1,0 +1,22 @@
+"""Sparsity training of norms."""
+
+from penjing.pruning.schedules._registry import Moment, schedules
+
+SPARSITY = 0.5  # of the training
+
+
+@schedules.register(
+    source="Liu et al., Learning Efficient Convolutional Networks through Network Slimming, 2017",
+    needs=("training",),
+    number="strength of the L1 regularisation",
+    default=1e-4,
+    within=(0.0, 1000.0),
+    removes=("channels",),
+)
+def lasso_bn(progress: float, amount: float, strength: float) -> Moment:
+    """Network slimming ("lasso_bn:1e-4"): L1 on the norms' scales for half of the training; then channels go.
+
+    It belongs to the criterion "bn_scale", which reads these scales. Short trainings need more than the paper's 1e-4,
+    which was for 160 epochs.
+    """
+    return Moment(sparsity=strength) if progress < SPARSITY else Moment(share=1.0)

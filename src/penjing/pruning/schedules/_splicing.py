@@ -1,0 +1,23 @@
+"""What is pruned may return."""
+
+from penjing.pruning.schedules._registry import Moment, schedules
+
+RAMP = 0.5  # of the time in which masks change
+
+
+@schedules.register(
+    source="Guo et al., Dynamic Network Surgery for Efficient DNNs, 2016",
+    needs=("training",),
+    number="share of the training in which masks change",
+    default=0.7,
+    within=(0.01, 1.0),
+)
+def splicing(progress: float, amount: float, until: float) -> Moment:
+    """Dynamic network surgery ("splicing:0.7" of the training): pruned weights go on learning, and those that matter return.
+
+    A weight goes below one threshold and returns above a higher one. The thresholds are those of an exact amount, which
+    grows as in `cubic` over the first half of that time; in the paper they are multiples of a layer's mean and deviation,
+    from the start. Masks are decided at even intervals, not with falling probability.
+    """
+    share = 1 - (1 - min(progress / (RAMP * until), 1.0)) ** 3
+    return Moment(share=share, returns=progress < until)

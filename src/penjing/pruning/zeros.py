@@ -1,0 +1,48 @@
+"""Which zeros pruning left in weights that keep their shapes, and by which granularities they came."""
+
+from dataclasses import dataclass
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph, Option
+from penjing.graph.weights import place_of
+from penjing.pruning.granularities._registry import Chosen, find
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """The zeros that a mask holds in one weight.
+
+    Attributes:
+        place: as in the plan.
+        granularities: by which they came, as the plan tells; none if it doesn't.
+        weights: entries of the weight.
+        zeros: how many of them are masked.
+    """
+
+    place: str
+    granularities: tuple[Chosen, ...]
+    weights: int
+    zeros: int
+
+
+def zeros(graph: Graph) -> tuple[Zeros, ...]:
+    """Returns the zeros that the masks of a graph hold, weight by weight."""
+    came_by: dict[str, dict[str, Chosen]] = {}
+    for step in graph.plan:
+        granularity = _granularity(step)
+        if granularity is not None and granularity.removes == "weights":
+            came_by.setdefault(step.place.path, {})[granularity.name] = granularity
+    return tuple(
+        Zeros(place_of(name), tuple(came_by.get(place_of(name), {}).values()), mask.numel(), int((~mask).sum()))
+        for name, mask in graph.masks.items()
+    )
+
+
+def _granularity(step: Option) -> Chosen | None:
+    """Returns the granularity by which a step of the plan set weights to zero."""
+    if step.technique != "prune":
+        return None
+    try:
+        return find(str(step.setting.get("granularity")))
+    except PenjingError:  # a plan is data, and may be anyone's
+        return None

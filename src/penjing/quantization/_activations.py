@@ -1,0 +1,56 @@
+"""From calibration data to the grid of every activation that is rounded."""
+
+from typing import Any
+
+from torch import Tensor, fx
+
+from penjing.capabilities import Placement
+from penjing.evidence.observation import observe
+from penjing.graph import Graph
+from penjing.quantization._constant import Steady, check_vary
+from penjing.quantization._placement import Placed, Site
+from penjing.quantization._running import in_floats
+from penjing.quantization.grids import Affine, Grid, affine
+from penjing.quantization.observers import find_observer
+
+
+def lay_activations(
+    graph: Graph,
+    data: Any,
+    placed: Placed,
+    placement: Placement,
+    grid: Grid,
+    observer: str,
+    keep: int = 0,
+) -> tuple[dict[Site, Affine], list[list[Tensor]]]:
+    """Observes the sites' values and lays the grid over each range; sites that share a grid share its range.
+
+    Returns:
+        The grids, and the first `keep` samples; see `observe`.
+
+    Raises:
+        PenjingError: there is no data, or a value isn't finite or never changes.
+    """
+    choose_range, make = find_observer(observer)
+    seen = {site.grid_of: make() for site in placed.sites}
+    inputs = {
+        node: Steady()
+        for node in graph.program.graph.nodes
+        if node.op == "placeholder" and node not in seen and isinstance(node.meta.get("val"), Tensor)
+    }
+    kept = observe(graph, data, {**seen, **inputs}, keep=keep, compute=in_floats)
+    check_vary(graph, placed, placement, seen, inputs)
+    laid = {}
+    for site in placed.sites:
+        found = seen[site.grid_of]
+        # An observer of spreads has nothing to say of a single value.
+        low, high = (found.low, found.high) if found.low == found.high else choose_range(found, grid.steps)
+        laid[site] = affine(low, high, grid, site.within)
+    return laid, kept
+
+
+def scale_of(value: Any, restored: dict[fx.Node, float]) -> float | None:
+    """Returns the scale of what a layer reads, through the ops that pass integers on."""
+    while isinstance(value, fx.Node) and value not in restored:
+        value = value.args[0] if value.args else None
+    return restored.get(value) if isinstance(value, fx.Node) else None

@@ -1,0 +1,109 @@
+"""What is done to the weights of each layer: the user's words, read and checked against the layers."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.graph.patterns import check_patterns, matches
+from penjing.quantization._grain import Grain, find_grain
+from penjing.quantization._places import place_of, weight_of, weights_by_place
+from penjing.quantization.grids import WeightGrid, find_grid
+
+FLOAT = "float32"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The grid of a layer's weights, and which of them share a scale."""
+
+    grid: WeightGrid
+    grain: Grain
+
+    @property
+    def words(self) -> str:
+        """How errors call it: "int4 weights per group of 32"."""
+        return f"{self.grid.name} weights per {self.grain.words}"
+
+
+def find_choice(name: str, grain: str) -> Choice:
+    """Reads a grid and the grain that it is asked for with, or "GRID/GRAIN", which has its own.
+
+    Raises:
+        PenjingError: a name is unknown, or the grid doesn't know the grain.
+    """
+    name, slash, own = name.partition("/") if isinstance(name, str) else (name, "", "")
+    grid, asked = find_grid(name), own if slash else grain
+    allowed: Sequence[str] = grid.entry.traits["grains"]
+    chosen = find_grain(allowed[0] if asked == "auto" else asked)
+    if chosen.kind not in allowed:
+        raise PenjingError(f"The grid '{name}' knows the grains {' and '.join(allowed)}, not '{chosen.name}'.")
+    return Choice(grid, chosen)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices for all layers.
+
+    Attributes:
+        usual: for the layers that no pattern fits.
+        special: for the others, by pattern; None for floating point. The first pattern that fits wins.
+        exclude: patterns of what computes in floating point.
+    """
+
+    usual: Choice
+    special: Mapping[str, Choice | None]
+    exclude: tuple[str, ...]
+
+    def of(self, layer: fx.Node) -> Choice | None:
+        """Returns the choice for a layer; None for floating point."""
+        paths = layer.meta.get("module", ""), place_of(layer)
+        if any(matches(path, self.exclude) for path in paths):
+            return None
+        for pattern, choice in self.special.items():
+            if any(matches(path, [pattern]) for path in paths):
+                return choice
+        return self.usual
+
+    @property
+    def all(self) -> list[Choice]:
+        """Every choice that is made anywhere."""
+        return [self.usual, *(choice for choice in self.special.values() if choice is not None)]
+
+
+def read_choices(
+    graph: Graph, weights: str, grain: str, per_layer: Mapping[str, str] | None, exclude: Sequence[str]
+) -> Choices:
+    """Reads what the user asks for.
+
+    Raises:
+        PenjingError: a name is unknown, or a pattern fits no module.
+    """
+    places = weights_by_place(graph)  # a weight of the network itself has no module path, only its place
+    check_patterns(graph, [pattern for pattern in (*exclude, *(per_layer or {})) if pattern not in places])
+    special = {
+        pattern: None if name == FLOAT else find_choice(name, grain) for pattern, name in (per_layer or {}).items()
+    }
+    return Choices(find_choice(weights, grain), special, tuple(exclude))
+
+
+def check_groups(graph: Graph, layers: Iterable[fx.Node], choice_of: Callable[[fx.Node], Choice | None]) -> None:
+    """Makes sure that groups divide the weights of the layers that have them.
+
+    Raises:
+        PenjingError: some don't; names them all with the sizes of their channels.
+    """
+    odd: dict[str, str] = {}
+    for layer in layers:
+        choice, weight = choice_of(layer), graph.tensor(weight_of(layer))
+        if choice is not None and not choice.grain.fits(weight):
+            odd[place_of(layer)] = f"'{place_of(layer)}' ({weight[0].numel()} weights per channel, {choice.grain.name})"
+    if odd:
+        first = next(iter(odd))
+        raise PenjingError(
+            f"The group doesn't divide the weights of {', '.join(odd.values())}. Give a size that does, a grain of their "
+            f'own to these layers, such as per_layer={{"{first}": "int8/channel"}}, or leave them in floating point with '
+            f'exclude=["{first}"].'
+        )

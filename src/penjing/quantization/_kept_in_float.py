@@ -1,0 +1,101 @@
+"""What stays in floating point though it multiplies or reads parameters, and why."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from penjing.capabilities import Capabilities, Placement
+from penjing.graph import Graph, Place
+from penjing.graph.cost import Row
+from penjing.graph.ops import LAYERS, RECURRENT
+from penjing.graph.patterns import matches
+from penjing.quantization._placement import Placed, is_float
+from penjing.quantization._places import place_of
+
+
+def kept_in_float(
+    graph: Graph,
+    placed: Placed,
+    used: Placement,
+    target: Capabilities,
+    is_excluded: Callable[[fx.Node], bool],
+    in_float: Sequence[str],
+) -> dict[Place, dict[str, str]]:
+    """Returns what stays in floating point, by place, with a code for the reason and what the reason speaks of.
+
+    The reasons are "slower" (measured to be), "asked" (by the user), "unknown" (an op that no rule knows), "range" (none is
+    found at run time), "dtype" (of the weight), "computed" (a weight that is no parameter), "input" (of another dtype),
+    "operands" and "readers" (of the op), "kernel" (the target has none), and "inside" (of a recurrent layer: activations).
+    `penjing.report.words` says them.
+
+    Args:
+        graph: in floating point, as it was placed; nothing is inserted yet.
+        placed: where integers will be.
+        used: the part of the target's placement that was used.
+        target: all that it can do.
+        is_excluded: says what the user left in floating point.
+        in_float: patterns of what was measured to be faster in floating point.
+    """
+    nodes, active = {node.name: node for node in graph.program.graph.nodes}, set(placed.integer)
+    taken = {place_of(layer) for layer in placed.layers}
+    found: dict[Place, dict[str, str]] = {}
+    for row in graph.cost().rows:
+        node = nodes[row.node]
+        if node in active or not _matters(row, node, used) or (node.target in RECURRENT and not is_excluded(node)):
+            continue
+        code = _reason(graph, row, node, used, target, is_excluded, in_float)
+        is_layer = node.target in LAYERS | RECURRENT and place_of(node) not in taken
+        place = Place("weight", place_of(node)) if is_layer else Place("value", row.module or row.node)
+        reason = {"reason": code, "op": row.op, "target": target.name}
+        dtypes = ", ".join(_dtypes(graph, node)) if code == "dtype" else ""
+        found.setdefault(place, reason | ({"dtype": dtypes} if dtypes else {}))
+    return found
+
+
+def _matters(row: Row, node: fx.Node, used: Placement) -> bool:
+    """Tells whether an op multiplies, or reads parameters and isn't among those that the target computes in integers."""
+    return bool(row.macs) or (bool(row.params) and node.target not in used.integer)
+
+
+def _reason(
+    graph: Graph,
+    row: Row,
+    node: fx.Node,
+    used: Placement,
+    target: Capabilities,
+    is_excluded: Callable[[fx.Node], bool],
+    in_float: Sequence[str],
+) -> str:
+    if any(matches(path, in_float) for path in (row.module or row.node, place_of(node))):
+        return "slower"
+    if is_excluded(node):
+        return "asked"
+    if not row.counted:
+        return "unknown"
+    if node.target in target.placement.layers or node.target in used.layers:
+        return _of_layer(graph, node, used)
+    if node.target not in used.integer and node.target in target.placement.integer:
+        return "range"
+    if node.target in used.integer:
+        return "readers" if used.integer[node.target](node) else "operands"
+    return "kernel"
+
+
+def _of_layer(graph: Graph, layer: fx.Node, used: Placement) -> str:
+    """Says why an op that the target computes in integers stays in floating point."""
+    weight: Any = layer.args[1]
+    if layer.target not in used.layers:
+        return "range"
+    if weight.op != "get_attr":
+        return "computed"
+    if graph.tensor(str(weight.target)).dtype != torch.float32:
+        return "dtype"
+    return "operands" if is_float(layer.args[0]) else "input"
+
+
+def _dtypes(graph: Graph, node: fx.Node) -> Iterator[str]:
+    """Yields the types of the floating-point tensors that an op reads."""
+    read = [graph.tensor(str(n.target)).dtype for n in node.all_input_nodes if n.op == "get_attr"]
+    yield from dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in read if dtype.is_floating_point)

@@ -1,0 +1,97 @@
+"""Learns the rounding of one part of a network after the other, with the parts before it rounded already."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.evidence.pieces import can_cut, sample_count
+from penjing.evidence.reader import flat_batches
+from penjing.graph import Graph
+from penjing.graph.ops import node_arguments
+from penjing.quantization._weights import Weight, set_integers
+from penjing.quantization.grids import Laid
+from penjing.quantization.rounding import Learned, Part, Rounded, Rounding, Span, Walk
+from penjing.registry import Entry
+
+MOST_SAMPLES = 256  # of the calibration data
+PART_BYTES = 2**28  # of a part's inputs and outputs
+
+
+def learn_rounding(
+    graph: Graph,
+    reference: Graph,
+    data: Any,
+    weights: Sequence[Weight],
+    rounding: Entry[Rounding],
+    number: int | None,
+    generator: torch.Generator,
+) -> None:
+    """Moves every weight of an integer grid to the integer that was learned for it, and adds to biases what was learned.
+
+    A weight that several layers share is learned where it is read first.
+
+    Args:
+        graph: quantised to nearest; its weights are changed.
+        reference: the float graph that it was made of, its nodes named alike.
+        data: calibration data.
+        weights: those of `graph`, in order of execution.
+        rounding: a learned one from `roundings`.
+        number: behind its name.
+        generator: of its random numbers.
+    """
+    learned = {weight.layers[0]: weight for weight in weights if isinstance(weight.laid, Laid)}
+    batches = list(_first(reference, flat_batches(reference, data), MOST_SAMPLES))
+    spans: list[Span] = rounding.traits["spans"](graph, list(learned))
+    weigh = rounding.traits.get("importance")
+    axes = {span.output.name: span.axis for span in spans}
+    importance = weigh(reference, batches, axes, generator) if weigh else {}
+    quantized, floating = Walk(graph, batches), Walk(reference, batches)
+    for span in spans:
+        part = _part(graph, span, learned, quantized, floating, importance.get(span.output.name))
+        found: Learned = rounding.function(part, generator, number)
+        for layer, rounded, integers in zip(span.layers, part.weights, found.integers, strict=True):
+            weight = learned[layer]
+            set_integers(graph, weight, rounded.held(integers) + rounded.laid.zero_point[:, None])
+            quantized.renew(weight.path)
+        if part.bias is not None and found.shift is not None:
+            with torch.no_grad():
+                graph.tensor(part.bias).add_(found.shift)
+            quantized.renew(part.bias)
+        for walk in (quantized, floating):
+            walk.advance(span.output.name)
+
+
+def _part(
+    graph: Graph, span: Span, learned: dict[fx.Node, Weight], quantized: Walk, floating: Walk, importance: Tensor | None
+) -> Part:
+    """Collects a part's samples, as many as memory allows."""
+    inputs: list[tuple[Tensor, ...]] = []
+    wanted: list[Tensor] = []
+    size = 0
+    names = [node.name for node in span.inputs]
+    for given, (output,) in zip(quantized.values(names), floating.values([span.output.name]), strict=True):
+        inputs.append(tuple(span.units(value) for value in given))
+        wanted.append(span.units(output))
+        size += sum(value.nbytes for value in (*inputs[-1], wanted[-1]))
+        if size > PART_BYTES:
+            break
+    rounded = {node_arguments(layer)[1]: _rounded(graph, learned[layer]) for layer in span.layers}
+    joined = [torch.cat(values) for values in zip(*inputs, strict=True)]
+    return Part(span, rounded, quantized.known, joined, torch.cat(wanted), importance)
+
+
+def _rounded(graph: Graph, weight: Weight) -> Rounded:
+    assert isinstance(weight.laid, Laid)
+    parameter, mask, rows = graph.tensor(weight.path).detach(), graph.masks.get(weight.path), weight.choice.grain.rows
+    kept = None if mask is None else rows(mask)
+    return Rounded(rows(parameter) / weight.laid.scale[:, None], weight.laid, parameter.shape, kept)
+
+
+def _first(graph: Graph, batches: Iterator[list[Tensor]], count: int) -> Iterator[list[Tensor]]:
+    for batch in batches:
+        yield [tensor[:count] for tensor in batch] if can_cut(graph, batch) else batch
+        count -= sample_count(batch)
+        if count <= 0:
+            return

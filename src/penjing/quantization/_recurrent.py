@@ -1,0 +1,52 @@
+"""Recurrent layers: their matrices are stored in few bits and multiplied with real numbers.
+
+What such a layer reads at each step is made inside of its op, where no range of activations can be set.
+"""
+
+from collections.abc import Callable
+
+from torch import fx
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.graph.ops import RECURRENT
+from penjing.quantization._choices import Choice
+from penjing.quantization._places import matrices, place_of
+from penjing.quantization._weights import Weight
+from penjing.quantization.grids import Rows
+
+
+def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -> list[Weight]:
+    """Lays the chosen grids over the matrices of recurrent layers; the graph stays as it is.
+
+    Raises:
+        PenjingError: a grid can't be laid over one.
+    """
+    found: dict[int, Weight] = {}
+    for node in graph.program.graph.nodes:
+        choice = choice_of(node) if node.target in RECURRENT else None
+        for path in matrices(graph, node) if choice is not None else ():
+            assert choice is not None
+            tensor = graph.tensor(path)
+            if id(tensor) in found:
+                raise PenjingError(f"Recurrent layers share '{path}'; leave them in floating point with exclude=….")
+            found[id(tensor)] = _lay(graph, node, path, choice)
+    return list(found.values())
+
+
+def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> Weight:
+    weight = graph.tensor(path).detach()
+    place = place_of(node)
+    remedy = f'Give it a grid of its own, such as per_layer={{"{place}": "int8/channel"}}, or exclude=["{place}"].'
+    if not choice.grain.fits(weight):
+        raise PenjingError(
+            f"The group doesn't divide the weights of '{path}' ({weight[0].numel()} per channel, {choice.grain.name}). "
+            + remedy
+        )
+    mask = graph.masks.get(path)
+    if mask is not None and not bool(mask.all()) and not choice.grid.entry.traits.get("zero", True):
+        raise PenjingError(
+            f"'{path}' was pruned, and '{choice.grid.name}' has no zero to keep its weights at. {remedy}"
+        )
+    rows = Rows(choice.grain.rows(weight), None, bool((weight == 0).any()))
+    return Weight(place, path, (node,), choice, choice.grid.lay(rows))

@@ -1,0 +1,22 @@
+"""Places roundings in a graph after it was rewritten so that more of it can be integer."""
+
+from collections.abc import Callable
+
+from torch import fx
+
+from penjing.capabilities import Placement
+from penjing.graph import Graph
+from penjing.quantization._placement import Placed, place
+from penjing.quantization._rewrites import GATED, move_up
+
+
+def place_rewritten(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:
+    """Rewrites the graph, of which the values stay, and returns where the placement puts roundings in it."""
+    placed = place(graph, placement, is_excluded)
+    if not placed.rewritable and not placed.late_clips:
+        return placed
+    for node in placed.rewritable:
+        GATED[node.target](node)
+    for clip, source in placed.late_clips:
+        move_up(clip, source)
+    return place(graph.refresh(), placement, is_excluded)

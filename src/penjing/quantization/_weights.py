@@ -1,0 +1,124 @@
+"""Lays the chosen grids over the weights of layers; a weight that several layers share gets one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.graph.ops import node_arguments
+from penjing.quantization._choices import Choice
+from penjing.quantization._places import place_of, weight_of
+from penjing.quantization.grids import Laid, Rows, Scaled, Shared
+from penjing.quantization.rounding._registry import Rounding
+
+LARGEST_BIAS = 2.0**30  # half of int32: the other half is for the sum of the products
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight with the grid that was laid over it.
+
+    Attributes:
+        place: where the user finds it.
+        path: of the parameter.
+        layers: that read it, in order of execution.
+        choice: what was asked for.
+        laid: what the grid made of it, by rows of the choice's grain.
+    """
+
+    place: str
+    path: str
+    layers: tuple[fx.Node, ...]
+    choice: Choice
+    laid: Laid | Scaled | Shared
+
+
+def lay_weights(
+    graph: Graph,
+    layers: Sequence[fx.Node],
+    choice_of: Callable[[fx.Node], Choice | None],
+    input_scales: Mapping[fx.Node, float | None],
+) -> list[Weight]:
+    """Lays each layer's grid over its weight; the graph stays as it is.
+
+    Args:
+        graph: holds the float weights.
+        layers: nodes whose second argument is a weight with its output channels on axis 0, in order of execution.
+        choice_of: says which grid and grain a layer gets.
+        input_scales: of each layer's quantised input.
+
+    Raises:
+        PenjingError: layers that share a weight were given different grids, or a grid has no zero for pruned weights.
+    """
+    sharing: dict[int, list[fx.Node]] = {}
+    for layer in layers:
+        sharing.setdefault(id(graph.tensor(weight_of(layer))), []).append(layer)
+    return [_lay(graph, group, choice_of, input_scales) for group in sharing.values()]
+
+
+def _lay(
+    graph: Graph,
+    layers: list[fx.Node],
+    choice_of: Callable[[fx.Node], Choice | None],
+    input_scales: Mapping[fx.Node, float | None],
+) -> Weight:
+    path, choices = weight_of(layers[0]), [choice_of(layer) for layer in layers]
+    choice = choices[0]
+    if choice is None or any(other != choice for other in choices):
+        names = ", ".join(f"'{layer.meta.get('module') or place_of(layer)}'" for layer in layers)
+        raise PenjingError(f"The layers {names} share the weight '{path}' and can't have different grids for it.")
+    weight = graph.tensor(path).detach().float()
+    mask = graph.masks.get(path)
+    if mask is not None and not bool(mask.all()) and not choice.grid.entry.traits.get("zero", True):
+        raise PenjingError(
+            f"'{place_of(layers[0])}' was pruned, and '{choice.grid.name}' has no zero to keep its weights at; give it "
+            "another grid in per_layer=…."
+        )
+    least = _least_scales(graph, layers, input_scales)
+    if least is not None and choice.grain.kind != "channel":
+        # A bias is rounded to multiples of one scale per channel; groups leave it in floating point.
+        least = least.amax().reshape(1) if choice.grain.kind == "tensor" else None
+    rows = Rows(choice.grain.rows(weight), least, bool((weight == 0).any()))
+    return Weight(place_of(layers[0]), path, tuple(layers), choice, choice.grid.lay(rows))
+
+
+def _least_scales(
+    graph: Graph, layers: Sequence[fx.Node], input_scales: Mapping[fx.Node, float | None]
+) -> Tensor | None:
+    """Returns how large each channel's scale must be so that the bias, which runtimes round to int32 multiples of it times
+    the input's, fits. A channel with (almost) no weights and some bias needs it.
+    """
+    found = []
+    for layer in layers:
+        bias, scale = node_arguments(layer)[2], input_scales.get(layer)
+        if isinstance(bias, fx.Node) and bias.op == "get_attr" and scale is not None:
+            found.append(graph.tensor(str(bias.target)).detach().float().abs() / (scale * LARGEST_BIAS))
+    return torch.stack(found).amax(0) if found else None
+
+
+def round_weights(graph: Graph, weights: Sequence[Weight], rounding: Rounding, generator: torch.Generator) -> None:
+    """Moves every weight of an integer grid to the integer that the rounding chooses for it."""
+    for weight in weights:
+        if isinstance(weight.laid, Laid):
+            laid, values = weight.laid, weight.choice.grain.rows(graph.tensor(weight.path).detach())
+            real = values.double() / laid.scale.double()[:, None]
+            set_integers(graph, weight, rounding(real, generator) + laid.zero_point[:, None])
+
+
+def set_integers(graph: Graph, weight: Weight, integers: Tensor) -> None:
+    """Moves a weight so that rounding to nearest gives these integers.
+
+    Args:
+        graph: its parameter is changed.
+        weight: with an integer grid.
+        integers: `(rows, weights)`; those beyond the grid become its ends.
+    """
+    laid = weight.laid
+    assert isinstance(laid, Laid)
+    clipped = integers.clamp(laid.grid.low, laid.grid.high) - laid.zero_point[:, None]
+    with torch.no_grad():
+        parameter = graph.tensor(weight.path)
+        parameter.copy_((clipped * laid.scale[:, None]).reshape(parameter.shape))

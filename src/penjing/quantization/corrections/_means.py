@@ -1,0 +1,76 @@
+"""Biases that give each channel of the quantised network the mean that it has in the float network."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from penjing.evidence.reader import flat_batches
+from penjing.graph import Graph
+from penjing.graph.clips import EVERYTHING, Interval
+from penjing.quantization.corrections._bias import add_to_biases
+from penjing.quantization.corrections._side_by_side import Layer, quantized_layers, side_by_side
+
+SMALLEST_SLOPE = 0.02  # a channel that is clipped almost always says little about its bias
+
+
+def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[Layer], Interval]) -> tuple[str, ...]:
+    """Adds to each bias what the mean of the channel's output, clipped to the layer's bounds, lacks.
+
+    On each batch b ← b + (n / N) · (E[clip(float output)] − E[clip(quantised output + b)]) / P(not clipped), with n
+    samples in the batch and N so far: Newton's step, averaged over batches as in stochastic approximation (Robbins and
+    Monro 1951). Without bounds it is the running mean of the difference.
+
+    Args:
+        graph: quantised; its biases are changed, and a layer without one gets one.
+        reference: the float graph that it was made of.
+        data: calibration data.
+        bounds_of: between which values a layer's output counts.
+
+    Returns:
+        The places whose bias was changed.
+    """
+    shifts: dict[str, _Shift] = {}
+
+    def remember(layer: Layer, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        low, high = bounds_of(layer)
+        if (low, high) == EVERYTHING:
+            return layer.mean(output), None
+        some = output[: -(-len(output) // 4)]  # the step needn't be exact
+        within = (some > low) & (some < high)
+        return layer.mean(output.clamp(low, high)), layer.mean(within.to(output.dtype))
+
+    def correct(layer: Layer, output: Tensor, wanted: tuple[Tensor, Tensor | None]) -> Tensor:
+        mean, slope = wanted
+        shift = shifts.setdefault(layer.bias or layer.weight, _Shift(len(mean), mean.device))  # a shared bias has one
+        before, bounds = shift.value, bounds_of(layer)
+        output.add_(layer.along(before, output))
+        found = layer.mean(output if bounds == EVERYTHING else output.clamp(*bounds))
+        shift.update(layer, mean - found, slope, output.numel() // len(mean))
+        return output.add_(layer.along(shift.value - before, output))
+
+    side_by_side(graph, reference, flat_batches(reference, data), quantized_layers(graph), remember, correct)
+    for shift in shifts.values():
+        add_to_biases(graph, shift.layers, shift.value)
+    graph.refresh()
+    return tuple(layer.place for shift in shifts.values() for layer in shift.layers)
+
+
+class _Shift:
+    """What is to be added to one bias, by what is known so far."""
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        self.layers: list[Layer] = []
+        self.value = torch.zeros(channels, dtype=torch.float64, device=device)
+        self._slope = torch.zeros_like(self.value)
+        self._count = 0
+
+    def update(self, layer: Layer, error: Tensor, slope: Tensor | None, count: int) -> None:
+        """Takes in the error of the mean on one batch, its slope over the bias, and how many values it is the mean of."""
+        if layer not in self.layers:
+            self.layers.append(layer)
+        self._count += count
+        share = count / self._count
+        self._slope += share * ((1.0 if slope is None else slope) - self._slope)
+        self.value = self.value + share * error / self._slope.clamp_min(SMALLEST_SLOPE)

@@ -1,0 +1,223 @@
+"""Runs a quantised graph beside the float graph that it was made of, one batch at a time, layer by layer.
+
+In each batch the float graph runs first and leaves a summary of every layer's output, a few numbers per channel. Then the
+quantised graph runs, and what a correction makes of a layer's output goes on to the layers behind it. So each layer is
+corrected with a network before it that is corrected already, in one pass over the data, with memory for one batch.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.errors import PenjingError
+from penjing.evidence.pieces import can_cut, sample_count
+from penjing.graph import Graph
+from penjing.graph.ops import LAYERS, node_arguments
+from penjing.graph.taps import Execution, constant_values
+from penjing.quantization._noise import SAMPLES as NOISE_SAMPLES
+from penjing.quantization._noise import Noise
+from penjing.quantization._running import in_floats
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer with few-bit weights.
+
+    Attributes:
+        node: in the quantised graph.
+        weight: path of the parameter that the rounded weight comes from.
+        bias: path of the bias, None without one.
+    """
+
+    node: fx.Node
+    weight: str
+    bias: str | None
+
+    @property
+    def axis(self) -> int:
+        """Where the output's channels are."""
+        return -1 if self.node.target is aten.linear.default else 1
+
+    def along(self, values: Tensor, output: Tensor) -> Tensor:
+        """Spreads `(channels,)` over the shape of an output, in its type."""
+        shape = [1] * output.dim()
+        shape[self.axis] = -1
+        return values.to(output.dtype).reshape(shape).expand_as(output)
+
+    def mean(self, output: Tensor) -> Tensor:
+        """Returns the mean of each channel of an output, `(channels,)` float64."""
+        return output.mean([axis for axis in range(output.dim()) if axis != self.axis % output.dim()]).double()
+
+    @property
+    def place(self) -> str:
+        """Where the user finds it."""
+        return self.weight.rpartition(".")[0] or str(self.node.meta.get("module") or self.node.name)
+
+
+def quantized_layers(graph: Graph) -> list[Layer]:
+    """Returns the layers whose weight is computed from stored integers or rounded, in order of execution.
+
+    Raises:
+        PenjingError: there is none, or one has a bias that can't be changed.
+    """
+    found = [Layer(node, weight, _path(bias, node)) for node, weight, bias in _rounded(graph)]
+    if not found:
+        raise PenjingError(f"{graph.name} has no layer with few-bit weights, so there is nothing to correct.")
+    return found
+
+
+def free_layers(graph: Graph) -> list[Layer]:
+    """Returns those of them whose weight and bias nothing else reads, so that each can be corrected on its own."""
+    tied = {id(graph.tensor(path)) for path in graph.ties()}
+    readers = Counter(
+        str(node.target) for node in graph.program.graph.nodes if node.op == "get_attr" for _ in node.users
+    )
+
+    def is_own(path: str) -> bool:
+        return readers[path] == 1 and id(graph.tensor(path)) not in tied
+
+    return [
+        Layer(node, weight, None if bias is None else str(bias.target))
+        for node, weight, bias in _rounded(graph)
+        if is_own(weight) and (bias is None or (bias.op == "get_attr" and is_own(str(bias.target))))
+    ]
+
+
+def _rounded(graph: Graph) -> Iterator[tuple[fx.Node, str, fx.Node | None]]:
+    """Yields each layer with few-bit weights, the path of the stored weight, and the bias."""
+    for node in graph.program.graph.nodes:
+        if node.target in LAYERS:
+            weight, bias = node_arguments(node)[1:3]
+            source = _stored(weight)
+            if source is not None and source is not weight:
+                yield node, str(source.target), bias
+
+
+def _stored(weight: fx.Node) -> fx.Node | None:
+    """Returns the tensor that a weight is computed from: the first argument of each op on the way; None for activations."""
+    while weight.op == "call_function" and isinstance(weight.args[0], fx.Node):
+        weight = weight.args[0]
+    return weight if weight.op == "get_attr" else None
+
+
+def _path(bias: fx.Node | None, layer: fx.Node) -> str | None:
+    if bias is None:
+        return None
+    if bias.op != "get_attr":
+        where = layer.meta.get("module") or layer.name
+        raise PenjingError(f"The bias of '{where}' is computed from activations, so it can't be corrected; exclude it.")
+    return str(bias.target)
+
+
+def side_by_side(
+    graph: Graph,
+    reference: Graph,
+    batches: Iterable[list[Tensor]],
+    layers: Sequence[Layer],
+    remember: Callable[[Layer, Tensor], Any],
+    correct: Callable[[Layer, Tensor, Any], Tensor],
+    noise: Noise | None = None,
+) -> None:
+    """Runs both graphs on all batches.
+
+    Args:
+        graph: quantised, in evaluation mode.
+        reference: the float graph, its nodes named alike.
+        batches: of flat inputs.
+        layers: of `graph`, those to be corrected.
+        remember: summarises a layer's output in the float graph.
+        correct: from a layer's output in the quantised graph and what was remembered of the float one on the same
+            batch to the output that the next layers read.
+        noise: is shown every layer's outputs in both graphs, where it is given.
+
+    Raises:
+        PenjingError: the float graph isn't what the quantised one was made of.
+    """
+    by_name = {layer.node.name: layer for layer in layers}
+    names = {node.name for node in reference.program.graph.nodes if node.target in LAYERS}
+    if missing := sorted(by_name.keys() - names):
+        raise PenjingError(
+            f"The float graph has no layer '{missing[0]}': it isn't what the quantised graph was made of."
+        )
+    with torch.no_grad():
+        known = constant_values(graph.program)
+        for inputs in batches:
+            remembered = _run_float(reference, inputs, by_name, remember, noise)
+            if noise is not None:
+                noise.has_wanted(sample_count(inputs))
+            _run_corrected(graph, inputs, known, by_name, remembered, correct, noise)
+            if noise is not None:
+                noise.has_got(sample_count(inputs))
+
+
+def look_at_noise(graph: Graph, batches: Iterable[list[Tensor]], noise: Noise, reference: Graph) -> None:
+    """Shows every layer's outputs on a few samples, in the float graph and in the quantised one.
+
+    Args:
+        graph: quantised, in evaluation mode.
+        batches: of flat inputs, of which the first are taken.
+        noise: is shown the outputs.
+        reference: the float graph.
+    """
+    left = NOISE_SAMPLES
+    with torch.no_grad():
+        known = constant_values(graph.program)
+        for batch in batches:
+            if left <= 0:
+                break
+            some = [tensor[:left] for tensor in batch] if can_cut(graph, batch) else batch
+            left -= sample_count(some)
+            _run_float(reference, some, {}, lambda layer, output: None, noise)
+            noise.has_wanted(sample_count(some))
+            _run_corrected(graph, some, known, {}, {}, lambda layer, output, _: output, noise)
+            noise.has_got(sample_count(some))
+
+
+def _run_float(
+    reference: Graph,
+    inputs: Sequence[Tensor],
+    layers: Mapping[str, Layer],
+    remember: Callable[[Layer, Tensor], Any],
+    noise: Noise | None,
+) -> dict[str, Any]:
+    """Runs the float graph; returns, by the layer's name, what is remembered of each layer's output."""
+    remembered: dict[str, Any] = {}
+
+    def step(execution: Execution, node: fx.Node) -> Any:
+        value = in_floats(execution, node)
+        if node.name in layers:
+            remembered[node.name] = remember(layers[node.name], value)
+        if noise is not None:
+            noise.want(node, value)
+        return value
+
+    Execution(reference.program, step).run(*inputs)
+    return remembered
+
+
+def _run_corrected(
+    graph: Graph,
+    inputs: Sequence[Tensor],
+    known: Mapping[fx.Node, Any],
+    layers: Mapping[str, Layer],
+    remembered: Mapping[str, Any],
+    correct: Callable[[Layer, Tensor, Any], Tensor],
+    noise: Noise | None,
+) -> None:
+    """Runs the quantised graph, and puts what the correction makes of a layer's output in the output's place."""
+
+    def step(execution: Execution, node: fx.Node) -> Any:
+        value = in_floats(execution, node)
+        if node.name in layers:
+            value = correct(layers[node.name], value, remembered[node.name])
+        if noise is not None:
+            noise.get(node, value)
+        return value
+
+    Execution(graph.program, step).run(*inputs, initial_env=dict(known))

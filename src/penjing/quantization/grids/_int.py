@@ -1,0 +1,61 @@
+"""Signed integers around zero."""
+
+import torch
+from torch import Tensor
+
+from penjing.quantization.grids._affine import SMALLEST_SCALE
+from penjing.quantization.grids._integers import Grid, integers
+from penjing.quantization.grids._least_error import FEW_BITS, shrink
+from penjing.quantization.grids._registry import BITS, GRAINS, Laid, Rows, grids
+
+
+@grids.register(
+    name="intN",
+    source="Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only "
+    "Inference, arXiv:1712.05877",
+    grains=GRAINS,
+    numbers=BITS,
+    integer=True,
+)
+def signed(rows: Rows, bits: int) -> Laid:
+    """Symmetric integers of 2 to 16 bits: "int8", "int4"; their zero point is 0.
+
+    A row's scale just holds its largest weight. With fewer than 8 bits it is the one with the least squared error
+    instead, which clips the rarest weights (Nagel et al. 2021, arXiv:2106.08295, section 3.1).
+    """
+    grid = integers(f"int{bits}", symmetric=True)
+    scale = symmetric(rows.values, grid, rows.least)
+    zero = torch.zeros_like(scale, dtype=torch.int64)
+    if bits < FEW_BITS:
+        scale = shrink(rows, grid, scale, zero)
+    return Laid(grid, scale, zero)
+
+
+def symmetric(values: Tensor, grid: Grid, least: Tensor | None = None) -> Tensor:
+    """Returns the scale of each row that just holds its largest weight.
+
+    Args:
+        values: `(rows, …)`.
+        grid: symmetric integers.
+        least: `(rows,)`, what the scales may not fall below.
+
+    Returns:
+        `(rows,)` float32, all above 0.
+    """
+    largest = values.detach().float().flatten(1).abs().amax(1)
+    scales = (largest / grid.high).clamp_min(SMALLEST_SCALE)
+    if least is not None:
+        scales = scales.maximum(least)
+    return like_neighbours(scales, largest > 0, 1.0 / grid.high)
+
+
+def like_neighbours(scales: Tensor, filled: Tensor, alone: float) -> Tensor:
+    """Gives rows of zeros, which hold with any scale, the largest of the others': biases are then rounded as finely.
+
+    Args:
+        scales: `(rows,)`.
+        filled: `(rows,)`, whether a row holds anything but zeros.
+        alone: the scale where no row does.
+    """
+    usual = torch.where(filled.any(), scales.amax(), alone)  # no branch: shapes are propagated through it in training
+    return torch.where(filled, scales, usual.maximum(scales))

@@ -1,0 +1,139 @@
+"""The table of weight grids, and what each of them makes of a layer's weights."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from penjing.errors import PenjingError, unknown_name
+from penjing.quantization.grids._integers import INTEGERS, LARGEST_BITS, SMALLEST_BITS, Grid
+from penjing.registry import Entry, Registry
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Weights in the rows that each get a scale or a table.
+
+    Attributes:
+        values: `(rows, weights)` float32.
+        least: `(rows,)`, the smallest scale with which the layer's bias fits into 32 bits; None where nothing asks for it.
+        zeros: zeros are among them, as pruning leaves them, and must stay exactly zero.
+    """
+
+    values: Tensor
+    least: Tensor | None = None
+    zeros: bool = False
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Integers laid over rows: `real = scale · (integer − zero_point)`. Which integer a weight gets is the rounding's.
+
+    Attributes:
+        grid: the integers.
+        scale: `(rows,)` float32, all above 0.
+        zero_point: `(rows,)` int64.
+    """
+
+    grid: Grid
+    scale: Tensor
+    zero_point: Tensor
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Rows as integers times a scale, rounded by the grid's own rule.
+
+    Attributes:
+        grid: the integers.
+        codes: `(rows, weights)` integers of the grid's type.
+        scale: `(rows,)` float32.
+    """
+
+    grid: Grid
+    codes: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Rows as places in tables of shared values.
+
+    Attributes:
+        codes: `(rows, weights)` uint8.
+        table: `(rows, values)` float32.
+        zero_first: the first value of every table is 0 and stays so.
+    """
+
+    codes: Tensor
+    table: Tensor
+    zero_first: bool
+
+
+# Called as `grid(rows, number)` with the number behind the grid's name: of bits or of values. Traits: "grains", those
+# that it works with, its own first; "numbers", the smallest and the largest number; "number", where none is given;
+# "counts", "values" where the number isn't of bits; "bits", where there is no number;
+# "integer", whether weights go to its integers by the rounding that the user chooses; "zero", whether it holds a zero.
+Lay = Callable[[Rows, int], Laid | Scaled | Shared]
+grids: Registry[Lay] = Registry("grid")
+
+
+@dataclass(frozen=True)
+class WeightGrid:
+    """A grid as the user named it.
+
+    Attributes:
+        name: as it was typed, such as "int4" or "codebook:16".
+        entry: of `grids`.
+        number: behind the name.
+    """
+
+    name: str
+    entry: Entry[Lay]
+    number: int
+
+    @property
+    def is_integer(self) -> bool:
+        """Tells whether weights stay real numbers that a pair of quantise and dequantise ops rounds."""
+        return bool(self.entry.traits["integer"])
+
+    @property
+    def bits(self) -> int:
+        """How many bits tell a weight's value apart from all others of the grid."""
+        if "bits" in self.entry.traits:
+            return int(self.entry.traits["bits"])
+        return (self.number - 1).bit_length() if self.entry.traits.get("counts") == "values" else self.number
+
+    def lay(self, rows: Rows) -> Laid | Scaled | Shared:
+        """Lays the grid over the rows."""
+        return self.entry.function(rows, self.number)
+
+
+def find_grid(name: str) -> WeightGrid:
+    """Reads the name of a grid for weights.
+
+    Raises:
+        PenjingError: the name is unknown, or the number in it is missing or out of range.
+    """
+    found = re.fullmatch(r"(u?int)(\d+)", name) if isinstance(name, str) else None
+    key, _, text = (f"{found[1]}N", "", found[2]) if found else str(name).partition(":")
+    if key not in grids or (found is None and key in ("intN", "uintN")):
+        raise unknown_name("grid", str(name), [*INTEGERS, *(k for k in grids if k not in ("intN", "uintN"))])
+    entry = grids[key]
+    bounds, usual = entry.traits.get("numbers"), entry.traits.get("number")
+    if bounds is None:
+        if text:
+            raise PenjingError(f"The grid '{key}' takes no number, so '{name}' means nothing.")
+        return WeightGrid(name, entry, 0)
+    if not text and usual is None:
+        raise PenjingError(
+            f"The grid '{key}' needs a number from {bounds[0]} to {bounds[1]}, as in '{key}:{bounds[1]}'."
+        )
+    if text and (not text.isdecimal() or not bounds[0] <= int(text) <= bounds[1]):
+        raise PenjingError(f"The number in the grid '{name}' must be {bounds[0]} to {bounds[1]}, not {text}.")
+    return WeightGrid(name, entry, int(text) if text else usual)
+
+
+BITS = (SMALLEST_BITS, LARGEST_BITS)
+GRAINS = ("channel", "tensor", "group")

@@ -1,0 +1,25 @@
+"""From what an activation's values look like to the range that its grid covers: one file per observer.
+
+A file's statistics stream over batches in constant memory; its formula turns them into a range. A new observer is one
+new file that registers one function.
+"""
+
+from penjing.quantization.observers._ema import ema
+from penjing.quantization.observers._entropy import entropy
+from penjing.quantization.observers._histogram import histogram
+from penjing.quantization.observers._minmax import minmax
+from penjing.quantization.observers._mse import mse
+from penjing.quantization.observers._percentile import percentile
+from penjing.quantization.observers._registry import Observer, find_observer, observers
+
+__all__ = [
+    "Observer",
+    "ema",
+    "entropy",
+    "find_observer",
+    "histogram",
+    "minmax",
+    "mse",
+    "observers",
+    "percentile",
+]

@@ -1,0 +1,256 @@
+"""A quantised graph in the course of a training: what a training calls, and the stored form at its end. It trains nothing."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from penjing.capabilities import DEFAULT, Capabilities, find
+from penjing.checks import TEXT, checked
+from penjing.errors import PenjingError
+from penjing.graph import Graph, fold_batch_norms
+from penjing.graph.ops import node_arguments
+from penjing.quantization._activations import scale_of
+from penjing.quantization._choices import FLOAT, Choice, read_choices
+from penjing.quantization._insert import GRID_OF
+from penjing.quantization._places import place_of
+from penjing.quantization._quantize import quantize_plainly
+from penjing.quantization.doors import RULES
+from penjing.quantization.grids._affine import SMALLEST_SCALE
+from penjing.quantization.training._activations import activations_of
+from penjing.quantization.training._methods import methods
+from penjing.quantization.training._norms import folded_norms, unfold
+from penjing.quantization.training._stages import check_stages
+from penjing.quantization.training._weights import SCALE, TrainedWeight, least_scale
+
+TIMES_LAID = 100  # how often in a training the scales that aren't learned are laid anew
+WITH_NORM = ("intN", "uintN", "ternary", "binary")
+
+
+class QuantizedTraining:
+    """Trains a graph with its roundings in place, in the course of a training.
+
+    It is a callback, `training(graph, progress)` after each optimiser step, and gives a term of the loss,
+    `training.penalty(graph, progress)`. `penjing.quantize` does with it what the example does.
+
+    Batch norms stay as they are while training, where each channel has scales of its own, and are folded at the end,
+    which changes no integer. Where a layer has one scale for all channels, a codebook or power-of-two scales, or computes in
+    floating point, they are folded before.
+
+    Attributes:
+        graph: a copy, to be trained; its roundings let gradients through. It can't be saved or lowered.
+
+    Example:
+        >>> training = QuantizedTraining(graph, data, weights="ternary")  # doctest: +SKIP
+        >>> recover(training.graph, data, teacher=graph, callbacks=[training], penalty=training.penalty)  # doctest: +SKIP
+        >>> small = training.finish()  # doctest: +SKIP
+    """
+
+    @checked(**{name: rule for name, rule in RULES.items() if name not in ("rounding", "corrections")}, method=TEXT)
+    def __init__(
+        self,
+        graph: Graph,
+        data: Any = None,
+        *,
+        method: str = "lsq",
+        stages: Sequence[int] = (),
+        weights: str = "int8",
+        activations: str | None = "auto",
+        observer: str = "minmax",
+        grain: str = "auto",
+        per_layer: Mapping[str, str] | None = None,
+        exclude: Sequence[str] = (),
+        target: Capabilities | str = DEFAULT,
+        placement: str = "fastest",
+        in_float: Sequence[str] = (),
+        simulate: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Takes what `quantize` takes, which documents it, and:
+
+        Args:
+            graph: a float graph; it stays as it was.
+            data: calibration data.
+            method: what is learned of the ranges, a name in `penjing list methods`.
+            stages: bits that integer weights (and ternary ones with "lsq") have before their own, each for an equal
+                share of the training: (8, 4) before "int2".
+
+        Raises:
+            PenjingError: what `quantize` raises, or an unknown method, or stages that don't fall.
+        """
+        self._method = methods[method].function()
+        stages = check_stages(stages)
+        self._stored = quantize_plainly(
+            graph, data, weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer,
+            exclude=exclude, target=target, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
+        )  # fmt: skip
+        self._stored.plan = graph.plan + (
+            step if step.after == FLOAT else replace(step, found={**step.found, "trained": method})
+            for step in self._stored.plan.options[len(graph.plan) :]
+        )
+        self._made_of = repr([
+            method, stages, weights, activations, observer, grain, dict(per_layer or {}), list(exclude), list(in_float),
+            find(target).name, placement, seed,
+        ])  # fmt: skip
+        choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
+        self.graph = copy.deepcopy(self._stored)
+        folded, norms = fold_batch_norms(graph), folded_norms(graph, self._stored)
+        self._weights = _weights_of(folded, self._stored, choices.of, self._method.learns_weights, stages)
+        with_norm = [weight for weight in self._weights if _keeps_norm(weight.choice) and len(weight.layers) == 1]
+        back = unfold(self.graph, graph, norms, [weight.layers[0] for weight in with_norm])
+        for weight in self._weights:
+            weight.norm = back.get(weight.layers[0]) if weight in with_norm else None
+            weight.insert(self.graph, (graph if weight.norm else folded).tensor(weight.path))
+        self._activations = activations_of(self._stored, self._method.activations)
+        for activation in self._activations:
+            activation.insert(self.graph)
+        self.graph.masks = {path: mask.clone() for path, mask in folded.masks.items() if path in self.graph.tensors()}
+        self.graph.refresh()
+        self._tick = 0
+
+    # What a training calls
+
+    def __call__(self, graph: nn.Module, progress: float) -> None:
+        """Does what is to be done after an optimiser step, when this share of the training's steps is done."""
+        with torch.no_grad():
+            for weight in self._weights:
+                if weight.learned:
+                    self.graph.tensor(weight.path + SCALE).clamp_(min=SMALLEST_SCALE)
+        for activation in self._activations:
+            activation.keep_in_bounds(self.graph)
+        tick = int(progress * TIMES_LAID)
+        follows = [weight for weight in self._weights if not weight.learns_now and not weight.has_rule]
+        changed = [weight for weight in self._weights if weight.bits_at(progress) != weight.bits]
+        for weight in changed:
+            weight.set_bits(weight.bits_at(progress))
+        if changed:
+            self.graph.program.recompile()
+        for weight in follows if tick > self._tick else ():
+            if weight not in changed:
+                weight.lay_anew(self.graph)
+        for weight in changed:
+            weight.lay_anew(self.graph)
+        self._tick = tick
+
+    def penalty(self, graph: nn.Module, progress: float) -> Tensor | None:
+        """Returns what is to be added to the loss of the next step, if anything."""
+        terms = [term for activation in self._activations if (term := activation.penalty(self.graph)) is not None]
+        return self._method.decay * torch.stack(terms).sum() if terms else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns where it stands, beside the graph's tensors."""
+        return {"made_of": self._made_of, "tick": self._tick, "bits": {w.path: w.bits for w in self._weights}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from where another stood that was made of the same choices.
+
+        Raises:
+            PenjingError: it was made of others.
+        """
+        if state["made_of"] != self._made_of:
+            raise PenjingError(f"This state is of the training {state['made_of']}, not of {self._made_of}.")
+        self._tick = state["tick"]
+        for weight in self._weights:
+            if weight.bits != state["bits"][weight.path]:
+                weight.set_bits(state["bits"][weight.path])
+        self.graph.program.recompile()
+
+    # The end
+
+    def finish(self) -> Graph:
+        """Returns the trained graph in the form that `quantize` gives: norms folded, scales constants again.
+
+        Raises:
+            PenjingError: the training stopped before the weights had their own bits.
+        """
+        early = [weight.path for weight in self._weights if weight.bits != weight.bits_at(1.0)]
+        if early:
+            raise PenjingError(
+                f"'{early[0]}' still has the bits of an earlier stage: the training stopped before its end. Train longer, "
+                "or without stages=…."
+            )
+        stored = copy.deepcopy(self._stored)
+        own = {weight.path for weight in self._weights}
+        with torch.no_grad():
+            trained = self.graph.tensors()
+            for path, tensor in stored.tensors().items():
+                if path in trained and not any(path == name or path.startswith(f"{name}_") for name in own):
+                    tensor.copy_(trained[path])
+        scales: dict[fx.Node, float] = {}
+        for activation in self._activations:
+            scales |= activation.write(stored, activation.found(self.graph))
+        nodes = {node.name: node for node in stored.program.graph.nodes}
+        for weight in self._weights:
+            self._store(stored, weight, [nodes[name] for name in weight.layers], scales)
+        stored.masks = {path: mask for path, mask in stored.masks.items() if path in stored.tensors()}
+        return stored.refresh()
+
+    def _store(self, stored: Graph, weight: TrainedWeight, layers: Sequence[fx.Node], scales: Any) -> None:
+        """Writes one weight, and the bias that its norm becomes."""
+        found, biases = weight.integers(self.graph), []
+        for layer in layers:
+            bias = node_arguments(layer)[2]
+            if isinstance(bias, fx.Node) and bias.op == "get_attr":
+                biases.append((stored.tensor(str(bias.target)), scale_of(layer.args[0], scales)))
+        if weight.norm is not None:
+            found = found.times(_by_row(weight.norm.factor(self.graph), found.scale))
+            with torch.no_grad():
+                biases[0][0].copy_(weight.norm.folded_bias(self.graph))
+        # As `quantize` has it: groups leave the bias in floating point, and a tensor's one scale serves all channels.
+        for tensor, scale in biases if weight.choice.grain.kind != "group" else ():
+            if scale is not None:
+                least = least_scale(tensor, scale)
+                found = found.at_least(least if len(found.scale) == len(least) else least.amax().reshape(1))
+        weight.write(stored, found)
+
+
+def _keeps_norm(choice: Choice) -> bool:
+    return choice.grain.kind != "tensor" and choice.grid.entry.name in WITH_NORM
+
+
+def _by_row(factor: Tensor, scale: Tensor) -> Tensor:
+    """Spreads a number for each channel over the rows, of which a channel has one or several."""
+    return factor.repeat_interleave(len(scale) // len(factor))
+
+
+def _weights_of(
+    folded: Graph, quantized: Graph, choice_of: Any, learned: bool, stages: tuple[int, ...]
+) -> list[TrainedWeight]:
+    """Returns the weights that are trained with their rounding: all that were quantised but codebooks, whose tables are
+    parameters already.
+    """
+    was = {node.name: node for node in folded.program.graph.nodes}
+    readers: dict[fx.Node, list[fx.Node]] = {}
+    for node in quantized.program.graph.nodes:
+        before = was.get(node.name)
+        if before is None or len(before.args) < 2 or not _is_fetched(before.args[1]) or _is_fetched(node.args[1]):
+            continue
+        if not _is_quantized(node.args[1]):
+            continue
+        readers.setdefault(node.args[1], []).append(before)
+    found = []
+    for layers in readers.values():
+        choice, path = choice_of(layers[0]), str(layers[0].args[1].target)  # type: ignore[union-attr]
+        if choice is None:
+            raise PenjingError(f"'{place_of(layers[0])}' was quantised without a choice of a grid.")
+        learns = learned and choice.grid.entry.name != "power_of_two"  # whose scales take no small steps
+        found.append(TrainedWeight(path, choice, tuple(layer.name for layer in layers), learns, stages))
+    return found
+
+
+def _is_fetched(value: Any) -> bool:
+    return isinstance(value, fx.Node) and value.op == "get_attr"
+
+
+def _is_quantized(value: Any) -> bool:
+    """Tells whether this is a weight from a pair, or from codes times scales, and neither from a codebook nor a constant
+    that is rounded as activations are.
+    """
+    while isinstance(value, fx.Node) and value.op == "call_function":
+        if "quantize" in str(value.target):
+            return GRID_OF not in value.meta
+        value = value.args[0] if value.args else None
+    return False

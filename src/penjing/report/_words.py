@@ -1,0 +1,120 @@
+"""A step of the plan as people read it. The plan holds data; these are the only sentences that are made of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from penjing.report import _format
+
+REASONS = {
+    "slower": "measured faster in floating point",
+    "asked": "stays in floating point as asked",
+    "metric": "back in floating point, since the metric fell too far",
+    "unknown": "nothing is known of {op}, which reads parameters",
+    "range": "no range is found at run time for {op}",
+    "dtype": "its weight is in {dtype}; only float32 is rounded",
+    "computed": "its weight is computed while it runs, so it can't be stored in integers",
+    "input": "what it reads isn't float32",
+    "operands": "{target} runs {op} in floating point with operands such as these",
+    "readers": "what reads the output of {op} computes in floating point",
+    "inside": "multiplied in floating point, since its activations are inside of the op",
+    "kernel": "{target} has no integer kernel for {op}",
+}
+"""Why something computes in floating point, by the code in the plan."""
+
+# What decides how a technique works and is the same at all places: provenance, and nothing that a reader looks for.
+_UNSAID = frozenset({
+    "batches", "seed", "units", "include", "exclude", "in_float", "target", "placement", "simulate", "keep",
+})  # fmt: skip
+
+
+def words(step: Mapping[str, Any]) -> str:
+    """Returns what was done in a step of a plan, as a clause.
+
+    Args:
+        step: as `report.json` and `plan.json` hold it; another shape than ours gives its values as they are.
+    """
+    setting, found = step.get("setting"), step.get("found")
+    if not isinstance(setting, Mapping):
+        return setting if isinstance(setting, str) else _format.anything(setting)
+    found = found if isinstance(found, Mapping) else {}
+    technique = step.get("technique")
+    say = _SAY.get(technique, _anything) if isinstance(technique, str) else _anything
+    return say(setting, found)
+
+
+def row(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a step of a plan, as `plan.json` holds it, as a row of `report.json`: its place is two texts."""
+    return {**step, "place": step["place"]["path"], "kind": step["place"]["kind"]}
+
+
+def reason(step: Mapping[str, Any]) -> str:
+    """Returns why a step left something in floating point; "" where it left nothing."""
+    found = step.get("found")
+    found = found if isinstance(found, Mapping) else {}
+    code = found.get("reason")
+    if code is None:
+        return ""
+    facts = {name: str(found.get(name, "")) for name in ("op", "target", "dtype")}
+    return REASONS[code].format(**facts) if isinstance(code, str) and code in REASONS else str(code)
+
+
+def _pruned(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    choices = [setting.get(name) for name in ("granularity", "criterion", "allocation", "schedule")]
+    notes = []
+    if (least := found.get("least")) is not None:
+        notes.append(f"at least {least} stay{'s' if least == 1 else ''}")
+    if isinstance(shape := found.get("skipped"), Sequence) and not isinstance(shape, str):
+        notes.append(f"skipped: does not fit {'×'.join(map(str, shape))}")
+    if (became := found.get("became")) is not None:
+        notes.append(str(became))
+    if (returned := found.get("returned")) is not None:
+        notes.append(f"{returned} came back")
+    if found.get("dense_again"):
+        notes.append("dense again")
+    return "; ".join([", ".join(str(choice) for choice in choices if choice), *notes])
+
+
+def _quantized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    why = reason({"found": found})
+    if setting.get("weights") == "float32":
+        return "; ".join(filter(None, [why, *_steps_back(found)]))
+    grain = str(setting.get("grain", "")).replace("group:", "group of ")
+    parts = [f"{setting.get('weights')} weights per {grain}"]
+    if (rounding := setting.get("rounding")) != "nearest":
+        parts.append(f"{rounding} rounding")
+    activations = None if why else setting.get("activations")
+    if activations == "dynamic":
+        parts.append("activations with a range found at run time")
+    elif activations is not None:
+        parts.append(f"{activations} activations ({setting.get('observer')})")
+    corrections = setting.get("corrections")
+    parts += map(str, corrections) if isinstance(corrections, list) else []
+    parts += ["inputs equalised"] if found.get("inputs_equalised") else []
+    if isinstance(level := found.get("signal_to_noise_db"), int | float):
+        parts.append(f"what varies {abs(level):.1f} dB {'below' if level < 0 else 'above'} the noise")
+    parts += [f"{found['corrected']} corrected"] if found.get("corrected") else []
+    parts += [f"trained ({found['trained']})"] if found.get("trained") else []
+    parts += [why] if why else []
+    return "; ".join([", ".join(parts), *_steps_back(found)])
+
+
+def _steps_back(found: Mapping[str, Any]) -> list[str]:
+    steps = found.get("steps_back")
+    return [_step_back(step) for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
+
+
+def _step_back(step: Mapping[str, Any]) -> str:
+    noise, cost, latency = (step.get(name) for name in ("noise", "bytes", "ms"))
+    parts = [f"{noise:.1e} less noise at the outputs"] if isinstance(noise, int | float) else []
+    parts += [f"{latency:+.4f} ms"] if isinstance(latency, int | float) else []
+    parts += [f"{cost:+,.0f} bytes"] if isinstance(cost, int | float) else []
+    return f"back from {step.get('before')}: {', '.join(parts)}"
+
+
+def _anything(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Of a technique that nothing else is known of: its values by name."""
+    told = {name: value for name, value in {**setting, **found}.items() if name not in _UNSAID}
+    return _format.anything(told)
+
+
+_SAY: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {"prune": _pruned, "quantize": _quantized}

@@ -1,0 +1,105 @@
+"""What a technique is to a planner: it proposes options for a graph, and carries out those that were taken."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from penjing.capabilities import Capabilities
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.graph import Graph, Option
+from penjing.registry import Registry
+
+Stage = Literal["structure", "numbers"]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a technique may work.
+
+    Attributes:
+        include: patterns of module paths; only what these make is pruned or factorised.
+        exclude: patterns of module paths that stay as they are, and compute in floating point.
+        units: what a unit of attention is, "heads", "features" or "auto".
+        min_channels: how many units each group of channels keeps at least.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    units: str = "auto"
+    min_channels: int = 1
+
+
+class Technique(ABC):
+    """A technique, with its choices settled: a class in a file of its own, registered in `techniques`.
+
+    Options of one technique that share their setting, but for `per_place`, are meant to be taken together: they are one
+    level of it, such as one width of all channels, or one grid for all weights.
+
+    Attributes:
+        stage: "structure" comes before recovery, "numbers" with it or after it.
+        per_place: the keys of a setting that differ from place to place within one level.
+    """
+
+    stage: ClassVar[Stage]
+    per_place: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def propose(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterable[Option]:
+        """Yields what could be done, level by level; nothing where nothing can be done.
+
+        Options say in `found["saves_params"]` how many parameters go with them, where any do.
+
+        Args:
+            graph: the original.
+            data: what evidence is taken from; None where there is none.
+            capabilities: of the target.
+            scope: where the technique may work.
+        """
+
+    @abstractmethod
+    def apply(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
+        """Returns a graph in which the options were carried out; the one given stays as it was.
+
+        The same graph, options and data give the same weights, bit for bit, and the options stand in the graph's `plan`.
+
+        Raises:
+            PenjingError: an option names a place that isn't there, or can't be carried out; nothing was applied.
+        """
+
+    def draft(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph | None:
+        """Returns a graph as fast and as large as `apply` gives, if possible in less time: for measuring.
+
+        None where the options, though proposed, turn out to be of no use for this graph; the log says why.
+        """
+        return self.apply(graph, options, data)
+
+    def leave(self, options: Sequence[Option], paths: Collection[str]) -> Sequence[Option]:
+        """Returns options that leave these module paths alone, since they were measured to be faster so."""
+        return [option for option in options if option.place.path not in paths]
+
+
+techniques: Registry[Any] = Registry("technique")
+"""The techniques by name; `register` decorates a class. Its arguments, all of which have defaults, are the technique's choices,
+such as a criterion or a grid."""
+
+
+def find(name: str, choices: dict[str, Any] | None = None) -> Technique:
+    """Returns a technique with these choices.
+
+    Raises:
+        PenjingError: there is none of that name, or it has no such choice.
+    """
+    entry = techniques[name]
+    try:
+        made: Technique = entry.function(**(choices or {}))
+    except TypeError as error:
+        raise PenjingError(f"The technique '{name}' can't be had with {choices!r}: {error}.") from error
+    return made
+
+
+def level(option: Option, technique: Technique) -> tuple[Any, ...]:
+    """Returns what the options of one level of a technique have in common, to compare."""
+    shared = {key: value for key, value in option.setting.items() if key not in technique.per_place}
+    return option.technique, repr(sorted(shared.items()))

@@ -1,0 +1,209 @@
+"""Where a training run stands, on disk: written whole or not at all, read without running anybody's code."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from penjing.damage import DAMAGE, described
+from penjing.errors import PenjingError
+from penjing.files import atomic_path
+from penjing.training.settings import Settings, Variant
+
+FORMAT = 1
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A callback that must remember what it did."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns its state: tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes a state back.
+
+        Raises:
+            PenjingError: it is the state of another.
+        """
+
+
+@dataclass
+class Standing:
+    """How far a run is; all that changes while it runs, beside weights and optimiser.
+
+    Attributes:
+        step: optimiser steps done.
+        total: optimiser steps in all (a deadline may have shortened them).
+        lr: the peak learning rate.
+        variant: how steps are computed; a resumed run must compute them alike.
+        began_with: digest of the weights before the first step.
+        loss: sum of the losses of the current epoch's steps.
+        seconds: time spent in the current epoch.
+        counted: the current epoch's steps so far.
+    """
+
+    step: int
+    total: int
+    lr: float
+    variant: Variant
+    began_with: str
+    loss: float = 0.0
+    seconds: float = 0.0
+    counted: int = 0
+
+    @property
+    def progress(self) -> float:
+        """The share of the steps that are done."""
+        return self.step / self.total if self.total else 1.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file that one run of `recover` keeps its standing in.
+
+    Attributes:
+        path: the file.
+        settings: the run's settings; a file written under others is refused.
+        source: what else must be the same to go on: identity of the data, number of batches, teacher.
+    """
+
+    path: Path
+    settings: Settings
+    source: dict[str, object] = field(default_factory=dict)
+
+    def save(
+        self,
+        standing: Standing,
+        graph: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        callbacks: Sequence[object] = (),
+    ) -> None:
+        """Writes the file, with the states of those callbacks that have one.
+
+        Raises:
+            PenjingError: the file can't be written (no space, no right).
+        """
+        content = {
+            "format": FORMAT,
+            "settings": asdict(self.settings) | self.source,
+            "standing": asdict(standing),
+            "model": graph.state_dict(),
+            "masks": dict(getattr(graph, "masks", None) or {}),
+            "optimizer": optimizer.state_dict(),
+            "callbacks": [callback.state_dict() for callback in _with_state(callbacks)],
+        }
+        try:
+            with atomic_path(self.path) as temporary:
+                torch.save(content, temporary)
+        except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
+            raise PenjingError(f"The training checkpoint {self.path} can't be written: {error}") from error
+
+    def load(self, graph: nn.Module, callbacks: Sequence[object] = ()) -> tuple[Standing, dict[str, Any]] | None:
+        """Puts the saved weights and masks into the graph, and states into the callbacks that have one.
+
+        Returns:
+            The standing and the optimiser's state, or None if there is no file.
+
+        Raises:
+            PenjingError: the file is of other settings, data, weights or callbacks than this run's, or isn't a checkpoint.
+        """
+        if not self.path.exists():
+            return None
+        start_anew = f"Delete {self.path} to start anew, or choose another checkpoint path."
+        content, standing = _read(self.path, start_anew)
+        stored = content["settings"]
+        ours = asdict(self.settings) | self.source
+        differing = [f"{n} was {stored.get(n)!r}, is {v!r}" for n, v in ours.items() if stored.get(n) != v]
+        if differing:
+            raise PenjingError(
+                f"{self.path} belongs to a training run with other settings ({'; '.join(differing)}). {start_anew}"
+            )
+        # A graph is welcome as it was at the beginning, or as an interrupted run left it.
+        if digest(graph.state_dict()) not in (standing.began_with, digest(content["model"])):
+            raise PenjingError(f"{self.path} belongs to the training of a model with other weights. {start_anew}")
+        states, stateful = content.get("callbacks", []), _with_state(callbacks)
+        if len(states) != len(stateful):
+            raise PenjingError(
+                f"{self.path} belongs to a training run with {len(states)} callbacks that have a state, not "
+                f"{len(stateful)}. {start_anew}"
+            )
+        for callback, state in zip(stateful, states, strict=True):
+            try:
+                callback.load_state_dict(state)
+            except PenjingError as error:
+                raise PenjingError(f"{self.path} belongs to another training run. {error} {start_anew}") from error
+        graph.load_state_dict(content["model"])
+        masks = getattr(graph, "masks", None)
+        if masks is not None:
+            masks.clear()
+            masks.update(content["masks"])
+        return standing, content["optimizer"]
+
+
+def _with_state(callbacks: Sequence[object]) -> list[Stateful]:
+    return [callback for callback in callbacks if isinstance(callback, Stateful)]
+
+
+def steps_of(path: Path) -> tuple[int, int] | None:
+    """Returns the steps that a run's checkpoint holds and how many there will be; None where none can be read."""
+    try:
+        # Mapped, so that the weights beside it aren't read.
+        standing = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["standing"]
+        step, total = int(standing["step"]), int(standing["total"])
+        return (step, total) if 0 <= step <= total else None
+    except DAMAGE:
+        return None  # whoever goes on with it is told what is wrong there
+
+
+def progress_of(path: Path) -> float:
+    """Returns the share of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
+    step, total = steps_of(path) or (0, 0)
+    return step / total if total else 0.0
+
+
+def discard_damaged(path: Path, say: Callable[[str], None]) -> None:
+    """Removes a checkpoint that can't be read, if there is one, and says so: no run could go on with it."""
+    if not path.exists():
+        return
+    try:
+        _read(path, "")
+    except PenjingError as damage:
+        say(f"{path} is damaged, so the training starts anew. {damage}")
+        path.unlink()
+
+
+def _read(path: Path, advice: str) -> tuple[dict[str, Any], Standing]:
+    """Returns what a checkpoint holds, and the standing in it.
+
+    Raises:
+        PenjingError: it can't be read; the message ends with `advice`.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = content["standing"]
+        standing = Standing(**{**found, "variant": Variant(**found["variant"])})
+        if content["format"] != FORMAT or not {"settings", "model", "masks", "optimizer"} <= content.keys():
+            raise KeyError(f"format {content['format']}")
+        if not isinstance(content["settings"], dict) or not 0 <= standing.step <= standing.total:
+            raise ValueError(f"step {standing.step} of {standing.total}")
+    except DAMAGE as error:
+        message = f"{path} isn't a training checkpoint that can be read ({described(error)}). {advice}".strip()
+        raise PenjingError(message) from error
+    return content, standing
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Returns a hash of names, types, shapes and values, whatever the device and the memory layout."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        if not isinstance(tensor, Tensor):  # extra state of the user's own modules has no common form
+            continue
+        value = tensor.detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return total.hexdigest()

@@ -1,0 +1,79 @@
+"""What decides how a training run ends: everything that a resumed run must have in common with the first."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number, optional
+from penjing.distillation import signals
+from penjing.errors import unknown_name
+
+OPTIMIZERS = ("sgd", "adamw")
+AUTO = "auto"  # of `signal`: the one that suits the task and the outputs
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a step is computed; no choice changes what is learned, beyond rounding.
+
+    Attributes:
+        precision: "float32", or "bfloat16" for autocast (the weights stay float32).
+        channels_last: whether 4-D tensors lie in memory as NHWC.
+        threads: of an op on the processor; None leaves PyTorch's number as it is.
+    """
+
+    precision: str = "float32"
+    channels_last: bool = False
+    threads: int | None = None
+
+    def __str__(self) -> str:
+        threads = "" if self.threads is None else f", {self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{self.precision}, {'channels_last' if self.channels_last else 'contiguous'}{threads}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices of one run of `recover`, which documents them."""
+
+    epochs: int
+    lr: float | None
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    warmup: float
+    clip_norm: float | None
+    signal: str
+    temperature: float
+    distill_weight: float
+    precision: str
+    channels_last: bool | Literal["auto"]
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Refuses what can't be meant.
+
+        Raises:
+            PenjingError: a value out of its range, or an unknown name.
+        """
+        check(vars(self), {"signal": TEXT, "optimizer": TEXT, "precision": TEXT})
+        if self.signal not in (AUTO, *signals):
+            raise unknown_name(signals.kind, self.signal, (AUTO, *signals))
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        check(vars(self), _RULES)
+
+
+_RULES = {
+    "epochs": EPOCHS,
+    "lr": RATE,
+    "momentum": number(0, below=1),
+    "weight_decay": number(0),
+    "warmup": number(0, below=1),
+    "clip_norm": optional(number(above=0)),
+    "temperature": number(above=0),
+    "distill_weight": number(0, most=1),
+    "channels_last": either(FLAG, among("auto")),
+    "seed": SEED,
+}

@@ -1,0 +1,77 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import log_softmax
+
+from penjing.distillation import combine, signals, soft_labels
+from penjing.errors import PenjingError
+
+
+def by_hand(student: np.ndarray, teacher: np.ndarray, temperature: float) -> float:
+    learned, taught = log_softmax(student / temperature, axis=1), log_softmax(teacher / temperature, axis=1)
+    return float(temperature**2 * (np.exp(taught) * (taught - learned)).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 10.0])
+def test_soft_labels_follow_the_formula(temperature: float) -> None:
+    student, teacher = np.random.default_rng(0).normal(size=(2, 6, 5))
+    loss = soft_labels(torch.from_numpy(student), torch.from_numpy(teacher), temperature=temperature)
+    assert loss.item() == pytest.approx(by_hand(student, teacher, temperature))
+
+
+def test_dense_predictions_are_averaged_over_positions() -> None:
+    student, teacher = np.random.default_rng(1).normal(size=(2, 2, 5, 3, 4))
+    rows = [np.moveaxis(x, 1, -1).reshape(-1, 5) for x in (student, teacher)]
+    loss = soft_labels(torch.from_numpy(student), torch.from_numpy(teacher), temperature=2.0)
+    assert loss.item() == pytest.approx(by_hand(*rows, 2.0))
+
+
+def test_the_gradient_keeps_its_size_as_the_temperature_grows() -> None:
+    teacher = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))
+    norms = []
+    for temperature in (20.0, 40.0):
+        student = torch.zeros(64, 10, requires_grad=True)
+        soft_labels(student, teacher, temperature=temperature).backward()
+        norms.append(student.grad.norm().item())
+    assert norms[0] == pytest.approx(norms[1], rel=0.05)
+
+
+def test_no_gradient_flows_into_the_teacher() -> None:
+    student, teacher = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
+    soft_labels(student, teacher).backward()
+    assert teacher.grad is None and student.grad.abs().sum() > 0
+
+
+def test_nested_outputs_are_compared_tensor_by_tensor() -> None:
+    a, b, c, d = torch.randn(4, 2, 3)
+    loss = soft_labels({"one": a, "two": (b, 7)}, {"one": c, "two": (d, 7)})
+    assert loss.item() == pytest.approx(((soft_labels(a, c) + soft_labels(b, d)) / 2).item())
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 4)), ((2, 1), (2, 1)), ((5,), (5,))])
+def test_outputs_that_can_not_be_compared_are_refused(shapes: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(PenjingError, match="teacher" if shapes[0] != shapes[1] else 'signal="values"'):
+        soft_labels(torch.randn(shapes[0]), torch.randn(shapes[1]))
+
+
+@pytest.mark.parametrize("name", list(signals))
+def test_every_signal_is_least_where_the_student_equals_the_teacher(name: str) -> None:
+    teacher = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    signal = signals[name].function
+    same = signal(teacher, teacher, temperature=4.0)
+    other = signal(teacher.flip(1).requires_grad_(), teacher, temperature=4.0)
+    other.backward()
+    assert same.ndim == other.ndim == 0
+    assert math.isclose(same.item(), 0, abs_tol=1e-5) and other > same
+    assert signals[name].source and signals[name].summary
+
+
+def test_the_weight_balances_and_a_missing_part_leaves_the_other_whole() -> None:
+    task, signal = torch.tensor(2.0), torch.tensor(10.0)
+    assert combine(task, signal, 0.25).item() == 4.0
+    assert combine(task, None, 0.25) is task
+    assert combine(None, signal, 0.25) is signal
+    with pytest.raises(ValueError, match="no loss"):
+        combine(None, None, 0.25)

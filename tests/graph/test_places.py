@@ -1,0 +1,80 @@
+"""Places, options and plans: data that reads and writes plan.json."""
+
+import json
+
+import pytest
+
+from penjing.errors import PenjingError
+from penjing.graph import Option, Place, Plan
+from penjing.graph.places import MOST_NESTED, unknown_place
+
+OPTION = Option(Place("group", "conv1"), "prune", {"keep": 3, "include": ["conv*"]}, 6, 3, {"least": 3})
+RECORD = {
+    "place": {"kind": "group", "path": "conv1"},
+    "technique": "prune",
+    "setting": {"keep": 3, "include": ["conv*"]},
+    "before": 6,
+    "after": 3,
+    "found": {"least": 3},
+}
+
+
+def test_a_group_a_branch_a_weight_and_a_value_of_one_path_are_four_places():
+    assert len({Place(kind, "conv1") for kind in ("group", "branch", "weight", "value")}) == 4
+    assert Place("group", "conv1") == Place("group", "conv1") and str(Place("value", "conv1")) == "conv1"
+
+
+def test_a_plan_is_what_stands_in_its_file(tmp_path):
+    plan = Plan((OPTION, Option(Place("weight", "head"), "quantize", {"weights": "int8"}, "float32", "int8")))
+    plan.write(tmp_path / "plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text())[0] == RECORD
+    assert Plan.read(tmp_path / "plan.json") == plan == Plan.from_json(plan.to_json())
+    assert [option.place.path for option in plan.of("quantize")] == ["head"]
+    assert (plan + plan.options[:1]).options[2] == OPTION
+    assert not Plan() and len(plan) == 2, "adding to a plan makes another"
+
+
+def nested(depth):
+    return {"a": nested(depth - 1)} if depth else 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"place": "conv1"}, "a place is an object of a 'kind'"),
+        ({"place": {"kind": "layer", "path": "conv1"}}, "a place is an object of a 'kind'"),
+        ({"place": {"kind": "group", "path": 3}}, "a place is an object of a 'kind'"),
+        ({"technique": None}, "no name"),
+        ({"setting": "filter, l2"}, "the setting of the step at 'conv1' is no object"),
+        ({"found": []}, "the found of the step at 'conv1' is no object"),
+        ({"more": 1}, "has 'more'"),
+        ({"setting": nested(MOST_NESTED + 1)}, "nested more than"),
+        ({"before": float("inf")}, "no JSON"),
+    ],
+)
+def test_what_is_no_step_is_refused_with_the_reason(tmp_path, change, said):
+    (tmp_path / "plan.json").write_text(json.dumps([RECORD, RECORD | change]))
+    with pytest.raises(PenjingError, match="holds no plan") as caught:
+        Plan.read(tmp_path / "plan.json")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[", "{}", "3", "[[]]", "[" * 100_000, '[{"place": NaN}]', "\x00\xff"])
+def test_damaged_files_are_refused(tmp_path, content):
+    (tmp_path / "plan.json").write_bytes(content.encode("latin1"))
+    with pytest.raises(PenjingError, match="holds no plan"):
+        Plan.read(tmp_path / "plan.json")
+
+
+def test_a_step_without_its_setting_or_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(PenjingError, match="no 'setting'"):
+        Option.from_json({key: value for key, value in RECORD.items() if key != "setting"})
+    with pytest.raises(PenjingError, match="There is no file"):
+        Plan.read(tmp_path / "plan.json")
+
+
+def test_a_place_that_is_not_there_is_told_with_the_nearest():
+    there = [Place("group", "layer1.conv1"), Place("weight", "layer1.conv2"), Place("group", "head")]
+    assert "the nearest is 'layer1.conv1'" in str(unknown_place(Place("group", "layer1.conv"), there, "Net"))
+    assert "'layer1.conv2' is a weight there" in str(unknown_place(Place("group", "layer1.conv2"), there, "Net"))
+    assert "it has no branch" in str(unknown_place(Place("branch", "block"), there, "Net"))

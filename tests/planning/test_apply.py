@@ -1,0 +1,144 @@
+"""A plan, read from its file, is carried out on the original: the same weights come of it, bit for bit."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import penjing as pj
+from penjing.errors import PenjingError
+from penjing.graph import Graph, Option, Place, Plan
+from penjing.planning import carried_out
+
+
+class Net(nn.Module):
+    """Two convolutions, one of them in front of a norm, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.conv2, self.head = nn.Conv2d(16, 16, 3), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norm(self.conv1(x)))
+        return self.head(torch.relu(self.conv2(y)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    torch.manual_seed(0)
+    return pj.capture(Net().eval(), torch.randn(2, 3, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def data() -> pj.Data:
+    torch.manual_seed(1)
+    batches = [(torch.randn(16, 3, 8, 8), torch.randint(4, (16,))) for _ in range(3)]
+    return pj.Data(train=batches, calibration=batches, validation=batches, task=pj.tasks.Classification(4))
+
+
+def assert_same(left: Graph, right: Graph) -> None:
+    assert left.program.code == right.program.code
+    assert left.tensors().keys() == right.tensors().keys()
+    assert all(torch.equal(tensor, right.tensor(name)) for name, tensor in left.tensors().items())
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"exclude": ["head"]},
+        {"in_float": ["conv2"]},
+        {"weights": "int4", "observer": "mse", "corrections": ()},
+        {"per_layer": {"conv1": "int8/tensor", "conv2": "float32"}},
+        {"activations": None, "weights": "codebook:16"},
+        {"activations": "dynamic"},
+        {"rounding": "adaround:20", "corrections": "bias_correction", "seed": 3},
+        {"weights": "int3", "simulate": True},
+        {"target": "torch", "activations": None},
+    ],
+    ids=lambda asked: ",".join(asked) or "defaults",
+)
+def test_quantising_is_done_again(asked, graph, data, tmp_path):
+    small = pj.quantize(graph, data, **asked)
+    small.plan.write(tmp_path / "plan.json")
+    again = pj.apply(graph, tmp_path / "plan.json", data, stage="numbers")
+    assert_same(again, small)
+    assert [(step.place, step.after) for step in again.plan if step.after != "float32"] == [
+        (step.place, step.after) for step in small.plan if step.after != "float32"
+    ]
+
+
+def test_a_layer_that_the_plan_does_not_name_stays_in_floating_point(graph, data):
+    plan = Plan(tuple(step for step in pj.quantize(graph, data).plan if step.place.path != "conv2"))
+    again = pj.apply(graph, plan, data, stage="numbers")
+    assert {step.place.path: step.after for step in again.plan}["conv2"] == "float32"
+    assert_same(again, pj.quantize(graph, data, per_layer={"conv2": "float32"}))
+
+
+def test_structure_comes_first_and_numbers_on_what_is_left(graph, data):
+    pruned = pj.prune(graph, 0.5, criterion="taylor", data=data, seed=2)
+    both = pj.quantize(pruned, data)
+    plan = Plan.from_json(json.loads(json.dumps(both.plan.to_json())))
+    assert_same(pj.apply(graph, plan, data), pruned)
+    assert_same(pj.apply(graph, plan, data, stage="all"), both)
+    assert_same(pj.apply(pruned, plan, data, stage="numbers"), both)
+    backwards = Plan((*plan.of("quantize"), *plan.of("prune")))
+    assert_same(pj.apply(graph, backwards, data, stage="all"), both)
+
+
+def test_a_plan_of_nothing_does_nothing(graph):
+    assert_same(pj.apply(graph, Plan()), graph)
+    assert carried_out(graph, [], None) is graph
+
+
+def test_a_plan_without_anything_for_the_stage_says_which_to_ask_for(graph, data):
+    with pytest.raises(PenjingError, match=r"nothing for stage='structure'.*Pass stage='numbers'"):
+        pj.apply(graph, pj.quantize(graph, data).plan, data)
+    with pytest.raises(PenjingError, match="Pass stage='structure'"):
+        pj.apply(graph, pj.prune(graph, 0.5).plan, data, stage="numbers")
+
+
+def first_changed(plan: Plan, **change) -> Plan:
+    return Plan((replace(plan[0], **change), *plan.options[1:]))
+
+
+def test_what_cannot_be_carried_out_is_told_and_the_graph_stays(graph, data, tmp_path):
+    before, plan = copy.deepcopy(graph), pj.quantize(graph, data).plan
+    wrong = {
+        r"weight 'heads', which Net hasn't; the nearest is 'head'": {"place": Place("weight", "heads")},
+        r"technique 'melt'": {"technique": "melt"},
+        r"disagree on 'observer'": {"setting": {**plan[0].setting, "observer": "mse"}},
+        r"names no grid": {"setting": {**plan[0].setting, "weights": 8}},
+        r"int9000": {"setting": {**plan[0].setting, "weights": "int9000"}},
+        r"'alpha'": {"setting": {**plan[0].setting, "alpha": 1}},
+    }
+    for said, change in wrong.items():
+        with pytest.raises(PenjingError, match=said):
+            pj.apply(graph, first_changed(plan, **change), data, stage="numbers")
+    lacking = [replace(o, setting={k: v for k, v in o.setting.items() if k != "target"}) for o in plan]
+    with pytest.raises(PenjingError, match="lacks 'target'"):
+        pj.apply(graph, Plan(tuple(lacking)), data, stage="numbers")
+    assert_same(graph, before)
+    (tmp_path / "plan.json").write_text("[{}]")
+    with pytest.raises(PenjingError, match=r"plan\.json holds no plan"):
+        pj.apply(graph, tmp_path / "plan.json", data)
+
+
+def test_the_plan_of_another_model_is_refused(graph, data):
+    other = pj.capture(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4))
+    with pytest.raises(PenjingError, match=r"which Sequential hasn't"):
+        pj.apply(other, pj.prune(graph, 0.5).plan, data)
+    with pytest.raises(PenjingError, match=r"which Sequential hasn't"):
+        pj.apply(other, pj.quantize(graph, data).plan, data, stage="numbers")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"plan": 3}, {"plan": [Option]}, {"stage": "none"}, {"data": 3}, {"graph": nn.ReLU()}]
+)
+def test_bad_arguments_are_refused_at_the_door(arguments, graph):
+    with pytest.raises(PenjingError, match=next(iter(arguments))):
+        pj.apply(**{"graph": graph, "plan": Plan()} | arguments)

@@ -1,0 +1,135 @@
+"""Layers that go back until the metric holds: as few as suffice, the best bargains first."""
+
+import pytest
+import torch
+from blobs import learnt
+
+import penjing as pj
+from penjing.errors import PenjingError
+from penjing.planning import control
+from penjing.planning.bit_costs import grids_of
+from penjing.planning.control import FLOAT
+from penjing.report import words
+from penjing.tasks import evaluate
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return learnt()
+
+
+def test_the_metric_holds_with_some_layers_back_and_the_plan_says_which_and_why(learned):
+    graph, data = learned
+    told: list[str] = []
+    float_metric = evaluate(graph, data.validation, data.task)
+    plain = pj.quantize(graph, data, weights="int2", corrections=())
+    assert evaluate(plain, data.validation, data.task) < float_metric - 0.05
+    held = pj.quantize(graph, data, weights="int2", corrections=(), drop=0.02, log=told.append)
+    assert evaluate(held, data.validation, data.task) >= float_metric - 0.02
+    back = {place: grid for place, grid in grids_of(held).items() if grid != "int2"}
+    assert 0 < len(back) < 4
+    for place in back:
+        (record,) = [step for step in held.plan if step.place.path == place]
+        assert "back from int2" in words(record.to_json()) and " ms, " in words(record.to_json())
+    assert told[0].startswith("Quantised, the metric is") and " ms became " in told[-1]
+
+
+def test_nothing_goes_back_where_the_metric_holds(learned):
+    graph, data = learned
+    held, plain = pj.quantize(graph, data, drop="50%"), pj.quantize(graph, data)
+    assert held.plan == plain.plan
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 20])
+def test_the_fewest_is_found_wherever_it_lies(most):
+    for wanted in range(1, most + 1):
+        asked = []
+
+        def holds(count, wanted=wanted, asked=asked):
+            asked.append(count)
+            return count >= wanted
+
+        assert control._fewest(most, holds) == wanted
+        assert len(asked) == len(set(asked)) <= 2 * most.bit_length() + 1
+    assert control._fewest(most, lambda count: False) is None
+
+
+class Costs:
+    """Made-up costs: 8 bits are free in time, floating point is slow in "slow"."""
+
+    def ms(self, place, grid):
+        return 1.0 if grid != FLOAT else {"slow": 9.0}.get(place, 1.5)
+
+    def bytes(self, place, grid):
+        return {"int4": 50.0, "int8": 100.0, FLOAT: 400.0}[grid]
+
+
+def steps(place, grid, noise, worth):
+    return control._steps(place, grid, noise, Costs(), False, worth)
+
+
+def test_each_step_of_a_layer_is_a_worse_bargain_than_the_one_before():
+    worth = lambda step: control._worth(step, {"ms": 20.0, "bytes": 1000.0})  # noqa: E731
+    two = steps("quick", "int4", {"int4": 0.1, "int8": 0.01}, worth)
+    assert [(step.before, step.after) for step in two] == [("int4", "int8"), ("int8", FLOAT)]
+    assert worth(two[0]) > worth(two[1])
+    one = steps("quick", "int4", {"int4": 0.1, "int8": 0.0999}, worth)  # 8 bits hardly help: straight to floating point
+    assert [(step.before, step.after, step.noise) for step in one] == [("int4", FLOAT, 0.1)]
+    slow, quick = (steps(place, "int8", {"int8": 0.01}, worth)[0] for place in ("slow", "quick"))
+    assert slow.noise == quick.noise and worth(quick) > worth(slow)
+
+
+def test_a_metric_that_never_holds_is_told(learned):
+    graph, data = learned
+    small = pj.quantize(graph, data)
+    with pytest.raises(PenjingError, match=r"holds with no layer in few bits: it was 0\.5 at best"):
+        control.hold_metric(
+            graph, small, data, lambda grids: pj.quantize(graph, data, per_layer=grids), lambda made: 0.5, 0.9,
+            simulate=True, log=lambda line: None,
+        )  # fmt: skip
+
+
+def test_what_was_given_a_grid_stays_there(learned):
+    graph, data = learned
+    held = pj.quantize(graph, data, weights="int2", per_layer={"6": "int3"}, simulate=True, drop=0.04)
+    assert grids_of(held)["6"] == "int3"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"drop": -0.1}, "is no budget"),
+        ({"drop": 0.1, "budget": pj.Budget(drop=0.2)}, "say the same thing"),
+        ({"drop": 0.1, "epochs": 1}, "sends layers back after training"),
+        ({"rounding": "adaround", "epochs": 1}, "leave out rounding="),
+        ({"teacher": torch.nn.Linear(1, 1)}, "teacher= is for a training: pass epochs=…"),
+        ({"stages": (4,)}, "stages= is for a training"),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_told(learned, options, says):
+    graph, data = learned
+    with pytest.raises(PenjingError, match=says):
+        pj.quantize(graph, data, **options)
+    if "drop" in options and len(options) == 1:
+        with pytest.raises(PenjingError, match=r"pass a penjing.Data with validation="):
+            pj.quantize(graph, list(data.calibration), drop=0.1)
+
+
+def test_what_is_no_graph_no_budget_or_no_data_is_told(learned):
+    graph, data = learned
+    batches = [x for x, _ in data.calibration]
+    with pytest.raises(PenjingError, match=r"graph=<Linear>: it must be a captured graph, as penjing\.capture"):
+        pj.quantize(torch.nn.Linear(12, 8), batches)
+    with pytest.raises(PenjingError, match=r"budget='0\.3x': it must be a penjing\.Budget"):
+        pj.quantize(graph, batches, budget="0.3x")
+    with pytest.raises(PenjingError, match=r"list can't be trained on: with epochs=… pass a penjing\.Data"):
+        pj.quantize(graph, batches, epochs=1, teacher=graph)
+    with pytest.raises(
+        PenjingError, match=r"^The calibration data holds NaN or infinity, in the input '[^']*' of batch 1\.$"
+    ):
+        pj.quantize(graph, [float("nan") * batches[0]])
+
+
+def test_one_pattern_may_stand_alone(learned):
+    graph, data = learned
+    assert grids_of(pj.quantize(graph, data, exclude="6")) == grids_of(pj.quantize(graph, data, exclude=["6"]))
