@@ -1,7 +1,7 @@
-"""What arguments may be: rules, the door at which a verb applies them, and the one sentence about what doesn't fit.
+"""Rules for arguments, the decorator with which a verb applies them, and the one sentence that an error says of a bad value.
 
-A verb names a rule for each argument, `@checked(seed=SEED, exclude=PATTERNS)`; nothing behind the door looks again. What
-depends on several arguments, or on the graph, is the verb's own to say.
+A verb names a rule for each argument, `@checked(seed=SEED, exclude=PATTERNS)`; the code behind it checks no argument
+again. A check that needs several arguments, or the graph, stays in the verb.
 """
 
 import functools
@@ -24,17 +24,17 @@ SHOWN = 60  # characters of a value that an error repeats
 
 
 class Unfit(PenjingError):
-    """An argument isn't what it must be."""
+    """An argument's value breaks its rule."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one argument may be.
+    """The values that one argument may have.
 
     Attributes:
-        says: what is allowed, as it stands behind "it must be".
-        fits: tells whether a value is.
-        plain: makes of a value that fits what the verb goes on with.
+        says: the allowed values in words, to stand behind "it must be".
+        fits: tells whether a value is allowed.
+        plain: converts an allowed value to the one that the verb works with.
     """
 
     says: str
@@ -42,10 +42,10 @@ class Rule:
     plain: Callable[[Any], Any] = lambda value: value
 
     def read(self, name: str, value: Any) -> Any:
-        """Returns the value to go on with.
+        """Checks a value and returns it as the verb works with it.
 
         Raises:
-            Unfit: it doesn't fit; names the argument, what was given, and what is allowed.
+            Unfit: the value isn't allowed; the message names the argument, the value, and what is allowed.
         """
         if not self.fits(value):
             raise Unfit(f"{name}={shown(value)}: it must be {self.says}.")
@@ -53,17 +53,17 @@ class Rule:
 
 
 def check(given: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
-    """Applies rules to values by name, such as a record's fields.
+    """Checks named values, such as a record's fields, by the rules of the same names.
 
     Raises:
-        Unfit: the first that doesn't fit.
+        Unfit: a value isn't allowed; the first such value in the order of the rules is named.
     """
     for name, rule in rules.items():
         rule.read(name, given[name])
 
 
 def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Returns a decorator that reads the arguments of a function by these rules; defaults are taken as they are."""
+    """Returns a decorator that checks a function's arguments by these rules; default values aren't checked."""
 
     def at_the_door(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
@@ -75,7 +75,7 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
             try:
                 bound = signature.bind(*args, **kwargs)
             except TypeError:
-                return function(*args, **kwargs)  # which says it better, with the function's name
+                return function(*args, **kwargs)  # its own TypeError is clearer: it has the function's name
             for name, rule in rules.items():
                 if name in bound.arguments:
                     bound.arguments[name] = rule.read(name, bound.arguments[name])
@@ -87,20 +87,20 @@ def checked(**rules: Rule) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def shown(value: Any) -> str:
-    """Returns a value as an error repeats it: short, on one line, and of whatever kind."""
+    """Returns the text with which an error repeats a value of any type: short and on one line."""
     if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to write thousands of digits
         return f"{'-' if value < 0 else ''}10^{round(value.bit_length() * math.log10(2))} (about)"
     if not isinstance(value, bool | int | float | str | bytes | os.PathLike | np.generic | Sequence | Mapping | None):
         return f"<{type(value).__qualname__}>"  # the text of a tensor or a module may be pages
     try:
         text = repr(value)
-    except ValueError:  # of the same refusal, within a sequence
+    except ValueError:  # a sequence holds an integer of thousands of digits
         return f"<{type(value).__qualname__}>"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
 
 def _native(value: Any) -> int | float:
-    """Returns Python's own number for one of NumPy's and the like, which JSON doesn't know."""
+    """Returns Python's own int or float for a number of another library, such as NumPy's, which JSON can't write."""
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
@@ -113,7 +113,7 @@ def _is_number(value: Any) -> bool:
 
 
 def whole(least: int, most: int) -> Rule:
-    """A whole number in a range, both ends included. True and False are none."""
+    """A whole number in a range, both ends included. True and False don't count as numbers."""
     says = f"a whole number from {least:,} to {most:,}"
     return Rule(says, lambda value: _is_whole(value) and least <= value <= most, _native)
 
@@ -121,7 +121,7 @@ def whole(least: int, most: int) -> Rule:
 def number(
     least: float = -math.inf, *, above: float = -math.inf, below: float = math.inf, most: float = math.inf
 ) -> Rule:
-    """A finite number in a range. True and False are none."""
+    """A finite number in a range. True and False don't count as numbers."""
     bounds = {
         f"{least:g} or more": least > -math.inf,
         f"more than {above:g}": above > -math.inf,
@@ -139,7 +139,7 @@ def number(
 
 
 def optional(rule: Rule) -> Rule:
-    """What a rule allows, or None."""
+    """The values that a rule allows, and None."""
     return Rule(
         f"{rule.says}, or None",
         lambda value: value is None or rule.fits(value),
@@ -148,7 +148,7 @@ def optional(rule: Rule) -> Rule:
 
 
 def either(*rules: Rule) -> Rule:
-    """What one of several rules allows; the first that does reads it."""
+    """The values that at least one of several rules allows; the first rule that allows a value converts it."""
 
     def plain(value: Any) -> Any:
         return next(rule for rule in rules if rule.fits(value)).plain(value)
@@ -166,12 +166,12 @@ def among(*values: str | bool) -> Rule:
 
 
 def a(kind: type | tuple[type, ...], says: str) -> Rule:
-    """A value of a class; `says` tells how one is made."""
+    """An instance of a class; `says` tells how to make one."""
     return Rule(says, lambda value: isinstance(value, kind))
 
 
 def mapping(of: Rule, says: str) -> Rule:
-    """A mapping from names to what a rule allows."""
+    """A mapping from names to values that a rule allows."""
 
     def fits(value: Any) -> bool:
         return isinstance(value, Mapping) and all(isinstance(key, str) and of.fits(value[key]) for key in value)
@@ -180,7 +180,7 @@ def mapping(of: Rule, says: str) -> Rule:
 
 
 def several(of: Rule, says: str) -> Rule:
-    """A sequence of what a rule allows; a text is no sequence."""
+    """A sequence of values that a rule allows; a string doesn't count as a sequence."""
 
     def fits(value: Any) -> bool:
         return isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(map(of.fits, value))
@@ -188,9 +188,9 @@ def several(of: Rule, says: str) -> Rule:
     return Rule(says, fits, lambda value: tuple(of.plain(one) for one in value))
 
 
-_FLOATS = 1.7976931348623157e308  # the largest
+_FLOATS = 1.7976931348623157e308  # the largest finite float64
 
-# What several verbs take.
+# Rules for arguments that several verbs have.
 TEXT = Rule("a text", lambda value: isinstance(value, str))
 NAME = Rule("a name", lambda value: isinstance(value, str) and bool(value))
 FLAG = Rule("True or False", lambda value: isinstance(value, bool | np.bool_), bool)
@@ -211,10 +211,10 @@ PATTERNS = Rule(
     ),
     lambda value: (value,) if isinstance(value, str) else tuple(sorted(value) if isinstance(value, set) else value),
 )
-SEED = whole(0, 2**32 - 1)  # what every generator takes
-EPOCHS = whole(0, 1_000_000)  # of the smallest data set; more is a slip of the pen
-THREADS = whole(1, 1024)  # more cores than a machine has; a runtime starts every one of them at once
-BATCH = whole(1, 4096)  # samples of a call whose latency is measured: images of 224 x 224 take 2.5 GB
-COUNT = whole(1, 2**31 - 1)  # of whatever there may be many; what computes with it does so in 64 bits
-RATE = optional(number(above=0))  # one that is too large is told when training diverges
+SEED = whole(0, 2**32 - 1)  # the range of seeds that every generator accepts
+EPOCHS = whole(0, 1_000_000)  # passes over the data: more is a typing error, even for the smallest data set
+THREADS = whole(1, 1024)  # threads: more than machines have cores; a runtime starts all of them at once
+BATCH = whole(1, 4096)  # samples in a call whose latency is measured: 4096 images of 224 x 224 take 2.5 GB
+COUNT = whole(1, 2**31 - 1)  # of samples, steps and the like; the code that computes with a count uses 64 bits
+RATE = optional(number(above=0))  # without an upper bound: a learning rate that is too large shows when training diverges
 PROGRESS = either(FLAG, among("always"))

@@ -1,7 +1,7 @@
-"""Shapes of recurrent layers from one step of them: what every step gives has the same shape.
+"""Finds the output shapes of recurrent layers from a single step, since every step's output has the same shape.
 
-PyTorch finds the shapes that an LSTM, a GRU or an RNN gives by unrolling it, which takes as long as the sequence has
-steps, and fixes how many they are.
+PyTorch finds the output shapes of an LSTM, a GRU or an RNN by unrolling the layer. That takes time in proportion to the
+number of steps, and fixes this number.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,15 +13,15 @@ from torch._C import DispatchKey
 
 from penjing.graph.ops import RECURRENT
 
-BATCH_FIRST = -1  # where the flag stands among the arguments of every recurrent op
+BATCH_FIRST = -1  # position of the flag `batch_first` among the arguments of every recurrent op
 
 
 def one_step(call: Callable[..., Any], *args: Any) -> Any:
-    """Returns what a recurrent op gives in shape, dtype and strides; the values are those of its first step.
+    """Returns outputs with the shapes, dtypes and strides of a recurrent op's; their values are those of its first step.
 
     Args:
-        call: the op, or a function of the same arguments.
-        args: its arguments: the input of shape (batch, steps, features) where the last argument, `batch_first`, is true,
+        call: the op, or a function with the same arguments.
+        args: the op's arguments: the input of shape (batch, steps, features) where the last argument, `batch_first`, is true,
             else (steps, batch, features), and so on.
     """
     steps_axis = 1 if args[BATCH_FIRST] else 0
@@ -34,7 +34,7 @@ def one_step(call: Callable[..., Any], *args: Any) -> Any:
 
 @contextmanager
 def never_unrolled() -> Iterator[None]:
-    """Lets `torch.export` find the shapes of recurrent layers by `one_step`."""
+    """Makes `torch.export` find the shapes of recurrent layers by `one_step` in a `with` block."""
     keys = (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd)
     before = {(op, key): op.py_kernels[key] for op in RECURRENT for key in keys if key in op.py_kernels}
 

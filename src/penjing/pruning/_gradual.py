@@ -1,4 +1,7 @@
-"""A schedule at work: it decides in the course of a training what goes, and holds that at zero. It trains nothing itself."""
+"""Carries a pruning schedule out during training: decides which weights or units go, and holds them at zero.
+
+The training itself is the caller's.
+"""
 
 import copy
 import logging
@@ -28,21 +31,21 @@ from penjing.pruning.criteria import criteria
 from penjing.pruning.doors import RULES
 from penjing.pruning.schedules import Moment, find
 
-# How often in the course of a training it is decided what goes, by what each time costs: nothing but looking at weights,
-# passes over data, or a training of its own.
+# Decisions per training about which weights or units go, by the cost of a decision: it only looks at weights, passes over
+# data, or needs a training of its own.
 DECISIONS, DECISIONS_FROM_DATA, DECISIONS_FROM_TRAINING = 50, 10, 4
 
 
 class Gradual:
-    """Prunes a copy of a graph in the course of one or several trainings.
+    """Prunes a copy of a graph during one or several trainings.
 
-    It is a callback, `pruning(graph, progress)` after each optimiser step, and gives a term of the loss,
-    `pruning.penalty(graph, progress)`. `penjing.prune` does with it what the example does.
+    An instance is a callback, called as `pruning(graph, progress)` after each optimiser step, and
+    `pruning.penalty(graph, progress)` returns a term of the loss. `penjing.prune` uses it as the example does.
 
     Attributes:
-        graph: the copy, to be trained. What is gone is held at zero by its `masks`.
-        trainings: how many trainings follow one another, each with a progress from 0 to 1.
-        returned: how many weights (or units) came back after they were gone, by place.
+        graph: the copy, which the caller trains. Its `masks` hold pruned weights at zero.
+        trainings: the number of trainings in a row, each with a progress from 0 to 1.
+        returned: the number of weights (or units) that came back after they had been pruned, by place.
 
     Example:
         >>> pruning = Gradual(graph, 0.9, schedule="cubic", granularity="element")  # doctest: +SKIP
@@ -72,10 +75,10 @@ class Gradual:
         seed: int = 0,
         log: Callable[[str], None] | None = None,
     ) -> None:
-        """Takes what `penjing.prune` takes, which documents it.
+        """Takes the arguments of `penjing.prune`, which documents them.
 
         Raises:
-            PenjingError: an unknown name, or choices that don't fit one another.
+            PenjingError: a name is unknown, or two choices exclude each other.
         """
         wanted = understood(
             graph, amount, criterion, granularity, allocation, round_to, min_channels, units, data, include=include,
@@ -91,7 +94,7 @@ class Gradual:
         else:
             found = units_of(self.graph, wanted.granularity, include=include, exclude=exclude, units=units)
             self._held = HeldUnits(found, at_least(min_channels, round_to))
-        # A pass over the training data sets its epoch; the one that is trained on must not notice.
+        # A pass over the training data sets the epoch of its loader; the loader that the training reads must keep its own.
         apart = data and replace(data, train=copy.copy(data.train), calibration=copy.copy(data.calibration))
         self._evidence = Evidence(self.graph, (), apart, batches, seed)
         self._decisions = _decisions(criteria[criterion].needs | find_allocation(allocation)[0].needs)
@@ -106,14 +109,14 @@ class Gradual:
         self._training, self._tick, self._draws = 0, 0, 0
         self._now = Moment()
         self._final = False
-        self._marked: Masks = {}  # what is to go, and has not yet gone
+        self._marked: Masks = {}  # weights that will go but haven't gone yet
         self._early: dict[str, Tensor] = {}
         self._steps: Sequence[Option] = []
 
-    # What a training calls
+    # The methods that a training calls
 
     def begin(self, training: int = 0) -> None:
-        """Does what is to be done before a training, the first of which is number 0."""
+        """Prepares for a training; `training` counts from 0. Call it before the training's first step."""
         self._training, self._tick = training, 0
         if training == 0 and (self._course.ever("decay") or self._course.ever("dropout")):
             self._mark()
@@ -127,10 +130,10 @@ class Gradual:
         self._save(moment)
 
     def __call__(self, graph: nn.Module, progress: float) -> None:
-        """Does what is to be done after an optimiser step, when this share of the training's steps is done."""
+        """Acts after an optimiser step; `progress` is the share of the training's steps that are done, from 0 to 1."""
         self._shadow.collect()
         if progress >= 1 and self._training + 1 < self.trainings:
-            return  # that moment is the next training's
+            return  # the next training begins with this moment
         moment = self._course.at(self._training, progress)
         self._save(moment)
         tick = math.floor(progress * self._decisions + 1e-9)
@@ -141,7 +144,7 @@ class Gradual:
             self._drop(moment.dropout)
 
     def penalty(self, graph: nn.Module, progress: float) -> Tensor | None:
-        """Returns what is to be added to the loss of the next step, if anything."""
+        """Returns the term to add to the loss of the next step; None if there is none."""
         moment, terms = self._course.at(self._training, progress), []
         if moment.decay and self._marked:
             marked = {name: mask for name, mask in self._marked.items() if self.graph.tensor(name).requires_grad}
@@ -154,9 +157,9 @@ class Gradual:
         return torch.stack(terms).sum() if terms else None
 
     def finish(self) -> Graph:
-        """Returns the pruned graph; of channels, one in which they no longer are. Its `plan` tells what went.
+        """Returns the pruned graph, with pruned channels removed; its `plan` lists the changes.
 
-        Where a training was stopped early, the rest goes now.
+        Where a training was stopped early, the rest of the amount goes now.
         """
         self._shadow.release()
         end = self._course.at(self.trainings - 1, 1.0)
@@ -174,19 +177,19 @@ class Gradual:
         return small
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns all that `go_back` needs."""
+        """Returns the state that `go_back` restores."""
         weights = {name: tensor.clone() for name, tensor in self.graph.state_dict().items()}
         return {"weights": weights, "masks": dict(self.graph.masks), "state": self.state_dict()}
 
     def go_back(self, snapshot: Mapping[str, Any]) -> None:
-        """Makes everything as it was when the snapshot was taken, for `finish`: nothing more goes."""
+        """Restores a snapshot. Only `finish` may follow, and prunes nothing more."""
         self.graph.load_state_dict(snapshot["weights"])
         self.graph.masks = dict(snapshot["masks"])
         self.load_state_dict(snapshot["state"])
         self._final = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where it stands, beside the graph's weights and masks: tensors and plain values."""
+        """Returns the state besides the graph's weights and masks, as tensors and plain values."""
         return {
             "made_of": self._made_of,
             "training": self._training,
@@ -201,10 +204,10 @@ class Gradual:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from where another stood that was made of the same choices.
+        """Takes over the state of another instance that was made with the same choices.
 
         Raises:
-            PenjingError: it was made of others.
+            PenjingError: the other instance was made with other choices.
         """
         if state["made_of"] != self._made_of:
             raise PenjingError(f"This state is of the pruning {state['made_of']}, not of {self._made_of}.")
@@ -217,7 +220,7 @@ class Gradual:
     # Deciding
 
     def _decide(self, moment: Moment) -> None:
-        """Brings the graph from what held before to this moment."""
+        """Takes the graph from the schedule's last moment to this one."""
         before, self._now = self._now, moment
         self._shadow.learns = not moment.dropout
         if moment.share == 0.0:
@@ -237,9 +240,9 @@ class Gradual:
             self._hold(self._chosen(moment.share))
 
     def _chosen(self, share: float, beside: int = 0) -> Decision:
-        """Asks what should go, of the graph as it is; with `beside`, by the lower (−1) or upper (1) threshold."""
+        """Returns what should go from the graph as it is; `beside` selects the lower (−1) or the upper (1) threshold."""
         with warnings.catch_warnings():
-            if self._steps:  # what is skipped was told once
+            if self._steps:  # the first decision warned of skipped places already
                 warnings.simplefilter("ignore")
             return self._held.decide(self._evidence, self._course.wanted_at(share, beside))
 
@@ -248,7 +251,7 @@ class Gradual:
         self._marked, self._steps = decision.masks, decision.steps
 
     def _hold(self, decision: Decision) -> None:
-        """Lets go for good."""
+        """Prunes for good what was decided."""
         with torch.no_grad():
             for name, values in decision.weights.items():
                 self.graph.tensor(name).copy_(values)
@@ -257,16 +260,16 @@ class Gradual:
         self.graph.apply_masks()
 
     def _lift(self) -> None:
-        """Gives all back, from zero on."""
+        """Lets all pruned weights train again, from zero."""
         self.graph.masks = beside(self.graph, self._given)
         self._steps = [
             replace(step, after=step.before, found={**step.found, "dense_again": True}) for step in self._steps
         ]
 
     def _splice(self, share: float) -> None:
-        """Lets go below the lower threshold, takes back above the upper one, and leaves alone what lies between.
+        """Prunes weights below the lower threshold, restores those above the upper one, and leaves those between as they are.
 
-        What makes up for weights that go is left out: they may return.
+        Other weights aren't adjusted to make up for pruned ones, since these may return.
         """
         old = self.graph.masks
         self._shadow.reveal()
@@ -281,7 +284,7 @@ class Gradual:
             self.returned[place] = self.returned.get(place, 0) + count
 
     def _drop(self, probability: float) -> None:
-        """Draws what the next step does without."""
+        """Draws the weights or units that the next step drops."""
         self._shadow.reveal()
         self._draws += 1
         generator = torch.Generator().manual_seed(self._evidence.seed << 32 | self._draws)

@@ -1,4 +1,4 @@
-"""Layers in which rounding leaves more noise than signal: which they are, what mends them, and what is said of the others."""
+"""Finds layers with much rounding noise and input scales that reduce the noise; warns of layers that stay noisy."""
 
 import math
 import warnings
@@ -17,21 +17,21 @@ from penjing.quantization._running import in_floats
 from penjing.quantization.corrections import even_scales
 from penjing.quantization.grids import Grid, affine, integers
 
-# Noise is the power of a layer's error over the power of what varies in its output.
-SUSPECT = 0.25  # with the noise of all layers before: 6 dB. Published 8-bit networks stay above 15 dB
-WORTH = 0.1  # of a layer's own roundings: 10 dB. Values of one range get 30 to 40 dB from 8 bits
-DROWNED = 0.5  # of a layer's own roundings: 3 dB. A layer above this is named in a warning
-BITS = 8  # a layer in fewer bits is noisy because that was asked for
+# Noise is the power of a layer's error over the power of the variation in its output: a ratio, 0.1 is 10 dB.
+SUSPECT = 0.25  # noise that includes that of all layers before: 6 dB. Published 8-bit networks stay above 15 dB
+WORTH = 0.1  # noise of a layer's own roundings from which scales are tried: 10 dB. Channels of one range get 30 to 40 dB
+DROWNED = 0.5  # noise of a layer's own roundings: 3 dB. A warning names each layer above this
+BITS = 8  # bits of a weight or activation: a layer with fewer is noisy because the user asked for fewer
 LAYERS_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What is known of a layer in few bits.
+    """A layer whose weights are rounded to few bits.
 
     Attributes:
-        place: where the user finds it.
-        bits: of its weights.
+        place: the module path, or the line of code, where the user finds the layer.
+        bits: bits per weight.
     """
 
     place: str
@@ -39,7 +39,7 @@ class Layer:
 
 
 def is_suspect(noise: Noise, layers: Mapping[str, Layer], activations: Grid | None) -> bool:
-    """Tells whether a layer's noise is so large that each layer's own is worth measuring."""
+    """Tells whether some layer has so much noise that measuring the noise of each layer's own roundings is worthwhile."""
     few = [layer for layer in layers.values() if layer.bits < BITS]
     meant = bool(few) or (activations is not None and activations.bits < BITS)
     return noise.worst > (DROWNED if meant else SUSPECT)
@@ -53,15 +53,15 @@ def find_scales(
     layers: Mapping[str, Layer],
     activations: Grid | None,
 ) -> dict[str, Tensor]:
-    """Returns, by name, scales of the inputs of layers that they would give less than half of the noise.
+    """Returns, by layer name, input scales, `(channels,)`, for the layers whose own noise these scales more than halve.
 
     Args:
-        own: noise of the layers' own roundings.
+        own: noise of each layer's own roundings, by name.
         reference: the float graph.
-        data: calibration data, all of which tell the channels' ranges.
-        batches: of flat inputs, on which the noise is measured.
-        layers: that are in few bits, by name.
-        activations: grid of what they read; None where that isn't rounded.
+        data: calibration data; all of them are read for the channels' ranges.
+        batches: batches of flat inputs on which the noise is measured.
+        layers: the layers with few-bit weights, by name.
+        activations: the grid of the layers' inputs; None where inputs aren't rounded.
     """
     if activations is not None and activations.bits < BITS:
         return {}
@@ -101,7 +101,7 @@ class _Ranges:
 def _noise_with(
     by: Tensor, reference: Graph, layer: fx.Node, inputs: Sequence[Tensor], activations: Grid | None
 ) -> float:
-    """Returns what a layer's own noise would be with these scales: one range for its input, one for each output channel."""
+    """Returns a layer's own noise under these input scales, with one range for the input and one for each output channel."""
     weight: Any = layer.args[1]
     real, power = reference.tensor(str(weight.target)).detach(), Power()
     shape = [1] * inputs[0].dim()
@@ -124,7 +124,7 @@ def _rounded(x: Tensor, low: float, high: float, grid: Grid) -> Tensor:
 
 
 def _rounded_weight(weight: Tensor, by: Tensor) -> Tensor:
-    """Rounds a weight that takes the scales back, `(out_channels, in_channels / groups, …)`, and scales it again."""
+    """Divides a weight `(out_channels, in_channels / groups, …)` by the input's scales, rounds it, and multiplies it again."""
     groups = len(by) // weight.shape[1]
     own = by.reshape(groups, 1, -1, 1)
     rows = (weight.reshape(groups, len(weight) // groups, weight.shape[1], -1) / own).flatten(2)
@@ -141,10 +141,10 @@ def warn_of_noise(
     layers: Mapping[str, Layer],
     placement: Placement,
 ) -> dict[str, float]:
-    """Warns of the layers whose own roundings leave little but noise, or of the first that all noise together drowns.
+    """Warns of layers whose own roundings leave little but noise, or of the first layer that all noise together drowns.
 
     Returns:
-        By place, how many dB what varies stands above the noise.
+        By place, the ratio of the variation to the noise in dB.
     """
     own = own_noise(small, reference, batches, placement)
     drowned = {layers[name].place: max(found.inputs, found.weights) for name, found in own.items() if name in layers}

@@ -1,7 +1,7 @@
-"""Where values are rounded: after which nodes a quantise/dequantise pair stands, and which layers get integer weights.
+"""Decides where values are rounded: behind which nodes a quantise/dequantise pair goes, and which layers get integer weights.
 
-The rules are the same for every target; what a target fuses is a `Placement`, plain tables of ops in its capabilities.
-Nothing here changes a graph.
+The rules are the same for every target. A `Placement` in the target's capabilities lists in tables the ops that the
+target fuses. Nothing here changes a graph.
 """
 
 import operator
@@ -22,10 +22,10 @@ class Site:
     """A value that gets a quantise/dequantise pair.
 
     Attributes:
-        node: whose output it is.
-        users: the nodes that read the rounded value; None for all of them.
-        within: bounds that the grid may not pass.
-        grid_of: the node whose value the grid is chosen for: `node` itself, or a concatenation that it goes into.
+        node: the node that computes the value.
+        users: the nodes that read the rounded value; None where all of the node's users read it.
+        within: the bounds within which the grid must stay.
+        grid_of: the node whose value sets the grid: `node` itself, or a concatenation that reads it.
     """
 
     node: fx.Node
@@ -36,15 +36,15 @@ class Site:
 
 @dataclass(frozen=True)
 class Placed:
-    """Where everything stands.
+    """The decision for a whole graph.
 
     Attributes:
-        sites: in order of execution.
-        layers: nodes whose weights become integers.
-        integer: nodes that compute in integers, layers included.
-        rewritable: nodes that must be rewritten to be integer.
-        late_clips: clips behind ops that only move or select values, with the node whose values these are: right behind
-            that node they would give the same and cost nothing.
+        sites: the values that are rounded, in order of execution.
+        layers: the nodes whose weights become integers.
+        integer: the nodes that compute in integers, layers included.
+        rewritable: the nodes that compute in integers only once they are rewritten.
+        late_clips: pairs of a clip behind ops that only move or select values, and the node that computes these values.
+            Right behind that node the clip would give the same result at no cost.
     """
 
     sites: tuple[Site, ...]
@@ -55,7 +55,7 @@ class Placed:
 
 
 class Kind(Enum):
-    """What a node is for a target."""
+    """The class of a node's op for a target."""
 
     LAYER = "layer"
     INTEGER = "integer"
@@ -67,26 +67,27 @@ class Kind(Enum):
 def place(graph: Graph, placement: Placement, is_excluded: Condition = lambda node: False) -> Placed:
     """Decides which values are rounded so that the target executes all it can in integers, and nothing more.
 
-    A layer's output is rounded behind the clip that follows it. What only floating-point nodes read isn't rounded.
+    A layer's output is rounded behind the clip that follows the layer. A value that only floating-point nodes read
+    isn't rounded.
 
     Args:
-        graph: in evaluation mode, batch norms folded.
-        placement: what the target fuses.
-        is_excluded: says which nodes must compute in floating point.
+        graph: a graph in evaluation mode with folded batch norms.
+        placement: the ops that the target fuses.
+        is_excluded: tells whether a node must compute in floating point.
     """
     return _Placer(graph, placement, is_excluded).result()
 
 
 @dataclass
 class _Placer:
-    """One walk against the order of execution for what integer nodes ask for, one along it for where that stands."""
+    """Walks backwards to collect the inputs that integer nodes want rounded, then forwards to choose where to round them."""
 
     graph: Graph
     placement: Placement
     is_excluded: Condition
     kinds: dict[fx.Node, Kind] = field(default_factory=dict)
     active: set[fx.Node] = field(default_factory=set)  # nodes that compute in integers
-    readers: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)  # value -> the users that want it rounded
+    readers: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)  # by value, the users that want it rounded
 
     def result(self) -> Placed:
         nodes = [node for node in self.graph.program.graph.nodes if node.op != "output"]
@@ -124,7 +125,7 @@ class _Placer:
         return Kind.FLOAT
 
     def kinds_of(self, split: Any) -> Kind:
-        """A piece of a split is like the split; of another tuple, it is a value of its own."""
+        """Returns the kind of one output of an op: SAME for a piece of a split that passes integers on, else FLOAT."""
         same = split.target in self.placement.same and self._kind(split) is Kind.SAME
         return Kind.SAME if same else Kind.FLOAT
 
@@ -135,7 +136,7 @@ class _Placer:
         tensor = self.graph.tensor(str(weight.target))
         return isinstance(tensor, nn.Parameter | Tensor) and tensor.dtype == torch.float32
 
-    # Against the order of execution
+    # The backward walk
 
     def _ask(self, node: fx.Node) -> None:
         kind = self.kinds[node]
@@ -153,12 +154,12 @@ class _Placer:
         self.readers.setdefault(value, set()).add(reader)
 
     def _end(self, node: fx.Node) -> fx.Node:
-        """Returns the last of the clips right behind `node` that alone read it, or `node`."""
+        """Returns the last of the clips that follow `node` one by one with no other reader between, or `node`."""
         while len(node.users) == 1 and self.kinds.get(next(iter(node.users))) is Kind.CLIP:
             node = next(iter(node.users))
         return node
 
-    # Along the order of execution
+    # The forward walk
 
     def _site(self, node: fx.Node) -> Site | None:
         kind = self.kinds[node]
@@ -166,7 +167,7 @@ class _Placer:
             return None
         if node in self.active:
             end, real = self._end(node), kind is Kind.LAYER and node.target in self.placement.float_output
-            if real and end is node and not self.readers.get(node):  # a clip behind it would be no part of its kernel
+            if real and end is node and not self.readers.get(node):  # a clip behind the layer would not be part of its kernel
                 return None
             node = end
             return Site(node, None, self._interval(node), node)
@@ -176,13 +177,13 @@ class _Placer:
         return Site(node, frozenset(readers), self._interval(node), node)
 
     def _layer_of(self, node: fx.Node) -> fx.Node:
-        """Returns what the clips before `node` were put behind, if they alone read it."""
+        """Returns the node in front of the chain of clips that ends at `node`, each the only reader of the one before."""
         while self.kinds[node] is Kind.CLIP and len(node.args[0].users) == 1:  # type: ignore[union-attr]
             node = node.args[0]  # type: ignore[assignment]
         return node
 
     def _interval(self, node: fx.Node) -> Interval:
-        """Returns bounds that the values of `node` never pass."""
+        """Returns bounds within which all values of `node` lie."""
         if self.kinds[node] is Kind.CLIP:
             own, inner = self.placement.clips[node.target](node), self._interval(node.args[0])  # type: ignore[arg-type]
             assert own is not None
@@ -198,7 +199,10 @@ class _Placer:
         return node
 
     def _source_of_late_clip(self, clip: fx.Node) -> fx.Node | None:
-        """Only for clips at 0 or nowhere: dropout between the two scales the values in training."""
+        """Returns the active node behind which a late clip could stand, or None.
+
+        Only for clips at 0 or nowhere: in training, a dropout between the node and the clip scales the values.
+        """
         if self.kinds[clip] is not Kind.CLIP or not set(self._interval(clip)) <= {0.0, *EVERYTHING}:
             return None
         node: Any = clip.args[0]
@@ -217,9 +221,9 @@ class _Placer:
         )
 
     def _joined(self, site: Site, sites: dict[fx.Node, Site]) -> Site:
-        """Gives a value that only goes into a concatenation the grid of the result: it is rounded once, not twice.
+        """Gives a value that only a concatenation reads the grid of the concatenation, so that it is rounded once, not twice.
 
-        Not where the result reaches beyond the value's own bounds: its clip would come back.
+        The value keeps its own grid where the concatenation's bounds are wider than its own: its clip would come back.
         """
         node = site.grid_of
         while (joint := self._joint_of(node)) is not None and joint in sites and sites[joint].within == site.within:

@@ -1,4 +1,4 @@
-"""What rounding one layer alone does to the outputs, measured for each layer and several grids."""
+"""Measures how much rounding one layer alone changes the outputs, for each layer and several grids."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,9 +54,9 @@ def sensitivity(
 ) -> dict[str, dict[str, float]]:
     """Measures how much noise each layer adds to the outputs when it alone is rounded.
 
-    A layer is rounded with what it reads: its weights to the grid, its input, where that is quantised, to the activations'
-    grid. The noise is the
-    power of the outputs' error over the power of the outputs, summed over all outputs: 0.01 is 20 dB. Errors of different
+    A layer is rounded together with its input: the weights to the grid, and the input, where it is quantised, to the
+    activations' grid. The noise is the power of the outputs' error over the power of the outputs, summed over all
+    outputs: 0.01 is 20 dB. Errors of different
     layers are nearly uncorrelated, so the noises of several layers add up (Lin et al. 2016, Fixed Point Quantization of
     Deep Convolutional Networks, section 3, arXiv:1511.06393).
 
@@ -68,17 +68,17 @@ def sensitivity(
         activations: see `quantize`.
         observer: see `quantize`.
         grain: see `quantize`.
-        per_layer: see `quantize`; what it names has its own grid whatever is compared.
+        per_layer: see `quantize`; a layer that it names has its own grid in every comparison.
         exclude: see `quantize`.
-        target: see `quantize`; what it can't run is simulated.
+        target: see `quantize`; ops that the target can't run are simulated.
         placement: see `quantize`.
         in_float: see `quantize`.
 
     Returns:
-        By the layer's module path, the noise with each grid.
+        The noise by the layer's module path, then by the grid's name.
 
     Raises:
-        PenjingError: what `quantize` raises; or data that can be read only once, or outputs that are all zero.
+        PenjingError: the errors of `quantize`; or the data can be read only once; or all outputs are zero.
 
     Example:
         >>> noise = sensitivity(graph, data, ["int4", "int8"])  # doctest: +SKIP
@@ -130,13 +130,13 @@ def sensitivity(
 
 @dataclass(frozen=True)
 class _Rounding:
-    """What a layer computes with.
+    """The rounded weights and input of one layer.
 
     Attributes:
-        weights: rounded, by the node of the float graph that fetches them.
-        source: what it reads, in the quantised graph; where that doesn't round it, in the float graph.
-        grid: of an input that is rounded before an op that passes integers on, the arguments behind the tensor in
-            `quantize_per_tensor`.
+        weights: the rounded weights, by the node of the float graph that fetches the float ones.
+        source: the layer's input as a node of the quantised graph; of the float graph where the input isn't rounded.
+        grid: the arguments of `quantize_per_tensor` behind the tensor, for an input that is rounded in front of ops
+            that pass integers on; else None.
     """
 
     weights: Mapping[fx.Node, Tensor]
@@ -145,7 +145,7 @@ class _Rounding:
 
 
 def _roundings(quantized: Graph, reference: Graph, placement: Placement) -> dict[fx.Node, _Rounding]:
-    """Returns how each layer of the float graph is rounded in the quantised one, whose nodes have the same names."""
+    """Returns the rounding of each layer of the float graph, found by node name in the quantised graph."""
     known = constant_values(quantized.program)
     layers = {node.name: node for node in quantized.program.graph.nodes}
     found = {}
@@ -160,7 +160,7 @@ def _roundings(quantized: Graph, reference: Graph, placement: Placement) -> dict
             if _is_fetched(fetched) and not _is_fetched(rounded) and rounded in known
         }
         if weights:
-            is_read = node.target in LAYERS  # what recurrent layers read stays as it is
+            is_read = node.target in LAYERS  # the inputs of recurrent layers aren't rounded
             grid = _grid_of(layer.args[0], placement) if is_read else None
             found[node] = _Rounding(weights, layer.args[0] if is_read else node.args[0], grid)
     return found
@@ -171,7 +171,7 @@ def _is_fetched(value: Any) -> bool:
 
 
 def _grid_of(value: Any, placement: Placement) -> tuple[Any, ...] | None:
-    """Returns the grid that a value lies on behind ops that pass integers on, if there are any."""
+    """Returns the grid of a value that was rounded in front of ops that pass integers on; None for any other value."""
     node = value
     while isinstance(node, fx.Node) and node.target in placement.same:
         node = node.args[0]
@@ -180,7 +180,7 @@ def _grid_of(value: Any, placement: Placement) -> tuple[Any, ...] | None:
 
 
 def _read(node: fx.Node, values: Mapping[str, Any]) -> Any:
-    """Returns what a node gives: as the float graph has it, by name, or made of that where it is a part of a rounding."""
+    """Returns the value of the float graph's node of that name; computes nodes inside a rounding from such values."""
     if node.name in values:
         return values[node.name]
     assert node.op == "call_function", node
@@ -191,7 +191,7 @@ def _read(node: fx.Node, values: Mapping[str, Any]) -> Any:
 def _with_one_rounded(
     reference: Graph, values: Mapping[fx.Node, Any], layer: fx.Node, rounding: _Rounding, inputs: Sequence[Tensor]
 ) -> Any:
-    """Runs what stands behind one layer again, with that layer rounded."""
+    """Returns the graph's outputs with one layer rounded; only the nodes from this layer on run again."""
     before = itertools.takewhile(lambda node: node is not layer, reference.program.graph.nodes)
     known = {node: values[node] for node in before}
     arguments, keywords = fx.map_arg((layer.args, layer.kwargs), lambda node: rounding.weights.get(node, values[node]))

@@ -1,8 +1,9 @@
-"""Constants folded at capture: a weight that the model computes from its parameters alone becomes a parameter itself.
+"""Folds constants at capture: a weight that the model computes from its parameters alone becomes a parameter itself.
 
-Weight normalisation, spectral normalisation, weights standardised in `forward`, kernels that are stored in another order of
-axes: in evaluation their result never changes, and it is what can be pruned, quantised and trained. Products with a constant
-matrix become `linear`, numbers read from constants become numbers.
+Examples are weight normalisation, spectral normalisation, weights standardised in `forward`, and kernels stored in
+another order of axes. In evaluation the computed weight never changes, and it is the tensor to prune, quantise and
+train. A product with a constant matrix becomes a `linear`; a number that the code reads from a constant becomes that
+number.
 """
 
 import math
@@ -21,18 +22,18 @@ from penjing.graph.ops import LAYERS, RECURRENT, RECURRENT_PARAMETERS, TRANSPOSE
 
 aten = torch.ops.aten
 
-GROWTH = 1.1  # how many entries a folded weight may have for each of what it is computed from: no table is spelt out
+GROWTH = 1.1  # entries of a folded weight per entry of its sources, at most: small factors never grow into a large table
 NUMBERS = frozenset({aten.item.default, aten._local_scalar_dense.default})
-HOOK_SUFFIXES = ("_orig", "_v", "_g")  # of `torch.nn.utils.spectral_norm`, `prune` and `weight_norm`
+HOOK_SUFFIXES = ("_orig", "_v", "_g")  # of parameter names under `torch.nn.utils.spectral_norm`, `prune` and `weight_norm`
 
 
 @dataclass(frozen=True)
 class Folded:
-    """What a folded weight was computed from.
+    """The tensors that a folded weight was computed from.
 
     Attributes:
-        sources: the model's names of the parameters and buffers, the largest first.
-        order: where the weight is its one source with the axes in another order: that order; else empty.
+        sources: the model's names of these parameters and buffers, the largest first.
+        order: the order of axes where the weight is a permutation of its only source; else empty.
     """
 
     sources: tuple[str, ...]
@@ -46,12 +47,12 @@ def fold(
 
     Args:
         nodes: the graph.
-        tensors: its parameters, buffers and constants by name; tied ones are the same object.
+        tensors: the graph's parameters, buffers and constants by name; tied tensors are the same object.
         model: the user's model, whose names the tensors have.
 
     Returns:
-        The tensors with the folded weights for what they are computed from, what each was computed from, and the
-        masks of weights that were pruned by `torch.nn.utils.prune`.
+        The tensors, with each folded weight in place of its sources; the sources of each folded weight; and the masks
+        of weights that were pruned by `torch.nn.utils.prune`.
     """
     as_linear = products_as_linear(nodes, tensors)
     constants = _Constants(nodes, tensors)
@@ -70,14 +71,14 @@ def fold(
             masks[name] = mask
         node.replace_all_uses_with(Writer.before(node).fetch(name))
     for node, target, args in as_linear:
-        if isinstance(node.args[1], fx.Node) and node.args[1].op != "get_attr":  # its matrix has other uses
+        if isinstance(node.args[1], fx.Node) and node.args[1].op != "get_attr":  # the folded matrix has other uses
             node.target, node.args = target, args
     constants.forget_unused()
     return _in_order(kept, tensors, folded), folded, masks
 
 
 def _in_order(kept: dict[str, Tensor], before: Mapping[str, Tensor], folded: Mapping[str, Folded]) -> dict[str, Tensor]:
-    """Returns `kept` with each folded weight where its first source stood."""
+    """Returns `kept` in the order of `before`, with each folded weight at the position of its first source."""
     if not folded:
         return kept
     place = {name: position for position, name in enumerate(before)}
@@ -86,7 +87,7 @@ def _in_order(kept: dict[str, Tensor], before: Mapping[str, Tensor], folded: Map
 
 
 def _weight_operands(node: fx.Node) -> Iterable[fx.Node]:
-    """Gives the arguments of an op that are its weights and biases."""
+    """Yields the arguments of an op that are weights or biases."""
     positions = WEIGHTS.get(node.target, ())
     for position, argument in enumerate(node_arguments(node) if positions else ()):
         every = argument if isinstance(argument, list | tuple) else [argument]
@@ -100,12 +101,12 @@ WEIGHTS: dict[Any, tuple[int, ...]] = {
     aten.embedding_bag.default: (0,),
     aten.embedding_bag.padding_idx: (0,),
 }
-"""Which arguments of each op are weights."""
+"""The positions of each op's arguments that are weights or biases."""
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """The nodes to fold, and the ids of the tensors that are then gone."""
+    """The nodes to fold, and the ids of the tensors that nothing reads after folding."""
 
     nodes: list[fx.Node]
     gone: frozenset[int]
@@ -122,7 +123,7 @@ class _Constants:
         self._share_equal()
 
     def _share_equal(self) -> None:
-        """Lets equal computations be one: a weight that two calls of a layer compute is computed once."""
+        """Merges equal computations, such as those of a weight that two calls of one layer compute."""
         known: dict[Any, fx.Node] = {}
         for node in [one for one in self._nodes.nodes if one in self._constant]:
             key = (node.target, str(node.args), str(node.kwargs)) if node.op != "get_attr" else str(node.target)
@@ -133,7 +134,7 @@ class _Constants:
                 self._nodes.erase_node(node)
 
     def fold_numbers(self) -> None:
-        """Replaces what reads a number from a constant by that number."""
+        """Replaces each node that reads a number from a constant by that number."""
         for node in [one for one in self._nodes.nodes if one in self._constant and one.target in NUMBERS]:
             if any(isinstance(self._tensors[str(source.target)], nn.Parameter) for source in self._cone(node)):
                 continue
@@ -149,7 +150,7 @@ class _Constants:
             self._nodes.erase_node(node)
 
     def weights(self) -> _Weights:
-        """Returns the constant nodes that are weights and of which nothing else is made."""
+        """Returns the constant nodes that are weights and whose parameters nothing else reads."""
         found = dict.fromkeys(
             one
             for node in self._nodes.nodes
@@ -158,7 +159,7 @@ class _Constants:
             if one in self._constant and one.op == "call_function"
         )
         chosen = [node for node in found if self._is_small(node) and self._reads_a_parameter(node)]
-        while True:  # what one reads beside another one can keep both from being folded
+        while True:  # dropping one weight may leave a source that it shares with another, which then can't be folded either
             alone = [node for node in chosen if self._is_alone(node, chosen)]
             if len(alone) == len(chosen):
                 break
@@ -168,13 +169,13 @@ class _Constants:
         return _Weights(chosen, frozenset(gone - {id(self._tensors[str(one.target)]) for one in left}))
 
     def forget_unused(self) -> None:
-        """Erases the constant nodes that nothing reads any more."""
+        """Erases the constant nodes that no node reads any more."""
         for node in reversed(list(self._nodes.nodes)):
             if node in self._constant and not node.users:
                 self._nodes.erase_node(node)
 
     def _cone(self, node: fx.Node) -> list[fx.Node]:
-        """Returns what `cone` gives, which stays as it is while weights are chosen and made."""
+        """Returns the result of `cone`, cached: it doesn't change while weights are chosen and computed."""
         if node not in self._cones:
             self._cones[node] = cone(node)
         return self._cones[node]
@@ -187,7 +188,7 @@ class _Constants:
         return size <= GROWTH * sum(self._tensors[str(source.target)].numel() for source in self._cone(node))
 
     def _is_alone(self, node: fx.Node, chosen: list[fx.Node]) -> bool:
-        """Tells whether the parameters of a weight, under all of their names, are read by nothing else."""
+        """Tells whether only this weight reads its parameters, under all of their names."""
         owned = {
             id(tensor)
             for source in self._cone(node)
@@ -222,12 +223,12 @@ class _Constants:
         return sorted(names, key=size, reverse=True)
 
     def parameter(self, node: fx.Node) -> nn.Parameter:
-        """Returns a weight's value, trained if any parameter that it is computed from is."""
+        """Returns a weight's value as a parameter; it requires a gradient if any of the weight's sources does."""
         trained = any(self._tensors[str(source.target)].requires_grad for source in self._cone(node))
         return nn.Parameter(self._value(node).detach().clone(memory_format=torch.contiguous_format), trained)
 
     def order(self, node: fx.Node) -> tuple[int, ...]:
-        """Returns the order of axes if a weight is one tensor with its axes in another order, else nothing."""
+        """Returns the order of axes if a weight is a permutation of one tensor, else an empty tuple."""
         order = list(range(dimensions(node)))
         while node.op != "get_attr":
             axes = order_of_axes(node)
@@ -238,7 +239,7 @@ class _Constants:
         return tuple(order)
 
     def mask(self, node: fx.Node) -> Tensor | None:
-        """Returns the mask of a weight that is a parameter times zeros and ones."""
+        """Returns the mask of a weight that is a parameter times a tensor of zeros and ones; None for other weights."""
         if node.target is not aten.mul.Tensor:
             return None
         for factor in node.all_input_nodes:
@@ -261,7 +262,7 @@ class _Constants:
 
 
 def _natural_name(source: str, model: nn.Module, taken: Mapping[str, Tensor]) -> str:
-    """Returns the name under which a layer holds its weight, from that of what the weight is computed from."""
+    """Returns the name under which a layer holds its weight, derived from the name of the weight's source."""
     owner, found, rest = f".{source}".rpartition(".parametrizations.")
     if found:
         return f"{owner}.{rest.rpartition('.')[0]}".lstrip(".")

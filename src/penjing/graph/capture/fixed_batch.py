@@ -1,4 +1,4 @@
-"""Why a model works at one batch only: the line of its code that fixes the size, and what to write there instead."""
+"""Explains why a model runs with one batch size only: the line that fixes the size, and what to write there instead."""
 
 import logging
 import traceback
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from penjing.errors import PenjingError
 from penjing.graph.capture.user_code import at_user_line, first_line, innermost_line
 
-GUARDS = "torch.fx.experimental.symbolic_shapes"  # the logger that tells of each size that code looks at
+GUARDS = "torch.fx.experimental.symbolic_shapes"  # PyTorch's logger that reports each size that the model's code reads
 ADDED = "[guard added]"
 
 ADVICE = (
@@ -18,7 +18,7 @@ ADVICE = (
 
 
 class _Notes(logging.Handler):
-    """Notes what export finds out of sizes, and the user's line that was at work."""
+    """Records each assumption that export makes about a size, with the user's line that was running."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
@@ -32,7 +32,7 @@ class _Notes(logging.Handler):
 
 @contextmanager
 def noting_sizes() -> Iterator[list[tuple[str, str]]]:
-    """Gives a list of what `torch.export` assumes of sizes meanwhile, each with the user's line that makes it do so."""
+    """Gives a list that fills with each assumption `torch.export` makes about sizes and the user's line that causes it."""
     logger, notes = logging.getLogger(GUARDS), _Notes()
     before = logger.level, logger.propagate, list(logger.handlers)
     logger.setLevel(logging.INFO)
@@ -45,14 +45,15 @@ def noting_sizes() -> Iterator[list[tuple[str, str]]]:
 
 
 def why_fixed(name: str, tried: int, batch: int, error: Exception | None, sizes: list[tuple[str, str]]) -> str:
-    """Says why a model was captured for one batch, and what can be done about it.
+    """Says why a model was captured for one batch size, and how to change that.
 
     Args:
-        name: the model's.
-        tried: the batch at which it was exported.
-        batch: the batch for which it was captured.
-        error: what the model, or its comparison with the graph, raised at another batch.
-        sizes: what export assumed of sizes, in order.
+        name: the model's name.
+        tried: the batch size at which the model was exported.
+        batch: the batch size for which the model was captured.
+        error: the error that the model, or its comparison with the graph, raised at another batch size; None if there
+            was none.
+        sizes: pairs of an assumption that export made about sizes and the user's line, in order.
     """
     said = f"{name} was captured for batches of {batch} alone"
     if error is not None and not isinstance(error, PenjingError):

@@ -1,7 +1,7 @@
-"""Parts of a model: what is captured where the whole can't be, as in a detector whose post-processing depends on its data.
+"""Captures parts of a model where the whole can't be captured, as in a detector whose post-processing depends on its data.
 
-The whole model runs once; what its parts are given and what they return is noted. That tells how to call them without
-the code around them, and which of their outputs that code looks at.
+The whole model runs once while the inputs and outputs of its parts are recorded. The record tells how to call the parts
+without the code around them, and which of their outputs that code uses.
 """
 
 import contextlib
@@ -20,12 +20,12 @@ _LOOKS = frozenset(
     getattr(Tensor, name).__get__
     for name in ("shape", "device", "dtype", "ndim", "layout", "is_cuda", "requires_grad", "_version")
 ) | {Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.__len__}
-"""What may be asked of a tensor by code that doesn't use its values."""
+"""Tensor methods and attributes that don't depend on a tensor's values."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Stands for a tensor that an earlier call returned: its place among the leaves of what the call returned."""
+    """Stands for a tensor from an earlier call: the call's number and the tensor's place among the result's leaves."""
 
     call: int
     leaf: int
@@ -33,7 +33,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Given:
-    """Stands for the n-th tensor that comes from outside of the parts."""
+    """Stands for the n-th tensor that the parts receive from the code around them."""
 
     position: int
 
@@ -49,11 +49,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Part:
-    """How the captured part of a model is called.
+    """How to call the captured part of a model.
 
     Attributes:
-        calls: the calls of the modules, in order; empty for a wrapper of the user's.
-        outputs: what the code around the parts uses of their results.
+        calls: the calls of the modules, in order; empty for a wrapper that the user wrote.
+        outputs: those results of the parts that the code around them uses.
     """
 
     calls: tuple[Call, ...] = ()
@@ -73,9 +73,10 @@ class Part:
 
 
 class Parts(nn.Module):
-    """Calls several modules of a model as the model does, one's outputs being the next one's inputs.
+    """Calls several modules as the model does, and passes each one's outputs on to the next.
 
-    Takes the tensors that come from outside, in order of their first use; returns a tuple of what is used outside.
+    Takes the tensors that come from the code around the modules, in order of first use; returns a tuple of the results
+    that this code uses.
     """
 
     def __init__(self, model: nn.Module, part: Part) -> None:
@@ -101,13 +102,13 @@ class Parts(nn.Module):
 def record(
     model: nn.Module, paths: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Part, tuple[Tensor, ...]]:
-    """Runs `model` and notes the calls of the modules at `paths`.
+    """Runs `model` and records the calls of the modules at `paths`.
 
     Returns:
-        How to call them, and the tensors that they were given from outside.
+        How to call the modules, and the tensors that they received from the code around them.
 
     Raises:
-        PenjingError: there is no path, one names no module, one is inside another, or a module wasn't called.
+        PenjingError: `paths` is empty, a path names no module or lies inside another one, or a module wasn't called.
     """
     if not paths:
         raise PenjingError("part= names no module; give the path of one, or several.")
@@ -129,22 +130,22 @@ def record(
 
 
 class _Watch(TorchFunctionMode):
-    """Notes what modules are given and return, and which of their results other code uses."""
+    """Records the inputs and outputs of modules, and which of the outputs other code uses."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Call] = []
         self.given: list[Tensor] = []
         self._known: dict[int, Output | Given] = {}
-        self._versions: dict[int, int] = {}  # by which it shows that a tensor was written to since
-        self._alive: list[Any] = []  # a tensor's id is its own only while it lives
+        self._versions: dict[int, int] = {}  # a higher version means that the tensor was written to meanwhile
+        self._alive: list[Any] = []  # keeps tensors alive, since Python reuses the id of a freed object
         self._results: list[Output] = []
         self._used: set[Output] = set()
         self._depth = 0
 
     @contextlib.contextmanager
     def following(self, modules: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Notes the calls of these modules, and what happens outside of them."""
+        """Records the calls of these modules, and the uses of their results elsewhere."""
         handles = []
         for path, module in modules.items():
             before = lambda _module, args, kwargs, path=path: self._enter(path, args, kwargs)  # noqa: E731
@@ -163,14 +164,14 @@ class _Watch(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def note_used(self, values: Any) -> None:
-        """Notes that code outside of the parts uses these values."""
+        """Records that code outside of the parts uses these values."""
         for leaf in pytree.tree_leaves(values):
             known = self._known.get(id(leaf))
             if isinstance(known, Output):
                 self._used.add(known)
 
     def part(self) -> Part:
-        """Returns what was noted. Results that nothing used at all are outputs, too."""
+        """Returns the recorded part. Results that nothing used count as outputs, too."""
         taken = {leaf for call in self.calls for leaf in call.leaves if isinstance(leaf, Output)}
         return Part(tuple(self.calls), tuple(out for out in self._results if out in self._used or out not in taken))
 
@@ -203,7 +204,7 @@ class _Watch(TorchFunctionMode):
 
 
 def model_names(wrapper: nn.Module, model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns the model's own names for the tensors and for the modules of a wrapper around parts of it.
+    """Returns, for a wrapper around parts of a model, the model's own names of the wrapper's tensors and of its modules.
 
     Raises:
         PenjingError: the wrapper holds nothing of the model.
@@ -228,7 +229,7 @@ def model_names(wrapper: nn.Module, model: nn.Module) -> tuple[dict[str, str], d
     return names, paths
 
 
-WORTH = 0.3  # of the parameters: what smaller parts could save isn't worth the trouble
+WORTH = 0.3  # least share of the model's parameters: compressing smaller parts would save too little
 
 
 def largest_capturable(
@@ -239,15 +240,16 @@ def largest_capturable(
     together: Callable[[list[str]], bool],
     tries: int = 12,
 ) -> list[str]:
-    """Returns the path of the largest submodule that can be captured, or several, in the order of their calls, that can
-    be together; none where they hold too few of the parameters.
+    """Finds the largest submodule that can be captured, or several that can be captured together.
 
-    Looks at the largest modules first, and into those that fail; gives up after so many tries.
+    Returns their paths in the order of their calls; an empty list where they hold too few of the parameters.
+
+    Tries the largest modules first, then the children of modules that fail; gives up after `tries` modules.
 
     Args:
-        model: the whole.
-        args: what it is called with.
-        kwargs: the same by name.
+        model: the whole model.
+        args: the model's positional inputs.
+        kwargs: the model's inputs by keyword.
         captures: tells whether a module can be captured on these inputs.
         together: tells whether the modules at these paths can be captured as one.
         tries: how many modules to try.
@@ -285,7 +287,7 @@ def largest_capturable(
 
 
 def share(model: nn.Module, paths: Sequence[str]) -> float:
-    """Returns how much of a model's parameters the modules at these paths hold."""
+    """Returns the share of a model's parameters that the modules at these paths hold, from 0 to 1."""
     held = {id(p): p.numel() for path in paths for p in model.get_submodule(path).parameters()}
     return sum(held.values()) / max(1, sum(p.numel() for p in model.parameters()))
 

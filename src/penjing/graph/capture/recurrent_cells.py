@@ -1,6 +1,7 @@
-"""Recurrent cells, which compute one step, written out as the layers and gates that they are made of.
+"""Writes recurrent cells, which compute one step, out as their linear layers and gates.
 
-So channels, costs, quantisers and runtimes see two linear layers and what follows them, as in a cell that a user wrote. The
+Channels, costs, quantisers and runtimes then see two linear layers and the ops behind them, as in a cell that a user
+wrote. The
 formulas are those of `torch.nn.LSTMCell`, `GRUCell` and `RNNCell`, entry for entry; the parameters stay the cell's own.
 """
 
@@ -21,12 +22,12 @@ _Parameters = tuple[fx.Node, fx.Node, fx.Node | None, fx.Node | None]
 
 
 def _gates(write: Writer, count: int, x: fx.Node, weight: fx.Node, bias: fx.Node | None) -> list[fx.Node]:
-    """Returns what a linear layer of weight `(count · hidden, inputs)` gives, cut into its gates."""
+    """Returns the output of a linear layer with weight `(count · hidden, inputs)`, split into `count` gates."""
     return _cut(write, count, write(aten.linear.default, x, weight, bias))
 
 
 def _summed(write: Writer, count: int, x: fx.Node, state: fx.Node, parameters: _Parameters) -> list[fx.Node]:
-    """Returns the gates of what the input and the state give together."""
+    """Returns the gates of W_ih·x + b_ih + W_hh·h + b_hh, for the input x and the state h."""
     weight_ih, weight_hh, bias_ih, bias_hh = parameters
     of_input = write(aten.linear.default, x, weight_ih, bias_ih)
     of_state = write(aten.linear.default, state, weight_hh, bias_hh)
@@ -76,7 +77,7 @@ CELLS: dict[Any, Callable[..., list[fx.Node]]] = {
 
 
 def write_out_cells(graph: fx.Graph) -> None:
-    """Replaces each recurrent cell in `graph` by the ops that it is made of, in place."""
+    """Replaces each recurrent cell in `graph`, in place, by the ops of its formula."""
     for node in list(graph.nodes):
         formula = CELLS.get(node.target)
         if formula is None:

@@ -1,4 +1,4 @@
-"""What is put right before and after rounding, without training: one file per correction."""
+"""Corrections before and after rounding that need no training: one file per correction."""
 
 from penjing.quantization.corrections._activation_correction import activation_correction
 from penjing.quantization.corrections._batch_norm_statistics import batch_norm_statistics

@@ -1,4 +1,4 @@
-"""The mean error behind each activation function, taken out of the bias before it."""
+"""Corrects the mean behind each activation function by the bias of the layer before it."""
 
 from typing import Any
 
@@ -18,17 +18,18 @@ from penjing.quantization.corrections._side_by_side import Layer
 def activation_correction(graph: Graph, reference: Graph, data: Any) -> tuple[str, ...]:
     """Changes each bias so that the mean behind the layer's ReLU or clip, what the next layers read, is the float one's.
 
-    `bias_correction` matches means before the activation function. Errors that the function cuts off count there too,
-    and what is left is not free of bias: rounding noise around the corner of a ReLU raises the mean behind it. Where no
-    clip follows a layer, or something else reads its output too, the two are the same; see there for the order.
+    `bias_correction` matches means before the activation function. That counts errors that the function cuts off, and
+    it leaves a bias: rounding noise around the corner of a ReLU raises the mean behind the ReLU. Where no clip follows
+    a layer, or other ops read the layer's output too, both corrections are the same. Layers are corrected in the order
+    that `bias_correction` describes.
 
     Args:
-        graph: quantised; its biases are changed, and a layer without one gets one.
-        reference: the float graph that it was made of.
+        graph: the quantised graph; its biases are changed, and a layer without a bias gets one.
+        reference: the float graph that `graph` was made from.
         data: calibration data.
 
     Returns:
-        The places whose bias was changed.
+        The places of the layers whose bias was changed.
 
     Raises:
         PenjingError: there is no data, or no layer with few-bit weights.

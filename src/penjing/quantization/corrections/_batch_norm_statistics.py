@@ -1,4 +1,4 @@
-"""Mean and variance of each channel, brought back to what they were."""
+"""Restores the mean and the variance that each channel has in the float network."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from penjing.quantization.corrections._gain import apply_gain, are_powers_of_two
 from penjing.quantization.corrections._registry import corrections
 from penjing.quantization.corrections._side_by_side import Layer, quantized_layers, side_by_side
 
-# Below this share of the layer's mean variance a channel is (almost) constant: its gain would be a quotient of noise.
+# Share of the layer's mean variance. A channel with less is almost constant: its gain would be a quotient of noise.
 SMALLEST_VARIANCE = 1e-4
 
 
@@ -28,18 +28,19 @@ SMALLEST_VARIANCE = 1e-4
 def batch_norm_statistics(graph: Graph, reference: Graph, data: Any) -> tuple[str, ...]:
     """Gives each channel of each layer the mean and the variance that it has in the float network.
 
-    That is what re-estimating a batch norm's statistics behind the rounded layer and folding it again does, where the
-    statistics of the float network on the calibration data stand in for its β and γ. The integers stay: the gain goes
-    into the weight and its scale alike, so it needs one scale per output channel. The networks run side by side, as in
+    The effect is that of re-estimating a batch norm's statistics behind the rounded layer and folding the batch norm
+    again, with the float network's statistics on the calibration data in place of β and γ. The integers stay: the gain
+    multiplies the weight and its scale alike, so the weight needs one scale per output channel. The networks run side
+    by side, as in
     `bias_correction`.
 
     Args:
-        graph: quantised; its weights, scales and biases are changed, and a layer without bias gets one.
-        reference: the float graph that it was made of.
+        graph: the quantised graph; its weights, scales and biases are changed, and a layer without a bias gets one.
+        reference: the float graph that `graph` was made from.
         data: calibration data.
 
     Returns:
-        The places that were changed.
+        The places of the layers that were changed.
 
     Raises:
         PenjingError: there is no data; a layer's weights are rounded to a grid that has no scale for each output channel,
@@ -71,7 +72,7 @@ def batch_norm_statistics(graph: Graph, reference: Graph, data: Any) -> tuple[st
 
 
 class _Moments:
-    """Count, mean and variance of each channel."""
+    """The count, the mean and the variance of each channel's values."""
 
     def __init__(self, count: int, mean: Tensor, variance: Tensor) -> None:
         self.count, self.mean, self.variance = count, mean, variance

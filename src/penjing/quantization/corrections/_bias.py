@@ -11,11 +11,11 @@ from penjing.quantization.corrections._side_by_side import Layer
 
 
 def add_to_biases(graph: Graph, layers: list[Layer], values: Tensor) -> None:
-    """Adds `values`, `(channels,)`, to the one bias that all of `layers` share, or gives them one.
+    """Adds `values`, `(channels,)`, to the bias that all of `layers` share; layers without a bias get one.
 
     The caller refreshes the graph.
     """
-    weight, bias_node = graph.tensor(layers[0].weight), node_arguments(layers[0].node)[2]  # it may have got one since
+    weight, bias_node = graph.tensor(layers[0].weight), node_arguments(layers[0].node)[2]  # an earlier call may have added a bias
     if bias_node is not None:
         bias = graph.tensor(str(bias_node.target))
         with torch.no_grad():
@@ -24,7 +24,7 @@ def add_to_biases(graph: Graph, layers: list[Layer], values: Tensor) -> None:
     owner, dot, name = layers[0].weight.rpartition(".")
     path = f"{owner}{dot}bias"
     path = f"{owner}{dot}{name}_bias" if path in graph.tensors() else path
-    dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32  # codes are integers
+    dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32  # a weight stored as integer codes
     trained = weight.requires_grad or not isinstance(weight, nn.Parameter)
     graph.set_tensor(path, nn.Parameter(values.to(weight.device, dtype), trained))
     for layer in layers:

@@ -1,4 +1,4 @@
-"""The mean error of each channel, taken out of the bias."""
+"""Corrects the mean of each channel by the layer's bias."""
 
 from typing import Any
 
@@ -17,19 +17,19 @@ from penjing.quantization.corrections._registry import corrections
 def bias_correction(graph: Graph, reference: Graph, data: Any) -> tuple[str, ...]:
     """Adds to each bias what rounding took from its channel's mean: E[output in floats] − E[output when quantised].
 
-    The paper's empirical procedure corrects one layer after the other, each with a pass over the data through a network
-    that is corrected up to there. Here both networks run side by side, in one pass: a layer's correction is the mean
-    difference over the batches so far, this one among them, and is applied before the next layer runs. With one batch
-    this is the paper's procedure exactly; with several, the first ones saw the layers before corrected by what was known
-    then, and the effect of that falls as batches come in.
+    The paper's empirical procedure corrects one layer after another, each with a pass over the data through a network
+    in which all layers before are corrected. Here both networks run side by side, in one pass: a layer's correction is
+    the mean difference over all batches so far, the current one included, and is applied before the next layer runs.
+    With one batch this is exactly the paper's procedure. With several, the first batches went through layers whose
+    corrections were not yet final; the effect of that falls with the number of batches.
 
     Args:
-        graph: quantised; its biases are changed, and a layer without one gets one.
-        reference: the float graph that it was made of.
+        graph: the quantised graph; its biases are changed, and a layer without a bias gets one.
+        reference: the float graph that `graph` was made from.
         data: calibration data.
 
     Returns:
-        The places whose bias was changed.
+        The places of the layers whose bias was changed.
 
     Raises:
         PenjingError: there is no data, or no layer with few-bit weights.

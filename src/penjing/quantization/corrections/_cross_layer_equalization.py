@@ -1,4 +1,4 @@
-"""Scales that move between layers, so that all channels of a weight use the same range."""
+"""Moves scales between layers, so that all channels of a weight have the same range."""
 
 import warnings
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ from penjing.quantization.corrections._registry import corrections
 from penjing.quantization.corrections._side_by_side import Layer
 
 ROUNDS = 100
-SETTLED = 1e-3  # a round that changes no scale by more is the last
-EQUAL = 1e-2  # ranges that differ by less count as equal
-HEADROOM = 1.25  # values that calibration didn't see may be larger by this before they are clipped
+SETTLED = 1e-3  # logarithm of a scale's change: the rounds end when no scale changes by more
+EQUAL = 1e-2  # relative difference below which ranges count as equal
+HEADROOM = 1.25  # factor by which values outside of the calibration data may be larger before the clip cuts them
 
 
 @corrections.register(
@@ -32,25 +32,27 @@ HEADROOM = 1.25  # values that calibration didn't see may be larger by this befo
 def cross_layer_equalization(graph: Graph, data: Any = None) -> tuple[str, ...]:
     """Scales the channels between two layers so that both weights have equal ranges there; the function stays the same.
 
-    For a layer and those that read it, with ranges r₁ and r₂ (largest magnitudes) of a channel's weights, the channel
-    is divided by s = √(r₁ / r₂) in the first and multiplied by it in the readers, over and over until nothing changes.
-    Pairs are found from the ops between them: ReLU, pooling, flatten and others for which f(s·x) = s·f(x).
+    Let r₁ and r₂ be the ranges (largest magnitudes) of a channel's weights in a layer and in the layers that read its
+    output. The channel's weights are divided by s = √(r₁ / r₂) in the first layer and multiplied by s in the readers,
+    again and again until no scale changes. Pairs of layers are found by the ops between them: ReLU, pooling, flatten
+    and others for which f(s·x) = s·f(x).
 
-    A clip at a bound b other than 0, such as ReLU6, isn't one of these. Where the paper puts a ReLU in its place, the clip
-    stays here, and so does the function, as far as calibration shows: channels that reach the bound keep their scale, and
-    the others are scaled up only as far as they stay below it, with some room. (Without data such pairs are left out.)
+    A clip at a bound b other than 0, such as ReLU6, isn't such an op. The paper replaces the clip by a ReLU. Here the
+    clip stays, and so does the network's function as far as the calibration data show: channels that reach the bound
+    keep their scale, and the others are scaled up only so far that they stay below the bound, with some room. Without
+    data such pairs are left out.
 
-    Then high biases are absorbed (section 4.1.3): c, the least value of a channel that is always positive, goes from the
-    first layer's bias into the readers'. The paper takes c = max(0, β − 3γ) from the batch norm, for most values of a
-    normal distribution; here c is the least value on the calibration data, and only where no zero padding, which
-    doesn't move with c, is read.
+    Then high biases are absorbed (section 4.1.3): c, the least value of a channel that is always positive, moves from
+    the first layer's bias into the biases of its readers. The paper takes c = max(0, β − 3γ) from the batch norm, below
+    which few values of a normal distribution lie. Here c is the least value on the calibration data. A channel whose
+    readers pad with zeros keeps its bias, since the zeros don't move with c.
 
     Args:
         graph: a float graph with folded batch norms; its weights and biases are changed.
         data: calibration data.
 
     Returns:
-        The places that were changed.
+        The places of the layers that were changed.
 
     Raises:
         PenjingError: no two layers fit; the message says why.
@@ -68,7 +70,7 @@ def cross_layer_equalization(graph: Graph, data: Any = None) -> tuple[str, ...]:
     seen = {id(pair): _ChannelExtremes(pair.first) for pair in pairs}
     if data is not None:
         observe(graph, data, {pair.first.node: seen[id(pair)] for pair in pairs}, compute=in_floats)
-    weights = {path: graph.tensor(path).detach().double() for path in _tensors(pairs)}  # rounded once, at the end
+    weights = {path: graph.tensor(path).detach().double() for path in _tensors(pairs)}  # to float32 at the end, once
     scales = _equalize(pairs, seen, weights)
     with torch.no_grad():
         for path, weight in weights.items():
@@ -115,7 +117,7 @@ class _ChannelExtremes:
 
 
 def _equalize(pairs: list[Pair], seen: dict[int, _ChannelExtremes], weights: dict[str, Tensor]) -> list[Tensor]:
-    """Changes `weights`, and returns by what each pair's channels were divided in all."""
+    """Equalises `weights` in place; returns, for each pair, the divisors of the first layer's channels, `(channels,)`."""
     totals = [torch.ones_like(weights[pair.first.weight].flatten(1)[:, 0]) for pair in pairs]
     limits = [_limits(pair, seen[id(pair)], total) for pair, total in zip(pairs, totals, strict=True)]
     for _ in range(ROUNDS):
@@ -135,7 +137,7 @@ def _equalize(pairs: list[Pair], seen: dict[int, _ChannelExtremes], weights: dic
 
 
 def _limits(pair: Pair, seen: _ChannelExtremes, like: Tensor) -> Tensor:
-    """Returns the least number that each channel may be divided by; infinity where it must stay as it is."""
+    """Returns the least divisor that each channel may have, `(channels,)`; infinity where a channel must keep its scale."""
     limits = torch.zeros_like(like)
     for bound in pair.bounds:
         reach = (seen.high if bound > 0 else seen.low) / bound
@@ -144,7 +146,7 @@ def _limits(pair: Pair, seen: _ChannelExtremes, like: Tensor) -> Tensor:
 
 
 def incoming(reader: Reader, weights: dict[str, Tensor]) -> Tensor:
-    """Returns a reader's weight, a view, as `(groups, outputs, inputs, positions)` of each group."""
+    """Returns a view of a reader's weight as `(groups, outputs, inputs, positions)`."""
     weight = weights[reader.layer.weight]
     linear = reader.layer.node.target is torch.ops.aten.linear.default
     groups = 1 if linear else node_arguments(reader.layer.node)[6]
@@ -165,12 +167,12 @@ def _scale(pair: Pair, by: Tensor, weights: dict[str, Tensor]) -> None:
 
 
 def _absorb(graph: Graph, pair: Pair, low: Tensor, high: Tensor) -> bool:
-    """Moves what every value of a channel has at least into the readers' biases; tells whether there was any."""
+    """Moves each channel's least value, if it is positive, into the readers' biases; tells whether any channel had one."""
     if not (pair.rectified and pair.shifts):
         return False
     clipped = torch.zeros_like(low, dtype=torch.bool)
     for bound in pair.bounds:
-        clipped |= high >= bound  # whose scale is 1
+        clipped |= high >= bound  # channels that reach the clip, whose scale is 1
     least = torch.where(clipped | (low <= EQUAL * high), 0.0, low)
     if not bool((least > 0).any()):
         return False

@@ -1,4 +1,4 @@
-"""A gain for each output channel, taken up by the scales of a layer's weight: the integers stay as they are."""
+"""Applies a gain to each output channel through the scales of a layer's weight, so that the integers stay."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ aten = torch.ops.aten
 
 
 def scale_of(graph: Graph, layer: Layer) -> str | None:
-    """Returns the path of a rounded weight's scales, one or several for each output channel; None if it has none."""
+    """Returns the path of a rounded weight's scales, one or several per output channel; None if there are no such scales."""
     restore: Any = layer.node.args[1]
     while restore.target is aten.reshape.default:
         restore = restore.args[0]

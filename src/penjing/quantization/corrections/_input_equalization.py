@@ -1,8 +1,9 @@
-"""Inputs of a layer whose channels have very different ranges, brought to one range; the layer's weights take it back.
+"""Scales a layer's input channels, whose ranges differ much, to one range, and divides the layer's weights by the scales.
 
-What `cross_layer_equalization` does between two layers for the weights' sake is done here for one layer's input and its
-rounding's sake: a table's columns, the parts of a concatenation, one channel that dwarfs the others. Scales are powers of two,
-so the float function stays the same to the last bit where nothing overflows.
+`cross_layer_equalization` scales channels between two layers to round weights better. Here the channels of one layer's
+input are scaled to round the input better: the columns of a table, the parts of a concatenation, or one channel that
+dwarfs the others. Scales are powers of two, so the float function stays the same to the last bit where nothing
+overflows.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +21,7 @@ from penjing.quantization.corrections._cross_layer_equalization import incoming
 from penjing.quantization.corrections._pairs import Blocked, Reader, find_pairs, scalable
 
 aten = torch.ops.aten
-RANGE = ".input_range"  # what a layer's input is divided by, beside its weight
+RANGE = ".input_range"  # suffix of the constant that divides a layer's input, stored beside the layer's weight
 LARGEST = 60  # binary logarithm of the largest scale: products of two stay within float32
 JOINS = frozenset({aten.cat.default, aten.concat.default, aten.concatenate.default})
 UNIFORM = frozenset({aten.dropout.default, aten.feature_dropout.default, aten.contiguous.default, aten.clone.default})
@@ -28,7 +29,7 @@ Action = Callable[[], None]
 
 
 def even_scales(ranges: Tensor) -> Tensor:
-    """Returns powers of two that bring each channel's range to the largest one, `(channels,)`.
+    """Returns the powers of two, `(channels,)`, that bring each channel's range to the largest channel's.
 
     A channel of zeros gets the largest scale: with a smaller one, its weights would dwarf those of all others.
     """
@@ -41,19 +42,19 @@ def even_scales(ranges: Tensor) -> Tensor:
 def equalize_inputs(
     graph: Graph, scales: Mapping[str, Tensor], in_integers: Collection[str], moving: Collection[Any]
 ) -> list[str]:
-    """Multiplies what layers read by these scales, and divides their weights by them; the function stays the same.
+    """Multiplies the inputs of layers by these scales and divides the layers' weights by them; the function stays the same.
 
-    The scales go into the layer in front, or into those in front of a concatenation. A graph input, and what is computed
-    in floating point, is divided right before the layer by a constant.
+    The scales go into the weights of the layer in front, or of the layers in front of a concatenation. A graph input,
+    or a value that is computed in floating point, is divided by a constant right before the layer.
 
     Args:
-        graph: a float graph with folded batch norms; it is changed.
-        scales: of the input's channels `(channels,)`, by the name of the layer's node.
-        in_integers: names of the nodes whose values are integers: what they give can't be scaled behind them.
-        moving: ops that pass integers on as they are.
+        graph: a float graph with folded batch norms; it is changed in place.
+        scales: the scales of the input's channels, `(channels,)`, by the name of the layer's node.
+        in_integers: names of the nodes that give integers, so that no scale can be inserted behind them.
+        moving: ops that pass integers on unchanged.
 
     Returns:
-        The names of the layers for which that was possible.
+        The names of the layers whose inputs were scaled.
     """
     tied = {id(graph.tensor(path)) for path in graph.ties()}
     done = []
@@ -72,16 +73,16 @@ def equalize_inputs(
 
 
 class _Equalizer:
-    """Finds what is to be done for one layer; nothing is changed before all of it is known to be possible."""
+    """Plans the changes for one layer; none is made before all of them are known to be possible."""
 
     def __init__(self, graph: Graph, tied: set[int], in_integers: frozenset[str], passing: frozenset[Any]) -> None:
         self._graph, self._tied, self._in_integers, self._passing = graph, tied, in_integers, passing
 
     def actions(self, layer: fx.Node, by: Tensor) -> list[Action]:
-        """Returns them.
+        """Returns the changes that scale a layer's input channels by `by`, as functions to call.
 
         Raises:
-            Blocked: it isn't possible.
+            Blocked: the input can't be scaled.
         """
         reader = scalable(self._graph, layer, self._tied)
         for pair in find_pairs(self._graph)[0]:
@@ -94,7 +95,7 @@ class _Equalizer:
         return [*self._scaled(value, layer, by), self._read(Reader(reader, 1), by)]
 
     def _scaled(self, value: fx.Node, reader: fx.Node, by: Tensor) -> list[Action]:
-        """Returns what multiplies a value that `reader` reads."""
+        """Returns the changes that multiply a value that `reader` reads by `by`."""
         source = value
         while len(source.users) == 1 and (source.target in UNIFORM or _is_rectifier(source)):
             source = source.args[0]  # type: ignore[assignment]
@@ -112,7 +113,7 @@ class _Equalizer:
         return [self._divided(value, reader, by)]
 
     def _is_float(self, value: fx.Node) -> bool:
-        """Tells whether a value is rounded for its readers alone, and so may be scaled before that."""
+        """Tells whether a value is computed in floating point, so that a scale can stand before it is rounded."""
         while value.target in self._passing and value.name not in self._in_integers:
             value = value.all_input_nodes[0]
         return value.name not in self._in_integers
@@ -136,7 +137,7 @@ class _Equalizer:
         return act
 
     def _divided(self, value: fx.Node, reader: fx.Node, by: Tensor) -> Action:
-        """A division, not a product: targets multiply two tensors in integers where that is asked for."""
+        """Returns the change that divides a value by a constant. A product might be computed in integers, a division isn't."""
         layer = reader if reader.target in LAYERS else next(iter(reader.users))
         axis = channel_axis(layer)
         shape = (-1,) if axis == -1 else (-1, *[1] * (value.meta["val"].dim() - 2))
@@ -162,7 +163,7 @@ def _is_rectifier(node: fx.Node) -> bool:
 
 
 def _joins_channels(join: fx.Node, reader: fx.Node) -> bool:
-    """Tells whether a concatenation's parts are channels of the layer behind it, each a value of its own."""
+    """Tells whether a concatenation joins different values along the channels of the layer behind it."""
     if reader.target not in LAYERS:
         return False
     parts, axis = node_arguments(join)[:2]

@@ -1,4 +1,4 @@
-"""Biases that give each channel of the quantised network the mean that it has in the float network."""
+"""Changes biases so that each channel of the quantised network has the mean that it has in the float network."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,24 +12,24 @@ from penjing.graph.clips import EVERYTHING, Interval
 from penjing.quantization.corrections._bias import add_to_biases
 from penjing.quantization.corrections._side_by_side import Layer, quantized_layers, side_by_side
 
-SMALLEST_SLOPE = 0.02  # a channel that is clipped almost always says little about its bias
+SMALLEST_SLOPE = 0.02  # least P(not clipped): a channel that is nearly always clipped tells little of its bias
 
 
 def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[Layer], Interval]) -> tuple[str, ...]:
-    """Adds to each bias what the mean of the channel's output, clipped to the layer's bounds, lacks.
+    """Changes each bias so that the mean of the channel's output, clipped to the layer's bounds, is the float network's.
 
     On each batch b ← b + (n / N) · (E[clip(float output)] − E[clip(quantised output + b)]) / P(not clipped), with n
-    samples in the batch and N so far: Newton's step, averaged over batches as in stochastic approximation (Robbins and
-    Monro 1951). Without bounds it is the running mean of the difference.
+    samples in the batch and N so far. This is Newton's step, averaged over batches as in stochastic approximation
+    (Robbins and Monro 1951). Without bounds, b is the running mean of the difference.
 
     Args:
-        graph: quantised; its biases are changed, and a layer without one gets one.
-        reference: the float graph that it was made of.
+        graph: the quantised graph; its biases are changed, and a layer without a bias gets one.
+        reference: the float graph that `graph` was made from.
         data: calibration data.
-        bounds_of: between which values a layer's output counts.
+        bounds_of: gives the bounds to which a layer's output is clipped.
 
     Returns:
-        The places whose bias was changed.
+        The places of the layers whose bias was changed.
     """
     shifts: dict[str, _Shift] = {}
 
@@ -37,13 +37,13 @@ def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[
         low, high = bounds_of(layer)
         if (low, high) == EVERYTHING:
             return layer.mean(output), None
-        some = output[: -(-len(output) // 4)]  # the step needn't be exact
+        some = output[: -(-len(output) // 4)]  # a quarter of the batch: the step's slope needn't be exact
         within = (some > low) & (some < high)
         return layer.mean(output.clamp(low, high)), layer.mean(within.to(output.dtype))
 
     def correct(layer: Layer, output: Tensor, wanted: tuple[Tensor, Tensor | None]) -> Tensor:
         mean, slope = wanted
-        shift = shifts.setdefault(layer.bias or layer.weight, _Shift(len(mean), mean.device))  # a shared bias has one
+        shift = shifts.setdefault(layer.bias or layer.weight, _Shift(len(mean), mean.device))  # of all layers with this bias
         before, bounds = shift.value, bounds_of(layer)
         output.add_(layer.along(before, output))
         found = layer.mean(output if bounds == EVERYTHING else output.clamp(*bounds))
@@ -58,7 +58,7 @@ def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[
 
 
 class _Shift:
-    """What is to be added to one bias, by what is known so far."""
+    """The change of one bias, `(channels,)`, as estimated from the batches so far."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
         self.layers: list[Layer] = []
@@ -67,7 +67,7 @@ class _Shift:
         self._count = 0
 
     def update(self, layer: Layer, error: Tensor, slope: Tensor | None, count: int) -> None:
-        """Takes in the error of the mean on one batch, its slope over the bias, and how many values it is the mean of."""
+        """Takes in the mean's error on one batch, the mean's slope over the bias, and the count of values in the mean."""
         if layer not in self.layers:
             self.layers.append(layer)
         self._count += count

@@ -1,4 +1,4 @@
-"""Layers whose output channels may be scaled if the layers that read them are scaled back; found from the ops between."""
+"""Finds layers whose output channels may be scaled if the layers that read these channels are scaled back."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ class Reader:
     """A layer that reads the channels.
 
     Attributes:
-        layer: the layer.
-        repeats: how many of its input features come from each channel, behind a flatten.
+        layer: the reading layer.
+        repeats: the number of the layer's input features that come from each channel: more than 1 behind a flatten.
     """
 
     layer: Layer
@@ -31,14 +31,14 @@ class Reader:
 
 @dataclass
 class Pair:
-    """A layer and those that alone read what it computes, through ops for which f(s·x) = s·f(x) for each channel's s > 0.
+    """A layer and the only layers that read its output, through ops for which f(s·x) = s·f(x) for each channel's s > 0.
 
     Attributes:
         first: the layer whose output channels are scaled.
-        readers: the layers behind.
-        bounds: of clips on the way, other than 0 and infinity: these hold only while no value reaches them.
+        readers: the layers that read these channels.
+        bounds: bounds, other than 0 and infinity, of clips on the way: f(s·x) = s·f(x) holds only while no value reaches them.
         rectified: whether a clip at 0 is on the way.
-        shifts: whether f(x − c) = f(x) − c too, as long as x ≥ c ≥ 0, and the readers see c everywhere.
+        shifts: whether f(x − c) = f(x) − c, too, as long as x ≥ c ≥ 0, and c reaches the readers at every position.
     """
 
     first: Layer
@@ -53,7 +53,7 @@ class Blocked(Exception):
 
 
 def find_pairs(graph: Graph) -> tuple[list[Pair], dict[str, str]]:
-    """Returns all pairs in order of execution, and for every other layer why there is none, by its place."""
+    """Returns all pairs in order of execution, and, by its place, why each other layer has no pair."""
     pairs, reasons = [], {}
     tied = {id(graph.tensor(path)) for path in graph.ties()}
     for node in graph.program.graph.nodes:
@@ -74,7 +74,7 @@ def _name(node: fx.Node) -> str:
 
 
 def scalable(graph: Graph, node: fx.Node, tied: set[int]) -> Layer:
-    """Returns a layer with a weight and bias that nothing else reads."""
+    """Returns a node as a layer; raises `Blocked` where something else reads its weight or bias."""
     weight, bias = node_arguments(node)[1:3]
     for tensor in (weight, bias):
         if tensor is None:
@@ -87,7 +87,7 @@ def scalable(graph: Graph, node: fx.Node, tied: set[int]) -> Layer:
 
 
 def _follow(graph: Graph, node: fx.Node, repeats: int, pair: Pair, tied: set[int]) -> None:
-    """Adds what reads `node`, through all ops that may stand between."""
+    """Adds the layers that read `node`, directly or through ops that a scale passes."""
     readers = [user for user in node.users if user.target is not aten.sym_size.int]
     if not readers:
         raise Blocked("nothing reads its output")
@@ -107,7 +107,7 @@ def _follow(graph: Graph, node: fx.Node, repeats: int, pair: Pair, tied: set[int
 
 
 def _reads_channels(first: fx.Node, value: fx.Node, reader: fx.Node) -> bool:
-    """Tells whether the features that `reader` sums over are the channels of `first`, which `value` still has apart."""
+    """Tells whether the features that `reader` sums over are the channels of `first`, still separate in `value`."""
     linear, flat = aten.linear.default, value.meta["val"].dim() == 2
     if reader.target is linear:
         return flat or first.target is linear
@@ -115,7 +115,7 @@ def _reads_channels(first: fx.Node, value: fx.Node, reader: fx.Node) -> bool:
 
 
 def _pads(layer: fx.Node) -> bool:
-    """Tells whether a layer reads zeros beyond the edges, which don't move with its input."""
+    """Tells whether a layer pads its input with zeros, which a shift of the input doesn't move."""
     if layer.target is aten.linear.default:
         return False
     padding = node_arguments(layer)[4]
@@ -132,12 +132,13 @@ def _clip(node: fx.Node, pair: Pair) -> None:
 
 
 def _widened(before: fx.Node, after: fx.Node) -> int:
-    """Returns how many features a flatten makes of each channel."""
+    """Returns the number of features that a flatten makes of each channel."""
     old, new = before.meta["val"], after.meta["val"]
     return int(new.shape[1]) // int(old.shape[1]) if after.target in FLATTENS else 1
 
 
-# What may stand between. A condition says whether the op keeps channels apart, and notes what it does to shifts.
+# Ops that may stand between the layers of a pair. Each condition tells whether the op keeps channels apart, and notes in the
+# pair whether a shift passes the op.
 
 
 def _alike(node: fx.Node, pair: Pair) -> bool:
@@ -145,12 +146,12 @@ def _alike(node: fx.Node, pair: Pair) -> bool:
 
 
 def _leaky(node: fx.Node, pair: Pair) -> bool:
-    pair.rectified = True  # it isn't linear at 0, and what is above 0 shifts
+    pair.rectified = True  # a ReLU isn't linear at 0, but shifts values that stay above 0
     return bool(node_arguments(node)[1] >= 0)
 
 
 def _has_channels(node: fx.Node) -> bool:
-    """Tells whether positions stand behind the channels, which a linear layer's output doesn't have."""
+    """Tells whether a value has positions behind the channel axis; a linear layer's output has none."""
     source: Any = node.args[0]
     while source.target not in LAYERS:
         source = source.args[0]

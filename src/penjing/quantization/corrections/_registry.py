@@ -4,20 +4,20 @@ from collections.abc import Callable, Sequence
 
 from penjing.registry import Registry
 
-# Each entry's trait "stage" says when it is applied and how it is called; either changes the graph that it is given and
-# returns the places (module paths) that it changed, and raises a `PenjingError` where it finds nothing that it could do:
-#   "float": before anything is rounded, on the folded float graph: correction(graph, data)
-#   "quantized": at the end: correction(graph, reference, data), where `reference` is the float graph that was rounded,
-#       its nodes named alike.
+# A correction changes the graph that it is given and returns the places (module paths) of its changes; it raises a
+# `PenjingError` where there is nothing to correct. Its trait "stage" says when and how it is called:
+#   "float": before rounding, on the float graph with folded batch norms: correction(graph, data)
+#   "quantized": after rounding: correction(graph, reference, data), where `reference` is the float graph that was rounded,
+#       with the same node names.
 Correction = Callable[..., tuple[str, ...]]
 
-AUTO = "auto"  # stands for `shrunk_statistics`, which is given its samples and so isn't in the table
+AUTO = "auto"  # the name for `shrunk_statistics`, which takes samples instead of data and so isn't in the table
 
 corrections: Registry[Correction] = Registry("correction")
 
 
 def of_stage(names: Sequence[str], stage: str) -> list[Correction]:
-    """Returns those of the named corrections that belong to a stage, in the order given.
+    """Returns the named corrections that belong to a stage, in the given order.
 
     Raises:
         PenjingError: an unknown name.

@@ -1,7 +1,8 @@
-"""What `corrections="auto"` does: means and variances brought back as far as a few samples tell them.
+"""`corrections="auto"`: restores means and variances of channels as far as a few samples allow.
 
-`batch_norm_statistics` takes what it estimates for the truth, which needs some hundred samples: with few, it does harm. Here
-every estimate is shrunk by its own uncertainty, so that few samples correct what they are sure of.
+`batch_norm_statistics` trusts its estimates fully, which takes some hundred samples: with few, it does harm. Here every
+estimate is shrunk in proportion to its uncertainty, so that a few samples correct only the errors that they show
+clearly.
 """
 
 from collections.abc import Iterable
@@ -18,9 +19,9 @@ from penjing.quantization.corrections._bias import add_to_biases
 from penjing.quantization.corrections._gain import apply_gain, are_powers_of_two, scale_of
 from penjing.quantization.corrections._side_by_side import Layer, free_layers, side_by_side
 
-SAMPLES = 40  # EfficientNet-Lite0: 23.2 dB with 32, 23.6 with 40, 23.9 with 48 and with 64, at 70 ms each
-# With fewer, most of them passed before the layers in front were corrected as they are in the end: on EfficientNet-Lite0
-# four samples take 3 dB away, sixteen add 2 dB.
+SAMPLES = 40  # EfficientNet-Lite0: 23.2 dB with 32, 23.6 with 40, 23.9 with 48 and with 64; each sample takes 70 ms
+# Samples. With fewer, most of them ran before the corrections of earlier layers settled: on EfficientNet-Lite0 four samples
+# lose 3 dB, sixteen gain 2 dB.
 FEWEST = 16
 
 
@@ -29,24 +30,25 @@ def shrunk_statistics(
 ) -> dict[str, str]:
     """Gives each channel the mean and, where its weights' grid takes a gain, the variance that it has in the float network.
 
-    Both differences are estimated with the standard errors that they have over the samples, and multiplied by τ² / (τ² + se²)
-    each: the empirical Bayes rule of Efron and Morris 1973, Stein's Estimation Rule and Its Competitors, with the layer's
-    channels as the ensemble and its τ² by the method of moments. Differences of variances are those of their logarithms'
-    halves, with standard errors from the influence of each sample (Efron 1982, The Jackknife, the Bootstrap and Other
-    Resampling Plans, chapter 6). Standard errors from n samples are estimates themselves: they are widened by the variance
-    of Student's t, (n - 1) / (n - 3). The networks run side by side, as in `bias_correction`. Fewer than 16 samples correct
+    Both differences are estimated from the samples, with standard errors se, and each is multiplied by τ² / (τ² + se²):
+    the empirical Bayes rule of Efron and Morris 1973, Stein's Estimation Rule and Its Competitors. The layer's channels
+    are the ensemble, and τ² comes from the method of moments. The difference of two variances is that of half their
+    logarithms; its standard error comes from the influence of each sample (Efron 1982, The Jackknife, the Bootstrap and
+    Other Resampling Plans, chapter 6). Standard errors from n samples are estimates themselves: se² is multiplied by
+    the variance of Student's t, (n - 1) / (n - 3). The networks run side by side, as in `bias_correction`. Fewer than
+    16 samples correct
     nothing.
 
-    Layers whose weight or bias something else reads, too, stay as they are.
+    Layers whose weight or bias is read elsewhere, too, stay as they are.
 
     Args:
-        graph: quantised; its weights, scales and biases are changed, and a layer without bias gets one.
-        reference: the float graph that it was made of.
-        batches: of flat inputs; some numbers are kept for each sample and channel.
-        noise: is shown every layer's outputs in both graphs on the way, where it is given.
+        graph: the quantised graph; its weights, scales and biases are changed, and a layer without a bias gets one.
+        reference: the float graph that `graph` was made from.
+        batches: batches of flat inputs; a few numbers are kept for each sample and channel.
+        noise: takes in every layer's outputs in both graphs on the way; None measures no noise.
 
     Returns:
-        What was corrected by place, "mean" or "mean and variance".
+        By place, the corrected statistics: "mean" or "mean and variance".
 
     Raises:
         PenjingError: an output that isn't finite.
@@ -90,15 +92,15 @@ def shrunk_statistics(
 
 
 def _gainable(graph: Graph, layer: Layer) -> str | None:
-    """Returns the path of the scales that take a gain, None where the grid has none."""
+    """Returns the path of the scales that can take a gain; None where the grid has no such scales."""
     scale = scale_of(graph, layer)
     return None if scale is None or are_powers_of_two(graph.tensor(scale)) else scale
 
 
 def _moments(layer: Layer, output: Tensor, samples: int) -> Tensor:
-    """Returns mean and variance of each sample's channels, `(2, samples, channels)`.
+    """Returns the mean and the variance of each sample's channels, `(2, samples, channels)`.
 
-    Where the first axis isn't the samples', nor several parts of each, all of them together count as one.
+    Where the length of the first axis is no multiple of the number of samples, the whole batch counts as one sample.
     """
     values = output.movedim(layer.axis, -1)
     values = values.reshape(samples if len(output) % samples == 0 else 1, -1, values.shape[-1])
@@ -116,12 +118,12 @@ class _Seen:
         self._got: list[Tensor] = []
 
     def add(self, wanted: Tensor, got: Tensor) -> None:
-        """Takes in what the float and the quantised network gave, `(2, samples, channels)`."""
+        """Takes in the moments of the float and of the quantised output, `(2, samples, channels)` each."""
         self._wanted.append(wanted)
         self._got.append(got)
 
     def gain_and_shift(self, with_gain: bool) -> tuple[Tensor, Tensor]:
-        """Returns what each channel is to be multiplied with, and what is then to be added, `(channels,)` float64."""
+        """Returns the factor of each channel and the shift to add then, `(channels,)` float64 each."""
         wanted, got = (torch.cat(moments, 1).double() for moments in (self._wanted, self._got))
         mean = got[0].mean(0)
         variances = [_shares(moments) for moments in (wanted, got)]
@@ -140,18 +142,18 @@ class _Seen:
 
 
 def _shares(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the variance of all samples together, `(channels,)`, and each sample's share in it, 1 on average."""
+    """Returns the variance over all samples, `(channels,)`, and each sample's share in the variance, 1 on average."""
     apart = moments[1] + (moments[0] - moments[0].mean(0)).square()
     variance = apart.mean(0)
     return variance, apart / variance
 
 
 def _shrunk(samples: Tensor, estimate: Tensor | None = None) -> Tensor:
-    """Returns estimates, `(channels,)`, shrunk to 0 by what the channels' spread and their errors say.
+    """Returns estimates, `(channels,)`, shrunk towards 0 by τ² / (τ² + se²), with τ² from the spread of the channels.
 
     Args:
-        samples: `(samples, channels)`, whose mean's error is the estimate's.
-        estimate: their mean by default.
+        samples: `(samples, channels)`; the standard error of their mean is that of the estimate.
+        estimate: `(channels,)`; the samples' mean by default.
     """
     count = len(samples)
     estimate = samples.mean(0) if estimate is None else estimate
@@ -159,5 +161,5 @@ def _shrunk(samples: Tensor, estimate: Tensor | None = None) -> Tensor:
         return torch.zeros_like(estimate)
     error = samples.var(0) / count
     prior = (estimate.square() - error).mean().clamp_min(0)
-    widened = error * (count - 1) / (count - 3)  # Student's t: the error is an estimate, too
+    widened = error * (count - 1) / (count - 3)  # variance of Student's t, since the error is an estimate, too
     return torch.where(prior > 0, prior / (prior + widened), 0.0) * estimate

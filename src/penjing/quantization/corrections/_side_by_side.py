@@ -1,8 +1,8 @@
 """Runs a quantised graph beside the float graph that it was made of, one batch at a time, layer by layer.
 
-In each batch the float graph runs first and leaves a summary of every layer's output, a few numbers per channel. Then the
-quantised graph runs, and what a correction makes of a layer's output goes on to the layers behind it. So each layer is
-corrected with a network before it that is corrected already, in one pass over the data, with memory for one batch.
+In each batch the float graph runs first and leaves a summary of every layer's output, a few numbers per channel. Then
+the quantised graph runs, and the layers behind a corrected layer read its corrected output. So each layer is corrected
+with corrected layers before it, in one pass over the data, with memory for one batch.
 """
 
 from collections import Counter
@@ -30,9 +30,9 @@ class Layer:
     """A convolution or linear layer with few-bit weights.
 
     Attributes:
-        node: in the quantised graph.
-        weight: path of the parameter that the rounded weight comes from.
-        bias: path of the bias, None without one.
+        node: the layer's node in the quantised graph.
+        weight: path of the parameter from which the rounded weight is computed.
+        bias: path of the bias; None if the layer has no bias.
     """
 
     node: fx.Node
@@ -41,11 +41,11 @@ class Layer:
 
     @property
     def axis(self) -> int:
-        """Where the output's channels are."""
+        """The axis of the output's channels."""
         return -1 if self.node.target is aten.linear.default else 1
 
     def along(self, values: Tensor, output: Tensor) -> Tensor:
-        """Spreads `(channels,)` over the shape of an output, in its type."""
+        """Expands `(channels,)` to the shape of an output, in the output's dtype."""
         shape = [1] * output.dim()
         shape[self.axis] = -1
         return values.to(output.dtype).reshape(shape).expand_as(output)
@@ -56,7 +56,7 @@ class Layer:
 
     @property
     def place(self) -> str:
-        """Where the user finds it."""
+        """The module path, or a name of the node, where the user finds the layer."""
         return self.weight.rpartition(".")[0] or str(self.node.meta.get("module") or self.node.name)
 
 
@@ -64,7 +64,7 @@ def quantized_layers(graph: Graph) -> list[Layer]:
     """Returns the layers whose weight is computed from stored integers or rounded, in order of execution.
 
     Raises:
-        PenjingError: there is none, or one has a bias that can't be changed.
+        PenjingError: there is no such layer, or a layer's bias can't be changed.
     """
     found = [Layer(node, weight, _path(bias, node)) for node, weight, bias in _rounded(graph)]
     if not found:
@@ -73,7 +73,7 @@ def quantized_layers(graph: Graph) -> list[Layer]:
 
 
 def free_layers(graph: Graph) -> list[Layer]:
-    """Returns those of them whose weight and bias nothing else reads, so that each can be corrected on its own."""
+    """Returns the quantised layers whose weight and bias nothing else reads, so that each can be corrected on its own."""
     tied = {id(graph.tensor(path)) for path in graph.ties()}
     readers = Counter(
         str(node.target) for node in graph.program.graph.nodes if node.op == "get_attr" for _ in node.users
@@ -100,7 +100,7 @@ def _rounded(graph: Graph) -> Iterator[tuple[fx.Node, str, fx.Node | None]]:
 
 
 def _stored(weight: fx.Node) -> fx.Node | None:
-    """Returns the tensor that a weight is computed from: the first argument of each op on the way; None for activations."""
+    """Returns the tensor from which a weight is computed by the first argument of each op; None for activations."""
     while weight.op == "call_function" and isinstance(weight.args[0], fx.Node):
         weight = weight.args[0]
     return weight if weight.op == "get_attr" else None
@@ -127,17 +127,17 @@ def side_by_side(
     """Runs both graphs on all batches.
 
     Args:
-        graph: quantised, in evaluation mode.
-        reference: the float graph, its nodes named alike.
-        batches: of flat inputs.
-        layers: of `graph`, those to be corrected.
+        graph: the quantised graph, in evaluation mode.
+        reference: the float graph, whose nodes have the same names.
+        batches: batches of flat inputs.
+        layers: the layers of `graph` to correct.
         remember: summarises a layer's output in the float graph.
-        correct: from a layer's output in the quantised graph and what was remembered of the float one on the same
-            batch to the output that the next layers read.
-        noise: is shown every layer's outputs in both graphs, where it is given.
+        correct: takes a layer's output in the quantised graph and the summary of its float output on the same batch,
+            and returns the output that the next layers read.
+        noise: takes in every layer's outputs in both graphs; None measures no noise.
 
     Raises:
-        PenjingError: the float graph isn't what the quantised one was made of.
+        PenjingError: the quantised graph wasn't made from this float graph.
     """
     by_name = {layer.node.name: layer for layer in layers}
     names = {node.name for node in reference.program.graph.nodes if node.target in LAYERS}
@@ -157,12 +157,12 @@ def side_by_side(
 
 
 def look_at_noise(graph: Graph, batches: Iterable[list[Tensor]], noise: Noise, reference: Graph) -> None:
-    """Shows every layer's outputs on a few samples, in the float graph and in the quantised one.
+    """Measures every layer's noise: gives `noise` the outputs of both graphs on the first few samples.
 
     Args:
-        graph: quantised, in evaluation mode.
-        batches: of flat inputs, of which the first are taken.
-        noise: is shown the outputs.
+        graph: the quantised graph, in evaluation mode.
+        batches: batches of flat inputs, of which the first are used.
+        noise: takes in the outputs.
         reference: the float graph.
     """
     left = NOISE_SAMPLES
@@ -186,7 +186,7 @@ def _run_float(
     remember: Callable[[Layer, Tensor], Any],
     noise: Noise | None,
 ) -> dict[str, Any]:
-    """Runs the float graph; returns, by the layer's name, what is remembered of each layer's output."""
+    """Runs the float graph; returns the summary of each layer's output by the layer's name."""
     remembered: dict[str, Any] = {}
 
     def step(execution: Execution, node: fx.Node) -> Any:
@@ -210,7 +210,7 @@ def _run_corrected(
     correct: Callable[[Layer, Tensor, Any], Tensor],
     noise: Noise | None,
 ) -> None:
-    """Runs the quantised graph, and puts what the correction makes of a layer's output in the output's place."""
+    """Runs the quantised graph with each layer's output replaced by its corrected output."""
 
     def step(execution: Execution, node: fx.Node) -> Any:
         value = in_floats(execution, node)

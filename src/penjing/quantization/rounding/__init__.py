@@ -1,4 +1,4 @@
-"""Which integer a weight goes to: one file per rounding.
+"""Roundings choose the integer that each weight becomes: one file per rounding.
 
 A new rounding is one new file that registers one function.
 """

@@ -1,4 +1,4 @@
-"""Up or down, learned from what each layer should give."""
+"""Learns to round weights up or down from each layer's float output."""
 
 import torch
 
@@ -20,20 +20,22 @@ ITERATIONS = 500
 def adaround(part: Part, generator: torch.Generator, iterations: int | None = None) -> Learned:
     """Learns for each weight whether it goes up or down, so that its layer still gives what it gave: "adaround:1000".
 
-    Minimises ‖f(Wx) − f(W̃x̂)‖² + λ Σ (1 − |2h(V) − 1|^β), where W̃ is W rounded softly, x̂ comes out of the layers before,
-    which are rounded already, and f is the clip behind the layer (the paper's asymmetric reconstruction, equation 25). The
-    paper takes 10,000 iterations with 32 whole images; here it is fewer, with as many images as make some thousand positions.
+    Minimises ‖f(Wx) − f(W̃x̂)‖² + λ Σ (1 − |2h(V) − 1|^β), where W̃ is W rounded softly, x̂ is the output of the
+    rounded layers before, and f is the clip behind the layer (the paper's asymmetric reconstruction, equation 25). The
+    paper takes 10,000 iterations of 32 whole images; here there are fewer iterations, each with as many images as make
+    some thousand positions.
 
-    Beyond the paper, the layer's bias moves along, so that what all outputs of a channel are off by costs no weight anything;
-    channels that rounding to nearest serves better, with such a bias, get that; and layers without a clip behind go on as in
-    `quantease`, up to their width.
+    Three things go beyond the paper. The layer's bias is learned too, so that no weight has to make up for an error
+    that all outputs of a channel share. Channels for which rounding to nearest, with such a bias, gives a smaller error
+    are rounded to nearest. Layers without a clip behind are refined as in `quantease`, up to a width.
 
     Args:
-        part: a layer.
+        part: one layer.
         generator: draws the samples of each iteration.
-        iterations: for the layer.
+        iterations: iterations for the layer; 500 by default.
 
     Returns:
-        `(rows, weights)` integers, counted from the zero points, and `(channels,)` for the bias, in the outputs' units.
+        `(rows, weights)` integers, counted from the zero points, and the change of the bias, `(channels,)`, in the
+        outputs' units.
     """
     return learn(part, generator, iterations or ITERATIONS)

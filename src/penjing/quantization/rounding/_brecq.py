@@ -1,4 +1,4 @@
-"""Up or down, learned from what each block should give."""
+"""Learns to round weights up or down from each block's float output."""
 
 import torch
 
@@ -23,25 +23,26 @@ ITERATIONS = 500
 def brecq(part: Part, generator: torch.Generator, iterations: int | None = None) -> Learned:
     """Learns all weights of a block together, so that the block still gives what it gave: "brecq:1000".
 
-    Minimises E[Δzᵀ diag(F) Δz] + λ Σ (1 − |2h(V) − 1|^β), where Δz is what the rounded block's output is off, with inputs
-    that are rounded already and activations rounded inside as in the graph, and the weights are rounded softly as in
-    `adaround`. Errors of its layers may cancel, which layers learned alone can't make use of. See `blocks` for what a block
-    is.
+    Minimises E[Δzᵀ diag(F) Δz] + λ Σ (1 − |2h(V) − 1|^β), where Δz is the error of the rounded block's output. The
+    block's inputs come from the rounded network, its activations are rounded inside as in the graph, and its weights
+    are rounded softly as in `adaround`. Errors of a block's layers may cancel; layers that are learned one by one can't
+    make use of that. `blocks` defines the blocks.
 
-    A block that is one layer moves its bias too, and one with no clip behind goes on as in `quantease`; see `learn`.
+    A block of one layer learns its bias too, and one without a clip behind is refined as in `quantease`; see `learn`.
 
-    Where the paper weighs each number of the output, of each image, by the squared gradient of the classification loss, F
-    here is one weight for each channel: the diagonal of JᵀJ, J the derivatives of the network's outputs. That is the Fisher
-    matrix of the outputs' squared error, so it needs no labels and suits all outputs. Ranges of activations aren't learned.
-    The paper takes 20,000 iterations with 32 images; here it is fewer, with as many images as make some thousand positions.
+    The paper weighs each output value of each image by the squared gradient of the classification loss. Here F holds
+    one weight for each channel: the diagonal of JᵀJ, where J are the derivatives of the network's outputs. This is the
+    Fisher matrix of the outputs' squared error, so it needs no labels and suits any kind of output. Ranges of
+    activations aren't learned. The paper takes 20,000 iterations of 32 images; here there are fewer iterations, each
+    with as many images as make some thousand positions.
 
     Args:
-        part: a block.
+        part: one block.
         generator: draws the samples of each iteration.
-        iterations: for the block.
+        iterations: iterations for the block; 500 by default.
 
     Returns:
-        `(rows, weights)` integers for each of its weights, counted from the zero points; `(channels,)` for the bias of a
-        block that is one layer, in the outputs' units.
+        `(rows, weights)` integers for each of the block's weights, counted from the zero points; for a block of one
+        layer also the change of its bias, `(channels,)`, in the outputs' units.
     """
     return learn(part, generator, iterations or ITERATIONS)

@@ -1,4 +1,4 @@
-"""Integer least squares by coordinate descent: one weight after the other goes to its best integer (Behdin et al. 2023)."""
+"""Integer least squares by coordinate descent: moves one weight after another to its best integer (Behdin et al. 2023)."""
 
 import math
 
@@ -9,25 +9,26 @@ from penjing.evidence.moments import Moments, moments
 from penjing.quantization.rounding._parts import Part
 
 SWEEPS = 20
-DAMPINGS = (0.01, 0.1, 1.0)  # of the inputs' mean power
-TRIAL = 4  # sweeps
-CONSTANT = 1e-9  # share of an input's power: what varies less is constant but for the arithmetic
-WIDEST = 2**13  # weights of an output: their moments take half a gigabyte
+DAMPINGS = (0.01, 0.1, 1.0)  # candidates for λ, as shares of the inputs' mean power
+TRIAL = 4  # sweeps with which each damping is tried
+CONSTANT = 1e-9  # share of an input's power: an input that varies less is constant up to rounding errors of the arithmetic
+WIDEST = 2**13  # most weights per output: the moments of so many take half a gigabyte
 
 
 def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: int = SWEEPS) -> Tensor:
-    """Moves the weights of a part that is one layer, with nothing behind it, as long as a single move lowers its error.
+    """Moves the weights of a part that is a single layer, without a clip, as long as moving one of them lowers the error.
 
-    Minimises ‖Y − XŴᵀ‖² + λ‖Ŵ − W‖² over the integers, about the means where the layer's bias takes these up: X comes out
-    of the rounded layers before, Y is what the float network gives, so that weights also make up for what X is off. λ keeps
-    them from fitting the samples: it is the one with which weights that are fitted to half of the samples do best on the
-    other half. Where the given integers do better there, they stay.
+    Minimises ‖Y − XŴᵀ‖² + λ‖Ŵ − W‖² over the integers. X is the output of the rounded layers before and Y the output of
+    the float layer, so the weights also make up for errors in X. Both are centred where the layer's own bias takes up
+    the means. λ keeps the weights from overfitting the samples: of several λ the one is taken whose weights, fitted to
+    half of the samples, have the least error on the other half. Where the given integers have a smaller error there,
+    they stay.
 
     Args:
         part: the layer.
-        integers: `(rows, weights)` to begin with, counted from the zero points.
-        generator: draws positions, where there are many.
-        sweeps: the most over all weights.
+        integers: `(rows, weights)` to start from, counted from the zero points.
+        generator: draws a sample of positions where there are many.
+        sweeps: the most sweeps over all weights.
 
     Returns:
         `(rows, weights)` integers.
@@ -50,21 +51,21 @@ def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: in
 
 
 def moments_of(part: Part, generator: torch.Generator) -> tuple[Moments, Moments]:
-    """Takes the moments of a part that is one layer, with nothing behind it, of the first half of its samples and of the others.
+    """Returns the moments of both halves of a part's samples; the part is a single layer, without a clip.
 
-    They are about the means where the part has a bias of its own, which takes these up.
+    The moments are central where the part has its own bias, since the bias takes up the means.
     """
     return moments(part.span.layers[0], part.inputs[0], part.products, generator, central=part.bias is not None)
 
 
 def width(part: Part) -> int:
-    """Returns how many weights each output of a part's one layer has."""
+    """Returns the number of weights per output of a part that is a single layer."""
     (weight,) = part.weights
     return weight.shape[1:].numel()
 
 
 class Problem:
-    """A layer's weights by groups, `(groups, outputs, weights)`, in integers, with their bounds."""
+    """A layer's weights as integers by group, `(groups, outputs, weights)`, with their bounds."""
 
     def __init__(self, part: Part, shape: torch.Size) -> None:
         (weight,) = part.weights
@@ -76,11 +77,11 @@ class Problem:
         )
 
     def laid(self, rows: Tensor) -> Tensor:
-        """Returns `(rows, weights)` by groups."""
+        """Reshapes `(rows, weights)` to `(groups, outputs, weights)` float64."""
         return rows.double().reshape(self._shape)
 
     def solve(self, found: Moments, damping: float, start: Tensor, sweeps: int) -> Tensor:
-        """Returns integers from which no single move lowers the error, or those after some sweeps."""
+        """Returns integers of which no single move lowers the error, or those reached after `sweeps` sweeps."""
         ridge = damping * found.inputs.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         curvature = found.inputs + ridge * torch.eye(self._shape[2], dtype=torch.float64, device=ridge.device)
         fixed = found.inputs.diagonal(dim1=1, dim2=2) <= CONSTANT * found.power

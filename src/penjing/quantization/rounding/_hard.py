@@ -1,4 +1,4 @@
-"""Hard roundings of a part, compared by what they make of its outputs."""
+"""Compares hard roundings of a part by the errors of its outputs."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 from penjing.quantization.rounding._parts import Learned, Part
 
-TIMES = 3  # a bias is moved: once is not enough where the layer's clip takes some of it
+TIMES = 3  # steps that move a bias: one is not enough where the clip behind the layer cuts part of the move off
 
 
 @dataclass(frozen=True)
 class Hard:
-    """Whole numbers for the weights of a part, and what comes of them.
+    """Integers for the weights of a part, and the errors that they cause.
 
     Attributes:
-        learned: the integers, and what is added to the bias where the part has its own.
-        errors: `(channels,)`, mean squares of what the outputs are off.
+        learned: the integers, and the change of the bias where the part has its own.
+        errors: `(channels,)`, the outputs' mean squared errors.
     """
 
     learned: Learned
@@ -24,12 +24,12 @@ class Hard:
 
 
 def centred(part: Part, integers: list[Tensor], shift: Tensor | None = None) -> Hard:
-    """Moves the bias, where a part has its own, to where the outputs are right on average.
+    """Moves the bias, where a part has its own, until the outputs' mean error is zero.
 
     Args:
-        part: that the weights are of.
-        integers: `(rows, weights)` for each of them.
-        shift: `(channels,)`, what to begin with; nothing by default.
+        part: the part.
+        integers: `(rows, weights)` for each of the part's weights.
+        shift: `(channels,)`, the change of the bias to start from; zero by default.
     """
     weights = [weight.values(one) for weight, one in zip(part.weights, integers, strict=True)]
     if part.bias is None:
@@ -41,7 +41,7 @@ def centred(part: Part, integers: list[Tensor], shift: Tensor | None = None) -> 
 
 
 def better(part: Part, one: Hard, other: Hard) -> Learned:
-    """Returns the better of two roundings; by channel where each channel has weights of its own."""
+    """Returns the rounding with the smaller error; decides channel by channel where each channel has its own weights."""
     first, second = one.learned, other.learned
     if not part.span.is_layer:
         return first if one.errors.sum() < other.errors.sum() else second

@@ -1,4 +1,4 @@
-"""How much the network's outputs depend on each channel inside."""
+"""Measures how much the network's outputs depend on each inner channel."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,24 +8,24 @@ from torch import Tensor
 from penjing.evidence.pieces import sample_count
 from penjing.graph import Graph
 
-SAMPLES = 64  # whose gradients are taken; the mean over them and all positions hardly changes with more
+SAMPLES = 64  # samples for gradients: the mean over them and over all positions hardly changes with more
 
 
 def gauss_newton(
     graph: Graph, batches: Iterable[Sequence[Tensor]], axes: Mapping[str, int], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Returns the diagonal of JᵀJ, J the derivatives of the network's outputs by a value, averaged over each channel.
+    """Returns the diagonal of JᵀJ, with J the derivatives of the network's outputs by a value, averaged over each channel.
 
-    With random signs ε, E[(∂ εᵀoutputs / ∂ value)²] is that diagonal (Hutchinson 1990); each sample draws its own, once.
+    With random signs ε, E[(∂ εᵀoutputs / ∂ value)²] is that diagonal (Hutchinson 1990); signs are drawn once for each sample.
 
     Args:
-        graph: in floating point.
-        batches: its flat inputs.
-        axes: of the channels, by the name of the node whose value it is.
-        generator: of the signs.
+        graph: the float graph.
+        batches: the graph's flat inputs.
+        axes: the axis of the channels, by the name of the node that computes the value.
+        generator: draws the signs.
 
     Returns:
-        `(channels,)` by name, on average 1.
+        `(channels,)` by the node's name, scaled to mean 1.
     """
     sums: dict[str, Tensor] = {}
     left = SAMPLES

@@ -1,4 +1,4 @@
-"""To the nearest integer."""
+"""Rounds to the nearest integer."""
 
 import torch
 from torch import Tensor

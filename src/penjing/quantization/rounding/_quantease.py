@@ -1,4 +1,4 @@
-"""To the integers with which each layer gives most nearly what it should."""
+"""Rounds weights to the integers with the least error of each layer's output."""
 
 import torch
 
@@ -21,20 +21,22 @@ from penjing.quantization.rounding._spans import products
 def quantease(part: Part, generator: torch.Generator, sweeps: int | None = None) -> Learned:
     """Moves one weight after the other to its best integer, over and over, so that a layer's products stay what they were.
 
-    Faster than `adaround` unless a layer has very many weights for each output, and with any integer for a weight, not just
-    the two beside it. A clip behind the layer is not seen: what it cuts off counts as much as the rest. The paper reads X
-    from the float network; here it is what the rounded layers before give. See `descend`.
+    It is faster than `adaround` unless a layer has very many weights per output, and a weight may go to any integer,
+    not just to its two neighbours. A clip behind the layer is ignored: values that the clip cuts off count as much as
+    the rest. The paper takes X from the float network; here X is the output of the rounded layers before. See
+    `descend`.
 
     Args:
-        part: a layer.
-        generator: draws positions, where there are many.
-        sweeps: the most over each layer's weights; they end where no weight moves any more.
+        part: one layer.
+        generator: draws a sample of positions where there are many.
+        sweeps: the most sweeps over each layer's weights; they end where no weight moves any more.
 
     Returns:
-        `(rows, weights)` integers, counted from the zero points, and `(channels,)` for the bias, in the outputs' units.
+        `(rows, weights)` integers, counted from the zero points, and the change of the bias, `(channels,)`, in the
+        outputs' units.
 
     Raises:
-        PenjingError: an output has more weights than can be treated together.
+        PenjingError: an output has more weights than fit in memory together.
     """
     if width(part) > WIDEST:
         raise PenjingError(
@@ -42,6 +44,6 @@ def quantease(part: Part, generator: torch.Generator, sweeps: int | None = None)
             f"{width(part)}: round with 'adaround', or leave the layer in floating point with exclude=."
         )
     nearest = part.weights[0].real.round()
-    if not part.is_product:  # its bias is computed from the model's inputs
+    if not part.is_product:  # the layer's bias is computed from the model's inputs
         return Learned([nearest])
     return centred(part, [descend(part, nearest, generator, sweeps or SWEEPS)]).learned

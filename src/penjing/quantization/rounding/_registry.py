@@ -6,20 +6,21 @@ from typing import Any
 from penjing.errors import PenjingError
 from penjing.registry import Entry, Registry
 
-# Called as `rounding(real, generator)`: weights in steps of their grid, counted from its zero point, go to whole numbers.
-# Those with the trait "learned" are called as `rounding(part, generator, number)` instead, one part of the network after the
-# other, and return what they learned of it. The trait "spans" cuts the network into parts, as `layers` and `blocks`
-# do; the trait "importance", where there is one, weighs the channels of their outputs, as `gauss_newton` does. The number
-# stands behind their name, and the trait "number" says what it is.
+# A rounding is called as `rounding(real, generator)`, with weights in steps of their grid, counted from its zero point, and
+# returns integers.
+# A rounding with the trait "learned" is called as `rounding(part, generator, number)` instead, for one part of the network
+# after another, and returns a `Learned`. Its trait "spans" is a function that splits the network into parts, such as
+# `layers` or `blocks`; its trait "importance", if it has one, is a function that weighs the channels of the parts' outputs,
+# such as `gauss_newton`. The user writes the number behind the rounding's name; the trait "number" says what it means.
 Rounding = Callable[..., Any]
 roundings: Registry[Rounding] = Registry("rounding")
 
 
 def find_rounding(given: str) -> tuple[Entry[Rounding], int | None]:
-    """Reads "nearest" or "adaround:500"; returns the rounding and the number behind its name.
+    """Parses "nearest" or "adaround:500"; returns the rounding and the number behind its name.
 
     Raises:
-        PenjingError: the name is unknown, or its number is none.
+        PenjingError: the name is unknown, or the text behind it is no number.
     """
     name, colon, text = given.partition(":") if isinstance(given, str) else (str(given), "", "")
     entry = roundings[name]

@@ -1,4 +1,4 @@
-"""Computes nodes of a quantised graph so that gradients go through, and so that no value is written over."""
+"""Computes nodes of a quantised graph so that gradients pass through and no value is overwritten."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from penjing.quantization._running import is_pair
 
 
 def with_gradients(execution: Execution, n: fx.Node) -> Any:
-    """Computes one node; activations are rounded in one step, whose gradient goes straight through."""
+    """Computes one node; an activation is quantised and dequantised in one step, with a straight-through gradient."""
     if n.target is ops.quantize_per_tensor.default and is_pair(n):
         x, scale, zero_point, low, high, _ = execution.arguments(n)
         return _Rounded.apply(x, scale, low - zero_point, high - zero_point)
@@ -21,7 +21,7 @@ def with_gradients(execution: Execution, n: fx.Node) -> Any:
 
 
 class _Rounded(torch.autograd.Function):
-    """To the nearest value of a grid; the gradient passes where nothing was clipped."""
+    """Rounds to the nearest value of a grid; the gradient passes where the value wasn't clipped."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: float, low: int, high: int) -> Tensor:

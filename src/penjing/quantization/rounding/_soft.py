@@ -1,4 +1,4 @@
-"""What learned roundings share: a rounding that is soft while it is learned, and ends hard (Nagel et al. 2020)."""
+"""Soft rounding, which learned roundings share: real-valued while it is learned, hard in the end (Nagel et al. 2020)."""
 
 import math
 
@@ -9,37 +9,37 @@ from penjing.quantization.rounding._descent import WIDEST, descend, width
 from penjing.quantization.rounding._hard import better, centred
 from penjing.quantization.rounding._parts import Learned, Part, Rounded
 
-STRETCH = (-0.1, 1.1)  # of the sigmoid, so that it reaches 0 and 1
+STRETCH = (-0.1, 1.1)  # range of the sigmoid before clipping, so that it reaches 0 and 1
 LEARNING_RATE = 0.1
-BIAS_RATE = 5e-3  # in standard deviations of the outputs
+BIAS_RATE = 5e-3  # learning rate of the bias, in standard deviations of the outputs
 WARM_UP = 0.2  # share of the iterations without the regulariser
 SHARPNESS = (20.0, 2.0)  # β of the regulariser, from the end of the warm-up to the last iteration
 BALANCE = 0.1
-POSITIONS, IMAGES, VECTORS = 4096, 32, 256  # the most in each iteration; vectors where a sample is one
-PROBED = 2**14  # positions that tell how large an error is
+POSITIONS, IMAGES, VECTORS = 4096, 32, 256  # most per iteration: positions, images, samples of one position each
+PROBED = 2**14  # output positions from which the error of rounding to nearest is estimated
 
 
 def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
-    """Learns for each weight of a part whether it goes up or down, so that the part still gives what it gave.
+    """Learns whether to round each weight of a part up or down so that the part's output stays close to its float output.
 
     Minimises the part's error + λ Σ (1 − |2h(V) − 1|^β), where h is a stretched sigmoid and the weights are
-    s·clip(⌊W/s⌋ + h(V)). β falls from 20 to 2, which pushes h(V) to 0 or 1. The error is measured against that which
-    rounding to nearest makes, so that λ means the same for every part.
+    s·clip(⌊W/s⌋ + h(V)). β falls from 20 to 2, which pushes h(V) to 0 or 1. The error is divided by the error of
+    rounding to nearest, so that λ means the same for every part.
 
-    A bias that is the part's own moves along: it takes up what the outputs are off on average, so that the rounding is free
-    for all else (as biases are tuned in Hubara et al. 2020, arXiv:2006.10518). On more samples the outcome is then compared
-    with rounding to nearest, both with the bias that gives the outputs their mean, and the better is taken: channel by
-    channel where the part is one layer. A layer with nothing behind it goes on by `descend`, in which a weight may go to
-    any integer.
+    A bias that only this part reads is learned too. It takes up the outputs' mean error, so that the rounding is free
+    to reduce the rest (biases are tuned like this in Hubara et al. 2020, arXiv:2006.10518). The result is then compared
+    with rounding to nearest on more samples, both with the bias that makes the outputs' mean right, and the better of
+    the two is taken, channel by channel where the part is one layer. A single layer without a clip is then refined by
+    `descend`, in which a weight may go to any integer.
 
     Args:
-        part: its weights, inputs and wanted output.
+        part: the part, with its weights, inputs and wanted output.
         generator: draws the samples of each iteration.
-        iterations: how many.
+        iterations: the number of iterations.
     """
     soft = [_Soft(weight) for weight in part.weights]
     spread = part.spread
-    moved = torch.zeros_like(spread, requires_grad=True)  # in spreads
+    moved = torch.zeros_like(spread, requires_grad=True)  # change of the bias, in standard deviations of the outputs
     rates = [{"params": [one.v for one in soft]}, {"params": [moved], "lr": BIAS_RATE}]
     optimizer = torch.optim.Adam(rates if part.bias is not None else rates[:1], LEARNING_RATE, fused=True)
     unit, warm = _unit(part), int(WARM_UP * iterations)
@@ -66,7 +66,7 @@ def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
 
 
 class _Soft:
-    """A weight between two integers."""
+    """A weight tensor each entry of which lies between two integers."""
 
     def __init__(self, weight: Rounded) -> None:
         self._weight, self._below = weight, weight.real.floor()
@@ -75,7 +75,7 @@ class _Soft:
         self.v = torch.log((h - low) / (high - h)).requires_grad_()
 
     def h(self) -> Tensor:
-        """Returns how far up it is, 0 to 1."""
+        """Returns how far each entry lies above its lower integer, 0 to 1."""
         low, high = STRETCH
         return (torch.sigmoid(self.v) * (high - low) + low).clamp(0, 1)
 
@@ -83,17 +83,17 @@ class _Soft:
         return self._weight.values(self._below + h)
 
     def hard(self) -> Tensor:
-        """Returns the integers."""
+        """Returns the integers to which the entries are nearer."""
         return self._below + (self.v.detach() > 0)
 
 
 def _samples(part: Part) -> int:
-    """Returns how many samples each iteration takes."""
+    """Returns the number of samples in each iteration."""
     return VECTORS if part.positions == 1 else max(1, min(IMAGES, POSITIONS // part.positions))
 
 
 def _unit(part: Part) -> float:
-    """Returns the share of one weight in the error that rounding to nearest makes, times 12: that of one whole step."""
+    """Returns 12 times the error of rounding to nearest, per weight, since a uniform error's variance is 1/12 squared step."""
     chosen = slice(0, max(1, PROBED // part.positions))
     with torch.no_grad():
         exact = part.output([weight.values(weight.real) for weight in part.weights], chosen)

@@ -1,4 +1,4 @@
-"""Where a network is cut into parts: single layers, or blocks."""
+"""Splits a network into parts: single layers or blocks."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,15 +15,15 @@ from penjing.quantization.rounding._parts import Span
 
 aten = torch.ops.aten
 PAIR = {ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default}
-CHAIN = 3  # layers behind one another that make a block, as many as an inverted residual has
-MOST_LAYERS = 8  # of a block; beyond, its layers are parts of their own
+CHAIN = 3  # most layers of a block that is a plain sequence: as many as an inverted residual has
+MOST_LAYERS = 8  # most layers of a block: the layers of a larger one become separate parts
 
 
 def layers(graph: Graph, rounded: Sequence[fx.Node]) -> list[Span]:
     """Returns each layer, with the clip behind it, as a part of its own.
 
     Args:
-        graph: quantised.
+        graph: the quantised graph.
         rounded: the layers whose weights are learned, in order of execution.
     """
     known = _constants(graph)
@@ -31,25 +31,25 @@ def layers(graph: Graph, rounded: Sequence[fx.Node]) -> list[Span]:
 
 
 def products(graph: Graph, rounded: Sequence[fx.Node]) -> list[Span]:
-    """Returns each layer alone, without the clip behind it, as a part; arguments as in `layers`."""
+    """Returns each layer, without the clip behind it, as a separate part; the arguments are those of `layers`."""
     known = _constants(graph)
     return [_span([node], [node], known, rows=node.target is aten.linear.default) for node in rounded]
 
 
 def blocks(graph: Graph, rounded: Sequence[fx.Node]) -> list[Span]:
-    """Cuts wherever a single value, of one sample for each of the network's, is all that goes on; arguments as in `layers`.
+    """Splits the graph where exactly one tensor crosses, with one row per sample; the arguments are those of `layers`.
 
-    What lies between two such values is a residual block, with its shortcut, or an inception module: branches that come
-    together again. Layers that stand alone between them, one behind the other, make blocks of up to three. A value is cut
-    behind its clip and before it is rounded. What has no such values, or more than eight layers between two, is taken
-    layer by layer: dense blocks, recurrences, several heads.
+    The nodes between two such tensors form a residual block with its shortcut, an inception module, or another set of
+    branches that join again. Up to three consecutive pieces of one layer each form a block together. A cut is made
+    behind the tensor's clip and before the tensor is rounded. Where no such tensors exist, or more than eight layers
+    lie between two of them, each layer is a separate part: in dense blocks, recurrences and networks of several heads.
     """
     known = _constants(graph)
     order = [node for node in graph.program.graph.nodes if node.op == "call_function" and node not in known]
     place = {node: index for index, node in enumerate(order)}
     ends = [order.index(node) for node in _cuts(graph, order, rounded)]
     found: list[Span] = []
-    chain: list[list[fx.Node]] = []  # nodes of blocks with one layer each
+    chain: list[list[fx.Node]] = []  # the nodes of consecutive pieces that have one layer each
     for start, end in pairwise([-1, *ends]):
         nodes = order[start + 1 : end + 1]
         count = sum(node in rounded for node in nodes)
@@ -68,7 +68,7 @@ def blocks(graph: Graph, rounded: Sequence[fx.Node]) -> list[Span]:
 
 
 def _joined(chain: Sequence[list[fx.Node]], rounded: Sequence[fx.Node], known: set[fx.Node]) -> Iterator[Span]:
-    """Cuts a chain where least goes on; of equals, as late as can be."""
+    """Joins pieces of one layer each into blocks of up to `CHAIN`; cuts at the smallest tensor, among equals at the last."""
     left = list(chain)
     while left:
         sizes = [_size(nodes[-1]) for nodes in left[:CHAIN]]
@@ -78,18 +78,18 @@ def _joined(chain: Sequence[list[fx.Node]], rounded: Sequence[fx.Node], known: s
 
 
 def _size(node: fx.Node) -> int:
-    """Returns how many numbers a value has for each sample."""
+    """Returns the number of entries that a value has per sample."""
     sizes = node.meta["val"].shape[1:]
     return math.prod(_hint(size) for size in sizes)
 
 
 def _hint(size: Any) -> int:
-    """Returns a size, that of the example inputs where it is free; comparing it would fix it."""
+    """Returns a size as an int: for a dynamic size that of the example inputs, since comparing the symbol would fix it."""
     return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
 
 
 def _cuts(graph: Graph, order: Sequence[fx.Node], rounded: Sequence[fx.Node]) -> list[fx.Node]:
-    """Returns the nodes that blocks end with, one at most between a layer and the next."""
+    """Returns the last node of each block; at most one lies between a layer and the next."""
     place = {node: index for index, node in enumerate(order)}
     last_read = {node: max((place.get(user, len(order)) for user in node.users), default=-1) for node in order}
     inputs = [node for node in graph.program.graph.nodes if node.op == "placeholder"]
@@ -99,7 +99,7 @@ def _cuts(graph: Graph, order: Sequence[fx.Node], rounded: Sequence[fx.Node]) ->
     live = {node for node in inputs if last_read[node] >= 0}
     found: list[fx.Node] = []
     candidates: list[fx.Node] = []
-    begun = False  # a layer stands behind the last cut
+    begun = False  # whether a layer stands behind the last cut
     for index, node in enumerate(order):
         if node in rounded:
             if begun and candidates:
@@ -108,16 +108,16 @@ def _cuts(graph: Graph, order: Sequence[fx.Node], rounded: Sequence[fx.Node]) ->
         live = {one for one in live if last_read[one] > index}
         if last_read[node] > index and not _is_count(node, batch):
             live.add(node)
-        if live == {node} and _by_sample(node, batch) and node.target not in PAIR:  # the float network has none
+        if live == {node} and _by_sample(node, batch) and node.target not in PAIR:  # the float network has no such nodes
             candidates.append(node)
     if begun and candidates:
         ends = [node for node in candidates if last_read[node] == len(order)]
-        found += ends[-1:]  # what is behind the last layer belongs to its block
+        found += ends[-1:]  # the ops behind the last layer belong to its block
     return found
 
 
 def _best(candidates: Sequence[fx.Node]) -> fx.Node:
-    """Returns the first that is rounded, else the last."""
+    """Returns the first candidate whose value is rounded, else the last candidate."""
     rounding = ops.quantize_per_tensor.default
     return next((node for node in candidates if any(u.target is rounding for u in node.users)), candidates[-1])
 
@@ -158,19 +158,19 @@ def _constants(graph: Graph) -> set[fx.Node]:
 
 
 def _batch(inputs: Sequence[fx.Node]) -> Any:
-    """Returns the symbol of the number of samples."""
+    """Returns the symbol of the dynamic batch size; None where the batch size is fixed."""
     sizes = [node.meta["val"].shape[0] for node in inputs if node.meta["val"].dim()]
     return next((size.node.expr for size in sizes if isinstance(size, torch.SymInt)), None)
 
 
 def _is_count(node: fx.Node, batch: Any) -> bool:
-    """Tells whether a value is just the number of samples."""
+    """Tells whether a value is the batch size itself."""
     value = node.meta.get("val")
     return isinstance(value, torch.SymInt) and value.node.expr == batch
 
 
 def _by_sample(node: fx.Node, batch: Any) -> bool:
-    """Tells whether a value has the samples on its first axis, and nowhere else."""
+    """Tells whether a value is a tensor with the samples on its first axis and on no other."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or not value.dim() or not value.dtype.is_floating_point:
         return False

@@ -1,4 +1,4 @@
-"""Up or down by chance."""
+"""Rounds up or down by chance."""
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ def stochastic(real: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         real: weights in steps.
-        generator: of the random numbers.
+        generator: draws the random numbers.
     """
     chance = torch.rand(real.shape, generator=generator, dtype=real.dtype).to(real.device)
     below = real.floor()
-    return below + (chance < real - below)  # whole numbers stay as they are
+    return below + (chance < real - below)  # integers stay as they are

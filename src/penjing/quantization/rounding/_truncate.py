@@ -1,11 +1,11 @@
-"""Towards zero."""
+"""Rounds towards zero."""
 
 import torch
 from torch import Tensor
 
 from penjing.quantization.rounding._registry import roundings
 
-# Scales are float32 numbers, so a weight that is a whole number of steps may measure a little less than that.
+# Relative. Scales are float32, so a weight that is a whole number of steps may come out a little below that number.
 SLACK = 1e-6
 
 

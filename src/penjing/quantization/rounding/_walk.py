@@ -1,7 +1,8 @@
-"""The state of a graph that is executed piece by piece, for all calibration batches at once.
+"""Executes a graph piece by piece, on all calibration batches, and keeps the values between pieces.
 
-A pass over the data for each piece would cost the square of the network's depth; here each piece begins where the one before
-ended. What must be held for that is what is read later, and it is held only where it is small.
+A whole pass over the data for each piece would cost time in proportion to the square of the network's depth. Here each
+piece starts where the one before ended. For that, all values that later nodes read are kept, as long as they are small
+enough.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,17 +16,17 @@ from penjing.graph.taps import Execution, constant_values, run_nodes
 from penjing.quantization.rounding._parts import channels_last
 from penjing.quantization.rounding._simulated import with_gradients
 
-HELD = 2**28  # bytes of all batches
+HELD = 2**28  # bytes of kept values, all batches together: 256 MiB
 
 
 class Walk:
-    """Stands at a node of one graph."""
+    """A position in one graph, with the values there."""
 
     def __init__(self, graph: Graph, batches: Iterable[Sequence[Tensor]]) -> None:
-        """Stands before the first node.
+        """Starts in front of the first node.
 
         Args:
-            graph: in evaluation mode.
+            graph: a graph in evaluation mode.
             batches: the graph's flat inputs.
         """
         program = graph.program
@@ -40,14 +41,14 @@ class Walk:
             self.known = constant_values(program)
 
     def values(self, names: Sequence[str]) -> Iterator[tuple[Tensor, ...]]:
-        """Yields the values of some nodes for each batch; the walk stays where it is."""
+        """Yields the values of these nodes for each batch; the position stays."""
         wanted = [self._nodes[name] for name in names]
         for held in self._held:
             found = self._run(held, wanted)
             yield tuple(found[node] for node in wanted)
 
     def advance(self, name: str) -> None:
-        """Goes on to behind a node, if what is read from there on is small enough to be held."""
+        """Moves the position behind a node if the values that later nodes read are small enough to keep."""
         place = self._order[self._nodes[name]]
         live = [
             node
@@ -63,7 +64,7 @@ class Walk:
         self._held = fresh
 
     def renew(self, path: str) -> None:
-        """Computes again what follows from a tensor that was changed, and from constants: a rounded weight."""
+        """Computes again the constant nodes that depend on a changed tensor, such as a rounded weight."""
         stale = {node for node in self.known if node.op == "get_attr" and node.target == path}
         for node in self._order:
             if node in self.known and not stale.isdisjoint(node.all_input_nodes):
@@ -72,7 +73,7 @@ class Walk:
                     run_nodes(self._graph.program, [node], self.known)
 
     def _run(self, held: dict[fx.Node, Any], wanted: Sequence[fx.Node]) -> dict[fx.Node, Any]:
-        """Executes what some nodes need; forgets on the way what nobody needs any more."""
+        """Executes the nodes that the wanted ones depend on, and frees each value once nothing reads it any more."""
         needed, stack = set(), [node for node in wanted if node not in held]
         while stack:
             node = stack.pop()
