@@ -216,5 +216,5 @@ EPOCHS = whole(0, 1_000_000)  # passes over the data: more is a typing error, ev
 THREADS = whole(1, 1024)  # threads: more than machines have cores; a runtime starts all of them at once
 BATCH = whole(1, 4096)  # samples in a call whose latency is measured: 4096 images of 224 x 224 take 2.5 GB
 COUNT = whole(1, 2**31 - 1)  # of samples, steps and the like; the code that computes with a count uses 64 bits
-RATE = optional(number(above=0))  # without an upper bound: a learning rate that is too large shows when training diverges
+RATE = optional(number(above=0))  # no upper bound: a learning rate that is too large makes training diverge
 PROGRESS = either(FLAG, among("always"))

@@ -19,7 +19,7 @@ from penjing.quantization.grids import Grid, affine, integers
 
 # Noise is the power of a layer's error over the power of the variation in its output: a ratio, 0.1 is 10 dB.
 SUSPECT = 0.25  # noise that includes that of all layers before: 6 dB. Published 8-bit networks stay above 15 dB
-WORTH = 0.1  # noise of a layer's own roundings from which scales are tried: 10 dB. Channels of one range get 30 to 40 dB
+WORTH = 0.1  # noise of a layer's own roundings, 10 dB, above which scales are tried. Equal ranges give 30 to 40 dB
 DROWNED = 0.5  # noise of a layer's own roundings: 3 dB. A warning names each layer above this
 BITS = 8  # bits of a weight or activation: a layer with fewer is noisy because the user asked for fewer
 LAYERS_NAMED = 5

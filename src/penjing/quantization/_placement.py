@@ -167,7 +167,7 @@ class _Placer:
             return None
         if node in self.active:
             end, real = self._end(node), kind is Kind.LAYER and node.target in self.placement.float_output
-            if real and end is node and not self.readers.get(node):  # a clip behind the layer would not be part of its kernel
+            if real and end is node and not self.readers.get(node):  # a clip behind it would be no part of its kernel
                 return None
             node = end
             return Site(node, None, self._interval(node), node)

@@ -22,9 +22,9 @@ from penjing.graph.ops import LAYERS, RECURRENT, RECURRENT_PARAMETERS, TRANSPOSE
 
 aten = torch.ops.aten
 
-GROWTH = 1.1  # entries of a folded weight per entry of its sources, at most: small factors never grow into a large table
+GROWTH = 1.1  # most entries of a folded weight per entry of its sources, so that small factors stay small
 NUMBERS = frozenset({aten.item.default, aten._local_scalar_dense.default})
-HOOK_SUFFIXES = ("_orig", "_v", "_g")  # of parameter names under `torch.nn.utils.spectral_norm`, `prune` and `weight_norm`
+HOOK_SUFFIXES = ("_orig", "_v", "_g")  # of names by `torch.nn.utils.spectral_norm`, `prune`, `weight_norm`
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class _Constants:
             if one in self._constant and one.op == "call_function"
         )
         chosen = [node for node in found if self._is_small(node) and self._reads_a_parameter(node)]
-        while True:  # dropping one weight may leave a source that it shares with another, which then can't be folded either
+        while True:  # a weight that isn't folded may read another one's sources, which then can't be folded either
             alone = [node for node in chosen if self._is_alone(node, chosen)]
             if len(alone) == len(chosen):
                 break

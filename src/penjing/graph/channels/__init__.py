@@ -1,1 +1,1 @@
-"""Which slices of which tensors go together: a rule per op, the groups that follow, and why some stay."""
+"""Channel analysis: one rule per op tells which slices of tensors must be removed together, and why others must stay."""

@@ -1,7 +1,7 @@
-"""Residual branches, found in the graph: what is added to a value that it was itself computed from.
+"""Finds residual branches in the graph: a branch is added to the value from which it was computed.
 
-`x + f(x)` is a residual block however its class is called (He et al., Deep Residual Learning, 2016); without `f` the
-identity stays, of the same shape. Here branches are found and taken out; which of them should go is for pruning to say.
+`x + f(x)` is a residual block, whatever the name of its class (He et al., Deep Residual Learning, 2016). Without `f`
+the identity `x` stays, with the same shape. This file finds and removes branches; pruning decides which ones.
 """
 
 import copy
@@ -21,7 +21,7 @@ from penjing.graph.sources import SHAPE_ONLY, holds_tensors
 
 aten = torch.ops.aten
 
-# For each op that adds, the operands that may be the identity.
+# By op that adds: the operands that may be the identity.
 ADDITIONS: dict[Any, tuple[int, ...]] = {
     aten.add.Tensor: (0, 1),
     aten.sub.Tensor: (0,),
@@ -31,7 +31,7 @@ ADDITIONS: dict[Any, tuple[int, ...]] = {
 }
 _BETA = 3  # position of the factor on the identity in addmm and baddbmm
 
-# A value shown by these is the same value; dropout is nothing once a model is trained.
+# Ops that don't change a value; dropout does nothing in evaluation mode.
 _SAME_VALUE = {
     aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.permute.default, aten.transpose.int,
     aten.unsqueeze.default, aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.movedim.int,
@@ -41,17 +41,17 @@ _SAME_VALUE = {
 
 @dataclass(frozen=True)
 class Branch:
-    """A part of the graph that is added to a value that it was computed from.
+    """A part of the graph whose result is added to the value from which it was computed.
 
     Attributes:
-        name: path of the innermost module that holds its weights and no others, else that of its last weight.
-        nodes: names of the nodes that go with it, in order of execution.
-        params: parameters that go with it; those that others read too stay.
-        macs: multiply-accumulates at batch 1 that go with it.
-        weights: names of the parameters of two or more axes that it reads, in order of execution; of all that it reads if
-            there are none.
-        addition: name of the node that adds it.
-        identity: which operand of the addition stays.
+        name: path of the innermost module that holds exactly the branch's weights; else the path of the branch's last weight.
+        nodes: names of the nodes that are removed with the branch, in order of execution.
+        params: number of parameters that are removed with the branch; parameters that other ops read too stay.
+        macs: multiply-accumulates at batch 1 that are removed with the branch.
+        weights: names of the parameters of two or more axes that the branch reads, in order of execution; of all its
+            parameters if none has two axes.
+        addition: name of the node that adds the branch.
+        identity: position of the addition's operand that stays.
     """
 
     name: str
@@ -67,14 +67,15 @@ def branches(graph: Graph, *, include: Sequence[str] = (), exclude: Sequence[str
     """Returns the residual branches of `graph` that hold parameters, in order of execution; one may lie within another.
 
     A branch may read other values too (an attention mask, an encoder's output) and may be scaled, normalised or dropped
-    out before it is added. It is no branch if the value that stays has not the sum's shape and type, as behind a
-    downsampling shortcut. A projected shortcut is no identity, and neither of two parallel paths that are only joined
-    with each other is a branch.
+    out before it is added. The staying value must have the sum's shape and type, which excludes blocks with a
+    downsampling shortcut. A projected shortcut isn't an identity, and neither of two parallel paths that are only
+    joined with each other is a branch.
 
     Args:
         graph: a captured graph.
-        include: patterns of module paths; if given, only branches are returned all of whose weights, or whose name, match.
-        exclude: patterns of module paths; branches that compute anything in a matching module are left out.
+        include: patterns of module paths; if given, only branches are returned whose name matches, or all of whose
+            weights match.
+        exclude: patterns of module paths; branches with a node in a matching module are left out.
 
     Raises:
         PenjingError: a pattern matches no module.
@@ -94,10 +95,10 @@ def remove_branches(graph: Graph, gone: Sequence[Branch]) -> Graph:
 
     Args:
         graph: the graph that the branches were found in.
-        gone: what goes.
+        gone: the branches to remove.
 
     Raises:
-        PenjingError: a branch is not one of this graph.
+        PenjingError: a branch doesn't belong to this graph.
     """
     small = copy.deepcopy(graph)
     nodes = {node.name: node for node in small.program.graph.nodes}
@@ -113,7 +114,7 @@ def remove_branches(graph: Graph, gone: Sequence[Branch]) -> Graph:
 
 
 class _Finder:
-    """Looks at each sum of a graph."""
+    """Examines each sum of a graph for a branch."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -139,7 +140,7 @@ class _Finder:
                     break
 
     def _carries(self, node: fx.Node) -> frozenset[fx.Node]:
-        """Returns the values that a node holds unchanged, but for what branches added to them."""
+        """Returns the values that a node passes on unchanged, apart from the branches added to them."""
         if node not in self._carried:
             inner = node.args[0] if node.target in _SAME_VALUE else None
             self._carried[node] = frozenset({node}) | (
@@ -148,7 +149,7 @@ class _Finder:
         return self._carried[node]
 
     def _computed_from(self, node: fx.Node, sources: frozenset[fx.Node]) -> bool:
-        """Tells whether the values of any of `sources` go into that of `node`."""
+        """Tells whether the value of `node` depends on that of any of `sources`."""
         first = min(self._order[source] for source in sources)
         stack, seen = [node], {node}
         while stack:
@@ -187,7 +188,7 @@ class _Finder:
         )
 
     def _dies(self, addition: fx.Node, kept: Any) -> set[fx.Node]:
-        """Returns the nodes that nobody reads when the sum is replaced by the operand that stays."""
+        """Returns the nodes that nothing reads once the sum is replaced by the operand that stays."""
         dead: set[fx.Node] = set()
         stack = [node for node in addition.all_input_nodes if node is not kept]
         while stack:
@@ -212,7 +213,7 @@ class _Finder:
 
 
 def _operands(node: fx.Node) -> Iterator[tuple[int, list[fx.Node]]]:
-    """Yields, for a sum, the position of an operand that may be the identity and what is then added to it."""
+    """Yields, for a sum, the position of each operand that may be the identity, and the operands then added to it."""
     if node.target not in ADDITIONS:
         return
     if node.target in (aten.addmm.default, aten.baddbmm.default) and node_arguments(node)[_BETA] != 1:
@@ -226,7 +227,7 @@ def _operands(node: fx.Node) -> Iterator[tuple[int, list[fx.Node]]]:
 
 
 def _alike(a: fx.Node, b: fx.Node) -> bool:
-    """Tells whether two nodes give tensors of the same shape, free sizes by name, and of the same type."""
+    """Tells whether two nodes give tensors of the same dtype and shape; dynamic sizes are compared by name."""
     first, second = a.meta.get("val"), b.meta.get("val")
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return False
@@ -234,12 +235,12 @@ def _alike(a: fx.Node, b: fx.Node) -> bool:
 
 
 def _shape(tensor: Tensor) -> list[Any]:
-    # Comparing symbolic sizes themselves would fix them.
+    # Comparing symbolic sizes directly would fix them to numbers.
     return [size.node.expr if isinstance(size, torch.SymInt) else size for size in tensor.shape]
 
 
 def _named_apart(found: Sequence[Branch]) -> Iterator[Branch]:
-    """Branches that share their weights share their name; then the name of the sum tells them apart."""
+    """Makes names unique: branches that share their weights share a name, so the name of the sum is added."""
     names = [branch.name for branch in found]
     for branch in found:
         twice = names.count(branch.name) > 1

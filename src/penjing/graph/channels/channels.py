@@ -1,7 +1,8 @@
-"""Which slices of which tensors must go together: labels on every index, classes of labels, groups of classes.
+"""Finds which slices of which tensors must be removed together: labels every index, ties labels, groups the classes.
 
-The walk hands each op's labels to its rule and knows no op by name. Labels that rules tied are one *unit*: it lives or
-dies as one. Units that touch the same tensors in the same way form a *group*.
+The walk passes the labels of each op's inputs to the op's rule and knows no op by name. Labels that rules tie together
+form a *unit*, which is removed or kept as a whole. Units with the same number of indices in the same axes form a
+*group*.
 """
 
 import math
@@ -29,12 +30,12 @@ UNSAID = "a pinned axis"
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a group's units stand in one axis of one tensor.
+    """The indices of a group's units along one axis of one tensor.
 
     Attributes:
         tensor: the tensor's name.
-        axis: which of its axes.
-        role: "out" (the axis makes the channels), "in" (it reads them), "scale", "shift", "statistic" or "other".
+        axis: the axis.
+        role: "out" (the axis makes the channels), "in" (the axis reads them), "scale", "shift", "statistic" or "other".
         indices: `(units, copies)`, the indices along the axis that belong to each unit.
     """
 
@@ -46,13 +47,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that are alike: removing any of them shrinks the same tensors by as much.
+    """Units that are alike: removing any one of them shrinks the same tensors by the same amount.
 
     Attributes:
-        name: the module that makes the channels (the first of them).
-        entries: where the units stand.
+        name: the module that makes the channels; the first one if there are several.
+        entries: the units' indices in each axis.
         classes: `(units,)`, the class of labels of each unit.
-        params: parameters that one unit carries.
+        params: number of parameters that one unit holds.
     """
 
     name: str
@@ -62,24 +63,25 @@ class Group:
 
     @property
     def units(self) -> int:
-        """How many units there are."""
+        """The number of units."""
         return len(self.classes)
 
     def made_by(self) -> tuple[str, ...]:
-        """The names of the weights that make these channels."""
+        """The names of the weights whose output axes make these channels."""
         return tuple(entry.tensor for entry in self.entries if entry.role == "out")
 
 
 @dataclass(frozen=True)
 class Pinned:
-    """An axis of a parameter of which some indices must stay, and the first op that said so.
+    """An axis of a parameter some of whose indices must stay, with the first op that requires it.
 
     Attributes:
         tensor: the parameter's name.
-        axis: which of its axes.
-        indices: how many indices must stay.
+        axis: the axis.
+        indices: the number of indices that must stay.
         op: the op that pinned them, "input", "output", or the pattern that excluded them.
-        source: the user's line of that op, or the first that uses the parameter, if it is that no layer makes the channels.
+        source: the user's line of that op; where the cause is that no layer makes the channels, the first line that
+            uses the parameter.
     """
 
     tensor: str
@@ -94,13 +96,14 @@ class Channels:
     """The channels of a graph.
 
     Attributes:
-        groups: what can be removed, in order of execution.
-        pinned: what can't, and why.
+        groups: the removable units by group, in order of execution.
+        pinned: the indices that must stay, and why.
         labels: labels of each node's output axes (a list of `Axes` for ops with several outputs).
         class_of: class of each label.
         tensors: labels of each tensor's axes.
-        unequal: labels of axes of which the first must keep more indices than the second, or not as many.
-        unlabelled: nodes of ops that have no rule or whose rule could say nothing: all that they touch stays.
+        unequal: pairs of axes' labels of which the first axis must stay longer than the second.
+        unlabelled: nodes of ops that have no rule, or whose rule doesn't cover the call, with the reason: all indices
+            that such a node reads or makes must stay.
     """
 
     groups: tuple[Group, ...]
@@ -139,16 +142,16 @@ def channels(
     Args:
         graph: a captured graph.
         include: patterns of module paths (`layer1.*`); if given, only channels that a matching module makes are groups.
-            What has channels' shape but is none stays unless its module is named here in full (`include=["*", "bins"]`):
-            a softmax's classes, unless something besides them makes the same channels, and what a constant in a buffer
-            alone makes or reads, as the bands of a filterbank and the bins of an expectation.
+            Axes that only look like channels stay unless their module is named here in full (`include=["*", "bins"]`):
+            the classes of a softmax, unless another op makes the same channels, and axes that only a constant in a
+            buffer makes or reads, such as the bands of a filterbank and the bins of an expectation.
         exclude: patterns of module paths whose channels must all stay.
-        units: what goes together where a view cuts channels into several axes, as attention does: "heads" (whole
-            heads), "features" (the same features of every head), or "auto": the longest axis of each view, or either of
-            the two if fewer parameters would be left when half of all units went.
+        units: the units where a view splits channels into several axes, as attention does: "heads" (whole heads),
+            "features" (the same features of every head), or "auto": the longest axis of each view, or "heads" or
+            "features" if removing half of all units would then leave fewer parameters.
 
     Raises:
-        PenjingError: a pattern matches no module, or `units` is none of the three.
+        PenjingError: a pattern matches no module, or `units` has another value.
     """
     if units not in UNITS:
         raise unknown_name("units", units, UNITS)
@@ -170,10 +173,10 @@ def _walked(labeller: Labeller) -> Labeller:
 
 
 def _stuck(explorer: Labeller) -> frozenset[Cut]:
-    """Returns the axes of cuts that can't carry channels, since what follows pins all of their indices.
+    """Returns the axes of splits that can't carry channels, since later ops pin all of their indices.
 
-    In an exploring walk every axis of a cut has labels of its own, which are joined with no others where axes are merged
-    again: so it is seen of each axis by itself whether it could carry.
+    In an exploring walk every axis of a split has its own labels, and a later merge of axes doesn't join them with
+    others. So the walk shows for each axis separately whether it can carry channels.
     """
     class_of = explorer.classes()
     pinned = np.zeros(class_of.max() + 1, bool)
@@ -183,11 +186,11 @@ def _stuck(explorer: Labeller) -> frozenset[Cut]:
 
 
 def _left(graph: Graph, found: Channels) -> int:
-    """Returns how many parameters stay if half of the units of every group go."""
+    """Returns the number of parameters that are left when half of the units of every group are removed."""
     gone = np.zeros(int(found.class_of.max()) + 1, bool)
     for group in found.groups:
         gone[group.classes[: group.units // 2]] = True
-    axes_of = {id(graph.tensor(name)): axes for name, axes in found.tensors.items()}  # of tied parameters once
+    axes_of = {id(graph.tensor(name)): axes for name, axes in found.tensors.items()}  # tied parameters count once
     return sum(
         math.prod(int((~gone[found.class_of[labels]]).sum()) for labels in axes_of.get(id(parameter), ()))
         for parameter in graph.parameters()
@@ -242,7 +245,7 @@ def _why(node: fx.Node, labeller: Labeller) -> str:
 
 
 def _where(node: fx.Node) -> str:
-    """The user's line, or the module if none of the code is the user's, as in a plain `nn.Sequential`."""
+    """Returns the user's line, or the module where no line is the user's, as in a plain `nn.Sequential`."""
     module = node.meta.get("module", "")
     return str(node.meta.get("source", "") or (f"module {module}" if module else ""))
 
@@ -251,7 +254,7 @@ Slot = tuple[str, int]
 
 
 def _slots(graph: Graph, labeller: Labeller) -> list[Slot]:
-    """The axes of all tensors, tied tensors once."""
+    """Returns the axes of all tensors; tied tensors count once."""
     seen: set[int] = set()
     slots = []
     for name, axes in labeller.tensors.items():
@@ -265,7 +268,7 @@ def _slots(graph: Graph, labeller: Labeller) -> list[Slot]:
 def _groups(
     graph: Graph, slots: list[Slot], labeller: Labeller, class_of: np.ndarray, removable: np.ndarray
 ) -> tuple[Group, ...]:
-    """Units with the same footprint (the same number of indices in the same axes) form a group."""
+    """Groups units with the same footprint: the same number of indices in the same axes."""
     footprint = np.zeros(len(removable), np.uint64)
     hashes = np.random.default_rng(0).integers(1, 2**63, len(slots), np.uint64)
     for code, (name, axis) in zip(hashes, slots, strict=True):
@@ -295,7 +298,7 @@ def _groups(
 
 
 def _params_per_unit(graph: Graph, entries: list[Entry]) -> int:
-    """Counts the parameters that one unit carries; those of a weight that both makes and reads it once."""
+    """Counts the parameters that one unit holds; entries of a weight that both makes and reads the unit count once."""
     axes: dict[str, dict[int, int]] = {}
     for entry in entries:
         axes.setdefault(entry.tensor, {})[entry.axis] = entry.indices.shape[1]

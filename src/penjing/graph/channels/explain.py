@@ -1,6 +1,6 @@
-"""What the channels of a graph mean to a user: what removing a unit saves, what shrinks with it, and why the rest stays.
+"""Explains a graph's channels to a user: what removing a unit saves, which layers shrink with it, and why the rest stays.
 
-`channels` finds groups and pins; here they are counted and put into words.
+`channels` finds groups and pinned axes; this file counts them and puts them into words.
 """
 
 import math
@@ -30,14 +30,13 @@ UNREAD = "in evaluation nothing reads them"
 
 @dataclass(frozen=True)
 class Saving:
-    """What one unit of a group carries.
+    """What removing one unit of a group saves.
 
     Attributes:
         group: the group.
-        params: parameters that go with one unit.
-        macs: multiply-accumulates at batch 1 that go with one unit.
-        shrinks: paths of the layers (and of single parameters) that get smaller too, besides the one that gives the
-            group its name.
+        params: parameters that are removed with one unit.
+        macs: multiply-accumulates at batch 1 that are removed with one unit.
+        shrinks: paths of the other layers (and single parameters) that get smaller, besides the layer that names the group.
     """
 
     group: Group
@@ -52,10 +51,10 @@ class Stay:
 
     Attributes:
         tensor: the parameter's name.
-        axis: which of its axes.
-        indices: how many of its indices.
-        what: what they are: "10 outputs of linear".
-        why: what needs them, in words.
+        axis: the axis.
+        indices: the number of indices that must stay.
+        what: the indices in words: "10 outputs of linear".
+        why: the reason in words.
         op: the op, or "input", "output", "unread", or the pattern that excluded them.
         source: the user's line of that op, or of the first op that reads the parameter; "" where neither has one.
     """
@@ -75,13 +74,13 @@ class Explanation:
 
     Attributes:
         savings: one per group, in order of execution.
-        stays: what can't go.
-        params: all parameters.
-        removable: those that at least one removable unit carries.
-        params_at_half: those that are left when half of each group went.
-        macs: all multiply-accumulates at batch 1.
-        macs_at_half: those that are left when half of each group went.
-        uncounted: ops that `macs` leaves out, since it isn't known how often they multiply.
+        stays: the indices that must stay.
+        params: number of all parameters.
+        removable: number of parameters that belong to at least one removable unit.
+        params_at_half: number of parameters left when half of each group is removed.
+        macs: multiply-accumulates at batch 1.
+        macs_at_half: multiply-accumulates left when half of each group is removed.
+        uncounted: ops that `macs` leaves out, since their number of multiplications isn't known.
     """
 
     savings: tuple[Saving, ...]
@@ -95,11 +94,11 @@ class Explanation:
 
 
 def explain(graph: Graph, found: Channels) -> Explanation:
-    """Returns what the channels of `graph` mean.
+    """Returns the channels of `graph` in numbers and words.
 
     Args:
         graph: a captured graph.
-        found: its channels.
+        found: the graph's channels.
     """
     cost = graph.cost()
     counter = _Counter(graph, found, {row.node: row.macs for row in cost.rows})
@@ -125,13 +124,13 @@ def _shrinks(group: Group) -> tuple[str, ...]:
 
 
 def _owner(tensor: str) -> str:
-    """Returns the layer that a tensor belongs to; a tensor that stands for itself, as positions do, is its own."""
+    """Returns the path of the layer that holds a tensor; a single parameter, such as positions, is its own owner."""
     path, _, leaf = tensor.rpartition(".")
     return path if path and any(word in leaf for word in ("weight", "bias", "running")) else tensor
 
 
 class _Counter:
-    """Counts parameters and MACs of a graph of which units are thought away."""
+    """Counts the parameters and MACs of a graph as if units were removed."""
 
     def __init__(self, graph: Graph, found: Channels, macs: dict[str, int]) -> None:
         self._graph, self._found = graph, found
@@ -151,7 +150,7 @@ class _Counter:
                 self._touching.setdefault(int(position), []).append(node)
 
     def params_without(self, removed: list[int]) -> int:
-        """Returns how many parameters are left when so many units of each group went."""
+        """Returns the number of parameters left when so many units of each group are removed."""
         axes_of = {id(self._graph.tensor(name)): axes for name, axes in self._found.tensors.items()}
         left = 0
         for _, tensor in self._graph.named_parameters():
@@ -163,15 +162,15 @@ class _Counter:
         return left
 
     def macs_of_one(self, position: int) -> int:
-        """Returns how many MACs go with one unit of a group."""
+        """Returns the number of MACs that removing one unit of a group saves."""
         return sum(self._saved(node, lambda share: float(share[position])) for node in self._touching.get(position, ()))
 
     def macs_saved(self, removed: list[int]) -> int:
-        """Returns how many MACs go with so many units of each group."""
+        """Returns the number of MACs that removing so many units of each group saves."""
         return sum(self._saved(node, lambda share: float(share @ np.array(removed))) for node in self._nodes)
 
     def _saved(self, node: fx.Node, indices: Callable[[np.ndarray], float]) -> int:
-        """Returns the MACs of one op that go when of each axis so many indices go as `indices` makes of its share."""
+        """Returns the MACs of one op that are saved, where `indices` gives the removed indices of an axis from its share."""
 
         def after(one: fx.Node) -> tuple[int, ...]:
             shares = self._share(one)
@@ -188,7 +187,7 @@ class _Counter:
         return self._sizes[node]
 
     def _share(self, node: fx.Node) -> list[np.ndarray]:
-        """Returns, per axis of a node's value, how many indices one unit of each group takes."""
+        """Returns, per axis of a node's value, the number of indices that one unit of each group has there."""
         if node not in self._shares:
             labels = self._found.labels.get(node)
             value = node.meta.get("val")
@@ -204,13 +203,13 @@ class _Counter:
             return np.zeros(len(self._units))
         groups = self._group_of[self._found.class_of[labels]].ravel()
         counts = np.bincount(groups[groups >= 0], minlength=len(self._units))
-        return counts / self._units * (size / labels.size)  # labels may be tiled along an axis of a free size
+        return counts / self._units * (size / labels.size)  # labels may repeat along an axis of dynamic size
 
 
 def _stays(graph: Graph, found: Channels) -> tuple[Stay, ...]:
-    """Returns what can't go: what is pinned, and parameters of which nothing can go although no axis is called pinned.
+    """Returns the indices that must stay: those of pinned axes, and parameters that can't shrink though no axis is pinned.
 
-    Parameters that no op reads, as those of heads for training alone, stay as well.
+    Parameters that no op reads, such as those of heads that only training uses, stay as well.
     """
     readers = _readers(graph)
     removable = np.zeros(int(found.class_of.max()) + 1, bool)
@@ -219,7 +218,7 @@ def _stays(graph: Graph, found: Channels) -> tuple[Stay, ...]:
     ends = _ends(graph, found)
     stays = []
     for pin in found.pinned:
-        if graph.tensor(pin.tensor).shape[pin.axis] == 1:  # nobody would want to take it away
+        if graph.tensor(pin.tensor).shape[pin.axis] == 1:  # an axis of one index can't shrink
             continue
         labels = found.tensors[pin.tensor][pin.axis]
         classes = set() if labels is None else set(found.class_of[labels].tolist())
@@ -230,7 +229,7 @@ def _stays(graph: Graph, found: Channels) -> tuple[Stay, ...]:
         if name not in named and not free and isinstance(graph.tensor(name), torch.nn.Parameter) and axes:
             axis = max(
                 range(len(axes)), key=lambda one: graph.tensor(name).shape[one]
-            )  # the one that could matter most
+            )  # the axis that could matter most
             stays.append(_stay(name, axis, graph.tensor(name).shape[axis], UNSAID, "", readers, set(), ends))
     read = {id(graph.tensor(name)) for name in found.tensors}
     for name, tensor in graph.named_parameters():
@@ -259,7 +258,7 @@ def _stay(
     elif op in (MADE_BY_CONSTANT, READ_BY_CONSTANT):
         why = op
     else:
-        if op in (UNSAID, UNMADE) and reader is not None:  # what reads them says more than that no layer makes them
+        if op in (UNSAID, UNMADE) and reader is not None:  # the op that reads them says more
             op = str(reader.target)
         why = _why(op)
     if not source and reader is not None:
@@ -283,7 +282,7 @@ def _why(op: str) -> str:
 
 
 def _what(tensor: str, axis: int, indices: int, reader: fx.Node | None) -> str:
-    """Names indices of a parameter's axis by what they are to the op that reads it."""
+    """Names the indices of a parameter's axis by their part in the op that reads the parameter."""
     path = _owner(tensor)
     position = None
     if reader is not None:
@@ -316,7 +315,7 @@ def _readers(graph: Graph) -> dict[str, fx.Node]:
 
 
 def _ends(graph: Graph, found: Channels) -> list[tuple[str, str, set[int]]]:
-    """Returns, for each input and output: its kind, its name, and the classes of labels of its indices."""
+    """Returns the kind, the name, and the classes of the labels of each input and output."""
     nodes: Any = graph.program.graph
 
     def classes(node: Any) -> set[int]:

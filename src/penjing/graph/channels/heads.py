@@ -1,4 +1,4 @@
-"""Attention's heads among the channels: what scores of attention are kept apart by, besides samples and positions."""
+"""Finds attention's heads among the channels: the axis of attention scores that is neither samples nor positions."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ aten = torch.ops.aten
 _PRODUCTS = {aten.matmul.default, aten.bmm.default, aten.einsum.default}
 _SOFTMAX = {aten.softmax.int, aten._softmax.default, aten._safe_softmax.default}
 
-# Between the softmax and the product with the values, these change no axis.
+# Ops between the softmax and the product with the values that change no axis.
 _PASSED = {
     aten.dropout.default, aten.clone.default, aten.contiguous.default, aten.to.dtype, aten.type_as.default,
     aten._to_copy.default, aten.where.self, aten.masked_fill.Scalar, aten.nan_to_num.default, aten.mul.Tensor,
@@ -23,13 +23,13 @@ _PASSED = {
 
 
 def heads(graph: Graph, channels: Channels) -> tuple[Group, ...]:
-    """Returns the groups whose units are heads of attention, whether it is one op or written out as products and a softmax.
+    """Returns the groups whose units are heads of attention, be it one op or written out as products and a softmax.
 
     A unit is a key head with all query heads that it serves.
 
     Args:
-        graph: the graph that `channels` was made of.
-        channels: labelled with `units="heads"`; features of heads are no heads.
+        graph: the graph that `channels` describes.
+        channels: the channels, labelled with `units="heads"`; groups of heads' features aren't groups of heads.
     """
     found = np.zeros(int(channels.class_of.max()) + 1, bool)
     for node in graph.program.graph.nodes:
@@ -42,7 +42,7 @@ def heads(graph: Graph, channels: Channels) -> tuple[Group, ...]:
 
 
 def _kept_apart(node: fx.Node) -> Iterator[fx.Node]:
-    """Yields what has the axes that an attention keeps apart, before its last two."""
+    """Yields a node of each attention whose axes before the last two are samples and heads."""
     if node.target is aten.scaled_dot_product_attention.default:
         yield node.all_input_nodes[0]
     elif node.target in _SOFTMAX and node_arguments(node)[1] in (-1, node.meta["val"].dim() - 1) and _weighs(node):
@@ -50,5 +50,5 @@ def _kept_apart(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def _weighs(scores: fx.Node) -> bool:
-    """Tells whether a product is taken with these scores, as with attention's values."""
+    """Tells whether these scores are multiplied with another matrix, such as attention's values."""
     return any(user.target in _PRODUCTS or (user.target in _PASSED and _weighs(user)) for user in scores.users)

@@ -1,4 +1,4 @@
-"""The walk over a graph that hands each op's labels to its rule. It knows no op by name."""
+"""The walk over a graph that passes the labels of each op's inputs to the op's rule. The walk knows no op by name."""
 
 import operator
 import warnings
@@ -17,19 +17,19 @@ from penjing.graph.graph import Graph
 from penjing.graph.ops import node_arguments
 
 Cut = tuple[str, int, int]
-"""A node that cuts an axis into several, one of these, and its size."""
+"""The name of a node that splits an axis into several, the position of one of these axes, and its size."""
 
 
 class Labeller:
-    """Hands out labels and collects what the rules say of them (see `rules.table.Labelling`)."""
+    """Hands out labels and collects the rules' statements about them (see `rules.table.Labelling`)."""
 
     def __init__(self, graph: Graph, units: str, *, exploring: bool = False, stuck: Collection[Cut] = ()) -> None:
         self.graph = graph
         self.units = units
         self.exploring = exploring
-        self.stuck = stuck  # axes of cuts that can't carry
+        self.stuck = stuck  # axes of splits that can't carry channels
         self.cuts: dict[Cut, np.ndarray] = {}
-        self.ambiguous = False  # an exploring walk met axes that might carry or not
+        self.ambiguous = False  # whether an exploring walk met axes that may carry channels or not
         self.unlabelled: dict[fx.Node, str] = {}
         self.node: fx.Node = next(iter(graph.program.graph.nodes))
         self.next_label = 1
@@ -41,13 +41,13 @@ class Labeller:
         self.values: dict[fx.Node, Any] = {}
         self.tensors: dict[str, Axes] = {}
         self._axes_of: dict[int, Axes] = {}
-        self._symbols: dict[Any, int] = {}  # free sizes
-        self._stand_ins = 0  # numbers that were handed out for them
-        self._sizes: dict[Any, int] = {}  # expressions of them
-        self._starts: list[int] = []  # first labels of the axes of tensors, to find whose a label is
+        self._symbols: dict[Any, int] = {}  # stand-in numbers of dynamic sizes
+        self._stand_ins = 0  # how many such numbers were handed out
+        self._sizes: dict[Any, int] = {}  # numbers of expressions of dynamic sizes
+        self._starts: list[int] = []  # first label of each tensor's axis, to find the axis of a label
         self._owners: list[tuple[str, int, int]] = []
 
-    # What a rule may ask for
+    # Methods for rules
 
     def fresh(self, count: int) -> np.ndarray:
         """Returns `count` new labels."""
@@ -56,7 +56,7 @@ class Labeller:
         return self._labels(count)
 
     def axis(self, size: int) -> Axis:
-        """Returns new labels for all of an axis, or None for one of free size."""
+        """Returns new labels for an axis, or None for an axis of dynamic size."""
         return self._labels(size) if fixed(size) else None
 
     def _labels(self, count: int) -> np.ndarray:
@@ -64,7 +64,7 @@ class Labeller:
         return np.arange(self.next_label - count, self.next_label, dtype=np.int64)
 
     def tie(self, a: Axis, b: Axis) -> None:
-        """Notes that equal positions are one."""
+        """Records that labels at equal positions belong together."""
         if a is None or b is None:
             self.pin(a if b is None else b)
         elif a.shape != b.shape:
@@ -75,22 +75,22 @@ class Labeller:
                 self.pin(other[one == 0])
 
     def pin(self, axis: Axis) -> None:
-        """Notes that these labels must stay, because of the node at work."""
+        """Records that these labels must stay because of the current node."""
         if axis is not None and axis.size:
             self.pins.append((axis, self.node))
 
     def unequal(self, longer: Axis, shorter: Axis) -> None:
-        """Notes it for surgery."""
+        """Records, for surgery, that the first axis must stay longer than the second."""
         if longer is not None and shorter is not None:
             self.unequals.append((longer, shorter))
 
     def shares(self, axis: Axis) -> None:
-        """Notes it, and how many ties there were so far: who is tied later gets there on another way."""
+        """Records that the labels share one whole, with the number of ties so far: later ties don't come from its inputs."""
         if axis is not None:
             self.shared.append((axis[axis > 0], self.node, len(self.ties)))
 
     def role(self, value: Value, axis: int, role: str) -> None:
-        """Notes what an axis does; what was said first stays."""
+        """Records the role of an axis; the first role of an axis counts."""
         if value.name is not None:
             self.roles.setdefault((value.name, axis), role)
         elif value.constant and value.axes[axis] is not None:
@@ -98,18 +98,18 @@ class Labeller:
                 self.roles.setdefault(slot, role)
 
     def owned(self, axis: Axis) -> bool:
-        """Tells whether a parameter has some of these labels."""
+        """Tells whether any of these labels belongs to a parameter."""
         owners = () if axis is None else self._owners_of(np.unique(axis))
         return any(isinstance(self.graph.tensor(name), torch.nn.Parameter) for name, _ in owners)
 
     def choose(self, sizes: Mapping[int, int]) -> int:
-        """Returns the axis that carries: the longest, the innermost (features) or the one around it (heads)."""
+        """Returns the axis that carries channels: the longest, the innermost (features) or the one before it (heads)."""
         axes = sorted(axis for axis, size in sizes.items() if self._cut(axis, size) not in self.stuck) or sorted(sizes)
         longest, last, before = max(axes, key=lambda axis: sizes[axis]), axes[-1], axes[max(len(axes) - 2, 0)]
         return {"heads": before, "features": last}.get(self.units, longest)
 
     def tried(self, candidates: Mapping[int, np.ndarray]) -> None:
-        """Remembers them, to look later which of them something pinned."""
+        """Records the candidates, to find after the walk which of them an op pinned."""
         self.ambiguous = True
         self.cuts |= {self._cut(axis, labels.size): labels for axis, labels in candidates.items()}
 
@@ -128,20 +128,21 @@ class Labeller:
     # The walk
 
     def shape(self, tensor: Tensor) -> tuple[int, ...]:
-        """Returns a tensor's sizes, numbers of their own for free ones."""
+        """Returns a tensor's sizes, with a stand-in number for each dynamic one."""
         return tuple(self._size(size) for size in tensor.shape)
 
     def _size(self, size: Any) -> int:
-        """Numbers of their own for free sizes, so large and prime-like that products of different ones differ."""
+        """Returns a size; stand-ins of dynamic sizes are so large and prime-like that different products of them differ."""
         if not isinstance(size, torch.SymInt):
             return int(size)
         expression = size.node.expr
         if expression not in self._sizes:
             for symbol in expression.free_symbols - self._symbols.keys():
-                # Divisible, and free even when divided, as by the sides of windows; no factor like another symbol's.
+                # A stand-in can be divided, as by the sides of windows, and still counts as dynamic; no two symbols
+                # share a factor.
                 self._symbols[symbol] = self._stand_in()
             number = int(expression.subs(self._symbols))
-            # A difference or a remainder of free sizes is as free as they are, whatever those numbers make of it.
+            # A difference or a remainder of dynamic sizes is dynamic, too, however small the number that the stand-ins give.
             free = fixed(abs(number)) and expression.free_symbols
             self._sizes[expression] = self._stand_in() if free or number < 0 else number
         return self._sizes[expression]
@@ -173,7 +174,7 @@ class Labeller:
     def _owned(self, name: str, axis: int, size: int) -> np.ndarray:
         self._starts.append(self.next_label)
         self._owners.append((name, axis, self.next_label + size))
-        return self._labels(size)  # however many: a parameter has each of its indices
+        return self._labels(size)  # however many: sizes of parameters are never dynamic
 
     def _call(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:
@@ -188,7 +189,7 @@ class Labeller:
         except Unlabelled as unlabelled:
             return self._without_labels(node, str(unlabelled))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # A mistake in a rule must not cost the user the whole model, but it must be heard of.
+            # A mistake in a rule must not make the whole model fail, but the user must hear of it.
             warnings.warn(f"The rule of {node.target} failed, so its channels all stay: {error!r}", stacklevel=2)
             return self._without_labels(node, repr(error))
 
@@ -200,7 +201,7 @@ class Labeller:
     def _argument(self, value: Any, tiled: bool) -> Any:
         if isinstance(value, fx.Node):
             known = self.values.get(value)
-            if known is None:  # a number, which only its node stands for
+            if known is None:  # a number, which its node represents
                 return value
             return known if tiled or not isinstance(known, Value) else self._without_tiles(known)
         if isinstance(value, list | tuple):
@@ -208,7 +209,7 @@ class Labeller:
         return value
 
     def _without_tiles(self, value: Value) -> Value:
-        """Pins the axes of free size that have labels."""
+        """Pins the axes of dynamic size that have labels, for rules that don't know tiled axes."""
         if all(axis is None or axis.size == size for axis, size in zip(value.axes, value.shape, strict=True)):
             return value
         for axis, size in zip(value.axes, value.shape, strict=True):
@@ -245,7 +246,7 @@ class Labeller:
         return None  # a number: sizes and arithmetic on them carry no channels
 
     def _pinned_value(self, tensor: Tensor) -> Value:
-        """Labels that must all stay, so that what they are tied to later is known to stay because of this node."""
+        """Returns a value with pinned labels, so that anything tied to them later is known to stay because of this node."""
         shape = self.shape(tensor)
         axes = tuple(self.axis(size) for size in shape)
         for axis in axes:
@@ -262,21 +263,21 @@ class Labeller:
 
         fx.node.map_arg(arguments, pin)
 
-    # What the walk found
+    # Results of the walk
 
     def classes(self, first_ties: int | None = None) -> np.ndarray:
-        """Returns the class of each label: connected components of the ties, or of the first of them."""
+        """Returns the class of each label: the connected components of all ties, or of the first `first_ties`."""
         count, ties = self.next_label, self.ties[:first_ties]
         if not ties:
             return np.arange(count)
         a = np.concatenate([first.ravel() for first, _ in ties])
         b = np.concatenate([second.ravel() for _, second in ties])
-        free = (a > 0) & (b > 0)  # label 0 has pinned what it touches and must not join it into one class
+        free = (a > 0) & (b > 0)  # label 0 means pinned: it must not join all pinned labels in one class
         joined = coo_array((np.ones(free.sum(), bool), (a[free], b[free])), shape=(count, count))
         return np.asarray(connected_components(joined)[1])
 
     def made_by(self, chosen: Any) -> list[np.ndarray]:
-        """Returns the labels of the "out" axes of the tensors whose module path is chosen."""
+        """Returns the labels of the "out" axes of the tensors for whose module path `chosen` is true."""
         found = []
         for (name, axis), role in self.roles.items():
             labels = self.tensors[name][axis]

@@ -1,7 +1,7 @@
-"""What has the shape of channels and is none: a layer makes it and an op reads all of it, but each index stands for something.
+"""Finds axes that look like channels but aren't: a layer makes them and an op reads them, but each index has a fixed meaning.
 
-The classes of a softmax share one whole; the bands of a filterbank and the bins of an expectation stand in a constant. A
-network that is smaller by one of them answers another question.
+The classes of a softmax share a sum of one. The bands of a filterbank and the bins of an expectation are listed in a
+constant. A network without one of these indices would compute something else.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +22,13 @@ SHARED = "what is left would share what it had"
 def no_channels(
     graph: Graph, labeller: Labeller, class_of: np.ndarray, free: np.ndarray
 ) -> Iterator[tuple[np.ndarray, str, fx.Node | None]]:
-    """Gives classes of labels that are no channels, why, and the op that says so, if it is one.
+    """Yields classes of labels that aren't channels, with the reason, and the op that shows it or None.
 
     Args:
         graph: the graph.
-        labeller: what labelled it.
+        labeller: the labeller after its walk over the graph.
         class_of: the class of each label.
-        free: whether a class may go so far.
+        free: `(classes,)`, whether nothing has required a class to stay so far.
     """
 
     def at(role: str, constant: bool) -> np.ndarray:
@@ -40,7 +40,7 @@ def no_channels(
         return classes_of([labels for labels in axes if labels is not None], class_of, len(free))
 
     shared = [(labels, node, ties) for labels, node, ties in labeller.shared if free[class_of[labels]].any()]
-    besides_of: dict[tuple[int, ...], np.ndarray] = {}  # softmaxes over the same classes are looked at once
+    besides_of: dict[tuple[int, ...], np.ndarray] = {}  # softmaxes over the same classes are examined once
     for labels, node, _ in shared:
         here = classes_of([labels], class_of, len(free))
         of_one_kind = tuple(place for place, one in enumerate(shared) if here[class_of[one[0]]].any())
@@ -55,17 +55,16 @@ def no_channels(
 def _made_besides(
     labeller: Labeller, class_of: np.ndarray, shared: Sequence[tuple[np.ndarray, fx.Node, int]]
 ) -> np.ndarray:
-    """Returns classes of labels of which channels are made that don't run through these softmaxes: those are channels.
+    """Returns the classes whose labels also stand in values that these softmaxes neither depend on nor feed.
 
-    So it is where a softmax weighs channels, as in a gate or in attention among channels: others than its own inputs carry
-    the same labels.
+    These are channels: a softmax may weigh channels, as in a gate or in attention among channels.
     """
     made = np.concatenate(labeller.made_by(lambda path: True))
     through = np.zeros(len(class_of), bool)
     before: set[fx.Node] = set()
     behind: set[fx.Node] = set()
     for labels, node, ties in shared:
-        then = labeller.classes(ties)  # of what the softmax's inputs are made of, not of what its outputs weigh
+        then = labeller.classes(ties)  # by the ties before the softmax, not by those of what it weighs
         through |= np.isin(then, then[labels])
         before |= _reached(node, lambda one: one.all_input_nodes)
         behind |= _reached(node, lambda one: list(one.users))
@@ -82,7 +81,7 @@ def _made_besides(
 
 
 def _reached(start: fx.Node, neighbours: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
-    """Returns a node and all that is reached from it step by step."""
+    """Returns a node and all nodes that can be reached from it through neighbours."""
     found, left = {start}, [start]
     while left:
         new = [node for node in neighbours(left.pop()) if node not in found]
@@ -92,7 +91,7 @@ def _reached(start: fx.Node, neighbours: Callable[[fx.Node], list[fx.Node]]) -> 
 
 
 def classes_of(axes: Sequence[np.ndarray], class_of: np.ndarray, count: int) -> np.ndarray:
-    """Returns which of `count` classes have one of these labels."""
+    """Tells of each of `count` classes whether it has one of these labels."""
     found = np.zeros(count, bool)
     for labels in axes:
         found[class_of[labels]] = True

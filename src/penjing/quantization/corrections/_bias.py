@@ -15,7 +15,7 @@ def add_to_biases(graph: Graph, layers: list[Layer], values: Tensor) -> None:
 
     The caller refreshes the graph.
     """
-    weight, bias_node = graph.tensor(layers[0].weight), node_arguments(layers[0].node)[2]  # an earlier call may have added a bias
+    weight, bias_node = graph.tensor(layers[0].weight), node_arguments(layers[0].node)[2]  # it may have got one since
     if bias_node is not None:
         bias = graph.tensor(str(bias_node.target))
         with torch.no_grad():

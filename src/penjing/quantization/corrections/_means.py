@@ -43,7 +43,7 @@ def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[
 
     def correct(layer: Layer, output: Tensor, wanted: tuple[Tensor, Tensor | None]) -> Tensor:
         mean, slope = wanted
-        shift = shifts.setdefault(layer.bias or layer.weight, _Shift(len(mean), mean.device))  # of all layers with this bias
+        shift = shifts.setdefault(layer.bias or layer.weight, _Shift(len(mean), mean.device))  # a shared bias has one
         before, bounds = shift.value, bounds_of(layer)
         output.add_(layer.along(before, output))
         found = layer.mean(output if bounds == EVERYTHING else output.clamp(*bounds))

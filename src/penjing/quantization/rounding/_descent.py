@@ -11,7 +11,7 @@ from penjing.quantization.rounding._parts import Part
 SWEEPS = 20
 DAMPINGS = (0.01, 0.1, 1.0)  # candidates for λ, as shares of the inputs' mean power
 TRIAL = 4  # sweeps with which each damping is tried
-CONSTANT = 1e-9  # share of an input's power: an input that varies less is constant up to rounding errors of the arithmetic
+CONSTANT = 1e-9  # share of an input's power: an input that varies less is constant up to rounding errors
 WIDEST = 2**13  # most weights per output: the moments of so many take half a gigabyte
 
 

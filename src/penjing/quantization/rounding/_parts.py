@@ -15,7 +15,7 @@ from penjing.quantization.rounding._simulated import with_gradients
 
 IMAGES = 4  # axes of a batch of images, (batch, channels, height, width)
 AT_ONCE = 2**13  # output positions that are computed at once: bounds memory
-ENOUGH = 2**16  # output positions on which two roundings are compared: the standard error of a mean square is then about 0.6 %
+ENOUGH = 2**16  # output positions on which two roundings are compared: a mean square's standard error is then 0.6 %
 
 
 @dataclass(frozen=True)
@@ -233,4 +233,4 @@ def channels_last(value: Tensor) -> Tensor:
 def _chosen(value: Tensor, chosen: Tensor | slice) -> Tensor:
     if value.dim() != IMAGES:
         return value[chosen]
-    return value.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)  # indexing the images directly would lose their memory layout
+    return value.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)  # direct indexing would lose the layout

@@ -108,7 +108,7 @@ def _cuts(graph: Graph, order: Sequence[fx.Node], rounded: Sequence[fx.Node]) ->
         live = {one for one in live if last_read[one] > index}
         if last_read[node] > index and not _is_count(node, batch):
             live.add(node)
-        if live == {node} and _by_sample(node, batch) and node.target not in PAIR:  # the float network has no such nodes
+        if live == {node} and _by_sample(node, batch) and node.target not in PAIR:  # the float network has none
             candidates.append(node)
     if begun and candidates:
         ends = [node for node in candidates if last_read[node] == len(order)]
