@@ -1,4 +1,4 @@
-"""Reading batches from loaders that a user wrote: what they raise is told as the user's own error, with its line."""
+"""Reads batches from loaders that a user wrote; reports their exceptions as the user's own errors, with the line."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

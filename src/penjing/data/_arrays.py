@@ -13,8 +13,8 @@ from penjing.damage import DAMAGE
 from penjing.data._zip import check_entry
 from penjing.errors import PenjingError
 
-MOST_BYTES = 2**30  # of one array: 1.4 million images of 28 x 28
-_HEADER_BYTES = 2**14  # that are looked at for a header; NumPy reads none of more than 10,000
+MOST_BYTES = 2**30  # bytes of one array: 1.4 million images of 28 x 28
+_HEADER_BYTES = 2**14  # bytes that are searched for a header; NumPy reads none of more than 10,000
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,

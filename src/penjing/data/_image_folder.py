@@ -18,7 +18,7 @@ from penjing.data.prepare import PIXELS
 from penjing.errors import PenjingError
 from penjing.tasks import Classification, Unlabelled
 
-EVALUATED = 64  # images of a batch that isn't trained on
+EVALUATED = 64  # images per batch in evaluation
 _IN_MEMORY = 512 * 2**20  # bytes of decoded images
 _CHECKED = 100_000  # images that are decoded to find damaged ones before anything else; a minute or two, once
 

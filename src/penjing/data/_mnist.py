@@ -14,7 +14,7 @@ from penjing.data._preprocess import CHANNELS, SIZE, Preprocess
 from penjing.errors import PenjingError
 from penjing.tasks import Classification
 
-_MEAN, _STD = 0.1307, 0.3081  # of the training images
+_MEAN, _STD = 0.1307, 0.3081  # mean and standard deviation of the training images, in units of the full range
 _MOST_CLASSES = 2**16  # each has a name and an output; a larger label is an error of whoever wrote the file
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 

@@ -1,12 +1,13 @@
-"""What calibration and training data tell of a graph: each pass over the data is made here, for every technique.
+"""Evidence about a graph from calibration and training data: all techniques make their passes over the data here.
 
-`reader` turns a user's data into batches. `Evidence` binds a graph to its data: values, gradients and losses, batch by batch.
-`observation` feeds statistics of inner values. `feature_maps` says where channels can be seen, `gates` what the loss says of
-them, `gram` and `moments` how the inputs of layers vary together, `curvature` how gradients change, and `loss_change` what the
-loss gains when units go.
+`reader` turns a user's data into batches. `Evidence` binds a graph to its data and yields values, gradients and losses
+batch by batch. `observation` feeds inner values to statistics. `feature_maps` finds the values in which channels
+appear, `gates` gives the loss's derivatives by gates on channels, `gram` and `moments` tell how the inputs of layers
+vary together, `curvature` gives Hessian products, and `loss_change` measures how much the loss grows when units are
+removed.
 
-Data that come from `remembering` have a memory: what passes over them gave is found once, for all verbs that are given them,
-and kept in a folder across a kill where one is named.
+Data that `remembering` returns have a memory: each result of a pass over them is computed once for all verbs that
+receive them. Where a folder is named, the results are kept there and survive a kill.
 """
 
 from penjing.evidence.evidence import Evidence

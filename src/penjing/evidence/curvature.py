@@ -14,12 +14,12 @@ Named = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Product:
-    """What is known of one batch, each by parameter name.
+    """Results for one batch, each by parameter name.
 
     Attributes:
         slope: the gradient of the loss.
-        vector: what the Hessian was multiplied by.
-        curved: the product.
+        vector: the vector that the Hessian multiplies.
+        curved: the product of the Hessian with the vector.
     """
 
     slope: Named
@@ -31,16 +31,16 @@ def hessian_products(evidence: Evidence, names: Sequence[str], vector: Callable[
     """Yields, for each batch, the Hessian of the task's loss in these parameters times a vector.
 
     Args:
-        evidence: model and data.
-        names: the parameters.
-        vector: gives it, from the gradient.
+        evidence: the model and the data.
+        names: the names of the parameters.
+        vector: makes the vector from the gradient.
 
     Raises:
         PenjingError: there is no labelled data.
     """
     for model, loss in evidence.losses(names):
         parameters = [model.tensor(name) for name in names]
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention can't be derived twice
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             value = loss()
             slopes = torch.autograd.grad(value, parameters, create_graph=True, materialize_grads=True)
             slope = {name: one.detach() for name, one in zip(names, slopes, strict=True)}

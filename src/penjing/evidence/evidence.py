@@ -1,4 +1,4 @@
-"""What a criterion may look at: the graph, its groups of channels, and passes over data, each done once."""
+"""The evidence that a criterion may use: the graph, its groups of channels, and passes over data, each made once."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,18 +20,18 @@ from penjing.graph.taps import Change, with_changes
 
 @dataclass(frozen=True)
 class Evidence:
-    """The material that saliencies are computed from.
+    """The graph and the data from which saliencies are computed.
 
     Attributes:
         graph: the graph to prune; criteria must not change it.
-        groups: its groups of removable units.
-        data: what it was trained on, or None.
-        batches: how many batches of data a pass looks at.
-        seed: for criteria that draw random numbers.
-        branches: its residual branches, where these are what is pruned.
-        weights: names of its weights, where single ones are what is pruned.
-        channels: what the groups are part of: where in the graph their channels stand.
-        epochs: how often criteria that train gates go through the batches; None takes each one's default.
+        groups: the graph's groups of removable units.
+        data: the data on which the graph was trained, or None.
+        batches: the number of batches in a pass over the data.
+        seed: seed for criteria that draw random numbers.
+        branches: the graph's residual branches, where branches are pruned.
+        weights: names of the graph's weights, where single weights are pruned.
+        channels: the graph's channels, to which the groups belong; they tell where in the graph the groups' units are.
+        epochs: passes over the batches for criteria that train gates; None takes each criterion's default.
     """
 
     graph: Graph
@@ -45,20 +45,20 @@ class Evidence:
     epochs: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a pass over no batch, and a seed that no generator takes.
+        """Checks the number of batches and the seed.
 
         Raises:
-            PenjingError: it is one.
+            PenjingError: there is no batch in a pass, or no generator accepts the seed.
         """
         check(vars(self), {"batches": COUNT, "seed": SEED})
 
     def gradients(self, names: Iterable[str] | None = None) -> Iterator[Callable[[str], Tensor | None]]:
-        """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss there.
+        """Yields, for each batch, a function from a parameter's name to the gradient of the task's loss.
 
-        The model runs in evaluation mode, on the training data, or on calibration data where that is labelled.
+        The model runs in evaluation mode, on the training data, or else on labelled calibration data.
 
         Args:
-            names: of the parameters that are asked for; the fewer, the cheaper. None: all.
+            names: the parameters whose gradients are needed; fewer are cheaper. None takes all.
 
         Raises:
             PenjingError: there is no labelled data.
@@ -71,12 +71,12 @@ class Evidence:
             yield lambda name, model=model, found=found: found.get(id(model.tensor(name)))  # type: ignore[misc]
 
     def losses(self, names: Iterable[str] | None = None) -> Iterator[tuple[Graph, Callable[[], Tensor]]]:
-        """Yields, for each batch, a copy of the graph and a function that gives the task's loss on it, to be derived.
+        """Yields, for each batch, a copy of the graph and a function that returns the copy's task loss, to be differentiated.
 
-        The same copy comes with every batch; the derivative may be derived again.
+        Every batch comes with the same copy. Second derivatives are possible.
 
         Args:
-            names: of the parameters by which it is derived. None: all.
+            names: the parameters by which the loss is differentiated. None takes all.
 
         Raises:
             PenjingError: there is no labelled data.
@@ -89,7 +89,7 @@ class Evidence:
         """Yields, for each batch, a copy of the graph, its outputs, and the task's loss as a function of them.
 
         Args:
-            names: of the parameters by which outputs are derived.
+            names: the parameters by which the outputs are differentiated.
 
         Raises:
             PenjingError: there is no labelled data.
@@ -117,14 +117,14 @@ class Evidence:
         """Yields, for each batch, the values of these nodes and the gradients of the task's loss at them.
 
         Args:
-            nodes: their names.
-            singly: each sample is a batch of its own.
-            disturb: other inputs, from the loss as a function of inputs and from those of the batch.
+            nodes: the names of the nodes.
+            singly: whether each sample is a batch of its own.
+            disturb: returns inputs to use instead, from the loss as a function of inputs and the batch's inputs.
 
         Raises:
             PenjingError: there is no labelled data.
         """
-        tapped = self._derivable(None).with_outputs(nodes)  # frozen weights give their values no gradient
+        tapped = self._derivable(None).with_outputs(nodes)  # a node behind frozen weights has no gradient
         for inputs, targets in self._samples() if singly else self._labelled():
             if disturb is not None:
                 inputs = disturb(lambda x, targets=targets: self._loss(tapped(*x)[0], targets), inputs)  # type: ignore[misc]
@@ -133,13 +133,13 @@ class Evidence:
             yield {name: value.detach() for name, value in values.items()}, dict(zip(values, slopes, strict=True))
 
     def changed(self, changes: Mapping[str, Change], epochs: int) -> Iterator[Callable[[], Tensor]]:
-        """Yields, for each batch of some epochs, a function that gives the task's loss with nodes' values changed.
+        """Yields, for each batch of some epochs, a function that returns the task's loss with the values of nodes changed.
 
-        Weights are frozen: what the changes multiply by is all that can be derived by, and so trained.
+        The weights are frozen, so only the tensors in `changes` have gradients and can be trained.
 
         Args:
-            changes: per node, what becomes of its value.
-            epochs: how often the batches are gone through, in the order and augmentation of training's epochs.
+            changes: by node, a function from the node's value to the changed one.
+            epochs: the number of passes over the batches, with the order and augmentation of training's epochs.
 
         Raises:
             PenjingError: there is no labelled data.
@@ -153,7 +153,7 @@ class Evidence:
         """Yields, for each batch of calibration (or else training) data, the values of these nodes.
 
         Raises:
-            PenjingError: there is neither.
+            PenjingError: there are neither calibration nor training data.
         """
         part = self._first_part("calibration", "train")
         if part is None:
@@ -164,7 +164,7 @@ class Evidence:
                 yield tapped(*inputs)[1]
 
     def judged(self, model: Graph) -> Iterator[Callable[[], Tensor]]:
-        """Yields, for each batch of calibration (or else training) data, a function that gives the task's loss of a model.
+        """Yields, for each batch of calibration (or else training) data, a function that returns a model's task loss.
 
         Raises:
             PenjingError: there is no labelled data.
@@ -181,13 +181,13 @@ class Evidence:
         *,
         across_processes: bool = True,
     ) -> Mapping[str, Found]:
-        """Returns what passes over the data give, from the data's memory where they have one; see `Memory.gather`.
+        """Returns results of passes over the data, from the data's memory where they have one; see `Memory.gather`.
 
         Args:
             kind: see `Memory.gather`.
-            about: what it depends on beside the graph, the data, and how many batches are read with which seed.
-            names: of the parts.
-            find: makes the parts that aren't known.
+            about: all that the results depend on besides the graph, the data, the number of batches and the seed.
+            names: the names of the results.
+            find: computes the results that the memory doesn't hold.
             across_processes: see `Memory.gather`.
         """
         memory = memory_of(self.data)
@@ -197,7 +197,7 @@ class Evidence:
         return memory.gather(kind, read | dict(about), names, find, across_processes=across_processes)
 
     def _derivable(self, names: Iterable[str] | None) -> Graph:
-        """Returns a copy of the graph in which only these parameters, or all, ask for gradients, frozen ones too."""
+        """Returns a copy of the graph in which exactly these parameters, or all, require gradients, even frozen ones."""
         model = copy.deepcopy(self.graph).eval()
         wanted = (
             {id(one) for one in model.parameters()} if names is None else {id(model.tensor(name)) for name in names}
@@ -229,7 +229,7 @@ class Evidence:
             )
 
     def _first_part(self, *parts: str) -> str | None:
-        """Returns the first of some parts of the data that there is."""
+        """Returns the first of these parts that the data have."""
         return next((part for part in parts if getattr(self.data, part, None) is not None), None)
 
     def _batches(self, part: str, epoch: int = 0) -> Iterator[tuple[Inputs, Tensor | None]]:
@@ -242,11 +242,11 @@ class Evidence:
         return self.data.task.loss(outputs, targets)
 
     def per_unit(self, values: Tensor, entry: Entry) -> Tensor:
-        """Sums values of one tensor's entries over each unit's share of it.
+        """Sums values of a tensor's entries over the entries of each unit.
 
         Args:
-            values: of the shape of the tensor `entry.tensor`.
-            entry: where the units stand in it.
+            values: values in the shape of the tensor `entry.tensor`.
+            entry: the indices of the units in this tensor.
 
         Returns:
             Tensor `(units,)` on the CPU, where scores of all groups are compared.
@@ -255,6 +255,6 @@ class Evidence:
         return along.cpu()[torch.from_numpy(entry.indices)].sum(1)
 
     def of_units(self, values: Tensor, entry: Entry) -> Tensor:
-        """Returns values of one tensor's entries by unit, as `(units, values of one unit)` on the CPU."""
+        """Returns values of a tensor's entries by unit, `(units, entries of one unit)`, on the CPU."""
         rows = values.movedim(entry.axis, 0).flatten(1) if values.dim() > 1 else values[:, None]
         return rows.cpu()[torch.from_numpy(entry.indices)].flatten(1)

@@ -1,4 +1,4 @@
-"""Where in the graph the channels of a group can be seen: the maps behind their activation function."""
+"""Finds the values in which the channels of a group appear: the feature maps behind their activation function."""
 
 import operator
 from collections.abc import Callable, Iterator
@@ -25,13 +25,13 @@ ACTIVATIONS = frozenset({
 
 @dataclass(frozen=True)
 class Site:
-    """A value that carries all channels of a group.
+    """A value that holds all channels of a group.
 
     Attributes:
-        node: name of the node that computes it.
-        axis: the axis on which they lie.
-        indices: `(units, copies)`, where each unit lies there.
-        batch: the axis of the samples; None where they share one with something else, as heads or steps.
+        node: name of the node that computes the value.
+        axis: the axis of the channels.
+        indices: `(units, copies)`, the indices of each unit along this axis.
+        batch: the axis of the samples; None where samples share their axis with something else, such as heads or steps.
     """
 
     node: str
@@ -40,7 +40,7 @@ class Site:
     batch: int | None
 
     def maps(self, value: Tensor) -> Tensor:
-        """Returns the channels as `(units, copies, batch, *positions)`; the first axis is the batch's if it is unknown."""
+        """Returns the channels as `(units, copies, batch, *positions)`; an unknown batch axis is taken to be the first."""
         chosen = torch.from_numpy(self.indices.ravel()).to(value.device)
         value = value.index_select(self.axis, chosen)
         value = value.movedim(self.axis, 0) if self.batch is None else value.movedim((self.axis, self.batch), (0, 1))
@@ -48,18 +48,18 @@ class Site:
 
 
 def sites(evidence: Evidence, group: Group, *, states: bool = False) -> tuple[Site, ...]:
-    """Returns where an activation function gives a group's channels, or, if none does, where a layer reads them.
+    """Returns the outputs of activation functions that hold a group's channels; if there are none, the inputs of layers.
 
-    Hidden units of a recurrent layer are seen in its sequence of outputs, which is its last layer's. Gates that are one
-    number per channel, as of squeeze-and-excitation, count only where there is nothing larger.
+    Hidden units of a recurrent layer appear in the layer's sequence of outputs, which comes from its last sublayer.
+    Gates of one number per channel, as in squeeze-and-excitation, count only where no larger value exists.
 
     Args:
         evidence: the graph and its channels.
-        group: of these channels.
-        states: a recurrent layer is seen in all that comes out of it, final states included: what gradients need.
+        group: a group of these channels.
+        states: whether all outputs of a recurrent layer count, final states included, as gradients need them.
 
     Raises:
-        PenjingError: there is no such place.
+        PenjingError: no value holds the group's channels.
     """
     found = list(_carriers(evidence, group))
     behind = [(node, site) for node, site in found if node.target in ACTIVATIONS]
@@ -78,14 +78,14 @@ def sites(evidence: Evidence, group: Group, *, states: bool = False) -> tuple[Si
 
 
 def means(evidence: Evidence, statistic: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Returns, per group, the mean of a statistic of its units' maps over batches, samples, positions and sites.
+    """Returns, for each group, the mean of a statistic of its units' maps over batches, samples, positions and sites.
 
     Args:
-        evidence: model and data; one pass is made, and nothing is kept of a batch but sums.
-        statistic: from maps `(units, copies, batch, *positions)` to any numbers `(units, …)`.
+        evidence: the model and the data, which are read once; only sums are kept of a batch.
+        statistic: a function from maps `(units, copies, batch, *positions)` to any numbers `(units, …)`.
 
     Raises:
-        PenjingError: there is no data, or the channels of a group can't be seen.
+        PenjingError: there are no data, or no value holds the channels of a group.
     """
     places = [sites(evidence, group) for group in evidence.groups]
     sums = [torch.zeros(group.units, dtype=torch.float64) for group in evidence.groups]
@@ -129,22 +129,22 @@ def _carriers(evidence: Evidence, group: Group) -> Iterator[tuple[fx.Node, Site]
 
 
 def _batch_axis(graph: Graph, value: Tensor, channels: int) -> int | None:
-    """Returns the axis, the only one but that of the channels, whose size is that of the inputs' first axis."""
+    """Returns the only axis, besides the channels', that is as long as the inputs' first axis; None if there isn't one."""
     inputs = [node.meta["val"].shape[0] for node in graph.program.graph.nodes if node.op == "placeholder"]
     samples = next((size for size in inputs if isinstance(size, torch.SymInt)), inputs[0])
-    if not isinstance(samples, torch.SymInt):  # the batch is fixed, and others may be as long
+    if not isinstance(samples, torch.SymInt):  # with a fixed batch size, other axes may be as long
         return 0 if value.shape[0] == samples else None
     found = [axis for axis, size in enumerate(value.shape) if axis != channels and _same(size, samples)]
     return found[0] if len(found) == 1 else None
 
 
 def _same(size: Any, samples: torch.SymInt) -> bool:
-    # Comparing symbolic sizes themselves would fix them.
+    # Comparing symbolic sizes directly would fix them to numbers.
     return isinstance(size, torch.SymInt) and size.node.expr == samples.node.expr
 
 
 def _output_of_recurrent(node: fx.Node) -> int | None:
-    """Returns which output of a recurrent layer a node is."""
+    """Returns the position of a node among the outputs of its recurrent layer."""
     if node.target is not operator.getitem:
         return None
     source, position = node.args
@@ -152,7 +152,7 @@ def _output_of_recurrent(node: fx.Node) -> int | None:
 
 
 def _positions(node: fx.Node, site: Site) -> int:
-    """Returns how many numbers there are per sample and channel; 2 stands for any size that is free."""
+    """Returns the number of values per sample and channel; each dynamic size counts as 2."""
     shape = node.meta["val"].shape
     sizes = [size for axis, size in enumerate(shape) if axis not in (site.axis, site.batch or 0)]
     return int(np.prod([size if isinstance(size, int) else 2 for size in sizes], initial=1))

@@ -1,4 +1,4 @@
-"""Gates that multiply what a unit or a residual branch gives: 1 leaves it as it is, 0 is as if it were removed."""
+"""Gates that multiply the output of a unit or a residual branch: 1 leaves the output as it is, 0 removes it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from penjing.graph.taps import Change
 
 
 def gate_entries(evidence: Evidence, group: Group) -> list[Entry]:
-    """Returns the parameters' entries that a gate on each of a group's units multiplies.
+    """Returns the entries of parameters that a gate on each of a group's units multiplies.
 
-    These are scales and shifts of the norms behind the unit, or, where there are none, the weights and biases that make it.
-    A recurrent layer's weights make gates and candidates, not the hidden state; there it is the weights that read the
-    state, in the next step and in later layers.
+    These are the scales and shifts of the norms behind the unit, or, without norms, the weights and biases that compute
+    it. The weights of a recurrent layer compute gates and candidates, not the hidden state; there the entries are the
+    weights that read the state, in the next step and in later layers.
     """
     roles: tuple[str, ...] = ("out", "shift")
     if any(entry.role == "scale" for entry in group.entries):
@@ -30,11 +30,11 @@ def gate_entries(evidence: Evidence, group: Group) -> list[Entry]:
 
 
 def gated_units(evidence: Evidence, gates: Sequence[Tensor]) -> dict[str, Change]:
-    """Returns, per node of a parameter, the multiplication by its units' gates.
+    """Returns, for each node that fetches a parameter, the function that multiplies it by its units' gates.
 
     Args:
         evidence: the graph and its groups.
-        gates: per group, `(units,)`.
+        gates: `(units,)` for each group.
     """
     entries: dict[int, list[tuple[Entry, Tensor]]] = {}
     for group, gate in zip(evidence.groups, gates, strict=True):
@@ -55,7 +55,7 @@ def gated_units(evidence: Evidence, gates: Sequence[Tensor]) -> dict[str, Change
 
 
 def gated_branches(evidence: Evidence, gate: Tensor) -> dict[str, Change]:
-    """Returns, per sum, the same sum with what its branch adds multiplied by the branch's gate, of `(branches,)`."""
+    """Returns, for each sum, the sum with its branch multiplied by the branch's gate; `gates` is `(branches,)`."""
 
     def change(position: int, identity: int) -> Change:
         def scaled(value: Tensor, arguments: Sequence[Any]) -> Tensor:
@@ -69,20 +69,19 @@ def gated_branches(evidence: Evidence, gate: Tensor) -> dict[str, Change]:
 def gate_slopes(
     evidence: Evidence, disturb: Callable[[Callable[[Inputs], Tensor], Inputs], Inputs] | None = None
 ) -> Iterator[list[Tensor]]:
-    """Yields, for each batch, the derivative of each sample's loss by a gate on each unit: Σ a ∂L/∂a over its positions.
+    """Yields, for each batch, the derivative of each sample's loss by each unit's gate: Σ a ∂L/∂a over the unit's positions.
 
-    Samples go through the network one by one where the units of some group are seen in a value whose samples share their
-    axis with something else.
+    Samples run one by one where a group's units appear only in values whose samples share their axis with something else.
 
     Args:
-        evidence: model and data.
-        disturb: other inputs, from the loss as a function of inputs and from those of the batch.
+        evidence: the model and the data.
+        disturb: returns inputs to use instead, from the loss as a function of inputs and the batch's inputs.
 
     Yields:
-        Per group, `(units, samples)`, on the CPU.
+        `(units, samples)` for each group, on the CPU.
 
     Raises:
-        PenjingError: there is no labelled data, or the channels of a group can't be seen.
+        PenjingError: there is no labelled data, or no value holds the channels of a group.
     """
     places = [sites(evidence, group, states=True) for group in evidence.groups]
     singly = any(site.batch is None for found in places for site in found)
@@ -100,7 +99,7 @@ def gate_slopes(
 
 
 def _along(entry: Entry, gate: Tensor, value: Tensor) -> Tensor:
-    """Returns the gates as they lie along a tensor's axis, to be broadcast; 1 where there is none."""
+    """Returns the gates along a tensor's axis, in a shape to broadcast; 1 at indices without a gate."""
     indices = torch.from_numpy(entry.indices).to(value.device)
     each = gate.to(value)[:, None].expand(indices.shape).flatten()
     factors = torch.ones(value.shape[entry.axis], dtype=value.dtype, device=value.device)

@@ -1,4 +1,4 @@
-"""Layers as products of a weight matrix with columns of inputs, and the columns' Gram matrices over calibration data."""
+"""Writes layers as products of a weight matrix with input columns, and sums the columns' Gram matrices over the data."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 _CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding}
 _PRODUCTS = {aten.matmul.default, aten.mm.default}
-_CHUNK = 2**25  # numbers that are unfolded at a time
+_CHUNK = 2**25  # numbers that are unfolded at a time: 128 MiB in float32
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Product:
     """A layer whose outputs are, up to a bias, `weight.view(w).flatten(1) @ columns`, in each of its groups.
 
     Attributes:
-        weight: what it multiplies by.
-        node: the layer.
-        source: name of the node that it reads.
-        groups: of the convolution.
+        weight: name of the layer's weight.
+        node: the layer's node.
+        source: name of the node that the layer reads.
+        groups: the number of groups of the convolution.
     """
 
     weight: Weight
@@ -38,7 +38,7 @@ class Product:
     groups: int
 
     def columns(self, x: Tensor) -> Iterator[Tensor]:
-        """Yields the inputs, as many samples at a time as fit: `(groups, in_channels / groups · kernel, samples)`."""
+        """Yields the input columns, `(groups, in_channels / groups · kernel, samples)`, as many samples at a time as fit."""
         if self.node.target not in _CONVOLUTIONS:
             yield x.reshape(-1, x.shape[-1]).T[None]
             return
@@ -55,9 +55,9 @@ class Product:
 
 
 def products(evidence: Evidence, names: Sequence[str]) -> dict[str, list[Product]]:
-    """Returns the layers that multiply by these weights; a weight has none if one of its layers is of another kind.
+    """Returns the layers that multiply by these weights; none for a weight that any other kind of layer reads, too.
 
-    That are linear layers, convolutions of one or two dimensions, and products with a matrix on the right.
+    The layers are linear ones, convolutions of one or two dimensions, and products with a matrix on the right.
     """
     graph, wanted = evidence.graph, {id(evidence.graph.tensor(name)): name for name in names}
     known = {id(graph.tensor(weight.name)): weight for weight in weights(graph)}
@@ -77,10 +77,10 @@ def products(evidence: Evidence, names: Sequence[str]) -> dict[str, list[Product
 
 
 def grams(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
-    """Returns, for each weight, Σ x xᵀ over the columns that it multiplies, `(groups, size, size)`, in one pass.
+    """Returns, for each weight, Σ x xᵀ over the input columns, `(groups, size, size)`, from one pass over the data.
 
     Raises:
-        PenjingError: there is no calibration data, or a layer reads values that aren't numbers.
+        PenjingError: there is no calibration data, or the input of a layer holds NaN or infinity.
     """
     by_weight: dict[str, list[Product]] = {}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""What the loss gains when some units of one place go, and nothing else: curves of sensitivity."""
+"""Sensitivity curves: how much the loss grows when units of one place, and no others, are removed."""
 
 import copy
 import math
@@ -15,34 +15,35 @@ from penjing.evidence.memory import Found, fingerprint_of_tensors, memory_of
 from penjing.graph import Graph
 
 Damage = Callable[[Sequence[Sequence[int]]], list[list[float]]]
-"""From numbers of units per place to what the loss gains when so many of the weakest go from that place alone."""
+"""A function from numbers of units, per place, to the loss's increase when that many of the weakest units of this place
+alone are removed."""
 
 
 class Removable(Protocol):
-    """A place whose units can go, such as a group of channels."""
+    """A place whose units can be removed, such as a group of channels."""
 
     @property
     def name(self) -> str:
-        """What errors call it."""
+        """The place's name in errors."""
 
     @property
     def without(self) -> Callable[[Tensor], dict[str, Tensor]] | None:
-        """From which units go, `(units,)`, to the tensors of the graph that are then others, by name."""
+        """A function from the units to remove, a mask `(units,)`, to the changed tensors of the graph by name."""
 
 
 def damages(evidence: Evidence, scores: Sequence[Tensor], places: Sequence[Removable]) -> Damage:
-    """Returns a function that measures what the loss gains when the weakest units of each place go from it alone.
+    """Returns a function that measures how much the loss grows when the weakest units of one place alone are removed.
 
-    It makes one pass over the data for all places, and remembers what it measured. Units go by zeros in the tensors that
-    they are part of.
+    The function makes one pass over the data for all places and caches its results. Units are removed by zeros in the
+    tensors to which they belong.
 
     Args:
         evidence: the graph, and data with labels.
-        scores: per place; the lowest go first.
-        places: of which each says how its units go.
+        scores: `(units,)` for each place; the units with the lowest scores go first.
+        places: the places, each of which tells how its units are removed.
 
     Raises:
-        PenjingError: (when it is called) there is no labelled data, or a loss isn't a number.
+        PenjingError: (when the function is called) there is no labelled data, or a loss isn't a finite number.
     """
     orders = [score.argsort(stable=True) for score in scores]
 
@@ -85,7 +86,7 @@ def damages(evidence: Evidence, scores: Sequence[Tensor], places: Sequence[Remov
 
 
 def _with(model: Graph, tensors: dict[str, Tensor], loss: Callable[[], Tensor]) -> float:
-    """Returns the loss while some tensors have other values."""
+    """Returns the loss with the values of some tensors replaced."""
     kept = {name: model.tensor(name).detach().clone() for name in tensors}
     for name, values in tensors.items():
         model.tensor(name).copy_(values)

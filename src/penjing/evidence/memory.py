@@ -1,6 +1,6 @@
-"""What was found out from a data set, remembered: no pass over the data is made twice, and a killed run keeps what it found.
+"""Remembers results of passes over a data set: no pass is made twice, and the results of a killed run are kept.
 
-Only statistics are kept, which are small: ranges, moments, Gram matrices, scores. Values of activations aren't.
+Only small statistics are kept: ranges, moments, Gram matrices, scores. Activations aren't kept.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 Found = Mapping[str, Tensor]
 
-MOST_BYTES = 2**28  # of all answers together: the Gram matrices of a mobile network's layers take some 2**26
+MOST_BYTES = 2**28  # bytes of all answers together: the Gram matrices of a mobile network take some 2**26
 
 
 class Memory:
@@ -38,12 +38,12 @@ class Memory:
     """
 
     def __init__(self, folder: Path | None = None, *, data: str = "", most_bytes: int = MOST_BYTES) -> None:
-        """Knows what is in the folder.
+        """Opens the memory with the answers in the folder.
 
         Args:
-            folder: see the attribute; it is made when the first answer is written.
-            data: what tells the data set from others, see `Data.identity`; part of every question.
-            most_bytes: how much is kept at most; the questions that were asked longest ago are forgotten first.
+            folder: see the attribute; the folder is made when the first answer is written.
+            data: the identity of the data set, see `Data.identity`; it is part of every question.
+            most_bytes: the most bytes to keep; answers to the questions asked longest ago are forgotten first.
         """
         self.folder, self._data, self._most = folder, data, most_bytes
         self._answers: OrderedDict[str, dict[str, Found]] = OrderedDict()
@@ -57,16 +57,16 @@ class Memory:
         *,
         across_processes: bool = True,
     ) -> dict[str, Found]:
-        """Returns an answer that has one part for each name; all parts that aren't known yet are found together.
+        """Returns an answer with one part for each name; `find` computes all unknown parts together.
 
         Args:
-            kind: of the question, such as "gram"; a word.
-            about: all that the parts depend on beside the data, as plain JSON.
-            names: of the parts.
-            find: from the names of the parts that aren't known to these parts: tensors by name, which nobody may change
-                afterwards. Names of tensors hold no "@". A part without tensors is not remembered.
-            across_processes: whether the answer may be kept in the folder. Not where a function of the user's is part of
-                it, which may be another one next time.
+            kind: the kind of question in one word, such as "gram".
+            about: all that the parts depend on besides the data, as plain JSON.
+            names: the names of the parts.
+            find: a function from the names of unknown parts to these parts: tensors by name, which nobody may change
+                afterwards. Names of tensors hold no "@". A part without tensors isn't remembered.
+            across_processes: whether the answer may be kept in the folder. It may not where it depends on a function of
+                the user's, which may differ next time.
         """
         question = json.dumps([__version__, torch.__version__, self._data, kind, about], sort_keys=True)
         path = self._path(kind, question) if across_processes else None
@@ -86,7 +86,7 @@ class Memory:
     def recall(
         self, kind: str, about: Mapping[str, Any], find: Callable[[], Found], *, across_processes: bool = True
     ) -> Found:
-        """Returns an answer of one part: the remembered one, or what `find` gives; see `gather`."""
+        """Returns an answer of one part, remembered or computed by `find`; see `gather`."""
         return self.gather(kind, about, [""], lambda _: {"": find()}, across_processes=across_processes)[""]
 
     def _keep(self, question: str, answer: dict[str, Found]) -> None:
@@ -116,7 +116,7 @@ def _write(path: Path, question: str, answer: Mapping[str, Found]) -> None:
 
 
 def _read(path: Path, question: str) -> dict[str, Found]:
-    """Returns the answer in a file; none of its parts where there is no file, or a damaged one, or another question's."""
+    """Returns the parts of the answer in a file; none where the file is missing, damaged, or answers another question."""
     if not path.is_file():
         return {}
     answer: dict[str, dict[str, Tensor]] = {}
@@ -139,11 +139,11 @@ def _read(path: Path, question: str) -> dict[str, Found]:
 
 @dataclass(frozen=True)
 class RememberedData(Data):
-    """Data with the memory of what was found out from them; wherever `Data` are taken, these are.
+    """Data with a memory of results of passes over them; they can be used wherever `Data` can.
 
     Attributes:
-        memory: of `seen`.
-        seen: the training and the calibration loader that it is about: data with others in their places remember nothing.
+        memory: the memory of results from `seen`.
+        seen: the training and the calibration loader to which the memory belongs; data with other loaders remember nothing.
     """
 
     memory: Memory = field(default_factory=Memory, compare=False)
@@ -151,7 +151,7 @@ class RememberedData(Data):
 
 
 class RememberedBatches:
-    """Calibration batches without a `Data`, with the memory of what was found out from them."""
+    """Calibration batches without a `Data`, with a memory of results of passes over them."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self.batches, self.memory = batches, Memory()
@@ -161,14 +161,14 @@ class RememberedBatches:
 
 
 def remembering(data: Any, folder: Path | None = None) -> Any:
-    """Returns the same data with a memory, so that verbs that are given them share each pass.
+    """Returns the same data with a memory, so that all verbs that receive them share each pass.
 
-    The loaders must go on giving the same samples. Data that have a memory already, and what can't be read more than once,
-    come back as they are.
+    The loaders must give the same samples every time. Data that already have a memory, or that can be read only once,
+    are returned unchanged.
 
     Args:
         data: a `Data`, or an iterable of calibration batches.
-        folder: where answers are kept across processes; for a `Data` alone.
+        folder: the folder that keeps answers across processes; only for a `Data`.
     """
     if isinstance(data, RememberedData | RememberedBatches):
         return data
@@ -181,7 +181,7 @@ def remembering(data: Any, folder: Path | None = None) -> Any:
 
 
 def memory_of(data: Any) -> Memory | None:
-    """Returns the memory that data come with, if it is about the loaders that they hold."""
+    """Returns the memory of data, if it belongs to the loaders that they hold; else None."""
     if isinstance(data, RememberedBatches):
         return data.memory
     if isinstance(data, RememberedData):
@@ -191,7 +191,7 @@ def memory_of(data: Any) -> Memory | None:
 
 
 def fingerprint_of(graph: Graph) -> str:
-    """Returns a hash of what a graph computes: its inputs, its nodes, and the values of its tensors."""
+    """Returns a hash of a graph's inputs, nodes and tensors' values, which fix its function."""
     digest = hashlib.sha256(repr((graph.inputs, graph.batch)).encode())
     for node in graph.program.graph.nodes:
         digest.update(f"{node.op} {node.name} {node.target} {node.args} {node.kwargs}\n".encode())

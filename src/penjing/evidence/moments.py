@@ -1,4 +1,4 @@
-"""What a layer's products are made of, in second moments: how its inputs, and the wanted outputs, vary together."""
+"""Second moments of a layer's inputs and of its wanted outputs, from which errors of its products are computed."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ from penjing.evidence.windows import each, padding
 from penjing.graph.ops import node_arguments
 
 aten = torch.ops.aten
-POSITIONS = 2**15  # of a convolution's outputs, over all samples, from which moments are taken
-ROWS = 2**12  # of a linear layer's inputs at once
+POSITIONS = 2**15  # most positions of a convolution's output, over all samples, in the moments
+ROWS = 2**12  # rows of a linear layer's input that are multiplied at a time
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Moments:
     """Means of products, for each group of a layer.
 
     Attributes:
-        count: of positions.
-        inputs: `(groups, weights, weights)`, of what the weights of an output are multiplied with.
-        both: `(groups, outputs, weights)`, of the wanted outputs and those.
-        power: `(groups, weights)`, of the inputs' squares about zero.
+        count: the number of positions.
+        inputs: `(groups, weights, weights)`, means of the products of two inputs of an output's weights.
+        both: `(groups, outputs, weights)`, means of the products of a wanted output and an input.
+        power: `(groups, weights)`, means of the inputs' squares about zero.
     """
 
     count: int
@@ -34,28 +34,28 @@ class Moments:
     power: Tensor
 
     def joined(self, other: "Moments") -> "Moments":
-        """Returns those of both samples together."""
+        """Returns the moments of both sets of positions together."""
         share = other.count / (self.count + other.count)
         inputs, both = (1 - share) * self.inputs + share * other.inputs, (1 - share) * self.both + share * other.both
         power = (1 - share) * self.power + share * other.power
         return Moments(self.count + other.count, inputs, both, power)
 
     def error(self, weights: Tensor) -> float:
-        """Returns the mean squared error of the outputs that weights give, `(groups, outputs, weights)`, but for a constant."""
+        """Returns the mean squared error, up to a constant, of the outputs for these weights, `(groups, outputs, weights)`."""
         return float(((weights @ self.inputs - 2 * self.both) * weights).sum())
 
 
 def moments(
     layer: fx.Node, inputs: Tensor, wanted: Tensor, generator: torch.Generator, *, central: bool
 ) -> tuple[Moments, Moments]:
-    """Takes the moments of a convolution or linear layer, of the first half of its samples and of the others.
+    """Returns the moments of a convolution or linear layer for the first half of the samples and for the second half.
 
     Args:
-        layer: the node.
-        inputs: what it reads, `(samples, …)`.
-        wanted: what its products should give, `(samples, …)`.
-        generator: draws positions, where there are many.
-        central: whether they are about the means of all samples, and not about zero.
+        layer: the layer's node.
+        inputs: the layer's input, `(samples, …)`.
+        wanted: the wanted products, `(samples, …)`.
+        generator: draws a sample of positions where there are many.
+        central: whether the moments are about the means of all samples instead of about zero.
     """
     weight = node_arguments(layer)[1].meta["val"]
     groups = 1 if layer.target is aten.linear.default else int(node_arguments(layer)[6])
@@ -86,7 +86,7 @@ class _Sums:
         self.yx += y.mT @ x
 
     def about(self, x: Tensor, y: Tensor) -> Moments:
-        """Returns the moments about given means."""
+        """Returns the moments about these means."""
         count = max(self.count, 1)
         own_x, own_y = self.x / count - x, self.y / count - y
         inputs = self.xx / count - (own_x[:, :, None] * x[:, None] + x[:, :, None] * self.x[:, None] / count)
@@ -97,7 +97,7 @@ class _Sums:
 def _products(
     layer: fx.Node, inputs: Tensor, wanted: Tensor, groups: int, generator: torch.Generator
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yields 0 or 1 for the half, `(groups, positions, weights)` inputs and `(groups, positions, outputs)` wanted outputs."""
+    """Yields the half, 0 or 1, inputs `(groups, positions, weights)` and wanted outputs `(groups, positions, outputs)`."""
     linear = layer.target is aten.linear.default
     count = len(wanted)
     size, middle = (ROWS if linear else 1), -(-count // 2)
@@ -119,7 +119,7 @@ def _products(
 
 
 def _taps(layer: fx.Node, x: Tensor) -> list[Tensor]:
-    """Returns what each position of a convolution's kernel reads, `(1, channels, *positions)`."""
+    """Returns the input values under each position of a convolution's kernel, `(1, channels, *positions)` each."""
     weight, _, stride, given, dilation = node_arguments(layer)[1:6]
     kernel = weight.meta["val"].shape[2:]
     axes = len(kernel)

@@ -1,4 +1,4 @@
-"""Passes over calibration data that feed statistics of inner values, and keep no activation longer than the graph does."""
+"""Feeds inner values to statistics in passes over calibration data, and keeps no activation longer than the graph does."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -28,16 +28,16 @@ def observe(
     Args:
         graph: in evaluation mode.
         data: see `flat_batches`.
-        watched: statistics by node of `graph.program.graph`, which hold nothing yet. Where the data have a memory and all
-            statistics can be remembered, only those are fed that aren't remembered.
-        keep: how many samples to return.
+        watched: empty statistics by node of `graph.program.graph`. Where the data have a memory and all statistics can
+            be remembered, only those that the memory doesn't hold are fed.
+        keep: the number of samples to return.
         compute: computes each node.
 
     Returns:
-        The flat inputs of the first samples, as many as asked for and there are, in pieces that run fast.
+        The flat inputs of the first `keep` samples, or of all if there are fewer, in pieces that run fast.
 
     Raises:
-        PenjingError: there is no data, or a value that isn't finite; the message names the layer.
+        PenjingError: there are no data, or a value isn't finite; the message names the layer.
     """
     whole = any(getattr(statistics, "whole_batches", False) for statistics in watched.values())
     memory = memory_of(data)
@@ -66,7 +66,7 @@ def observe(
 def _observed(
     graph: Graph, data: Any, watched: Mapping[fx.Node, Accumulator], keep: int, compute: Step, whole: bool
 ) -> list[list[Tensor]]:
-    """Makes the pass; arguments, result and errors as for `observe`."""
+    """Makes the pass; arguments, result and errors are those of `observe`."""
     kept: list[list[Tensor]] = []
     execution = Execution(graph.program, _watching(watched, compute))
     batches = _Counted(flat_batches(graph, data))
@@ -81,13 +81,13 @@ def _observed(
 
 
 def first_samples(graph: Graph, data: Any, count: int, *, whole: bool = False) -> list[list[Tensor]]:
-    """Returns the flat inputs of the first samples, in pieces that run fast; arguments and errors as for `observe`.
+    """Returns the flat inputs of the first samples, in pieces that run fast; errors are those of `observe`.
 
     Args:
         graph: see `observe`.
         data: see `observe`.
-        count: how many samples.
-        whole: whether batches are left uncut.
+        count: the number of samples.
+        whole: whether batches stay uncut.
     """
     kept: list[list[Tensor]] = []
     for inputs in pieces(graph, flat_batches(graph, data), whole=whole):
@@ -98,9 +98,9 @@ def first_samples(graph: Graph, data: Any, count: int, *, whole: bool = False) -
 
 
 def _keep(graph: Graph, inputs: list[Tensor], most: int, kept: list[list[Tensor]]) -> int:
-    """Copies samples, so that the batch that they are part of isn't kept too; all where it can't be cut.
+    """Copies samples, so that their whole batch isn't kept; copies the whole batch where it can't be cut.
 
-    Returns how many there were.
+    Returns the number of samples.
     """
     if most > 0:
         cut = can_cut(graph, inputs)
@@ -116,7 +116,7 @@ def not_finite(place: str) -> PenjingError:
 
 
 class _Counted:
-    """Iterates and counts what it has yielded so far."""
+    """An iterator that counts the items it has yielded."""
 
     def __init__(self, batches: Iterator[list[Tensor]]) -> None:
         self._batches, self.count = batches, 0
@@ -131,7 +131,7 @@ class _Counted:
 
 
 class _NotFiniteAt(Exception):
-    """A watched value holds NaN or infinity; `place` is where the user finds what computes it."""
+    """A watched value holds NaN or infinity; `place` tells the user which layer computes the value."""
 
     def __init__(self, place: str) -> None:
         super().__init__(place)
@@ -139,7 +139,7 @@ class _NotFiniteAt(Exception):
 
 
 def _not_finite_in_batch(graph: Graph, inputs: Sequence[Tensor], number: int, place: str) -> PenjingError:
-    """Returns the error for a value that isn't finite: it names the input where that is the cause, else the layer."""
+    """Returns the error for a value that isn't finite; names the input if the input isn't finite, else the layer."""
     for given, tensor in zip(graph.inputs, inputs, strict=True):
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return PenjingError(
@@ -149,7 +149,7 @@ def _not_finite_in_batch(graph: Graph, inputs: Sequence[Tensor], number: int, pl
 
 
 def _watching(watched: Mapping[fx.Node, Accumulator], compute: Step) -> Step:
-    """Returns a step that feeds values to their statistics as they come."""
+    """Returns a step of execution that feeds each watched value to its statistics."""
 
     def step(execution: Execution, node: fx.Node) -> Any:
         value = compute(execution, node)

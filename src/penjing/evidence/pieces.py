@@ -1,7 +1,7 @@
-"""Calibration batches in pieces whose values stay in the processor's caches and in memory that the process has already.
+"""Cuts calibration batches into pieces whose values fit in the processor's caches and in memory that is allocated already.
 
-A large batch is slow: each of its values is memory that the system hands out, fills with zeros and takes back. It is also
-what the peak of memory comes from. In pieces of some samples, channels last, a mobile network takes half the time.
+A large batch is slow, because the system allocates, zeroes and frees memory for each of its values, and it causes the
+peak of memory. In pieces of a few samples, channels last, a mobile network takes half the time.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,20 +13,21 @@ from torch import Tensor, fx
 from penjing.graph import Graph
 from penjing.graph.propagation import at_batch_one, sizes
 
-MOST_BYTES = 2**23  # of the largest value in a graph
-ALIKE = 1e-3  # of the largest output: by how much kernels for different sizes may differ
+MOST_BYTES = 2**23  # bytes of the largest value in a graph: 8 MiB
+ALIKE = 1e-3  # share of the largest output by which kernels for different batch sizes may differ
 
 
 def pieces(graph: Graph, batches: Iterable[list[Tensor]], *, whole: bool = False) -> Iterator[list[Tensor]]:
-    """Yields batches of the graph's flat inputs as they run fastest.
+    """Yields batches of the graph's flat inputs, cut and laid out to run fastest.
 
-    Batches stay whole where that can make a difference: where the graph's batch is fixed, on a device other than the
-    processor, and where a network's answers for some samples depend on those beside them, which is tried.
+    Batches stay whole where cutting isn't possible or not useful: where the graph's batch size is fixed, on a device
+    other than the processor, and where a trial shows that outputs for a sample depend on the other samples in its
+    batch.
 
     Args:
         graph: in evaluation mode.
-        batches: of flat inputs.
-        whole: don't cut batches at all.
+        batches: batches of flat inputs.
+        whole: whether no batch is cut.
     """
     count = None if whole else _samples(graph)
     checked = False
@@ -37,12 +38,12 @@ def pieces(graph: Graph, batches: Iterable[list[Tensor]], *, whole: bool = False
         if count is None or not _is_longer(batch, count):
             yield batch
             continue
-        parts = -(-len(batch[0]) // count)  # none of one sample: some networks can't do that
+        parts = -(-len(batch[0]) // count)  # no piece of one sample: some networks fail on that
         yield from map(list, zip(*(tensor.tensor_split(parts) for tensor in batch), strict=True))
 
 
 def _samples(graph: Graph) -> int | None:
-    """Returns how many samples a piece should have, None where batches can't be cut."""
+    """Returns the number of samples for a piece; None where batches can't be cut."""
     devices = {tensor.device.type for tensor in graph.tensors().values()}
     if devices - {"cpu"} or not all(0 in given.dynamic for given in graph.inputs):
         return None
@@ -57,12 +58,12 @@ def _bytes(node: fx.Node, size: Any) -> int:
 
 
 def sample_count(inputs: Sequence[Tensor]) -> int:
-    """Returns how many samples a batch of flat inputs counts as: the length of the first that has axes."""
+    """Returns the number of samples in a batch of flat inputs: the length of the first input that has axes."""
     return next((len(tensor) for tensor in inputs if tensor.dim()), 1)
 
 
 def can_cut(graph: Graph, batch: list[Tensor]) -> bool:
-    """Tells whether the first samples of a batch are a batch, too: the graph takes any number, and all inputs have as many."""
+    """Tells whether a batch can be cut: the graph takes any number of samples, and all inputs have the same number."""
     free = all(0 in given.dynamic for given in graph.inputs)
     return free and all(tensor.dim() and len(tensor) == len(batch[0]) for tensor in batch)
 
@@ -72,7 +73,7 @@ def _is_longer(batch: list[Tensor], count: int) -> bool:
 
 
 def _independent(graph: Graph, batch: list[Tensor]) -> bool:
-    """Tells whether two samples get the same answers alone as with one or two more."""
+    """Tells whether two samples get the same outputs alone as together with one or two more."""
     with torch.no_grad():
         many, few = (graph.program(*(tensor[:count] for tensor in batch)) for count in (4, 2))
     return all(

@@ -1,4 +1,4 @@
-"""Reading calibration and training data: the one place where batches become what a graph takes, with what can be wrong told."""
+"""Reads calibration and training data: the one place that turns batches into a graph's inputs and reports what is wrong."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -22,14 +22,14 @@ NO_DATA = (
 
 
 def part_batches(data: Data, part: str) -> Iterator[tuple[Inputs, Tensor | None]]:
-    """Yields the inputs and the targets of each batch of a part of the data; targets are None where there are none.
+    """Yields the inputs and the targets of each batch of a part of the data; targets are None without labels.
 
     Args:
-        data: whose task splits the batches.
-        part: "train", "calibration" or "validation"; its loader isn't None.
+        data: the data; their task splits batches into inputs and targets.
+        part: "train", "calibration" or "validation"; the part's loader isn't None.
 
     Raises:
-        PenjingError: the loader or the task's `split` fails; says at which batch and where.
+        PenjingError: the loader or the task's `split` fails; the message names the batch and the line.
     """
     name, split = f"data.{part}", data.task.split
     return read((split(batch) for batch in read(getattr(data, part), name)), name)
@@ -38,19 +38,19 @@ def part_batches(data: Data, part: str) -> Iterator[tuple[Inputs, Tensor | None]
 def seeded_batches(
     data: Data, part: str, count: int, seed: int, device: torch.device, epoch: int = 0
 ) -> Iterator[tuple[Inputs, Tensor | None]]:
-    """Yields the first batches of a part of the data, the same for the same seed and epoch.
+    """Yields the first batches of a part of the data; the same seed and epoch give the same batches.
 
     Args:
         data: see `part_batches`.
         part: see `part_batches`.
-        count: how many batches at most.
-        seed: of what the loader draws from PyTorch's global generator, for order and augmentation; the caller's own random
-            numbers stay as they are.
-        device: to which the batches go.
-        epoch: which of the loader's orders and augmentations is read; a loader with `set_epoch` is told.
+        count: the most batches.
+        seed: seeds PyTorch's global generator, from which the loader draws order and augmentation; the generator's
+            state is restored afterwards.
+        device: the device to which the batches are moved.
+        epoch: the epoch whose order and augmentation are read; a loader with `set_epoch` is set to it.
 
     Raises:
-        PenjingError: as `part_batches`, or there is no batch.
+        PenjingError: the errors of `part_batches`, or there is no batch.
     """
     loader: Any = getattr(data, part)
     if hasattr(loader, "set_epoch"):
@@ -69,13 +69,13 @@ def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
     """Yields the graph's flat inputs, on its device, for each calibration batch.
 
     Args:
-        graph: what takes them.
-        data: a `Data`, whose calibration batches are taken, or an iterable of batches. Such a batch is a tensor, or a
-            sequence that begins with the model's inputs in order; what comes behind them, labels, is left out.
+        graph: the graph that takes the inputs.
+        data: a `Data`, whose calibration batches are read, or an iterable of batches. A batch is a tensor, or a
+            sequence that begins with the model's inputs in order; items behind the inputs, such as labels, are ignored.
 
     Raises:
-        PenjingError: there is no data; or a batch doesn't fit, holds no sample, or the user's loader fails to make it: the
-            message says which batch.
+        PenjingError: there are no data; or a batch doesn't fit the graph or holds no sample, or the user's loader
+            fails: the message names the batch.
     """
     device = device_of(graph)
     number = 0
@@ -91,7 +91,7 @@ def flat_batches(graph: Graph, data: Any) -> Iterator[list[Tensor]]:
 
 
 def _fixed(graph: Graph, inputs: Sequence[Any]) -> str:
-    """Returns what to do about a batch of another size, as a loader's last one, where the model has a fixed one."""
+    """Returns the advice for a batch of another size, such as a loader's last one, where the model's batch size is fixed."""
     shapes = [
         (tuple(tensor.shape), given.shape)
         for given, tensor in zip(graph.inputs, pytree.tree_leaves(inputs), strict=False)
@@ -107,7 +107,7 @@ def _fixed(graph: Graph, inputs: Sequence[Any]) -> str:
 
 
 def _check_batch(graph: Graph, flat: Sequence[Tensor], number: int) -> None:
-    """Refuses a batch without samples, of which there is nothing to observe, and one of another type than the model's."""
+    """Raises an error for a batch without samples, or with another dtype than the model's inputs."""
     for given, tensor in zip(graph.inputs, flat, strict=True):
         if not tensor.numel():
             raise PenjingError(
@@ -125,7 +125,7 @@ def check_repeatable(data: Any) -> None:
     """Makes sure that the calibration data can be read more than once.
 
     Raises:
-        PenjingError: it is an iterator, which is used up after one pass.
+        PenjingError: the data are an iterator, which is used up after one pass.
     """
     if hasattr(data, "__next__"):
         raise PenjingError(

@@ -1,4 +1,4 @@
-"""What is remembered of a stream of tensors, in constant memory: extremes, moving averages of them, histograms."""
+"""Statistics of a stream of tensors in constant memory: extremes, their moving averages, histograms."""
 
 import math
 from collections.abc import Mapping
@@ -10,33 +10,33 @@ from torch import Tensor
 from penjing.errors import PenjingError
 
 BINS = 4096
-SMALLEST_WIDTH = -126  # binary exponent of the narrowest bin: below it float32 loses its precision
+SMALLEST_WIDTH = -126  # binary exponent of the narrowest bin's width: smaller float32 numbers lose precision
 
 
 class NotFinite(ValueError):
-    """Values hold NaN or infinity; whoever knows where they come from says so to the user."""
+    """Values hold NaN or infinity; the caller, which knows where the values come from, tells the user."""
 
 
 class Accumulator(Protocol):
-    """What is remembered of a stream of tensors; its size doesn't depend on how many there were.
+    """A statistic of a stream of tensors; its size doesn't depend on the number of tensors.
 
-    Where a class has `whole_batches = True`, it makes a difference to it which values come together.
+    A class with `whole_batches = True` depends on which values come together in a batch.
     """
 
     def update(self, values: Tensor) -> None:
         """Takes in one batch, of any shape.
 
         Raises:
-            NotFinite: it holds NaN or infinity.
+            NotFinite: the batch holds NaN or infinity.
         """
 
 
 @runtime_checkable
 class Memorable(Accumulator, Protocol):
-    """An accumulator whose state can be kept and given to another one of its kind.
+    """An accumulator whose state can be saved and loaded into another one of its kind.
 
     Attributes:
-        kind: tells it from accumulators that would remember something else of the same values.
+        kind: identifies accumulators that keep the same state for the same values.
     """
 
     @property
@@ -44,19 +44,19 @@ class Memorable(Accumulator, Protocol):
         """See above."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Returns what is remembered."""
+        """Returns the state."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Remembers what another one remembered, and nothing else."""
+        """Replaces the state by that of another accumulator."""
 
 
 def can_be_remembered(statistics: Accumulator) -> bool:
-    """Tells whether the class of some statistics itself says what its state is: what a subclass adds would be lost."""
+    """Tells whether the very class of a statistic defines its state: the additions of a subclass would be lost."""
     return isinstance(statistics, Memorable) and "state_dict" in vars(type(statistics))
 
 
 class Statistics(Accumulator, Protocol):
-    """What an observer reads.
+    """The statistics that an observer reads.
 
     Attributes:
         low: the smallest of all values; infinity before the first batch.
@@ -71,10 +71,10 @@ def extremes(values: Tensor) -> tuple[float, float]:
     """Returns the smallest and the largest of some values.
 
     Raises:
-        NotFinite: one of them is NaN or infinite, which shows in the extremes: nothing else need look for it.
+        NotFinite: a value is NaN or infinite; this shows in the extremes, so no other check is needed.
     """
     if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
-        values = values.permute(0, 2, 3, 1)  # as it lies in memory: `aminmax` would copy it otherwise
+        values = values.permute(0, 2, 3, 1)  # in the order of memory: `aminmax` would copy otherwise
     low, high = torch.stack(values.aminmax()).tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NotFinite
@@ -111,18 +111,18 @@ class Extremes:
             self._widen(values)
 
     def _widen(self, values: Tensor) -> tuple[float, float]:
-        """Returns the extremes of one batch, behind which the own ones never fall."""
+        """Returns the extremes of one batch, and widens the overall extremes by them."""
         low, high = extremes(values)
         self.low, self.high = min(self.low, low), max(self.high, high)
         return low, high
 
 
 class MovingExtremes(Extremes):
-    """Extremes, and those of each batch, averaged exponentially over batches.
+    """Extremes of all values, and exponential averages over batches of each batch's extremes.
 
     Attributes:
-        average: of the smallest and of the largest values; None before the first batch.
-        momentum: weight of the average so far when a batch comes in.
+        average: averages of the batches' smallest and largest values; None before the first batch.
+        momentum: weight of the previous average when a batch comes in.
     """
 
     whole_batches = True
@@ -162,7 +162,7 @@ class MovingExtremes(Extremes):
 
 
 class Histogram(Extremes):
-    """Extremes, and counts in bins of equal width that cover them.
+    """Extremes, and counts of values in bins of equal width that cover the extremes.
 
     The width is a power of two and bin k covers [k · width, (k + 1) · width), so when values beyond the bins arrive,
     whole bins are merged: no count is ever split or guessed. At least half of the bins lie between the extremes.
@@ -216,7 +216,7 @@ class Histogram(Extremes):
         self.counts += torch.bincount(bins, minlength=BINS).cpu()
 
     def _cover(self) -> None:
-        """Makes the bins wide enough for the extremes, and moves what was counted there."""
+        """Makes the bins wide enough for the extremes, and moves the counts to the new bins."""
         exponent = _exponent(self.low, self.high)
         exponent = exponent if self.exponent is None else max(exponent, self.exponent)
         first = math.floor(self.low / 2.0**exponent)
@@ -232,7 +232,7 @@ class Histogram(Extremes):
 def _exponent(low: float, high: float) -> int:
     """Returns the binary exponent of the narrowest bins of which BINS cover [low, high]."""
     largest = max(abs(low), abs(high), 2.0**SMALLEST_WIDTH)
-    # Bins so narrow that their numbers pass 2^40 would tell apart values that float32 can't.
+    # Bins whose indices exceed 2^40 would be narrower than float32's precision there.
     exponent = max(math.frexp(largest)[1] - 40, SMALLEST_WIDTH)
     if high > low:
         exponent = max(math.frexp((high - low) / BINS)[1] - 1, exponent)

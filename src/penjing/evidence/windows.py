@@ -1,11 +1,11 @@
-"""The windows of convolutions: how far they reach, step and are padded, axis by axis."""
+"""The size, stride, dilation and padding of convolutions' windows, axis by axis."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def each(number: Any, axes: int) -> list[int]:
-    """Returns an argument that is one number for all axes of positions, or one for each, as one for each."""
+    """Returns one number for each axis of positions, from an argument that is one number for all axes or one for each."""
     numbers = list(number) if isinstance(number, list | tuple) else [number]
     return [int(one) for one in (numbers * axes if len(numbers) == 1 else numbers)]
 

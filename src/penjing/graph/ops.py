@@ -20,7 +20,7 @@ TRANSPOSED_CONVOLUTIONS = (aten.conv_transpose1d.default, aten.conv_transpose2d.
 
 RECURRENT = frozenset({aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input})
 """They give the sequence of the last layer's hidden states, and the final states of all layers."""
-RECURRENT_PARAMETERS = 2  # where they stand among these ops' arguments
+RECURRENT_PARAMETERS = 2  # position of the parameters among these ops' arguments
 
 
 def node_arguments(node: fx.Node) -> list[Any]:

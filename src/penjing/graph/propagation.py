@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 BATCH_HINT = 2
 _PLAIN = (OpOverload, int, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
-UNBACKED = "unbacked_bindings"  # where a propagation notes the symbols that it made for values it can't know
+UNBACKED = "unbacked_bindings"  # key under which a propagation lists its new symbols for values that it can't know
 
 
 class Watch(Protocol):

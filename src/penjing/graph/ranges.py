@@ -14,10 +14,10 @@ from torch import Tensor
 
 from penjing.errors import PenjingError
 
-LARGEST_COLUMNS = 128  # entries of an axis that get ranges of their own; longer axes hold positions, not columns
-LARGEST_WHOLE = 2.0**24  # the last float32 below which every whole number is one
+LARGEST_COLUMNS = 128  # most entries of an axis with separate ranges; longer axes hold positions, not columns
+LARGEST_WHOLE = 2.0**24  # up to here float32 can represent every integer
 LARGEST = 2**61  # so that the width of a range is an int64 too
-NORMAL = 6.0  # standard deviations: what lies within is as good as standard normal
+NORMAL = 6.0  # standard deviations: values within may pass for standard normal ones
 
 Number = int | float
 

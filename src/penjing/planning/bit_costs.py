@@ -10,7 +10,7 @@ from penjing.graph import Graph, fold_batch_norms
 from penjing.quantization import FLOAT, find_grid, modules_by_place, weights_by_place
 from penjing.targets import Artifact, find_target, lower, measure_together, profile
 
-SECONDS = 3.0  # of measuring files in turns
+SECONDS = 3.0  # seconds of measuring files in turns
 SCALE_BYTES = 4
 
 

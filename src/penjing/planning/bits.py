@@ -17,7 +17,7 @@ from penjing.planning.bit_costs import Costs
 from penjing.planning.knapsack import OverBudget, Priced, solve
 from penjing.quantization import FLOAT, NothingToQuantize, sensitivity
 
-ROUNDS = 5  # of solving anew with less where the finished file passes the budget
+ROUNDS = 5  # most solutions that are tried, each for a smaller budget than the last, until the finished file fits
 
 Quantized = Callable[[Mapping[str, str]], Graph]  # from grids by module path to the graph
 

@@ -16,7 +16,7 @@ from penjing.planning.bit_costs import Costs, grids_of
 from penjing.quantization import FLOAT, NothingToQuantize, find_grid, sensitivity
 
 WIDER = ("int8", FLOAT)  # where layers may go back to; a step of it is left out where it isn't wider
-FREE = 1e-6  # share of the whole below which a cost counts as none
+FREE = 1e-6  # share of the total cost below which a cost counts as zero
 
 
 @dataclass(frozen=True)

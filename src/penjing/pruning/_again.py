@@ -1,4 +1,4 @@
-"""Pruning as a plan says: the same units, branches and weights go again, from the numbers of those that stay."""
+"""Repeats a plan's pruning: removes the same units, branches and weights, given the indices of those that stay."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

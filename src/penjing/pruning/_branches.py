@@ -1,4 +1,4 @@
-"""Residual branches go, and the graph gets shorter."""
+"""Removes residual branches, so that the graph gets shorter."""
 
 from collections.abc import Sequence
 

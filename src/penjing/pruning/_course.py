@@ -1,4 +1,4 @@
-"""What a schedule asks for in the course of its trainings: a pure function of how far they are."""
+"""The state that a schedule asks for at each moment of its trainings: a pure function of their progress."""
 
 import math
 from collections.abc import Mapping

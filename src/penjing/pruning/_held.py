@@ -1,4 +1,4 @@
-"""What a schedule holds at zero for a while, as masks on parameters: single weights, or all that makes a channel."""
+"""Masks that a schedule holds on parameters for a while: on single weights, or on all weights that make a channel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Single weights go, in rows that a granularity's view shows: shapes stay, zeros and masks that hold them appear."""
+"""Prunes single weights in the rows of a granularity's view: shapes stay, and masks hold the pruned weights at zero."""
 
 import copy
 import math

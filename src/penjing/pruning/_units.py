@@ -1,4 +1,4 @@
-"""Channels go: whole units of the channel graph, and tensors shrink."""
+"""Removes channels: whole units of the channel graph, so that tensors shrink."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What should go: how much, by which choices, and the scores that decide it."""
+"""The request of a pruning: how much goes, by which choices, and the scores that decide which units go."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the arguments of `prune` may be, each by itself."""
+"""Rules for the single arguments of `prune`."""
 
 from penjing.checks import COUNT, FUNCTION, PATTERNS, SEED, TEXT, a, either, optional
 from penjing.data import Data

@@ -1,4 +1,4 @@
-"""A network whose parameters are all taken by magnitude: what flows through it adds up and never cancels."""
+"""A network with the magnitudes of all parameters, so that its sums add up and never cancel."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the layers that read a group's channels make of each of them, and the weights that make up for those that go."""
+"""The contribution of each channel to the layers that read it, and weights that make up for removed channels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from penjing.evidence import Evidence
 from penjing.evidence.gram import Product, grams, products
 from penjing.graph import Entry, Group
 
-RIDGE = 1e-4  # pulls the new weights to the old ones, relative to the inputs' mean square
+RIDGE = 1e-4  # strength that pulls new weights to the old ones, relative to the inputs' mean square
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which zeros pruning left in weights that keep their shapes, and by which granularities they came."""
+"""Counts the zeros that pruning left in weights of unchanged shape, and names the granularities that made them."""
 
 from dataclasses import dataclass
 

@@ -20,7 +20,7 @@ aten = torch.ops.aten
 DYNAMIC = "dynamic"
 GRID = integers("uint8")
 GROUP_GRID = integers("int8")
-SMALLEST = torch.finfo(torch.float32).tiny  # scale, for values that are all 0
+SMALLEST = torch.finfo(torch.float32).tiny  # smallest scale, for values that are all 0
 
 
 def for_dynamic(target: Capabilities) -> Capabilities:

@@ -15,8 +15,8 @@ from penjing.quantization.grids import Laid
 from penjing.quantization.rounding import Learned, Part, Rounded, Rounding, Span, Walk
 from penjing.registry import Entry
 
-MOST_SAMPLES = 256  # of the calibration data
-PART_BYTES = 2**28  # of a part's inputs and outputs
+MOST_SAMPLES = 256  # most calibration samples from which roundings are learned
+PART_BYTES = 2**28  # bytes of a part's inputs and outputs
 
 
 def learn_rounding(

@@ -34,7 +34,7 @@ from penjing.quantization._weights import Weight, lay_weights, round_weights
 from penjing.quantization.corrections import equalize_inputs, look_at_noise, shrunk_statistics
 from penjing.quantization.doors import RULES
 
-ROUNDS = 3  # of equalising inputs
+ROUNDS = 3  # times that inputs are equalised, at most
 
 
 class NothingToQuantize(PenjingError):

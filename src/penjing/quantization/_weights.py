@@ -14,7 +14,7 @@ from penjing.quantization._places import place_of, weight_of
 from penjing.quantization.grids import Laid, Rows, Scaled, Shared
 from penjing.quantization.rounding._registry import Rounding
 
-LARGEST_BIAS = 2.0**30  # half of int32: the other half is for the sum of the products
+LARGEST_BIAS = 2.0**30  # in steps, half of int32's range: the other half is for the sum of the products
 
 
 @dataclass(frozen=True)

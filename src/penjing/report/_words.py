@@ -1,4 +1,4 @@
-"""A step of the plan as people read it. The plan holds data; these are the only sentences that are made of it."""
+"""Writes a step of the plan as a sentence for people. The plan holds data; sentences are made only here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

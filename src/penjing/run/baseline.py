@@ -1,4 +1,4 @@
-"""What the original reaches on the validation data, and whether there is anything in it that a smaller model could keep."""
+"""Judges the original on the validation data, and tells whether it has learned anything that a smaller model could keep."""
 
 import math
 import time
@@ -13,21 +13,21 @@ from penjing.errors import PenjingError
 from penjing.targets import Artifact, session
 from penjing.tasks import Likeness, Task, evaluate
 
-# Standard errors by which a network that may have random weights must be better than a constant answer: less happens by
-# chance once in forty times.
+# Standard errors by which a network that may have random weights must beat a constant answer: chance exceeds two of them once
+# in forty times.
 CLEARLY = 2.0
-SAME = 1e-6  # metrics are computed in float32
+SAME = 1e-6  # difference below which metrics are equal: they are computed in float32
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The original's file, judged by its runtime.
+    """The original's metric, from its lowered file run by the runtime.
 
     Attributes:
-        metric: of the task; None without labels.
-        constant: the metric of the best answer that is the same for every sample; None where the task doesn't tell.
-        samples: targets that both were judged on.
-        seconds: that judging took; 0 where there was nothing to judge on.
+        metric: the task's metric; None without labels.
+        constant: the metric of the best constant answer, the same for every sample; None where the task doesn't tell.
+        samples: the number of targets behind both metrics.
+        seconds: the time that judging took; 0 where there was no validation data.
     """
 
     metric: float | None
@@ -36,15 +36,15 @@ class Baseline:
     seconds: float = field(default=0.0, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain JSON."""
+        """Returns the baseline as plain JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, record: Any) -> "Baseline":
-        """Reads what `to_dict` gave.
+        """Makes a baseline of the record that `to_dict` returned.
 
         Raises:
-            PenjingError: it is no baseline.
+            PenjingError: the record isn't a baseline's.
         """
         if not isinstance(record, dict) or record.keys() != {"metric", "constant", "samples", "seconds"}:
             raise PenjingError("it holds no metric of the original")
@@ -55,7 +55,7 @@ class Baseline:
 
 
 class _Listening:
-    """Passes the batches of a loader on and keeps their targets."""
+    """Iterates over a loader's batches and keeps their targets."""
 
     def __init__(self, loader: Iterable[Any], task: Task) -> None:
         self._loader, self._task = loader, task
@@ -72,7 +72,7 @@ def judge_original(artifact: Artifact, data: Data, threads: int) -> Baseline:
     """Runs the original's lowered file on the validation data.
 
     Raises:
-        PenjingError: its metric isn't a finite number, so that nothing could be held against it.
+        PenjingError: the metric isn't a finite number, so that no other can be compared with it.
     """
     if data.validation is None:
         return Baseline(None)
@@ -95,14 +95,14 @@ def _judged(artifact: Artifact, data: Data, validation: Iterable[Any], threads: 
 
 
 def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, trained: bool) -> str | None:
-    """Says why the original has nothing that could be lost, so that keeping it is no success; None if it has.
+    """Says why the original has learned nothing, so that keeping its metric is no success; None if it has learned something.
 
     Args:
         baseline: how the original was judged.
-        alike: how the compressed network compares with it, for data without labels.
+        alike: how the compressed network's outputs compare with the original's, for data without labels.
         name: of the metric.
-        trained: whether the original is known to have its weights. One that may have random ones must be better than a
-            constant answer by more than chance.
+        trained: whether the original is known to have trained weights. A network whose weights may be random must beat
+            a constant answer by more than chance.
     """
     if baseline.metric is None:
         if alike is not None and alike.constant >= 1:
@@ -123,12 +123,12 @@ def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, train
 
 
 def collapsed(constant: float | None, metric: float | None, alike: Likeness | None, name: str) -> str | None:
-    """Says where what came out is no better than a network that answers every input alike; None where it is.
+    """Says that the compressed network is no better than one that answers every input alike; None where it is better.
 
     Args:
-        constant: the metric of such a network.
-        metric: of the compressed file.
-        alike: how it compares with the original, which counts where there is no metric.
+        constant: the metric of the best constant answer.
+        metric: the metric of the compressed file.
+        alike: how the compressed file's outputs compare with the original's; used where there is no metric.
         name: of the metric.
     """
     if metric is not None and constant is not None:
@@ -143,7 +143,7 @@ def collapsed(constant: float | None, metric: float | None, alike: Likeness | No
 
 
 def too_generous(baseline: Baseline, alike: Likeness | None, limit: float | None) -> str | None:
-    """Says where the allowed drop lets a network pass that answers every input alike; None where it doesn't."""
+    """Says that the allowed drop admits a network that answers every input alike; None where it doesn't."""
     if limit is None:
         return None
     if baseline.metric is not None and baseline.constant is not None:

@@ -1,26 +1,26 @@
-"""How long a run may take, and which part of that time each stage may use."""
+"""The time limit of a run, and the share of it that each stage may use."""
 
 import math
 import time
 from dataclasses import dataclass, field
 
-TIMING = 20.0  # seconds for which the two files are timed side by side, unless the calls are done before
-TIMED_CALLS = 2000  # of both files together
-BESIDE = 10.0  # seconds that peak memory and the layers' times take
-MEASURED_SHARE = 0.15  # of a time limit, which these may take where there isn't more
-TRAINING_SHARE = 0.15  # of a time limit, which is left for training while further widths are measured
-LOWERINGS = 2  # what follows training writes about as much as so many lowerings of the original
-EVALUATIONS = 4  # and runs networks on the data for as long as judging the original so many times
+TIMING = 20.0  # seconds for timing both files side by side, unless `TIMED_CALLS` are done before
+TIMED_CALLS = 2000  # calls of both files together
+BESIDE = 10.0  # seconds for measuring peak memory and the layers' times
+MEASURED_SHARE = 0.15  # share of a time limit that timing, peak memory and layers' times may take at most
+TRAINING_SHARE = 0.15  # share of a time limit that measuring candidates leaves for training
+LOWERINGS = 2  # lowerings of the original that take as long as all lowering behind training
+EVALUATIONS = 4  # judgings of the original that take as long as all passes over data behind training
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of how long verifying takes, from what was done with the original.
+    """Times measured with the original, from which the time of verifying is estimated.
 
     Attributes:
-        lowering: seconds that lowering it took.
-        judging: seconds that judging its file on the data took; 0 where it wasn't judged.
-        call: seconds of a call of its file; None where none was timed.
+        lowering: seconds for lowering the original.
+        judging: seconds for judging the lowered file on the data; 0 where it wasn't judged.
+        call: seconds of one call of the lowered file; None where no call was timed.
     """
 
     lowering: float
@@ -34,7 +34,7 @@ class Clock:
 
     Attributes:
         began: value of `time.monotonic()` when the command began.
-        minutes: the limit; None for none.
+        minutes: the limit; None without a limit.
     """
 
     began: float = field(default_factory=time.monotonic)
@@ -42,15 +42,15 @@ class Clock:
 
     @property
     def end(self) -> float | None:
-        """When everything should be done, as a value of `time.monotonic()`."""
+        """The value of `time.monotonic()` by which the command should end; None without a limit."""
         return None if self.minutes is None else self.began + 60 * self.minutes
 
     def choosing_ends(self, known: Known, *, training: bool) -> float | None:
-        """Returns when measuring candidates should be done.
+        """Returns the value of `time.monotonic()` by which measuring candidates should end; None without a limit.
 
         Args:
-            known: of the original.
-            training: whether what is pruned will be trained, for which some time is left then.
+            known: times measured with the original.
+            training: whether training follows; some time is then left for it.
         """
         ends = self.training_ends(known)
         if ends is None or self.minutes is None:
@@ -58,13 +58,13 @@ class Clock:
         return ends - (TRAINING_SHARE * 60 * self.minutes if training else 0.0)
 
     def training_ends(self, known: Known) -> float | None:
-        """Returns when training should be done, so that quantising, lowering and verifying fit in."""
+        """Returns the value of `time.monotonic()` by which training should end to leave time for all later stages."""
         return None if self.end is None else self.end - self.verifying(known)
 
     def verifying(self, known: Known) -> float:
-        """Returns the seconds of what follows training.
+        """Estimates the seconds of the stages behind training.
 
-        Where the original wasn't judged, comparing both files is taken to last as long for each pass as lowering did.
+        Where the original wasn't judged, each pass over the data is assumed to take as long as lowering.
         """
         timing = TIMING if known.call is None else min(TIMING, TIMED_CALLS * known.call)
         share = math.inf if self.minutes is None else MEASURED_SHARE * 60 * self.minutes
@@ -74,5 +74,5 @@ class Clock:
 
 
 def seconds_until(deadline: float | None) -> float:
-    """Returns the seconds that are left until a value of `time.monotonic()`: below 0 behind it, infinite for None."""
+    """Returns the seconds left until a value of `time.monotonic()`: negative once it has passed, infinite for None."""
     return math.inf if deadline is None else deadline - time.monotonic()

@@ -1,4 +1,4 @@
-"""What is put beside the lowered model, so that it can be used: preparation of inputs, names of outputs, a script."""
+"""Writes the files beside the lowered model that a user needs to run it: input preparation, output names, a script."""
 
 import csv
 import io
@@ -25,13 +25,13 @@ def deliver(graph: Graph, data: Data, target: str, out: Path) -> None:
     for name, (attribute, write) in OPTIONAL.items():
         value = getattr(data, attribute)
         if value is None:
-            (out / name).unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
+            (out / name).unlink(missing_ok=True)  # a file of an earlier run would look like this run's
         else:
             atomic_write(out / name, write(value))
 
 
 def delivered_names(data: Data, suffixes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of all files that a run on that data leaves in its folder."""
+    """Returns the names of all files that a run on this data leaves in its folder."""
     lowered = [f"model{suffix}" for suffix in suffixes]
     always = (*lowered, "report.html", "report.json", "run.py", "model.penjing", "plan.json", "preprocess.json")
     return (*always, *(name for name, (attribute, _) in OPTIONAL.items() if getattr(data, attribute) is not None))

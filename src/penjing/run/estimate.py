@@ -1,4 +1,4 @@
-"""How long a run will take, roughly, and what it will write: measured on a few steps before it begins."""
+"""Estimates how long a run will take and how much it will write, from a few steps measured before it begins."""
 
 import time
 from collections.abc import Iterable, Sequence, Sized
@@ -22,8 +22,8 @@ from penjing.training.checkpoint import steps_of
 
 EXPORT_SECONDS_PER_NODE = 0.012
 CANDIDATES = 8
-MEASURE_SECONDS = 8.0  # for timing a candidate's files
-SECONDS_UNTIL = 10  # minutes; what takes longer is told without seconds
+MEASURE_SECONDS = 8.0  # seconds for timing a candidate's files
+SECONDS_UNTIL = 10  # minutes: longer times are told without seconds
 # The original, the pruned and the recovered graph, a training checkpoint (weights and momentum), the original's lowered
 # file, up to three candidates, and two files for the user, all at most as large as the original; and what stands beside.
 COPIES = 11
@@ -32,17 +32,17 @@ BESIDE = 5_000_000
 
 @dataclass(frozen=True)
 class Estimate:
-    """What to expect of a run.
+    """The expected time and files of a run.
 
     Attributes:
-        minutes_choose: for measuring candidates on the target; less what is measured already.
-        minutes_train: for recovery; less what is trained already.
-        minutes_verify: for judging and measuring the result.
-        max_minutes: the limit that the user set, if any.
-        out: where everything is written.
-        files: what will be in it, for the user; what stages keep is in `.penjing` beside them.
-        bytes_written: about how much, at most.
-        finished: stages that are done already.
+        minutes_choose: minutes for measuring the remaining candidates on the target.
+        minutes_train: minutes for the remaining training.
+        minutes_verify: minutes for judging and measuring the result.
+        max_minutes: the user's time limit in minutes; None without one.
+        out: the folder of the result.
+        files: names of the files in `out` for the user; the stages' own files are in `out/.penjing`.
+        bytes_written: bytes that the run writes, about, at most.
+        finished: names of the stages that are done already.
     """
 
     minutes_choose: float
@@ -56,12 +56,12 @@ class Estimate:
 
     @property
     def minutes(self) -> float:
-        """In all."""
+        """Minutes of the whole run, at most the limit."""
         total = self.minutes_choose + self.minutes_train + self.minutes_verify
         return total if self.max_minutes is None else min(total, self.max_minutes)
 
     def _parts(self) -> tuple[float, float, float]:
-        """Returns the minutes to choose, train and verify, shortened alike to the limit: no part exceeds the whole."""
+        """Returns the minutes to choose, train and verify, all shortened by the same factor to fit the limit."""
         parts = self.minutes_choose, self.minutes_train, self.minutes_verify
         shrunk = self.minutes / sum(parts) if sum(parts) else 1.0
         return parts[0] * shrunk, parts[1] * shrunk, parts[2] * shrunk
@@ -82,12 +82,12 @@ class Estimate:
 
 
 def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
-    """Returns what a run will take and write, from what an earlier call measured of it, or else a few forward passes."""
+    """Estimates a run from the times of its earlier call, or else from a few forward passes."""
     done = stages.finished(held, asked.suffixes)
     seconds = {"choose": 0.0, "train": 0.0, "verify": 0.0}
     if "report" not in done:
         seconds["choose"] = 0.0 if "choose" in done else _choosing(graph, held)
-        # Until a candidate is chosen, a checkpoint may be of another one.
+        # Until a candidate is chosen, a checkpoint may belong to another candidate.
         trained = held if "choose" in done else replace(held, without=(*held.without, stages.CHECKPOINT))
         seconds["train"] = 0.0 if "recover" in done or _nothing_removed(held) else _training(graph, asked, trained)
         seconds["verify"] = _verifying(graph, asked, held)
@@ -102,13 +102,13 @@ def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
 
 
 def what_follows(graph: Graph, asked: Request, held: Held, *, training: bool) -> str:
-    """Says, after Ctrl-C, what still comes and how long it will take.
+    """Says, after Ctrl-C, which stages are left and how long they will take.
 
     Args:
         graph: the original.
-        asked: what the user asked for.
-        held: what is done.
-        training: whether training still comes.
+        asked: the user's request.
+        held: the finished part of the run.
+        training: whether training is among the stages left.
     """
     train = _training(graph, asked, held) if training else 0.0
     _, (train_for, verify_for) = durations((train / 60, _verifying(graph, asked, held) / 60))
@@ -118,20 +118,20 @@ def what_follows(graph: Graph, asked: Request, held: Held, *, training: bool) ->
 
 
 def _choosing(graph: Graph, held: Held) -> float:
-    """Returns the seconds that measuring candidates will take: as long for each as before, or by the graph's size."""
+    """Estimates the seconds to measure the remaining candidates, from those measured before or from the graph's size."""
     measured = len(_widths(held))
     guessed = 2 * len(graph.cost().rows) * EXPORT_SECONDS_PER_NODE + MEASURE_SECONDS
     return (seconds_of_a_width(held) or guessed) * max(1, CANDIDATES - measured)
 
 
 def seconds_of_a_width(held: Held) -> float:
-    """Returns how long measuring each width took so far; 0 where none was measured."""
+    """Returns the mean seconds that measuring a width took so far; 0 where none was measured."""
     measured = len(_widths(held))
     return held.seconds.get("choose", 0.0) / measured if measured else 0.0
 
 
 def _training(graph: Graph, asked: Request, held: Held) -> float:
-    """Returns the seconds of the steps that are left: a step costs about three forward passes, the teacher's is a fourth."""
+    """Estimates the seconds of the steps left: a step costs about three forward passes, and the teacher's is a fourth."""
     data = asked.data
     loader = data.train if data.train is not None else data.calibration
     if asked.epochs == 0 or not isinstance(loader, Sized):
@@ -146,7 +146,7 @@ def _training(graph: Graph, asked: Request, held: Held) -> float:
 
 
 def _verifying(graph: Graph, asked: Request, held: Held) -> float:
-    """Returns the seconds of what follows training, by what was measured of the original, or else by its size."""
+    """Estimates the seconds of the stages behind training, from times measured with the original or from its size."""
     found = known(held)
     data = asked.data
     judged = data.validation if data.validation is not None else data.calibration
@@ -160,11 +160,11 @@ def _verifying(graph: Graph, asked: Request, held: Held) -> float:
 
 
 def known(held: Held) -> Known:
-    """Returns what is known of the original's times; 0 is what isn't known."""
+    """Returns the times measured with the original; 0 stands for unknown ones."""
     try:
         whole = held.has(stages.BASELINE)
         judging = Baseline.from_dict(read_json(held.path(stages.BASELINE))).seconds if whole else 0.0
-    except PenjingError:  # judging is done again then
+    except PenjingError:  # a damaged file: the original is judged again
         whole, judging = False, 0.0
     lowering = max(0.0, held.seconds.get("profile", 0.0) - judging) if whole else 0.0
     widths = _widths(held)
@@ -173,7 +173,7 @@ def known(held: Held) -> Known:
 
 
 def _nothing_removed(held: Held) -> bool:
-    """Whether a choice was made of a candidate that keeps all channels, which isn't trained."""
+    """Tells whether the chosen candidate keeps all channels, so that nothing is trained."""
     try:
         chosen = held.has(stages.CHOICE)
         return chosen and not Solution.from_json(read_json(held.path(stages.CHOICE))).taken.structure
@@ -182,7 +182,7 @@ def _nothing_removed(held: Held) -> bool:
 
 
 def _widths(held: Held) -> list[list[Candidate]]:
-    """Returns the widths that were measured before; none if they can't be read, as choosing says."""
+    """Returns the widths that were measured before; none if they can't be read, of which choosing warns."""
     try:
         return read_journal(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []
     except PenjingError:
@@ -204,7 +204,7 @@ def _pass(graph: Graph, loader: Iterable[Any] | None, task: Any) -> float:
 
 
 def durations(minutes: Sequence[float]) -> tuple[str, list[str]]:
-    """Returns in words how long a whole takes and each of its parts, rounded such that the parts add up to the whole."""
+    """Returns the times of a whole and of its parts in words, rounded so that the parts add up to the whole."""
     unit = 10 if sum(minutes) < SECONDS_UNTIL else 60
     until = [round(60 * sum(minutes[:count]) / unit) for count in range(len(minutes) + 1)]
     parts = [

@@ -1,4 +1,4 @@
-"""A folder for one command at a time: an advisory lock, which the system releases however its owner ends."""
+"""Reserves a folder for one command at a time by an advisory lock, which the system releases however the command ends."""
 
 import errno
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 from penjing.errors import PenjingError
 
 LOCK = "lock"
-# Some network file systems know no locks; there, nothing but a warning is possible.
+# Some network file systems have no locks; there, a warning is all that is possible.
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _take(descriptor: int) -> None:
-        """Locks a byte behind the content, since others can't read what is locked."""
+        """Locks a byte behind the file's content, since other processes can't read a locked byte."""
         os.lseek(descriptor, 4096, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
@@ -43,10 +43,10 @@ def locked(folder: Path, shown: Path) -> Iterator[None]:
 
     Args:
         folder: where the lock's file lies.
-        shown: what the error calls it.
+        shown: the folder's name in errors.
 
     Raises:
-        PenjingError: another process holds it (its number is named), or nothing can be written there.
+        PenjingError: another process holds the lock (the message gives its number), or the folder can't be written.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / LOCK
@@ -59,15 +59,15 @@ def locked(folder: Path, shown: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            if sys.platform != "win32":  # where an open file can't be removed
+            if sys.platform != "win32":  # Windows can't remove an open file
                 path.unlink(missing_ok=True)
             os.close(descriptor)
             if sys.platform == "win32":
-                with suppress(OSError):  # the next one has opened it already
+                with suppress(OSError):  # another process has opened the file already
                     path.unlink(missing_ok=True)
     finally:
         for each in made:
-            with suppress(OSError):  # never made, or not empty
+            with suppress(OSError):  # the folder was never made, or isn't empty
                 each.rmdir()
 
 
@@ -77,7 +77,7 @@ def _open(path: Path, shown: Path) -> int:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             _take(descriptor)
-            if not _is_at(descriptor, path):  # its owner removed it while we waited to open it
+            if not _is_at(descriptor, path):  # the owner removed the file meanwhile
                 os.close(descriptor)
                 continue
         except HELD:

@@ -1,4 +1,4 @@
-"""The report of a run: what was asked, what was done, what was measured, where it came from, in words and numbers."""
+"""Assembles a run's report: the request, the changes, the measurements and the provenance, in words and numbers."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -30,7 +30,7 @@ def proof(
     inputs: Mapping[str, str],
     clock: Clock,
 ) -> dict[str, Any]:
-    """Returns what `report.json` holds.
+    """Returns the content of `report.json`.
 
     Args:
         space: where the result is, and how long each stage took.
@@ -75,10 +75,10 @@ def proof(
 
 
 def _cut_short(solution: Solution, recovery: Recovery, measured: Mapping[str, Any], clock: Clock) -> list[str]:
-    """Says what the time limit left out, whether that may be why the budget was missed, and how to go on."""
+    """Says what the time limit cut short, whether the budget may be missed for that reason, and how to go on."""
     parts = []
     if solution.short_of_time:
-        widths = sum(not candidate.numbers for candidate in solution.measured)  # each is measured in float, too
+        widths = sum(not candidate.numbers for candidate in solution.measured)  # each width is measured in float, too
         parts.append(f"of the widths only {widths} were measured")
     if recovery.short_of_time:
         parts.append("training was shortened or left out")
@@ -92,7 +92,7 @@ def _cut_short(solution: Solution, recovery: Recovery, measured: Mapping[str, An
 
 
 def _stands_in(parity: Mapping[str, Any]) -> list[str]:
-    """Says by what measure networks were compared where there are no labels."""
+    """Names the measure by which networks were compared without labels."""
     if parity["agreement_with_original"] is None:
         return []
     value, measure = parity["agreement_with_original"], parity["agreement_measure"]

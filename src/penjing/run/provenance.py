@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, machine, command, and SHA-256 hashes of what went in and what came out."""
+"""Records a result's provenance: versions, machine, command, and SHA-256 hashes of the input and output files."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from penjing.files import sha256
 
 
 def processor() -> str:
-    """Returns the processor's name as the system tells it."""
+    """Returns the processor's name as the system reports it."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -30,7 +30,7 @@ def provenance(inputs: Mapping[str, str], settings: Mapping[str, Any], out: Path
 
     Args:
         inputs: SHA-256 of the files that the model came from, by what they are.
-        settings: of the run; `model` is the hash of the captured graph, `data` the text that tells data apart.
+        settings: the run's settings; `model` is the hash of the captured graph, `data` the text that identifies the data.
         out: the folder with the result.
     """
     data = hashlib.sha256(str(settings["data"]).encode(errors="surrogateescape")).hexdigest()
@@ -47,7 +47,7 @@ def _on_command_line() -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """Returns versions and machine for the report's provenance."""
+    """Returns the versions and the machine for the report's provenance."""
     packages = ("penjing", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

@@ -1,4 +1,4 @@
-"""Measuring a finished result again: does the file still do what its report says?"""
+"""Measures a finished result again and compares it with its report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,15 @@ SAME = 1e-6
 
 @dataclass(frozen=True)
 class Recheck:
-    """A report and what was measured now.
+    """A report and a new measurement of the same result.
 
     Attributes:
         reported: the content of report.json.
-        measured: the measured part, measured again.
-        met: whether the budget is met by what was measured now.
-        same_file: whether the lowered file, each where there are several, is to the bit the one that was reported.
-        agrees: whether that holds and the metrics are as reported too (they aren't on other data); latencies vary with
-            the machine and play no part.
+        measured: the report's measured part, measured again.
+        met: whether the new measurement meets the budget.
+        same_file: whether every lowered file is identical, bit for bit, with the one reported.
+        agrees: whether `same_file` holds and the metrics are those reported, too (on other data they differ); latencies
+            don't count, since they vary with the machine.
     """
 
     reported: dict[str, Any]
@@ -37,7 +37,7 @@ class Recheck:
     agrees: bool
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Returns (name, reported, measured now) as text."""
+        """Returns rows of (name, reported value, new value) as text."""
         then, now = self.reported, self.measured
         rows = []
         for side in ("baseline", "compressed"):
@@ -58,7 +58,7 @@ def recheck(out: Path | str, data: Data) -> Recheck:
     """Measures the result in `out` again, on the validation data of `data`.
 
     Raises:
-        PenjingError: `out` holds no finished run, or a file of it is damaged.
+        PenjingError: `out` holds no finished run, or one of its files is damaged.
     """
     out = Path(out)
     reported = report.read(out)

@@ -1,4 +1,4 @@
-"""The stage that trains what was pruned, with the original as teacher, and may be stopped and gone on with."""
+"""The stage that trains the pruned graph with the original as teacher; it can be interrupted and resumed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from penjing.training.checkpoint import discard_damaged, steps_of
 from penjing.training.deadline import over
 from penjing.training.source import training_batches
 
-SAMPLES = 2000  # on which training is judged
+SAMPLES = 2000  # validation samples on which training is judged
 AGREEMENT_BATCHES = 8
 MADE = (stages.CHECKPOINT, stages.TRAINING, stages.RECOVERED)
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What training gave.
+    """The result of training.
 
     Attributes:
-        graph: the graph, trained or as it was.
-        notes: what the report should say about it.
-        variant: precision, memory layout and, where it was measured, number of threads that steps were computed in; None
-            if nothing was trained.
-        finished: False after Ctrl-C; the checkpoint then waits to be gone on with.
-        short_of_time: whether there were fewer steps than asked for because of the time limit.
+        graph: the graph, trained or unchanged.
+        notes: sentences about training for the report.
+        variant: precision, memory layout and, where it was measured, number of threads of the training steps; None if
+            nothing was trained.
+        finished: False after Ctrl-C; training can then be resumed from the checkpoint.
+        short_of_time: whether the time limit allowed fewer steps than the user asked for.
     """
 
     graph: Graph
@@ -51,7 +51,7 @@ class Recovery:
 
     @classmethod
     def load(cls, path: Path) -> "Recovery":
-        """Reads what `save` wrote.
+        """Reads a recovery that `save` wrote.
 
         Raises:
             PenjingError: a file is damaged.
@@ -74,21 +74,21 @@ def recovered(
     progress: bool,
     say: Callable[[str], None],
 ) -> Recovery:
-    """Trains `small` in place, if something was removed from it and any training was asked for.
+    """Trains `small` in place if something was removed from it and the user asked for training.
 
     Args:
-        space: keeps the checkpoint.
+        space: the folder of the run, which keeps the checkpoint.
         asked: data, epochs and how to train.
         small: the pruned graph.
-        original: its teacher.
+        original: the original graph, the teacher.
         pruned: whether anything was removed.
-        deadline: a value of `time.monotonic()` by which to be done.
-        progress: whether to show a bar.
-        say: called with lines for the user.
+        deadline: the value of `time.monotonic()` by which training must end.
+        progress: whether to show a progress bar.
+        say: receives lines for the user.
     """
     if not pruned or asked.epochs == 0:
         return Recovery(small, (f"Not trained: {'no epochs were asked for' if pruned else 'nothing was removed'}.",))
-    if over(deadline):  # also judging the graph before and after would only take time that isn't there
+    if over(deadline):  # no time is left to judge the graph before and after
         stages.note_cut(space, asked.max_minutes, MADE, True)
         return Recovery(small, ("The deadline is over: no training.",), short_of_time=True)
     notes: list[str] = []
@@ -106,7 +106,7 @@ def recovered(
 
     def log(line: str) -> None:
         say(line)
-        if deadline is not None:  # then they tell how the training was shortened to fit
+        if deadline is not None:  # the notes tell how far the limit shortened training
             notes.append(line)
 
     def told(epoch: dict[str, Any]) -> None:
@@ -141,7 +141,7 @@ def recovered(
 
 
 def _judged(graph: Graph, original: Graph, asked: Request) -> float:
-    """Returns the metric on some of the validation data, or without labels the agreement with the original."""
+    """Returns the metric on a part of the validation data; without labels, the agreement with the original."""
     data = asked.data
     loader = data.validation if data.validation is not None else data.calibration
     assert loader is not None  # `settled` made sure of one of them

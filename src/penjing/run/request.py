@@ -1,4 +1,4 @@
-"""What a user asks of `compress`, and whether model, data and choices fit together, told before anything is written."""
+"""The user's request to `compress`, and checks that model, data and choices fit together before anything is written."""
 
 import hashlib
 from dataclasses import asdict, dataclass, replace
@@ -41,7 +41,7 @@ from penjing.techniques import find as find_technique
 from penjing.training.checkpoint import digest
 from penjing.training.settings import PRECISIONS
 
-RULES = {  # what the arguments of `compress` may be, each by itself
+RULES = {  # rules for single arguments of `compress`
     "model": TRAINED,
     "data": a(Data, "a penjing.Data"),
     "target": TEXT,
@@ -67,12 +67,12 @@ RULES = {  # what the arguments of `compress` may be, each by itself
     "inputs": optional(mapping(TEXT, "a mapping from names to hashes")),
     "trained": FLAG,
 }
-CALIBRATION_BATCHES = 8  # taken from another part of data that has no calibration part
+CALIBRATION_BATCHES = 8  # batches that serve as calibration data where the data have no calibration part
 
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `compress`, which documents them; `criterion` and the calibration data are settled."""
+    """The arguments of `compress`, which documents them; `criterion` and the calibration data are resolved already."""
 
     data: Data
     target: str
@@ -93,10 +93,10 @@ class Request:
     trained: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses what can't be meant.
+        """Checks the arguments.
 
         Raises:
-            PenjingError: an unknown name, or a number out of its range.
+            PenjingError: a name is unknown, or a number is out of range.
         """
         check(vars(self), {name: rule for name, rule in RULES.items() if name in vars(self)})
         find_target(self.target)
@@ -126,9 +126,9 @@ class Request:
         }
 
     def settings(self, graph: Graph) -> dict[str, Any]:
-        """Returns, as plain JSON, all that decides how a run ends: runs with other settings are other runs.
+        """Returns, as plain JSON, all settings that affect a run's result: runs with different settings are different runs.
 
-        The time limit isn't among them: in more time, a run that was cut short goes on.
+        The time limit isn't included, so that a run that was cut short can go on with more time.
         """
         own = {name: value for name, value in vars(self).items() if name not in ("data", "budget", "max_minutes")}
         return {
@@ -144,10 +144,10 @@ class Request:
         """Makes sure that the model can be judged and ranked on the data, by doing both on one batch.
 
         Raises:
-            PenjingError: patterns that match nothing, outputs that don't fit the task, a criterion that the model or the
-                data can't serve.
+            PenjingError: a pattern matches nothing, the outputs don't fit the task, or the criterion can't be computed
+                from this model and data.
         """
-        with torch.random.fork_rng(devices=[]):  # a loader may draw from the caller's generator
+        with torch.random.fork_rng(devices=[]):  # a loader may draw from PyTorch's generator
             for part in ("train", "calibration", "validation"):
                 if (loader := getattr(self.data, part)) is not None:
                     first(loader, f"data.{part} of '{self.data.name}'")
@@ -158,10 +158,10 @@ class Request:
 
 
 def settled(criterion: str | None, data: Data) -> tuple[str, Data]:
-    """Returns the criterion to use and data with a calibration part: its own, or a few batches of another part.
+    """Returns the criterion to use, and the data with a calibration part: their own or a few batches of another part.
 
     Raises:
-        PenjingError: there is no data, or the criterion needs labels that it hasn't.
+        PenjingError: there are no data, or the criterion needs labels that the data don't have.
     """
     if criterion is None:
         criterion = "taylor" if data.task.labelled and data.train is not None else "l2"
@@ -179,7 +179,7 @@ def settled(criterion: str | None, data: Data) -> tuple[str, Data]:
 
 
 def hash_of(graph: Graph) -> str:
-    """Returns a SHA-256 of a graph's ops and of its tensors' names, types, shapes and values."""
+    """Returns a SHA-256 hash of a graph's ops and of its tensors' names, dtypes, shapes and values."""
     return hashlib.sha256((graph.program.code + digest(graph.tensors())).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The files that stages leave in `out/.penjing`, so that a run goes on behind the last one that is finished."""
+"""The files that stages write to `out/.penjing`, from which an interrupted run resumes behind its last finished stage."""
 
 import math
 import sys
@@ -10,21 +10,21 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph, load
 from penjing.run.workspace import Held, Workspace, read_json, write_json
 
-ORIGINAL = "original.penjing"  # the original's lowered files have the same name, with the target's suffixes
+ORIGINAL = "original.penjing"  # the original's graph; its lowered files have the same name with the target's suffixes
 BASELINE = "baseline.json"  # the original's metric
-CANDIDATES = "candidates.json"  # what was measured so far
+CANDIDATES = "candidates.json"  # the candidates measured so far
 CHOICE = "choice.json"
 TAKEN = "taken.json"  # the candidate that the files below were made for
 PRUNED = "pruned.penjing"
 CHECKPOINT = "recover.checkpoint"
 RECOVERED = "recovered.penjing"
 TRAINING = "recovered.json"  # how that training went
-CUT = "cut.json"  # what was made in less time than it wants, and under which limit
+CUT = "cut.json"  # the files that a time limit cut short, and that limit
 FINISHED = "finished.json"
 
 
 def read_graph(path: Path) -> Graph:
-    """Reads a graph that this run wrote, however much memory it takes to run: the run has taken it before.
+    """Reads a graph that this run wrote, without a limit on the memory that running it takes: this run has run it before.
 
     Raises:
         PenjingError: the file is damaged.
@@ -33,12 +33,12 @@ def read_graph(path: Path) -> Graph:
 
 
 def lowered(suffix: str) -> str:
-    """Returns the name of the original's lowered file of a suffix."""
+    """Returns the name of the original's lowered file with this suffix."""
     return f"original{suffix}"
 
 
 def finished(held: Held, suffixes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of the stages that are done, up to the first that isn't: what follows that may come out otherwise."""
+    """Returns the names of the finished stages up to the first unfinished one: later results depend on the latter."""
     files = {
         "capture": (ORIGINAL,),
         "profile": (*map(lowered, suffixes), BASELINE),
@@ -52,13 +52,13 @@ def finished(held: Held, suffixes: Sequence[str]) -> tuple[str, ...]:
 
 
 def note_cut(space: Workspace, minutes: float | None, files: Sequence[str], cut: bool) -> None:
-    """Notes that these files would have come out otherwise in more time, or, once they are as they should be, that not.
+    """Records whether the time limit cut the work on these files short; a complete file clears the record.
 
     Args:
-        space: where they are.
-        minutes: the limit.
-        files: of a stage.
-        cut: whether they were made in less time than they want.
+        space: the folder of the run.
+        minutes: the time limit.
+        files: the files of a stage.
+        cut: whether their stage had less time than it needed.
     """
     before = _cut(space.held())
     kept = {name: limit for name, limit in before.items() if name not in files}
@@ -68,7 +68,7 @@ def note_cut(space: Workspace, minutes: float | None, files: Sequence[str], cut:
 
 
 def outlived(held: Held, minutes: float | None) -> tuple[str, ...]:
-    """Returns the files that were made under a shorter limit than this and would come out otherwise now."""
+    """Returns the files that a shorter limit than this one cut short, and that would be different now."""
     more = math.inf if minutes is None else minutes
     return tuple(name for name, limit in _cut(held).items() if limit < more)
 
@@ -79,13 +79,13 @@ def _cut(held: Held) -> dict[str, float]:
     try:
         found = read_json(held.path(CUT))
     except PenjingError:
-        return {}  # then the files are taken as they are
+        return {}  # without a readable record the files count as complete
     numbers = isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
     return found if numbers else {}
 
 
 def is_finished(held: Held, suffixes: Sequence[str]) -> bool:
-    """Whether there is nothing left to do."""
+    """Tells whether all stages are finished."""
     lowered_files = [f"model{suffix}" for suffix in suffixes]
     products = ("report.json", "report.html", "model.penjing", *lowered_files, "run.py", "plan.json")
     return held.has(FINISHED) and all((held.out / name).is_file() for name in products)

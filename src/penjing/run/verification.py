@@ -1,4 +1,4 @@
-"""The proof: the written file, run by its runtime on the validation data, side by side with the original."""
+"""Verifies the result: runs the written file in its runtime on the validation data, side by side with the original."""
 
 import math
 import time
@@ -31,9 +31,9 @@ from penjing.tasks import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, evaluate, lik
 RUNS = 1000
 SECONDS = 20.0
 LEAST_SECONDS = 1.0
-PROFILING = 10.0  # seconds for peak memory and the layers' times
+PROFILING = 10.0  # seconds for measuring peak memory and the layers' times
 PARITY_SAMPLES = 64
-FEW = 256  # samples on which agreement is looked at where time is short
+FEW = 256  # samples for agreement where time is short
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Pair:
 def metric_on_runtime(artifact: Artifact, data: Data, threads: int) -> float | None:
     """Returns the task's metric of a lowered file on the validation data; None without labels or data.
 
-    A metric that isn't a number is -infinity, see `evaluate`.
+    A metric of NaN counts as -infinity; see `evaluate`.
     """
     if data.validation is None:
         return None
@@ -70,21 +70,21 @@ def verify(
     """Measures both files side by side and returns the measured part of `report.json`.
 
     Args:
-        pair: graphs and files.
-        data: its validation set gives the metric; without labels, agreement with the original stands in for it.
-        budget: what was asked.
+        pair: the graphs and the files of both sides.
+        data: the validation set gives the metric; without labels, agreement with the original replaces the metric.
+        budget: the limits that the user asked for.
         threads: threads within an op.
         batch: samples per call when timing.
-        original: how the original's file was judged before; the same on every run.
-        trained: whether the original is known to have its weights; see `nothing_learned`.
-        deadline: a value of `time.monotonic()`; where it is near, latency is measured on fewer calls, agreement beside a
-            metric on fewer samples, and peak memory and the layers' times not at all. The metric, and the agreement that
-            stands in for it, are measured in full.
+        original: the baseline of the original's file from an earlier stage; it is the same in every run.
+        trained: whether the original is known to have trained weights; see `nothing_learned`.
+        deadline: a value of `time.monotonic()`. Where it is near, latency is measured on fewer calls, agreement on
+            fewer samples if there is a metric, and peak memory and the layers' times not at all. The metric, or the
+            agreement that replaces it, is always measured in full.
     """
     began = time.monotonic()
     metrics = {"baseline": original.metric, "compressed": metric_on_runtime(pair.compressed_file, data, threads)}
     judging = time.monotonic() - began
-    # Two networks run then, and the original is the slower one; where there is a metric, this only adds to it.
+    # Agreement runs both networks, and the original is the slower one; beside a metric it is only additional information.
     pressed = original.metric is not None and 3 * judging + PROFILING > seconds_until(deadline)
     alike = None
     if data.validation is not None or data.calibration is not None:
@@ -148,9 +148,9 @@ def verify(
 
 
 def shortfalls(budget: Budget, sides: Mapping[str, Any], alike: Likeness | None) -> list[str]:
-    """Returns, for each limit of the budget that the compressed side doesn't keep, how far it came.
+    """Says, for each limit of the budget that the compressed side misses, which value it reached.
 
-    A limit that couldn't be measured isn't kept, and a metric that isn't a number keeps none.
+    A limit whose value couldn't be measured counts as missed; a metric that isn't a finite number is always reported.
     """
     before, after = sides["baseline"], sides["compressed"]
     latency, size, drop = budget.latency_limit(), budget.size_limit(), budget.drop_limit()
@@ -176,7 +176,7 @@ def shortfalls(budget: Budget, sides: Mapping[str, Any], alike: Likeness | None)
     return found
 
 
-# What 1 - the likeness is, by its measure.
+# Names of 1 - likeness, by the measure of likeness.
 DIFFERENCES = {
     TOP_ONE: "the share of answers that differ from the original's",
     DECISIONS: "the share of decisions (at 0.5) that differ from the original's",
@@ -210,7 +210,7 @@ def _ratio(before: float, after: float) -> float | None:
 
 
 def _real_inputs(data: Data, graph: Graph) -> tuple[Tensor, ...] | None:
-    """Returns one batch of real inputs (cut to what the graph's batch allows), or None to use random ones."""
+    """Returns one batch of real inputs, cut to the graph's batch size if that is fixed; None if there are none."""
     for loader in (data.validation, data.calibration):
         if loader is not None:
             inputs, _ = data.task.split(first(loader))
@@ -219,9 +219,9 @@ def _real_inputs(data: Data, graph: Graph) -> tuple[Tensor, ...] | None:
 
 
 def layers(pair: Pair, threads: int, batch: int) -> list[dict[str, Any]]:
-    """Returns, for each module that multiplies or holds parameters, its cost and time before and after.
+    """Returns the cost and the time, before and after, of each module that multiplies or holds parameters.
 
-    Batch norms count to the convolution that they are folded into, as in the files.
+    A batch norm counts to the convolution into which it is folded, as in the files.
     """
     before = layers_of(fold_batch_norms(pair.original).cost(), profile(pair.original_file, threads, batch))
     after = layers_of(fold_batch_norms(pair.compressed).cost(), profile(pair.compressed_file, threads, batch))

@@ -1,6 +1,7 @@
-"""The folder that a run writes into: which run it belongs to, what is finished, and how long each stage took.
+"""The output folder of a run: it records the run's settings, the finished stages, and the time of each stage.
 
-Everything that a later stage needs is in a file, written whole; so a run that was killed goes on behind its last file.
+Every result that a later stage needs is a file that is written whole or not at all, so a killed run resumes behind its
+last file.
 """
 
 import errno
@@ -23,20 +24,20 @@ from penjing.files import atomic_write, is_temporary, left_behind, sweep
 T = TypeVar("T")
 INNER = ".penjing"
 RECORD = "run.json"
-EVIDENCE = "evidence"  # the folder of what passes over the data gave
-CANDIDATES = "candidates"  # the folder of lowered candidates, each of which is removed once it is measured
+EVIDENCE = "evidence"  # the folder of results of passes over the data
+CANDIDATES = "candidates"  # the folder of lowered candidates; each is removed once it is measured
 
-# What the system says when it is the disk or a right to write that is missing.
+# The system's errors for a full disk or a missing right to write.
 CAN_NOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 @dataclass(frozen=True)
 class Held:
-    """What an output folder holds of a run before it is given to one again.
+    """The content of an output folder before a run takes it over.
 
     Attributes:
         out: the folder.
-        seconds: time spent per stage so far.
+        seconds: seconds spent so far, by stage.
         without: files that count as missing, since they will be made again.
     """
 
@@ -45,20 +46,20 @@ class Held:
     without: tuple[str, ...] = ()
 
     def path(self, file: str) -> Path:
-        """Where a stage keeps a file."""
+        """Returns the path of a stage's file."""
         return self.out / INNER / file
 
     def has(self, *files: str) -> bool:
-        """Whether all these files of stages are there."""
+        """Tells whether all these files of stages exist."""
         return all(self.path(file).is_file() and file not in self.without for file in files)
 
 
 def look(out: Path | str, settings: dict[str, Any]) -> Held:
-    """Returns what is in `out`, and writes nothing.
+    """Returns the content of `out` without writing to it.
 
     Args:
         out: the folder, which needn't exist.
-        settings: of the run that wants it (plain JSON).
+        settings: the settings of the run that would use the folder (plain JSON).
 
     Raises:
         PenjingError: the folder can't be written, holds something else, or holds another run.
@@ -72,7 +73,7 @@ def look(out: Path | str, settings: dict[str, Any]) -> Held:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         for folder in (nearest, out / INNER):
             if folder.exists():
-                with tempfile.TemporaryFile(dir=folder):  # rights alone don't tell: the file system may be read-only
+                with tempfile.TemporaryFile(dir=folder):  # access rights can't tell: the file system may be read-only
                     pass
     except OSError as error:
         raise PenjingError(f"Can't write to {out}: {error.strerror or error}.") from error
@@ -87,12 +88,12 @@ def look(out: Path | str, settings: dict[str, Any]) -> Held:
 
 
 def check_space(out: Path, needed: int) -> None:
-    """Makes sure that about `needed` bytes fit where `out` is or will be; what is there already counts.
+    """Makes sure that about `needed` bytes fit on the disk of `out`; files of the run that exist already count.
 
-    Temporary files of killed processes don't count, as nothing comes of them; they are removed before anything is written.
+    Temporary files of killed processes don't count; they are removed before anything is written.
 
     Raises:
-        PenjingError: there is less room.
+        PenjingError: there is too little room.
     """
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     files = [path for path in out.rglob("*") if path.is_file()] if out.exists() else []
@@ -115,15 +116,15 @@ class Workspace:
     """The output folder of one run.
 
     Attributes:
-        out: what the user gets.
-        inner: `out/.penjing`, what later stages, a resumed run and `verify` need.
-        seconds: time spent per stage, over all attempts.
+        out: the folder with the files for the user.
+        inner: `out/.penjing`, with the files that later stages, a resumed run and `verify` need.
+        seconds: seconds spent by stage, over all attempts.
     """
 
     def __init__(
         self, out: Path | str, settings: dict[str, Any], say: Callable[[str], None] = lambda line: None
     ) -> None:
-        """Takes the folder for the run with these settings (plain JSON); `say` is told of damaged files.
+        """Takes the folder over for the run with these settings (plain JSON); `say` receives warnings of damaged files.
 
         Call it under the folder's lock: temporary files that a killed run left in it are removed.
 
@@ -143,14 +144,14 @@ class Workspace:
             self._save()
         except BaseException as error:
             for folder in missing:
-                with suppress(OSError):  # never made, or not empty
+                with suppress(OSError):  # the folder was never made, or isn't empty
                     folder.rmdir()
             if isinstance(error, OSError):
                 raise PenjingError(f"Can't write to {self.out}: {error.strerror or error}.") from error
             raise
 
     def held(self) -> Held:
-        """Returns what it holds now."""
+        """Returns the folder's current content."""
         return Held(self.out, dict(self.seconds))
 
     def _save(self) -> None:
@@ -159,10 +160,10 @@ class Workspace:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Adds the time of a block to a stage's seconds, also when it fails.
+        """Adds the time of a `with` block to a stage's seconds, even if the block fails.
 
         Raises:
-            PenjingError: a file couldn't be written in it.
+            PenjingError: the block couldn't write a file.
         """
         start = time.monotonic()
         try:
@@ -188,15 +189,15 @@ class Workspace:
         read: Callable[[Path], T],
         keep: Callable[[T], bool] = lambda product: True,
     ) -> T:
-        """Returns a stage's product: read from its file if that is there and whole, else made and written.
+        """Returns a stage's result: read from its file if the file exists and is whole, else made and written.
 
         Args:
-            name: of the stage, for the report.
-            file: where its product is kept, within `inner`.
-            make: does the work.
-            write: writes the product to a path, whole or not at all.
-            read: reads it back; raises a PenjingError for a damaged file.
-            keep: whether the product is final; if it isn't, it isn't written.
+            name: the stage's name, for the report.
+            file: the result's path within `inner`.
+            make: makes the result.
+            write: writes the result to a path, whole or not at all.
+            read: reads the result back; raises a PenjingError for a damaged file.
+            keep: tells whether the result is final; only a final one is written.
         """
         path = self.inner / file
         if path.exists():
@@ -212,16 +213,16 @@ class Workspace:
         return product
 
     def drop(self, *files: str) -> None:
-        """Removes files of stages, so that these are done again."""
+        """Removes files of stages, so that these stages run again."""
         for file in files:
             (self.inner / file).unlink(missing_ok=True)
 
     def settle(self, decision: str, value: Any, *later: str) -> None:
-        """Notes what later stages build on; their files go if they were made on something else.
+        """Records a decision on which later stages depend; removes their files if they depend on another decision.
 
         Args:
-            decision: name of the file that notes it.
-            value: plain JSON.
+            decision: name of the file that records the decision.
+            value: the decision as plain JSON.
             later: files of later stages.
         """
         path = self.inner / decision
@@ -232,10 +233,10 @@ class Workspace:
 
 
 def check_folder(out: Path) -> None:
-    """Refuses a path that no run can write to because something else is there.
+    """Raises an error if a path holds something else than a run's folder.
 
     Raises:
-        PenjingError: it is a file, or a folder with files of another kind.
+        PenjingError: the path is a file, or a folder with other files.
     """
     if out.exists() and not out.is_dir():
         raise PenjingError(f"{out} is a file; give a folder.")

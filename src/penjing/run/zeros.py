@@ -1,4 +1,4 @@
-"""The zeros that pruning left, counted honestly: which of them the target's runtime gains by, and which it doesn't."""
+"""Counts the zeros that pruning left, and tells which of them make the target's runtime faster or smaller."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ CHUNK = 2**20
 
 
 def zeros_on(target: Capabilities, graph: Graph, files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Returns what `report.json` says of masked weights.
+    """Returns the part of `report.json` about masked weights.
 
     Args:
-        target: says what it makes of them.
-        graph: the compressed graph. Its masks are exact zeros in the lowered file too.
-        files: the lowered files of both sides, whose compressed sizes are taken where there are zeros: that is what these
-            save when a file is sent.
+        target: the target, which knows what zeros bring.
+        graph: the compressed graph; its masked weights are exact zeros in the lowered file, too.
+        files: the lowered files of both sides; where there are zeros, their compressed sizes tell what the zeros save
+            when a file is sent.
     """
     places = []
     for one in zeros(graph):

@@ -1,4 +1,4 @@
-"""By which node of the graph an exported node was made.
+"""Finds the node of the graph from which an exported node was made.
 
 Exporting traces the graph again and so loses where a node came from. Training IR survives that op by op, so nodes are
 matched in order, and the match is checked.
@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 from penjing.graph import Graph
 
 KEY = "penjing"
-STANDS_FOR = "stands_for"  # under which a node that was written for another remembers that one's name
+STANDS_FOR = "stands_for"  # key under which a rewritten node keeps the name of the node that it replaces
 
 
 def _calls(nodes: fx.Graph) -> list[fx.Node]:

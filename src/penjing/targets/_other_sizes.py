@@ -19,13 +19,13 @@ from penjing.graph import Graph
 from penjing.targets._records import Artifact
 from penjing.targets._registry import Session
 
-EXPORTED_BATCH = 2  # an axis of size 1 would be taken as fixed
+EXPORTED_BATCH = 2  # samples: export would take an axis of size 1 as fixed
 # Of the largest expected value. Orders of summation differ by about 1e-6; a size taken for another changes values whole.
 TOLERANCE = 1e-3
 # Where values are rounded, a sum on the edge between two steps may go to either; what follows differs by whole steps.
-ROUNDED_TOLERANCE = 0.1  # of the norm
-ROUNDED_RATIO = 3  # more than that of what roundings change at the exported sizes is no rounding
-_COARSENESS = {torch.float16: 2**13, torch.bfloat16: 2**16}  # a step of these over one of float32
+ROUNDED_TOLERANCE = 0.1  # share of the output's norm
+ROUNDED_RATIO = 3  # a difference of more than so many times that at the exported sizes isn't from rounding
+_COARSENESS = {torch.float16: 2**13, torch.bfloat16: 2**16}  # relative step of the dtype over that of float32
 LARGE_MACS = 2 * 10**9  # per sample, above which one sample is run instead of three
 SEED = 0
 TRIES = 4  # sizes that are tried per scheme for an axis by itself

@@ -17,7 +17,7 @@ OPS = {
     "rnn_tanh": aten.rnn_tanh.input,
     "rnn_relu": aten.rnn_relu.input,
 }
-BIDIRECTIONAL = 7  # its position among the arguments
+BIDIRECTIONAL = 7  # position of the flag among the arguments
 
 
 def _shapes(*args: Any) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ from penjing.distillation import signals
 from penjing.errors import unknown_name
 
 OPTIMIZERS = ("sgd", "adamw")
-AUTO = "auto"  # of `signal`: the one that suits the task and the outputs
+AUTO = "auto"  # value of `signal` that stands for the one that suits the task and the outputs
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 

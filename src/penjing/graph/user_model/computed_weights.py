@@ -20,7 +20,7 @@ from penjing.graph.user_model.changes import Changes
 
 log = logging.getLogger(__name__)
 
-EXACT = 1e-5  # of the largest weight: how well a right inverse must give the weight back
+EXACT = 1e-5  # share of the largest weight: the most by which a right inverse may miss the weight
 
 
 def give_back(owner: nn.Module, leaf: str, value: Tensor, folded: Folded, changes: Changes) -> str | None:

@@ -10,7 +10,7 @@ from penjing.errors import PenjingError
 from penjing.pruning.allocations._global import without_lowest
 from penjing.pruning.allocations._registry import Rounding, Scored, allocations
 
-STEPS = 8  # of a place's units at which its curve is measured: 1/8, 2/8, …, all but one
+STEPS = 8  # points of a place's curve: it is measured with 1/8, 2/8, … of the units removed, and with all but one
 
 
 @allocations.register(

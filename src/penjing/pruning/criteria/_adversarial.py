@@ -12,7 +12,7 @@ from penjing.pruning.criteria._registry import criteria
 
 RADIUS = 0.14  # ε in standard deviations of the inputs: about 8/255 of an image's range
 STEPS = 7
-STRIDE = 2.5 / STEPS  # of ε: enough to get from any start to any end
+STRIDE = 2.5 / STEPS  # step in units of ε: all steps together reach any point of the ball from any start
 
 
 @criteria.register(

@@ -9,7 +9,7 @@ from penjing.evidence import Evidence
 from penjing.pruning.criteria._registry import Compensated, criteria
 from penjing.pruning.reconstruction import readers
 
-STEPS = 100  # strengths of the penalty that are tried
+STEPS = 100  # number of strengths of the penalty that are tried
 
 
 @criteria.register(

@@ -13,8 +13,8 @@ from penjing.graph.weights import weights
 from penjing.pruning.criteria._registry import criteria
 from penjing.pruning.linearized import absolute, ones
 
-MIXING = 0.5  # of spread against independence, in infinite feature selection
-REACH = 0.9  # of the largest with which sums over paths of all lengths converge
+MIXING = 0.5  # weight of spread against independence in infinite feature selection
+REACH = 0.9  # share of the largest factor with which sums over paths of all lengths converge
 
 
 @criteria.register(

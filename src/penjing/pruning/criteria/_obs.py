@@ -10,7 +10,7 @@ from penjing.evidence import Evidence
 from penjing.evidence.gram import grams, products
 from penjing.pruning.criteria._registry import Compensated, criteria, makers
 
-DAMPING = 0.01  # of the Hessian's mean diagonal, as in SparseGPT
+DAMPING = 0.01  # share of the Hessian's mean diagonal, as in SparseGPT
 
 
 @criteria.register(

@@ -2,7 +2,7 @@
 
 from penjing.pruning.schedules._registry import Moment, schedules
 
-GROWS = 0.5  # of the training
+GROWS = 0.5  # share of the training
 
 
 @schedules.register(

@@ -2,7 +2,7 @@
 
 from penjing.pruning.schedules._registry import Moment, schedules
 
-SPARSITY = 0.5  # of the training
+SPARSITY = 0.5  # share of the training
 
 
 @schedules.register(

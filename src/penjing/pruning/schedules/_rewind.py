@@ -2,7 +2,7 @@
 
 from penjing.pruning.schedules._registry import Moment, evenly, round_at, schedules
 
-EARLY = 0.05  # of the first training
+EARLY = 0.05  # share of the first training
 
 
 @schedules.register(

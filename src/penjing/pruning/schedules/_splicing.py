@@ -2,7 +2,7 @@
 
 from penjing.pruning.schedules._registry import Moment, schedules
 
-RAMP = 0.5  # of the time in which masks change
+RAMP = 0.5  # share of the time in which masks change
 
 
 @schedules.register(

@@ -2,7 +2,7 @@
 
 from penjing.pruning.schedules._registry import Moment, schedules
 
-DROPS = 0.8  # of the training
+DROPS = 0.8  # share of the training
 
 
 @schedules.register(

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MANTISSA_BITS = 24  # of a float32
+MANTISSA_BITS = 24  # bits of a float32's mantissa
 LARGEST_SHIFT = 62
 SPREAD = 20  # bits by which factors of one sum may differ before the smallest is rounded more coarsely
 SATURATING = 2.0**22  # any sum but 0 times this is beyond every grid

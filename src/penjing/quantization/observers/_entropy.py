@@ -7,7 +7,7 @@ from penjing.evidence.statistics import Histogram
 from penjing.quantization.observers._registry import observers
 
 CANDIDATES = 128
-SMOOTHING = 1e-4  # a count that stands for none, as in ONNX Runtime and MXNet
+SMOOTHING = 1e-4  # count that replaces a count of zero, as in ONNX Runtime and MXNet
 
 
 @observers.register(

@@ -9,7 +9,7 @@ from penjing.evidence.statistics import Histogram
 from penjing.quantization.observers._mse import squared_errors
 from penjing.quantization.observers._registry import observers
 
-SHARE = 1e-5  # of all values: what one step of the search leaves out
+SHARE = 1e-5  # share of all values that one step of the search leaves out
 
 
 @observers.register(

@@ -26,7 +26,7 @@ from penjing.quantization.training._norms import folded_norms, unfold
 from penjing.quantization.training._stages import check_stages
 from penjing.quantization.training._weights import SCALE, TrainedWeight, least_scale
 
-TIMES_LAID = 100  # how often in a training the scales that aren't learned are laid anew
+TIMES_LAID = 100  # times per training that scales which aren't learned are computed again
 WITH_NORM = ("intN", "uintN", "ternary", "binary")
 
 

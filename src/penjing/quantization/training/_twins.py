@@ -16,7 +16,7 @@ from penjing.quantization.grids import Scaled
 from penjing.quantization.grids._affine import SMALLEST_SCALE
 from penjing.quantization.grids._registry import Rows
 
-MOMENTUM = 0.99  # of ranges that follow the batches; Jacob et al. ask for a number close to 1
+MOMENTUM = 0.99  # weight of the old range when a batch comes in; Jacob et al. ask for a number close to 1
 
 
 class _Step(torch.autograd.Function):

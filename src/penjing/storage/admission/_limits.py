@@ -8,13 +8,13 @@ import re
 
 LARGEST_INT = 2**31 - 1
 LARGEST_LONG = 2**63 - 1
-MOST_AXES = 64  # of a tensor in PyTorch
+MOST_AXES = 64  # most axes of a tensor in PyTorch
 # Of a graph whose file nobody said to trust. Networks of more nodes have weights, and so a large file; reading a node takes
 # 0.2 ms.
 MOST_NODES = 2**12
 BYTES_PER_NODE = 2**12  # of the file, above which it may have as many more
 MEMORY_PER_NODE = 2**17  # the same, of the memory in bytes that a caller allows
-MOST_TENSORS = 4096  # in a list that one op takes or gives, such as the steps of a sequence
+MOST_TENSORS = 4096  # most tensors in a list that an op takes or returns, such as the steps of a sequence
 
 Range = tuple[int, int]
 

@@ -23,7 +23,7 @@ WORK: dict[Any, Count] = dict(MACS)
 TEMPORARIES: dict[Any, Count] = {}
 """Elements that a kernel makes for itself."""
 
-_PER_STEP = 2**16  # multiplications that take as long as a step of a recurrent layer takes beside its own
+_PER_STEP = 2**16  # multiplications that take as long as the overhead of one step of a recurrent layer
 
 
 def _add(table: dict[Any, Count], *targets: Any) -> Callable[[Count], Count]:

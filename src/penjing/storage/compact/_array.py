@@ -22,7 +22,7 @@ APART, TABLE = 1, 2
 LARGEST_TABLE = 4096
 PATTERN_DTYPES = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _SAMPLE = 2**16
-_WORTH_IT = 16  # a value that stands in fewer than one of so many places isn't coded apart
+_WORTH_IT = 16  # a value in fewer than one of so many places isn't coded separately
 
 
 def code_array(patterns: Patterns, shape: tuple[int, ...]) -> Coded:

@@ -17,8 +17,8 @@ from penjing.storage.compact._bytes import Reader, varint
 
 Ints = NDArray[np.int64]
 
-PRECISION = 24  # of the coder, in bits
-FEWEST_BITS, MOST_BITS = 1, 16  # of the frequencies in a file
+PRECISION = 24  # bits: frequencies sum to 2**PRECISION
+FEWEST_BITS, MOST_BITS = 1, 16  # bits of the frequencies in a file
 
 
 @dataclass

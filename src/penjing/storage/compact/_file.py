@@ -19,7 +19,7 @@ from penjing.storage.compact._tensors import check_size, code_tensors, decode_te
 
 MAGIC = b"\x8fPJC\r\n\x1a"  # its line ends tell when a file was sent as text
 VERSION = 1
-LARGEST_TEXT = 16 * 2**20  # of the description and of the side, unpacked
+LARGEST_TEXT = 16 * 2**20  # bytes of the description, and of the side, when unpacked
 LARGEST_DEFAULT = 256 * 2**20
 LARGEST_RATIO = 1024
 

@@ -16,7 +16,7 @@ from penjing.storage.compact._coder import PRECISION, Coded, Ints, Source, code_
 
 Flags = NDArray[np.bool_]
 
-BITS = 14  # of a pair's probability
+BITS = 14  # bits of a probability
 MOST_CLASSES = 16
 # Bounds the number of calls that a hostile file can ask for; a model of its own doesn't pay for fewer anyway.
 FEWEST_PER_PAIR = 256

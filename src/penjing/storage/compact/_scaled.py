@@ -28,9 +28,9 @@ class Arrays(Protocol):
 
 
 _SIGNED = {1: np.int8, 2: np.int16, 4: np.int32}
-_NUMBERS, _TENSORS = 0, 1  # where scale and zero point stand
+_NUMBERS, _TENSORS = 0, 1  # codes for where scale and zero point are stored
 _PREFIX = "quantized_decomposed.quantize_"
-_ARGUMENTS = 6  # that each op takes: weight, scale, zero point, and integers of which the bounds are two
+_ARGUMENTS = 6  # arguments of each op: weight, scale, zero point, and integers, two of which are the bounds
 
 
 @dataclass(frozen=True)

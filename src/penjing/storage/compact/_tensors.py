@@ -42,7 +42,7 @@ _DTYPES = (  # their places are their numbers in the file: only append
     torch.float8_e5m2,
     torch.complex64,
 )
-_GRID_DTYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.int64)  # of scales and zero points
+_GRID_DTYPES = (torch.float32, torch.int8, torch.int16, torch.int32, torch.int64)  # dtypes of scales and zero points
 _MOST_AXES = 64
 _PLAIN, _SCALED, _MASK = range(3)  # in the order of decoding: each needs only what came before
 _NEEDS = {_SCALED: torch.float32, _MASK: torch.bool}

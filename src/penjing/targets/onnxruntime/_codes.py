@@ -15,9 +15,9 @@ from penjing.graph import Graph
 
 ops = torch.ops.quantized_decomposed
 OPSET = 21  # the first with 4-bit and 16-bit integers, and with scales for blocks
-SMALL = 64  # constants that may be shapes, which must be folded
+SMALL = 64  # most entries of constants that may be shapes, which must be folded
 _GROUPS = ops.dequantize_per_channel_group.default
-_READ = {("DequantizeLinear", 0), ("Cast", 0), ("MatMulInteger", 1)}  # where codes stand among an op's inputs
+_READ = {("DequantizeLinear", 0), ("Cast", 0), ("MatMulInteger", 1)}  # position of the codes among an op's inputs
 _WIDE = {torch.int16, torch.uint16}
 
 

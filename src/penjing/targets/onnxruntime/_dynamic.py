@@ -14,7 +14,7 @@ from penjing.targets.onnxruntime._nodes import initializer, like, replace, store
 
 ops = torch.ops.quantized_decomposed
 IN_BYTES = 4  # the accuracy level of MatMulNBits that rounds each block of the activations to int8
-LEAST_RANGE = 1e-5  # of `choose_qparams_per_token`
+LEAST_RANGE = 1e-5  # least range of values in `choose_qparams_per_token`
 # What the translations below make of a value rounded in groups, from its end to its beginning.
 _GROUPED = ("Reshape", "Mul", "Clip", "Round", "Div", "Reshape")
 

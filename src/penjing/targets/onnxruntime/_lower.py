@@ -34,9 +34,9 @@ from penjing.targets.onnxruntime._refusals import refusal, why_not_loaded
 from penjing.targets.onnxruntime._rewrite import rewrite
 from penjing.targets.onnxruntime._session import CantLoad, load, options
 
-LIMIT_BYTES = 2**31  # of a protobuf message
+LIMIT_BYTES = 2**31  # the most that a protobuf message can hold
 METADATA = "penjing"
-EXAMPLE_BATCH = 2  # an axis of size 1 would be taken as fixed
+EXAMPLE_BATCH = 2  # samples: export would take an axis of size 1 as fixed
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 
 

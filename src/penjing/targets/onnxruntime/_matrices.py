@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from penjing.targets.onnxruntime._nodes import MICROSOFT, constant, initializer, like, replace
 
-BLOCKS = (16, 32, 64, 128, 256)  # that MatMulNBits has kernels for
+BLOCKS = (16, 32, 64, 128, 256)  # weights per block for which MatMulNBits has kernels
 SCALE_BYTES = 4
 
 

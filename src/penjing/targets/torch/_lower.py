@@ -23,7 +23,7 @@ from penjing.targets._records import Artifact, TensorSpec
 from penjing.targets._recurrent import ORIGINALS, TWINS, swap
 from penjing.targets.torch._session import NOTES, read
 
-EXAMPLE_BATCH = 2  # an axis of size 1 would be taken as fixed
+EXAMPLE_BATCH = 2  # samples: export would take an axis of size 1 as fixed
 
 
 def lower(graph: Graph, path: Path) -> Artifact:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
 
-NOTES = "penjing"  # name of the extra file that holds what the program itself can't tell
+NOTES = "penjing"  # name of the extra file with the facts that the program itself doesn't hold
 
 
 def read(path: Path) -> tuple[ExportedProgram, dict[str, Any]]:

@@ -1,7 +1,8 @@
-"""What each ATen op does to the labels of channels: one small rule per op, in a file per family.
+"""Rules for the labels of channels: one small rule per ATen op, in a file per family of ops.
 
-To add an op, write one function and decorate it with `@rule(op)`; if the op has constants that depend on a channel
-count, one more with `@resize(op)`. An op without a rule pins whatever it touches, which is always safe.
+To add an op, write one function and decorate it with `@rule(op)`. If the op has constants that depend on a number of
+channels, write a second one with `@resize(op)`. An op without a rule pins all axes that it reads or makes, which is
+always safe.
 """
 
 from penjing.graph.channels.rules import (

@@ -28,7 +28,7 @@ def attention(labelling: Labelling, query: Value, key: Value, value: Value, mask
 
 
 def _leading(labelling: Labelling, value: Value, heads: int | None) -> Value:
-    """Batch and heads; key heads that serve several query heads each stand once for each of them."""
+    """Ties the axes for batch and heads; a key head that serves several query heads is repeated once for each of them."""
     axes, shape = value.axes[:-2], value.shape[:-2]
     if heads is None or shape[-1] == heads:
         return Value(axes, shape)
@@ -42,7 +42,7 @@ def _leading(labelling: Labelling, value: Value, heads: int | None) -> Value:
 
 @resize(aten.scaled_dot_product_attention.default)
 def resize_attention(resizing: Resizing, node: fx.Node) -> None:
-    """The scale stays the one that was trained, though it would follow from fewer features now."""
+    """Keeps the scale with which the model was trained, although the op would compute another from fewer features."""
     query, *_, scale, _ = node_arguments(node)
     count, features = resizing.count(query, -1), query.meta["val"].shape[-1]
     if scale is None and count is not None and count != features:

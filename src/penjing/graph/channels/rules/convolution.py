@@ -1,4 +1,4 @@
-"""Convolutions: the weight's input axis is tied to the channels that come in, its output axis names those that go out."""
+"""Convolutions: the weight's input axis is tied to the incoming channels; its output axis gives the outgoing ones' labels."""
 
 from typing import Any
 
@@ -91,7 +91,7 @@ def transposed(
 
 
 def _spatial(labelling: Labelling, axes: Axes, weight: Value, stride: Any, padding: Any) -> Axes:
-    """Axes over which a window slides stay; one on which it sees a single place at a time is like any batch axis."""
+    """Pins the axes over which a window slides; an axis on which the window covers a single place acts as a batch axis."""
 
     def at(sizes: Any, i: int) -> Any:
         return 0 if isinstance(sizes, str) else sizes[i % len(sizes)]  # "same" and "valid" pad a window of one by none
@@ -108,7 +108,7 @@ def _pin_kernel(labelling: Labelling, weight: Value) -> None:
 
 
 def _tie_groups(labelling: Labelling, incoming: Axis, weight: Value, out_axis: int, in_axis: int, groups: int) -> Axis:
-    """Ties a convolution's weight to what comes in and returns what goes out."""
+    """Ties a convolution's weight to its input channels and returns the labels of its output channels."""
     out, inner = weight.axes[out_axis], weight.axes[in_axis]
     labelling.role(weight, out_axis, "out")
     labelling.role(weight, in_axis, "in")
@@ -118,19 +118,19 @@ def _tie_groups(labelling: Labelling, incoming: Axis, weight: Value, out_axis: i
         labelling.pin(inner)
         first, second = _tie_within(labelling, incoming, groups), _tie_within(labelling, out, groups)
         labelling.tie(first, second)
-    else:  # the same index of every group goes together, so that the groups stay equal
+    else:  # the same index of every group is removed together, so that groups stay equal
         labelling.tie(incoming, np.tile(inner, groups) if inner is not None else None)
         _tie_across(labelling, out, groups)
     return out
 
 
 def whole_groups(groups: int, inputs: int, outputs: int) -> bool:
-    """Tells whether whole groups go, as in depthwise convolutions, or the same index of each, whichever is finer."""
+    """Tells whether units are whole groups, as in depthwise convolutions, or the same index of each group: the finer one."""
     return groups > 1 and (inputs == 1 or min(inputs, outputs) < groups)
 
 
 def _tie_within(labelling: Labelling, axis: Axis, groups: int) -> Axis:
-    """Ties all of each group to one another; returns one label per group."""
+    """Ties all indices within each group; returns one label per group."""
     if axis is None:
         return None
     rows = axis.reshape(groups, -1)
@@ -139,14 +139,14 @@ def _tie_within(labelling: Labelling, axis: Axis, groups: int) -> Axis:
 
 
 def _tie_across(labelling: Labelling, axis: Axis, groups: int) -> None:
-    """Ties the same position of every group to one another."""
+    """Ties the same position of all groups."""
     if axis is not None:
         rows = axis.reshape(groups, -1)
         labelling.tie(np.tile(rows[0], groups - 1), rows[1:].ravel())
 
 
 def _repeating(labelling: Labelling, axis: Axis, size: int) -> Axis:
-    """Returns the labels of an axis that repeat in each group, of which there are as many as samples; others stay."""
+    """Returns the labels of an axis that repeat in each group, with one group per sample; pins other axes."""
     if axis is None or axis.size == size:
         return axis
     labelling.pin(axis)
@@ -154,7 +154,7 @@ def _repeating(labelling: Labelling, axis: Axis, size: int) -> Axis:
 
 
 def _tie_each(labelling: Labelling, axis: Axis, inner: Axis, size: int) -> None:
-    """Ties an axis of as many groups as there are samples to what each group reads, the same of every sample."""
+    """Ties an axis with one group per sample to the input of each group; every sample has the same labels."""
     labelling.tie(_repeating(labelling, axis, size), inner)
 
 
@@ -166,12 +166,12 @@ def _tie_bias(labelling: Labelling, out: Axis, bias: Value | None) -> None:
 
 @resize(*_PLAIN, *_TRANSPOSED)
 def resize_convolution(resizing: Resizing, node: fx.Node) -> None:
-    """Where whole groups went there are fewer of them; elsewhere they keep their number."""
+    """Writes the new number of groups where whole groups were removed; otherwise the number stays."""
     x, weight = node.args[:2]
     out, inner = weight.meta["val"].shape[:2]  # type: ignore[union-attr]
     position = [argument.name for argument in node.target._schema.arguments].index("groups")  # type: ignore[union-attr]
     groups = node_arguments(node)[position]
-    if not isinstance(groups, int):  # as many as samples, whose kernels are of one size
+    if not isinstance(groups, int):  # one group per sample, with kernels of the same size
         return
     if node.target in _TRANSPOSED:
         inputs, outputs = out // groups, inner

@@ -1,4 +1,4 @@
-"""Constant tensors made in the graph, such as a recurrent layer's zero states: as long as what they are joined with."""
+"""Constant tensors made in the graph, such as a recurrent layer's zero states; they shrink with the tensors that they join."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ _OPS = (
 
 @rule(*_OPS)
 def filled(labelling: Labelling, *_: Any) -> Axes:
-    """All entries are alike, so any index may go."""
+    """Gives new labels: all entries are equal, so any index may be removed."""
     return tuple(labelling.axis(size) for size in labelling.output())
 
 

@@ -1,4 +1,4 @@
-"""Ops that join axes, cut pieces out of them, or lengthen them: labels are concatenated, sliced, extended."""
+"""Ops that join, slice, split or pad axes: the labels are joined, sliced, split or padded alike."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def _with(axes: Axes, axis: int, labels: Axis) -> Axes:
 
 
 def _whole(labelling: Labelling, x: Value, axis: int) -> Axis:
-    """The labels of an axis that is to be cut or joined; a tiled one, whose indices are not all in sight, stays."""
+    """Returns the labels of an axis to cut or join; pins a tiled axis, since the number of its indices isn't known."""
     labels = x.axes[axis]
     if labels is None or labels.size == x.shape[axis]:
         return labels
@@ -39,8 +39,8 @@ def _whole(labelling: Labelling, x: Value, axis: int) -> Axis:
 
 @rule(aten.cat.default, tiled=True)
 def cat(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
-    """Labels behind one another along the axis; all other axes tied."""
-    tensors = [value for value in tensors if value.shape != (0,)]  # an old idiom: start from an empty tensor
+    """Concatenates the labels along the axis and ties all other axes."""
+    tensors = [value for value in tensors if value.shape != (0,)]  # an old idiom starts from an empty tensor
     first = tensors[0]
     axis %= len(first.axes)
     for other in tensors[1:]:
@@ -53,7 +53,7 @@ def cat(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
     wholes = [_whole(labelling, value, axis) for value in tensors]
     free = any(labels is None and not fixed(v.shape[axis]) for v, labels in zip(tensors, wholes, strict=True))
     if free or all(labels is None for labels in wholes):
-        pinned(labelling, tuple(wholes))  # whose places are not known where something of free size stands before them
+        pinned(labelling, tuple(wholes))  # behind a part of dynamic size the places of these indices aren't known
         return _with(tuple(merged), axis, None)
     parts = [np.zeros(v.shape[axis], np.int64) if a is None else a for v, a in zip(tensors, wholes, strict=True)]
     return _with(tuple(merged), axis, np.concatenate(parts))
@@ -61,7 +61,7 @@ def cat(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
 
 @rule(aten.stack.default, tiled=True)
 def stack(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
-    """A new axis across tensors of one shape, which are tied."""
+    """Adds a new axis, and ties the tensors, which have the same shape, to each other."""
     for other in tensors[1:]:
         for a, b in zip(tensors[0].axes, other.axes, strict=True):
             labelling.tie(a, b)
@@ -72,7 +72,7 @@ def stack(labelling: Labelling, tensors: list[Value], axis: int = 0) -> Axes:
 
 @rule(aten.slice.Tensor, tiled=True)
 def slice_(labelling: Labelling, x: Value, axis: int = 0, start: Any = None, end: Any = None, step: Any = 1) -> Axes:
-    """A run of indices, or one of every few: those go together then. With bounds that are no constants, the axis must stay."""
+    """Slices the labels; with a step above 1, each run of `step` indices is tied. Pins an axis with dynamic bounds."""
     labels = _whole(labelling, x, axis)
     if labels is None or not all(isinstance(bound, int | None) for bound in (start, end, step)):
         labelling.pin(labels)
@@ -90,7 +90,7 @@ def slice_(labelling: Labelling, x: Value, axis: int = 0, start: Any = None, end
 
 @resize(aten.slice.Tensor, aten.slice_scatter.default)
 def resize_slice(resizing: Resizing, node: fx.Node) -> None:
-    """Bounds count the indices that stay before them."""
+    """Rewrites each bound as the number of remaining indices before it."""
     x, *_, axis, start, end, step = node_arguments(node)
     kept = resizing.kept(x, axis)
     if kept is None or kept.all():
@@ -105,7 +105,7 @@ def resize_slice(resizing: Resizing, node: fx.Node) -> None:
 
 @rule(aten.select.int, tiled=True)
 def select(labelling: Labelling, x: Value, axis: int, index: int) -> Axes:
-    """One index, which must stay; the axis goes."""
+    """Pins the selected index and drops the axis."""
     labels = _whole(labelling, x, axis)
     if labels is not None:
         labelling.pin(labels if not isinstance(index, int) else labels[[index]])
@@ -115,15 +115,15 @@ def select(labelling: Labelling, x: Value, axis: int, index: int) -> Axes:
 
 @resize(aten.select.int)
 def resize_select(resizing: Resizing, node: fx.Node) -> None:
-    """The index counts those that stay before it."""
+    """Rewrites the index as the number of remaining indices before it."""
     x, axis, index = node_arguments(node)
     kept = resizing.kept(x, axis)
-    if kept is not None and isinstance(index, int):  # all stay before an index that isn't known
+    if kept is not None and isinstance(index, int):  # all indices stay before an index that isn't a constant
         set_argument(node, "index", int(kept[: index % kept.size].sum()))
 
 
 def _pieces(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
-    if labels is None or sum(sizes) != labels.size:  # where another free size cuts, each piece's size is free
+    if labels is None or sum(sizes) != labels.size:  # a dynamic split size makes each piece's size dynamic
         labelling.pin(labels)
         return [None] * len(sizes)
     return list(np.split(labels, np.cumsum(sizes)[:-1]))
@@ -139,7 +139,7 @@ def _pieces(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
     tiled=True,
 )
 def split(labelling: Labelling, x: Value, _: Any, axis: int = 0) -> list[Axes]:
-    """Pieces of an axis, of the sizes that the outputs have."""
+    """Splits the labels into pieces of the outputs' sizes."""
     count = len(labelling.node.meta["val"])
     sizes = [labelling.output(piece)[axis] for piece in range(count)]
     return [_with(x.axes, axis, piece) for piece in _pieces(labelling, _whole(labelling, x, axis), sizes)]
@@ -154,7 +154,7 @@ def split(labelling: Labelling, x: Value, _: Any, axis: int = 0) -> list[Axes]:
     aten.tensor_split.sections,
 )
 def resize_split(resizing: Resizing, node: fx.Node) -> None:
-    """Every piece gets its own new size, whatever rule made the old ones."""
+    """Writes the new size of every piece, however the old sizes were given."""
     axis = node_arguments(node)[2]
     counts = [resizing.count(node, axis, piece) for piece in range(len(node.meta["val"]))]
     if None not in counts:
@@ -164,7 +164,7 @@ def resize_split(resizing: Resizing, node: fx.Node) -> None:
 
 @rule(aten.unbind.int, tiled=True)
 def unbind(labelling: Labelling, x: Value, axis: int = 0) -> list[Axes]:
-    """One output per index, so all of them must stay."""
+    """Pins all indices, since each one is an output."""
     labelling.pin(x.axes[axis])
     axis %= len(x.axes)
     return [(*x.axes[:axis], *x.axes[axis + 1 :])] * len(labelling.node.meta["val"])
@@ -172,7 +172,7 @@ def unbind(labelling: Labelling, x: Value, axis: int = 0) -> list[Axes]:
 
 @rule(aten.pad.default, aten.constant_pad_nd.default)
 def pad(labelling: Labelling, x: Value, widths: list[int], mode: Any = "constant", *_: Any) -> Axes:
-    """Constant entries before and behind; each new index of a labelled axis is a channel of its own."""
+    """Adds constant entries before and behind; each new index of a labelled axis gets a new label."""
     axes = list(x.axes)
     for position in range(len(widths) // 2):
         before, behind = widths[2 * position : 2 * position + 2]
@@ -191,7 +191,7 @@ def pad(labelling: Labelling, x: Value, widths: list[int], mode: Any = "constant
 
 @resize(aten.pad.default, aten.constant_pad_nd.default)
 def resize_pad(resizing: Resizing, node: fx.Node) -> None:
-    """Of the added indices, those stay that what they are joined with keeps."""
+    """Writes the new padding: added indices stay where the indices tied to them stay."""
     widths = list(node.args[1])  # type: ignore[arg-type]
     rank = len(node.meta["val"].shape)
     for position in range(len(widths) // 2):

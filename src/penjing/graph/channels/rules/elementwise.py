@@ -1,4 +1,4 @@
-"""Ops that act on each entry by itself; with several operands, the broadcast ties them."""
+"""Ops that act on each entry separately; broadcasting ties several operands to each other."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ logical_xor asin acos atan sinh cosh asinh acosh atanh tan log10 erfc sgn
 def broadcast(labelling: Labelling, *operands: Value) -> Axes:
     """Ties operands as broadcasting aligns them and returns the axes of the result.
 
-    An axis of size 1 that meets a longer one serves all of its indices and so must stay.
+    An axis of size 1 that meets a longer one is used by all indices of the longer one, so it must stay.
     """
     rank = max(len(value.shape) for value in operands)
     result: list[Axis] = []
@@ -65,7 +65,7 @@ rule(*(op for op in map(_overload, _NAMES.split()) if op is not None), tiled=Tru
 
 @rule(aten.expand_as.default)
 def expand_as(labelling: Labelling, x: Value, other: Value) -> Axes:
-    """The shape of `other`; indices that were one and are many now must stay."""
+    """Expands to the shape of `other`; pins each index that becomes several."""
     lead = len(other.shape) - len(x.shape)
     for axis, size, wanted in zip(x.axes, x.shape, other.shape[lead:], strict=True):
         if size != wanted:
@@ -86,7 +86,7 @@ def prelu(labelling: Labelling, x: Value, weight: Value) -> Axes:
 
 @rule(aten.glu.default)
 def glu(labelling: Labelling, x: Value, axis: int) -> Axes:
-    """The first half gates with the second: index i goes with index i + n/2."""
+    """The second half gates the first, so index i is tied to index i + n/2."""
     labels = x.axes[axis]
     if labels is None:
         return x.axes
@@ -101,7 +101,7 @@ QUANTIZED = torch.ops.quantized_decomposed
 
 @rule(QUANTIZED.choose_qparams.tensor)
 def range_of(labelling: Labelling, x: Value, *_: Any) -> list[Axes]:
-    """One scale and zero point for all entries, found among them."""
+    """Finds one scale and zero point for all entries from their range."""
     return [(None,), (None,)]
 
 

@@ -1,4 +1,4 @@
-"""Ops that pick entries by position, repeat or rearrange them."""
+"""Ops that select entries by position, repeat them or rearrange them."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def _replaced(axes: Axes, axis: int, *labels: Any) -> Axes:
 
 @rule(aten.index.Tensor)
 def index(labelling: Labelling, x: Value, indices: list[Value | None]) -> Axes:
-    """Positions along the indexed axes mean something, so those stay; the indices' own axes take their place."""
+    """Pins the indexed axes, since their positions have a meaning; the axes of the indices replace them."""
     given: Any = labelling.node.args[1]
     if any(node is not None and node.meta["val"].dtype in (torch.bool, torch.uint8) for node in given):
         raise Unlabelled("a mask picks entries")
@@ -35,14 +35,14 @@ def index(labelling: Labelling, x: Value, indices: list[Value | None]) -> Axes:
 
 @rule(aten.index_select.default)
 def index_select(labelling: Labelling, x: Value, axis: int, picked: Value) -> Axes:
-    """As `index`, along one axis."""
+    """Does what `index` does, along one axis."""
     labelling.pin(x.axes[axis])
     return _replaced(x.axes, axis, *(picked.axes or (None,)))
 
 
 @rule(aten.gather.default)
 def gather(labelling: Labelling, x: Value, axis: int, picked: Value, *_: Any) -> Axes:
-    """Picks along one axis, a place of its own for every entry of `picked`."""
+    """Selects along one axis, with a separate position for every entry of `picked`."""
     axis %= len(x.axes)
     labelling.pin(x.axes[axis])
     for other, (a, b) in enumerate(zip(x.axes, picked.axes, strict=True)):
@@ -56,7 +56,7 @@ def gather(labelling: Labelling, x: Value, axis: int, picked: Value, *_: Any) ->
 
 @rule(aten.roll.default)
 def roll(labelling: Labelling, x: Value, shifts: Any, axes: Any = ()) -> Axes:
-    """Axes turn around; what turns must stay."""
+    """Shifts entries along axes in a circle; pins these axes."""
     turned = [axes] if isinstance(axes, int) else list(axes) or range(len(x.axes))
     result = x.axes
     for axis in turned:
@@ -67,7 +67,7 @@ def roll(labelling: Labelling, x: Value, shifts: Any, axes: Any = ()) -> Axes:
 
 @rule(aten.repeat.default)
 def repeat(labelling: Labelling, x: Value, times: list[Any]) -> Axes:
-    """All of an axis several times behind itself."""
+    """Repeats a whole axis several times."""
     lead = len(times) - len(x.axes)
     result: list[Any] = [None] * lead
     for labels, size, count in zip(x.axes, x.shape, times[lead:], strict=True):
@@ -83,7 +83,7 @@ def repeat(labelling: Labelling, x: Value, times: list[Any]) -> Axes:
 
 @rule(aten.repeat_interleave.self_int)
 def repeat_interleave(labelling: Labelling, x: Value, times: Any, axis: int | None = None, *_: Any) -> Axes:
-    """Every index several times in a row."""
+    """Repeats every index several times in a row."""
     if axis is None or not isinstance(times, int):
         raise Unlabelled("repeats of a flattened tensor, or a free number of them")
     labels = x.axes[axis]
@@ -95,27 +95,27 @@ def repeat_interleave(labelling: Labelling, x: Value, times: Any, axis: int | No
 
 @resize(aten.repeat_interleave.self_int)
 def resize_repeat_interleave(resizing: Resizing, node: fx.Node) -> None:
-    """The number of indices that come out is a hint that may be left away."""
+    """Drops the argument with the number of output indices, which is an optional hint."""
     if node.kwargs.get("output_size") is not None:
         set_argument(node, "output_size", None)
 
 
 @rule(aten.cumsum.default)
 def running_sum(labelling: Labelling, x: Value, *_: Any) -> Axes:
-    """Every index sees those before it; one that goes adds nothing to them."""
+    """Sums each index with those before it; a removed index of zeros adds nothing to the sums."""
     return x.axes
 
 
 @rule(aten.cumprod.default, aten.logcumsumexp.default)
 def running(labelling: Labelling, x: Value, axis: int, *_: Any) -> Axes:
-    """Every index sees those before it, and one that is zero is not one that is absent; so all stay."""
+    """Pins the axis: each index depends on those before it, and an index of zeros differs from an absent one."""
     labelling.pin(x.axes[axis])
     return _replaced(x.axes, axis, None)
 
 
 @rule(aten.sort.default, aten.sort.stable)
 def sort(labelling: Labelling, x: Value, *arguments: Any) -> list[Axes]:
-    """Order among the sorted axis' indices decides their places, so they stay."""
+    """Pins the sorted axis, since the places of its indices depend on all values."""
     (axis,) = arguments if len(arguments) == 1 else [a for a in arguments if type(a) is int]
     labelling.pin(x.axes[axis])
     return [_replaced(x.axes, axis, None)] * 2
@@ -123,21 +123,21 @@ def sort(labelling: Labelling, x: Value, *arguments: Any) -> list[Axes]:
 
 @rule(aten.topk.default)
 def topk(labelling: Labelling, x: Value, count: Any, axis: int = -1, *_: Any) -> list[Axes]:
-    """As `sort`, but only the first places."""
+    """Does what `sort` does, and keeps only the first places."""
     labelling.pin(x.axes[axis])
     return [_replaced(x.axes, axis, None)] * 2
 
 
 @rule(aten.argsort.default)
 def argsort(labelling: Labelling, x: Value, axis: int = -1, *_: Any) -> Axes:
-    """As `sort`."""
+    """Pins the sorted axis, as `sort` does."""
     labelling.pin(x.axes[axis])
     return _replaced(x.axes, axis, None)
 
 
 @rule(aten.tril.default, aten.triu.default)
 def triangle(labelling: Labelling, x: Value, *_: Any) -> Axes:
-    """Rows and columns know their places, so they stay."""
+    """Pins rows and columns, since the triangle depends on their positions."""
     for labels in x.axes[-2:]:
         labelling.pin(labels)
     return (*x.axes[:-2], None, None)
@@ -163,7 +163,7 @@ def slice_scatter(
 
 @rule(aten.select_scatter.default)
 def select_scatter(labelling: Labelling, x: Value, piece: Value, axis: int, position: Any) -> Axes:
-    """Writes over one index of an axis, all of which stay."""
+    """Overwrites one index of an axis, and pins the whole axis."""
     axis %= len(x.axes)
     labelling.pin(x.axes[axis])
     for a, b in zip(_replaced(x.axes, axis), piece.axes, strict=True):

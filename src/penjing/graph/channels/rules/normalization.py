@@ -1,4 +1,4 @@
-"""Norms: their scale and shift are tied to the channels; those that average over channels see fewer of them."""
+"""Norms: scale and shift are tied to the channels. Norms that average over channels average over the remaining ones."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def per_channel(
     running_var: Value | None,
     *_: Any,
 ) -> Axes:
-    """All four vectors hold one entry per channel, axis 1."""
+    """Ties all four vectors, which hold one entry per channel, to axis 1."""
     for vector, role in ((weight, "scale"), (bias, "shift"), (running_mean, "statistic"), (running_var, "statistic")):
         if vector is not None:
             labelling.tie(x.axes[1], vector.axes[0])
@@ -33,7 +33,7 @@ def per_channel(
 def over_last(
     labelling: Labelling, x: Value, shape: list[int], weight: Value | None = None, bias: Value | None = None, *_: Any
 ) -> Axes:
-    """Normalises over the last axes, whose sizes `normalized_shape` repeats."""
+    """Ties scale and shift to the last axes, over which the op normalises; `normalized_shape` repeats the sizes."""
     for vector, role in ((weight, "scale"), (bias, "shift")):
         if not isinstance(vector, Value):
             continue
@@ -55,7 +55,7 @@ def resize_over_last(resizing: Resizing, node: fx.Node) -> None:
 
 @rule(aten.group_norm.default)
 def group_norm(labelling: Labelling, x: Value, groups: int, weight: Value | None, bias: Value | None, *_: Any) -> Axes:
-    """Whole groups go where groups are small (the others' statistics stay as they were), else one index of each group."""
+    """Ties whole groups where groups are small, which keeps the others' statistics; else ties one index of each group."""
     for vector, role in ((weight, "scale"), (bias, "shift")):
         if vector is not None:
             labelling.tie(x.axes[1], vector.axes[0])
@@ -72,7 +72,7 @@ def group_norm(labelling: Labelling, x: Value, groups: int, weight: Value | None
 
 @resize(aten.group_norm.default)
 def resize_group_norm(resizing: Resizing, node: fx.Node) -> None:
-    """Whole groups went where the groups are small; see the rule."""
+    """Writes the new number of groups where units are whole groups; see the rule."""
     kept = resizing.kept(node, 1)
     groups = node.args[1]
     if kept is not None and isinstance(groups, int) and kept.size // groups <= groups:
@@ -81,12 +81,12 @@ def resize_group_norm(resizing: Resizing, node: fx.Node) -> None:
 
 @rule(aten.softmax.int, aten.log_softmax.int, aten._softmax.default, aten._log_softmax.default, tiled=True)
 def along_axis(labelling: Labelling, x: Value, axis: int, *_: Any) -> Axes:
-    """Keeps the shape; what is there along one axis shares what adds up to one."""
+    """Keeps the shape; the indices along one axis share a sum of one."""
     labelling.shares(x.axes[axis])
     return x.axes
 
 
 @rule(aten._weight_norm.default)
 def weight_norm(labelling: Labelling, direction: Value, length: Value, axis: int = 0) -> Axes:
-    """A weight as direction and length, one length for each index of one axis."""
+    """Ties a weight's direction to its length, which has one entry for each index of one axis."""
     return broadcast(labelling, direction, length)

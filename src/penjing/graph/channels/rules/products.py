@@ -1,4 +1,4 @@
-"""Linear layers and products of matrices: the axis summed over is tied on both sides."""
+"""Linear layers and products of matrices: the axes of both sides over which the op sums are tied."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def product(labelling: Labelling, a: Value, b: Value) -> Axes:
     if a.constant and not b.constant and len(a.axes) > 1:
         labelling.role(a, -1 % len(a.axes), "in")
         labelling.role(a, -2 % len(a.axes), "out")
-    if b.constant and len(b.axes) == 1 and not labelling.owned(b.axes[0]):  # an expectation's bins
+    if b.constant and len(b.axes) == 1 and not labelling.owned(b.axes[0]):  # the bins of an expectation
         labelling.role(b, 0, "in")
     rows = (a.axes[-2],) if len(a.axes) > 1 else ()
     columns = (b.axes[-1],) if len(b.axes) > 1 else ()
@@ -50,7 +50,7 @@ def product_and_sum(labelling: Labelling, c: Value, a: Value, b: Value, *_: Any)
 
 @rule(aten.embedding.default)
 def embedding(labelling: Labelling, weight: Value, indices: Value, *_: Any) -> Axes:
-    """Weight `(num_embeddings, embedding_dim)`; what an index means is outside the graph, so all rows stay."""
+    """Weight `(num_embeddings, embedding_dim)`; all rows stay, since the meaning of an index lies outside of the graph."""
     labelling.pin(weight.axes[0])
     labelling.role(weight, 1, "out")
     return (*indices.axes, weight.axes[1])
@@ -58,9 +58,9 @@ def embedding(labelling: Labelling, weight: Value, indices: Value, *_: Any) -> A
 
 @rule(aten.embedding_bag.padding_idx, aten.embedding_bag.default)
 def embedding_bag(labelling: Labelling, weight: Value, *read: Any) -> list[Axes]:
-    """Sums, means or maxima of the rows of a bag, feature by feature; which bag a row is in is told by its place.
+    """Sums, means or maxima of the rows of each bag, by feature; a row's position tells its bag.
 
-    Of the four outputs the first holds the bags, the last, for maxima, the rows that gave each feature.
+    The first of the four outputs holds the bags; for maxima, the last one holds the row from which each feature came.
     """
     pinned(labelling, (weight.axes[0], *(axis for value in read if isinstance(value, Value) for axis in value.axes)))
     labelling.role(weight, 1, "out")
@@ -73,7 +73,7 @@ def embedding_bag(labelling: Labelling, weight: Value, *read: Any) -> list[Axes]
 
 @rule(aten.einsum.default, tiled=True)
 def einsum(labelling: Labelling, equation: str, tensors: list[Value], *_: Any) -> Axes:
-    """Axes of one letter are tied; those that stand in the result go out."""
+    """Ties axes with the same letter; the output has the axes whose letters stand in the result."""
     left, arrow, right = equation.replace(" ", "").partition("->")
     words = [_letters(word, len(v.axes)) for word, v in zip(left.split(","), tensors, strict=True)]
     everything = [letter for word in words for letter in word]
@@ -101,7 +101,7 @@ def einsum(labelling: Labelling, equation: str, tensors: list[Value], *_: Any) -
 
 
 def _letters(word: str, rank: int) -> list[str]:
-    """One letter per axis; the axes of "..." are counted from behind, as they broadcast."""
+    """Returns one letter per axis; the axes of "..." are numbered from the last, as they broadcast."""
     if "..." not in word:
         return list(word)
     before, behind = word.split("...")

@@ -1,4 +1,4 @@
-"""Recurrent layers as one op: one hidden unit stands in every gate, layer and direction, and in both states."""
+"""Recurrent layers as one op: a hidden unit has indices in every gate, layer and direction, and in both states."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def rnn(labelling: Labelling, x: Value, state: Value, weights: list[Value], *opt
 
 @rule(aten.lstm.input)
 def lstm(labelling: Labelling, x: Value, states: list[Value], weights: list[Value], *options: Any) -> list[Axes]:
-    """Four gates; with a projection, what goes out are projected units, and the hidden ones stay inside."""
+    """Four gates; with a projection, the outputs are projected units, and the hidden units stay inside the op."""
     hidden, projected = _tie(labelling, x, states, weights, 4, *options)
     return _outputs(x, states, [projected, hidden], projected, *options)
 
@@ -57,7 +57,7 @@ def _tie(
     hidden = recurrent.axes[1]
     projected = recurrent.axes[0] if projection else hidden
     if projection:
-        labelling.unequal(hidden, projected)  # ATen tells by the states' sizes whether there is a projection
+        labelling.unequal(hidden, projected)  # ATen infers a projection from unequal sizes of the states
     for state, labels in zip(states, (projected, hidden), strict=False):
         labelling.tie(state.axes[-1], labels)
     incoming = x.axes[-1]
@@ -105,7 +105,7 @@ def _outputs(
     bidirectional: bool,
     *_: Any,
 ) -> list[Axes]:
-    """The sequence, directions behind one another, and the final states."""
+    """Returns the labels of the sequence, with the directions concatenated, and of the final states."""
     sequence = (*x.axes[:-1], _tiled(outgoing, 2 if bidirectional else 1))
     return [sequence, *((*state.axes[:-1], labels) for state, labels in zip(states, final, strict=True))]
 

@@ -1,4 +1,4 @@
-"""Sums, means and the like: the axes that they run over disappear, or stay with one index."""
+"""Sums, means and other reductions: a reduced axis is dropped or keeps a single index."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def over_axes(labelling: Labelling, x: Value, axes: Any = None, keepdim: bool = 
 
 @rule(aten.logsumexp.default, tiled=True)
 def log_of_sum(labelling: Labelling, x: Value, axes: Any, keepdim: bool = False) -> Axes:
-    """The logarithm of what a softmax divides by."""
+    """The logarithm of a softmax's denominator."""
     for axis in [axes] if isinstance(axes, int) else axes:
         labelling.shares(x.axes[axis])
     return _without(x, axes, keepdim)
@@ -72,7 +72,7 @@ def norm(labelling: Labelling, x: Value, order: Any, axes: Any, keepdim: bool = 
 
 @rule(aten.max.dim, aten.min.dim)
 def extremum(labelling: Labelling, x: Value, axis: int, keepdim: bool = False) -> list[Axes]:
-    """Values and positions; a position along channels would mean another one afterwards, so those stay."""
+    """Extreme values and their positions; pins the axis, since removing channels would change the meaning of positions."""
     labelling.pin(x.axes[axis])
     axes = _without(x, axis, keepdim)
     return [axes, axes]
@@ -80,7 +80,7 @@ def extremum(labelling: Labelling, x: Value, axis: int, keepdim: bool = False) -
 
 @rule(aten.argmax.default, aten.argmin.default)
 def position(labelling: Labelling, x: Value, axis: int | None = None, keepdim: bool = False) -> Axes:
-    """Positions along channels would change, so those stay."""
+    """Positions of extreme values; pins the axis, since removing channels would change the positions."""
     for labels in x.axes if axis is None else [x.axes[axis]]:
         labelling.pin(labels)
     return _without(x, axis, keepdim)

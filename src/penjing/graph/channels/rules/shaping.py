@@ -1,4 +1,4 @@
-"""Views: axes are reordered, added, dropped, merged and split, and no entry changes its value."""
+"""Views: ops that reorder, add, drop, merge and split axes and leave all values as they are."""
 
 import math
 import operator
@@ -16,13 +16,13 @@ aten = torch.ops.aten
 
 @rule(aten.permute.default, tiled=True)
 def permute(labelling: Labelling, x: Value, order: list[int]) -> Axes:
-    """Axes in another order."""
+    """Reorders the axes."""
     return tuple(x.axes[axis] for axis in order)
 
 
 @rule(aten.transpose.int, aten.swapaxes.default, aten.swapdims.default, tiled=True)
 def transpose(labelling: Labelling, x: Value, a: int, b: int) -> Axes:
-    """Two axes change places."""
+    """Swaps two axes."""
     axes = list(x.axes)
     axes[a], axes[b] = axes[b], axes[a]
     return tuple(axes)
@@ -30,20 +30,20 @@ def transpose(labelling: Labelling, x: Value, a: int, b: int) -> Axes:
 
 @rule(aten.t.default, tiled=True)
 def matrix_transpose(labelling: Labelling, x: Value) -> Axes:
-    """A matrix's two axes change places."""
+    """Swaps the two axes of a matrix."""
     return tuple(reversed(x.axes))
 
 
 @rule(aten.unsqueeze.default, tiled=True)
 def unsqueeze(labelling: Labelling, x: Value, axis: int) -> Axes:
-    """A new axis of size one."""
+    """Adds an axis of size one."""
     axis %= len(x.axes) + 1
     return (*x.axes[:axis], None, *x.axes[axis:])
 
 
 @rule(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, tiled=True)
 def squeeze(labelling: Labelling, x: Value, axes: Any = None) -> Axes:
-    """Axes of size one go; one that has a label must keep its single index."""
+    """Drops axes of size one; pins the single index of such an axis if it has a label."""
     listed = range(len(x.axes)) if axes is None else [axes] if isinstance(axes, int) else axes
     gone = {axis % len(x.axes) for axis in listed if x.shape[axis] == 1}
     for axis in gone:
@@ -53,7 +53,7 @@ def squeeze(labelling: Labelling, x: Value, axes: Any = None) -> Axes:
 
 @resize(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default)
 def resize_squeeze(resizing: Resizing, node: fx.Node) -> None:
-    """An axis of which one index is left was longer and must not go; so those that go are named."""
+    """Lists the axes to drop, so that a longer axis that shrank to one index isn't dropped, too."""
     x: Any = node.args[0]
     shape = x.meta["val"].shape
     if any(size != 1 and resizing.count(x, axis) == 1 for axis, size in enumerate(shape)):
@@ -64,14 +64,14 @@ def resize_squeeze(resizing: Resizing, node: fx.Node) -> None:
 
 @rule(aten.flip.default)
 def flip(labelling: Labelling, x: Value, axes: list[int]) -> Axes:
-    """Axes run backwards."""
+    """Reverses axes."""
     gone = {axis % len(x.axes) for axis in axes}
     return tuple(a[::-1] if i in gone and a is not None else a for i, a in enumerate(x.axes))
 
 
 @rule(aten.expand.default, tiled=True)
 def expand(labelling: Labelling, x: Value, size: Any, *_: Any) -> Axes:
-    """Axes of size one become longer; their single index must stay, its copies may go."""
+    """Expands axes of size one; their single index must stay, but its copies may be removed."""
     shape = labelling.output()
     lead = len(shape) - len(x.axes)
     result: list[Axis] = []
@@ -87,7 +87,7 @@ def expand(labelling: Labelling, x: Value, size: Any, *_: Any) -> Axes:
 
 @rule(aten.movedim.int, aten.movedim.intlist, tiled=True)
 def movedim(labelling: Labelling, x: Value, sources: Any, targets: Any) -> Axes:
-    """Some axes move to other places, the rest keep their order."""
+    """Moves some axes to other places; the others keep their order."""
     rank = len(x.axes)
     pairs = zip(*([a] if isinstance(a, int) else a for a in (sources, targets)), strict=True)
     places = {target % rank: source % rank for source, target in pairs}
@@ -103,7 +103,7 @@ def movedim(labelling: Labelling, x: Value, sources: Any, targets: Any) -> Axes:
     tiled=True,
 )
 def reshape(labelling: Labelling, x: Value, *_: Any) -> Axes:
-    """Splits and merges axes; in each run of axes that belong together one carries the channels, the others are pinned."""
+    """Splits and merges axes; in each run of related axes, one axis carries the channels and the others are pinned."""
     shape = labelling.output()
     result: list[Axis] = []
     for before, after in _runs(x.shape, shape):
@@ -123,7 +123,7 @@ def reshape(labelling: Labelling, x: Value, *_: Any) -> Axes:
 
 @rule(aten.reshape_as.default, aten.view_as.default, tiled=True)
 def reshape_as(labelling: Labelling, x: Value, other: Value) -> Axes:
-    """As `reshape`, to the shape of `other`, which therefore shrinks alike."""
+    """Does what `reshape` does, to the shape of `other`; both tensors therefore shrink alike."""
     axes = reshape(labelling, x)
     for a, b in zip(axes, other.axes, strict=True):
         labelling.tie(a, b)
@@ -131,9 +131,9 @@ def reshape_as(labelling: Labelling, x: Value, other: Value) -> Axes:
 
 
 def _factors(before: list[int], after: list[int]) -> tuple[list[list[int]], list[list[int]]] | None:
-    """Cuts the axes of both sides into the same factors, as (batch, heads · size) and (batch · heads, size) have three.
+    """Splits the axes of both shapes into the same factors: (batch, heads · size) and (batch · heads, size) have three.
 
-    Returns the factors of each axis on either side, or None if there are no such factors.
+    Returns the factors of each axis of both shapes, or None if there are no common factors.
     """
     inner = [{math.prod(sizes[i:]) for i in range(len(sizes) + 1)} for sizes in (before, after)]
     cuts = sorted(inner[0] | inner[1])
@@ -155,7 +155,7 @@ def _factors(before: list[int], after: list[int]) -> tuple[list[list[int]], list
 
 
 def _runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Cuts two shapes into the shortest runs of axes with equal products."""
+    """Splits two shapes into the shortest runs of axes with equal products."""
     runs: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
@@ -178,9 +178,9 @@ def _runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[in
 
 
 def _merge(labelling: Labelling, axes: list[tuple[Axis, int]]) -> Axis:
-    """Returns the labels of several axes laid out as one: those of the longest that a parameter has; the others are pinned.
+    """Returns the labels of several axes merged to one: those of the longest axis that a parameter has; pins the others.
 
-    What stands behind a free axis repeats along it: the merged axis is tiled. What stands before it is pinned.
+    The labels of an axis behind a dynamic one repeat along it: the merged axis is tiled. An axis before it is pinned.
     """
     axes = [part for labels, size in axes for part in _untiled(labels, size) if part[1] > 1 or part[0] is not None]
     free = max((i for i, (_, size) in enumerate(axes) if size >= FREE), default=-1)
@@ -206,14 +206,14 @@ def _merge(labelling: Labelling, axes: list[tuple[Axis, int]]) -> Axis:
 
 
 def _untiled(labels: Axis, size: int) -> list[tuple[Axis, int]]:
-    """A tiled axis as the free one and the labelled one of which it is made; any other as it is."""
+    """Returns a tiled axis as its two factors, the dynamic axis and the labelled one; any other axis as it is."""
     if labels is None or labels.size == size:
         return [(labels, size)]
     return [(None, size // labels.size), (labels, labels.size)]
 
 
 def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
-    """Returns the labels of an axis cut into several, of which one carries them."""
+    """Returns the labels of an axis that is split into several axes, one of which carries the labels."""
     result: list[Axis] = [None] * len(sizes)
     if labels is None or len(sizes) == 1:
         return [labels] if sizes and labels is not None else result
@@ -221,7 +221,7 @@ def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
     finite = dict(enumerate(sizes[free + 1 :], free + 1))
     inner = math.prod(finite.values())
     if free >= 0 and labels.size > inner and labels.size % inner == 0 and sizes[free] % (labels.size // inner) == 0:
-        finite = {free: labels.size // inner, **finite}  # the free axis stays tiled
+        finite = {free: labels.size // inner, **finite}  # the dynamic axis stays tiled
     elif free >= 0 and inner % labels.size == 0:
         labels = np.tile(labels, inner // labels.size)
     elif free >= 0:
@@ -238,7 +238,7 @@ def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
     def constant(table: np.ndarray) -> bool:
         return bool((table == table[:1, :, :1]).all())
 
-    # An axis that carries without any tie beats a longer one: it takes back a merge that came before.
+    # An axis that can carry the labels without new ties wins over a longer one: it undoes an earlier merge.
     untied = {axis: finite[axis] for axis, table in tables.items() if constant(table)}
     if labelling.exploring and not untied and len(tables) > 1:
         candidates = {axis: labelling.fresh(finite[axis]) for axis in tables}
@@ -255,7 +255,7 @@ def _split(labelling: Labelling, labels: Axis, sizes: list[int]) -> list[Axis]:
 
 
 def resized(resizing: Resizing, node: fx.Node, sizes: list[Any], offset: int = 0) -> list[Any]:
-    """Returns constant sizes with the new counts of the axes that have one; −1 and free sizes stay."""
+    """Returns constant sizes with the new sizes of axes that changed; −1 and dynamic sizes stay."""
     new = []
     for position, size in enumerate(sizes):
         count = resizing.count(node, offset + position) if isinstance(size, int) and size != -1 else None
@@ -265,7 +265,7 @@ def resized(resizing: Resizing, node: fx.Node, sizes: list[Any], offset: int = 0
 
 @resize(aten.reshape.default, aten.view.default)
 def resize_sizes(resizing: Resizing, node: fx.Node) -> None:
-    """Rewrites the sizes that stand in the call; that of a tiled axis follows from the others, or from what it was."""
+    """Rewrites the sizes in the call; the size of a tiled axis follows from the others, or from its old one."""
     sizes = resized(resizing, node, list(node.args[1]))  # type: ignore[arg-type]
     for axis, size in enumerate(sizes):
         before, now = resizing.period(node, axis) or (1, 1)
@@ -275,7 +275,7 @@ def resize_sizes(resizing: Resizing, node: fx.Node) -> None:
 
 
 def _rescaled(node: fx.Node, size: Any, before: int, now: int) -> fx.Node:
-    """Returns a node that counts `now` for each `before` of a free size."""
+    """Returns a node that computes a dynamic size times `now` / `before`."""
     with node.graph.inserting_before(node):
         product = node.graph.call_function(operator.mul, (size, now))
         quotient = node.graph.call_function(operator.floordiv, (product, before))
@@ -286,13 +286,13 @@ def _rescaled(node: fx.Node, size: Any, before: int, now: int) -> fx.Node:
 
 @resize(aten.expand.default)
 def resize_expand(resizing: Resizing, node: fx.Node) -> None:
-    """Rewrites the sizes that stand in the call; a tiled axis keeps what it has."""
+    """Rewrites the sizes in the call; a tiled axis keeps its size."""
     sizes = resized(resizing, node, list(node.args[1]))  # type: ignore[arg-type]
     node.update_arg(1, [-1 if resizing.period(node, axis) else size for axis, size in enumerate(sizes)])
 
 
 @resize(aten.unflatten.int)
 def resize_unflatten(resizing: Resizing, node: fx.Node) -> None:
-    """Rewrites the sizes into which the axis is cut."""
+    """Rewrites the sizes into which the axis is split."""
     axis = int(node.args[1]) % len(node.args[0].meta["val"].shape)  # type: ignore[union-attr, arg-type]
     set_argument(node, "sizes", resized(resizing, node, list(node.args[2]), axis))

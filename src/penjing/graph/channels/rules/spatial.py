@@ -1,4 +1,4 @@
-"""Pooling and resampling: every channel by itself, spatial axes behind it."""
+"""Pooling and resampling: ops on the spatial axes of every channel separately."""
 
 import math
 from typing import Any
@@ -70,7 +70,7 @@ for _spatial, _targets in _POOLS_WITH_POSITIONS.items():
 
 def _put_back(spatial: int) -> Any:
     def apply(labelling: Labelling, x: Value, positions: Value, *_: Any) -> Axes:
-        """Every channel by itself to where its largest values were: positions count places, not channels."""
+        """Puts each channel's values back to the positions of its maxima; positions don't depend on other channels."""
         pinned(labelling, (*x.axes[-spatial:], *positions.axes[-spatial:]))
         leading = [Value(value.axes[:-spatial], value.shape[:-spatial]) for value in (x, positions)]
         return (*broadcast(labelling, *leading), *(None,) * spatial)
@@ -78,20 +78,20 @@ def _put_back(spatial: int) -> Any:
     return apply
 
 
-rule(aten.max_unpool2d.default, tiled=True)(_put_back(2))  # of one axis it is called with a second one of one place
+rule(aten.max_unpool2d.default, tiled=True)(_put_back(2))  # one spatial axis is passed as two, the second of size one
 rule(aten.max_unpool3d.default, tiled=True)(_put_back(3))
 
 
 @rule(aten.grid_sampler.default, aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
 def grid_sampler(labelling: Labelling, x: Value, grid: Value, *_: Any) -> Axes:
-    """Every channel at the same places; coordinates stay."""
+    """Samples every channel at the same positions; pins the coordinates."""
     pinned(labelling, (*x.axes[2:], grid.axes[-1]))
     return (x.axes[0], x.axes[1], *grid.axes[1:-1])
 
 
 @rule(aten.im2col.default)
 def im2col(labelling: Labelling, x: Value, kernel: list[int], *_: Any) -> Axes:
-    """Each channel becomes as many as the window has places."""
+    """Turns each channel into as many as the window has places."""
     labels = x.axes[-3]
     pinned(labelling, x.axes[-2:])
     places = math.prod(kernel)
@@ -100,21 +100,21 @@ def im2col(labelling: Labelling, x: Value, kernel: list[int], *_: Any) -> Axes:
 
 @rule(aten.col2im.default)
 def col2im(labelling: Labelling, x: Value, size: Any, kernel: list[int], *_: Any) -> Axes:
-    """The reverse: as many channels as the window has places become one."""
+    """Reverses `im2col`: merges as many channels as the window has places into one."""
     pinned(labelling, x.axes[-1:])
     return (*x.axes[:-2], _joined(labelling, x.axes[-2], math.prod(kernel)), None, None)
 
 
 @rule(aten.pixel_shuffle.default)
 def pixel_shuffle(labelling: Labelling, x: Value, factor: int) -> Axes:
-    """Each channel that comes out is made of factor² neighbours."""
+    """Makes each output channel of factor² neighbouring channels."""
     pinned(labelling, x.axes[-2:])
     return (*x.axes[:-3], _joined(labelling, x.axes[-3], factor**2), None, None)
 
 
 @rule(aten.pixel_unshuffle.default)
 def pixel_unshuffle(labelling: Labelling, x: Value, factor: int) -> Axes:
-    """The reverse: each channel becomes factor²."""
+    """Reverses `pixel_shuffle`: turns each channel into factor² channels."""
     labels = x.axes[-3]
     pinned(labelling, x.axes[-2:])
     return (*x.axes[:-3], np.repeat(labels, factor**2) if labels is not None else None, None, None)
@@ -122,7 +122,7 @@ def pixel_unshuffle(labelling: Labelling, x: Value, factor: int) -> Axes:
 
 @rule(aten.channel_shuffle.default)
 def channel_shuffle(labelling: Labelling, x: Value, groups: int) -> Axes:
-    """Interleaves groups; the same index of each group goes, so that their number stays."""
+    """Interleaves groups; ties the same index of each group, so that the number of groups stays."""
     if x.axes[1] is None:
         return x.axes
     table = x.axes[1].reshape(groups, -1)
@@ -132,7 +132,7 @@ def channel_shuffle(labelling: Labelling, x: Value, groups: int) -> Axes:
 
 @rule(aten.unfold.default)
 def unfold(labelling: Labelling, x: Value, axis: int, size: int, step: int) -> Axes:
-    """Windows of an axis, which must stay."""
+    """Cuts an axis into windows, and pins it."""
     labelling.pin(x.axes[axis])
     axis %= len(x.axes)
     return (*x.axes[:axis], None, *x.axes[axis + 1 :], None)

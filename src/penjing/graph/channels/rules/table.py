@@ -1,4 +1,4 @@
-"""The tables of rules, and the words in which a rule is written: values, axes of labels, ties, pins, roles."""
+"""The tables of rules, and the terms in which rules are written: values, axes of labels, ties, pins, roles."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,10 +8,11 @@ import numpy as np
 from torch import fx
 
 Axis = np.ndarray | None
-"""The labels of an axis' indices, int64 of the axis' length; 0 is a pinned index, None a pinned (or free-sized) axis.
+"""The labels of an axis's indices, int64 `(size,)`; 0 marks a pinned index, None a pinned axis or one of dynamic size.
 
-A free-sized axis may have labels too, that repeat along it: those of the heads where a view merged them behind the batch.
-Such an axis is *tiled*. Only rules that say so (`rule(..., tiled=True)`) ever see one; to others it is a pinned axis.
+An axis of dynamic size may have labels that repeat along it, such as those of heads that a view merged with the batch.
+Such an axis is *tiled*. Only rules registered with `rule(..., tiled=True)` receive tiled axes; for all others the axis
+is pinned.
 """
 
 Axes = tuple[Axis, ...]
@@ -24,9 +25,9 @@ class Value:
 
     Attributes:
         axes: the labels.
-        shape: the sizes; a free axis stands for a large number of its own, so that products can be told apart.
+        shape: the sizes; each dynamic size has its own large stand-in number, so that products of sizes can be told apart.
         name: the tensor's name, if it is a parameter or buffer.
-        constant: whether it is computed of parameters and buffers alone, as a standardised weight is.
+        constant: whether the tensor is computed from parameters and buffers alone, such as a standardised weight.
     """
 
     axes: Axes
@@ -36,51 +37,51 @@ class Value:
 
 
 class Unlabelled(Exception):
-    """Raised by a rule whose op was called in a way that it doesn't cover: what the op touches is pinned, with this reason."""
+    """A rule doesn't cover this call of its op: all axes that the op reads or makes are pinned, with this reason."""
 
 
 class Labelling(Protocol):
-    """What a rule may ask for while labels are handed out."""
+    """The methods that a rule may call while the graph is labelled."""
 
     node: fx.Node
 
     def fresh(self, count: int) -> np.ndarray:
-        """Returns `count` new labels, tied to nothing. A free size, of which nobody knows the number, is refused."""
+        """Returns `count` new labels without ties; raises `Unlabelled` for a dynamic size, whose number isn't known."""
 
     def axis(self, size: int) -> Axis:
-        """Returns new labels for all of an axis, or None for one of free size, whose indices all stay."""
+        """Returns new labels for an axis, or None for an axis of dynamic size, whose indices all stay."""
 
     def tie(self, a: Axis, b: Axis) -> None:
-        """Says that equal positions of two axes live and die together. A pinned axis pins the other."""
+        """Ties two axes: indices at equal positions are kept or removed together. A pinned axis pins the other."""
 
     def pin(self, axis: Axis) -> None:
-        """Says that these labels must stay."""
+        """Pins these labels: they must stay."""
 
     def unequal(self, longer: Axis, shorter: Axis) -> None:
-        """Says that the longer of two axes must never become as short as the other: one index more of it stays then."""
+        """States that the longer of two axes must stay longer than the other: if need be, it keeps one index more."""
 
     def shares(self, axis: Axis) -> None:
-        """Says that the indices share one whole, as a softmax's classes do: one that goes changes all the others."""
+        """States that the indices share one whole, as a softmax's classes do: removing one changes all the others."""
 
     def role(self, value: Value, axis: int, role: str) -> None:
-        """Says what an axis of a parameter does: "out" makes channels, "in" reads them, "scale" and "shift" act on each.
+        """States the role of a parameter's axis: "out" makes channels, "in" reads them, "scale" and "shift" act on each.
 
-        Of a value computed of parameters it is said of those whose labels the axis carries.
+        For a value computed from parameters, the role goes to the parameters' axes that own these labels.
         """
 
     def owned(self, axis: Axis) -> bool:
-        """Tells whether a parameter has some of these labels."""
+        """Tells whether any of these labels belongs to a parameter."""
 
     exploring: bool
-    """Whether this walk is the one that finds out which axes of a cut can carry, see `tried`."""
+    """Whether this walk explores which axes of a split can carry channels; see `tried`."""
 
     def tried(self, candidates: Mapping[int, np.ndarray]) -> None:
-        """Notes the labels that a cut gave to each of the axes (position: labels) that might carry; of a merge, none."""
+        """Records the labels, by axis, that a split gave to each axis that may carry channels; a merge passes none."""
 
     def choose(self, sizes: Mapping[int, int]) -> int:
-        """Chooses which of several axes (position: size) carries the channels, as the user's `units` say.
+        """Chooses which of several axes, given as sizes by position, carries the channels, according to `units`.
 
-        Axes that something behind them pins, as taking queries, keys and values apart does, are left to stay.
+        Axes that a later op pins, such as an op that separates queries, keys and values, aren't chosen.
         """
 
     def output(self, index: int = 0) -> tuple[int, ...]:
@@ -88,38 +89,38 @@ class Labelling(Protocol):
 
 
 class Resizing(Protocol):
-    """What a resize rule may ask for while sizes are rewritten."""
+    """The methods that a resize rule may call while sizes are rewritten."""
 
     def kept(self, node: fx.Node, axis: int, output: int = 0) -> np.ndarray | None:
-        """Returns which indices of an axis stay, as booleans over its old length, or None if all of a pinned axis do."""
+        """Returns a mask, `(old size,)`, of the indices that stay along an axis; None for a pinned axis, which stays whole."""
 
     def count(self, node: fx.Node, axis: int, output: int = 0) -> int | None:
         """Returns the new size of an axis, or None for a pinned one."""
 
     def period(self, node: fx.Node, axis: int) -> tuple[int, int] | None:
-        """Returns how many labels repeat along a tiled axis, before and now, or None if the axis isn't tiled."""
+        """Returns the number of labels that repeat along a tiled axis, before and now; None if the axis isn't tiled."""
 
     def added(self, node: fx.Node, axis: int) -> tuple[int, int]:
-        """Returns how many of the indices that a padding op added before and behind an axis stay."""
+        """Returns how many of the indices stay that a padding op added before an axis and behind it."""
 
 
 Rule = Callable[..., Any]
 RULES: dict[Any, Rule] = {}
 RESIZES: dict[Any, Callable[[Resizing, fx.Node], None]] = {}
 TILED: set[Any] = set()
-"""Ops whose rules know tiled axes, see `Axis`."""
+"""Ops whose rules handle tiled axes; see `Axis`."""
 
 FREE = 10**6
-"""Sizes from here on stand for free axes, see `Value.shape`."""
+"""Sizes of at least this number are stand-ins for dynamic sizes; see `Value.shape`."""
 
 
 def fixed(size: int) -> bool:
-    """Tells whether the size of an axis is a number, so that each of its indices can have a label."""
+    """Tells whether a size isn't dynamic, so that each index of the axis can have a label."""
     return 0 <= size < FREE
 
 
 def rule(*targets: Any, tiled: bool = False) -> Callable[[Rule], Rule]:
-    """Registers a rule for these ops; `tiled` says that it treats tiled axes right.
+    """Registers a rule for these ops; `tiled` says that the rule handles tiled axes.
 
     A rule is called with the labelling and the op's arguments in the order of its schema (defaults filled in, tensors as
     `Value`), and returns the `Axes` of the output, or a list of them for an op with several outputs.
@@ -134,7 +135,7 @@ def rule(*targets: Any, tiled: bool = False) -> Callable[[Rule], Rule]:
 
 
 def resize(*targets: Any) -> Callable[[Any], Any]:
-    """Registers a function that rewrites the constants of these ops' nodes after channels went."""
+    """Registers a function that rewrites constant arguments of these ops' nodes after channels were removed."""
 
     def add(function: Any) -> Any:
         RESIZES.update(dict.fromkeys(targets, function))
@@ -154,7 +155,7 @@ def set_argument(node: fx.Node, name: str, value: Any) -> None:
 
 
 def pinned(labelling: Labelling, axes: Axes) -> Axes:
-    """Pins axes whose places mean something, such as those that a window slides over, and returns them as such."""
+    """Pins axes whose positions have a meaning, such as those over which a window slides, and returns them pinned."""
     for axis in axes:
         labelling.pin(axis)
     return (None,) * len(axes)
