@@ -418,7 +418,8 @@ def _state() -> str:
     digest = hashlib.sha256(json.dumps(machine(), sort_keys=True).encode())
     folders: list[tuple[Path, str]] = [
         (ROOT / "src" / "penjing" / "graph", "**/*.py"),
-        (ROOT / "tests" / "graph", "*_*s.py"),
+        (ROOT / "src" / "penjing" / "storage", "**/*.py"),
+        (ROOT / "tests" / "storage", "*_*s.py"),
     ]
     for folder, pattern in folders:
         for path in sorted(folder.glob(pattern)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penjing.budget import Budget, Limit
+from penjing.capabilities import DEFAULT
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Plan
@@ -29,7 +30,7 @@ class Deployment:
         batch: samples per call.
     """
 
-    target: str = "onnxruntime"
+    target: str = DEFAULT
     threads: int = 1
     batch: int = 1
 
