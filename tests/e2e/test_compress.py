@@ -530,7 +530,7 @@ def test_recover_interrupted_keeps_the_weights_and_goes_on(copied, penjing, monk
         raise Interrupted(0.4)
 
     with monkeypatch.context() as patch:
-        patch.setattr("penjing.cli.compressing.recover", stops)
+        patch.setattr("penjing.training.recover", stops)
         ran = penjing("recover", copied / "model.penjing", "--data", "folder:photos", "--out", tmp_path / "m.penjing")
     assert ran.code == 130 and "Interrupted at 40%; the same command goes on" in ran.out
     assert (tmp_path / "m.penjing").exists() and "Stopped." not in ran.err

@@ -10,6 +10,7 @@ import penjing as pj
 from penjing.capabilities import find
 from penjing.errors import PenjingError
 from penjing.quantization import QuantizedTraining, sensitivity
+from penjing.report import words
 
 OPS = torch.ops.quantized_decomposed
 aten = torch.ops.aten
@@ -53,7 +54,7 @@ def test_what_it_says_instead_works(graph, data):
     layers = [n for n in simulated.program.graph.nodes if n.target in (aten.conv2d.default, aten.linear.default)]
     assert [layer.args[0].target for layer in layers] == [OPS.dequantize_per_tensor.default] * 3
     assert _ops(simulated).count(OPS.quantize_per_tensor.default) == 3, "nothing but what layers read is rounded"
-    assert [step["after"] for step in pj.quantize(graph, target="torch", activations=None).plan] == ["int8"] * 3
+    assert [step.after for step in pj.quantize(graph, target="torch", activations=None).plan] == ["int8"] * 3
 
 
 def test_an_unknown_target_is_told_before_anything_is_read(graph):
@@ -76,7 +77,7 @@ def test_bits_are_chosen_by_what_the_target_stores(graph, data):
     chosen = pj.quantize(
         graph, data, target="torch", activations=None, weights=("int4", "int8"), budget=pj.Budget(size="2x")
     )
-    assert {step["after"] for step in chosen.plan} == {"int8"}, "4 bits take as much in such a file"
+    assert {step.after for step in chosen.plan} == {"int8"}, "4 bits take as much in such a file"
 
 
 def test_a_record_of_an_own_target_is_placed_for(graph, data):
@@ -84,8 +85,8 @@ def test_a_record_of_an_own_target_is_placed_for(graph, data):
     linear = dataclasses.replace(able.placement, layers={aten.linear.default: lambda node: True})
     own = dataclasses.replace(able, name="mine", placement=linear)
     small = pj.quantize(graph, data, target=own)
-    assert [step["place"] for step in small.plan if step["after"] == "int8"] == ["5"]
-    assert "mine has no integer kernel for conv2d" in {step["setting"] for step in small.plan}
+    assert [step.place.path for step in small.plan if step.after == "int8"] == ["5"]
+    assert "mine has no integer kernel for conv2d" in {words(step.to_json()) for step in small.plan}
 
 
 def test_noise_and_training_are_of_the_same_target(graph, data):
