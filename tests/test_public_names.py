@@ -73,7 +73,7 @@ def test_every_part_can_be_imported_first_and_verbs_stay_functions():
         "import inspect, penjing\n"
         "for verb in ('capture', 'channels', 'compress', 'load', 'lower', 'measure', 'prune', 'quantize', 'recover'):\n"
         "    assert inspect.isfunction(getattr(penjing, verb)), verb\n"
-        "for package in ('data', 'tasks', 'zoo'):\n"
+        "for package in ('data', 'tasks', 'zoo', 'targets', 'graph', 'planning', 'quantization'):\n"
         "    assert inspect.ismodule(getattr(penjing, package)), package\n"
         "from penjing import *\n"
         "assert prune is penjing.prune and inspect.isfunction(prune)\n"

@@ -57,6 +57,10 @@ __all__ = [
 ]
 
 _PACKAGES = ("data", "tasks", "zoo")
+_INNER = (  # no public names, and yet at hand as attributes, without an import of their own
+    "capabilities", "distillation", "evidence", "graph", "planning", "pruning", "quantization", "report", "storage", "targets",
+    "training",
+)  # fmt: skip
 _HOMES = {  # the module of every other public name
     "Budget": "penjing.budget",
     "Data": "penjing.data",
@@ -94,7 +98,7 @@ if not TYPE_CHECKING:  # type checkers would take any name for a public one
 
     def __getattr__(name: str) -> Any:
         """Imports a public name where it is first used."""
-        if name in _PACKAGES:
+        if name in _PACKAGES or name in _INNER:
             return importlib.import_module(f"penjing.{name}")
         if name not in _HOMES:
             raise AttributeError(f"module 'penjing' has no attribute '{name}'")
