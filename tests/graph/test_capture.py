@@ -540,6 +540,8 @@ def test_further_axes_that_must_be_equal_are_tried_together():
 
 
 def test_an_error_of_layers_alone_names_no_line_and_does_not_say_that_it_is_unknown():
-    with pytest.raises(PenjingError, match=r"fails on its example inputs: RuntimeError: (addmm: )?mat1 and mat2 .*$") as told:
+    with pytest.raises(
+        PenjingError, match=r"fails on its example inputs: RuntimeError: (addmm: )?mat1 and mat2 .*$"
+    ) as told:
         capture(nn.Sequential(nn.Linear(4, 3)), torch.zeros(4, 7))
     assert "unknown line" not in str(told.value) and "\n" not in str(told.value)
