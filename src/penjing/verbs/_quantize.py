@@ -35,6 +35,7 @@ from penjing.quantization import FLOAT, QuantizedTraining, check_integers
 from penjing.quantization import quantize as quantize_once
 from penjing.quantization.doors import RULES
 from penjing.training import recover
+from penjing.verbs._executed import check_executed_in_integers
 from penjing.verbs._metric import least, metric_of
 
 
@@ -104,8 +105,9 @@ def quantize(
         target: the runtime that the graph is quantised for, a name in `penjing list targets`: what it computes in integers
             decides where values are rounded. Of one that computes nothing in integers, "torch", only the weights can be
             rounded (activations=None), but for `simulate`. A `penjing.capabilities.Capabilities` says what another can do.
-        placement: "integer" leaves no layer in floating point but those excluded; "fastest" those that the target has no
-            integer kernel for, and `in_float`.
+        placement: "integer" leaves no layer in floating point but those excluded, as the model that the target executes
+            shows, which is made and looked at for that; "fastest" those that the target has no integer kernel for, and
+            `in_float`.
         in_float: patterns of layers that were measured to be faster in floating point.
         simulate: allow grids and grains that the target doesn't run; their values are still those of the grid.
         seed: of roundings that draw random numbers, and of the training.
@@ -187,19 +189,21 @@ def quantize(
         )
         small, grids = chosen.graph, chosen.grids
     if epochs is not None:
-        return _train_quantized(
+        small = _train_quantized(
             graph, data, epochs=epochs, weights=usual, per_layer=given(grids), simulate=simulate, seed=seed,
             progress=progress, log=log, **observed, **learned,
         )  # fmt: skip
-    if not grids:
+    elif not grids:
         small = quantized({})
-    if drop is None or judged is None:
-        return small
-    limit = least(graph, judged, drop, told)
-    return hold_metric(
-        graph, small, data, lambda back: quantized({**grids, **back}), lambda made: metric_of(made, graph, judged), limit,
-        fixed=tuple(per_layer), simulate=simulate, log=told, **observed,
-    )  # fmt: skip
+    if drop is not None and judged is not None:
+        limit = least(graph, judged, drop, told)
+        small = hold_metric(
+            graph, small, data, lambda back: quantized({**grids, **back}), lambda made: metric_of(made, graph, judged),
+            limit, fixed=tuple(per_layer), simulate=simulate, log=told, **observed,
+        )  # fmt: skip
+    if placement == "integer" and not simulate:
+        check_executed_in_integers(small, target, exclude)
+    return small
 
 
 def _inner_first(grids: Mapping[str, str]) -> dict[str, str]:
