@@ -77,3 +77,18 @@ def test_it_is_listed_and_refuses_what_it_cannot_do(registered, capsys):
     elsewhere = [pj.Option(pj.Place("weight", "2"), "low_rank", {"share": 0.5, "rank": 3})]
     with pytest.raises(PenjingError, match="weight '2', which Sequential hasn't"):
         pj.apply(registered["graph"], pj.Plan(tuple(elsewhere)))
+
+
+def test_a_budget_that_nothing_keeps_is_warned_of_and_one_on_the_metric_refused(registered):
+    graph, data = registered["graph"], registered["data"]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.warns(UserWarning, match="No candidate kept the budget of size 1kB"),
+    ):
+        patch.setattr("penjing.planning.solvers._widest_that_fits.SECONDS", 0.1)
+        pj.plan(graph, data, budget=pj.Budget(size="1kB"), techniques={"low_rank": {"shares": [0.25]}})
+    with pytest.raises(PenjingError, match="drop=… can't be judged here"):
+        pj.plan(graph, data, budget=pj.Budget(drop=0.01))
+    for choices in ({"prune": {"criterion": "l3"}}, {"quantize": {"weights": "int9000"}}):
+        with pytest.raises(PenjingError, match=r"l3|int9000"):
+            pj.plan(graph, data, techniques=choices)

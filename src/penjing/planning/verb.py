@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from penjing.budget import Budget
 from penjing.capabilities import DEFAULT
 from penjing.checks import BATCH, COUNT, PATTERNS, TEXT, THREADS, a, checked, either, mapping, optional, several
 from penjing.data import Data
+from penjing.errors import PenjingError
 from penjing.graph import Graph, Plan
 from penjing.graph.doors import GRAPH
 from penjing.planning.solvers import Deployment, Problem, find_solver
@@ -73,12 +75,19 @@ def plan(
         batch: batch size at which latency is measured.
 
     Raises:
-        PenjingError: an unknown name, or a graph that can't be lowered.
+        PenjingError: an unknown name, a budget on the metric, or a graph that can't be lowered.
+
+    Warns:
+        UserWarning: no candidate kept the budget; the plan is the one that came nearest.
 
     Example:
         >>> plan = pj.plan(graph, data, budget=pj.Budget(latency="0.5x"))  # doctest: +SKIP
         >>> small = pj.apply(graph, plan, data)  # doctest: +SKIP
     """
+    if budget is not None and budget.drop is not None:
+        raise PenjingError(
+            "A plan is made without training, so drop=… can't be judged here: leave it out, or use compress."
+        )
     choices = techniques if isinstance(techniques, Mapping) else {name: {} for name in techniques}
     found = {name: find(name, dict(chosen)) for name, chosen in choices.items()}
     solve = find_solver(solver)
@@ -97,4 +106,9 @@ def plan(
             Path(folder) / "candidates",
             say=log.info,
         )
-        return solve(problem).plan
+        solution = solve(problem)
+    if not solution.taken.meets:
+        warnings.warn(
+            f"No candidate kept the budget of {problem.budget}; the plan is the one that came nearest.", stacklevel=3
+        )
+    return solution.plan

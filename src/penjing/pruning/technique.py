@@ -12,6 +12,7 @@ from penjing.graph import Graph, Option, Place, channels
 from penjing.pruning._again import prune_again
 from penjing.pruning.allocations import allocations
 from penjing.pruning.allocations._registry import at_least
+from penjing.pruning.criteria import criteria
 from penjing.techniques import Scope, Stage, Technique, techniques
 
 AMOUNTS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)  # shares of the units that go, before rounding
@@ -28,7 +29,12 @@ class Pruning(Technique):
     per_place = frozenset({"keep"})
 
     def __init__(self, criterion: str = "l2", batches: int = BATCHES, seed: int = 0) -> None:
-        """Takes the criterion by which channels go, how many batches it looks at, and its seed."""
+        """Takes the criterion by which channels go, how many batches it looks at, and its seed.
+
+        Raises:
+            PenjingError: the criterion is unknown.
+        """
+        criteria[criterion]
         self._criterion, self._batches, self._seed = criterion, batches, seed
 
     def propose(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:

@@ -44,7 +44,12 @@ class Quantization(Technique):
     per_place = frozenset({"grain"})
 
     def __init__(self, weights: str = "int8", seed: int = 0) -> None:
-        """Takes the grid of the weights, and the seed of roundings that draw random numbers."""
+        """Takes the grid of the weights, and the seed of roundings that draw random numbers.
+
+        Raises:
+            PenjingError: the grid is unknown.
+        """
+        find_choice(weights, "auto")
         self._weights, self._seed = weights, seed
 
     def propose(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
