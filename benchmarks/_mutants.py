@@ -131,7 +131,11 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
     ),
     (
         "quantization/grids/",
-        ("quantization/test_grids.py", "quantization/test_weight_grids.py", "quantization/test_codes.py"),
+        (
+            "quantization/grids/test_grids.py",
+            "quantization/grids/test_weight_grids.py",
+            "quantization/grids/test_codes.py",
+        ),
         (
             ("_affine.py", "max(min(low, 0.0), within[0])", "max(low, within[0])"),
             ("_affine.py", "grid.low - round(low / scale)", "grid.low - int(low / scale)"),
@@ -172,7 +176,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
     ),
     (
         "quantization/rounding/",
-        ("quantization/test_roundings.py", "quantization/test_descent.py"),
+        ("quantization/rounding/test_roundings.py", "quantization/rounding/test_descent.py"),
         (
             ("_truncate.py", "real.abs() * (1 + SLACK)", "real.abs()"),
             ("_stochastic.py", "chance < real - below", "chance > real - below"),
@@ -191,7 +195,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
     ),
     (
         "quantization/corrections/",
-        ("quantization/test_cross_layer_equalization.py", "quantization/test_corrections.py"),
+        ("quantization/corrections/test_cross_layer_equalization.py", "quantization/corrections/test_corrections.py"),
         (
             ("_cross_layer_equalization.py", "(own / read).sqrt()", "(own / read)"),
             ("_cross_layer_equalization.py", "[pair.first], -least)", "[pair.first], least)"),

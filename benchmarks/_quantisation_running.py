@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from _quantisation_methods import ONNXRUNTIME, OPENVINO
 from penjing import targets
 from penjing.graph.taps import Execution, constant_values
-from penjing.quantization._running import in_floats
+from penjing.quantization.calibration.running import in_floats
 from penjing.targets.bench._turns import in_turns, no_collection
 from penjing.targets.onnxruntime._session import load, options
 

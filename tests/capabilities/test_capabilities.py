@@ -11,7 +11,7 @@ from penjing.capabilities import TARGETS, find
 from penjing.errors import PenjingError
 from penjing.pruning import granularities
 from penjing.quantization import find_grid, grids
-from penjing.quantization._rewrites import GATED
+from penjing.quantization.placement._rewrites import GATED
 from penjing.targets import lower, targets
 
 EACH = pytest.mark.parametrize("name", sorted(TARGETS))
@@ -89,7 +89,7 @@ class SideBySide(nn.Module):
 
 
 def test_pt2_files_run_weights_of_all_grids_that_they_are_said_to_store(tmp_path):
-    name = "torch"  # tests/quantization/test_dynamic.py tries ONNX Runtime's
+    name = "torch"  # tests/quantization/placement/test_dynamic.py tries ONNX Runtime's
     grains = {"tensor": "tensor", "channel": "channel", "group": "group:64"}
     choices = [
         f"{_grid(key, number)}/{grains[grain]}"

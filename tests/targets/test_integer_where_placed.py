@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from penjing.capabilities import find
 from penjing.graph import capture, fold_batch_norms
 from penjing.quantization import quantize
-from penjing.quantization._rewritten import place_rewritten
+from penjing.quantization.placement.rewritten import place_rewritten
 from penjing.targets import lower, profile
 
 aten = torch.ops.aten

@@ -4,18 +4,18 @@ Nothing here trains. The graphs that come out can be trained, with straight-thro
 callback of a training that learns ranges, too.
 """
 
-from penjing.quantization._choices import FLOAT
-from penjing.quantization._constant import ConstantActivations
-from penjing.quantization._numbers import check_integers
-from penjing.quantization._placement import Placed, Site, place
-from penjing.quantization._places import modules_by_place, weights_by_place
-from penjing.quantization._quantize import NothingToQuantize, quantize
-from penjing.quantization._sensitivity import sensitivity
+from penjing.quantization.calibration.constant import ConstantActivations
+from penjing.quantization.calibration.sensitivity import sensitivity
 from penjing.quantization.corrections import corrections
 from penjing.quantization.grids import ACTIVATION_GRIDS, Affine, Grid, affine, find_grid, grids, integers, symmetric
 from penjing.quantization.observers import observers
+from penjing.quantization.placement.numbers import check_integers
+from penjing.quantization.placement.sites import Placed, Site, place
 from penjing.quantization.rounding import roundings
 from penjing.quantization.training import QuantizedTraining, methods
+from penjing.quantization.verb import NothingToQuantize, quantize
+from penjing.quantization.weights.choices import FLOAT
+from penjing.quantization.weights.places import modules_by_place, weights_by_place
 
 __all__ = [
     "ACTIVATION_GRIDS",

@@ -13,10 +13,10 @@ from penjing.graph import Graph, Option, Place
 from penjing.graph.patterns import matches
 from penjing.graph.places import Json, unknown_place
 from penjing.loaders import first
-from penjing.quantization._choices import FLOAT, find_choice
-from penjing.quantization._constant import ConstantActivations
-from penjing.quantization._places import weights_by_place
-from penjing.quantization._quantize import NothingToQuantize, places_of_integers, quantize
+from penjing.quantization.calibration.constant import ConstantActivations
+from penjing.quantization.verb import NothingToQuantize, places_of_integers, quantize
+from penjing.quantization.weights.choices import FLOAT, find_choice
+from penjing.quantization.weights.places import weights_by_place
 from penjing.techniques import Scope, Stage, Technique, techniques
 
 log = logging.getLogger("penjing.quantize")

@@ -11,7 +11,7 @@ from penjing.errors import PenjingError
 from penjing.evidence.observation import observe
 from penjing.graph import Graph
 from penjing.graph.ops import node_arguments
-from penjing.quantization._running import in_floats
+from penjing.quantization.calibration.running import in_floats
 from penjing.quantization.corrections._bias import add_to_biases
 from penjing.quantization.corrections._pairs import Pair, Reader, find_pairs
 from penjing.quantization.corrections._registry import corrections

@@ -16,7 +16,7 @@ from penjing.graph import Graph
 from penjing.graph.clips import CLIPS
 from penjing.graph.edit.rewriter import Writer
 from penjing.graph.ops import LAYERS, node_arguments
-from penjing.quantization._noise import channel_axis
+from penjing.quantization.calibration.noise import channel_axis
 from penjing.quantization.corrections._cross_layer_equalization import incoming
 from penjing.quantization.corrections._pairs import Blocked, Reader, find_pairs, scalable
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from penjing.evidence.observation import not_finite
 from penjing.evidence.pieces import sample_count
 from penjing.graph import Graph
-from penjing.quantization._noise import Noise
+from penjing.quantization.calibration.noise import Noise
 from penjing.quantization.corrections._batch_norm_statistics import SMALLEST_VARIANCE
 from penjing.quantization.corrections._bias import add_to_biases
 from penjing.quantization.corrections._gain import apply_gain, are_powers_of_two, scale_of

@@ -18,9 +18,9 @@ from penjing.evidence.pieces import can_cut, sample_count
 from penjing.graph import Graph
 from penjing.graph.ops import LAYERS, node_arguments
 from penjing.graph.taps import Execution, constant_values
-from penjing.quantization._noise import SAMPLES as NOISE_SAMPLES
-from penjing.quantization._noise import Noise
-from penjing.quantization._running import in_floats
+from penjing.quantization.calibration.noise import SAMPLES as NOISE_SAMPLES
+from penjing.quantization.calibration.noise import Noise
+from penjing.quantization.calibration.running import in_floats
 
 aten = torch.ops.aten
 

@@ -3,12 +3,12 @@
 import torch
 
 from penjing.errors import PenjingError
-from penjing.quantization._places import place_of
 from penjing.quantization.rounding._descent import SWEEPS, WIDEST, descend, width
 from penjing.quantization.rounding._hard import centred
 from penjing.quantization.rounding._parts import Learned, Part
 from penjing.quantization.rounding._registry import roundings
 from penjing.quantization.rounding._spans import products
+from penjing.quantization.weights.places import place_of
 
 
 @roundings.register(

@@ -7,7 +7,7 @@ from torch import Tensor, fx
 
 from penjing.graph.straight_through import ops
 from penjing.graph.taps import Execution
-from penjing.quantization._running import is_pair
+from penjing.quantization.calibration.running import is_pair
 
 
 def with_gradients(execution: Execution, n: fx.Node) -> Any:

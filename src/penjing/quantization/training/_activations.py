@@ -12,10 +12,8 @@ from penjing.graph import Graph
 from penjing.graph.clips import EVERYTHING, Interval
 from penjing.graph.edit.rewriter import Writer
 from penjing.graph.straight_through import ops
-from penjing.quantization._insert import GRID_OF, WITHIN
-from penjing.quantization.grids import Affine, Grid, affine
-from penjing.quantization.grids._affine import SMALLEST_SCALE
-from penjing.quantization.grids._least_error import FEW_BITS
+from penjing.quantization.grids import FEW_BITS, SMALLEST_SCALE, Affine, Grid, affine
+from penjing.quantization.placement.insert import GRID_OF, WITHIN
 from penjing.quantization.training._twins import quantize_by_clip, quantize_by_range, quantize_by_step
 
 PREFIX = "quantizers"

@@ -13,18 +13,18 @@ from penjing.checks import TEXT, checked
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.ops import node_arguments
-from penjing.quantization._activations import scale_of
-from penjing.quantization._choices import FLOAT, Choice, read_choices
-from penjing.quantization._insert import GRID_OF
-from penjing.quantization._places import place_of
-from penjing.quantization._quantize import quantize_plainly
+from penjing.quantization.calibration.activations import scale_of
 from penjing.quantization.doors import RULES
-from penjing.quantization.grids._affine import SMALLEST_SCALE
+from penjing.quantization.grids import SMALLEST_SCALE
+from penjing.quantization.placement.insert import GRID_OF
 from penjing.quantization.training._activations import activations_of
 from penjing.quantization.training._methods import methods
 from penjing.quantization.training._norms import folded_norms, unfold
 from penjing.quantization.training._stages import check_stages
 from penjing.quantization.training._weights import SCALE, TrainedWeight, least_scale
+from penjing.quantization.verb import quantize_plainly
+from penjing.quantization.weights.choices import FLOAT, Choice, read_choices
+from penjing.quantization.weights.places import place_of
 
 TIMES_LAID = 100  # times per training that scales which aren't learned are computed again
 WITH_NORM = ("intN", "uintN", "ternary", "binary")

@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from penjing.graph import straight_through
-from penjing.quantization._choices import find_choice
-from penjing.quantization.grids import Scaled
-from penjing.quantization.grids._affine import SMALLEST_SCALE
-from penjing.quantization.grids._registry import Rows
+from penjing.quantization.grids import SMALLEST_SCALE, Rows, Scaled
+from penjing.quantization.weights.choices import find_choice
 
 MOMENTUM = 0.99  # weight of the old range when a batch comes in; Jacob et al. ask for a number close to 1
 

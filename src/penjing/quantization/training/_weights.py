@@ -9,15 +9,12 @@ from torch import Tensor, fx, nn
 from penjing.graph import Graph
 from penjing.graph.edit.rewriter import Writer
 from penjing.graph.straight_through import ops
-from penjing.quantization._choices import Choice
-from penjing.quantization._weights import LARGEST_BIAS
-from penjing.quantization.grids import Laid, find_grid
-from penjing.quantization.grids._affine import SMALLEST_SCALE
-from penjing.quantization.grids._least_error import FEW_BITS
-from penjing.quantization.grids._registry import Rows
+from penjing.quantization.grids import FEW_BITS, SMALLEST_SCALE, Laid, Rows, find_grid
 from penjing.quantization.training._norms import Norm
 from penjing.quantization.training._stages import bits_at
 from penjing.quantization.training._twins import quantize_by_rule, quantize_by_sign, quantize_by_step
+from penjing.quantization.weights.choices import Choice
+from penjing.quantization.weights.laying import LARGEST_BIAS
 
 STAGED = ("intN", "uintN")
 TERNARY_BITS = 2

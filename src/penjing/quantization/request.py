@@ -11,16 +11,16 @@ from penjing.errors import PenjingError
 from penjing.evidence.reader import check_repeatable, has_none
 from penjing.graph import Graph
 from penjing.graph.places import Json
-from penjing.quantization._choices import FLOAT, Choice, Choices, read_choices
-from penjing.quantization._dtype import check_float32
-from penjing.quantization._dynamic import DYNAMIC, GRID, check_dynamic_groups
-from penjing.quantization._insert import PAIRS
-from penjing.quantization._numbers import check_integers, check_numbers
-from penjing.quantization._placements import FASTEST, INTEGER, checked_target, used_of
 from penjing.quantization.corrections import AUTO, SAMPLES, Correction, of_stage
 from penjing.quantization.grids import Grid, integers
 from penjing.quantization.observers import find_observer
+from penjing.quantization.placement.dynamic import DYNAMIC, GRID, check_dynamic_groups
+from penjing.quantization.placement.insert import PAIRS
+from penjing.quantization.placement.numbers import check_integers, check_numbers
+from penjing.quantization.placement.of_target import FASTEST, INTEGER, checked_target, used_of
 from penjing.quantization.rounding import Rounding, find_rounding
+from penjing.quantization.weights.choices import FLOAT, Choice, Choices, read_choices
+from penjing.quantization.weights.dtype import check_float32
 from penjing.registry import Entry
 
 NEAREST = "nearest"

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import penjing as pj
 from penjing.graph import fold_batch_norms
 from penjing.graph.taps import Execution
-from penjing.quantization._noise import Noise
+from penjing.quantization.calibration.noise import Noise
 from penjing.quantization.corrections import equalize_inputs
 from penjing.report import words
 

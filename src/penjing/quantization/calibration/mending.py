@@ -12,8 +12,8 @@ from torch import Tensor, fx
 from penjing.capabilities import Placement
 from penjing.evidence.observation import observe
 from penjing.graph import Graph
-from penjing.quantization._noise import Noise, Own, Power, channel_axis, compute, float_values, own_noise
-from penjing.quantization._running import in_floats
+from penjing.quantization.calibration.noise import Noise, Own, Power, channel_axis, compute, float_values, own_noise
+from penjing.quantization.calibration.running import in_floats
 from penjing.quantization.corrections import even_scales
 from penjing.quantization.grids import Grid, affine, integers
 

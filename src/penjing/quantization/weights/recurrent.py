@@ -10,10 +10,10 @@ from torch import fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.ops import RECURRENT
-from penjing.quantization._choices import Choice
-from penjing.quantization._places import matrices, place_of
-from penjing.quantization._weights import Weight
 from penjing.quantization.grids import Rows
+from penjing.quantization.weights.choices import Choice
+from penjing.quantization.weights.laying import Weight
+from penjing.quantization.weights.places import matrices, place_of
 
 
 def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -> list[Weight]:

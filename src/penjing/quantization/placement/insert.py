@@ -10,9 +10,9 @@ from penjing.graph import Graph
 from penjing.graph.edit.rewriter import Writer
 from penjing.graph.propagation import resized
 from penjing.graph.straight_through import ops  # importing it registers the ops
-from penjing.quantization._placement import Site
-from penjing.quantization._weights import Weight
 from penjing.quantization.grids import Affine, Laid, Scaled, Shared
+from penjing.quantization.placement.sites import Site
+from penjing.quantization.weights.laying import Weight
 
 aten = torch.ops.aten
 PAIRS = frozenset(

@@ -9,10 +9,10 @@ from torch import Tensor, fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.ops import node_arguments
-from penjing.quantization._choices import Choice
-from penjing.quantization._places import place_of, weight_of
 from penjing.quantization.grids import Laid, Rows, Scaled, Shared
-from penjing.quantization.rounding._registry import Rounding
+from penjing.quantization.rounding import Rounding
+from penjing.quantization.weights.choices import Choice
+from penjing.quantization.weights.places import place_of, weight_of
 
 LARGEST_BIAS = 2.0**30  # in steps, half of int32's range: the other half is for the sum of the products
 

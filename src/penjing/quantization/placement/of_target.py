@@ -8,9 +8,9 @@ from torch import fx
 from penjing.capabilities import Capabilities, find
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph
-from penjing.quantization._dynamic import DYNAMIC, for_dynamic
-from penjing.quantization._numbers import check_integers
-from penjing.quantization._placement import Placed
+from penjing.quantization.placement.dynamic import DYNAMIC, for_dynamic
+from penjing.quantization.placement.numbers import check_integers
+from penjing.quantization.placement.sites import Placed
 
 INTEGER, FASTEST = "integer", "fastest"
 

@@ -7,11 +7,11 @@ from torch import Tensor, fx
 from penjing.capabilities import Placement
 from penjing.evidence.observation import observe
 from penjing.graph import Graph
-from penjing.quantization._constant import Steady, check_vary
-from penjing.quantization._placement import Placed, Site
-from penjing.quantization._running import in_floats
+from penjing.quantization.calibration.constant import Steady, check_vary
+from penjing.quantization.calibration.running import in_floats
 from penjing.quantization.grids import Affine, Grid, affine
 from penjing.quantization.observers import find_observer
+from penjing.quantization.placement.sites import Placed, Site
 
 
 def lay_activations(

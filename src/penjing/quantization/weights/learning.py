@@ -10,9 +10,9 @@ from penjing.evidence.pieces import can_cut, sample_count
 from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
 from penjing.graph.ops import node_arguments
-from penjing.quantization._weights import Weight, set_integers
 from penjing.quantization.grids import Laid
 from penjing.quantization.rounding import Learned, Part, Rounded, Rounding, Span, Walk
+from penjing.quantization.weights.laying import Weight, set_integers
 from penjing.registry import Entry
 
 MOST_SAMPLES = 256  # most calibration samples from which roundings are learned

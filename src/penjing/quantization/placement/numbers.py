@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from penjing.capabilities import TARGETS, Capabilities, Largest
 from penjing.errors import PenjingError
-from penjing.quantization._choices import Choice
 from penjing.quantization.grids import Grid, find_grid
+from penjing.quantization.weights.choices import Choice
 
 
 def check_numbers(target: Capabilities, activations: Grid | None, weights: Iterable[Choice]) -> None:

@@ -15,8 +15,8 @@ from penjing.evidence.statistics import Statistics
 from penjing.graph import Graph
 from penjing.graph.patterns import module_paths
 from penjing.graph.sources import computed_from_inputs
-from penjing.quantization._placement import Placed, Site
-from penjing.quantization._places import place_of
+from penjing.quantization.placement.sites import Placed, Site
+from penjing.quantization.weights.places import place_of
 
 
 class ConstantActivations(PenjingError):

@@ -18,14 +18,14 @@ from penjing.evidence.reader import check_repeatable, flat_batches
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.ops import LAYERS, RECURRENT
 from penjing.graph.taps import Execution, all_values, constant_values
-from penjing.quantization._choices import read_choices
-from penjing.quantization._dtype import check_float32
-from penjing.quantization._placements import checked_target, used_of
-from penjing.quantization._places import place_of
-from penjing.quantization._quantize import quantize_plainly
-from penjing.quantization._rewritten import place_rewritten
-from penjing.quantization._sample_axis import add_sample_axes
 from penjing.quantization.doors import RULES
+from penjing.quantization.placement.of_target import checked_target, used_of
+from penjing.quantization.placement.rewritten import place_rewritten
+from penjing.quantization.placement.sample_axis import add_sample_axes
+from penjing.quantization.verb import quantize_plainly
+from penjing.quantization.weights.choices import read_choices
+from penjing.quantization.weights.dtype import check_float32
+from penjing.quantization.weights.places import place_of
 
 SAMPLES = 64
 ops = torch.ops.quantized_decomposed

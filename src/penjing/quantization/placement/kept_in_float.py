@@ -11,8 +11,8 @@ from penjing.graph import Graph, Place
 from penjing.graph.cost import Row
 from penjing.graph.ops import LAYERS, RECURRENT
 from penjing.graph.patterns import matches
-from penjing.quantization._placement import Placed, is_float
-from penjing.quantization._places import place_of
+from penjing.quantization.placement.sites import Placed, is_float
+from penjing.quantization.weights.places import place_of
 
 
 def kept_in_float(

@@ -6,8 +6,8 @@ from torch import fx
 
 from penjing.capabilities import Placement
 from penjing.graph import Graph
-from penjing.quantization._placement import Placed, place
-from penjing.quantization._rewrites import GATED, move_up
+from penjing.quantization.placement._rewrites import GATED, move_up
+from penjing.quantization.placement.sites import Placed, place
 
 
 def place_rewritten(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:

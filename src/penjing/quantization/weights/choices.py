@@ -8,9 +8,9 @@ from torch import fx
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.patterns import check_patterns, matches
-from penjing.quantization._grain import Grain, find_grain
-from penjing.quantization._places import place_of, weight_of, weights_by_place
 from penjing.quantization.grids import WeightGrid, find_grid
+from penjing.quantization.weights._grain import Grain, find_grain
+from penjing.quantization.weights.places import place_of, weight_of, weights_by_place
 
 FLOAT = "float32"
 

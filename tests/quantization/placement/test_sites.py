@@ -7,7 +7,7 @@ from penjing.capabilities import find
 from penjing.errors import PenjingError
 from penjing.graph import capture, fold_batch_norms
 from penjing.quantization import quantize
-from penjing.quantization._placement import place
+from penjing.quantization.placement.sites import place
 from penjing.report import words
 
 OPS, PLACEMENT = torch.ops.quantized_decomposed, find("onnxruntime").placement

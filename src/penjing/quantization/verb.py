@@ -14,25 +14,25 @@ from penjing.errors import PenjingError
 from penjing.evidence.observation import first_samples
 from penjing.graph import Graph, Option, Place, fold_batch_norms
 from penjing.graph.places import Json
-from penjing.quantization._activations import lay_activations, scale_of
-from penjing.quantization._choices import FLOAT, Choice, check_groups
-from penjing.quantization._dynamic import insert_dynamic
-from penjing.quantization._insert import insert_activations, insert_weights
-from penjing.quantization._kept_in_float import kept_in_float
-from penjing.quantization._learn import learn_rounding
-from penjing.quantization._mending import Layer, find_scales, is_suspect, warn_of_noise
-from penjing.quantization._noise import SAMPLES as NOISE_SAMPLES
-from penjing.quantization._noise import Noise, own_noise
-from penjing.quantization._placement import Placed
-from penjing.quantization._placements import FASTEST, check_all_integer
-from penjing.quantization._places import place_of
-from penjing.quantization._recurrent import lay_recurrent
-from penjing.quantization._request import NEAREST, Request, read_request
-from penjing.quantization._rewritten import place_rewritten
-from penjing.quantization._sample_axis import add_sample_axes
-from penjing.quantization._weights import Weight, lay_weights, round_weights
+from penjing.quantization.calibration.activations import lay_activations, scale_of
+from penjing.quantization.calibration.mending import Layer, find_scales, is_suspect, warn_of_noise
+from penjing.quantization.calibration.noise import SAMPLES as NOISE_SAMPLES
+from penjing.quantization.calibration.noise import Noise, own_noise
 from penjing.quantization.corrections import equalize_inputs, look_at_noise, shrunk_statistics
 from penjing.quantization.doors import RULES
+from penjing.quantization.placement.dynamic import insert_dynamic
+from penjing.quantization.placement.insert import insert_activations, insert_weights
+from penjing.quantization.placement.kept_in_float import kept_in_float
+from penjing.quantization.placement.of_target import FASTEST, check_all_integer
+from penjing.quantization.placement.rewritten import place_rewritten
+from penjing.quantization.placement.sample_axis import add_sample_axes
+from penjing.quantization.placement.sites import Placed
+from penjing.quantization.request import NEAREST, Request, read_request
+from penjing.quantization.weights.choices import FLOAT, Choice, check_groups
+from penjing.quantization.weights.laying import Weight, lay_weights, round_weights
+from penjing.quantization.weights.learning import learn_rounding
+from penjing.quantization.weights.places import place_of
+from penjing.quantization.weights.recurrent import lay_recurrent
 
 ROUNDS = 3  # times that inputs are equalised, at most
 

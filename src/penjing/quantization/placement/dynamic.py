@@ -12,9 +12,9 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.edit.rewriter import Writer
 from penjing.graph.straight_through import ops  # importing it registers the ops
-from penjing.quantization._choices import Choice
-from penjing.quantization._placement import Placed, Site
 from penjing.quantization.grids import integers
+from penjing.quantization.placement.sites import Placed, Site
+from penjing.quantization.weights.choices import Choice
 
 aten = torch.ops.aten
 DYNAMIC = "dynamic"
