@@ -186,14 +186,6 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
-        "quantization/integer/",
-        ("quantization/test_integer.py",),
-        (
-            ("_fixed_point.py", "(rest == half) & (floor & 1).bool()", "(rest == half)"),
-            ("_windows.py", "count * stride < size + before", "count * stride <= size + before"),
-        ),
-    ),
-    (
         "quantization/corrections/",
         ("quantization/corrections/test_cross_layer_equalization.py", "quantization/corrections/test_corrections.py"),
         (

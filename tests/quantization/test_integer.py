@@ -1,4 +1,4 @@
-"""The integer reference against ONNX Runtime, float64 and exact rational arithmetic."""
+"""The oracle that runs quantised graphs in integers alone, beside ONNX Runtime, float64 and exact rational arithmetic."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +12,8 @@ import small_networks as nets
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from integer_oracle import FORMS, FixedPoint, NoIntegerForm, OnlyIntegers, Runner
+from integer_oracle._windows import Windows
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,8 +22,6 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph, capture
 from penjing.graph.clips import CLIPS
 from penjing.quantization import quantize
-from penjing.quantization.integer import FORMS, FixedPoint, NoIntegerForm, OnlyIntegers, Runner
-from penjing.quantization.integer._windows import Windows
 
 QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
@@ -214,7 +214,7 @@ def test_the_mode_refuses_to_read_floating_point():
 
 
 def test_a_form_that_computes_in_floating_point_is_caught(monkeypatch):
-    from penjing.quantization.integer import Kernel
+    from integer_oracle import Kernel
 
     def cheating(call, a, b, alpha):
         return Kernel(lambda a, b: (a + b * 0.5).int(), (a, b), call.grid)
@@ -260,7 +260,7 @@ def test_a_replay_names_an_unknown_node():
 
 
 def test_sums_that_64_bits_cant_hold_are_refused():
-    from penjing.quantization.integer import Call
+    from integer_oracle import Call
 
     node = capture(nets.Residual().eval(), _images(2)).program.graph.output_node()
     call = Call(node, {}, None, None, None)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from penjing.quantization.integer._fixed_point import LARGEST_PRODUCT, FixedPoint, rounding_shift
-from penjing.quantization.integer._lookup import looked_up
-from penjing.quantization.integer._table import Call, Kernel, integer
+from integer_oracle._fixed_point import LARGEST_PRODUCT, FixedPoint, rounding_shift
+from integer_oracle._lookup import looked_up
+from integer_oracle._table import Call, Kernel, integer
 
 aten = torch.ops.aten
 

@@ -1,14 +1,14 @@
-"""A reference that runs quantised graphs with integer arithmetic alone, as a chip without floating point would.
+"""The tests' oracle of integer runtimes: runs quantised graphs with integer arithmetic alone, as without a floating-point unit.
 
 Between the first quantise and the last dequantise there are integers only: int32 sums of products, biases rounded to the
 sums' scale, and fixed-point factors that bring sums back to few bits. One file per family of ops; a new op is one function.
 """
 
-from penjing.quantization.integer import _arithmetic, _lookup, _moving, _pooling, _products
-from penjing.quantization.integer._fixed_point import FixedPoint, rounding_shift
-from penjing.quantization.integer._only_integers import OnlyIntegers
-from penjing.quantization.integer._runner import Runner
-from penjing.quantization.integer._table import FORMS, Call, Codes, Kernel, NoIntegerForm, integer
+from integer_oracle import _arithmetic, _lookup, _moving, _pooling, _products
+from integer_oracle._fixed_point import FixedPoint, rounding_shift
+from integer_oracle._only_integers import OnlyIntegers
+from integer_oracle._runner import Runner
+from integer_oracle._table import FORMS, Call, Codes, Kernel, NoIntegerForm, integer
 
 __all__ = [
     "FORMS",

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from integer_oracle._table import Codes, Weight, no_integer_form
 from penjing.graph import Graph
 from penjing.graph.sources import is_constant
 from penjing.graph.straight_through import ops  # importing it registers the ops
-from penjing.quantization.integer._table import Codes, Weight, no_integer_form
 
 QUANTIZE = frozenset({ops.quantize_per_tensor.default, ops.quantize_per_tensor.tensor})
 DEQUANTIZE = frozenset({ops.dequantize_per_tensor.default, ops.dequantize_per_tensor.tensor})

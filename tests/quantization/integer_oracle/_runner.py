@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from integer_oracle import _weights
+from integer_oracle._lookup import regridded
+from integer_oracle._only_integers import OnlyIntegers
+from integer_oracle._table import FORMS, Call, Codes, Kernel, NoIntegerForm, no_integer_form
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph
 from penjing.graph.clips import CLIPS, EVERYTHING
 from penjing.graph.ops import node_arguments
-from penjing.quantization.integer import _weights
-from penjing.quantization.integer._lookup import regridded
-from penjing.quantization.integer._only_integers import OnlyIntegers
-from penjing.quantization.integer._table import FORMS, Call, Codes, Kernel, NoIntegerForm, no_integer_form
 
 Step = tuple[fx.Node, tuple[fx.Node, ...], Callable[..., Any]]
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from penjing.quantization.integer._table import Call, Codes, Kernel, integer
-from penjing.quantization.integer._windows import Windows, per_axis
+from integer_oracle._table import Call, Codes, Kernel, integer
+from integer_oracle._windows import Windows, per_axis
 
 aten = torch.ops.aten
 

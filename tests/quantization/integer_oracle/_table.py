@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from integer_oracle._fixed_point import LARGEST_PRODUCT, FixedPoint
 from penjing.errors import PenjingError
-from penjing.quantization.integer._fixed_point import LARGEST_PRODUCT, FixedPoint
 
 INT32 = 2**31 - 1
 INT64 = 2**63 - 1

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from integer_oracle._table import Call, Codes, Kernel, integer
 from penjing.graph.ops import node_arguments
-from penjing.quantization.integer._table import Call, Codes, Kernel, integer
 
 aten = torch.ops.aten
 

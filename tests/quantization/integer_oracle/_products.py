@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from integer_oracle._table import Call, Codes, Kernel, integer
+from integer_oracle._windows import Windows, per_axis
 from penjing.graph.ops import CONVOLUTIONS
-from penjing.quantization.integer._table import Call, Codes, Kernel, integer
-from penjing.quantization.integer._windows import Windows, per_axis
 
 aten = torch.ops.aten
 Finish = Callable[[Tensor], Tensor]

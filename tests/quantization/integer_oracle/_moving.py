@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from penjing.quantization.integer._lookup import regridded
-from penjing.quantization.integer._table import Call, Kernel, integer
+from integer_oracle._lookup import regridded
+from integer_oracle._table import Call, Kernel, integer
 
 aten = torch.ops.aten
 
