@@ -17,7 +17,7 @@ from _rows import Rows as Rows
 from penjing.data._memory import MemoryLoader
 from penjing.evidence import Evidence
 from penjing.graph import remove
-from penjing.pruning._wanted import Wanted
+from penjing.pruning._selection import Selection
 from penjing.pruning.criteria import Compensated, criteria
 from penjing.pruning.granularities._registry import find
 from penjing.pruning.reconstruction import readers
@@ -125,10 +125,10 @@ def ranked(graph: pj.Graph, criterion: str, data: pj.Data, batches: int = 16, re
     """
     found = pj.channels(graph)
     evidence = Evidence(graph, found.groups, data, batches, 0, channels=found)
-    wanted = Wanted(0.5, criterion, find("filter"), "uniform")
-    judged = wanted.saliency(evidence)
+    selection = Selection(0.5, criterion, find("filter"), "uniform")
+    judged = selection.saliency(evidence)
     units = readers(evidence).refitted if refit else judged.units
-    known = Compensated(wanted.scores(evidence, judged.saliency), units=units)
+    known = Compensated(selection.scores(evidence, judged.saliency), units=units)
 
     def says(_: Evidence) -> Compensated:
         """What was found before."""

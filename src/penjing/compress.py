@@ -17,15 +17,15 @@ from penjing.evidence.memory import remembering
 from penjing.graph import Graph, capture
 from penjing.planning import Deployment, Problem, Solution, carried_out, find_solver
 from penjing.run import stages
+from penjing.run.assemble_report import assemble_report
 from penjing.run.baseline import Baseline, judge_original, nothing_learned
 from penjing.run.clock import Clock
 from penjing.run.delivery import deliver
 from penjing.run.estimate import Estimate, estimate, known, seconds_of_a_width, what_follows
 from penjing.run.lock import locked
-from penjing.run.proof import proof
 from penjing.run.recovery import Recovery, recovered
-from penjing.run.request import RULES, Request, settled
-from penjing.run.verification import Pair, verify
+from penjing.run.request import RULES, CompressRequest, settled
+from penjing.run.verification import OriginalAndCompressed, verify
 from penjing.run.workspace import CANDIDATES, EVIDENCE, INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
 
@@ -138,7 +138,7 @@ def compress(
     """
     clock = Clock(minutes=max_minutes) if began is None else Clock(began, max_minutes)
     criterion, data = settled(criterion, data)
-    asked = Request(
+    asked = CompressRequest(
         data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
         channels_last, threads, batch, seed, max_minutes, units, min_channels, trained,
     )  # fmt: skip
@@ -163,7 +163,7 @@ def compress(
 
 def _run(
     given: Graph,
-    asked: Request,
+    asked: CompressRequest,
     space: Workspace,
     clock: Clock,
     progress: bool,
@@ -219,10 +219,10 @@ def _run(
         deliver(small, asked.data, asked.target, space.out)
     with space.timed("verify"):
         measured = verify(
-            Pair(original.graph, original.file, small, small_file), asked.data, asked.budget, threads=asked.threads,
-            batch=asked.batch, original=original.baseline, trained=asked.trained, deadline=clock.end,
+            OriginalAndCompressed(original.graph, original.file, small, small_file), asked.data, asked.budget,
+            threads=asked.threads, batch=asked.batch, original=original.baseline, trained=asked.trained, deadline=clock.end,
         )  # fmt: skip
-    content = proof(
+    content = assemble_report(
         space, asked, small, solution=solution, recovery=recovery, measured=measured, inputs=inputs, clock=clock
     )
     with space.timed("report"):
@@ -241,7 +241,7 @@ def _captured(model: nn.Module, example_inputs: Any) -> Graph:
     return capture(model, example_inputs)
 
 
-def _finished(space: Workspace, asked: Request, say: Callable[[str], None]) -> Result | None:
+def _finished(space: Workspace, asked: CompressRequest, say: Callable[[str], None]) -> Result | None:
     """Returns the result of an earlier call, if that came to its end and the files are whole."""
     if stages.is_finished(space.held(), asked.suffixes):
         try:
@@ -255,7 +255,7 @@ def _finished(space: Workspace, asked: Request, say: Callable[[str], None]) -> R
     return None
 
 
-def _profiled(space: Workspace, asked: Request, given: Graph) -> Original:
+def _profiled(space: Workspace, asked: CompressRequest, given: Graph) -> Original:
     """Captures, lowers and judges the original."""
     graph = space.stage("capture", stages.ORIGINAL, lambda: given, Graph.save, stages.read_graph)
     file = space.stage(
@@ -275,7 +275,9 @@ def _profiled(space: Workspace, asked: Request, given: Graph) -> Original:
     return Original(graph, file, baseline)
 
 
-def _solved(space: Workspace, asked: Request, original: Original, clock: Clock, say: Callable[[str], None]) -> Solution:
+def _solved(
+    space: Workspace, asked: CompressRequest, original: Original, clock: Clock, say: Callable[[str], None]
+) -> Solution:
     """Measures candidates; what later stages made for another one than is taken now goes."""
 
     def write(made: Solution, path: Path) -> None:

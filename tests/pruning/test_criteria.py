@@ -12,7 +12,7 @@ from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.graph import capture, channels
 from penjing.pruning import criteria, prune
-from penjing.pruning._wanted import Wanted
+from penjing.pruning._selection import Selection
 from penjing.pruning.granularities._registry import find
 from penjing.tasks import Unlabelled
 
@@ -20,7 +20,7 @@ from penjing.tasks import Unlabelled
 def scores(graph, criterion, data=None, seed=0):
     found = channels(graph)
     evidence = Evidence(graph, found.groups, data, 16, seed, channels=found)
-    wanted = Wanted(0.5, criterion, find("filter"), "uniform")
+    wanted = Selection(0.5, criterion, find("filter"), "uniform")
     return wanted.scores(evidence, wanted.saliency(evidence).saliency)
 
 

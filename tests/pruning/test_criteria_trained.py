@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
-from penjing.evidence.feature_maps import Site
+from penjing.evidence.feature_maps import GroupValue
 from penjing.graph import branches, capture, channels, remove_branches
 from penjing.pruning import criteria, prune
 from penjing.pruning.criteria._adversarial import RADIUS, attacked
@@ -103,7 +103,7 @@ def test_sss_scores_no_single_weights_and_other_criteria_of_units_no_branches(ch
 
 
 def site(axis, batch, indices):
-    return Site("node", axis, np.array(indices), batch)
+    return GroupValue("node", axis, np.array(indices), batch)
 
 
 @pytest.mark.parametrize(("axis", "batch", "shape"), [(1, 0, (3, 5, 2, 2)), (2, 1, (4, 3, 5)), (1, None, (12, 5))])

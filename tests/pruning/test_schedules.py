@@ -270,15 +270,15 @@ def test_between_the_two_thresholds_of_splicing_everything_stays_as_it_is():
     gone = lambda: set((~pruning.graph.masks["weight"].view(-1)).nonzero().view(-1).tolist())  # noqa: E731
     pruning(pruning.graph, 0.4)  # all of the amount by now: thresholds at 18 and 22 of 40
     assert gone() == set(range(18))
-    pruning._shadow.reveal()
+    pruning._hidden.reveal()
     pruning.graph.masks = {}
     with torch.no_grad():
         weight[[0, 19]] = weight[[19, 0]].clone()  # 0 is the 20th now, within the band; 19 the lowest
-    pruning._shadow.hide({"weight": (torch.arange(40) >= 18).view(4, 10)})
+    pruning._hidden.hide({"weight": (torch.arange(40) >= 18).view(4, 10)})
     pruning(pruning.graph, 0.5)
     assert gone() == set(range(18)) | {19} and pruning.returned == {"weight": 0}
     with torch.no_grad():
-        pruning._shadow.values["weight"].view(-1)[0] = 2.0
+        pruning._hidden.values["weight"].view(-1)[0] = 2.0
     pruning(pruning.graph, 0.6)
     assert gone() == set(range(1, 18)) | {19} and pruning.returned == {"weight": 1}
 
@@ -385,7 +385,7 @@ def test_targeted_dropout_leaves_out_only_the_lowest_and_keeps_their_values():
         step.zero_grad()
         moved = weight.detach().clone()
         pruning(pruning.graph, number / 100)
-        now = weight.detach() + pruning._shadow.values.get("weight", 0)
+        now = weight.detach() + pruning._hidden.values.get("weight", 0)
         assert torch.equal(now[dropped], dense[dropped])  # what is left out takes no part in the step
         assert torch.equal(now[~dropped], moved[~dropped]) and not torch.equal(moved, dense)
         dense, dropped = now, weight.detach() == 0

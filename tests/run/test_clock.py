@@ -9,7 +9,7 @@ from penjing.data import Data
 from penjing.run import verification
 from penjing.run.baseline import Baseline
 from penjing.run.clock import Clock, Known, seconds_until
-from penjing.run.verification import FEW, Pair, verify
+from penjing.run.verification import FEW, OriginalAndCompressed, verify
 from penjing.targets import Latency, Measurement, Parity
 from penjing.tasks import TOP_ONE, Classification, Likeness
 
@@ -110,7 +110,13 @@ def verified(time, monkeypatch):
         deadline = None if seconds is None else time.now + seconds
         original = Baseline(metric, 0.3 if metric else None, 100)
         measured = verify(
-            Pair(graph, file, graph, file), data, Budget(), threads=1, batch=1, original=original, deadline=deadline
+            OriginalAndCompressed(graph, file, graph, file),
+            data,
+            Budget(),
+            threads=1,
+            batch=1,
+            original=original,
+            deadline=deadline,
         )
         return done | {"layers": measured["layers"], "measured": measured}
 

@@ -12,9 +12,9 @@ from penjing.graph import Option, Place, Plan, capture
 from penjing.planning import Candidate, Solution
 from penjing.run import estimate as module
 from penjing.run import recovery, stages
+from penjing.run.assemble_report import _cut_short
 from penjing.run.baseline import Baseline
 from penjing.run.estimate import Estimate, durations, estimate, what_follows
-from penjing.run.proof import _cut_short
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.workspace import Workspace, write_json
 from penjing.tasks import Classification

@@ -15,7 +15,7 @@ from graph_mutations import UNCHANGEABLE, Content, changed, to_json
 
 from penjing.errors import PenjingError
 from penjing.storage.compact import MAGIC
-from penjing.storage.compact._bytes import STORED, Reader, pack, varint
+from penjing.storage.compact._bytes import STORED, ByteReader, pack, varint
 from penjing.storage.compact._coder import words_of
 from penjing.storage.compact._tensors import code_tensors
 
@@ -47,7 +47,7 @@ def sealed(body: bytes, version: int = 1) -> bytes:
 
 def sections(content: bytes) -> Sections:
     """Takes a file apart."""
-    reader = Reader(content[HEAD:])
+    reader = ByteReader(content[HEAD:])
     text, side = (reader.unpack(reader.varint()) for _ in range(2))
     blob = bytes(reader.take(reader.varint()))
     return Sections(content[HEAD - 5], text, side, blob, bytes(reader.rest()))

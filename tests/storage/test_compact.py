@@ -17,7 +17,7 @@ from penjing.graph import Graph, Option, Place, capture, load
 from penjing.graph.straight_through import ops
 from penjing.models import load_model
 from penjing.storage.compact import decode, encode
-from penjing.storage.compact._bytes import Reader
+from penjing.storage.compact._bytes import ByteReader
 from penjing.storage.compact._coder import Coded, Source, code_symbols, coder_of, decode_symbols, words_of
 from penjing.storage.compact._flags import code_flags
 
@@ -183,7 +183,7 @@ def test_symbols_take_their_entropy():
     words = words_of(coded)
     assert entropy <= len(words) <= 1.001 * entropy + 8
     assert coded.bits / 8 == pytest.approx(len(words), abs=9)
-    source = Source(Reader(bytes(coded.side)), Reader(b""), coder_of(memoryview(words)))
+    source = Source(ByteReader(bytes(coded.side)), ByteReader(b""), coder_of(memoryview(words)))
     assert (decode_symbols(source, len(symbols), 8) == symbols).all()
     source.finish()
 

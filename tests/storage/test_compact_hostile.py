@@ -18,7 +18,7 @@ from penjing.graph import Graph, Option, Place, Plan, capture, load
 from penjing.graph.straight_through import ops
 from penjing.storage.compact import _coder as coder
 from penjing.storage.compact import decode, encode
-from penjing.storage.compact._bytes import Reader, pack, varint
+from penjing.storage.compact._bytes import ByteReader, pack, varint
 
 FLOAT32, BOOL, INT8 = 0, 4, 6  # numbers of dtypes in a header
 PLAIN, SCALED, MASK = range(3)
@@ -57,7 +57,7 @@ def whole(tmp_path_factory) -> bytes:
 def headers(content: bytes) -> list[tuple[int, int, list[int]]]:
     parts = sections(content)
     description = json.loads(parts.text)["graph"]
-    side = Reader(parts.side)
+    side = ByteReader(parts.side)
     found = []
     for _ in range(len(description["tensors"]) + len(description["masks"])):
         kind, dtype, axes = side.byte(), side.byte(), side.byte()
@@ -183,8 +183,8 @@ def test_packed_bytes_never_unpack_to_more_than_they_must():
     assert len(bomb) < 2**15
     for size in (0, 1, 2**24 - 1, 2**24 + 1):
         with pytest.raises(PenjingError, match="damaged"):
-            Reader(bomb).unpack(size)
-    assert Reader(bomb).unpack(2**24) == bytes(2**24)
+            ByteReader(bomb).unpack(size)
+    assert ByteReader(bomb).unpack(2**24) == bytes(2**24)
 
 
 def test_a_description_that_claims_too_much_is_refused(whole, tmp_path):
@@ -274,7 +274,7 @@ def test_descriptions_that_make_no_sense_are_refused(whole, tmp_path):
 def test_frequencies_that_sum_to_something_else_never_reach_the_coder():
     for wrong in ([2**24], [0, 2**24], [2**23, 2**23 - 1], [-1, 2**24 + 1], []):
         with pytest.raises((PenjingError, ValueError)):
-            coder.Source(Reader(b""), Reader(b""), coder.coder_of(memoryview(WORDS))).receive(
+            coder.Source(ByteReader(b""), ByteReader(b""), coder.coder_of(memoryview(WORDS))).receive(
                 3, np.array(wrong, np.int64)
             )
 

@@ -16,7 +16,7 @@ from penjing.files import is_temporary
 from penjing.run import stages
 from penjing.run.delivery import delivered_names
 from penjing.run.recheck import recheck
-from penjing.run.workspace import Held
+from penjing.run.workspace import EarlierContent
 from penjing.targets import check_parity, lower, measure, open_artifact, profile, session, targets
 
 
@@ -83,7 +83,7 @@ def test_a_part_that_changed_is_loaded_again(path, plain):
 
 
 def test_a_stage_is_finished_only_with_all_of_them(tmp_path):
-    held = Held(tmp_path, {})
+    held = EarlierContent(tmp_path, {})
     inner = held.path(".").resolve()
     inner.mkdir(parents=True)
     for name in ("original.penjing", "original.head", "baseline.json", "finished.json"):

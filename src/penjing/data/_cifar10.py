@@ -11,7 +11,7 @@ from penjing.checks import PATH, SEED, checked
 from penjing.data._augment import random_flip, random_shift
 from penjing.data._cache import cached
 from penjing.data._data import Data, fingerprint
-from penjing.data._layout import Part, class_names, read_layout
+from penjing.data._layout import ImageSplit, class_names, read_layout
 from penjing.data._memory import BATCH_SIZE, MemoryLoader
 from penjing.data._preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from penjing.data._source import ImageSource
@@ -76,7 +76,7 @@ def _augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return random_flip(random_shift(images, 4, generator), generator)
 
 
-def _decode(source: ImageSource, part: Part) -> np.ndarray:
+def _decode(source: ImageSource, part: ImageSplit) -> np.ndarray:
     """Returns the part's images as (N, 32, 32, 3) uint8."""
 
     def prepare(image: Image.Image) -> Image.Image:

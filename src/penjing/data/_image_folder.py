@@ -9,7 +9,7 @@ from penjing.checks import COUNT, FLAG, PATH, SEED, checked, either, number, opt
 from penjing.data._augment import ImageAugment, PaddedCrop, RandomResizedCrop
 from penjing.data._data import Data, fingerprint
 from penjing.data._digits import image_mode
-from penjing.data._layout import Layout, Part, class_names, read_layout
+from penjing.data._layout import ImageSplit, Layout, class_names, read_layout
 from penjing.data._memory import BATCH_SIZE, check_room
 from penjing.data._preprocess import CHANNELS, IMAGENET_MEAN, IMAGENET_STD, MEAN, SIZE, STD, Preprocess
 from penjing.data._source import ImageSource
@@ -110,12 +110,12 @@ def image_folder(
     else:
         augment = RandomResizedCrop(size, flip)
 
-    def numbers(part: Part) -> list[int] | None:
+    def numbers(part: ImageSplit) -> list[int] | None:
         if part.labels is None or classes is None:
             return None
         return [number_of[label] for label in part.labels]
 
-    def load(part: Part | None, train: bool = False) -> FileLoader | None:
+    def load(part: ImageSplit | None, train: bool = False) -> FileLoader | None:
         if part is None:
             return None
         targets = numbers(part)
@@ -178,7 +178,7 @@ def _some(count: int, wanted: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(count)[: max(1, wanted)])
 
 
-def _tenth(part: Part) -> np.ndarray:
+def _tenth(part: ImageSplit) -> np.ndarray:
     """Returns a mask of a tenth of each class, at least one of each class that has two, always the same ones."""
     labels = np.asarray(part.labels)
     mask = np.zeros(len(labels), bool)

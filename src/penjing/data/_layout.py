@@ -17,7 +17,7 @@ _FOLDERS = {
 
 
 @dataclass(frozen=True)
-class Part:
+class ImageSplit:
     """The images of one part, in order.
 
     Attributes:
@@ -31,10 +31,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.names)
 
-    def pick(self, indices: Sequence[int] | np.ndarray) -> "Part":
+    def pick(self, indices: Sequence[int] | np.ndarray) -> "ImageSplit":
         """Returns some of the images."""
         labels = None if self.labels is None else tuple(self.labels[i] for i in indices)
-        return Part(tuple(self.names[i] for i in indices), labels)
+        return ImageSplit(tuple(self.names[i] for i in indices), labels)
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Layout:
     """The parts that the folders name; `whole` holds all images where no folder is named after a part."""
 
     path: Path
-    train: Part | None = None
-    calibration: Part | None = None
-    validation: Part | None = None
-    whole: Part | None = None
+    train: ImageSplit | None = None
+    calibration: ImageSplit | None = None
+    validation: ImageSplit | None = None
+    whole: ImageSplit | None = None
 
 
 def read_layout(path: Path, names: Sequence[str], unwrap: bool) -> Layout:
@@ -85,7 +85,7 @@ def read_layout(path: Path, names: Sequence[str], unwrap: bool) -> Layout:
     return _checked(Layout(path, **chosen))
 
 
-def class_names(part: Part, path: Path) -> tuple[str, ...]:
+def class_names(part: ImageSplit, path: Path) -> tuple[str, ...]:
     """Returns the classes of a labelled part in alphabetical order.
 
     Raises:
@@ -104,7 +104,7 @@ def _part_of(folder: str) -> str | None:
     return next((part for part, aliases in _FOLDERS.items() if folder.lower() in aliases), None)
 
 
-def _part(path: Path, paths: dict[str, tuple[str, ...]]) -> Part:
+def _part(path: Path, paths: dict[str, tuple[str, ...]]) -> ImageSplit:
     """Reads paths below one part's folder: CLASS/…/file, or all of them files."""
     loose = [name for name, parts in paths.items() if len(parts) == 1]
     if loose and len(loose) < len(paths):
@@ -112,7 +112,7 @@ def _part(path: Path, paths: dict[str, tuple[str, ...]]) -> Part:
             f"{path} has both class folders and images beside them ({loose[0]}): move or remove the {len(loose)} "
             "loose image(s)."
         )
-    return Part(tuple(paths), None if loose else tuple(parts[0] for parts in paths.values()))
+    return ImageSplit(tuple(paths), None if loose else tuple(parts[0] for parts in paths.values()))
 
 
 def _checked(layout: Layout) -> Layout:
@@ -127,7 +127,7 @@ def _checked(layout: Layout) -> Layout:
     return layout
 
 
-def _check_classes(path: Path, parts: dict[str, Part]) -> None:
+def _check_classes(path: Path, parts: dict[str, ImageSplit]) -> None:
     train, validation = parts.get("train"), parts.get("validation")
     if train is not None and validation is not None and (train.labels is None) != (validation.labels is None):
         bare, other = ("training", "validation") if train.labels is None else ("validation", "training")

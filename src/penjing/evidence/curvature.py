@@ -13,7 +13,7 @@ Named = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Product:
+class HessianProduct:
     """Results for one batch, each by parameter name.
 
     Attributes:
@@ -27,7 +27,9 @@ class Product:
     curved: Named
 
 
-def hessian_products(evidence: Evidence, names: Sequence[str], vector: Callable[[Named], Named]) -> Iterator[Product]:
+def hessian_products(
+    evidence: Evidence, names: Sequence[str], vector: Callable[[Named], Named]
+) -> Iterator[HessianProduct]:
     """Yields, for each batch, the Hessian of the task's loss in these parameters times a vector.
 
     Args:
@@ -47,4 +49,4 @@ def hessian_products(evidence: Evidence, names: Sequence[str], vector: Callable[
             chosen = vector(slope)
             along = sum((one * chosen[name]).sum() for name, one in zip(names, slopes, strict=True))
             curved = torch.autograd.grad(along, parameters, materialize_grads=True)  # type: ignore[arg-type]
-        yield Product(slope, chosen, dict(zip(names, curved, strict=True)))
+        yield HessianProduct(slope, chosen, dict(zip(names, curved, strict=True)))

@@ -24,7 +24,7 @@ ACTIVATIONS = frozenset({
 
 
 @dataclass(frozen=True)
-class Site:
+class GroupValue:
     """A value that holds all channels of a group.
 
     Attributes:
@@ -47,7 +47,7 @@ class Site:
         return value.unflatten(0, self.indices.shape)
 
 
-def sites(evidence: Evidence, group: Group, *, states: bool = False) -> tuple[Site, ...]:
+def sites(evidence: Evidence, group: Group, *, states: bool = False) -> tuple[GroupValue, ...]:
     """Returns the outputs of activation functions that hold a group's channels; if there are none, the inputs of layers.
 
     Hidden units of a recurrent layer appear in the layer's sequence of outputs, which comes from its last sublayer.
@@ -99,7 +99,7 @@ def means(evidence: Evidence, statistic: Callable[[Tensor], Tensor]) -> list[Ten
     return [(total / max(count, 1)).float() for total, count in zip(sums, counts, strict=True)]
 
 
-def _carriers(evidence: Evidence, group: Group) -> Iterator[tuple[fx.Node, Site]]:
+def _carriers(evidence: Evidence, group: Group) -> Iterator[tuple[fx.Node, GroupValue]]:
     assert evidence.channels is not None
     channels: Channels = evidence.channels
     unit_of = np.full(int(channels.class_of.max()) + 1, -1)
@@ -125,7 +125,7 @@ def _carriers(evidence: Evidence, group: Group) -> Iterator[tuple[fx.Node, Site]
             if counts[0] > 0 and (counts == counts[0]).all():
                 order = units.argsort(kind="stable")[(units < 0).sum() :]
                 samples = _batch_axis(evidence.graph, value, axis)
-                yield node, Site(node.name, axis, order.reshape(group.units, -1), samples)
+                yield node, GroupValue(node.name, axis, order.reshape(group.units, -1), samples)
 
 
 def _batch_axis(graph: Graph, value: Tensor, channels: int) -> int | None:
@@ -151,7 +151,7 @@ def _output_of_recurrent(node: fx.Node) -> int | None:
     return position if isinstance(source, fx.Node) and source.target in RECURRENT else None  # type: ignore[return-value]
 
 
-def _positions(node: fx.Node, site: Site) -> int:
+def _positions(node: fx.Node, site: GroupValue) -> int:
     """Returns the number of values per sample and channel; each dynamic size counts as 2."""
     shape = node.meta["val"].shape
     sizes = [size for axis, size in enumerate(shape) if axis not in (site.axis, site.batch or 0)]

@@ -22,7 +22,7 @@ _CHUNK = 2**25  # numbers that are unfolded at a time: 128 MiB in float32
 
 
 @dataclass(frozen=True)
-class Product:
+class LayerProduct:
     """A layer whose outputs are, up to a bias, `weight.view(w).flatten(1) @ columns`, in each of its groups.
 
     Attributes:
@@ -54,14 +54,14 @@ class Product:
             yield found.transpose(0, 1).flatten(1).unflatten(0, (groups, -1))
 
 
-def products(evidence: Evidence, names: Sequence[str]) -> dict[str, list[Product]]:
+def products(evidence: Evidence, names: Sequence[str]) -> dict[str, list[LayerProduct]]:
     """Returns the layers that multiply by these weights; none for a weight that any other kind of layer reads, too.
 
     The layers are linear ones, convolutions of one or two dimensions, and products with a matrix on the right.
     """
     graph, wanted = evidence.graph, {id(evidence.graph.tensor(name)): name for name in names}
     known = {id(graph.tensor(weight.name)): weight for weight in weights(graph)}
-    found: dict[str, list[Product]] = {name: [] for name in names}
+    found: dict[str, list[LayerProduct]] = {name: [] for name in names}
     other: set[str] = set()
     for node in graph.program.graph.nodes:
         for position, source in enumerate(node.args):
@@ -76,13 +76,13 @@ def products(evidence: Evidence, names: Sequence[str]) -> dict[str, list[Product
     return {name: [] if name in other else layers for name, layers in found.items()}
 
 
-def grams(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
+def grams(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[str, Tensor]:
     """Returns, for each weight, Σ x xᵀ over the input columns, `(groups, size, size)`, from one pass over the data.
 
     Raises:
         PenjingError: there is no calibration data, or the input of a layer holds NaN or infinity.
     """
-    by_weight: dict[str, list[Product]] = {}
+    by_weight: dict[str, list[LayerProduct]] = {}
     for layer in layers:
         by_weight.setdefault(layer.weight.name, []).append(layer)
     parts = {" ".join([name, *(layer.node.name for layer in own)]): own for name, own in by_weight.items()}
@@ -96,7 +96,7 @@ def grams(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
     return {parts[name][0].weight.name: one["gram"].to(device) for name, one in found.items()}
 
 
-def _sums(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
+def _sums(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     for values in evidence.values(sorted({layer.source for layer in layers})):
         for layer in layers:
@@ -109,16 +109,16 @@ def _sums(evidence: Evidence, layers: Sequence[Product]) -> dict[str, Tensor]:
     return sums
 
 
-def _product(node: fx.Node, position: int, weight: Weight) -> Product | None:
+def _product(node: fx.Node, position: int, weight: Weight) -> LayerProduct | None:
     source = node.args[0]
     if not isinstance(source, fx.Node):
         return None
     if node.target in _CONVOLUTIONS and position == 1:
-        return Product(weight, node, source.name, int(node_arguments(node)[6]))
+        return LayerProduct(weight, node, source.name, int(node_arguments(node)[6]))
     if (node.target is aten.linear.default or node.target in _PRODUCTS) and position == 1 and len(weight.axes) == 2:
-        return Product(weight, node, source.name, 1)
+        return LayerProduct(weight, node, source.name, 1)
     if node.target is aten.addmm.default and position == 2 and isinstance(node.args[1], fx.Node):
-        return Product(weight, node, node.args[1].name, 1)
+        return LayerProduct(weight, node, node.args[1].name, 1)
     return None
 
 

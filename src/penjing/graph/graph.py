@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import cost, modes, propagation
 from penjing.graph.capture.constants import Folded
-from penjing.graph.capture.parts import Part
+from penjing.graph.capture.parts import CapturedPart
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.places import Plan
 
@@ -63,7 +63,7 @@ class Graph(nn.Module):
         self.name = name
         self.masks: dict[str, Tensor] = {}
         self.plan = Plan()
-        self.part: Part | None = None
+        self.part: CapturedPart | None = None
         self.folded = dict(folded or {})
         transient = frozenset(transient)
         for path, tensor in tensors.items():

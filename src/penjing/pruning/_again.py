@@ -13,8 +13,8 @@ from penjing.graph import Graph, Option, Place, branches, remove_branches
 from penjing.graph.places import unknown_place
 from penjing.graph.weights import weights
 from penjing.pruning._masks import shrunk, without_weights
+from penjing.pruning._selection import Selection
 from penjing.pruning._units import units_of, without_units
-from penjing.pruning._wanted import Wanted
 from penjing.pruning.criteria import criteria
 from penjing.pruning.granularities._registry import find
 
@@ -74,12 +74,12 @@ def _call_again(graph: Graph, call: Sequence[Option], data: Data | None) -> Grap
     setting = _checked(call)
     granularity = find(setting["granularity"])
     scope = {name: setting[name] for name in ("include", "exclude", "batches", "seed", "units") if name in setting}
-    wanted = Wanted(None, setting["criterion"], granularity, setting["allocation"], scope=scope)
+    selection = Selection(None, setting["criterion"], granularity, setting["allocation"], scope=scope)
     if granularity.stays is None:
         keep = {option.place.path: option.setting["keep"] for option in call if "keep" in option.setting}
-        wanted = Wanted(None, setting["criterion"], granularity, setting["allocation"], scope=scope, keep=keep)
-    if criteria[wanted.criterion].needs & {"data", "labels", "gradients"} and data is None:
-        raise PenjingError(f"The plan chose by the criterion '{wanted.criterion}', which needs data: pass data=….")
+        selection = Selection(None, setting["criterion"], granularity, setting["allocation"], scope=scope, keep=keep)
+    if criteria[selection.criterion].needs & {"data", "labels", "gradients"} and data is None:
+        raise PenjingError(f"The plan chose by the criterion '{selection.criterion}', which needs data: pass data=….")
     where = {"include": setting["include"], "exclude": setting["exclude"]}
     batches, seed = setting["batches"], setting["seed"]
     if granularity.removes == "branches":
@@ -92,14 +92,14 @@ def _call_again(graph: Graph, call: Sequence[Option], data: Data | None) -> Grap
         _check_places(graph, call, [Place("weight", weight.place) for weight in found])
         names = tuple(weight.name for weight in found)
         small = shrunk(
-            without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), wanted), wanted, found
+            without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), selection), selection, found
         )
     else:
         groups = units_of(graph, granularity, **where, units=setting["units"])
         _check_places(graph, call, [Place("group", group.name) for group in groups.groups])
         _check_counts(call, {group.name: group.units for group in groups.groups})
         evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
-        small = without_units(groups, evidence, wanted, None)
+        small = without_units(groups, evidence, selection, None)
     small.plan = graph.plan + call
     return small
 

@@ -7,11 +7,11 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.graph import Branch, Graph, remove_branches
-from penjing.pruning._wanted import Wanted
+from penjing.pruning._selection import Selection
 from penjing.pruning.allocations._registry import Scored
 
 
-def without_branches(evidence: Evidence, wanted: Wanted) -> Graph:
+def without_branches(evidence: Evidence, selection: Selection) -> Graph:
     """Returns a graph without the weakest branches.
 
     Raises:
@@ -23,14 +23,14 @@ def without_branches(evidence: Evidence, wanted: Wanted) -> Graph:
             "No residual branch can be removed: among the layers that include and exclude leave, nothing is added to a "
             "value of the same shape that it was computed from. granularity='filter' needs none."
         )
-    (score,) = wanted.scores(evidence, wanted.saliency(evidence).saliency)
-    (kept,) = wanted.kept([score], None, [Scored("branches", (len(found),))])
+    (score,) = selection.scores(evidence, selection.saliency(evidence).saliency)
+    (kept,) = selection.kept([score], None, [Scored("branches", (len(found),))])
     gone = _weakest(found, score, len(found) - kept)
     small = remove_branches(evidence.graph, gone)
-    least = {"least": kept} if wanted.empties(len(found)) else {}
-    small.plan += [wanted.step("branch", branch.name, 1, 0, 0, **least) for branch in gone]
+    least = {"least": kept} if selection.empties(len(found)) else {}
+    small.plan += [selection.step("branch", branch.name, 1, 0, 0, **least) for branch in gone]
     if least and not gone:
-        small.plan += [wanted.step("branch", found[0].name, 1, 1, 1, **least)]
+        small.plan += [selection.step("branch", found[0].name, 1, 1, 1, **least)]
     return small
 
 

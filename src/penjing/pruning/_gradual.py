@@ -20,11 +20,11 @@ from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.graph import Graph, Option
 from penjing.graph.weights import weights
-from penjing.pruning._course import Course
-from penjing.pruning._held import Decision, Held, HeldUnits, HeldWeights
+from penjing.pruning._hidden_weights import HiddenWeights, Masks, masks_on_devices
 from penjing.pruning._prune import understood
-from penjing.pruning._shadow import Masks, Shadow, beside
+from penjing.pruning._scheduled_selection import ScheduledSelection
 from penjing.pruning._units import units_of
+from penjing.pruning._zeroed import Decision, Zeroed, ZeroedChannels, ZeroedWeights
 from penjing.pruning.allocations._registry import Rounding, at_least
 from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.criteria import criteria
@@ -80,20 +80,20 @@ class Gradual:
         Raises:
             PenjingError: a name is unknown, or two choices exclude each other.
         """
-        wanted = understood(
+        selection = understood(
             graph, amount, criterion, granularity, allocation, round_to, min_channels, units, data, include=include,
             exclude=exclude, batches=batches, seed=seed,
         )  # fmt: skip
-        self._course = Course(find(schedule), replace(wanted, schedule=schedule))
-        self.trainings = self._course.schedule.trainings
+        self._scheduled = ScheduledSelection(find(schedule), replace(selection, schedule=schedule))
+        self.trainings = self._scheduled.schedule.trainings
         self.graph = copy.deepcopy(graph)
         self._given = dict(self.graph.masks)
-        self._held: Held
-        if wanted.granularity.removes == "weights":
-            self._held = HeldWeights(weights(self.graph, include=include, exclude=exclude), wanted)
+        self._zeroed: Zeroed
+        if selection.granularity.removes == "weights":
+            self._zeroed = ZeroedWeights(weights(self.graph, include=include, exclude=exclude), selection)
         else:
-            found = units_of(self.graph, wanted.granularity, include=include, exclude=exclude, units=units)
-            self._held = HeldUnits(found, at_least(min_channels, round_to))
+            found = units_of(self.graph, selection.granularity, include=include, exclude=exclude, units=units)
+            self._zeroed = ZeroedChannels(found, at_least(min_channels, round_to))
         # A pass over the training data sets the epoch of its loader; the loader that the training reads must keep its own.
         apart = data and replace(data, train=copy.copy(data.train), calibration=copy.copy(data.calibration))
         self._evidence = Evidence(self.graph, (), apart, batches, seed)
@@ -103,8 +103,8 @@ class Gradual:
             schedule, amount, criterion, granularity, allocation, getattr(round_to, "__qualname__", round_to),
             min_channels, units, list(include), list(exclude), batches, seed,
         ])  # fmt: skip
-        self._scales = self._norm_scales() if self._course.ever("sparsity") else []
-        self._shadow = Shadow(self.graph)
+        self._scales = self._norm_scales() if self._scheduled.ever("sparsity") else []
+        self._hidden = HiddenWeights(self.graph)
         self.returned: dict[str, int] = {}
         self._training, self._tick, self._draws = 0, 0, 0
         self._now = Moment()
@@ -118,11 +118,11 @@ class Gradual:
     def begin(self, training: int = 0) -> None:
         """Prepares for a training; `training` counts from 0. Call it before the training's first step."""
         self._training, self._tick = training, 0
-        if training == 0 and (self._course.ever("decay") or self._course.ever("dropout")):
+        if training == 0 and (self._scheduled.ever("decay") or self._scheduled.ever("dropout")):
             self._mark()
-        if training == 0 and self._course.ever("dropout"):
-            self._shadow.watch()
-        moment = self._course.at(training, 0.0)
+        if training == 0 and self._scheduled.ever("dropout"):
+            self._hidden.watch()
+        moment = self._scheduled.at(training, 0.0)
         self._decide(moment)
         if moment.rewind:
             self.graph.load_state_dict(self._early)
@@ -131,10 +131,10 @@ class Gradual:
 
     def __call__(self, graph: nn.Module, progress: float) -> None:
         """Acts after an optimiser step; `progress` is the share of the training's steps that are done, from 0 to 1."""
-        self._shadow.collect()
+        self._hidden.collect()
         if progress >= 1 and self._training + 1 < self.trainings:
             return  # the next training begins with this moment
-        moment = self._course.at(self._training, progress)
+        moment = self._scheduled.at(self._training, progress)
         self._save(moment)
         tick = math.floor(progress * self._decisions + 1e-9)
         if tick > self._tick:
@@ -145,7 +145,7 @@ class Gradual:
 
     def penalty(self, graph: nn.Module, progress: float) -> Tensor | None:
         """Returns the term to add to the loss of the next step; None if there is none."""
-        moment, terms = self._course.at(self._training, progress), []
+        moment, terms = self._scheduled.at(self._training, progress), []
         if moment.decay and self._marked:
             marked = {name: mask for name, mask in self._marked.items() if self.graph.tensor(name).requires_grad}
             parts = [
@@ -161,18 +161,18 @@ class Gradual:
 
         Where a training was stopped early, the rest of the amount goes now.
         """
-        self._shadow.release()
-        end = self._course.at(self.trainings - 1, 1.0)
+        self._hidden.release()
+        end = self._scheduled.at(self.trainings - 1, 1.0)
         if end != self._now and not self._final:
             self._decide(end)
-        if self._course.ever("returns"):
+        if self._scheduled.ever("returns"):
             self._steps = [
                 replace(step, found={**step.found, "returned": self.returned.get(step.place.path, 0)})
                 for step in self._steps
             ]
             self._log(f"{sum(self.returned.values())} that had been pruned came back.")
         self.graph.plan += self._steps
-        small = self._held.finish(self.graph)
+        small = self._zeroed.finish(self.graph)
         small.masks = {name: mask for name, mask in small.masks.items() if name in self._given or not bool(mask.all())}
         return small
 
@@ -197,7 +197,7 @@ class Gradual:
             "draws": self._draws,
             "now": asdict(self._now),
             "marked": dict(self._marked),
-            "hidden": dict(self._shadow.values),
+            "hidden": dict(self._hidden.values),
             "early": dict(self._early),
             "steps": [step.to_json() for step in self._steps],
             "returned": dict(self.returned),
@@ -214,7 +214,7 @@ class Gradual:
         self._training, self._tick, self._draws = state["training"], state["tick"], state["draws"]
         self._now = Moment(**state["now"])
         self._marked, self._early = dict(state["marked"]), dict(state["early"])
-        self._shadow.values, self._shadow.learns = dict(state["hidden"]), not self._now.dropout
+        self._hidden.values, self._hidden.learns = dict(state["hidden"]), not self._now.dropout
         self._steps, self.returned = [Option.from_json(step) for step in state["steps"]], dict(state["returned"])
 
     # Deciding
@@ -222,17 +222,17 @@ class Gradual:
     def _decide(self, moment: Moment) -> None:
         """Takes the graph from the schedule's last moment to this one."""
         before, self._now = self._now, moment
-        self._shadow.learns = not moment.dropout
+        self._hidden.learns = not moment.dropout
         if moment.share == 0.0:
             if before.share:
                 self._lift()
             if moment.dropout:
-                self._shadow.reveal()
+                self._hidden.reveal()
                 self._mark()
         elif moment.returns:
             self._splice(moment.share)
         elif before.returns or before.dropout:
-            self._shadow.reveal()
+            self._hidden.reveal()
             self._hold(self._chosen(moment.share))
         elif self._marked:
             self._hold(Decision(self._marked, {}, self._steps))
@@ -244,7 +244,7 @@ class Gradual:
         with warnings.catch_warnings():
             if self._steps:  # the first decision warned of skipped places already
                 warnings.simplefilter("ignore")
-            return self._held.decide(self._evidence, self._course.wanted_at(share, beside))
+            return self._zeroed.decide(self._evidence, self._scheduled.selection_at(share, beside))
 
     def _mark(self) -> None:
         decision = self._chosen(1.0)
@@ -255,13 +255,13 @@ class Gradual:
         with torch.no_grad():
             for name, values in decision.weights.items():
                 self.graph.tensor(name).copy_(values)
-        self.graph.masks = beside(self.graph, decision.masks)
+        self.graph.masks = masks_on_devices(self.graph, decision.masks)
         self._steps, self._marked = decision.steps, {}
         self.graph.apply_masks()
 
     def _lift(self) -> None:
         """Lets all pruned weights train again, from zero."""
-        self.graph.masks = beside(self.graph, self._given)
+        self.graph.masks = masks_on_devices(self.graph, self._given)
         self._steps = [
             replace(step, after=step.before, found={**step.found, "dense_again": True}) for step in self._steps
         ]
@@ -272,34 +272,34 @@ class Gradual:
         Other weights aren't adjusted to make up for pruned ones, since these may return.
         """
         old = self.graph.masks
-        self._shadow.reveal()
+        self._hidden.reveal()
         surely, perhaps = self._chosen(share, -1), self._chosen(share, 1)
         masks = {}
         for name, above in perhaps.masks.items():
             every = torch.ones_like(above)
             masks[name] = surely.masks.get(name, every) & (above | old.get(name, every).to(above.device))
         self._steps = perhaps.steps
-        self._shadow.hide(masks)
-        for place, count in self._held.returned(old, masks).items():
+        self._hidden.hide(masks)
+        for place, count in self._zeroed.returned(old, masks).items():
             self.returned[place] = self.returned.get(place, 0) + count
 
     def _drop(self, probability: float) -> None:
         """Draws the weights or units that the next step drops."""
-        self._shadow.reveal()
+        self._hidden.reveal()
         self._draws += 1
         generator = torch.Generator().manual_seed(self._evidence.seed << 32 | self._draws)
-        drawn = self._held.drawn(self._marked, probability, generator)
-        self._shadow.hide({name: mask & self._given.get(name, mask).to(mask.device) for name, mask in drawn.items()})
+        drawn = self._zeroed.drawn(self._marked, probability, generator)
+        self._hidden.hide({name: mask & self._given.get(name, mask).to(mask.device) for name, mask in drawn.items()})
 
     def _save(self, moment: Moment) -> None:
         if moment.saves:
             self._early = {name: tensor.detach().clone() for name, tensor in self.graph.state_dict().items()}
 
     def _norm_scales(self) -> list[str]:
-        scales = self._held.scales()
+        scales = self._zeroed.scales()
         if not scales:
             raise PenjingError(
-                f"schedule='{self._course.schedule.name}' trains the scales of norms, and behind no channels that can be "
+                f"schedule='{self._scheduled.schedule.name}' trains the scales of norms, and behind no channels that can be "
                 "removed stands a norm that has one. schedule='growing_reg' needs none."
             )
         return scales

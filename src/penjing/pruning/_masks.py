@@ -13,11 +13,11 @@ from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.graph import Graph, Option, Plan
 from penjing.graph.weights import Weight
-from penjing.pruning._wanted import Wanted, lowest
+from penjing.pruning._selection import Selection, lowest
 from penjing.pruning.allocations._registry import Scored
 
 
-def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted) -> Graph:
+def without_weights(found: Sequence[Weight], evidence: Evidence, selection: Selection) -> Graph:
     """Returns a graph whose weakest rows of weights are zero and stay so in training.
 
     What earlier masks hold at zero counts as gone, and stays so.
@@ -26,15 +26,15 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted)
         PenjingError: no weight has such rows, the criterion scores channels only, or scores aren't numbers.
     """
     graph = evidence.graph
-    views = {weight: rows_of(graph.tensor(weight.name), weight, wanted) for weight in found}
+    views = {weight: rows_of(graph.tensor(weight.name), weight, selection) for weight in found}
     rows = {weight: view for weight, view in views.items() if view is not None}
     if not rows:
-        raise PenjingError(_nothing_to_prune(views, wanted))
-    judged = wanted.saliency(replace(evidence, weights=tuple(weight.name for weight in rows)))
+        raise PenjingError(_nothing_to_prune(views, selection))
+    judged = selection.saliency(replace(evidence, weights=tuple(weight.name for weight in rows)))
     old = {weight: graph.masks.get(weight.name) for weight in rows}
     sums = [judged.saliency[weight.name].detach().cpu().flatten()[view].sum(1) for weight, view in rows.items()]
     gone = [_gone(old[weight], view) for weight, view in rows.items()]
-    kept = _strongest(sums, gone, wanted, rows, evidence)
+    kept = _strongest(sums, gone, selection, rows, evidence)
     small, masked, done = copy.deepcopy(graph), [], list[Option]()
     for (weight, view), stays in zip(rows.items(), kept, strict=True):
         mask = torch.zeros(view.numel(), dtype=torch.bool)
@@ -45,18 +45,18 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted)
         if not bool(mask.all()):
             small.masks[weight.name] = mask
             masked.append(weight)
-            own = wanted.granularity.stays is not None  # the name says how much stays
-            least = {"least": 1} if not own and wanted.empties(len(view)) else {}
+            own = selection.granularity.stays is not None  # the name says how much stays
+            least = {"least": 1} if not own and selection.empties(len(view)) else {}
             rows_left = None if own else int(stays.sum())
-            done.append(wanted.step("weight", weight.place, mask.numel(), int(mask.sum()), rows_left, **least))
+            done.append(selection.step("weight", weight.place, mask.numel(), int(mask.sum()), rows_left, **least))
     skipped = [weight for weight, view in views.items() if view is None]
     for weight in skipped:
         size = math.prod(weight.shape)
-        done.append(wanted.step("weight", weight.place, size, size, skipped=list(weight.shape)))
+        done.append(selection.step("weight", weight.place, size, size, skipped=list(weight.shape)))
     small.plan += done
-    if surprising := [weight for weight in skipped if not (_of_kernels(wanted) and _is_matrix(weight))]:
+    if surprising := [weight for weight in skipped if not (_of_kernels(selection) and _is_matrix(weight))]:
         named = ", ".join(weight.place for weight in surprising)
-        warnings.warn(f"granularity='{wanted.granularity.name}' does not fit, so these stay: {named}", stacklevel=3)
+        warnings.warn(f"granularity='{selection.granularity.name}' does not fit, so these stay: {named}", stacklevel=3)
     if judged.weights is not None:
         with torch.no_grad():
             for name, values in judged.weights({weight.name: small.masks[weight.name] for weight in masked}).items():
@@ -65,19 +65,19 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, wanted: Wanted)
     return small
 
 
-def rows_of(tensor: Tensor, weight: Weight, wanted: Wanted) -> Tensor | None:
+def rows_of(tensor: Tensor, weight: Weight, selection: Selection) -> Tensor | None:
     """Returns `(rows, members)`, the positions in the flat tensor that stand or fall together, if it has such rows."""
     positions = weight.view(torch.arange(tensor.numel()).reshape(tensor.shape))
-    view: Tensor | None = wanted.granularity.entry.function(positions, **wanted.granularity.arguments)
+    view: Tensor | None = selection.granularity.entry.function(positions, **selection.granularity.arguments)
     return view
 
 
-def shrunk(graph: Graph, wanted: Wanted, found: Sequence[Weight]) -> Graph:
+def shrunk(graph: Graph, selection: Selection, found: Sequence[Weight]) -> Graph:
     """Returns a graph without what the masks of these weights take from whole layers, if the granularity can do that.
 
     The plan then says what became of each.
     """
-    shrink = wanted.granularity.entry.traits.get("shrink")
+    shrink = selection.granularity.entry.traits.get("shrink")
     if shrink is None:
         return graph
     places = {weight.name: weight.place for weight in found}
@@ -99,18 +99,22 @@ def _gone(mask: Tensor | None, view: Tensor) -> Tensor:
 
 
 def _strongest(
-    sums: Sequence[Tensor], gone: Sequence[Tensor], wanted: Wanted, found: dict[Weight, Tensor], evidence: Evidence
+    sums: Sequence[Tensor],
+    gone: Sequence[Tensor],
+    selection: Selection,
+    found: dict[Weight, Tensor],
+    evidence: Evidence,
 ) -> list[Tensor]:
     """Returns, for each weight, which rows stay; what is gone already goes first."""
-    scores = [wanted.finish(rows) for rows in sums]
+    scores = [selection.finish(rows) for rows in sums]
     for score, weight in zip(scores, found, strict=True):
-        wanted.check(score, [weight.place])
-    if wanted.granularity.stays is not None:
+        selection.check(score, [weight.place])
+    if selection.granularity.stays is not None:
         shapes = [weight.shape for weight in found]
-        return wanted.granularity.stays([lowest(*one) for one in zip(sums, gone, strict=True)], shapes)
+        return selection.granularity.stays([lowest(*one) for one in zip(sums, gone, strict=True)], shapes)
     scores = [lowest(*one) for one in zip(scores, gone, strict=True)]
     places = [_place(evidence.graph, weight, view) for weight, view in found.items()]
-    kept = wanted.kept(scores, None, places, wanted.damage(evidence, scores, places))
+    kept = selection.kept(scores, None, places, selection.damage(evidence, scores, places))
     return [score.argsort(stable=True).argsort() >= len(score) - keep for score, keep in zip(scores, kept, strict=True)]
 
 
@@ -123,8 +127,8 @@ def _place(graph: Graph, weight: Weight, view: Tensor) -> Scored:
     return Scored(weight.place, tuple(tensor.shape), without)
 
 
-def _of_kernels(wanted: Wanted) -> bool:
-    return bool(wanted.granularity.entry.traits.get("kernels"))
+def _of_kernels(selection: Selection) -> bool:
+    return bool(selection.granularity.entry.traits.get("kernels"))
 
 
 def _is_matrix(weight: Weight) -> bool:
@@ -135,8 +139,8 @@ def _misfit(weight: Weight) -> str:
     return f"does not fit {'×'.join(map(str, weight.shape))}"
 
 
-def _nothing_to_prune(views: dict[Weight, Tensor | None], wanted: Wanted) -> str:
-    name = wanted.granularity.name
+def _nothing_to_prune(views: dict[Weight, Tensor | None], selection: Selection) -> str:
+    name = selection.granularity.name
     if not views:
         return "No weight can be pruned: among the layers that include and exclude leave, none multiplies by a weight."
     misfits = "; ".join(f"{weight.place}: {_misfit(weight)}" for weight in views)

@@ -13,13 +13,13 @@ from penjing.graph import Graph, branches
 from penjing.graph.weights import weights
 from penjing.pruning._branches import without_branches
 from penjing.pruning._masks import shrunk, without_weights
+from penjing.pruning._selection import Selection, share
 from penjing.pruning._units import units_of, without_units
-from penjing.pruning._wanted import Wanted, share
 from penjing.pruning.allocations._registry import Rounding, at_least
 from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.criteria import criteria
 from penjing.pruning.doors import RULES
-from penjing.pruning.granularities._registry import Chosen, find
+from penjing.pruning.granularities._registry import ChosenGranularity, find
 
 
 @checked(**RULES)
@@ -74,21 +74,21 @@ def prune(
         PenjingError: an unknown name, an amount out of range, data that is missing, a model in which nothing can be
             removed, or a score that isn't a number.
     """
-    wanted = understood(
+    selection = understood(
         graph, amount, criterion, granularity, allocation, round_to, min_channels, units, data, include=include,
         exclude=exclude, batches=batches, seed=seed,
     )  # fmt: skip
-    if wanted.granularity.removes == "branches":
+    if selection.granularity.removes == "branches":
         left = branches(graph, include=include, exclude=exclude)
-        return without_branches(Evidence(graph, (), data, batches, seed, left), wanted)
-    if wanted.granularity.removes == "weights":
+        return without_branches(Evidence(graph, (), data, batches, seed, left), selection)
+    if selection.granularity.removes == "weights":
         found = weights(graph, include=include, exclude=exclude)
         names = tuple(weight.name for weight in found)
-        small = without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), wanted)
-        return shrunk(small, wanted, found)
-    groups = units_of(graph, wanted.granularity, include=include, exclude=exclude, units=units)
+        small = without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), selection)
+        return shrunk(small, selection, found)
+    groups = units_of(graph, selection.granularity, include=include, exclude=exclude, units=units)
     evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
-    return without_units(groups, evidence, wanted, at_least(min_channels, round_to))
+    return without_units(groups, evidence, selection, at_least(min_channels, round_to))
 
 
 def understood(
@@ -106,7 +106,7 @@ def understood(
     exclude: Sequence[str],
     batches: int,
     seed: int,
-) -> Wanted:
+) -> Selection:
     """Returns what the arguments of `prune` ask for.
 
     Raises:
@@ -125,10 +125,10 @@ def understood(
         )
     scope = {"include": list(include), "exclude": list(exclude), "batches": batches, "seed": seed}
     scope |= {"units": units} if chosen.removes == "channels" else {}
-    return Wanted(share_of, criterion, chosen, allocation, scope=scope)
+    return Selection(share_of, criterion, chosen, allocation, scope=scope)
 
 
-def _amount(amount: float | Mapping[str, float] | None, granularity: Chosen, allocation: str) -> Any:
+def _amount(amount: float | Mapping[str, float] | None, granularity: ChosenGranularity, allocation: str) -> Any:
     """Returns what the allocation is to go by."""
     entry, own = find_allocation(allocation)
     if granularity.stays is not None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.graph import Channels, Graph, Group, Option, channels, remove
-from penjing.pruning._wanted import Wanted, lowest
+from penjing.pruning._selection import Selection, lowest
 from penjing.pruning.allocations._registry import Rounding, Scored, rounded
-from penjing.pruning.granularities._registry import Chosen
+from penjing.pruning.granularities._registry import ChosenGranularity
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,12 @@ class Weakest:
 
 
 def units_of(
-    graph: Graph, granularity: Chosen, *, include: Sequence[str] = (), exclude: Sequence[str] = (), units: str = "auto"
+    graph: Graph,
+    granularity: ChosenGranularity,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    units: str = "auto",
 ) -> Channels:
     """Returns the channels of a graph, with those groups alone that the granularity is about.
 
@@ -47,7 +52,7 @@ def units_of(
     return replace(found, groups=among(graph, found)) if among else found
 
 
-def weakest(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Rounding) -> Weakest:
+def weakest(found: Channels, evidence: Evidence, selection: Selection, rounding: Rounding) -> Weakest:
     """Returns the weakest units of each group. What earlier masks hold at zero goes first.
 
     Raises:
@@ -55,16 +60,16 @@ def weakest(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Round
     """
     if not found.groups:
         raise PenjingError(_nothing_to_prune(found))
-    judged = wanted.saliency(evidence)
-    scores = wanted.scores(evidence, judged.saliency)
+    judged = selection.saliency(evidence)
+    scores = selection.scores(evidence, judged.saliency)
     scores = [_zeros_lowest(score, evidence, group) for group, score in zip(found.groups, scores, strict=True)]
     places = [
         Scored(group.name, tuple(evidence.graph.tensor(name).shape), partial(_without, evidence.graph, group))
         for group in found.groups
         for name in (group.made_by() or (group.entries[0].tensor,))[:1]
     ]
-    damage = wanted.damage(evidence, scores, places)
-    kept, unrounded = (wanted.kept(scores, one, places, damage) for one in (rounding, None))
+    damage = selection.damage(evidence, scores, places)
+    kept, unrounded = (selection.kept(scores, one, places, damage) for one in (rounding, None))
     units = {
         position: score.argsort(stable=True)[: len(score) - keep].numpy()
         for position, (score, keep) in enumerate(zip(scores, kept, strict=True))
@@ -72,20 +77,20 @@ def weakest(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Round
     }
     steps = []
     for group, keep, plain in zip(found.groups, kept, unrounded, strict=True):
-        lifted = plain < keep == rounded(1, group.units, rounding) or (keep == 1 and wanted.empties(group.units))
+        lifted = plain < keep == rounded(1, group.units, rounding) or (keep == 1 and selection.empties(group.units))
         if lifted or keep < group.units:
             found_here = {"least": keep} if lifted else {}
-            steps.append(wanted.step("group", group.name, group.units, keep, keep, **found_here))
+            steps.append(selection.step("group", group.name, group.units, keep, keep, **found_here))
     return Weakest(units, {} if judged.units is None else judged.units(units), steps)
 
 
-def without_units(found: Channels, evidence: Evidence, wanted: Wanted, rounding: Rounding) -> Graph:
+def without_units(found: Channels, evidence: Evidence, selection: Selection, rounding: Rounding) -> Graph:
     """Returns a graph without the weakest units of each group.
 
     Raises:
         PenjingError: there is no group, or scores aren't numbers.
     """
-    chosen = weakest(found, evidence, wanted, rounding)
+    chosen = weakest(found, evidence, selection, rounding)
     small = remove(evidence.graph, found, chosen.units)
     _fill(small, found, chosen.units, chosen.weights)
     small.plan += chosen.steps

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
-from penjing.evidence.gram import Product, grams, products
+from penjing.evidence.gram import LayerProduct, grams, products
 from penjing.graph import Entry, Group
 
 RIDGE = 1e-4  # strength that pulls new weights to the old ones, relative to the inputs' mean square
@@ -26,7 +26,7 @@ class Readers:
     """
 
     evidence: Evidence
-    layers: Mapping[str, Product]
+    layers: Mapping[str, LayerProduct]
     grams: Mapping[str, Tensor]
 
     def contributions(self, group: Group) -> Tensor:
@@ -68,7 +68,7 @@ class Readers:
         """Returns a weight as `(out_channels, in_channels · kernel)`, in double precision."""
         return self.layers[name].weight.view(self.evidence.graph.tensor(name).detach()).flatten(1).double().cpu()
 
-    def _refit(self, name: str, layer: Product, gone: Tensor) -> Tensor:
+    def _refit(self, name: str, layer: LayerProduct, gone: Tensor) -> Tensor:
         matrix, gram = self.matrix(name), self.grams[name].double()
         keep = (~gone).repeat_interleave(len(gram) // len(gone))
         ridge = RIDGE * gram.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)

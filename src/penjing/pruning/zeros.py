@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Option
 from penjing.graph.weights import place_of
-from penjing.pruning.granularities._registry import Chosen, find
+from penjing.pruning.granularities._registry import ChosenGranularity, find
 
 
 @dataclass(frozen=True)
-class Zeros:
+class MaskedZeros:
     """The zeros that a mask holds in one weight.
 
     Attributes:
@@ -20,25 +20,25 @@ class Zeros:
     """
 
     place: str
-    granularities: tuple[Chosen, ...]
+    granularities: tuple[ChosenGranularity, ...]
     weights: int
     zeros: int
 
 
-def zeros(graph: Graph) -> tuple[Zeros, ...]:
+def zeros(graph: Graph) -> tuple[MaskedZeros, ...]:
     """Returns the zeros that the masks of a graph hold, weight by weight."""
-    came_by: dict[str, dict[str, Chosen]] = {}
+    came_by: dict[str, dict[str, ChosenGranularity]] = {}
     for step in graph.plan:
         granularity = _granularity(step)
         if granularity is not None and granularity.removes == "weights":
             came_by.setdefault(step.place.path, {})[granularity.name] = granularity
     return tuple(
-        Zeros(place_of(name), tuple(came_by.get(place_of(name), {}).values()), mask.numel(), int((~mask).sum()))
+        MaskedZeros(place_of(name), tuple(came_by.get(place_of(name), {}).values()), mask.numel(), int((~mask).sum()))
         for name, mask in graph.masks.items()
     )
 
 
-def _granularity(step: Option) -> Chosen | None:
+def _granularity(step: Option) -> ChosenGranularity | None:
     """Returns the granularity by which a step of the plan set weights to zero."""
     if step.technique != "prune":
         return None

@@ -27,7 +27,7 @@ NEAREST = "nearest"
 
 
 @dataclass(frozen=True)
-class Request:
+class QuantizeRequest:
     """The arguments of `quantize`, read.
 
     Attributes:
@@ -104,7 +104,7 @@ def read_request(
     in_float: Sequence[str],
     simulate: bool,
     seed: int,
-) -> Request:
+) -> QuantizeRequest:
     """Reads and checks what `quantize` is given, which documents it; nothing of the data is read.
 
     Raises:
@@ -135,7 +135,7 @@ def read_request(
     if done or any(node.target in PAIRS for node in graph.program.graph.nodes):
         raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
     keep = SAMPLES if corrections == AUTO and (observed is not None or not has_none(data)) else 0
-    return Request(
+    return QuantizeRequest(
         choices=choices,
         activations=observed,
         dynamic=dynamic,

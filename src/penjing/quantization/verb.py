@@ -15,7 +15,7 @@ from penjing.evidence.observation import first_samples
 from penjing.graph import Graph, Option, Place, fold_batch_norms
 from penjing.graph.places import Json
 from penjing.quantization.calibration.activations import lay_activations, scale_of
-from penjing.quantization.calibration.mending import Layer, find_scales, is_suspect, warn_of_noise
+from penjing.quantization.calibration.mending import LayerBits, find_scales, is_suspect, warn_of_noise
 from penjing.quantization.calibration.noise import SAMPLES as NOISE_SAMPLES
 from penjing.quantization.calibration.noise import Noise, own_noise
 from penjing.quantization.corrections import equalize_inputs, look_at_noise, shrunk_statistics
@@ -27,9 +27,9 @@ from penjing.quantization.placement.of_target import FASTEST, check_all_integer
 from penjing.quantization.placement.rewritten import place_rewritten
 from penjing.quantization.placement.sample_axis import add_sample_axes
 from penjing.quantization.placement.sites import Placed
-from penjing.quantization.request import NEAREST, Request, read_request
+from penjing.quantization.request import NEAREST, QuantizeRequest, read_request
 from penjing.quantization.weights.choices import FLOAT, Choice, check_groups
-from penjing.quantization.weights.laying import Weight, lay_weights, round_weights
+from penjing.quantization.weights.laying import LaidWeight, lay_weights, round_weights
 from penjing.quantization.weights.learning import learn_rounding
 from penjing.quantization.weights.places import place_of
 from penjing.quantization.weights.recurrent import lay_recurrent
@@ -172,16 +172,16 @@ class _Made:
     graph: Graph
     reference: Graph | None
     first: list[list[Tensor]]
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, LayerBits]
     chosen: Mapping[str, Choice]
     corrected: Mapping[str, str]
-    recurrent: Sequence[Weight]
+    recurrent: Sequence[LaidWeight]
     in_integers: frozenset[str]
     in_float: Mapping[Place, dict[str, str]]
     noise: Noise | None
 
 
-def _in_float(graph: Graph, data: Any, asked: Request) -> Graph:
+def _in_float(graph: Graph, data: Any, asked: QuantizeRequest) -> Graph:
     """Returns a copy of the float graph as it is quantised."""
     small = add_sample_axes(fold_batch_norms(graph))
     for correct in asked.before:
@@ -189,7 +189,7 @@ def _in_float(graph: Graph, data: Any, asked: Request) -> Graph:
     return small
 
 
-def _made(small: Graph, data: Any, asked: Request, looks: bool = True) -> _Made:
+def _made(small: Graph, data: Any, asked: QuantizeRequest, looks: bool = True) -> _Made:
     """Quantises a float graph, which becomes the quantised one; looks at the layers' noise where that is asked for."""
     placed, recurrent = _place(small, asked)
     layers = {
@@ -214,16 +214,16 @@ def _made(small: Graph, data: Any, asked: Request, looks: bool = True) -> _Made:
         look_at_noise(small, first, noise, reference)
     return _Made(
         small, reference if copied else None, first,
-        {name: Layer(place, choice.grid.bits) for name, (place, choice) in layers.items()},
+        {name: LayerBits(place, choice.grid.bits) for name, (place, choice) in layers.items()},
         dict(layers.values()), corrected, recurrent, in_integers, in_float, noise,
     )  # fmt: skip
 
 
-def _is_suspect(made: _Made, asked: Request) -> bool:
+def _is_suspect(made: _Made, asked: QuantizeRequest) -> bool:
     return made.noise is not None and is_suspect(made.noise, made.layers, asked.read_grid)
 
 
-def _mended(graph: Graph, data: Any, asked: Request, made: _Made) -> tuple[_Made, dict[str, dict[str, Json]]]:
+def _mended(graph: Graph, data: Any, asked: QuantizeRequest, made: _Made) -> tuple[_Made, dict[str, dict[str, Json]]]:
     """Equalises the inputs of layers that rounding leaves little signal in, as far as it can, and warns of the others.
 
     Returns:
@@ -252,7 +252,7 @@ def _mended(graph: Graph, data: Any, asked: Request, made: _Made) -> tuple[_Made
     return made, notes
 
 
-def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:
+def _place(small: Graph, asked: QuantizeRequest) -> tuple[Placed, list[LaidWeight]]:
     """Finds where integers will be; rewrites what the target can only run in integers otherwise.
 
     Raises:
@@ -273,7 +273,7 @@ def _place(small: Graph, asked: Request) -> tuple[Placed, list[Weight]]:
 
 
 def _round_activations(
-    small: Graph, reference: Graph, data: Any, placed: Placed, asked: Request, keep: int
+    small: Graph, reference: Graph, data: Any, placed: Placed, asked: QuantizeRequest, keep: int
 ) -> tuple[list[list[Tensor]], dict[fx.Node, float | None]]:
     """Puts in what rounds the layers' inputs, if anything does.
 
@@ -291,7 +291,12 @@ def _round_activations(
 
 
 def _round_weights(
-    small: Graph, reference: Graph, data: Any, found: Sequence[Weight], recurrent: Sequence[Weight], asked: Request
+    small: Graph,
+    reference: Graph,
+    data: Any,
+    found: Sequence[LaidWeight],
+    recurrent: Sequence[LaidWeight],
+    asked: QuantizeRequest,
 ) -> None:
     """Puts in what rounds the weights, or their codes; learns to which integers they go where that is asked for."""
     stored, how = [*found, *recurrent], asked.rounding
@@ -304,7 +309,7 @@ def _round_weights(
         learn_rounding(small, reference, data, found, how, asked.iterations, generator)
 
 
-def _recorded(made: _Made, asked: Request, notes: Mapping[str, Mapping[str, Json]]) -> Graph:
+def _recorded(made: _Made, asked: QuantizeRequest, notes: Mapping[str, Mapping[str, Json]]) -> Graph:
     """Writes into the plan what was done to each layer.
 
     Args:

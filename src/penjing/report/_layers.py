@@ -8,7 +8,7 @@ from penjing.report import _format
 
 
 @dataclass(frozen=True)
-class Pair:
+class Bars:
     """The two bars of one layer in one column: lengths in percent (None: nothing to draw) and texts."""
 
     before: float | None
@@ -19,7 +19,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One layer."""
 
     name: str
@@ -27,7 +27,7 @@ class Row:
     shapes: str
     integer: bool
     state: str  # "kept", "removed" or "new"
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Bars, ...]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Layers:
     """The chart: titles of its columns, its rows, and what to say about what it lacks."""
 
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     integers: int
     note: str
 
@@ -54,7 +54,7 @@ def layers(found: Sequence[Mapping[str, Any]]) -> Layers:
         for _, key, _ in columns
     }
     rows = tuple(
-        Row(
+        LayerRow(
             layer["name"] or "(model)",
             layer["op"],
             _shapes(layer),
@@ -68,11 +68,11 @@ def layers(found: Sequence[Mapping[str, Any]]) -> Layers:
     return Layers(tuple(name for name, _, _ in columns), rows, sum(row.integer for row in rows), note)
 
 
-def _pair(layer: Mapping[str, Any], key: str, longest: float, show: Callable[[float | None], str]) -> Pair:
+def _pair(layer: Mapping[str, Any], key: str, longest: float, show: Callable[[float | None], str]) -> Bars:
     before, after = layer["before"], layer["after"]
     values = [_value(side, key) for side in (before, after)]
     lengths = [None if value is None or longest <= 0 else round(100 * value / longest, 2) for value in values]
-    return Pair(
+    return Bars(
         lengths[0],
         lengths[1],
         "–" if before is None else show(values[0]),

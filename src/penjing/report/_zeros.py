@@ -8,14 +8,14 @@ from penjing.report import _format
 
 
 @dataclass(frozen=True)
-class Zeros:
+class ZerosTable:
     """A sentence or two, and rows of (place, granularity, weights, zeros, what they bring)."""
 
     sentences: str
     rows: tuple[tuple[str, str, str, str, str], ...]
 
 
-def zeros(report: Mapping[str, Any]) -> Zeros | None:
+def zeros(report: Mapping[str, Any]) -> ZerosTable | None:
     """Returns what to say, or None where no weight was set to zero."""
     found = report.get("zeros")
     if not found or not found["zeros"]:
@@ -31,7 +31,7 @@ def zeros(report: Mapping[str, Any]) -> Zeros | None:
         for place in found["places"]
     )
     total = f"{found['zeros']:,} of {found['weights']:,} weights ({_share(found)}) are zeros that pruning left."
-    return Zeros(f"{total} {_gain(found)} {found['why']} {_sent(found['deflated_bytes'])}".strip(), rows)
+    return ZerosTable(f"{total} {_gain(found)} {found['why']} {_sent(found['deflated_bytes'])}".strip(), rows)
 
 
 def _gain(found: Mapping[str, Any]) -> str:

@@ -16,8 +16,8 @@ from penjing.run import stages
 from penjing.run.baseline import Baseline
 from penjing.run.clock import Clock, Known
 from penjing.run.delivery import delivered_names
-from penjing.run.request import Request
-from penjing.run.workspace import Held, read_json
+from penjing.run.request import CompressRequest
+from penjing.run.workspace import EarlierContent, read_json
 from penjing.training.checkpoint import steps_of
 
 EXPORT_SECONDS_PER_NODE = 0.012
@@ -81,7 +81,7 @@ class Estimate:
         )
 
 
-def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
+def estimate(graph: Graph, asked: CompressRequest, held: EarlierContent) -> Estimate:
     """Estimates a run from the times of its earlier call, or else from a few forward passes."""
     done = stages.finished(held, asked.suffixes)
     seconds = {"choose": 0.0, "train": 0.0, "verify": 0.0}
@@ -101,7 +101,7 @@ def estimate(graph: Graph, asked: Request, held: Held) -> Estimate:
     )
 
 
-def what_follows(graph: Graph, asked: Request, held: Held, *, training: bool) -> str:
+def what_follows(graph: Graph, asked: CompressRequest, held: EarlierContent, *, training: bool) -> str:
     """Says, after Ctrl-C, which stages are left and how long they will take.
 
     Args:
@@ -117,20 +117,20 @@ def what_follows(graph: Graph, asked: Request, held: Held, *, training: bool) ->
     return f"Still to come: {', '.join(parts)}. Ctrl-C again stops; the same command goes on later."
 
 
-def _choosing(graph: Graph, held: Held) -> float:
+def _choosing(graph: Graph, held: EarlierContent) -> float:
     """Estimates the seconds to measure the remaining candidates, from those measured before or from the graph's size."""
     measured = len(_widths(held))
     guessed = 2 * len(graph.cost().rows) * EXPORT_SECONDS_PER_NODE + MEASURE_SECONDS
     return (seconds_of_a_width(held) or guessed) * max(1, CANDIDATES - measured)
 
 
-def seconds_of_a_width(held: Held) -> float:
+def seconds_of_a_width(held: EarlierContent) -> float:
     """Returns the mean seconds that measuring a width took so far; 0 where none was measured."""
     measured = len(_widths(held))
     return held.seconds.get("choose", 0.0) / measured if measured else 0.0
 
 
-def _training(graph: Graph, asked: Request, held: Held) -> float:
+def _training(graph: Graph, asked: CompressRequest, held: EarlierContent) -> float:
     """Estimates the seconds of the steps left: a step costs about three forward passes, and the teacher's is a fourth."""
     data = asked.data
     loader = data.train if data.train is not None else data.calibration
@@ -145,7 +145,7 @@ def _training(graph: Graph, asked: Request, held: Held) -> float:
     return 4 * _pass(graph, loader, data.task) / max(1, len(loader)) * left
 
 
-def _verifying(graph: Graph, asked: Request, held: Held) -> float:
+def _verifying(graph: Graph, asked: CompressRequest, held: EarlierContent) -> float:
     """Estimates the seconds of the stages behind training, from times measured with the original or from its size."""
     found = known(held)
     data = asked.data
@@ -159,7 +159,7 @@ def _verifying(graph: Graph, asked: Request, held: Held) -> float:
     )
 
 
-def known(held: Held) -> Known:
+def known(held: EarlierContent) -> Known:
     """Returns the times measured with the original; 0 stands for unknown ones."""
     try:
         whole = held.has(stages.BASELINE)
@@ -172,7 +172,7 @@ def known(held: Held) -> Known:
     return Known(lowering, judging, first.latency_ms / first.latency / 1000 if first and first.latency > 0 else None)
 
 
-def _nothing_removed(held: Held) -> bool:
+def _nothing_removed(held: EarlierContent) -> bool:
     """Tells whether the chosen candidate keeps all channels, so that nothing is trained."""
     try:
         chosen = held.has(stages.CHOICE)
@@ -181,7 +181,7 @@ def _nothing_removed(held: Held) -> bool:
         return False
 
 
-def _widths(held: Held) -> list[list[Candidate]]:
+def _widths(held: EarlierContent) -> list[list[Candidate]]:
     """Returns the widths that were measured before; none if they can't be read, of which choosing warns."""
     try:
         return read_journal(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []

@@ -10,7 +10,7 @@ from penjing.data import Data
 from penjing.files import sha256
 from penjing.graph import load
 from penjing.run.baseline import judge_original
-from penjing.run.verification import Pair, verify
+from penjing.run.verification import OriginalAndCompressed, verify
 from penjing.run.workspace import INNER
 from penjing.targets import find_target, open_artifact
 
@@ -66,7 +66,7 @@ def recheck(out: Path | str, data: Data) -> Recheck:
     suffixes = find_target(target).suffixes
     suffix = suffixes[0]
     original_file = open_artifact(out / INNER / f"original{suffix}", target)
-    pair = Pair(
+    pair = OriginalAndCompressed(
         load(out / INNER / "original.penjing"),
         original_file,
         load(out / "model.penjing"),

@@ -9,7 +9,7 @@ from typing import Any
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.run import stages
-from penjing.run.request import Request
+from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.tasks import agreement, evaluate
 from penjing.training import Interrupted, recover
@@ -65,7 +65,7 @@ class Recovery:
 
 def recovered(
     space: Workspace,
-    asked: Request,
+    asked: CompressRequest,
     small: Graph,
     original: Graph,
     *,
@@ -140,7 +140,7 @@ def recovered(
     return Recovery(small, tuple(notes), variant or None, finished, short)
 
 
-def _judged(graph: Graph, original: Graph, asked: Request) -> float:
+def _judged(graph: Graph, original: Graph, asked: CompressRequest) -> float:
     """Returns the metric on a part of the validation data; without labels, the agreement with the original."""
     data = asked.data
     loader = data.validation if data.validation is not None else data.calibration

@@ -71,7 +71,7 @@ CALIBRATION_BATCHES = 8  # batches that serve as calibration data where the data
 
 
 @dataclass(frozen=True)
-class Request:
+class CompressRequest:
     """The arguments of `compress`, which documents them; `criterion` and the calibration data are resolved already."""
 
     data: Data
@@ -196,7 +196,7 @@ def _judge(graph: Graph, data: Data) -> None:
         ) from error
 
 
-def _rank(graph: Graph, asked: Request) -> None:
+def _rank(graph: Graph, asked: CompressRequest) -> None:
     try:
         prune(
             graph, 0.0, criterion=asked.criterion, data=asked.data, batches=1, seed=asked.seed,

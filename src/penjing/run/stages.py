@@ -8,7 +8,7 @@ from pathlib import Path
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, load
-from penjing.run.workspace import Held, Workspace, read_json, write_json
+from penjing.run.workspace import EarlierContent, Workspace, read_json, write_json
 
 ORIGINAL = "original.penjing"  # the original's graph; its lowered files have the same name with the target's suffixes
 BASELINE = "baseline.json"  # the original's metric
@@ -37,7 +37,7 @@ def lowered(suffix: str) -> str:
     return f"original{suffix}"
 
 
-def finished(held: Held, suffixes: Sequence[str]) -> tuple[str, ...]:
+def finished(held: EarlierContent, suffixes: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of the finished stages up to the first unfinished one: later results depend on the latter."""
     files = {
         "capture": (ORIGINAL,),
@@ -67,13 +67,13 @@ def note_cut(space: Workspace, minutes: float | None, files: Sequence[str], cut:
         write_json(now, space.inner / CUT)
 
 
-def outlived(held: Held, minutes: float | None) -> tuple[str, ...]:
+def outlived(held: EarlierContent, minutes: float | None) -> tuple[str, ...]:
     """Returns the files that a shorter limit than this one cut short, and that would be different now."""
     more = math.inf if minutes is None else minutes
     return tuple(name for name, limit in _cut(held).items() if limit < more)
 
 
-def _cut(held: Held) -> dict[str, float]:
+def _cut(held: EarlierContent) -> dict[str, float]:
     if not held.has(CUT):
         return {}
     try:
@@ -84,7 +84,7 @@ def _cut(held: Held) -> dict[str, float]:
     return found if numbers else {}
 
 
-def is_finished(held: Held, suffixes: Sequence[str]) -> bool:
+def is_finished(held: EarlierContent, suffixes: Sequence[str]) -> bool:
     """Tells whether all stages are finished."""
     lowered_files = [f"model{suffix}" for suffix in suffixes]
     products = ("report.json", "report.html", "model.penjing", *lowered_files, "run.py", "plan.json")

@@ -37,7 +37,7 @@ FEW = 256  # samples for agreement where time is short
 
 
 @dataclass(frozen=True)
-class Pair:
+class OriginalAndCompressed:
     """The original and the compressed model: their graphs and their files."""
 
     original: Graph
@@ -57,7 +57,7 @@ def metric_on_runtime(artifact: Artifact, data: Data, threads: int) -> float | N
 
 
 def verify(
-    pair: Pair,
+    pair: OriginalAndCompressed,
     data: Data,
     budget: Budget,
     *,
@@ -218,7 +218,7 @@ def _real_inputs(data: Data, graph: Graph) -> tuple[Tensor, ...] | None:
     return None
 
 
-def layers(pair: Pair, threads: int, batch: int) -> list[dict[str, Any]]:
+def layers(pair: OriginalAndCompressed, threads: int, batch: int) -> list[dict[str, Any]]:
     """Returns the cost and the time, before and after, of each module that multiplies or holds parameters.
 
     A batch norm counts to the convolution into which it is folded, as in the files.

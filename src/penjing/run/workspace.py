@@ -32,7 +32,7 @@ CAN_NOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS,
 
 
 @dataclass(frozen=True)
-class Held:
+class EarlierContent:
     """The content of an output folder before a run takes it over.
 
     Attributes:
@@ -54,7 +54,7 @@ class Held:
         return all(self.path(file).is_file() and file not in self.without for file in files)
 
 
-def look(out: Path | str, settings: dict[str, Any]) -> Held:
+def look(out: Path | str, settings: dict[str, Any]) -> EarlierContent:
     """Returns the content of `out` without writing to it.
 
     Args:
@@ -78,13 +78,13 @@ def look(out: Path | str, settings: dict[str, Any]) -> Held:
     except OSError as error:
         raise PenjingError(f"Can't write to {out}: {error.strerror or error}.") from error
     if record is None:
-        return Held(out, {})
+        return EarlierContent(out, {})
     if record["key"] != _key(settings):
         raise PenjingError(
             f"{out} holds another run ({_difference(record['settings'], settings)}). "
             "Give another folder, remove that one, or repeat the command that made it."
         )
-    return Held(out, record["seconds"])
+    return EarlierContent(out, record["seconds"])
 
 
 def check_space(out: Path, needed: int) -> None:
@@ -150,9 +150,9 @@ class Workspace:
                 raise PenjingError(f"Can't write to {self.out}: {error.strerror or error}.") from error
             raise
 
-    def held(self) -> Held:
+    def held(self) -> EarlierContent:
         """Returns the folder's current content."""
-        return Held(self.out, dict(self.seconds))
+        return EarlierContent(self.out, dict(self.seconds))
 
     def _save(self) -> None:
         record = {"key": _key(self.settings), "settings": self.settings, "seconds": self.seconds}

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph.capture.constants import Folded
-from penjing.graph.capture.parts import Call, Given, Output, Part
+from penjing.graph.capture.parts import Call, CapturedPart, Given, Output
 from penjing.graph.inputs import Input, Signature
 from penjing.graph.ranges import Ranges
 
@@ -164,7 +164,7 @@ def folded_from_json(record: dict[str, Any], tensors: Mapping[str, Tensor]) -> d
 # Parts of a model
 
 
-def part_to_json(part: Part | None) -> Any:
+def part_to_json(part: CapturedPart | None) -> Any:
     """JSON for how a part is called; None where it is given an object that JSON has no form for."""
     if part is None:
         return None
@@ -178,7 +178,7 @@ def part_to_json(part: Part | None) -> Any:
     return {"calls": calls, "outputs": [[output.call, output.leaf] for output in part.outputs]}
 
 
-def part_from_json(record: Any) -> Part | None:
+def part_from_json(record: Any) -> CapturedPart | None:
     """Returns the part of a record, if each of its calls takes what stands before it."""
     if record is None:
         return None
@@ -188,7 +188,7 @@ def part_from_json(record: Any) -> Part | None:
         if spec.num_leaves != len(leaves):
             raise PenjingError(f"the call of '{one['path']}' is described wrongly")
         calls.append(Call(str(one["path"]), leaves, spec))
-    return Part(tuple(calls), tuple(_output(call, leaf, len(calls)) for call, leaf in record["outputs"]))
+    return CapturedPart(tuple(calls), tuple(_output(call, leaf, len(calls)) for call, leaf in record["outputs"]))
 
 
 def _leaf_to_json(leaf: Any) -> Any:

@@ -128,7 +128,7 @@ class _Decisions:
 
 
 @dataclass
-class _Moments:
+class _ColumnMoments:
     """Sums over samples and positions, for each column `(C,)`, in float64 and about a value near the mean."""
 
     near: Tensor
@@ -139,7 +139,7 @@ class _Moments:
     magnitude: Tensor
 
     @classmethod
-    def about(cls, near: Tensor) -> "_Moments":
+    def about(cls, near: Tensor) -> "_ColumnMoments":
         zero = torch.zeros_like(near)
         return cls(near, 0, zero, zero, zero, zero)
 
@@ -164,12 +164,12 @@ class _R2:
     """The share of the variance of the original's outputs that the other explains, column by column of axis 1."""
 
     name: str = R2
-    moments: dict[int, _Moments] = field(default_factory=dict)  # by the number of columns, which may differ
+    moments: dict[int, _ColumnMoments] = field(default_factory=dict)  # by the number of columns, which may differ
 
     def update(self, original: Tensor, other: Tensor) -> None:
         rows = [_columns(tensor) for tensor in (original, other)]
         near = rows[0].nan_to_num(0.0, 0.0, 0.0).mean(1)
-        self.moments.setdefault(len(near), _Moments.about(near)).add(*rows)
+        self.moments.setdefault(len(near), _ColumnMoments.about(near)).add(*rows)
 
     def tells(self) -> bool:
         return True
@@ -188,7 +188,7 @@ def _columns(outputs: Tensor) -> Tensor:
     return values[None] if values.ndim == 1 else values.transpose(0, 1).reshape(values.shape[1], -1)
 
 
-def _explained(one: _Moments) -> float:
+def _explained(one: _ColumnMoments) -> float:
     """Returns the mean over columns of 1 - error / spread, each at least 0.
 
     A column in which the original always gives the same has no spread of its own, and is judged by the mean of the others;

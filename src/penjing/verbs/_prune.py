@@ -17,7 +17,7 @@ from penjing.pruning import Gradual
 from penjing.pruning import prune as prune_once
 from penjing.pruning.allocations import Rounding
 from penjing.pruning.doors import RULES
-from penjing.pruning.schedules import Chosen, find
+from penjing.pruning.schedules import ChosenSchedule, find
 from penjing.training import recover
 from penjing.verbs._metric import least, metric_of
 
@@ -139,7 +139,7 @@ def prune(
 
 
 def _budget(
-    schedule: Chosen, data: Data | None, teacher: nn.Module | None, epochs: int | None, drop: float | None
+    schedule: ChosenSchedule, data: Data | None, teacher: nn.Module | None, epochs: int | None, drop: float | None
 ) -> tuple[Data, int]:
     """Returns data to train on and for how long.
 

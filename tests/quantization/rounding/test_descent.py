@@ -12,8 +12,8 @@ from penjing.graph import capture
 from penjing.graph.taps import constant_values
 from penjing.quantization import quantize
 from penjing.quantization.grids import Laid, integers
-from penjing.quantization.rounding import Part, Rounded, products
-from penjing.quantization.rounding._descent import Problem, descend, moments_of
+from penjing.quantization.rounding import Rounded, SampledSpan, products
+from penjing.quantization.rounding._descent import IntegerLeastSquares, descend, moments_of
 
 LAYERS = [
     (nn.Linear(6, 4), (6,)),
@@ -43,7 +43,7 @@ def _part(layer, inputs, wanted=None, scale=0.1):
     )
     wanted = layer(inputs).detach() if wanted is None else wanted
     weights = {node.args[1]: Rounded(rows / scale, laid, layer.weight.shape)}
-    return Part(span, weights, constant_values(graph.program), [span.units(inputs)], span.units(wanted), None)
+    return SampledSpan(span, weights, constant_values(graph.program), [span.units(inputs)], span.units(wanted), None)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_no_move_of_one_weight_is_better_and_the_best_of_all_is_near():
     part = _part(layer, inputs, wanted)
     nearest = part.weights[0].real.round().clamp(-3, 3)
     first, second = moments_of(part, generator)
-    problem = Problem(part, first.both.shape)
+    problem = IntegerLeastSquares(part, first.both.shape)
     found = problem.solve(first.joined(second), 0.05, problem.laid(nearest), 50)[0]
     centred = (inputs - inputs.mean(0)).double()
     damping = 0.05 * float(centred.square().mean())
@@ -127,7 +127,7 @@ def test_what_few_samples_seem_to_tell_is_not_believed():
 
     assert error(found) < 1.2 * error(start)
     first, second = moments_of(part, _generator())
-    problem = Problem(part, first.both.shape)
+    problem = IntegerLeastSquares(part, first.both.shape)
     assert error(problem.solve(first.joined(second), 1e-6, problem.laid(start), 20)[0].float()) > 2 * error(start)
 
 

@@ -31,7 +31,7 @@ from penjing.graph.capture.dynamic_axes import (
 from penjing.graph.capture.exporting import Uncapturable, exported_program
 from penjing.graph.capture.fixed_batch import noting_sizes, why_fixed
 from penjing.graph.capture.normalize import inline_regions, normalize
-from penjing.graph.capture.parts import Given, Part, Parts, largest_capturable, model_names, record, share
+from penjing.graph.capture.parts import CapturedPart, Given, Parts, largest_capturable, model_names, record, share
 from penjing.graph.capture.recurrent_cells import write_out_cells
 from penjing.graph.capture.user_code import at_user_line, lost_in_training, source_line
 from penjing.graph.capture.verify import call_copied, copied, verify, verify_other_sizes
@@ -85,7 +85,7 @@ def capture(
     args, keywords = _call(example_inputs, kwargs)
     whole = None if part is None else model
     with _evaluating(model):
-        how = Part() if isinstance(part, nn.Module) else None
+        how = CapturedPart() if isinstance(part, nn.Module) else None
         if isinstance(part, nn.Module):
             model = part
         elif part is not None:
@@ -99,7 +99,7 @@ def capture(
 
 
 def _alone(
-    model: nn.Module, part: Part, given: tuple[Tensor, ...]
+    model: nn.Module, part: CapturedPart, given: tuple[Tensor, ...]
 ) -> tuple[nn.Module, tuple[Any, ...], dict[str, Any]]:
     """Returns the part as a module, and the inputs of its own."""
     module = part.of(model)

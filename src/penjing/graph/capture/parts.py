@@ -48,7 +48,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Part:
+class CapturedPart:
     """How to call the captured part of a model.
 
     Attributes:
@@ -79,7 +79,7 @@ class Parts(nn.Module):
     that this code uses.
     """
 
-    def __init__(self, model: nn.Module, part: Part) -> None:
+    def __init__(self, model: nn.Module, part: CapturedPart) -> None:
         super().__init__()
         self.called = nn.ModuleList(model.get_submodule(call.path) for call in part.calls)
         self.part = part
@@ -101,7 +101,7 @@ class Parts(nn.Module):
 
 def record(
     model: nn.Module, paths: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[Part, tuple[Tensor, ...]]:
+) -> tuple[CapturedPart, tuple[Tensor, ...]]:
     """Runs `model` and records the calls of the modules at `paths`.
 
     Returns:
@@ -170,10 +170,12 @@ class _Watch(TorchFunctionMode):
             if isinstance(known, Output):
                 self._used.add(known)
 
-    def part(self) -> Part:
+    def part(self) -> CapturedPart:
         """Returns the recorded part. Results that nothing used count as outputs, too."""
         taken = {leaf for call in self.calls for leaf in call.leaves if isinstance(leaf, Output)}
-        return Part(tuple(self.calls), tuple(out for out in self._results if out in self._used or out not in taken))
+        return CapturedPart(
+            tuple(self.calls), tuple(out for out in self._results if out in self._used or out not in taken)
+        )
 
     def _enter(self, path: str, args: Any, kwargs: Any) -> None:
         leaves, spec = pytree.tree_flatten((args, kwargs))

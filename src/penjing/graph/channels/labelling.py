@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx
 
-from penjing.graph.channels.rules import FREE, RULES, TILED, Axes, Axis, Unlabelled, Value, fixed
+from penjing.graph.channels.rules import FREE, RULES, TILED, Axes, Axis, Uncovered, Value, fixed
 from penjing.graph.graph import Graph
 from penjing.graph.ops import node_arguments
 
@@ -52,7 +52,7 @@ class Labeller:
     def fresh(self, count: int) -> np.ndarray:
         """Returns `count` new labels."""
         if not fixed(count):
-            raise Unlabelled("an axis of free size has no label for each index")
+            raise Uncovered("an axis of free size has no label for each index")
         return self._labels(count)
 
     def axis(self, size: int) -> Axis:
@@ -68,7 +68,7 @@ class Labeller:
         if a is None or b is None:
             self.pin(a if b is None else b)
         elif a.shape != b.shape:
-            raise Unlabelled(f"axes of {a.size} and {b.size} indices can't be tied")
+            raise Uncovered(f"axes of {a.size} and {b.size} indices can't be tied")
         elif a is not b:
             self.ties.append((a, b))
             for one, other in ((a, b), (b, a)):
@@ -186,7 +186,7 @@ class Labeller:
         try:
             arguments = [self._argument(value, node.target in TILED) for value in node_arguments(node)]
             return self._outputs(node, known(self, *arguments))
-        except Unlabelled as unlabelled:
+        except Uncovered as unlabelled:
             return self._without_labels(node, str(unlabelled))
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # A mistake in a rule must not make the whole model fail, but the user must hear of it.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from penjing.evidence import Evidence
-from penjing.evidence.feature_maps import Site, sites
+from penjing.evidence.feature_maps import GroupValue, sites
 from penjing.graph.taps import Change
 from penjing.pruning.criteria._registry import criteria
 
@@ -62,7 +62,7 @@ class Attention:
         rows: how many.
     """
 
-    def __init__(self, site: Site, units: int, device: torch.device, generator: torch.Generator) -> None:
+    def __init__(self, site: GroupValue, units: int, device: torch.device, generator: torch.Generator) -> None:
         hidden = max(units // REDUCTION, 1)
         weight = torch.randn(hidden, units, generator=generator) * (2 / units) ** 0.5  # He et al., 2015
         starts = (weight, torch.zeros(hidden), torch.zeros(units, hidden), torch.zeros(units))

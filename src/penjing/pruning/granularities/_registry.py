@@ -47,7 +47,7 @@ granularities: Registry[Granularity] = Registry("granularity")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenGranularity:
     """A granularity as the user typed it.
 
     Attributes:
@@ -78,7 +78,7 @@ class Chosen:
         return keeps(**self.arguments) if keeps else None
 
 
-def find(name: str) -> Chosen:
+def find(name: str) -> ChosenGranularity:
     """Returns the granularity that `name` means, numbers included: "filter", "2:4", "block:4x4".
 
     Raises:
@@ -88,7 +88,7 @@ def find(name: str) -> Chosen:
         read = entry.traits.get("read")
         arguments = read(name) if read else ({} if name == entry.name else None)
         if arguments is not None:
-            return Chosen(name, entry, arguments)
+            return ChosenGranularity(name, entry, arguments)
     if name in granularities:
         raise PenjingError(f"granularity='{name}' needs its numbers, as in '{granularities[name].traits['example']}'.")
     raise unknown_name("granularity", name, granularities)

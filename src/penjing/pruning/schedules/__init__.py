@@ -6,13 +6,13 @@ from penjing.pruning.schedules._growing_reg import growing_reg
 from penjing.pruning.schedules._iterative import iterative
 from penjing.pruning.schedules._lasso_bn import lasso_bn
 from penjing.pruning.schedules._one_shot import one_shot
-from penjing.pruning.schedules._registry import Chosen, Moment, find, schedules
+from penjing.pruning.schedules._registry import ChosenSchedule, Moment, find, schedules
 from penjing.pruning.schedules._rewind import rewind
 from penjing.pruning.schedules._splicing import splicing
 from penjing.pruning.schedules._targeted_dropout import targeted_dropout
 
 __all__ = [
-    "Chosen",
+    "ChosenSchedule",
     "Moment",
     "cubic",
     "dense_sparse_dense",

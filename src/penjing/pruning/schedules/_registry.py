@@ -44,7 +44,7 @@ without these there is none. `trainings` gives of that number how many trainings
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenSchedule:
     """A schedule as the user typed it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Chosen:
         return self.entry.function(progress, amount, self.number)
 
 
-def find(name: str) -> Chosen:
+def find(name: str) -> ChosenSchedule:
     """Returns the schedule that `name` means, its number included: "cubic", "cubic:0.5", "iterative:10".
 
     Raises:
@@ -84,9 +84,9 @@ def find(name: str) -> Chosen:
     if "number" not in entry.traits:
         if colon:
             raise PenjingError(f"schedule='{name}': '{kind}' takes no number.")
-        return Chosen(name, entry)
+        return ChosenSchedule(name, entry)
     if not colon:
-        return Chosen(name, entry, entry.traits["default"])
+        return ChosenSchedule(name, entry, entry.traits["default"])
     low, high = entry.traits["within"]
     whole = isinstance(entry.traits["default"], int)
     try:
@@ -99,7 +99,7 @@ def find(name: str) -> Chosen:
         raise PenjingError(
             f"schedule='{name}': what follows the colon is the {entry.traits['number']}, {kind_of} {bounds}."
         )
-    return Chosen(name, entry, number)
+    return ChosenSchedule(name, entry, number)
 
 
 def round_at(progress: float, trainings: float) -> int:

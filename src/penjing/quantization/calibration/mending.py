@@ -26,7 +26,7 @@ LAYERS_NAMED = 5
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerBits:
     """A layer whose weights are rounded to few bits.
 
     Attributes:
@@ -38,7 +38,7 @@ class Layer:
     bits: int
 
 
-def is_suspect(noise: Noise, layers: Mapping[str, Layer], activations: Grid | None) -> bool:
+def is_suspect(noise: Noise, layers: Mapping[str, LayerBits], activations: Grid | None) -> bool:
     """Tells whether some layer has so much noise that measuring the noise of each layer's own roundings is worthwhile."""
     few = [layer for layer in layers.values() if layer.bits < BITS]
     meant = bool(few) or (activations is not None and activations.bits < BITS)
@@ -50,7 +50,7 @@ def find_scales(
     reference: Graph,
     data: Any,
     batches: Sequence[Sequence[Tensor]],
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, LayerBits],
     activations: Grid | None,
 ) -> dict[str, Tensor]:
     """Returns, by layer name, input scales, `(channels,)`, for the layers whose own noise these scales more than halve.
@@ -138,7 +138,7 @@ def warn_of_noise(
     reference: Graph,
     batches: Sequence[Sequence[Tensor]],
     noise: Noise,
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, LayerBits],
     placement: Placement,
 ) -> dict[str, float]:
     """Warns of layers whose own roundings leave little but noise, or of the first layer that all noise together drowns.

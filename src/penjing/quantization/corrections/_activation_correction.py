@@ -6,7 +6,7 @@ from penjing.graph import Graph
 from penjing.graph.clips import CLIPS, EVERYTHING, Interval
 from penjing.quantization.corrections._means import match_means
 from penjing.quantization.corrections._registry import corrections
-from penjing.quantization.corrections._side_by_side import Layer
+from penjing.quantization.corrections._side_by_side import RoundedLayer
 
 
 @corrections.register(
@@ -37,7 +37,7 @@ def activation_correction(graph: Graph, reference: Graph, data: Any) -> tuple[st
     return match_means(graph, reference, data, _bounds)
 
 
-def _bounds(layer: Layer) -> Interval:
+def _bounds(layer: RoundedLayer) -> Interval:
     readers = list(layer.node.users)
     if len(readers) != 1 or readers[0].target not in CLIPS:
         return EVERYTHING

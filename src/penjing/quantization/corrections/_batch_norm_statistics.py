@@ -12,7 +12,7 @@ from penjing.graph import Graph
 from penjing.quantization.corrections._bias import add_to_biases
 from penjing.quantization.corrections._gain import apply_gain, are_powers_of_two, scale_of
 from penjing.quantization.corrections._registry import corrections
-from penjing.quantization.corrections._side_by_side import Layer, quantized_layers, side_by_side
+from penjing.quantization.corrections._side_by_side import RoundedLayer, quantized_layers, side_by_side
 
 # Share of the layer's mean variance. A channel with less is almost constant: its gain would be a quotient of noise.
 SMALLEST_VARIANCE = 1e-4
@@ -48,13 +48,13 @@ def batch_norm_statistics(graph: Graph, reference: Graph, data: Any) -> tuple[st
     """
     layers = quantized_layers(graph)
     scales = {layer.node.name: _scale_of(graph, layer, layers) for layer in layers}
-    moments: dict[str, tuple[_Moments, _Moments]] = {}
+    moments: dict[str, tuple[_ChannelMoments, _ChannelMoments]] = {}
 
-    def remember(layer: Layer, output: Tensor) -> _Moments:
-        return _Moments.of(layer, output)
+    def remember(layer: RoundedLayer, output: Tensor) -> _ChannelMoments:
+        return _ChannelMoments.of(layer, output)
 
-    def correct(layer: Layer, output: Tensor, wanted: _Moments) -> Tensor:
-        got = _Moments.of(layer, output)
+    def correct(layer: RoundedLayer, output: Tensor, wanted: _ChannelMoments) -> Tensor:
+        got = _ChannelMoments.of(layer, output)
         before = moments.get(layer.node.name)
         moments[layer.node.name] = (
             (wanted, got) if before is None else (before[0].joined(wanted), before[1].joined(got))
@@ -71,35 +71,35 @@ def batch_norm_statistics(graph: Graph, reference: Graph, data: Any) -> tuple[st
     return tuple(layer.place for layer in layers)
 
 
-class _Moments:
+class _ChannelMoments:
     """The count, the mean and the variance of each channel's values."""
 
     def __init__(self, count: int, mean: Tensor, variance: Tensor) -> None:
         self.count, self.mean, self.variance = count, mean, variance
 
     @classmethod
-    def of(cls, layer: Layer, output: Tensor) -> "_Moments":
+    def of(cls, layer: RoundedLayer, output: Tensor) -> "_ChannelMoments":
         mean = layer.mean(output)
         variance = layer.mean((output - layer.along(mean, output)).square_())
         return cls(output.numel() // len(mean), mean, variance)
 
-    def joined(self, other: "_Moments") -> "_Moments":
+    def joined(self, other: "_ChannelMoments") -> "_ChannelMoments":
         """Returns the moments of both samples together (Chan, Golub and LeVeque 1979)."""
         count = self.count + other.count
         share = other.count / count
         apart = other.mean - self.mean
         mean = self.mean + share * apart
         variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * apart.square()
-        return _Moments(count, mean, variance)
+        return _ChannelMoments(count, mean, variance)
 
 
-def _gain_and_shift(wanted: _Moments, got: _Moments) -> tuple[Tensor, Tensor]:
+def _gain_and_shift(wanted: _ChannelMoments, got: _ChannelMoments) -> tuple[Tensor, Tensor]:
     varies = (wanted.variance.minimum(got.variance)) > SMALLEST_VARIANCE * wanted.variance.mean()
     gain = torch.where(varies, (wanted.variance / got.variance).sqrt(), 1.0)
     return gain, wanted.mean - gain * got.mean
 
 
-def _scale_of(graph: Graph, layer: Layer, layers: Sequence[Layer]) -> str:
+def _scale_of(graph: Graph, layer: RoundedLayer, layers: Sequence[RoundedLayer]) -> str:
     scale = scale_of(graph, layer)
     if scale is None:
         raise PenjingError(

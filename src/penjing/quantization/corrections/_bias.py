@@ -7,10 +7,10 @@ from penjing.graph import Graph
 from penjing.graph.edit.rewriter import Writer, set_bias
 from penjing.graph.ops import node_arguments
 from penjing.graph.propagation import resized
-from penjing.quantization.corrections._side_by_side import Layer
+from penjing.quantization.corrections._side_by_side import RoundedLayer
 
 
-def add_to_biases(graph: Graph, layers: list[Layer], values: Tensor) -> None:
+def add_to_biases(graph: Graph, layers: list[RoundedLayer], values: Tensor) -> None:
     """Adds `values`, `(channels,)`, to the bias that all of `layers` share; layers without a bias get one.
 
     The caller refreshes the graph.

@@ -13,9 +13,9 @@ from penjing.graph import Graph
 from penjing.graph.ops import node_arguments
 from penjing.quantization.calibration.running import in_floats
 from penjing.quantization.corrections._bias import add_to_biases
-from penjing.quantization.corrections._pairs import Pair, Reader, find_pairs
+from penjing.quantization.corrections._pairs import LayerAndReaders, ReadingLayer, find_pairs
 from penjing.quantization.corrections._registry import corrections
-from penjing.quantization.corrections._side_by_side import Layer
+from penjing.quantization.corrections._side_by_side import RoundedLayer
 
 ROUNDS = 100
 SETTLED = 1e-3  # logarithm of a scale's change: the rounds end when no scale changes by more
@@ -92,7 +92,7 @@ def cross_layer_equalization(graph: Graph, data: Any = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(layer.place for layer in layers))
 
 
-def _tensors(pairs: Iterable[Pair]) -> set[str]:
+def _tensors(pairs: Iterable[LayerAndReaders]) -> set[str]:
     layers = [layer for pair in pairs for layer in (pair.first, *(reader.layer for reader in pair.readers))]
     biases = {pair.first.bias for pair in pairs if pair.first.bias is not None}
     return {layer.weight for layer in layers} | biases
@@ -101,7 +101,7 @@ def _tensors(pairs: Iterable[Pair]) -> set[str]:
 class _ChannelExtremes:
     """The smallest and the largest value of each channel of a layer's output."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: RoundedLayer) -> None:
         self._layer = layer
         self.low = torch.tensor(torch.inf, dtype=torch.float64)
         self.high = -self.low
@@ -116,7 +116,9 @@ class _ChannelExtremes:
 # Scales
 
 
-def _equalize(pairs: list[Pair], seen: dict[int, _ChannelExtremes], weights: dict[str, Tensor]) -> list[Tensor]:
+def _equalize(
+    pairs: list[LayerAndReaders], seen: dict[int, _ChannelExtremes], weights: dict[str, Tensor]
+) -> list[Tensor]:
     """Equalises `weights` in place; returns, for each pair, the divisors of the first layer's channels, `(channels,)`."""
     totals = [torch.ones_like(weights[pair.first.weight].flatten(1)[:, 0]) for pair in pairs]
     limits = [_limits(pair, seen[id(pair)], total) for pair, total in zip(pairs, totals, strict=True)]
@@ -136,7 +138,7 @@ def _equalize(pairs: list[Pair], seen: dict[int, _ChannelExtremes], weights: dic
     return totals
 
 
-def _limits(pair: Pair, seen: _ChannelExtremes, like: Tensor) -> Tensor:
+def _limits(pair: LayerAndReaders, seen: _ChannelExtremes, like: Tensor) -> Tensor:
     """Returns the least divisor that each channel may have, `(channels,)`; infinity where a channel must keep its scale."""
     limits = torch.zeros_like(like)
     for bound in pair.bounds:
@@ -145,7 +147,7 @@ def _limits(pair: Pair, seen: _ChannelExtremes, like: Tensor) -> Tensor:
     return limits
 
 
-def incoming(reader: Reader, weights: dict[str, Tensor]) -> Tensor:
+def incoming(reader: ReadingLayer, weights: dict[str, Tensor]) -> Tensor:
     """Returns a view of a reader's weight as `(groups, outputs, inputs, positions)`."""
     weight = weights[reader.layer.weight]
     linear = reader.layer.node.target is torch.ops.aten.linear.default
@@ -153,7 +155,7 @@ def incoming(reader: Reader, weights: dict[str, Tensor]) -> Tensor:
     return weight.view(groups, weight.shape[0] // groups, weight.shape[1], -1)
 
 
-def _scale(pair: Pair, by: Tensor, weights: dict[str, Tensor]) -> None:
+def _scale(pair: LayerAndReaders, by: Tensor, weights: dict[str, Tensor]) -> None:
     first = weights[pair.first.weight]
     first /= by.reshape(-1, *[1] * (first.dim() - 1))
     if pair.first.bias is not None:
@@ -166,7 +168,7 @@ def _scale(pair: Pair, by: Tensor, weights: dict[str, Tensor]) -> None:
 # Biases
 
 
-def _absorb(graph: Graph, pair: Pair, low: Tensor, high: Tensor) -> bool:
+def _absorb(graph: Graph, pair: LayerAndReaders, low: Tensor, high: Tensor) -> bool:
     """Moves each channel's least value, if it is positive, into the readers' biases; tells whether any channel had one."""
     if not (pair.rectified and pair.shifts):
         return False

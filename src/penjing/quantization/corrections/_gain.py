@@ -7,12 +7,12 @@ from torch import Tensor, fx
 
 from penjing.graph import Graph
 from penjing.graph.straight_through import ops
-from penjing.quantization.corrections._side_by_side import Layer
+from penjing.quantization.corrections._side_by_side import RoundedLayer
 
 aten = torch.ops.aten
 
 
-def scale_of(graph: Graph, layer: Layer) -> str | None:
+def scale_of(graph: Graph, layer: RoundedLayer) -> str | None:
     """Returns the path of a rounded weight's scales, one or several per output channel; None if there are no such scales."""
     restore: Any = layer.node.args[1]
     while restore.target is aten.reshape.default:
@@ -27,7 +27,7 @@ def are_powers_of_two(scales: Tensor) -> bool:
     return bool((torch.frexp(scales).mantissa == 0.5).all())
 
 
-def apply_gain(graph: Graph, layer: Layer, scale: str, gain: Tensor) -> None:
+def apply_gain(graph: Graph, layer: RoundedLayer, scale: str, gain: Tensor) -> None:
     """Multiplies a layer's weight, scales and bias by `gain`, `(channels,)`; stored integers stay."""
     with torch.no_grad():
         for path in (layer.weight, scale, layer.bias):

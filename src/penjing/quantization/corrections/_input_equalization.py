@@ -18,7 +18,7 @@ from penjing.graph.edit.rewriter import Writer
 from penjing.graph.ops import LAYERS, node_arguments
 from penjing.quantization.calibration.noise import channel_axis
 from penjing.quantization.corrections._cross_layer_equalization import incoming
-from penjing.quantization.corrections._pairs import Blocked, Reader, find_pairs, scalable
+from penjing.quantization.corrections._pairs import Blocked, ReadingLayer, find_pairs, scalable
 
 aten = torch.ops.aten
 RANGE = ".input_range"  # suffix of the constant that divides a layer's input, stored beside the layer's weight
@@ -92,7 +92,7 @@ class _Equalizer:
                 readers = [self._read(found, least.repeat_interleave(found.repeats)) for found in pair.readers]
                 return [self._made(pair.first.node, least), *readers]
         value: Any = layer.args[0]
-        return [*self._scaled(value, layer, by), self._read(Reader(reader, 1), by)]
+        return [*self._scaled(value, layer, by), self._read(ReadingLayer(reader, 1), by)]
 
     def _scaled(self, value: fx.Node, reader: fx.Node, by: Tensor) -> list[Action]:
         """Returns the changes that multiply a value that `reader` reads by `by`."""
@@ -129,7 +129,7 @@ class _Equalizer:
 
         return act
 
-    def _read(self, reader: Reader, by: Tensor) -> Action:
+    def _read(self, reader: ReadingLayer, by: Tensor) -> Action:
         def act() -> None:
             weight = incoming(reader, {reader.layer.weight: self._graph.tensor(reader.layer.weight)})
             weight.div_(by.reshape(weight.shape[0], 1, weight.shape[2], 1))

@@ -10,12 +10,14 @@ from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
 from penjing.graph.clips import EVERYTHING, Interval
 from penjing.quantization.corrections._bias import add_to_biases
-from penjing.quantization.corrections._side_by_side import Layer, quantized_layers, side_by_side
+from penjing.quantization.corrections._side_by_side import RoundedLayer, quantized_layers, side_by_side
 
 SMALLEST_SLOPE = 0.02  # least P(not clipped): a channel that is nearly always clipped tells little of its bias
 
 
-def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[Layer], Interval]) -> tuple[str, ...]:
+def match_means(
+    graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[RoundedLayer], Interval]
+) -> tuple[str, ...]:
     """Changes each bias so that the mean of the channel's output, clipped to the layer's bounds, is the float network's.
 
     On each batch b ← b + (n / N) · (E[clip(float output)] − E[clip(quantised output + b)]) / P(not clipped), with n
@@ -33,7 +35,7 @@ def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[
     """
     shifts: dict[str, _Shift] = {}
 
-    def remember(layer: Layer, output: Tensor) -> tuple[Tensor, Tensor | None]:
+    def remember(layer: RoundedLayer, output: Tensor) -> tuple[Tensor, Tensor | None]:
         low, high = bounds_of(layer)
         if (low, high) == EVERYTHING:
             return layer.mean(output), None
@@ -41,7 +43,7 @@ def match_means(graph: Graph, reference: Graph, data: Any, bounds_of: Callable[[
         within = (some > low) & (some < high)
         return layer.mean(output.clamp(low, high)), layer.mean(within.to(output.dtype))
 
-    def correct(layer: Layer, output: Tensor, wanted: tuple[Tensor, Tensor | None]) -> Tensor:
+    def correct(layer: RoundedLayer, output: Tensor, wanted: tuple[Tensor, Tensor | None]) -> Tensor:
         mean, slope = wanted
         shift = shifts.setdefault(layer.bias or layer.weight, _Shift(len(mean), mean.device))  # a shared bias has one
         before, bounds = shift.value, bounds_of(layer)
@@ -61,12 +63,12 @@ class _Shift:
     """The change of one bias, `(channels,)`, as estimated from the batches so far."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
-        self.layers: list[Layer] = []
+        self.layers: list[RoundedLayer] = []
         self.value = torch.zeros(channels, dtype=torch.float64, device=device)
         self._slope = torch.zeros_like(self.value)
         self._count = 0
 
-    def update(self, layer: Layer, error: Tensor, slope: Tensor | None, count: int) -> None:
+    def update(self, layer: RoundedLayer, error: Tensor, slope: Tensor | None, count: int) -> None:
         """Takes in the mean's error on one batch, the mean's slope over the bias, and the count of values in the mean."""
         if layer not in self.layers:
             self.layers.append(layer)

@@ -11,13 +11,13 @@ from torch import fx
 from penjing.graph import Graph
 from penjing.graph.clips import CLIPS
 from penjing.graph.ops import LAYERS, node_arguments
-from penjing.quantization.corrections._side_by_side import Layer
+from penjing.quantization.corrections._side_by_side import RoundedLayer
 
 aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Reader:
+class ReadingLayer:
     """A layer that reads the channels.
 
     Attributes:
@@ -25,12 +25,12 @@ class Reader:
         repeats: the number of the layer's input features that come from each channel: more than 1 behind a flatten.
     """
 
-    layer: Layer
+    layer: RoundedLayer
     repeats: int
 
 
 @dataclass
-class Pair:
+class LayerAndReaders:
     """A layer and the only layers that read its output, through ops for which f(s·x) = s·f(x) for each channel's s > 0.
 
     Attributes:
@@ -41,8 +41,8 @@ class Pair:
         shifts: whether f(x − c) = f(x) − c, too, as long as x ≥ c ≥ 0, and c reaches the readers at every position.
     """
 
-    first: Layer
-    readers: list[Reader] = field(default_factory=list)
+    first: RoundedLayer
+    readers: list[ReadingLayer] = field(default_factory=list)
     bounds: list[float] = field(default_factory=list)
     rectified: bool = False
     shifts: bool = True
@@ -52,7 +52,7 @@ class Blocked(Exception):
     """Why a layer's channels can't be scaled."""
 
 
-def find_pairs(graph: Graph) -> tuple[list[Pair], dict[str, str]]:
+def find_pairs(graph: Graph) -> tuple[list[LayerAndReaders], dict[str, str]]:
     """Returns all pairs in order of execution, and, by its place, why each other layer has no pair."""
     pairs, reasons = [], {}
     tied = {id(graph.tensor(path)) for path in graph.ties()}
@@ -60,7 +60,7 @@ def find_pairs(graph: Graph) -> tuple[list[Pair], dict[str, str]]:
         if node.target not in LAYERS:
             continue
         try:
-            pair = Pair(scalable(graph, node, tied))
+            pair = LayerAndReaders(scalable(graph, node, tied))
             _follow(graph, node, 1, pair, tied)
             pairs.append(pair)
         except Blocked as reason:
@@ -73,7 +73,7 @@ def _name(node: fx.Node) -> str:
     return (str(weight.target).rpartition(".")[0] if weight.op == "get_attr" else "") or node.name
 
 
-def scalable(graph: Graph, node: fx.Node, tied: set[int]) -> Layer:
+def scalable(graph: Graph, node: fx.Node, tied: set[int]) -> RoundedLayer:
     """Returns a node as a layer; raises `Blocked` where something else reads its weight or bias."""
     weight, bias = node_arguments(node)[1:3]
     for tensor in (weight, bias):
@@ -83,10 +83,10 @@ def scalable(graph: Graph, node: fx.Node, tied: set[int]) -> Layer:
             raise Blocked(f"the weight or bias of '{_name(node)}' is computed")
         if len(tensor.users) > 1 or id(graph.tensor(str(tensor.target))) in tied:
             raise Blocked(f"'{tensor.target}' is used more than once")
-    return Layer(node, str(weight.target), None if bias is None else str(bias.target))
+    return RoundedLayer(node, str(weight.target), None if bias is None else str(bias.target))
 
 
-def _follow(graph: Graph, node: fx.Node, repeats: int, pair: Pair, tied: set[int]) -> None:
+def _follow(graph: Graph, node: fx.Node, repeats: int, pair: LayerAndReaders, tied: set[int]) -> None:
     """Adds the layers that read `node`, directly or through ops that a scale passes."""
     readers = [user for user in node.users if user.target is not aten.sym_size.int]
     if not readers:
@@ -96,7 +96,7 @@ def _follow(graph: Graph, node: fx.Node, repeats: int, pair: Pair, tied: set[int
             layer = scalable(graph, user, tied)
             if not _reads_channels(pair.first.node, node, user):
                 raise Blocked(f"'{user.name}' takes its channels for positions")
-            pair.readers.append(Reader(layer, repeats))
+            pair.readers.append(ReadingLayer(layer, repeats))
             pair.shifts &= not _pads(user)
             continue
         if user.target in CLIPS:
@@ -122,7 +122,7 @@ def _pads(layer: fx.Node) -> bool:
     return padding != "valid" if isinstance(padding, str) else any(padding)
 
 
-def _clip(node: fx.Node, pair: Pair) -> None:
+def _clip(node: fx.Node, pair: LayerAndReaders) -> None:
     bounds = CLIPS[node.target](node)
     if bounds is None or not bounds[0] <= 0 <= bounds[1]:
         raise Blocked(f"'{node.name}' clips its output between bounds that don't hold 0")
@@ -141,11 +141,11 @@ def _widened(before: fx.Node, after: fx.Node) -> int:
 # pair whether a shift passes the op.
 
 
-def _alike(node: fx.Node, pair: Pair) -> bool:
+def _alike(node: fx.Node, pair: LayerAndReaders) -> bool:
     return True
 
 
-def _leaky(node: fx.Node, pair: Pair) -> bool:
+def _leaky(node: fx.Node, pair: LayerAndReaders) -> bool:
     pair.rectified = True  # a ReLU isn't linear at 0, but shifts values that stay above 0
     return bool(node_arguments(node)[1] >= 0)
 
@@ -158,22 +158,22 @@ def _has_channels(node: fx.Node) -> bool:
     return source.target is not aten.linear.default and node.args[0].meta["val"].dim() > 2  # type: ignore[union-attr]
 
 
-def _pool(node: fx.Node, pair: Pair) -> bool:
+def _pool(node: fx.Node, pair: LayerAndReaders) -> bool:
     return _has_channels(node)
 
 
-def _average(node: fx.Node, pair: Pair) -> bool:
+def _average(node: fx.Node, pair: LayerAndReaders) -> bool:
     padding = node_arguments(node)[3]
     pair.shifts &= not any(padding if isinstance(padding, list | tuple) else [padding])
     return _has_channels(node)
 
 
-def _mean(node: fx.Node, pair: Pair) -> bool:
+def _mean(node: fx.Node, pair: LayerAndReaders) -> bool:
     axes, rank = node_arguments(node)[1], node.args[0].meta["val"].dim()  # type: ignore[union-attr]
     return _has_channels(node) and axes is not None and all(axis % rank >= 2 for axis in axes)
 
 
-def _pad(node: fx.Node, pair: Pair) -> bool:
+def _pad(node: fx.Node, pair: LayerAndReaders) -> bool:
     arguments = node_arguments(node)
     pair.shifts = False
     zeros = arguments[2] in (None, 0) or (arguments[2] == "constant" and arguments[3] in (None, 0))
@@ -181,7 +181,7 @@ def _pad(node: fx.Node, pair: Pair) -> bool:
     return _has_channels(node) and zeros and len(arguments[1]) <= 2 * (rank - 2)
 
 
-def _flatten(node: fx.Node, pair: Pair) -> bool:
+def _flatten(node: fx.Node, pair: LayerAndReaders) -> bool:
     old, new = node.args[0].meta["val"].shape, node.meta["val"].shape  # type: ignore[union-attr]
     whole = all(isinstance(size, int) for size in old[1:])
     return (
@@ -194,7 +194,7 @@ def _flatten(node: fx.Node, pair: Pair) -> bool:
 
 
 FLATTENS = frozenset({aten.flatten.using_ints, aten.reshape.default, aten.squeeze.dims, aten.squeeze.dim})
-BETWEEN: Mapping[Any, Callable[[fx.Node, Pair], bool]] = {
+BETWEEN: Mapping[Any, Callable[[fx.Node, LayerAndReaders], bool]] = {
     aten.leaky_relu.default: _leaky,
     aten.dropout.default: _alike,
     aten.feature_dropout.default: _alike,

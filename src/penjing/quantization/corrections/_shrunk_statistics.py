@@ -17,7 +17,7 @@ from penjing.quantization.calibration.noise import Noise
 from penjing.quantization.corrections._batch_norm_statistics import SMALLEST_VARIANCE
 from penjing.quantization.corrections._bias import add_to_biases
 from penjing.quantization.corrections._gain import apply_gain, are_powers_of_two, scale_of
-from penjing.quantization.corrections._side_by_side import Layer, free_layers, side_by_side
+from penjing.quantization.corrections._side_by_side import RoundedLayer, free_layers, side_by_side
 
 SAMPLES = 40  # EfficientNet-Lite0: 23.2 dB with 32, 23.6 with 40, 23.9 with 48 and with 64; each sample takes 70 ms
 # Samples. With fewer, most of them ran before the corrections of earlier layers settled: on EfficientNet-Lite0 four samples
@@ -61,10 +61,10 @@ def shrunk_statistics(
     seen = {layer.node.name: _Seen() for layer in layers}
     samples = 0
 
-    def remember(layer: Layer, output: Tensor) -> Tensor:
+    def remember(layer: RoundedLayer, output: Tensor) -> Tensor:
         return _moments(layer, output, samples)
 
-    def correct(layer: Layer, output: Tensor, wanted: Tensor) -> Tensor:
+    def correct(layer: RoundedLayer, output: Tensor, wanted: Tensor) -> Tensor:
         name = layer.node.name
         seen[name].add(wanted, _moments(layer, output, samples))
         gain, shift = seen[name].gain_and_shift(scales[name] is not None)
@@ -91,13 +91,13 @@ def shrunk_statistics(
     return corrected
 
 
-def _gainable(graph: Graph, layer: Layer) -> str | None:
+def _gainable(graph: Graph, layer: RoundedLayer) -> str | None:
     """Returns the path of the scales that can take a gain; None where the grid has no such scales."""
     scale = scale_of(graph, layer)
     return None if scale is None or are_powers_of_two(graph.tensor(scale)) else scale
 
 
-def _moments(layer: Layer, output: Tensor, samples: int) -> Tensor:
+def _moments(layer: RoundedLayer, output: Tensor, samples: int) -> Tensor:
     """Returns the mean and the variance of each sample's channels, `(2, samples, channels)`.
 
     Where the length of the first axis is no multiple of the number of samples, the whole batch counts as one sample.

@@ -26,7 +26,7 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Layer:
+class RoundedLayer:
     """A convolution or linear layer with few-bit weights.
 
     Attributes:
@@ -60,19 +60,19 @@ class Layer:
         return self.weight.rpartition(".")[0] or str(self.node.meta.get("module") or self.node.name)
 
 
-def quantized_layers(graph: Graph) -> list[Layer]:
+def quantized_layers(graph: Graph) -> list[RoundedLayer]:
     """Returns the layers whose weight is computed from stored integers or rounded, in order of execution.
 
     Raises:
         PenjingError: there is no such layer, or a layer's bias can't be changed.
     """
-    found = [Layer(node, weight, _path(bias, node)) for node, weight, bias in _rounded(graph)]
+    found = [RoundedLayer(node, weight, _path(bias, node)) for node, weight, bias in _rounded(graph)]
     if not found:
         raise PenjingError(f"{graph.name} has no layer with few-bit weights, so there is nothing to correct.")
     return found
 
 
-def free_layers(graph: Graph) -> list[Layer]:
+def free_layers(graph: Graph) -> list[RoundedLayer]:
     """Returns the quantised layers whose weight and bias nothing else reads, so that each can be corrected on its own."""
     tied = {id(graph.tensor(path)) for path in graph.ties()}
     readers = Counter(
@@ -83,7 +83,7 @@ def free_layers(graph: Graph) -> list[Layer]:
         return readers[path] == 1 and id(graph.tensor(path)) not in tied
 
     return [
-        Layer(node, weight, None if bias is None else str(bias.target))
+        RoundedLayer(node, weight, None if bias is None else str(bias.target))
         for node, weight, bias in _rounded(graph)
         if is_own(weight) and (bias is None or (bias.op == "get_attr" and is_own(str(bias.target))))
     ]
@@ -119,9 +119,9 @@ def side_by_side(
     graph: Graph,
     reference: Graph,
     batches: Iterable[list[Tensor]],
-    layers: Sequence[Layer],
-    remember: Callable[[Layer, Tensor], Any],
-    correct: Callable[[Layer, Tensor, Any], Tensor],
+    layers: Sequence[RoundedLayer],
+    remember: Callable[[RoundedLayer, Tensor], Any],
+    correct: Callable[[RoundedLayer, Tensor, Any], Tensor],
     noise: Noise | None = None,
 ) -> None:
     """Runs both graphs on all batches.
@@ -182,8 +182,8 @@ def look_at_noise(graph: Graph, batches: Iterable[list[Tensor]], noise: Noise, r
 def _run_float(
     reference: Graph,
     inputs: Sequence[Tensor],
-    layers: Mapping[str, Layer],
-    remember: Callable[[Layer, Tensor], Any],
+    layers: Mapping[str, RoundedLayer],
+    remember: Callable[[RoundedLayer, Tensor], Any],
     noise: Noise | None,
 ) -> dict[str, Any]:
     """Runs the float graph; returns the summary of each layer's output by the layer's name."""
@@ -205,9 +205,9 @@ def _run_corrected(
     graph: Graph,
     inputs: Sequence[Tensor],
     known: Mapping[fx.Node, Any],
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, RoundedLayer],
     remembered: Mapping[str, Any],
-    correct: Callable[[Layer, Tensor, Any], Tensor],
+    correct: Callable[[RoundedLayer, Tensor, Any], Tensor],
     noise: Noise | None,
 ) -> None:
     """Runs the quantised graph with each layer's output replaced by its corrected output."""

@@ -12,7 +12,7 @@ from penjing.graph.propagation import resized
 from penjing.graph.straight_through import ops  # importing it registers the ops
 from penjing.quantization.grids import Affine, Laid, Scaled, Shared
 from penjing.quantization.placement.sites import Site
-from penjing.quantization.weights.laying import Weight
+from penjing.quantization.weights.laying import LaidWeight
 
 aten = torch.ops.aten
 PAIRS = frozenset(
@@ -49,7 +49,7 @@ def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Nod
     return scales
 
 
-def insert_weights(graph: Graph, weights: Sequence[Weight]) -> None:
+def insert_weights(graph: Graph, weights: Sequence[LaidWeight]) -> None:
     """Puts what stands for each weight before the layers that read it.
 
     Integers keep the float parameter with a pair behind it. Beside it stand `layer1.conv.weight_scale` and
@@ -71,7 +71,7 @@ def insert_weights(graph: Graph, weights: Sequence[Weight]) -> None:
 class _Inserted:
     """What stands for one weight, before the first layer that reads it."""
 
-    def __init__(self, graph: Graph, weight: Weight) -> None:
+    def __init__(self, graph: Graph, weight: LaidWeight) -> None:
         self._graph, self._weight = graph, weight
         self._parameter = graph.tensor(weight.path)
         self._given = next(node for node in weight.layers[0].all_input_nodes if _reads(graph, node, self._parameter))

@@ -54,7 +54,7 @@ class Placed:
     late_clips: tuple[tuple[fx.Node, fx.Node], ...]
 
 
-class Kind(Enum):
+class OpClass(Enum):
     """The class of a node's op for a target."""
 
     LAYER = "layer"
@@ -85,7 +85,7 @@ class _Placer:
     graph: Graph
     placement: Placement
     is_excluded: Condition
-    kinds: dict[fx.Node, Kind] = field(default_factory=dict)
+    kinds: dict[fx.Node, OpClass] = field(default_factory=dict)
     active: set[fx.Node] = field(default_factory=set)  # nodes that compute in integers
     readers: dict[fx.Node, set[fx.Node]] = field(default_factory=dict)  # by value, the users that want it rounded
 
@@ -97,37 +97,39 @@ class _Placer:
         sites = {site.node: site for node in nodes if (site := self._site(node)) is not None}
         return Placed(
             tuple(self._joined(site, sites) for site in sites.values()),
-            tuple(node for node in nodes if self.kinds[node] is Kind.LAYER),
+            tuple(node for node in nodes if self.kinds[node] is OpClass.LAYER),
             tuple(node for node in nodes if node in self.active),
             tuple(node for node in nodes if node in self.active and node.target in self.placement.gates),
             tuple((node, source) for node in nodes if (source := self._source_of_late_clip(node)) is not None),
         )
 
-    def _kind(self, node: fx.Node) -> Kind:
+    def _kind(self, node: fx.Node) -> OpClass:
         tables, target = self.placement, node.target
         if node.op != "call_function" or self.is_excluded(node):
-            return Kind.FLOAT
+            return OpClass.FLOAT
         if target in tables.layers:
-            return Kind.LAYER if self._is_layer(node) and tables.layers[target](node) else Kind.FLOAT
+            return OpClass.LAYER if self._is_layer(node) and tables.layers[target](node) else OpClass.FLOAT
         if target in tables.integer:
             operands = node.all_input_nodes
             fits = all(map(is_float, [node, *operands])) and tables.integer[target](node)
-            return Kind.INTEGER if fits else Kind.FLOAT
+            return OpClass.INTEGER if fits else OpClass.FLOAT
         if target in tables.gates:
-            return Kind.INTEGER if is_float(node) else Kind.FLOAT
+            return OpClass.INTEGER if is_float(node) else OpClass.FLOAT
         if target in tables.clips:
             bounds = tables.clips[target](node)
-            return Kind.CLIP if bounds is not None and bounds[0] <= 0 <= bounds[1] and is_float(node) else Kind.FLOAT
+            return (
+                OpClass.CLIP if bounds is not None and bounds[0] <= 0 <= bounds[1] and is_float(node) else OpClass.FLOAT
+            )
         if target is operator.getitem:
             return self.kinds_of(node.args[0])
         if target in tables.same:
-            return Kind.SAME if is_float(node.args[0]) and tables.same[target](node) else Kind.FLOAT
-        return Kind.FLOAT
+            return OpClass.SAME if is_float(node.args[0]) and tables.same[target](node) else OpClass.FLOAT
+        return OpClass.FLOAT
 
-    def kinds_of(self, split: Any) -> Kind:
+    def kinds_of(self, split: Any) -> OpClass:
         """Returns the kind of one output of an op: SAME for a piece of a split that passes integers on, else FLOAT."""
-        same = split.target in self.placement.same and self._kind(split) is Kind.SAME
-        return Kind.SAME if same else Kind.FLOAT
+        same = split.target in self.placement.same and self._kind(split) is OpClass.SAME
+        return OpClass.SAME if same else OpClass.FLOAT
 
     def _is_layer(self, node: fx.Node) -> bool:
         weight: Any = node.args[1]
@@ -140,14 +142,14 @@ class _Placer:
 
     def _ask(self, node: fx.Node) -> None:
         kind = self.kinds[node]
-        if kind is Kind.LAYER:
+        if kind is OpClass.LAYER:
             self.active.add(node)
             self._want(node.args[0], node)
-        elif kind is Kind.INTEGER and self.readers.get(self._end(node)):
+        elif kind is OpClass.INTEGER and self.readers.get(self._end(node)):
             self.active.add(node)
             for operand in node.all_input_nodes:
                 self._want(operand, node)
-        elif kind is Kind.SAME and self.readers.get(node):
+        elif kind is OpClass.SAME and self.readers.get(node):
             self._want(node.args[0], node)
 
     def _want(self, value: Any, reader: fx.Node) -> None:
@@ -155,7 +157,7 @@ class _Placer:
 
     def _end(self, node: fx.Node) -> fx.Node:
         """Returns the last of the clips that follow `node` one by one with no other reader between, or `node`."""
-        while len(node.users) == 1 and self.kinds.get(next(iter(node.users))) is Kind.CLIP:
+        while len(node.users) == 1 and self.kinds.get(next(iter(node.users))) is OpClass.CLIP:
             node = next(iter(node.users))
         return node
 
@@ -163,28 +165,28 @@ class _Placer:
 
     def _site(self, node: fx.Node) -> Site | None:
         kind = self.kinds[node]
-        if kind is Kind.SAME:
+        if kind is OpClass.SAME:
             return None
         if node in self.active:
-            end, real = self._end(node), kind is Kind.LAYER and node.target in self.placement.float_output
+            end, real = self._end(node), kind is OpClass.LAYER and node.target in self.placement.float_output
             if real and end is node and not self.readers.get(node):  # a clip behind it would be no part of its kernel
                 return None
             node = end
             return Site(node, None, self._interval(node), node)
         readers = self.readers.get(node)
-        if not readers or (kind is Kind.CLIP and self._layer_of(node) in self.active):
+        if not readers or (kind is OpClass.CLIP and self._layer_of(node) in self.active):
             return None  # the pair of an active node stands behind its clips and was placed with it
         return Site(node, frozenset(readers), self._interval(node), node)
 
     def _layer_of(self, node: fx.Node) -> fx.Node:
         """Returns the node in front of the chain of clips that ends at `node`, each the only reader of the one before."""
-        while self.kinds[node] is Kind.CLIP and len(node.args[0].users) == 1:  # type: ignore[union-attr]
+        while self.kinds[node] is OpClass.CLIP and len(node.args[0].users) == 1:  # type: ignore[union-attr]
             node = node.args[0]  # type: ignore[assignment]
         return node
 
     def _interval(self, node: fx.Node) -> Interval:
         """Returns bounds within which all values of `node` lie."""
-        if self.kinds[node] is Kind.CLIP:
+        if self.kinds[node] is OpClass.CLIP:
             own, inner = self.placement.clips[node.target](node), self._interval(node.args[0])  # type: ignore[arg-type]
             assert own is not None
             return max(own[0], inner[0]), min(own[1], inner[1])
@@ -194,7 +196,7 @@ class _Placer:
         return self.placement.bounded.get(node.target, EVERYTHING)
 
     def _origin(self, node: fx.Node) -> fx.Node:
-        while self.kinds[node] is Kind.SAME:
+        while self.kinds[node] is OpClass.SAME:
             node = node.args[0]  # type: ignore[assignment]
         return node
 
@@ -203,10 +205,10 @@ class _Placer:
 
         Only for clips at 0 or nowhere: in training, a dropout between the node and the clip scales the values.
         """
-        if self.kinds[clip] is not Kind.CLIP or not set(self._interval(clip)) <= {0.0, *EVERYTHING}:
+        if self.kinds[clip] is not OpClass.CLIP or not set(self._interval(clip)) <= {0.0, *EVERYTHING}:
             return None
         node: Any = clip.args[0]
-        while self.kinds[node] is Kind.SAME and len(node.users) == 1 and node.target is not operator.getitem:
+        while self.kinds[node] is OpClass.SAME and len(node.users) == 1 and node.target is not operator.getitem:
             node = node.args[0]
         moved = node is not clip.args[0] and len(node.users) == 1 and self._layer_of(node) in self.active
         return node if moved else None
@@ -235,7 +237,7 @@ class _Placer:
             return None
         while len(node.users) == 1:
             node = next(iter(node.users))
-            if self.kinds.get(node) is not Kind.SAME:
+            if self.kinds.get(node) is not OpClass.SAME:
                 return node if node.op == "call_function" and self._is_joint(node) else None
         return None
 

@@ -7,7 +7,7 @@ from penjing.quantization.rounding._adaround import adaround
 from penjing.quantization.rounding._brecq import brecq
 from penjing.quantization.rounding._importance import gauss_newton
 from penjing.quantization.rounding._nearest import nearest
-from penjing.quantization.rounding._parts import Learned, Part, Rounded, Span
+from penjing.quantization.rounding._parts import Learned, Rounded, SampledSpan, Span
 from penjing.quantization.rounding._quantease import quantease
 from penjing.quantization.rounding._registry import Rounding, find_rounding, roundings
 from penjing.quantization.rounding._spans import blocks, layers, products
@@ -17,9 +17,9 @@ from penjing.quantization.rounding._walk import Walk
 
 __all__ = [
     "Learned",
-    "Part",
     "Rounded",
     "Rounding",
+    "SampledSpan",
     "Span",
     "Walk",
     "adaround",

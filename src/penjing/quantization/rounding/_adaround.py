@@ -2,7 +2,7 @@
 
 import torch
 
-from penjing.quantization.rounding._parts import Learned, Part
+from penjing.quantization.rounding._parts import Learned, SampledSpan
 from penjing.quantization.rounding._registry import roundings
 from penjing.quantization.rounding._soft import learn
 from penjing.quantization.rounding._spans import layers
@@ -17,7 +17,7 @@ ITERATIONS = 500
     spans=layers,
     number="the iterations for each layer",
 )
-def adaround(part: Part, generator: torch.Generator, iterations: int | None = None) -> Learned:
+def adaround(part: SampledSpan, generator: torch.Generator, iterations: int | None = None) -> Learned:
     """Learns for each weight whether it goes up or down, so that its layer still gives what it gave: "adaround:1000".
 
     Minimises ‖f(Wx) − f(W̃x̂)‖² + λ Σ (1 − |2h(V) − 1|^β), where W̃ is W rounded softly, x̂ is the output of the

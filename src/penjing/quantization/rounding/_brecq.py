@@ -3,7 +3,7 @@
 import torch
 
 from penjing.quantization.rounding._importance import gauss_newton
-from penjing.quantization.rounding._parts import Learned, Part
+from penjing.quantization.rounding._parts import Learned, SampledSpan
 from penjing.quantization.rounding._registry import roundings
 from penjing.quantization.rounding._soft import learn
 from penjing.quantization.rounding._spans import blocks
@@ -20,7 +20,7 @@ ITERATIONS = 500
     importance=gauss_newton,
     number="the iterations for each block",
 )
-def brecq(part: Part, generator: torch.Generator, iterations: int | None = None) -> Learned:
+def brecq(part: SampledSpan, generator: torch.Generator, iterations: int | None = None) -> Learned:
     """Learns all weights of a block together, so that the block still gives what it gave: "brecq:1000".
 
     Minimises E[Δzᵀ diag(F) Δz] + λ Σ (1 − |2h(V) − 1|^β), where Δz is the error of the rounded block's output. The

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from penjing.evidence.moments import Moments, moments
-from penjing.quantization.rounding._parts import Part
+from penjing.quantization.rounding._parts import SampledSpan
 
 SWEEPS = 20
 DAMPINGS = (0.01, 0.1, 1.0)  # candidates for λ, as shares of the inputs' mean power
@@ -15,7 +15,7 @@ CONSTANT = 1e-9  # share of an input's power: an input that varies less is const
 WIDEST = 2**13  # most weights per output: the moments of so many take half a gigabyte
 
 
-def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: int = SWEEPS) -> Tensor:
+def descend(part: SampledSpan, integers: Tensor, generator: torch.Generator, sweeps: int = SWEEPS) -> Tensor:
     """Moves the weights of a part that is a single layer, without a clip, as long as moving one of them lowers the error.
 
     Minimises ‖Y − XŴᵀ‖² + λ‖Ŵ − W‖² over the integers. X is the output of the rounded layers before and Y the output of
@@ -35,7 +35,7 @@ def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: in
     """
     (weight,) = part.weights
     halves = moments_of(part, generator)
-    problem = Problem(part, halves[0].both.shape)
+    problem = IntegerLeastSquares(part, halves[0].both.shape)
     start = problem.laid(weight.held(integers))
     if not all(half.count for half in halves):
         return integers
@@ -50,7 +50,7 @@ def descend(part: Part, integers: Tensor, generator: torch.Generator, sweeps: in
     return found.reshape(integers.shape).to(integers.dtype)
 
 
-def moments_of(part: Part, generator: torch.Generator) -> tuple[Moments, Moments]:
+def moments_of(part: SampledSpan, generator: torch.Generator) -> tuple[Moments, Moments]:
     """Returns the moments of both halves of a part's samples; the part is a single layer, without a clip.
 
     The moments are central where the part has its own bias, since the bias takes up the means.
@@ -58,16 +58,16 @@ def moments_of(part: Part, generator: torch.Generator) -> tuple[Moments, Moments
     return moments(part.span.layers[0], part.inputs[0], part.products, generator, central=part.bias is not None)
 
 
-def width(part: Part) -> int:
+def width(part: SampledSpan) -> int:
     """Returns the number of weights per output of a part that is a single layer."""
     (weight,) = part.weights
     return weight.shape[1:].numel()
 
 
-class Problem:
+class IntegerLeastSquares:
     """A layer's weights as integers by group, `(groups, outputs, weights)`, with their bounds."""
 
-    def __init__(self, part: Part, shape: torch.Size) -> None:
+    def __init__(self, part: SampledSpan, shape: torch.Size) -> None:
         (weight,) = part.weights
         self._shape = shape
         self.scale = self.laid(weight.laid.scale[:, None].expand(weight.real.shape))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from penjing.quantization.rounding._parts import Learned, Part
+from penjing.quantization.rounding._parts import Learned, SampledSpan
 
 TIMES = 3  # steps that move a bias: one is not enough where the clip behind the layer cuts part of the move off
 
@@ -23,7 +23,7 @@ class Hard:
     errors: Tensor
 
 
-def centred(part: Part, integers: list[Tensor], shift: Tensor | None = None) -> Hard:
+def centred(part: SampledSpan, integers: list[Tensor], shift: Tensor | None = None) -> Hard:
     """Moves the bias, where a part has its own, until the outputs' mean error is zero.
 
     Args:
@@ -40,7 +40,7 @@ def centred(part: Part, integers: list[Tensor], shift: Tensor | None = None) -> 
     return Hard(Learned(integers, shift), part.compare(weights, shift)[0])
 
 
-def better(part: Part, one: Hard, other: Hard) -> Learned:
+def better(part: SampledSpan, one: Hard, other: Hard) -> Learned:
     """Returns the rounding with the smaller error; decides channel by channel where each channel has its own weights."""
     first, second = one.learned, other.learned
     if not part.span.is_layer:

@@ -93,7 +93,7 @@ class Learned:
     shift: Tensor | None = None
 
 
-class Part:
+class SampledSpan:
     """A span of a quantised graph, with samples of its inputs and of its wanted output.
 
     Attributes:

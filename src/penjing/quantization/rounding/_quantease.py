@@ -5,7 +5,7 @@ import torch
 from penjing.errors import PenjingError
 from penjing.quantization.rounding._descent import SWEEPS, WIDEST, descend, width
 from penjing.quantization.rounding._hard import centred
-from penjing.quantization.rounding._parts import Learned, Part
+from penjing.quantization.rounding._parts import Learned, SampledSpan
 from penjing.quantization.rounding._registry import roundings
 from penjing.quantization.rounding._spans import products
 from penjing.quantization.weights.places import place_of
@@ -18,7 +18,7 @@ from penjing.quantization.weights.places import place_of
     spans=products,
     number="the most sweeps over each layer's weights",
 )
-def quantease(part: Part, generator: torch.Generator, sweeps: int | None = None) -> Learned:
+def quantease(part: SampledSpan, generator: torch.Generator, sweeps: int | None = None) -> Learned:
     """Moves one weight after the other to its best integer, over and over, so that a layer's products stay what they were.
 
     It is faster than `adaround` unless a layer has very many weights per output, and a weight may go to any integer,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from penjing.quantization.rounding._descent import WIDEST, descend, width
 from penjing.quantization.rounding._hard import better, centred
-from penjing.quantization.rounding._parts import Learned, Part, Rounded
+from penjing.quantization.rounding._parts import Learned, Rounded, SampledSpan
 
 STRETCH = (-0.1, 1.1)  # range of the sigmoid before clipping, so that it reaches 0 and 1
 LEARNING_RATE = 0.1
@@ -19,7 +19,7 @@ POSITIONS, IMAGES, VECTORS = 4096, 32, 256  # most per iteration: positions, ima
 PROBED = 2**14  # output positions from which the error of rounding to nearest is estimated
 
 
-def learn(part: Part, generator: torch.Generator, iterations: int) -> Learned:
+def learn(part: SampledSpan, generator: torch.Generator, iterations: int) -> Learned:
     """Learns whether to round each weight of a part up or down so that the part's output stays close to its float output.
 
     Minimises the part's error + λ Σ (1 − |2h(V) − 1|^β), where h is a stretched sigmoid and the weights are
@@ -87,12 +87,12 @@ class _Soft:
         return self._below + (self.v.detach() > 0)
 
 
-def _samples(part: Part) -> int:
+def _samples(part: SampledSpan) -> int:
     """Returns the number of samples in each iteration."""
     return VECTORS if part.positions == 1 else max(1, min(IMAGES, POSITIONS // part.positions))
 
 
-def _unit(part: Part) -> float:
+def _unit(part: SampledSpan) -> float:
     """Returns 12 times the error of rounding to nearest, per weight, since a uniform error's variance is 1/12 squared step."""
     chosen = slice(0, max(1, PROBED // part.positions))
     with torch.no_grad():

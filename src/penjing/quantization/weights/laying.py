@@ -18,7 +18,7 @@ LARGEST_BIAS = 2.0**30  # in steps, half of int32's range: the other half is for
 
 
 @dataclass(frozen=True)
-class Weight:
+class LaidWeight:
     """A weight with the grid that was laid over it.
 
     Attributes:
@@ -41,7 +41,7 @@ def lay_weights(
     layers: Sequence[fx.Node],
     choice_of: Callable[[fx.Node], Choice | None],
     input_scales: Mapping[fx.Node, float | None],
-) -> list[Weight]:
+) -> list[LaidWeight]:
     """Lays each layer's grid over its weight; the graph stays as it is.
 
     Args:
@@ -64,7 +64,7 @@ def _lay(
     layers: list[fx.Node],
     choice_of: Callable[[fx.Node], Choice | None],
     input_scales: Mapping[fx.Node, float | None],
-) -> Weight:
+) -> LaidWeight:
     path, choices = weight_of(layers[0]), [choice_of(layer) for layer in layers]
     choice = choices[0]
     if choice is None or any(other != choice for other in choices):
@@ -82,7 +82,7 @@ def _lay(
         # A bias is rounded to multiples of one scale per channel; groups leave it in floating point.
         least = least.amax().reshape(1) if choice.grain.kind == "tensor" else None
     rows = Rows(choice.grain.rows(weight), least, bool((weight == 0).any()))
-    return Weight(place_of(layers[0]), path, tuple(layers), choice, choice.grid.lay(rows))
+    return LaidWeight(place_of(layers[0]), path, tuple(layers), choice, choice.grid.lay(rows))
 
 
 def _least_scales(
@@ -99,7 +99,7 @@ def _least_scales(
     return torch.stack(found).amax(0) if found else None
 
 
-def round_weights(graph: Graph, weights: Sequence[Weight], rounding: Rounding, generator: torch.Generator) -> None:
+def round_weights(graph: Graph, weights: Sequence[LaidWeight], rounding: Rounding, generator: torch.Generator) -> None:
     """Moves every weight of an integer grid to the integer that the rounding chooses for it."""
     for weight in weights:
         if isinstance(weight.laid, Laid):
@@ -108,7 +108,7 @@ def round_weights(graph: Graph, weights: Sequence[Weight], rounding: Rounding, g
             set_integers(graph, weight, rounding(real, generator) + laid.zero_point[:, None])
 
 
-def set_integers(graph: Graph, weight: Weight, integers: Tensor) -> None:
+def set_integers(graph: Graph, weight: LaidWeight, integers: Tensor) -> None:
     """Moves a weight so that rounding to nearest gives these integers.
 
     Args:

@@ -11,8 +11,8 @@ from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
 from penjing.graph.ops import node_arguments
 from penjing.quantization.grids import Laid
-from penjing.quantization.rounding import Learned, Part, Rounded, Rounding, Span, Walk
-from penjing.quantization.weights.laying import Weight, set_integers
+from penjing.quantization.rounding import Learned, Rounded, Rounding, SampledSpan, Span, Walk
+from penjing.quantization.weights.laying import LaidWeight, set_integers
 from penjing.registry import Entry
 
 MOST_SAMPLES = 256  # most calibration samples from which roundings are learned
@@ -23,7 +23,7 @@ def learn_rounding(
     graph: Graph,
     reference: Graph,
     data: Any,
-    weights: Sequence[Weight],
+    weights: Sequence[LaidWeight],
     rounding: Entry[Rounding],
     number: int | None,
     generator: torch.Generator,
@@ -64,8 +64,13 @@ def learn_rounding(
 
 
 def _part(
-    graph: Graph, span: Span, learned: dict[fx.Node, Weight], quantized: Walk, floating: Walk, importance: Tensor | None
-) -> Part:
+    graph: Graph,
+    span: Span,
+    learned: dict[fx.Node, LaidWeight],
+    quantized: Walk,
+    floating: Walk,
+    importance: Tensor | None,
+) -> SampledSpan:
     """Collects a part's samples, as many as memory allows."""
     inputs: list[tuple[Tensor, ...]] = []
     wanted: list[Tensor] = []
@@ -79,10 +84,10 @@ def _part(
             break
     rounded = {node_arguments(layer)[1]: _rounded(graph, learned[layer]) for layer in span.layers}
     joined = [torch.cat(values) for values in zip(*inputs, strict=True)]
-    return Part(span, rounded, quantized.known, joined, torch.cat(wanted), importance)
+    return SampledSpan(span, rounded, quantized.known, joined, torch.cat(wanted), importance)
 
 
-def _rounded(graph: Graph, weight: Weight) -> Rounded:
+def _rounded(graph: Graph, weight: LaidWeight) -> Rounded:
     assert isinstance(weight.laid, Laid)
     parameter, mask, rows = graph.tensor(weight.path).detach(), graph.masks.get(weight.path), weight.choice.grain.rows
     kept = None if mask is None else rows(mask)

@@ -12,17 +12,17 @@ from penjing.graph import Graph
 from penjing.graph.ops import RECURRENT
 from penjing.quantization.grids import Rows
 from penjing.quantization.weights.choices import Choice
-from penjing.quantization.weights.laying import Weight
+from penjing.quantization.weights.laying import LaidWeight
 from penjing.quantization.weights.places import matrices, place_of
 
 
-def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -> list[Weight]:
+def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -> list[LaidWeight]:
     """Lays the chosen grids over the matrices of recurrent layers; the graph stays as it is.
 
     Raises:
         PenjingError: a grid can't be laid over one.
     """
-    found: dict[int, Weight] = {}
+    found: dict[int, LaidWeight] = {}
     for node in graph.program.graph.nodes:
         choice = choice_of(node) if node.target in RECURRENT else None
         for path in matrices(graph, node) if choice is not None else ():
@@ -34,7 +34,7 @@ def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -
     return list(found.values())
 
 
-def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> Weight:
+def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> LaidWeight:
     weight = graph.tensor(path).detach()
     place = place_of(node)
     remedy = f'Give it a grid of its own, such as per_layer={{"{place}": "int8/channel"}}, or exclude=["{place}"].'
@@ -49,4 +49,4 @@ def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> Weight:
             f"'{path}' was pruned, and '{choice.grid.name}' has no zero to keep its weights at. {remedy}"
         )
     rows = Rows(choice.grain.rows(weight), None, bool((weight == 0).any()))
-    return Weight(place, path, (node,), choice, choice.grid.lay(rows))
+    return LaidWeight(place, path, (node,), choice, choice.grid.lay(rows))

@@ -44,7 +44,7 @@ DTYPES = frozenset(getattr(torch, name) for name in _DTYPES.split())
 """The dtypes that ops may be asked for, and inputs have: none of PyTorch's quantised ones."""
 
 
-class Kind(Enum):
+class ValueKind(Enum):
     """What a node gives, as far as its op alone tells."""
 
     TENSOR = auto()
@@ -57,7 +57,7 @@ class Calls:
     """Checks the nodes of one graph, in their order."""
 
     def __init__(self) -> None:
-        self._kinds: dict[fx.Node, Kind] = {}
+        self._kinds: dict[fx.Node, ValueKind] = {}
         self._degrees: dict[fx.Node, int] = {}  # of numbers computed from sizes: as of a polynomial in the sizes
 
     def check(self, node: fx.Node, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Calls:
         if node.op == "output":
             self._check_output(node, args)
         elif node.op != "call_function":
-            self._kinds[node] = Kind.TENSOR
+            self._kinds[node] = ValueKind.TENSOR
         elif isinstance(target, OpOverload):
             self._check_op(node, target, args, kwargs)
             self._kinds[node] = _kind_of_result(target)
@@ -87,7 +87,7 @@ class Calls:
         if not isinstance(values, list | tuple) or len(values) > _limits.MOST_TENSORS:
             raise PenjingError("its output is no list")
         for value in values:
-            if self._is(value, Kind.TENSORS) or isinstance(value, list | tuple | dict):
+            if self._is(value, ValueKind.TENSORS) or isinstance(value, list | tuple | dict):
                 raise PenjingError("one of its outputs is neither a tensor nor a number")
 
     # Ops
@@ -120,7 +120,7 @@ class Calls:
                 return True
             kind = kind.removeprefix("Optional[").removesuffix("]")
         if kind == "Tensor":
-            return self._is(value, Kind.TENSOR) or (op in TAKES_NUMBERS and self._is_number(value))
+            return self._is(value, ValueKind.TENSOR) or (op in TAKES_NUMBERS and self._is_number(value))
         if kind in ("List[Tensor]", "List[Optional[Tensor]]"):
             return self._are_tensors(value, optional=kind != "List[Tensor]")
         if kind == "int":
@@ -137,20 +137,22 @@ class Calls:
             return isinstance(value, str) and _limits.is_word(argument.name, value)
         return _CONSTANTS[kind](value)
 
-    def _is(self, value: Any, *kinds: Kind) -> bool:
+    def _is(self, value: Any, *kinds: ValueKind) -> bool:
         return isinstance(value, fx.Node) and self._kinds.get(value) in kinds
 
     def _is_number(self, value: Any) -> bool:
         if isinstance(value, int):
             return abs(value) <= _limits.LARGEST_LONG + 1
-        return isinstance(value, float) or self._is(value, Kind.SIZE, Kind.ITEM)
+        return isinstance(value, float) or self._is(value, ValueKind.SIZE, ValueKind.ITEM)
 
     def _is_integer(self, op: str, argument: str, value: Any) -> bool:
         low, high = _limits.integers(op, argument)
         if isinstance(value, int):
             return low <= value <= high
         # A number of the tensors' may only say where something is taken from: kernels check that, and not much else.
-        return self._is(value, Kind.SIZE) or (argument in ("index", "start", "end") and self._is(value, Kind.ITEM))
+        return self._is(value, ValueKind.SIZE) or (
+            argument in ("index", "start", "end") and self._is(value, ValueKind.ITEM)
+        )
 
     def _are_integers(self, op: str, argument: Any, value: Any) -> bool:
         if not isinstance(value, list | tuple):  # PyTorch repeats one number where a list of N is wanted
@@ -167,13 +169,15 @@ class Calls:
 
     def _are_tensors(self, value: Any, *, optional: bool) -> bool:
         if not isinstance(value, list | tuple):
-            return not optional and self._is(value, Kind.TENSORS)
-        whole = all(self._is(one, Kind.TENSOR) or (optional and one is None) for one in value)
+            return not optional and self._is(value, ValueKind.TENSORS)
+        whole = all(self._is(one, ValueKind.TENSOR) or (optional and one is None) for one in value)
         return whole and 0 < len(value) <= _limits.MOST_TENSORS and any(one is not None for one in value)
 
     # Operators
 
-    def _check_operator(self, node: fx.Node, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Kind:
+    def _check_operator(
+        self, node: fx.Node, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> ValueKind:
         if function not in _NAMES:
             raise PenjingError(f"{_at(node)}: the function {function} is not allowed in a file")
         name: str = _NAMES[function]
@@ -181,12 +185,16 @@ class Calls:
             raise PenjingError(f"{_at(node)} gives {name} another number of arguments")
         if function is operator.getitem:
             tensors, index = args
-            if not self._is(tensors, Kind.TENSORS) or type(index) is not int or not 0 <= index < _limits.MOST_TENSORS:
+            if (
+                not self._is(tensors, ValueKind.TENSORS)
+                or type(index) is not int
+                or not 0 <= index < _limits.MOST_TENSORS
+            ):
                 raise PenjingError(f"{_at(node)}: {name} takes tensors and a number, not {_short(args)}")
-            return Kind.TENSOR
+            return ValueKind.TENSOR
         if not all(map(self._is_number, args)):
             raise PenjingError(f"{_at(node)}: {name} takes numbers, not {_short(args)}")
-        items = [self._is(value, Kind.ITEM) for value in args]
+        items = [self._is(value, ValueKind.ITEM) for value in args]
         if function is operator.pow:
             exponent = args[1]
             if not isinstance(exponent, int | float) or not abs(exponent) <= LARGEST_EXPONENT or any(items):
@@ -198,7 +206,7 @@ class Calls:
         self._degrees[node] = self._degree(function, args)
         if self._degrees[node] > LARGEST_DEGREE:
             raise PenjingError(f"{_at(node)} is a product of more than {LARGEST_DEGREE} sizes")
-        return Kind.ITEM if any(items) else Kind.SIZE
+        return ValueKind.ITEM if any(items) else ValueKind.SIZE
 
     def _degree(self, function: Any, args: Sequence[Any]) -> int:
         """Returns how many sizes are multiplied in what a function gives; a size of a tensor counts as one."""
@@ -237,11 +245,13 @@ def operator_name(function: Any) -> str | None:
     return _NAMES.get(function) if callable(function) else None
 
 
-def _kind_of_result(op: OpOverload) -> Kind:
+def _kind_of_result(op: OpOverload) -> ValueKind:
     returns = [str(one.type) for one in op._schema.returns]
     if len(returns) != 1:
-        return Kind.TENSORS
-    return {"Tensor": Kind.TENSOR, "List[Tensor]": Kind.TENSORS, "int": Kind.SIZE}.get(returns[0], Kind.ITEM)
+        return ValueKind.TENSORS
+    return {"Tensor": ValueKind.TENSOR, "List[Tensor]": ValueKind.TENSORS, "int": ValueKind.SIZE}.get(
+        returns[0], ValueKind.ITEM
+    )
 
 
 def _at(node: fx.Node) -> str:

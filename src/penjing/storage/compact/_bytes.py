@@ -33,7 +33,7 @@ def pack(content: bytes, *, text: bool = False) -> bytes:
     return bytes([method]) + varint(len(packed[method])) + packed[method]
 
 
-class Reader:
+class ByteReader:
     """Reads bytes from front to back; whatever isn't there, or is another length than it must be, is an error."""
 
     def __init__(self, content: bytes) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penjing.errors import PenjingError
-from penjing.storage.compact._bytes import Reader, varint
+from penjing.storage.compact._bytes import ByteReader, varint
 
 Ints = NDArray[np.int64]
 
@@ -60,8 +60,8 @@ class Coded:
 class Source:
     """The three streams of a file while it is decoded."""
 
-    side: Reader
-    blob: Reader
+    side: ByteReader
+    blob: ByteReader
     coder: constriction.stream.stack.AnsCoder
 
     def receive(self, count: int, frequencies: Ints) -> NDArray[np.int32]:

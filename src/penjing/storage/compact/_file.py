@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from penjing.errors import PenjingError
-from penjing.storage.compact._bytes import Reader, pack, varint
+from penjing.storage.compact._bytes import ByteReader, pack, varint
 from penjing.storage.compact._coder import Source, coder_of, words_of
 from penjing.storage.compact._tensors import check_size, code_tensors, decode_tensors, read_header
 
@@ -77,7 +77,7 @@ def decode(
     Raises:
         PenjingError: it is no whole compact file, or needs more.
     """
-    reader = Reader(content)
+    reader = ByteReader(content)
     if bytes(reader.take(len(MAGIC))) != MAGIC:
         raise PenjingError("it is no compact .penjing file")
     version = reader.byte()
@@ -88,8 +88,8 @@ def decode(
     if int.from_bytes(reader.take(4), "little") != zlib.crc32(memoryview(content)[len(MAGIC) + 5 :]):
         raise PenjingError("its checksum is wrong: it was damaged or cut")
     described = json.loads(reader.unpack(_text_size(reader)))
-    side = Reader(reader.unpack(_text_size(reader)))
-    blob = Reader(bytes(reader.take(reader.varint())))
+    side = ByteReader(reader.unpack(_text_size(reader)))
+    blob = ByteReader(bytes(reader.take(reader.varint())))
     words = reader.rest()
     if len(words) % 4:
         raise PenjingError("its coded values are damaged")
@@ -113,7 +113,7 @@ def _names(description: dict[str, Any]) -> list[str]:
     return names
 
 
-def _text_size(reader: Reader) -> int:
+def _text_size(reader: ByteReader) -> int:
     size = reader.varint()
     if size > LARGEST_TEXT:
         raise PenjingError(f"a part of it is larger than {LARGEST_TEXT} bytes")

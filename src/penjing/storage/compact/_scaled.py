@@ -34,7 +34,7 @@ _ARGUMENTS = 6  # arguments of each op: weight, scale, zero point, and integers,
 
 
 @dataclass(frozen=True)
-class Pair:
+class QuantizeDequantize:
     """What stands behind a weight.
 
     Attributes:
@@ -53,13 +53,13 @@ class Pair:
     low: int
     high: int
 
-    def named(self, ties: Mapping[str, str]) -> "Pair":
+    def named(self, ties: Mapping[str, str]) -> "QuantizeDequantize":
         """Returns the pair with the first names of its tensors."""
         scale, zero = (ties.get(v, v) if isinstance(v, str) else v for v in (self.scale, self.zero))
         return replace(self, scale=scale, zero=zero)
 
 
-def pairs(nodes: list[dict[str, Any]]) -> dict[str, Pair]:
+def pairs(nodes: list[dict[str, Any]]) -> dict[str, QuantizeDequantize]:
     """Returns the pair behind each tensor that one is behind, from the nodes of a file's description."""
     reads = {node["name"]: node["target"] for node in nodes if node["op"] == "get_attr"}
     found = {}
@@ -74,16 +74,16 @@ def pairs(nodes: list[dict[str, Any]]) -> dict[str, Pair]:
         if given is None or not (numbers if kind == "per_tensor" else isinstance(scale, str)):
             continue
         if kind == "per_tensor":
-            found[given] = Pair(float(scale), zero, None, None, rest[0], rest[1])
+            found[given] = QuantizeDequantize(float(scale), zero, None, None, rest[0], rest[1])
         elif kind == "per_channel":
-            found[given] = Pair(scale, zero, rest[0], None, rest[1], rest[2])
+            found[given] = QuantizeDequantize(scale, zero, rest[0], None, rest[1], rest[2])
         elif kind == "per_channel_group" and len(rest) > 3:
-            found[given] = Pair(scale, zero, None, rest[3], rest[0], rest[1])
+            found[given] = QuantizeDequantize(scale, zero, None, rest[3], rest[0], rest[1])
     return found
 
 
 def code_scaled(
-    weight: Floats, pair: Pair, arrays: Mapping[str, NDArray[Any]], places: Mapping[str, int]
+    weight: Floats, pair: QuantizeDequantize, arrays: Mapping[str, NDArray[Any]], places: Mapping[str, int]
 ) -> Coded | None:
     """Codes a weight as the integers of its pair, or returns None where they don't give the very same bits.
 
@@ -160,7 +160,7 @@ def _read_grid(source: Source, arrays: Arrays) -> tuple[Floats, NDArray[Any]]:
     return scale, zeros
 
 
-def _grid(pair: Pair, arrays: Mapping[str, NDArray[Any]]) -> tuple[Floats, NDArray[Any]] | None:
+def _grid(pair: QuantizeDequantize, arrays: Mapping[str, NDArray[Any]]) -> tuple[Floats, NDArray[Any]] | None:
     """Returns scale and zero point of a pair as the decoder will find them, or None where it won't."""
     if not isinstance(pair.scale, str):
         small = -(2**31) <= int(pair.zero or 0) < 2**31

@@ -18,7 +18,7 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.storage.compact import _scaled
 from penjing.storage.compact._array import PATTERN_DTYPES, Patterns, code_array, decode_array
-from penjing.storage.compact._bytes import Reader, varint
+from penjing.storage.compact._bytes import ByteReader, varint
 from penjing.storage.compact._coder import Coded, Source
 from penjing.storage.compact._flags import code_flags, decode_flags
 
@@ -70,7 +70,7 @@ def _header(tensor: Tensor, kind: int) -> bytes:
     return bytes([kind, _DTYPES.index(tensor.dtype), tensor.dim()]) + b"".join(varint(size) for size in tensor.shape)
 
 
-def read_header(side: Reader) -> Header:
+def read_header(side: ByteReader) -> Header:
     """Reads one tensor's header."""
     kind, dtype, axes = side.byte(), side.byte(), side.byte()
     if kind > _MASK or dtype >= len(_DTYPES) or axes > _MOST_AXES or _NEEDS.get(kind) not in (None, _DTYPES[dtype]):

@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from penjing.graph.channels.rules.elementwise import broadcast
-from penjing.graph.channels.rules.table import Axes, Labelling, Resizing, Unlabelled, Value, resize, rule, set_argument
+from penjing.graph.channels.rules.table import Axes, Labelling, Resizing, Uncovered, Value, resize, rule, set_argument
 
 aten = torch.ops.aten
 
@@ -22,7 +22,7 @@ def index(labelling: Labelling, x: Value, indices: list[Value | None]) -> Axes:
     """Pins the indexed axes, since their positions have a meaning; the axes of the indices replace them."""
     given: Any = labelling.node.args[1]
     if any(node is not None and node.meta["val"].dtype in (torch.bool, torch.uint8) for node in given):
-        raise Unlabelled("a mask picks entries")
+        raise Uncovered("a mask picks entries")
     places = [axis for axis, one in enumerate(indices) if one is not None]
     for axis in places:
         labelling.pin(x.axes[axis])
@@ -85,7 +85,7 @@ def repeat(labelling: Labelling, x: Value, times: list[Any]) -> Axes:
 def repeat_interleave(labelling: Labelling, x: Value, times: Any, axis: int | None = None, *_: Any) -> Axes:
     """Repeats every index several times in a row."""
     if axis is None or not isinstance(times, int):
-        raise Unlabelled("repeats of a flattened tensor, or a free number of them")
+        raise Uncovered("repeats of a flattened tensor, or a free number of them")
     labels = x.axes[axis]
     if labels is not None and x.shape[axis] == 1:
         labelling.pin(labels)

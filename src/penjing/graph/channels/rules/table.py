@@ -36,7 +36,7 @@ class Value:
     constant: bool = False
 
 
-class Unlabelled(Exception):
+class Uncovered(Exception):
     """A rule doesn't cover this call of its op: all axes that the op reads or makes are pinned, with this reason."""
 
 
@@ -46,7 +46,7 @@ class Labelling(Protocol):
     node: fx.Node
 
     def fresh(self, count: int) -> np.ndarray:
-        """Returns `count` new labels without ties; raises `Unlabelled` for a dynamic size, whose number isn't known."""
+        """Returns `count` new labels without ties; raises `Uncovered` for a dynamic size, whose number isn't known."""
 
     def axis(self, size: int) -> Axis:
         """Returns new labels for an axis, or None for an axis of dynamic size, whose indices all stay."""

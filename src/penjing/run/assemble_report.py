@@ -13,15 +13,15 @@ from penjing.run import stages
 from penjing.run.clock import Clock, seconds_until
 from penjing.run.provenance import provenance
 from penjing.run.recovery import Recovery
-from penjing.run.request import Request
+from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace
 from penjing.run.zeros import zeros_on
 from penjing.targets import find_target
 
 
-def proof(
+def assemble_report(
     space: Workspace,
-    asked: Request,
+    asked: CompressRequest,
     small: Graph,
     *,
     solution: Solution,
@@ -100,7 +100,7 @@ def _stands_in(parity: Mapping[str, Any]) -> list[str]:
 
 
 def _notes(
-    asked: Request, solution: Solution, recovery: Recovery, measured: Mapping[str, Any], clock: Clock
+    asked: CompressRequest, solution: Solution, recovery: Recovery, measured: Mapping[str, Any], clock: Clock
 ) -> list[str]:
     notes = list(recovery.notes)
     if not solution.complete:

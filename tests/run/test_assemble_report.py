@@ -11,7 +11,7 @@ from penjing.budget import Budget
 from penjing.graph import capture
 from penjing.pruning import prune
 from penjing.run import stages
-from penjing.run.proof import proof
+from penjing.run.assemble_report import assemble_report
 from penjing.run.workspace import Workspace
 from penjing.targets import lower
 from report.report_samples import report as sample
@@ -29,7 +29,7 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
     lower(graph, path=space.inner / stages.lowered(".onnx"))
     lower(small, path=space.out / "model.onnx")
     made = sample()
-    content = proof(
+    content = assemble_report(
         space,
         SimpleNamespace(budget=Budget(latency="0.5x"), seed=0, target="onnxruntime", suffix=".onnx"),  # type: ignore[arg-type]
         small,

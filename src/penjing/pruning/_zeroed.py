@@ -1,4 +1,4 @@
-"""Masks that a schedule holds on parameters for a while: on single weights, or on all weights that make a channel."""
+"""What a schedule holds at zero for a while, by masks: single weights, or all weights that make a channel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +10,10 @@ from torch import Tensor
 from penjing.evidence import Evidence
 from penjing.graph import Channels, Entry, Graph, Group, Option, remove
 from penjing.graph.weights import Weight
+from penjing.pruning._hidden_weights import Masks
 from penjing.pruning._masks import shrunk, without_weights
-from penjing.pruning._shadow import Masks
+from penjing.pruning._selection import Selection
 from penjing.pruning._units import weakest
-from penjing.pruning._wanted import Wanted
 from penjing.pruning.allocations._registry import Rounding
 
 
@@ -32,10 +32,10 @@ class Decision:
     steps: Sequence[Option]
 
 
-class Held(Protocol):
-    """What stands or falls together, seen as masks."""
+class Zeroed(Protocol):
+    """The weights or channels that a schedule may hold at zero, by masks."""
 
-    def decide(self, evidence: Evidence, wanted: Wanted) -> Decision:
+    def decide(self, evidence: Evidence, selection: Selection) -> Decision:
         """Returns what should go of the evidence's graph, which stays as it is."""
 
     def returned(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
@@ -45,23 +45,23 @@ class Held(Protocol):
         """Returns masks that take some of what these take, each with this probability."""
 
     def scales(self) -> list[str]:
-        """Returns the names of the scales of norms behind what is held."""
+        """Returns the names of the scales of norms behind the channels that may go."""
 
     def finish(self, graph: Graph) -> Graph:
         """Returns what becomes of a graph whose masks are final."""
 
 
 @dataclass(frozen=True)
-class HeldWeights:
+class ZeroedWeights:
     """Single weights: the masks stay, but where the granularity makes kernels smaller."""
 
     found: tuple[Weight, ...]
-    wanted: Wanted
+    selection: Selection
 
-    def decide(self, evidence: Evidence, wanted: Wanted) -> Decision:
+    def decide(self, evidence: Evidence, selection: Selection) -> Decision:
         graph = evidence.graph
         known = replace(evidence, weights=tuple(weight.name for weight in self.found))
-        small = without_weights(self.found, known, wanted)
+        small = without_weights(self.found, known, selection)
         weights = {name: small.tensor(name).detach() for name in small.masks}
         return Decision(small.masks, weights, small.plan.options[len(graph.plan) :])
 
@@ -83,11 +83,11 @@ class HeldWeights:
         return []
 
     def finish(self, graph: Graph) -> Graph:
-        return shrunk(graph, self.wanted, self.found)
+        return shrunk(graph, self.selection, self.found)
 
 
 @dataclass(frozen=True)
-class HeldUnits:
+class ZeroedChannels:
     """Channels: all that makes them is held at zero, and what reads them is left alone. At the end surgery takes them out.
 
     Weights, biases, scales, shifts and running statistics of a channel are zero, and so is the channel wherever it is
@@ -97,9 +97,9 @@ class HeldUnits:
     channels: Channels
     rounding: Rounding
 
-    def decide(self, evidence: Evidence, wanted: Wanted) -> Decision:
+    def decide(self, evidence: Evidence, selection: Selection) -> Decision:
         known = replace(evidence, groups=self.channels.groups, channels=self.channels)
-        chosen = weakest(self.channels, known, wanted, self.rounding)
+        chosen = weakest(self.channels, known, selection, self.rounding)
         masks = {name: mask.clone() for name, mask in evidence.graph.masks.items()}
         for position, units in chosen.units.items():
             group = self.channels.groups[position]

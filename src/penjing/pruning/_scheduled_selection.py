@@ -1,13 +1,13 @@
-"""The state that a schedule asks for at each moment of its trainings: a pure function of their progress."""
+"""What is to be gone at each moment of a schedule's trainings: a pure function of their progress."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from penjing.errors import PenjingError
-from penjing.pruning._wanted import Wanted
+from penjing.pruning._selection import Selection
 from penjing.pruning.allocations._registry import find as find_allocation
-from penjing.pruning.schedules import Chosen, Moment, find, schedules
+from penjing.pruning.schedules import ChosenSchedule, Moment, find, schedules
 
 # Between the two thresholds of splicing, 0.9 and 1.1 of one as in the authors' code, everything stays as it is.
 BAND = 0.1
@@ -16,16 +16,16 @@ POINTS = 100
 
 
 @dataclass(frozen=True)
-class Course:
-    """A schedule with what it is to bring about.
+class ScheduledSelection:
+    """A selection that a schedule brings about little by little.
 
     Attributes:
         schedule: when.
-        wanted: what, in the end.
+        selection: what, in the end.
     """
 
-    schedule: Chosen
-    wanted: Wanted
+    schedule: ChosenSchedule
+    selection: Selection
 
     def __post_init__(self) -> None:
         """Refuses what can't be.
@@ -33,7 +33,7 @@ class Course:
         Raises:
             PenjingError: the granularity's things can't be held at zero for a while, or can't go little by little.
         """
-        granularity = self.wanted.granularity
+        granularity = self.selection.granularity
         fitting = [name for name in schedules if granularity.removes in find(name).removes]
         # The best of a set, such as a kernel's pattern, is chosen as a whole: there is no half of it.
         if granularity.stays is not None and granularity.keeps is None:
@@ -47,10 +47,10 @@ class Course:
     @property
     def amount(self) -> float:
         """The share of all that is to go in the end, 0 if that is no single number."""
-        if self.wanted.granularity.keeps is not None:
-            n, m = self.wanted.granularity.keeps
+        if self.selection.granularity.keeps is not None:
+            n, m = self.selection.granularity.keeps
             return 1 - n / m
-        amount, own = self.wanted.amount, find_allocation(self.wanted.allocation)[1]
+        amount, own = self.selection.amount, find_allocation(self.selection.allocation)[1]
         return amount if isinstance(amount, float | int) and own is None else 0.0
 
     def at(self, training: int, progress: float) -> Moment:
@@ -61,30 +61,30 @@ class Course:
         """Tells whether an attribute of moments is ever set before the end."""
         return any(getattr(moment, what) for moment in _moments(self.schedule, self.amount))
 
-    def wanted_at(self, share: float, beside: int = 0) -> Wanted:
-        """Returns what is wanted when this share of it is to be gone; with `beside`, by a lower (−1) or upper (1) threshold.
+    def selection_at(self, share: float, beside: int = 0) -> Selection:
+        """Returns the selection when this share of it is to be gone; with `beside`, by a lower (−1) or upper (1) threshold.
 
         Of n:m, as many of every m are gone as is allowed by then; of a threshold, the share is that of the limit.
         """
-        wanted = self.wanted
-        if wanted.granularity.keeps is not None:
-            n, m = wanted.granularity.keeps
+        selection = self.selection
+        if selection.granularity.keeps is not None:
+            n, m = selection.granularity.keeps
             n = m - math.floor(share * (m - n) + 1e-9)
-            return replace(wanted, granularity=replace(wanted.granularity, arguments={"n": n, "m": m}))
-        if wanted.granularity.stays is not None:
-            return wanted
-        if find_allocation(wanted.allocation)[1] is not None:
-            return replace(wanted, amount=wanted.amount * share * (1 + BAND * beside))
+            return replace(selection, granularity=replace(selection.granularity, arguments={"n": n, "m": m}))
+        if selection.granularity.stays is not None:
+            return selection
+        if find_allocation(selection.allocation)[1] is not None:
+            return replace(selection, amount=selection.amount * share * (1 + BAND * beside))
 
         def around(amount: float) -> float:
             # A tenth of what goes or of what stays, whichever is less: a tenth more than 95 % can't go.
             return share * amount + beside * BAND * min(share * amount, 1 - share * amount)
 
-        if isinstance(wanted.amount, Mapping):
-            return replace(wanted, amount={place: around(amount) for place, amount in wanted.amount.items()})
-        return replace(wanted, amount=around(wanted.amount))
+        if isinstance(selection.amount, Mapping):
+            return replace(selection, amount={place: around(amount) for place, amount in selection.amount.items()})
+        return replace(selection, amount=around(selection.amount))
 
 
-def _moments(schedule: Chosen, amount: float) -> list[Moment]:
+def _moments(schedule: ChosenSchedule, amount: float) -> list[Moment]:
     points = POINTS * schedule.trainings
     return [schedule.at(i / points, amount) for i in range(points)]

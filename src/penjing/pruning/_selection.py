@@ -16,14 +16,14 @@ from penjing.graph import Option, Place
 from penjing.pruning.allocations._registry import Rounding, Scored, find
 from penjing.pruning.criteria import criteria
 from penjing.pruning.criteria._registry import Compensated, Criterion
-from penjing.pruning.granularities._registry import Chosen
+from penjing.pruning.granularities._registry import ChosenGranularity
 from penjing.registry import Entry
 
 Scores = Sequence[Tensor]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """How much should go, and by which choices.
 
     Attributes:
@@ -38,7 +38,7 @@ class Wanted:
 
     amount: Any
     criterion: str
-    granularity: Chosen
+    granularity: ChosenGranularity
     allocation: str
     schedule: str = ""
     scope: Mapping[str, Any] = field(default_factory=dict)

@@ -12,12 +12,12 @@ Masks = dict[str, Tensor]
 """By parameter name; False is gone. Parameters that keep everything need not be there."""
 
 
-def beside(graph: Graph, masks: Mapping[str, Tensor]) -> Masks:
+def masks_on_devices(graph: Graph, masks: Mapping[str, Tensor]) -> Masks:
     """Returns masks on the devices of what they mask, wherever the graph has been moved since they were made."""
     return {name: mask.to(graph.tensor(name).device) for name, mask in masks.items()}
 
 
-class Shadow:
+class HiddenWeights:
     """Keeps what masks hide, and lets it learn.
 
     A masked entry is zero during a step, and the gradient there is that of the masked network. After the step it holds
@@ -44,7 +44,7 @@ class Shadow:
 
     def hide(self, masks: Masks) -> None:
         """Masks the graph's weights and keeps their values; all that was hidden before must have been revealed."""
-        self._graph.masks = beside(self._graph, masks)
+        self._graph.masks = masks_on_devices(self._graph, masks)
         self.values = {name: self._graph.tensor(name).detach() * ~mask for name, mask in self._graph.masks.items()}
         self._graph.apply_masks()
 
@@ -62,7 +62,7 @@ class Shadow:
         with torch.no_grad():
             for name, values in self.values.items():
                 self._graph.tensor(name).add_(values.to(self._graph.tensor(name).device))
-        self.values, self._graph.masks = {}, beside(self._graph, self._given)
+        self.values, self._graph.masks = {}, masks_on_devices(self._graph, self._given)
 
     def watch(self) -> None:
         """Begins to keep gradients from what is hidden, whenever `learns` is false."""
