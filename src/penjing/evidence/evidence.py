@@ -14,7 +14,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.evidence.memory import Found, fingerprint_of, memory_of
 from penjing.evidence.reader import Inputs, seeded_batches
-from penjing.graph import Branch, Channels, Entry, Graph, Group
+from penjing.graph import AxisEntry, Branch, Channels, Graph, Group
 from penjing.graph.taps import Change, with_changes
 
 
@@ -241,7 +241,7 @@ class Evidence:
         assert self.data is not None
         return self.data.task.loss(outputs, targets)
 
-    def per_unit(self, values: Tensor, entry: Entry) -> Tensor:
+    def per_unit(self, values: Tensor, entry: AxisEntry) -> Tensor:
         """Sums values of a tensor's entries over the entries of each unit.
 
         Args:
@@ -254,7 +254,7 @@ class Evidence:
         along = values.transpose(0, entry.axis).flatten(1).sum(1) if values.dim() > 1 else values
         return along.cpu()[torch.from_numpy(entry.indices)].sum(1)
 
-    def of_units(self, values: Tensor, entry: Entry) -> Tensor:
+    def of_units(self, values: Tensor, entry: AxisEntry) -> Tensor:
         """Returns values of a tensor's entries by unit, `(units, entries of one unit)`, on the CPU."""
         rows = values.movedim(entry.axis, 0).flatten(1) if values.dim() > 1 else values[:, None]
         return rows.cpu()[torch.from_numpy(entry.indices)].flatten(1)

@@ -9,12 +9,12 @@ from torch import Tensor, fx
 from penjing.evidence.evidence import Evidence
 from penjing.evidence.feature_maps import sites
 from penjing.evidence.reader import Inputs
-from penjing.graph import Entry, Graph, Group
+from penjing.graph import AxisEntry, Graph, Group
 from penjing.graph.ops import RECURRENT
 from penjing.graph.taps import Change
 
 
-def gate_entries(evidence: Evidence, group: Group) -> list[Entry]:
+def gate_entries(evidence: Evidence, group: Group) -> list[AxisEntry]:
     """Returns the entries of parameters that a gate on each of a group's units multiplies.
 
     These are the scales and shifts of the norms behind the unit, or, without norms, the weights and biases that compute
@@ -36,12 +36,12 @@ def gated_units(evidence: Evidence, gates: Sequence[Tensor]) -> dict[str, Change
         evidence: the graph and its groups.
         gates: `(units,)` for each group.
     """
-    entries: dict[int, list[tuple[Entry, Tensor]]] = {}
+    entries: dict[int, list[tuple[AxisEntry, Tensor]]] = {}
     for group, gate in zip(evidence.groups, gates, strict=True):
         for entry in gate_entries(evidence, group):
             entries.setdefault(id(evidence.graph.tensor(entry.tensor)), []).append((entry, gate))
 
-    def change(found: Sequence[tuple[Entry, Tensor]]) -> Change:
+    def change(found: Sequence[tuple[AxisEntry, Tensor]]) -> Change:
         def multiplied(value: Tensor, _: Sequence[Any]) -> Tensor:
             for entry, gate in found:
                 value = value * _along(entry, gate, value)
@@ -98,7 +98,7 @@ def gate_slopes(
         yield batch
 
 
-def _along(entry: Entry, gate: Tensor, value: Tensor) -> Tensor:
+def _along(entry: AxisEntry, gate: Tensor, value: Tensor) -> Tensor:
     """Returns the gates along a tensor's axis, in a shape to broadcast; 1 at indices without a gate."""
     indices = torch.from_numpy(entry.indices).to(value.device)
     each = gate.to(value)[:, None].expand(indices.shape).flatten()

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from penjing.graph.capture.capture import capture
 from penjing.graph.channels.branches import Branch, branches, remove_branches
-from penjing.graph.channels.channels import Channels, Entry, Group, Pinned, channels
+from penjing.graph.channels.channels import AxisEntry, Channels, Group, Pinned, channels
 from penjing.graph.channels.heads import heads
 from penjing.graph.cost import Cost, Row
 from penjing.graph.edit.fold import fold_batch_norms
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from penjing.storage import load, load_exported
 
 __all__ = [
+    "AxisEntry",
     "Branch",
     "Channels",
     "Cost",
-    "Entry",
     "Graph",
     "Group",
     "Input",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from penjing.evidence import Evidence
-from penjing.graph import Channels, Entry, Graph, Group, Option, remove
+from penjing.graph import AxisEntry, Channels, Graph, Group, Option, remove
 from penjing.graph.weights import Weight
 from penjing.pruning._hidden_weights import Masks
 from penjing.pruning._masks import shrunk, without_weights
@@ -129,7 +129,7 @@ class ZeroedChannels:
         return remove(graph, self.channels, units)
 
 
-def _makers(group: Group) -> list[Entry]:
+def _makers(group: Group) -> list[AxisEntry]:
     return [entry for entry in group.entries if entry.role != "in"]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.evidence.gram import LayerProduct, grams, products
-from penjing.graph import Entry, Group
+from penjing.graph import AxisEntry, Group
 
 RIDGE = 1e-4  # strength that pulls new weights to the old ones, relative to the inputs' mean square
 
@@ -78,7 +78,7 @@ class Readers:
         fitted[:, keep] = torch.linalg.solve(inner, aim).T
         return layer.weight.restore(fitted, self.evidence.graph.tensor(name))
 
-    def _unit_of(self, entry: Entry, group: Group) -> Tensor:
+    def _unit_of(self, entry: AxisEntry, group: Group) -> Tensor:
         """Returns, for each column of a weight's matrix, its unit, or the number of units where it is of none."""
         weight = self.layers[entry.tensor].weight
         unit_of = torch.full((weight.shape[1],), group.units)
@@ -112,5 +112,5 @@ def readers(evidence: Evidence) -> Readers:
     return Readers(evidence, plain, {name: gram[0].cpu() for name, gram in found.items()})
 
 
-def _reads(group: Group) -> Sequence[Entry]:
+def _reads(group: Group) -> Sequence[AxisEntry]:
     return [entry for entry in group.entries if entry.role == "in"]

@@ -29,7 +29,7 @@ UNSAID = "a pinned axis"
 
 
 @dataclass(frozen=True)
-class Entry:
+class AxisEntry:
     """The indices of a group's units along one axis of one tensor.
 
     Attributes:
@@ -57,7 +57,7 @@ class Group:
     """
 
     name: str
-    entries: tuple[Entry, ...]
+    entries: tuple[AxisEntry, ...]
     classes: np.ndarray
     params: int
 
@@ -277,7 +277,7 @@ def _groups(
     _, group_of_unit = np.unique(footprint[units], return_inverse=True)
     group_of = np.full(len(removable), -1)
     group_of[units] = group_of_unit
-    entries: dict[int, list[Entry]] = {}
+    entries: dict[int, list[AxisEntry]] = {}
     for name, axis in slots:
         classes = class_of[labeller.tensors[name][axis]]
         groups = group_of[classes]
@@ -287,7 +287,7 @@ def _groups(
         for positions in np.split(order, starts[1:]):
             if positions.size and (group := int(groups[positions[0]])) >= 0:
                 count = 1 + int(np.count_nonzero(np.diff(classes[positions])))
-                entries.setdefault(group, []).append(Entry(name, axis, role, positions.reshape(count, -1)))
+                entries.setdefault(group, []).append(AxisEntry(name, axis, role, positions.reshape(count, -1)))
     result = []
     for group, found in entries.items():
         members = units[group_of_unit == group]
@@ -297,7 +297,7 @@ def _groups(
     return tuple(result)
 
 
-def _params_per_unit(graph: Graph, entries: list[Entry]) -> int:
+def _params_per_unit(graph: Graph, entries: list[AxisEntry]) -> int:
     """Counts the parameters that one unit holds; entries of a weight that both makes and reads the unit count once."""
     axes: dict[str, dict[int, int]] = {}
     for entry in entries:
