@@ -205,27 +205,27 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
     ),
     (
         "planning/",
-        ("planning/test_knapsack.py", "planning/test_control.py", "planning/test_bits.py"),
+        ("planning/test_knapsack.py", "planning/test_widest_that_fits.py"),
         (
             ("knapsack.py", "if all(excess <= 0 for excess in passed.values())", "if True"),
-            (
-                "control.py",
-                "(low, middle) if holds(middle) else (middle, high)",
-                "(middle, high) if holds(middle) else (low, middle)",
-            ),
-            ("bits.py", "rest[kind] + max(0.0, over[kind])", "rest[kind]"),
+            ("problem.py", "value <= MARGIN * limit.of(original)", "value <= limit.of(original)"),
         ),
     ),
     (
         "planning/solvers/",
-        ("planning/test_widest_that_fits.py",),
+        ("planning/test_widest_that_fits.py", "planning/test_hold_metric.py", "planning/test_least_noise.py"),
         (
-            ("_registry.py", "value <= MARGIN * limit.of(original)", "value <= limit.of(original)"),
+            (
+                "_hold_metric.py",
+                "(low, middle) if holds(middle) else (middle, high)",
+                "(middle, high) if holds(middle) else (low, middle)",
+            ),
+            ("_least_noise.py", "rest[kind] + max(0.0, over[kind])", "rest[kind]"),
             ("_widest_that_fits.py", "key=_saved)", "key=lambda options: -_saved(options))"),
             (
                 "_widest_that_fits.py",
-                "integer.latency <= WORTH * plain.latency else plain",
-                "integer.latency else plain",
+                "_share(integer) <= WORTH * _share(plain) else plain",
+                "_share(integer) else plain",
             ),
         ),
     ),

@@ -75,6 +75,19 @@ class Technique(ABC):
         """
         return self.apply(graph, options, data)
 
+    def damage(self, graph: Graph, options: Sequence[Option], data: Any, capabilities: Capabilities) -> list[float]:
+        """Returns how much each option, alone, changes the outputs: the power of their error over their power.
+
+        Solvers that choose option by option ask for it. The damages of options at different places are added up.
+
+        Raises:
+            PenjingError: the technique can't tell.
+        """
+        raise PenjingError(
+            f"{type(self).__name__} doesn't measure what its options cost the outputs, so this solver can't choose among "
+            "them: the solver 'widest_that_fits' can."
+        )
+
     def leave(self, options: Sequence[Option], paths: Collection[str]) -> Sequence[Option]:
         """Returns options that leave these module paths alone, since they were measured to be faster so."""
         return [option for option in options if option.place.path not in paths]

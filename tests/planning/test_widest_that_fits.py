@@ -329,7 +329,7 @@ def test_behind_the_deadline_only_the_first_width_is_measured(chosen):
 
 @pytest.mark.parametrize(("left", "seconds"), [(None, 6.0), (1000, 6.0), (20, 2.0), (1, 0.5), (-5, 0.5)])
 def test_files_are_timed_for_as_long_as_there_is_time(chosen, monkeypatch, left, seconds):
-    module = importlib.import_module("penjing.planning.solvers._registry")
+    module = importlib.import_module("penjing.planning.problem")
     asked = []
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 100.0))
 

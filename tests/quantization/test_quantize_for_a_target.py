@@ -68,7 +68,7 @@ def test_an_unknown_target_is_told_before_anything_is_read(graph):
 
 
 def test_without_integers_choosing_bits_is_refused_before_anything_is_measured(graph, data, monkeypatch):
-    monkeypatch.setattr("penjing.planning.bits.sensitivity", None)
+    monkeypatch.setattr("penjing.quantization.technique.noise_of", None)
     with pytest.raises(PenjingError, match="torch computes nothing in integers"):
         pj.quantize(graph, data, target="torch", weights=("int4", "int8"), budget=pj.Budget(size="0.5x"))
 

@@ -58,6 +58,8 @@ class Numbers:
         weights_alone: that it stores in the grid's bits (or the next size that it has) and multiplies with activations in
             floating point, by kind of grain.
         stored: the sizes in bits that a weight has in its files; a grid takes the next.
+        wider: the grids, from few bits to more, that a layer may go back to where its own are too few: those that the target
+            computes with faster than in floating point, which is always the last.
         dynamic_weights: the grids that layers whose inputs' ranges it finds at run time have for kinds of grain which they
             lack otherwise.
         dynamic_groups: sizes of groups that such layers have.
@@ -68,6 +70,7 @@ class Numbers:
     weights: Mapping[str, Largest]
     weights_alone: Mapping[str, Largest]
     stored: tuple[int, ...]
+    wider: tuple[str, ...] = ("int8",)
     dynamic_weights: Mapping[str, Largest] = field(default_factory=dict)
     dynamic_groups: frozenset[int] = frozenset()
 

@@ -118,6 +118,7 @@ _NUMBERS = Numbers(
         "group": _SIXTEEN_BITS,
     },
     stored=(4, 8, 16, 32),
+    wider=("int8",),  # 16-bit integers are no faster than floating point
     # Up to 4 bits are stored as 4, others as 8: MatMulNBits has kernels for these.
     dynamic_weights={"group": _EIGHT_BITS},
     dynamic_groups=frozenset({16, 32, 64, 128, 256}),

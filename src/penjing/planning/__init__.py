@@ -1,19 +1,20 @@
 """What to do where, so that the budget is kept: techniques propose options, solvers measure and choose, `apply` does it."""
 
-from penjing.planning.bits import Bits, choose_bits
+from penjing.planning.bit_costs import grids_of
+from penjing.planning.candidate import Candidate
 from penjing.planning.carrying_out import apply, carried_out, of_stage
-from penjing.planning.control import hold_metric
 from penjing.planning.knapsack import OverBudget, Priced, solve
-from penjing.planning.solvers import Candidate, Deployment, Problem, Solution, find_solver, read_journal
+from penjing.planning.problem import Deployment, Held, Problem, Solution
+from penjing.planning.solvers import find_solver, read_journal
 from penjing.planning.verb import plan
 from penjing.pruning import technique as _pruning  # noqa: F401  registers
 from penjing.quantization import technique as _quantization  # noqa: F401  registers
 from penjing.techniques import Technique, techniques
 
 __all__ = [
-    "Bits",
     "Candidate",
     "Deployment",
+    "Held",
     "OverBudget",
     "Priced",
     "Problem",
@@ -21,9 +22,8 @@ __all__ = [
     "Technique",
     "apply",
     "carried_out",
-    "choose_bits",
     "find_solver",
-    "hold_metric",
+    "grids_of",
     "of_stage",
     "plan",
     "read_journal",

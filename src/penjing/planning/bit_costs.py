@@ -1,50 +1,37 @@
 """What the weights of each layer cost on the target, by grid."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
-from penjing.capabilities import Capabilities
 from penjing.graph import Graph, fold_batch_norms
+from penjing.planning.problem import Problem
 from penjing.quantization import FLOAT, find_grid, modules_by_place, weights_by_place
-from penjing.targets import Artifact, find_target, lower, measure_together, profile
+from penjing.targets import Artifact, lower, measure_together, profile
 
 SECONDS = 3.0  # seconds of measuring files in turns
-SCALE_BYTES = 4
+SCALE_BYTES = 4  # bytes of a scale in float32
 
 
 class Costs:
     """Bytes and milliseconds of layers and of whole networks.
 
-    With `simulate` there is no file: sizes are counted, each weight with the grid's bits and a scale per output channel,
-    all other tensors as they are once batch norms are folded. Else they are of files, in which a weight has the next size
-    that the target stores.
+    Where a problem has no file of the original, sizes are counted: each weight with the grid's bits and a scale per output
+    channel, all other tensors as they are once batch norms are folded. Else sizes are of files, in which a weight has the
+    next number of bits that the target stores.
 
     Attributes:
         original_bytes: of the float network.
     """
 
-    def __init__(self, graph: Graph, folder: Path, simulate: bool, target: Capabilities) -> None:
-        """Takes the size of the float network.
-
-        Args:
-            graph: the float network.
-            folder: where files are written.
-            simulate: whether sizes are counted instead.
-            target: of the files; what it stores.
-        """
+    def __init__(self, problem: Problem) -> None:
+        """Takes the size of the problem's graph, which is in floating point."""
+        graph = problem.graph
+        self._problem, self._original = problem, problem.original
         self._weights, self._modules = weights_by_place(graph), modules_by_place(graph)
-        self._folder, self._simulate, self._target = folder, simulate, target
-        self._suffix = find_target(target.name).suffix
-        self._original: Artifact | None = None
         self._original_ms = 0.0
         self._profiles: dict[bool, dict[str, float]] = {}
-        if simulate:
-            self.original_bytes = _held(fold_batch_norms(graph))
-        else:
-            self._original = self._lowered(graph, "original")
-            self.original_bytes = self._original.size_bytes
+        self.original_bytes = _held(fold_batch_norms(graph)) if self._original is None else self._original.size_bytes
 
     @property
     def original_ms(self) -> float:
@@ -62,7 +49,9 @@ class Costs:
         if grid == FLOAT:
             return 4 * weight.numel()
         chosen = find_grid(grid.partition("/")[0])
-        bits = chosen.bits if self._simulate else min(b for b in self._target.numbers.stored if b >= chosen.bits)
+        bits = chosen.bits
+        if self._original is not None:
+            bits = min(size for size in self._problem.capabilities.numbers.stored if size >= bits)
         table = chosen.number if chosen.entry.traits.get("counts") == "values" else len(weight)
         return weight.numel() * bits / 8 + SCALE_BYTES * table
 
@@ -86,7 +75,7 @@ class Costs:
             (True, self._original, medians["original"]),
             (False, small_file, medians["small"]),
         ):
-            nodes = profile(file)
+            nodes = profile(file, self._problem.deployment.threads, self._problem.deployment.batch)
             scale = total / (sum(node.latency_us for node in nodes) or 1.0)  # profiling adds a little to every node
             found: dict[str, float] = {}
             for node in nodes:
@@ -101,7 +90,7 @@ class Costs:
             small: the network.
             kinds: which of the two are asked for.
         """
-        if self._simulate:
+        if self._original is None:
             grids = {place: grid for place, grid in grids_of(small).items() if place in self._weights}
             once = {id(weight): (weight, grid) for place, grid in grids.items() for weight in self._weights[place]}
             saved = sum(self._bytes(weight, FLOAT) - self._bytes(weight, grid) for weight, grid in once.values())
@@ -109,16 +98,18 @@ class Costs:
         file = self._lowered(small, "small")
         found: dict[str, float] = {"bytes": file.size_bytes}
         if "ms" in kinds:
-            assert self._original is not None
             medians = self._timed({"original": self._original, "small": file})
             found["ms"] = medians["small"] / medians["original"] * self.original_ms  # both drift alike
         return {kind: found[kind] for kind in kinds}
 
     def _lowered(self, graph: Graph, name: str) -> Artifact:
-        return lower(graph, self._target.name, self._folder / f"{name}{self._suffix}")
+        return lower(graph, self._problem.deployment.target, self._problem.file(name))
 
     def _timed(self, files: Mapping[str, Artifact]) -> dict[str, float]:
-        found = measure_together(files, seconds=SECONDS, memory=False)
+        deployment = self._problem.deployment
+        found = measure_together(
+            files, threads=deployment.threads, batch=deployment.batch, seconds=SECONDS, memory=False
+        )
         return {name: one.latency_ms.median for name, one in found.items()}
 
 

@@ -14,7 +14,8 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Plan
 from penjing.graph.doors import GRAPH
-from penjing.planning.solvers import Deployment, Problem, find_solver
+from penjing.planning.problem import Deployment, Problem
+from penjing.planning.solvers import find_solver
 from penjing.targets import lower
 from penjing.techniques import Scope, find
 

@@ -12,8 +12,9 @@ from penjing.quantization.observers import observers
 from penjing.quantization.placement.numbers import check_integers
 from penjing.quantization.placement.sites import Placed, Site, place
 from penjing.quantization.rounding import roundings
+from penjing.quantization.settings import Settings
 from penjing.quantization.training import QuantizedTraining, methods
-from penjing.quantization.verb import NothingToQuantize, quantize
+from penjing.quantization.verb import NothingToQuantize, quantize, quantize_so
 from penjing.quantization.weights.choices import FLOAT
 from penjing.quantization.weights.places import modules_by_place, weights_by_place
 
@@ -26,6 +27,7 @@ __all__ = [
     "NothingToQuantize",
     "Placed",
     "QuantizedTraining",
+    "Settings",
     "Site",
     "affine",
     "check_integers",
@@ -38,6 +40,7 @@ __all__ = [
     "observers",
     "place",
     "quantize",
+    "quantize_so",
     "roundings",
     "sensitivity",
     "symmetric",

@@ -19,6 +19,7 @@ from penjing.quantization.placement.insert import PAIRS
 from penjing.quantization.placement.numbers import check_integers, check_numbers
 from penjing.quantization.placement.of_target import FASTEST, INTEGER, checked_target, used_of
 from penjing.quantization.rounding import Rounding, find_rounding
+from penjing.quantization.settings import Settings
 from penjing.quantization.weights.choices import FLOAT, Choice, Choices, read_choices
 from penjing.quantization.weights.dtype import check_float32
 from penjing.registry import Entry
@@ -87,24 +88,7 @@ class QuantizeRequest:
         return {**own, **self.shared}
 
 
-def read_request(
-    graph: Graph,
-    data: Any,
-    *,
-    weights: str,
-    activations: str | None,
-    observer: str,
-    grain: str,
-    rounding: str,
-    corrections: str | Sequence[str],
-    per_layer: Mapping[str, str] | None,
-    exclude: Sequence[str],
-    placement: str,
-    target: Capabilities | str,
-    in_float: Sequence[str],
-    simulate: bool,
-    seed: int,
-) -> QuantizeRequest:
+def read_request(graph: Graph, data: Any, given: Settings) -> QuantizeRequest:
     """Reads and checks what `quantize` is given, which documents it; nothing of the data is read.
 
     Raises:
@@ -112,25 +96,28 @@ def read_request(
             what the target can't run, a graph that is quantised already or isn't in float32.
     """
     check_float32(graph)
-    choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
-    able, dynamic = checked_target(target, placement, in_float), activations == DYNAMIC
-    if dynamic and not simulate:
+    choices = read_choices(graph, given)
+    able, dynamic = checked_target(given), given.activations == DYNAMIC
+    if dynamic and not given.simulate:
         check_integers(able)
-    used = used_of(able, activations, simulate)
-    chosen = used.numbers.preferred if activations == "auto" else activations
+    used = used_of(able, given.activations, given.simulate)
+    chosen = used.numbers.preferred if given.activations == "auto" else given.activations
     observed = None if dynamic or chosen is None else integers(chosen)
-    find_observer(observer)  # a misspelt name is told before the data is read
-    how, iterations = find_rounding(rounding)
+    find_observer(given.observer)  # a misspelt name is told before the data is read
+    how, iterations = find_rounding(given.rounding)
+    corrections = given.corrections
     names = () if corrections == AUTO else (corrections,) if isinstance(corrections, str) else tuple(corrections)
     before, after = of_stage(names, "float"), of_stage(names, "quantized")
     if before or after or how.traits.get("learned"):
         check_repeatable(data)
-    if not simulate:
+    if not given.simulate:
         check_numbers(used, GRID if dynamic else observed, choices.all)
         if dynamic:
             check_dynamic_groups(used, choices.all)
     if how.name != NEAREST and not any(choice.grid.is_integer for choice in choices.all):
-        raise PenjingError(f"rounding='{rounding}' is for integer grids; '{weights}' has a rounding of its own.")
+        raise PenjingError(
+            f"rounding='{given.rounding}' is for integer grids; '{given.weights}' has a rounding of its own."
+        )
     done = any(step.technique == "quantize" and step.before != step.after for step in graph.plan)
     if done or any(node.target in PAIRS for node in graph.program.graph.nodes):
         raise PenjingError("The graph is quantised already; quantise the float graph that it was made of.")
@@ -139,28 +126,28 @@ def read_request(
         choices=choices,
         activations=observed,
         dynamic=dynamic,
-        observer=observer,
+        observer=given.observer,
         target=able,
         placement=used.placement,
-        in_float=tuple(in_float),
-        strict=placement == INTEGER,
+        in_float=tuple(given.in_float),
+        strict=given.placement == INTEGER,
         rounding=how,
         iterations=iterations,
         corrections=names,
         before=before,
         after=after,
         keep=keep,
-        seed=seed,
+        seed=given.seed,
         shared={
             "activations": DYNAMIC if dynamic else None if observed is None else observed.name,
-            "observer": observer,
-            "rounding": rounding,
+            "observer": given.observer,
+            "rounding": given.rounding,
             "corrections": AUTO if corrections == AUTO else list(names),
             "target": able.name,
-            "placement": INTEGER if placement == INTEGER else FASTEST,
-            "exclude": list(exclude),
-            "in_float": list(in_float),
-            "simulate": simulate,
-            "seed": seed,
+            "placement": INTEGER if given.placement == INTEGER else FASTEST,
+            "exclude": list(given.exclude),
+            "in_float": list(given.in_float),
+            "simulate": given.simulate,
+            "seed": given.seed,
         },
     )

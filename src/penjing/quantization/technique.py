@@ -9,12 +9,18 @@ from penjing.capabilities import Capabilities
 from penjing.checks import FLAG, PATTERNS, SEED, TEXT, check, optional
 from penjing.data import Data
 from penjing.errors import PenjingError
+from penjing.evidence.reader import has_none
 from penjing.graph import Graph, Option, Place
 from penjing.graph.patterns import matches
 from penjing.graph.places import Json, unknown_place
 from penjing.loaders import first
 from penjing.quantization.calibration.constant import ConstantActivations
-from penjing.quantization.verb import NothingToQuantize, places_of_integers, quantize
+from penjing.quantization.calibration.sensitivity import noise_of
+from penjing.quantization.placement.dynamic import DYNAMIC
+from penjing.quantization.placement.of_target import FASTEST
+from penjing.quantization.rounding import find_rounding
+from penjing.quantization.settings import Settings
+from penjing.quantization.verb import NothingToQuantize, places_of_integers, quantize_so
 from penjing.quantization.weights.choices import FLOAT, find_choice
 from penjing.quantization.weights.places import weights_by_place
 from penjing.techniques import Scope, Stage, Technique, techniques
@@ -43,45 +49,99 @@ class Quantization(Technique):
     stage: ClassVar[Stage] = "numbers"
     per_place = frozenset({"grain"})
 
-    def __init__(self, weights: str = "int8", seed: int = 0) -> None:
-        """Takes the grid of the weights, and the seed of roundings that draw random numbers.
+    def __init__(
+        self,
+        weights: str | Sequence[str] = "int8",
+        activations: str | None = "auto",
+        observer: str = "minmax",
+        grain: str = "auto",
+        rounding: str = "nearest",
+        corrections: str | Sequence[str] = "auto",
+        per_layer: Mapping[str, str] | None = None,
+        target: Capabilities | None = None,
+        placement: str = FASTEST,
+        in_float: Sequence[str] = (),
+        simulate: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Takes what `quantize` takes, which documents it, but for two.
+
+        Args:
+            weights: a grid, or several, each of which is a level: "float32" leaves a layer as it is. A layer that
+                `per_layer` names has its own in all of them.
+            target: the record of a target that isn't in the table of capabilities; the others are found by name.
 
         Raises:
-            PenjingError: the grid is unknown.
+            PenjingError: a grid is unknown.
         """
-        find_choice(weights, "auto")
-        self._weights, self._seed = weights, seed
+        find_rounding(rounding)
+        self._weights = (weights,) if isinstance(weights, str) else tuple(weights)
+        for name in self._weights:
+            if name != FLOAT:
+                find_choice(name, grain)
+        self._record = target
+        self._settings = Settings(
+            self._weights[0], activations, observer, grain, rounding, corrections, per_layer or {},
+            placement=placement, in_float=in_float, simulate=simulate, seed=seed,
+        )  # fmt: skip
 
-    def propose(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
-        """Yields the grid for every layer that the target computes in integers, if there is data to find ranges on."""
-        if data is None or data.calibration is None or not capabilities.has_integers:
+    def propose(self, graph: Graph, data: Any, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
+        """Yields each grid for every layer that the target computes in integers, if there is data to find ranges on.
+
+        Weights alone need neither data nor a target that computes in integers.
+        """
+        possible = not has_none(data) and (capabilities.has_integers or self._settings.simulate)
+        if self._settings.activations not in (None, DYNAMIC) and not possible:
             return
-        how: dict[str, Any] = {"exclude": scope.exclude, "target": capabilities.name, "seed": self._seed}
-        try:
-            paths, shared = places_of_integers(graph, data, weights=self._weights, **how)
-        except NothingToQuantize as nothing:
-            log.info("no integer candidate: %s", nothing)
-            return
-        choice = find_choice(self._weights, "auto")
-        setting = {"weights": choice.grid.name, "grain": choice.grain.name, **shared}
-        for path in paths:
-            yield Option(Place("weight", path), "quantize", setting, FLOAT, choice.grid.name)
-
-    def apply(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
-        """Returns a graph in which these weights, and no others, are on their grids, with activations as the options say."""
-        return quantize(graph, data, **_asked(graph, options))
-
-    def draft(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph | None:
-        """Calibrates on little data and corrects nothing: that doesn't change the time."""
-        if data is None or data.calibration is None:
-            return None
-        few = replace(data, calibration=[first(data.calibration, "data.calibration")])
-        try:
-            asked = _asked(graph, options) | {"corrections": ()}
+        # A rounding is for integer grids, and the others of a choice have none; whether it fits is seen once it is made.
+        settings = replace(self._settings, exclude=scope.exclude, target=capabilities, rounding="nearest")
+        grids = [name for name in self._weights if name != FLOAT]
+        for name in self._weights:
             try:
-                return quantize(graph, few, **asked)
+                found = places_of_integers(graph, data, replace(settings, weights=grids[0] if name == FLOAT else name))
+            except NothingToQuantize as nothing:
+                log.info("no integer candidate: %s", nothing)
+                return
+            for path, plain in found.items():
+                setting = {**plain, "rounding": self._settings.rounding}
+                own = matches(path, tuple(settings.per_layer))
+                if own and name != self._weights[0]:  # the same in every level
+                    continue
+                if name == FLOAT and not own:
+                    setting = {"weights": FLOAT} | {key: value for key, value in setting.items() if key not in _OWN}
+                yield Option(Place("weight", path), "quantize", setting, FLOAT, setting["weights"])
+
+    def damage(self, graph: Graph, options: Sequence[Option], data: Any, capabilities: Capabilities) -> list[float]:
+        """Measures the noise that each layer adds to the outputs where it alone is on its grid; see `sensitivity`."""
+        names = list(dict.fromkeys(_grid_of(option) for option in options))
+        grids = [name for name in names if name != FLOAT]
+        if not grids:
+            return [0.0] * len(options)
+        shared = _shared(options)
+        settings = replace(self._settings, exclude=shared["exclude"], target=capabilities)
+        fixed = tuple(settings.per_layer)
+        noise = noise_of(graph, data, grids, settings)
+        return [
+            0.0
+            if _grid_of(option) == FLOAT
+            else noise[option.place.path][grids[0] if matches(option.place.path, fixed) else _grid_of(option)]
+            for option in options
+        ]
+
+    def apply(self, graph: Graph, options: Sequence[Option], data: Any) -> Graph:
+        """Returns a graph in which these weights, and no others, are on their grids, with activations as the options say."""
+        return quantize_so(graph, data, self._asked(graph, options))
+
+    def draft(self, graph: Graph, options: Sequence[Option], data: Any) -> Graph | None:
+        """Calibrates on little data, learns and corrects nothing: that doesn't change the time."""
+        try:
+            asked = replace(self._asked(graph, options), rounding="nearest", corrections=())
+            if has_none(data) and asked.activations not in (None, DYNAMIC):
+                return None
+            try:
+                return quantize_so(graph, _few(data), asked)
             except ConstantActivations:  # on so little data
-                return quantize(graph, data, **asked)
+                return quantize_so(graph, data, asked)
         except NothingToQuantize as nothing:
             log.info("no integer candidate: %s", nothing)
             return None
@@ -102,6 +162,26 @@ class Quantization(Technique):
                 found.append(replace(option, setting=setting))
         return found
 
+    def _asked(self, graph: Graph, options: Sequence[Option]) -> Settings:
+        """Returns the settings of `quantize` that do what the options say."""
+        return _settings_of(graph, options, self._record)
+
+
+def _few(data: Any) -> Any:
+    """Returns the first batch of calibration data, as data."""
+    if has_none(data) or hasattr(data, "__next__"):
+        return data
+    if isinstance(data, Data):
+        assert data.calibration is not None
+        return replace(data, calibration=[first(data.calibration, "data.calibration")])
+    return [first(data, "The calibration data")]
+
+
+def _grid_of(option: Option) -> str:
+    """Returns the grid of an option's weights, with its grain where it has one."""
+    name, grain = option.setting["weights"], option.setting.get("grain")
+    return name if name == FLOAT or grain is None else f"{name}/{grain}"
+
 
 def _check_it_was_pruning(graph: Graph, dead: ConstantActivations) -> None:
     """Warns where something that was done to the graph before left an activation that never changes.
@@ -114,8 +194,8 @@ def _check_it_was_pruning(graph: Graph, dead: ConstantActivations) -> None:
     log.warning("no integer candidate, since pruning left something dead: %s", dead)
 
 
-def _asked(graph: Graph, options: Sequence[Option]) -> dict[str, Any]:
-    """Returns the arguments of `quantize` that do what the options say.
+def _settings_of(graph: Graph, options: Sequence[Option], record: Capabilities | None) -> Settings:
+    """Returns the settings of `quantize` that do what the options say; the target is the record where that has its name.
 
     Raises:
         PenjingError: they name a place that isn't there, make no sense, or can't be carried out together.
@@ -137,21 +217,21 @@ def _asked(graph: Graph, options: Sequence[Option]) -> dict[str, Any]:
     rounded = {path: grid for path, grid in grids.items() if grid != FLOAT}
     if not rounded:
         raise NothingToQuantize(f"The plan leaves all layers of {graph.name} in floating point.")
-    usual = next(iter(rounded.values()))
-    how = {name: shared[name] for name in ("exclude", "in_float", "target", "activations", "simulate")}
-    able, _ = places_of_integers(graph, None, weights=usual.partition("/")[0], corrections=(), **how)
+    usual = next(iter(rounded.values())).partition("/")[0]
+    corrections = shared["corrections"]
+    known = {name: shared[name] for name in _RULES}
+    if record is not None and record.name == known["target"]:
+        known["target"] = record
+    settings = Settings(weights=usual, corrections=(), **known)
+    able = places_of_integers(graph, None, replace(settings, rounding="nearest"))
     # What the target could run and the plan doesn't name stays; what it can't run stays for a reason of its own.
     special = {
         path: grids.get(path, FLOAT) for path in dict.fromkeys([*able, *grids]) if path in able or path in rounded
     }
     inner_first = dict(sorted(special.items(), key=lambda item: -item[0].count(".")))  # the first that fits wins
-    corrections = shared["corrections"]
-    return {
-        **{name: shared[name] for name in _RULES},
-        "corrections": corrections if isinstance(corrections, str) else tuple(corrections),
-        "weights": usual.partition("/")[0],
-        "per_layer": inner_first,
-    }
+    return replace(
+        settings, corrections=corrections if isinstance(corrections, str) else tuple(corrections), per_layer=inner_first
+    )
 
 
 def _shared(options: Sequence[Option]) -> Mapping[str, Json]:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,11 +23,12 @@ from penjing.quantization.doors import RULES
 from penjing.quantization.placement.dynamic import insert_dynamic
 from penjing.quantization.placement.insert import insert_activations, insert_weights
 from penjing.quantization.placement.kept_in_float import kept_in_float
-from penjing.quantization.placement.of_target import FASTEST, check_all_integer
+from penjing.quantization.placement.of_target import check_all_integer
 from penjing.quantization.placement.rewritten import place_rewritten
 from penjing.quantization.placement.sample_axis import add_sample_axes
 from penjing.quantization.placement.sites import Placed
 from penjing.quantization.request import NEAREST, QuantizeRequest, read_request
+from penjing.quantization.settings import Settings
 from penjing.quantization.weights.choices import FLOAT, Choice, check_groups
 from penjing.quantization.weights.laying import LaidWeight, lay_weights, round_weights
 from penjing.quantization.weights.learning import learn_rounding
@@ -114,42 +115,47 @@ def quantize(
         >>> step.place.path, step.after, step.setting["activations"], step.found
         ('0', 'int8', 'uint8', {'corrected': 'mean and variance'})
     """
-    asked = read_request(
-        graph, data, weights=weights, activations=activations, observer=observer, grain=grain, rounding=rounding,
-        corrections=corrections, per_layer=per_layer, exclude=exclude, target=target, placement=placement,
-        in_float=in_float, simulate=simulate, seed=seed,
+    return quantize_so(
+        graph,
+        data,
+        Settings(
+            weights, activations, observer, grain, rounding, corrections, per_layer or {}, exclude, target, placement,
+            in_float, simulate, seed,
+        ),
     )  # fmt: skip
+
+
+def quantize_so(graph: Graph, data: Any, settings: Settings) -> Graph:
+    """Returns what `quantize` does with these settings."""
+    asked = read_request(graph, data, settings)
     made, notes = _made(_in_float(graph, data, asked), data, asked), dict[str, dict[str, Json]]()
     if _is_suspect(made, asked):
         made, notes = _mended(graph, data, asked, made)
     return _recorded(made, asked, notes)
 
 
-def quantize_plainly(graph: Graph, data: Any, **asked: Any) -> Graph:
-    """Returns what `quantize` does with these arguments, its nodes named as in `graph`: no layer's noise is looked at."""
-    usual: dict[str, Any] = {"rounding": "nearest", "corrections": (), "target": DEFAULT, "seed": 0}
-    request = read_request(graph, data, **usual | asked)
-    made = _made(_in_float(graph, data, request), data, request, looks=False)
-    return _recorded(made, request, {})
+def quantize_plainly(graph: Graph, data: Any, settings: Settings) -> Graph:
+    """Returns what `quantize` does with these settings, nodes named as in `graph`: rounded to nearest, nothing put right.
+
+    No layer's noise is looked at either.
+    """
+    asked = read_request(graph, data, replace(settings, rounding=NEAREST, corrections=()))
+    made = _made(_in_float(graph, data, asked), data, asked, looks=False)
+    return _recorded(made, asked, {})
 
 
-def places_of_integers(graph: Graph, data: Any, **asked: Any) -> tuple[list[str], Mapping[str, Json]]:
-    """Returns the layers whose weights `quantize` would put on a grid with these arguments, and what it would ask of all.
+def places_of_integers(graph: Graph, data: Any, settings: Settings) -> dict[str, Mapping[str, Json]]:
+    """Returns the layers whose weights `quantize` would put on a grid with these settings, and the setting of each.
 
     Raises:
         NothingToQuantize: there is none.
         PenjingError: what `quantize` raises before it reads any data.
     """
-    usual: dict[str, Any] = {
-        "weights": "int8", "activations": "auto", "observer": "minmax", "grain": "auto", "rounding": "nearest",
-        "corrections": "auto", "per_layer": None, "exclude": (), "target": DEFAULT, "placement": FASTEST, "in_float": (),
-        "simulate": False, "seed": 0,
-    }  # fmt: skip
-    request = read_request(graph, data, **usual | asked)
-    small = add_sample_axes(fold_batch_norms(graph))
-    placed, recurrent = _place(small, request)
-    layers = [place_of(layer) for layer in placed.layers if request.choices.of(layer) is not None]
-    return list(dict.fromkeys([*layers, *(weight.place for weight in recurrent)])), request.shared
+    asked = read_request(graph, data, settings)
+    placed, recurrent = _place(add_sample_axes(fold_batch_norms(graph)), asked)
+    layers = [(place_of(layer), asked.choices.of(layer)) for layer in placed.layers]
+    chosen = dict([*layers, *((weight.place, weight.choice) for weight in recurrent)])
+    return {path: asked.setting(choice) for path, choice in chosen.items() if choice is not None}
 
 
 @dataclass(frozen=True)

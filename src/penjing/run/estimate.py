@@ -169,7 +169,8 @@ def known(held: EarlierContent) -> Known:
     lowering = max(0.0, held.seconds.get("profile", 0.0) - judging) if whole else 0.0
     widths = _widths(held)
     first = widths[0][0] if widths and widths[0] else None
-    return Known(lowering, judging, first.latency_ms / first.latency / 1000 if first and first.latency > 0 else None)
+    original_ms = first.original_ms if first else None
+    return Known(lowering, judging, original_ms / 1000 if original_ms is not None else None)
 
 
 def _nothing_removed(held: EarlierContent) -> bool:

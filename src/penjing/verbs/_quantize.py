@@ -2,8 +2,9 @@
 
 import inspect
 import logging
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,10 +31,12 @@ from penjing.errors import PenjingError, unknown_name
 from penjing.evidence.memory import remembering
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
-from penjing.planning import choose_bits, hold_metric
-from penjing.quantization import FLOAT, QuantizedTraining, check_integers
-from penjing.quantization import quantize as quantize_once
+from penjing.planning import Deployment, Held, Problem, find_solver, grids_of
+from penjing.quantization import FLOAT, QuantizedTraining, Settings, check_integers, quantize_so
 from penjing.quantization.doors import RULES
+from penjing.targets import find_target, lower
+from penjing.techniques import Scope
+from penjing.techniques import find as find_technique
 from penjing.training import recover
 from penjing.verbs._executed import check_executed_in_integers
 from penjing.verbs._metric import least, metric_of
@@ -139,71 +142,64 @@ def quantize(
     able = find(target)
     if activations is not None and not simulate:
         check_integers(able)
-    observed: dict[str, Any] = {
-        "activations": activations, "observer": observer, "grain": grain, "exclude": exclude, "target": able,
-        "placement": placement, "in_float": in_float,
-    }  # fmt: skip
-    learned: dict[str, Any] = {
-        "method": method,
-        "stages": stages,
-        "teacher": teacher,
-        "lr": lr,
-        "checkpoint": checkpoint,
-        "training": training,
-    }
+    learning = _Learning(epochs, method, stages, teacher, lr, checkpoint, training)
     drop = _drop(budget, drop)
-    _check_together(weights, budget, drop, epochs, rounding, corrections, learned)
+    _check_together(weights, budget, drop, rounding, corrections, learning)
     told = log or logging.getLogger("penjing.quantize").info
-    names = (weights,) if isinstance(weights, str) else tuple(weights)
-    usual = next((name for name in names if name != FLOAT), FLOAT)
+    grids = (weights,) if isinstance(weights, str) else tuple(weights)
     judged = None if drop is None else _judged(data, drop)
-    per_layer = dict(per_layer or {})
-    if drop is not None or not isinstance(weights, str):  # the same layers are calibrated several times
+    if drop is not None or len(grids) > 1:  # the same layers are calibrated several times
         data = remembering(data)
+    usual = next((name for name in grids if name != FLOAT), FLOAT)
+    settings = Settings(
+        usual, activations, observer, grain, rounding, corrections, per_layer or {}, exclude, able, placement, in_float,
+        simulate, seed,
+    )  # fmt: skip
 
-    def given(grids: Mapping[str, str]) -> dict[str, str]:
-        return {**per_layer, **_inner_first(grids)}
-
-    def quantized(grids: Mapping[str, str], **how: Any) -> Graph:
-        chosen = {"rounding": rounding, "corrections": corrections} | how
-        return quantize_once(
-            graph, data, weights=usual, per_layer=given(grids), simulate=simulate, seed=seed, **chosen, **observed
-        )
-
-    grids: Mapping[str, str] = {}
+    small, trained = None, settings
     if not isinstance(weights, str):
-        assert budget is not None
-        fixed = tuple(per_layer)
-        chosen = choose_bits(
-            graph,
-            data,
-            names,
-            budget,
-            quantized,
-            draft=partial(quantized, rounding="nearest", corrections=()),
-            fixed=fixed,
-            simulate=simulate,
-            log=told,
-            per_layer=per_layer,
-            **observed,
-        )
-        small, grids = chosen.graph, chosen.grids
+        small = _solved("least_noise", graph, data, settings, grids, told, budget=budget)
+        trained = replace(settings, per_layer={**settings.per_layer, **_inner_first(grids_of(small))})
     if epochs is not None:
-        small = _train_quantized(
-            graph, data, epochs=epochs, weights=usual, per_layer=given(grids), simulate=simulate, seed=seed,
-            progress=progress, log=log, **observed, **learned,
-        )  # fmt: skip
-    elif not grids:
-        small = quantized({})
+        small = _train_quantized(graph, data, trained, learning, progress, log)
+    elif small is None:
+        small = quantize_so(graph, data, settings)
     if drop is not None and judged is not None:
-        limit = least(graph, judged, drop, told)
-        small = hold_metric(
-            graph, small, data, lambda back: quantized({**grids, **back}), lambda made: metric_of(made, graph, judged),
-            limit, fixed=tuple(per_layer), simulate=simulate, log=told, **observed,
-        )  # fmt: skip
+        held = Held(lambda made: metric_of(made, graph, judged), least(graph, judged, drop, told))
+        wider = (*dict.fromkeys([*grids, *able.numbers.wider, FLOAT]),)
+        small = _solved("hold_metric", graph, data, settings, wider, told, held=held, start=small)
     if placement == "integer" and not simulate:
         check_executed_in_integers(small, target, exclude)
     return small
+
+
+def _solved(
+    solver: str,
+    graph: Graph,
+    data: Any,
+    settings: Settings,
+    grids: Sequence[str],
+    told: Callable[[str], None],
+    *,
+    budget: Budget | None = None,
+    held: Held | None = None,
+    start: Graph | None = None,
+) -> Graph:
+    """Returns the graph that a solver makes, which chooses among several grids for each layer."""
+    own = {one.name: getattr(settings, one.name) for one in fields(Settings) if one.name not in ("weights", "exclude")}
+    technique = find_technique("quantize", {"weights": grids, **own})
+    able = find(settings.target)
+    with tempfile.TemporaryDirectory() as folder:
+        original = None
+        if not settings.simulate:
+            original = lower(graph, able.name, Path(folder) / f"original{find_target(able.name).suffix}")
+        problem = Problem(
+            graph, data, original, budget or Budget(), Deployment(able.name), {"quantize": technique},
+            Scope(exclude=tuple(settings.exclude)), Path(folder), say=told, held=held, start=start, record=able,
+        )  # fmt: skip
+        made = find_solver(solver)(problem).graph
+    assert made is not None, "these solvers make the graph"
+    return made
 
 
 def _inner_first(grids: Mapping[str, str]) -> dict[str, str]:
@@ -220,14 +216,33 @@ def _drop(budget: Budget | None, drop: float | str | None) -> float | None:
     return budget.drop_limit()
 
 
+@dataclass(frozen=True)
+class _Learning:
+    """How a quantised graph is trained; `quantize` documents each."""
+
+    epochs: int | None
+    method: str = "lsq"
+    stages: Sequence[int] = ()
+    teacher: nn.Module | None = None
+    lr: float | None = None
+    checkpoint: Path | str | None = None
+    training: Mapping[str, Any] | None = None
+
+    @property
+    def asked(self) -> list[str]:
+        """The names of what was asked for beside the epochs."""
+        return [
+            one.name for one in fields(self) if one.default is not MISSING and getattr(self, one.name) != one.default
+        ]
+
+
 def _check_together(
     weights: str | Sequence[str],
     budget: Budget | None,
     drop: float | None,
-    epochs: int | None,
     rounding: str,
     corrections: str | Sequence[str],
-    learned: Mapping[str, Any],
+    learning: _Learning,
 ) -> None:
     """Makes sure that what is asked for goes together.
 
@@ -243,14 +258,14 @@ def _check_together(
         raise PenjingError(
             "weights=(…) chooses a grid for each layer under a budget: pass budget=penjing.Budget(size=…) or (latency=…)."
         )
-    if epochs is None:
-        usual = {"method": "lsq", "stages": (), "teacher": None, "lr": None, "checkpoint": None, "training": None}
-        for name, value in learned.items():
-            if value != usual[name]:
-                raise PenjingError(f"{name}= is for a training: pass epochs=…, the passes over data.train.")
+    if not isinstance(weights, str) and len(set(weights)) < 2:
+        raise PenjingError(f"weights={tuple(weights)!r} leaves no choice; give a name, or several to choose from.")
+    if learning.epochs is None:
+        if learning.asked:
+            raise PenjingError(f"{learning.asked[0]}= is for a training: pass epochs=…, the passes over data.train.")
         return
-    if epochs < 1:
-        raise PenjingError(f"epochs={epochs} is no training: pass the passes over data.train, at least 1.")
+    if learning.epochs < 1:
+        raise PenjingError(f"epochs={learning.epochs} is no training: pass the passes over data.train, at least 1.")
     if drop is not None:
         raise PenjingError(
             "drop= sends layers back after training; with epochs=… train longer, or name them in per_layer=."
@@ -278,54 +293,33 @@ _SETTLED = (
 
 def _train_quantized(
     graph: Graph,
-    data: Data,
-    *,
-    epochs: int,
-    method: str = "lsq",
-    stages: Sequence[int] = (),
-    teacher: nn.Module | None = None,
-    lr: float | None = None,
-    seed: int = 0,
-    checkpoint: Path | str | None = None,
-    progress: bool | Literal["always"] = True,
-    log: Callable[[str], None] | None = None,
-    training: Mapping[str, Any] | None = None,
-    **choices: Any,
+    data: Any,
+    settings: Settings,
+    learning: _Learning,
+    progress: bool | Literal["always"],
+    log: Callable[[str], None] | None,
 ) -> Graph:
     """Returns a graph that rounds weights and activations to few bits and was trained to bear it; the one given stays.
 
-    Args:
-        graph: a float graph.
-        data: `data.calibration` lays the ranges that the training starts from, `data.train` is trained on.
-        epochs: passes over the training data.
-        method: what is learned of the ranges, a name in `penjing list methods`.
-        stages: bits that integer weights have before their own, as (8, 4) before "int2"; see `QuantizedTraining`.
-        teacher: a model to learn from, often the float graph itself; see `recover`.
-        lr: the peak learning rate; see `recover`.
-        seed: of roundings and of the training.
-        checkpoint: a file that the training keeps its standing in; see `recover`.
-        progress: a progress bar; see `recover`.
-        log: called with what a user may want to read; see `recover`.
-        training: more arguments of `recover`.
-        choices: grids and placement, as `penjing.quantization.quantize` takes them.
+    `data.calibration` lays the ranges that the training starts from, `data.train` is trained on.
 
     Raises:
-        PenjingError: what `quantize` and `recover` raise, or fewer than 1 epoch.
+        PenjingError: what `quantize` and `recover` raise.
         Interrupted: Ctrl-C while training.
     """
     if not isinstance(data, Data):
         raise PenjingError(f"{type(data).__name__} can't be trained on: with epochs=… pass a penjing.Data.")
-    if epochs < 1:
-        raise PenjingError(
-            f"method='{method}' trains: pass epochs=…, the passes over data.train, at least 1 (not {epochs})."
-        )
+    assert learning.epochs is not None
     more = [name for name in inspect.signature(recover).parameters if name not in _SETTLED]
-    for name in training or {}:
+    for name in learning.training or {}:
         if name not in more:
             raise unknown_name("argument in training=", str(name), more)
-    quantized = QuantizedTraining(graph, data, method=method, stages=stages, seed=seed, **choices)
+    own = {one.name: getattr(settings, one.name) for one in fields(Settings)}
+    own = {name: value for name, value in own.items() if name not in ("rounding", "corrections")}
+    quantized = QuantizedTraining(graph, data, method=learning.method, stages=learning.stages, **own)
     recover(
-        quantized.graph, data, teacher=teacher, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint, progress=progress,
-        log=log, callbacks=[quantized], penalty=quantized.penalty, **(training or {}),
+        quantized.graph, data, teacher=learning.teacher, epochs=learning.epochs, lr=learning.lr, seed=settings.seed,
+        checkpoint=learning.checkpoint, progress=progress, log=log, callbacks=[quantized], penalty=quantized.penalty,
+        **(learning.training or {}),
     )  # fmt: skip
     return quantized.finish()

@@ -1,142 +1,14 @@
-"""The table of solvers, and what they solve."""
+"""The table of solvers."""
 
-import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 
-from penjing.budget import Budget, Limit
-from penjing.capabilities import DEFAULT
-from penjing.data import Data
-from penjing.errors import PenjingError
-from penjing.graph import Graph, Plan
-from penjing.graph.places import Json
-from penjing.planning.solvers._candidate import Candidate
+from penjing.planning.problem import Problem, Solution
 from penjing.registry import Registry
-from penjing.targets import Artifact, find_target
-from penjing.techniques import Scope, Technique
-
-MARGIN = 0.95  # a candidate must keep 95 % of a limit, so that the finished model keeps it on a noisy machine too
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """Where the result runs.
-
-    Attributes:
-        target: name of the runtime.
-        threads: threads within an op.
-        batch: samples per call.
-    """
-
-    target: str = DEFAULT
-    threads: int = 1
-    batch: int = 1
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is to be made of a graph, and by which means.
-
-    Attributes:
-        graph: the original.
-        data: for evidence and ranges; accuracy plays no part while candidates are measured.
-        original: the original, lowered; every candidate is measured side by side with it.
-        budget: limits on latency and size.
-        deployment: where the result runs.
-        techniques: those that may propose, by name, with their choices settled.
-        scope: where they may work.
-        folder: where candidates are written; they are removed again.
-        deadline: a value of `time.monotonic()`; nothing more is tried that would likely end behind it. The original is
-            measured in any case.
-        longest: seconds that a level took in an earlier call; others are expected to take as long.
-        journal: a file that keeps what was measured; what it holds already isn't measured again.
-        say: called with a line about each candidate.
-    """
-
-    graph: Graph
-    data: Data
-    original: Artifact
-    budget: Budget
-    deployment: Deployment
-    techniques: Mapping[str, Technique]
-    scope: Scope
-    folder: Path
-    deadline: float | None = None
-    longest: float = 0.0
-    journal: Path | None = None
-    say: Callable[[str], None] = field(default=lambda line: None)
-
-    @property
-    def left(self) -> float:
-        """Seconds until the deadline, infinite without one."""
-        return math.inf if self.deadline is None else self.deadline - time.monotonic()
-
-    def file(self, name: str) -> Path:
-        """Where a candidate of that name is written."""
-        return self.folder / f"{name}{find_target(self.deployment.target).suffix}"
-
-    def keeps(self, latency_ms: float, original_ms: float, size_bytes: float) -> bool:
-        """Tells whether latency and size keep the budget, with the margin."""
-        return within(self.budget.latency_limit(), latency_ms, original_ms) and within(
-            self.budget.size_limit(), size_bytes, self.original.size_bytes
-        )
-
-
-@dataclass(frozen=True)
-class Solution:
-    """What a solver found.
-
-    Attributes:
-        taken: the candidate whose plan is to be carried out.
-        measured: all that were measured.
-        complete: False if Ctrl-C came before the choice was made.
-        short_of_time: whether the time was over before a plan was found that keeps the budget, and others were left.
-    """
-
-    taken: Candidate
-    measured: tuple[Candidate, ...]
-    complete: bool = True
-    short_of_time: bool = False
-
-    @property
-    def plan(self) -> Plan:
-        """What is to be done."""
-        return self.taken.plan
-
-    def to_json(self) -> dict[str, Json]:
-        """Returns it as plain JSON."""
-        return {
-            "taken": self.taken.to_json(),
-            "measured": [candidate.to_json() for candidate in self.measured],
-            "complete": self.complete,
-            "short_of_time": self.short_of_time,
-        }
-
-    @classmethod
-    def from_json(cls, record: Json) -> "Solution":
-        """Reads what `to_json` gave.
-
-        Raises:
-            PenjingError: it is none.
-        """
-        if not isinstance(record, dict) or not isinstance(record.get("measured"), list):
-            raise PenjingError("it holds no choice")
-        measured = tuple(map(Candidate.from_json, record["measured"]))
-        taken = Candidate.from_json(record.get("taken"))
-        return cls(taken, measured, record.get("complete") is True, record.get("short_of_time") is True)
-
 
 Solver = Callable[[Problem], Solution]
 
 solvers: Registry[Solver] = Registry("solver")
 """Each picks, from what the techniques propose, a plan that keeps the budget."""
-
-
-def within(limit: Limit | None, value: float, original: float) -> bool:
-    """Tells whether a value keeps a limit, with the margin."""
-    return limit is None or value <= MARGIN * limit.of(original)
 
 
 def find_solver(name: str) -> Solver:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from penjing import capabilities
 from penjing.damage import refusing
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import Graph, Option, Plan
-from penjing.planning.solvers._candidate import Candidate
-from penjing.planning.solvers._registry import Problem, Solution, solvers, within
+from penjing.planning.candidate import Candidate
+from penjing.planning.problem import Problem, Solution, within
+from penjing.planning.solvers._registry import solvers
 from penjing.targets import Artifact, find_target, lower, measure_together, profile
 from penjing.techniques import Technique, level
 
@@ -40,11 +40,12 @@ def widest_that_fits(problem: Problem) -> Solution:
     Raises:
         KeyboardInterrupt: Ctrl-C came before anything was measured.
     """
+    _original(problem)
     problem.folder.mkdir(parents=True, exist_ok=True)
     known = _read(problem.journal, problem.say)
     if known:
         problem.say(f"Going on from {len(known)} width{'' if len(known) == 1 else 's'} measured before.")
-    if not capabilities.find(problem.deployment.target).has_integers:
+    if not problem.capabilities.has_integers:
         problem.say(
             f"{problem.deployment.target} computes nothing in integers, so every candidate is in floating point."
         )
@@ -71,7 +72,7 @@ def widest_that_fits(problem: Problem) -> Solution:
             _write(problem.journal, known)
         found = known[key]
         for candidate in found:
-            problem.say(f"{candidate}: {candidate.latency:.2f}× the latency, {candidate.size_bytes:,} bytes")
+            problem.say(f"{candidate}: {_share(candidate):.2f}× the latency, {candidate.size_bytes:,} bytes")
         measured += found
         taken = _preferred(found)
         if taken is not None:
@@ -80,9 +81,22 @@ def widest_that_fits(problem: Problem) -> Solution:
     return Solution(nearest, tuple(measured), complete, short)
 
 
+def _original(problem: Problem) -> Artifact:
+    """Returns the file that candidates are measured beside.
+
+    Raises:
+        PenjingError: there is none.
+    """
+    if problem.original is None:
+        raise PenjingError(
+            "The solver 'widest_that_fits' measures on a target, and the problem has no file of the original."
+        )
+    return problem.original
+
+
 def _levels(problem: Problem, stage: str, graph: Graph) -> list[Options]:
     """Returns what the techniques of a stage propose for a graph, level by level."""
-    can = capabilities.find(problem.deployment.target)
+    can = problem.capabilities
     found: dict[tuple[object, ...], list[Option]] = {}
     for technique in problem.techniques.values():
         if technique.stage == stage:
@@ -187,7 +201,7 @@ def _lowered(problem: Problem, graph: Graph, name: str) -> Artifact:
 
 
 def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifact]]) -> list[Candidate]:
-    together = {"original": problem.original} | {str(place): file for place, (_, file) in enumerate(files)}
+    together = {"original": _original(problem)} | {str(place): file for place, (_, file) in enumerate(files)}
     times = measure_together(
         together, threads=problem.deployment.threads, batch=problem.deployment.batch, runs=RUNS, memory=False,
         seconds=max(LEAST_SECONDS, min(SECONDS, MEASURING * problem.left)),
@@ -204,6 +218,17 @@ def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artif
 # Choosing
 
 
+def _share(candidate: Candidate) -> float:
+    """Returns a candidate's latency over the original's; all candidates here are measured."""
+    assert candidate.latency is not None
+    return candidate.latency
+
+
+def _ms(candidate: Candidate) -> float:
+    assert candidate.latency_ms is not None
+    return candidate.latency_ms
+
+
 def _preferred(found: Sequence[Candidate]) -> Candidate | None:
     """Of the candidates of one level that keep the budget: the plainest, unless another is worth it by its speed.
 
@@ -211,22 +236,22 @@ def _preferred(found: Sequence[Candidate]) -> Candidate | None:
     that is faster than integers everywhere.
     """
     keeping = [candidate for candidate in found if candidate.meets]
-    whole = min((c for c in keeping if c.numbers and not c.left_alone), key=lambda c: c.latency, default=None)
-    mixed = min((c for c in keeping if c.left_alone), key=lambda c: c.latency, default=None)
-    integer = mixed if mixed and (whole is None or mixed.latency <= WORTH * whole.latency) else whole
+    whole = min((c for c in keeping if c.numbers and not c.left_alone), key=_share, default=None)
+    mixed = min((c for c in keeping if c.left_alone), key=_share, default=None)
+    integer = mixed if mixed and (whole is None or _share(mixed) <= WORTH * _share(whole)) else whole
     plain = next((c for c in keeping if not c.numbers), None)
     if plain is None or integer is None:
         return plain or integer
-    return integer if integer.latency <= WORTH * plain.latency else plain
+    return integer if _share(integer) <= WORTH * _share(plain) else plain
 
 
 def _excess(problem: Problem, candidate: Candidate) -> float:
     """How far a candidate misses the budget: the larger of the two overshoots."""
-    original_ms = candidate.latency_ms / candidate.latency
+    original_ms = _ms(candidate) / _share(candidate)
     latency, size = problem.budget.latency_limit(), problem.budget.size_limit()
     return max(
-        candidate.latency_ms / latency.of(original_ms) if latency else 0.0,
-        candidate.size_bytes / size.of(problem.original.size_bytes) if size else 0.0,
+        _ms(candidate) / latency.of(original_ms) if latency else 0.0,
+        candidate.size_bytes / size.of(_original(problem).size_bytes) if size else 0.0,
     )
 
 
@@ -236,10 +261,10 @@ def _better_in_float(
     """Returns the modules that are slower as integers, if leaving them in float promises a better candidate."""
     as_float, as_integer = (_module_milliseconds(problem, file) for file in files)
     slower = {name: ms - as_float[name] for name, ms in as_integer.items() if ms > as_float.get(name, ms)}
-    hoped = 1 - sum(slower.values()) / integer.latency_ms
-    original_ms = integer.latency_ms / integer.latency
-    fast_enough = within(problem.budget.latency_limit(), hoped * integer.latency_ms, original_ms)
-    if hoped > WORTH or hoped * integer.latency > WORTH * plain.latency or not fast_enough:
+    hoped = 1 - sum(slower.values()) / _ms(integer)
+    original_ms = _ms(integer) / _share(integer)
+    fast_enough = within(problem.budget.latency_limit(), hoped * _ms(integer), original_ms)
+    if hoped > WORTH or hoped * _share(integer) > WORTH * _share(plain) or not fast_enough:
         return ()
     return tuple(slower)
 

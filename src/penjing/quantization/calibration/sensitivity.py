@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from penjing.quantization.doors import RULES
 from penjing.quantization.placement.of_target import checked_target, used_of
 from penjing.quantization.placement.rewritten import place_rewritten
 from penjing.quantization.placement.sample_axis import add_sample_axes
+from penjing.quantization.settings import Settings
 from penjing.quantization.verb import quantize_plainly
 from penjing.quantization.weights.choices import read_choices
 from penjing.quantization.weights.dtype import check_float32
@@ -85,26 +86,29 @@ def sensitivity(
         >>> max(noise, key=lambda place: noise[place]["int4"])  # doctest: +SKIP
         'features.0.0'
     """
+    settings = Settings(
+        activations=activations, observer=observer, grain=grain, per_layer=per_layer or {}, exclude=exclude, target=target,
+        placement=placement, in_float=in_float, simulate=True,
+    )  # fmt: skip
+    return noise_of(graph, data, weights, settings, samples)
+
+
+def noise_of(
+    graph: Graph, data: Any, weights: Sequence[str], settings: Settings, samples: int = SAMPLES
+) -> dict[str, dict[str, float]]:
+    """Returns what `sensitivity` does for quantisations with these settings but for the grid of the weights."""
     check_repeatable(data)
     data = remembering(data)
     check_float32(graph)
-    usual: dict[str, Any] = {"grain": grain, "per_layer": per_layer, "exclude": exclude, "in_float": in_float}
+    settings = replace(settings, weights=weights[0], simulate=True)
     reference = add_sample_axes(fold_batch_norms(graph))
-    choices = read_choices(graph, weights[0], grain, per_layer, (*exclude, *in_float))
-    able = checked_target(target, placement, in_float)
-    used = used_of(able, activations, simulate=True).placement
+    choices = read_choices(graph, settings)
+    used = used_of(checked_target(settings), settings.activations, simulate=True).placement
     place_rewritten(reference, used, lambda node: choices.of(node) is None)
     variants = {
-        name: _roundings(
-            quantize_plainly(
-                graph, data, weights=name, activations=activations, observer=observer, target=able,
-                placement=placement, simulate=True, **usual,
-            ),
-            reference,
-            used,
-        )
+        name: _roundings(quantize_plainly(graph, data, replace(settings, weights=name)), reference, used)
         for name in weights
-    }  # fmt: skip
+    }
     power, noise = 0.0, {name: dict.fromkeys(rounded, 0.0) for name, rounded in variants.items()}
     with torch.no_grad():
         for inputs in _first(flat_batches(reference, data), samples):

@@ -1,6 +1,6 @@
 """What is used of a target's placement: which layers may stay in floating point, and the error where one must but mustn't."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import fx
@@ -11,27 +11,23 @@ from penjing.graph import Graph
 from penjing.quantization.placement.dynamic import DYNAMIC, for_dynamic
 from penjing.quantization.placement.numbers import check_integers
 from penjing.quantization.placement.sites import Placed
+from penjing.quantization.settings import Settings
 
 INTEGER, FASTEST = "integer", "fastest"
 
 
-def checked_target(given: Capabilities | str, placement: str, in_float: Sequence[str]) -> Capabilities:
-    """Returns what a target can do, and checks what may stay in floating point for it.
-
-    Args:
-        given: the target's name, or the record itself.
-        placement: "integer" or "fastest".
-        in_float: patterns of layers that are to stay in floating point.
+def checked_target(given: Settings) -> Capabilities:
+    """Returns what the target can do, and checks what may stay in floating point for it.
 
     Raises:
         PenjingError: a name is unknown, or layers are to stay in floating point where none may, or must where they mustn't.
     """
-    target = find(given)
-    if placement not in (INTEGER, FASTEST):
-        raise unknown_name("placement", placement, (INTEGER, FASTEST))
-    if placement == INTEGER and in_float:
+    target = find(given.target)
+    if given.placement not in (INTEGER, FASTEST):
+        raise unknown_name("placement", given.placement, (INTEGER, FASTEST))
+    if given.placement == INTEGER and given.in_float:
         raise PenjingError("placement='integer' leaves no layer in floating point: give in_float= with 'fastest'.")
-    if placement == INTEGER:
+    if given.placement == INTEGER:
         check_integers(target)
     return target
 

@@ -17,6 +17,7 @@ from penjing.quantization.calibration.activations import scale_of
 from penjing.quantization.doors import RULES
 from penjing.quantization.grids import SMALLEST_SCALE
 from penjing.quantization.placement.insert import GRID_OF
+from penjing.quantization.settings import Settings
 from penjing.quantization.training._activations import activations_of
 from penjing.quantization.training._methods import methods
 from penjing.quantization.training._norms import folded_norms, unfold
@@ -83,10 +84,11 @@ class QuantizedTraining:
         """
         self._method = methods[method].function()
         stages = check_stages(stages)
-        self._stored = quantize_plainly(
-            graph, data, weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer,
+        settings = Settings(
+            weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer or {},
             exclude=exclude, target=target, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
         )  # fmt: skip
+        self._stored = quantize_plainly(graph, data, settings)
         self._stored.plan = graph.plan + (
             step if step.after == FLOAT else replace(step, found={**step.found, "trained": method})
             for step in self._stored.plan.options[len(graph.plan) :]
@@ -95,7 +97,7 @@ class QuantizedTraining:
             method, stages, weights, activations, observer, grain, dict(per_layer or {}), list(exclude), list(in_float),
             find(target).name, placement, seed,
         ])  # fmt: skip
-        choices = read_choices(graph, weights, grain, per_layer, (*exclude, *in_float))
+        choices = read_choices(graph, settings)
         self.graph = copy.deepcopy(self._stored)
         folded, norms = fold_batch_norms(graph), folded_norms(graph, self._stored)
         self._weights = _weights_of(folded, self._stored, choices.of, self._method.learns_weights, stages)

@@ -9,6 +9,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.patterns import check_patterns, matches
 from penjing.quantization.grids import WeightGrid, find_grid
+from penjing.quantization.settings import Settings
 from penjing.quantization.weights._grain import Grain, find_grain
 from penjing.quantization.weights.places import place_of, weight_of, weights_by_place
 
@@ -73,20 +74,19 @@ class Choices:
         return [self.usual, *(choice for choice in self.special.values() if choice is not None)]
 
 
-def read_choices(
-    graph: Graph, weights: str, grain: str, per_layer: Mapping[str, str] | None, exclude: Sequence[str]
-) -> Choices:
+def read_choices(graph: Graph, given: Settings) -> Choices:
     """Reads what the user asks for.
 
     Raises:
         PenjingError: a name is unknown, or a pattern fits no module.
     """
+    exclude, grain = (*given.exclude, *given.in_float), given.grain
     places = weights_by_place(graph)  # a weight of the network itself has no module path, only its place
-    check_patterns(graph, [pattern for pattern in (*exclude, *(per_layer or {})) if pattern not in places])
+    check_patterns(graph, [pattern for pattern in (*exclude, *given.per_layer) if pattern not in places])
     special = {
-        pattern: None if name == FLOAT else find_choice(name, grain) for pattern, name in (per_layer or {}).items()
+        pattern: None if name == FLOAT else find_choice(name, grain) for pattern, name in given.per_layer.items()
     }
-    return Choices(find_choice(weights, grain), special, tuple(exclude))
+    return Choices(find_choice(given.weights, grain), special, exclude)
 
 
 def check_groups(graph: Graph, layers: Iterable[fx.Node], choice_of: Callable[[fx.Node], Choice | None]) -> None:

@@ -7,7 +7,7 @@ from penjing.graph import Option, Plan
 from penjing.graph.places import Json
 from penjing.techniques import find
 
-_NUMBER = (int, float)
+_NUMBER = (int, float, type(None))
 _FIELDS: dict[str, tuple[type, ...]] = {
     "params": (int,), "latency": _NUMBER, "latency_ms": _NUMBER, "size_bytes": (int,), "meets": (bool,),
 }  # fmt: skip
@@ -20,18 +20,23 @@ class Candidate:
     Attributes:
         plan: what is done; empty for the original.
         params: parameters that stay.
-        latency: median latency over that of the original, measured in turns in one process.
-        latency_ms: median latency.
+        latency: median latency over that of the original, measured in turns in one process; None where it wasn't measured.
+        latency_ms: median latency; None where it wasn't measured.
         size_bytes: of the lowered file.
         meets: whether it keeps the budget's latency and size, with the margin.
     """
 
     plan: Plan
     params: int
-    latency: float
-    latency_ms: float
+    latency: float | None
+    latency_ms: float | None
     size_bytes: int
     meets: bool
+
+    @property
+    def original_ms(self) -> float | None:
+        """Median latency of the original in the same turns; None where nothing was measured."""
+        return self.latency_ms / self.latency if self.latency and self.latency_ms is not None else None
 
     @property
     def structure(self) -> tuple[Option, ...]:

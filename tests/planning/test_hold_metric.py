@@ -1,16 +1,19 @@
 """Layers that go back until the metric holds: as few as suffice, the best bargains first."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from blobs import learnt
 
 import penjing as pj
 from penjing.errors import PenjingError
-from penjing.planning import control
-from penjing.planning.bit_costs import grids_of
-from penjing.planning.control import FLOAT
+from penjing.planning import Deployment, Held, Problem, find_solver, grids_of
+from penjing.planning.solvers import _hold_metric as hold_metric
+from penjing.quantization import FLOAT
 from penjing.report import words
 from penjing.tasks import evaluate
+from penjing.techniques import Scope, find
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +52,9 @@ def test_the_fewest_is_found_wherever_it_lies(most):
             asked.append(count)
             return count >= wanted
 
-        assert control._fewest(most, holds) == wanted
+        assert hold_metric._fewest(most, holds) == wanted
         assert len(asked) == len(set(asked)) <= 2 * most.bit_length() + 1
-    assert control._fewest(most, lambda count: False) is None
+    assert hold_metric._fewest(most, lambda count: False) is None
 
 
 class Costs:
@@ -65,11 +68,12 @@ class Costs:
 
 
 def steps(place, grid, noise, worth):
-    return control._steps(place, grid, noise, Costs(), False, worth)
+    grids = [name for name in ("int4", "int8", FLOAT) if name >= grid or name == FLOAT]
+    return hold_metric._steps(place, grids, noise, Costs(), True, worth)
 
 
 def test_each_step_of_a_layer_is_a_worse_bargain_than_the_one_before():
-    worth = lambda step: control._worth(step, {"ms": 20.0, "bytes": 1000.0})  # noqa: E731
+    worth = lambda step: hold_metric._worth(step, {"ms": 20.0, "bytes": 1000.0})  # noqa: E731
     two = steps("quick", "int4", {"int4": 0.1, "int8": 0.01}, worth)
     assert [(step.before, step.after) for step in two] == [("int4", "int8"), ("int8", FLOAT)]
     assert worth(two[0]) > worth(two[1])
@@ -79,14 +83,16 @@ def test_each_step_of_a_layer_is_a_worse_bargain_than_the_one_before():
     assert slow.noise == quick.noise and worth(quick) > worth(slow)
 
 
-def test_a_metric_that_never_holds_is_told(learned):
+def test_a_metric_that_never_holds_is_told(learned, tmp_path):
     graph, data = learned
-    small = pj.quantize(graph, data)
+    problem = Problem(
+        graph, data, None, pj.Budget(), Deployment(), {"quantize": find("quantize", {"weights": ("int8", FLOAT)})}, Scope(),
+        tmp_path,
+    )  # fmt: skip
+    with pytest.raises(PenjingError, match=r"needs a metric to hold: quantize\(…, drop=…\)"):
+        find_solver("hold_metric")(problem)
     with pytest.raises(PenjingError, match=r"holds with no layer in few bits: it was 0\.5 at best"):
-        control.hold_metric(
-            graph, small, data, lambda grids: pj.quantize(graph, data, per_layer=grids), lambda made: 0.5, 0.9,
-            simulate=True, log=lambda line: None,
-        )  # fmt: skip
+        find_solver("hold_metric")(replace(problem, held=Held(lambda made: 0.5, 0.9)))
 
 
 def test_what_was_given_a_grid_stays_there(learned):

@@ -6,14 +6,19 @@ from blobs import points
 from torch import nn
 
 import penjing as pj
-from penjing.capabilities import find
 from penjing.errors import PenjingError
-from penjing.planning import OverBudget, bits
-from penjing.planning.bit_costs import Costs, grids_of
+from penjing.planning import Deployment, OverBudget, Problem, grids_of
+from penjing.planning.bit_costs import Costs
+from penjing.planning.solvers import _least_noise as least_noise
+from penjing.techniques import Scope
 
 GRIDS = ("int2", "int3", "int4", "int5", "int6")
 ALONE = {"activations": None, "simulate": True}
-ONNXRUNTIME = find("onnxruntime")
+
+
+def counted(graph, folder):
+    """Costs of what runs nowhere."""
+    return Costs(Problem(graph, None, None, pj.Budget(), Deployment("onnxruntime"), {}, Scope(), folder))
 
 
 class Unequal(nn.Module):
@@ -44,7 +49,7 @@ def noise(graph, small, data):
 def test_it_beats_the_same_bits_everywhere_with_no_more_bytes(learned, tmp_path, uniform):
     graph, data = learned
     plain = pj.quantize(graph, weights=uniform, **ALONE)
-    costs = Costs(graph, tmp_path, simulate=True, target=ONNXRUNTIME)
+    costs = counted(graph, tmp_path)
     size = costs.whole(plain, ["bytes"])["bytes"]
     small = pj.quantize(graph, data, weights=GRIDS, budget=pj.Budget(size=f"{size:.0f}B"), **ALONE)
     assert costs.whole(small, ["bytes"])["bytes"] <= size
@@ -55,7 +60,7 @@ def test_it_beats_the_same_bits_everywhere_with_no_more_bytes(learned, tmp_path,
 def test_the_count_of_bytes_is_bits_and_scales_and_all_else_as_it_is(learned, tmp_path):
     graph, _ = learned
     others = 4 * (64 + 64 + 8)
-    costs = Costs(graph, tmp_path, simulate=True, target=ONNXRUNTIME)
+    costs = counted(graph, tmp_path)
     assert costs.original_bytes == others + 4 * (2 * 64 * 12 + 8 * 64)
     small = pj.quantize(graph, weights="int3", per_layer={"little": "codebook:16/tensor", "head": "float32"}, **ALONE)
     by_hand = others + 3 * 64 * 12 / 8 + 4 * 64 + 4 * 64 * 12 / 8 + 4 * 16 + 4 * 8 * 64
@@ -65,7 +70,7 @@ def test_the_count_of_bytes_is_bits_and_scales_and_all_else_as_it_is(learned, tm
 def test_batch_norms_count_as_the_biases_that_they_become(tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
     graph = pj.capture(network, torch.randn(2, 3, 8, 8))
-    assert Costs(graph, tmp_path, simulate=True, target=ONNXRUNTIME).original_bytes == 4 * (8 * 3 * 9 + 8 + 4 * 8 + 4)
+    assert counted(graph, tmp_path).original_bytes == 4 * (8 * 3 * 9 + 8 + 4 * 8 + 4)
 
 
 def test_the_file_keeps_the_budget(learned, tmp_path):
@@ -97,9 +102,9 @@ def test_what_is_slow_in_integers_goes_to_floating_point_as_far_as_latency_asks(
 
         def whole(self, small, kinds):
             found = grids_of(small)
-            return {"ms": 2.0 + sum(self.ms(place, found.get(place, "float32")) for place in slow)}
+            return {"bytes": 1.0, "ms": 2.0 + sum(self.ms(place, found.get(place, "float32")) for place in slow)}
 
-    monkeypatch.setattr(bits, "Costs", Told)
+    monkeypatch.setattr(least_noise, "Costs", Told)
     small = pj.quantize(graph, data, weights=("int8", "float32"), budget=pj.Budget(latency="0.3x"))
     # 2 + 1 + 2 + 1 = 6 ms of 6: one must be in integers, one must not, and the last is free to be exact.
     assert {place: grid for place, grid in grids_of(small).items() if grid != "float32"} == {"little": "int8"}
@@ -133,8 +138,23 @@ def test_what_can_not_be_chosen_is_told(learned, options, says):
 
 def test_a_budget_below_the_smallest_is_told(learned, tmp_path):
     graph, data = learned
-    least = Costs(graph, tmp_path, simulate=True, target=ONNXRUNTIME).whole(
-        pj.quantize(graph, weights="int4", **ALONE), ["bytes"]
-    )["bytes"]
+    least = counted(graph, tmp_path).whole(pj.quantize(graph, weights="int4", **ALONE), ["bytes"])["bytes"]
     with pytest.raises(OverBudget, match=rf"the least possible, each alone: {least:,.0f} bytes of "):
         pj.quantize(graph, data, weights=("int4", "int8"), budget=pj.Budget(size="0.05x"), **ALONE)
+
+
+def test_a_plan_of_bits_is_what_quantize_does_bit_for_bit(learned):
+    graph, data = learned
+    grids, budget = ["int4", "int8"], pj.Budget(size="0.65x")
+    plan = pj.plan(graph, data, techniques={"quantize": {"weights": grids}}, solver="least_noise", budget=budget)
+    made, small = pj.apply(graph, plan, data, stage="numbers"), pj.quantize(graph, data, weights=grids, budget=budget)
+    assert {step.after for step in plan} == set(grids) and made.plan == small.plan
+    weights = small.tensors()
+    assert made.tensors().keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in made.tensors().items())
+
+
+def test_a_solver_of_bits_takes_no_structure(learned):
+    graph, data = learned
+    with pytest.raises(PenjingError, match=r"'least_noise' chooses a grid for each layer.*not prune, quantize"):
+        pj.plan(graph, data, solver="least_noise", budget=pj.Budget(size="0.5x"))

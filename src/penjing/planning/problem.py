@@ -1,0 +1,160 @@
+"""What solvers are given, and what they give."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from penjing.budget import Budget, Limit
+from penjing.capabilities import DEFAULT, Capabilities, find
+from penjing.errors import PenjingError
+from penjing.graph import Graph, Plan
+from penjing.graph.places import Json
+from penjing.planning.candidate import Candidate
+from penjing.targets import Artifact, find_target
+from penjing.techniques import Scope, Technique
+
+MARGIN = 0.95  # a candidate must keep 95 % of a limit, so that the finished model keeps it on a noisy machine too
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Where the result runs.
+
+    Attributes:
+        target: name of the runtime.
+        threads: threads within an op.
+        batch: samples per call.
+    """
+
+    target: str = DEFAULT
+    threads: int = 1
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class Held:
+    """A metric that must not fall below a bound.
+
+    Attributes:
+        metric: of a graph, higher is better.
+        least: the bound.
+    """
+
+    metric: Callable[[Graph], float]
+    least: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be made of a graph, and by which means.
+
+    Attributes:
+        graph: the original.
+        data: for evidence and ranges: a `Data`, or an iterable of calibration batches for techniques that take one.
+        original: the original, lowered; every candidate is measured side by side with it. None where nothing runs on a
+            target: then sizes are counted, by the solvers that can.
+        budget: limits on latency and size.
+        deployment: where the result runs.
+        techniques: those that may propose, by name, with their choices settled.
+        scope: where they may work.
+        folder: where candidates are written; they are removed again.
+        deadline: a value of `time.monotonic()`; nothing more is tried that would likely end behind it. The original is
+            measured in any case.
+        longest: seconds that a level took in an earlier call; others are expected to take as long.
+        journal: a file that keeps what was measured; what it holds already isn't measured again.
+        say: called with a line about each candidate.
+        held: a metric that must hold, for the solvers that judge.
+        start: what was made of the graph already, for the solvers that set out from a plan.
+        record: what the target can do, where it isn't in the table of capabilities.
+    """
+
+    graph: Graph
+    data: Any
+    original: Artifact | None
+    budget: Budget
+    deployment: Deployment
+    techniques: Mapping[str, Technique]
+    scope: Scope
+    folder: Path
+    deadline: float | None = None
+    longest: float = 0.0
+    journal: Path | None = None
+    say: Callable[[str], None] = field(default=lambda line: None)
+    held: Held | None = None
+    start: Graph | None = None
+    record: Capabilities | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the target can do."""
+        return self.record or find(self.deployment.target)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline, infinite without one."""
+        return math.inf if self.deadline is None else self.deadline - time.monotonic()
+
+    def file(self, name: str) -> Path:
+        """Where a candidate of that name is written."""
+        return self.folder / f"{name}{find_target(self.deployment.target).suffix}"
+
+    def keeps(self, latency_ms: float, original_ms: float, size_bytes: float) -> bool:
+        """Tells whether latency and size keep the budget, with the margin."""
+        assert self.original is not None
+        return within(self.budget.latency_limit(), latency_ms, original_ms) and within(
+            self.budget.size_limit(), size_bytes, self.original.size_bytes
+        )
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver found.
+
+    Attributes:
+        taken: the candidate whose plan is to be carried out.
+        measured: all that were measured.
+        complete: False if Ctrl-C came before the choice was made.
+        short_of_time: whether the time was over before a plan was found that keeps the budget, and others were left.
+        graph: what carrying the plan out gives, where the solver made it; it isn't written to files.
+    """
+
+    taken: Candidate
+    measured: tuple[Candidate, ...]
+    complete: bool = True
+    short_of_time: bool = False
+    graph: Graph | None = field(default=None, compare=False)
+
+    @property
+    def plan(self) -> Plan:
+        """What is to be done."""
+        return self.taken.plan
+
+    def to_json(self) -> dict[str, Json]:
+        """Returns it as plain JSON."""
+        return {
+            "taken": self.taken.to_json(),
+            "measured": [candidate.to_json() for candidate in self.measured],
+            "complete": self.complete,
+            "short_of_time": self.short_of_time,
+        }
+
+    @classmethod
+    def from_json(cls, record: Json) -> "Solution":
+        """Reads what `to_json` gave.
+
+        Raises:
+            PenjingError: it is none.
+        """
+        if not isinstance(record, dict) or not isinstance(record.get("measured"), list):
+            raise PenjingError("it holds no choice")
+        measured = tuple(map(Candidate.from_json, record["measured"]))
+        taken = Candidate.from_json(record.get("taken"))
+        return cls(taken, measured, record.get("complete") is True, record.get("short_of_time") is True)
+
+
+def within(limit: Limit | None, value: float, original: float) -> bool:
+    """Tells whether a value keeps a limit, with the margin."""
+    return limit is None or value <= MARGIN * limit.of(original)

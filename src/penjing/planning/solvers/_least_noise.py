@@ -1,0 +1,154 @@
+"""One option for every layer, so that the outputs suffer least and the budget is kept."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from penjing.budget import Budget
+from penjing.errors import PenjingError
+from penjing.graph import Graph, Option, Place, Plan
+from penjing.planning.bit_costs import Costs
+from penjing.planning.candidate import Candidate
+from penjing.planning.knapsack import OverBudget, Priced, solve
+from penjing.planning.problem import Problem, Solution
+from penjing.planning.solvers._grids import grid_of, grids_proposed, the_technique
+from penjing.planning.solvers._registry import solvers
+from penjing.quantization import NothingToQuantize
+
+ROUNDS = 5  # the most solutions that are tried, each under a smaller budget than the last, until the finished file fits
+
+Limits = Mapping[str, float]  # bytes or milliseconds, by "bytes" and "ms"
+Proposed = Mapping[Place, Mapping[str, Option]]  # by place, then by grid
+
+
+@solvers.register(source="Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, 2021 (bits by an integer program)")
+def least_noise(problem: Problem) -> Solution:
+    """Measures the noise that each layer makes on each grid; minimises the sum exactly under the budget.
+
+    Sizes are of the file that the target gets, and latency is measured there. A grid of fewer bits than the target stores
+    costs what is stored. Where the finished file passes the budget after all, grids are chosen again under a smaller one.
+
+    Raises:
+        OverBudget: no choice keeps the budget; the error says how much the least possible takes.
+        PenjingError: there is nothing to choose, or the budget limits something that isn't chosen here.
+    """
+    technique = the_technique(problem, "least_noise")
+    _check(problem.budget, problem.original is None)
+    options = grids_proposed(problem, technique)
+    if all(len(some) < 2 for some in options.values()):
+        raise PenjingError(
+            "weights=(…) leaves nothing to choose: every layer has one grid, its own of per_layer=… or the only one named."
+        )
+    flat = [option for some in options.values() for option in some.values()]
+    noise = technique.damage(problem.graph, flat, problem.data, problem.capabilities)
+    noise_of = {(option.place, grid_of(option)): found for option, found in zip(flat, noise, strict=True)}
+    problem.folder.mkdir(parents=True, exist_ok=True)
+    costs = Costs(problem)
+    limits = _limits(problem.budget, costs)
+    smallest = {place: min(some, key=partial(costs.bytes, place.path)) for place, some in options.items()}
+    least = technique.draft(problem.graph, [options[place][name] for place, name in smallest.items()], problem.data)
+    if least is None:
+        raise NothingToQuantize(f"{problem.graph.name} can't be quantised; the log says why.")
+    if "ms" in limits:
+        costs.profile(least)
+    priced = {
+        place: [
+            Priced(name, noise_of[place, name], {kind: _cost(costs, kind, place, name) for kind in limits})
+            for name in some
+        ]
+        for place, some in options.items()
+    }
+    # What everything else takes: the whole less what is chosen.
+    rest = {
+        kind: amount - sum(_cost(costs, kind, place, name) for place, name in smallest.items())
+        for kind, amount in costs.whole(least, list(limits)).items()
+    }
+    return _within(problem, options, priced, limits, rest, costs)
+
+
+def _within(
+    problem: Problem,
+    options: Proposed,
+    priced: Mapping[Place, Sequence[Priced]],
+    limits: Limits,
+    rest: Limits,
+    costs: Costs,
+) -> Solution:
+    technique, by_path = the_technique(problem, "least_noise"), {place.path: place for place in options}
+    for _ in range(ROUNDS):
+        try:
+            chosen = solve(
+                {place.path: some for place, some in priced.items()},
+                {kind: limit - rest[kind] for kind, limit in limits.items()},
+            )
+        except OverBudget:
+            least = {
+                kind: rest[kind] + sum(min(one.costs[kind] for one in some) for some in priced.values())
+                for kind in limits
+            }
+            raise OverBudget(
+                f"No choice of bits keeps the budget; the least possible, each alone: {_amounts(least, limits)}. Allow more, "
+                "name grids of fewer bits, or prune before."
+            ) from None
+        taken = [options[by_path[path]][one.name] for path, one in chosen.items()]
+        try:
+            small = technique.apply(problem.graph, taken, problem.data)
+        except NothingToQuantize:
+            raise PenjingError(
+                "The budget is kept in floating point everywhere, so there is nothing to quantise: give less, or leave "
+                "'float32' out of weights=(…)."
+            ) from None
+        real = costs.whole(small, list(dict.fromkeys(["bytes", *limits])))
+        noise = math.fsum(one.damage for one in chosen.values())
+        problem.say(
+            f"{_counts([one.name for one in chosen.values()])} layers: {_amounts(real, limits)}; expected noise of the "
+            f"outputs {noise:.3g} of their power"
+        )
+        over = {kind: real[kind] - limit for kind, limit in limits.items()}
+        if all(excess <= 0 for excess in over.values()):
+            return Solution(_candidate(problem, taken, small, real, costs), (), graph=small)
+        rest = {kind: rest[kind] + max(0.0, over[kind]) for kind in limits}
+    raise PenjingError(
+        f"The budget was passed {ROUNDS} times, the last time with {_amounts(real, limits)}. Measured latency may be "
+        "too noisy here; give a little more, or try again on a quieter machine."
+    )
+
+
+def _candidate(problem: Problem, taken: Sequence[Option], small: Graph, real: Limits, costs: Costs) -> Candidate:
+    ms = real.get("ms")
+    share = None if ms is None else ms / costs.original_ms
+    return Candidate(Plan(tuple(taken)), small.cost().params, share, ms, round(real["bytes"]), True)
+
+
+def _limits(budget: Budget, costs: Costs) -> dict[str, float]:
+    limits = {}
+    if (size := budget.size_limit()) is not None:
+        limits["bytes"] = size.of(costs.original_bytes)
+    if (latency := budget.latency_limit()) is not None:
+        limits["ms"] = latency.of(costs.original_ms)
+    return limits
+
+
+def _cost(costs: Costs, kind: str, place: Place, name: str) -> float:
+    return costs.bytes(place.path, name) if kind == "bytes" else costs.ms(place.path, name)
+
+
+def _counts(names: Sequence[str]) -> str:
+    """Returns how many layers have which grid; grains are left out where grids differ without them."""
+    plain = {name: name.partition("/")[0] for name in sorted(names)}
+    called = plain if len(set(plain.values())) == len(plain) else {name: name for name in plain}
+    return ", ".join(f"{called[name]} in {names.count(name)}" for name in plain)
+
+
+def _amounts(found: Limits, limits: Limits) -> str:
+    words = {"bytes": "{:,.0f} bytes of {:,.0f}", "ms": "{:.3f} ms of {:.3f}"}
+    return "; ".join(words[kind].format(found[kind], limits[kind]) for kind in limits)
+
+
+def _check(budget: Budget, simulated: bool) -> None:
+    if budget.size is None and budget.latency is None:
+        raise PenjingError(
+            "The solver 'least_noise' chooses grids under a budget: give one, as penjing.Budget(size=…) or (latency=…)."
+        )
+    if simulated and budget.latency is not None:
+        raise PenjingError("Latency is measured on the target, and simulate=True makes nothing that it runs.")
