@@ -37,7 +37,7 @@ def network(name: str) -> tuple[nn.Module, tuple[int, ...]]:
 
         return EfficientNet.from_name("efficientnet-lite0").eval(), (3, 224, 224)
     entry = pj.zoo.networks[name]
-    return entry.function().eval(), tuple(entry.traits["shape"])
+    return entry.function().eval(), tuple(entry.shape)
 
 
 def run(name: str) -> dict[str, Any]:

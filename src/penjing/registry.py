@@ -1,67 +1,105 @@
-"""A table from a literature name to one function and what is known about it; each family of techniques has one."""
+"""A table from a literature name to one function and what is known about it; each family of methods has one.
+
+A family is a table and the record of its entries: a frozen dataclass derived from `Entry`, with a typed field for whatever
+only this family knows of its members. `register` takes the record's fields as keywords, so that a type checker knows them.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from penjing.errors import unknown_name
 
+Need = Literal["data", "labels", "gradients", "training", "validation"]
+
 F = TypeVar("F", bound=Callable[..., Any])
+G = TypeVar("G", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Entry(Generic[F]):
-    """One registered choice.
+    """What is known of every registered method, of whatever family.
 
     Attributes:
-        name: what users type; the function's own name.
-        function: what it does.
+        function: what it does; the first line of its docstring is the method's summary.
         source: paper and year, or the standard that defines it.
-        needs: what it asks for beyond the model: any of "data", "labels", "gradients", "training".
-        summary: the first line of the function's docstring.
-        traits: facts that only this family knows (a criterion's level, for example).
+        needs: what it asks for beyond the model.
+        name: what users type; by default the function's own name, without a trailing underscore.
     """
 
-    name: str
-    function: F
+    function: F = field(kw_only=False)
     source: str
-    needs: frozenset[str]
-    summary: str
-    traits: Mapping[str, Any]
+    needs: AbstractSet[Need] = frozenset()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Completes the name, and freezes what the method needs.
+
+        Raises:
+            ValueError: a field has a value that its type doesn't list.
+        """
+        object.__setattr__(self, "name", self.name or self.function.__name__.rstrip("_"))
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        for key, kind in get_type_hints(type(self)).items():
+            for value in _unlisted(getattr(self, key), kind):
+                raise ValueError(f"'{self.name}' has {key}={value!r}, which {kind} doesn't list")
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (self.function.__doc__ or "").strip().partition("\n")[0]
 
 
-class Registry(Mapping[str, Entry[F]]):
+E = TypeVar("E", bound=Entry[Any])
+
+
+class Registry(Mapping[str, E], Generic[E, P]):
     """The members of one family, by name.
 
     Example:
-        >>> shapes: Registry = Registry("shape")
-        >>> @shapes.register(source="Euclid")
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class Shape(Entry[Callable[[], None]]):
+        ...     corners: int
+        >>> shapes = Registry("shape", Shape)
+        >>> @shapes.register(source="Euclid", corners=0)
         ... def circle():
         ...     "All points at one distance."
-        >>> shapes["circle"].source
-        'Euclid'
+        >>> shapes["circle"].corners
+        0
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, record: Callable[Concatenate[Any, P], E]) -> None:
+        """Makes an empty table.
+
+        Args:
+            kind: what a member is called, for errors.
+            record: the dataclass of the family's entries.
+        """
         self.kind = kind
-        self._entries: dict[str, Entry[F]] = {}
+        self._record = record
+        self._entries: dict[str, E] = {}
 
-    def register(
-        self, *, source: str, needs: tuple[str, ...] = (), name: str | None = None, **traits: Any
-    ) -> Callable[[F], F]:
-        """Returns a decorator that files a function under its own name (a trailing underscore is dropped), or `name`."""
+    def register(self, *args: P.args, **fields: P.kwargs) -> Callable[[G], G]:
+        """Returns a decorator that files a function, with the fields of the family's record as keywords.
 
-        def add(function: F) -> F:
-            key = name or function.__name__.rstrip("_")
-            if key in self._entries:
-                raise ValueError(f"{self.kind} '{key}' is registered twice")
-            summary = (function.__doc__ or "").strip().splitlines()[0]
-            self._entries[key] = Entry(key, function, source, frozenset(needs), summary, traits)
+        The decorator raises `TypeError` where a field is missing or unknown, and `ValueError` where a name is taken, the
+        function has no docstring, or a field has a value that its type doesn't list.
+        """
+
+        def add(function: G) -> G:
+            entry = self._record(function, *args, **fields)
+            if entry.name in self._entries:
+                raise ValueError(f"{self.kind} '{entry.name}' is registered twice")
+            if not entry.summary:
+                raise ValueError(f"{self.kind} '{entry.name}' has no docstring, whose first line `penjing list` shows")
+            self._entries[entry.name] = entry
             return function
 
         return add
 
-    def __getitem__(self, name: str) -> Entry[F]:
+    def __getitem__(self, name: str) -> E:
         if name not in self._entries:
             raise unknown_name(self.kind, name, self._entries)
         return self._entries[name]
@@ -74,3 +112,12 @@ class Registry(Mapping[str, Entry[F]]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _unlisted(value: Any, kind: Any) -> list[Any]:
+    """Returns which of a field's values, or of those within it, its type `Literal[…]` doesn't list."""
+    if get_origin(kind) is Literal:
+        return [] if value in get_args(kind) else [value]
+    if get_origin(kind) in (tuple, AbstractSet):
+        return [wrong for one in value for wrong in _unlisted(one, get_args(kind)[0])]
+    return []

@@ -1,7 +1,7 @@
 """What a technique is to a planner: it proposes options for a graph, and carries out those that were taken."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ from penjing.capabilities import Capabilities
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Option
-from penjing.registry import Registry
+from penjing.registry import Entry, Registry
 
 Stage = Literal["structure", "numbers"]
 
@@ -93,9 +93,15 @@ class Technique(ABC):
         return [option for option in options if option.place.path not in paths]
 
 
-techniques: Registry[Any] = Registry("technique")
-"""The techniques by name; `register` decorates a class. Its arguments, all of which have defaults, are the technique's choices,
-such as a criterion or a grid."""
+@dataclass(frozen=True, kw_only=True)
+class TechniqueEntry(Entry[Callable[..., Technique]]):
+    """A registered technique: `register` decorates a class.
+
+    The class's arguments, all of which have defaults, are the technique's choices, such as a criterion or a grid.
+    """
+
+
+techniques = Registry("technique", TechniqueEntry)
 
 
 def find(name: str, choices: dict[str, Any] | None = None) -> Technique:
@@ -106,10 +112,9 @@ def find(name: str, choices: dict[str, Any] | None = None) -> Technique:
     """
     entry = techniques[name]
     try:
-        made: Technique = entry.function(**(choices or {}))
+        return entry.function(**(choices or {}))
     except TypeError as error:
         raise PenjingError(f"The technique '{name}' can't be had with {choices!r}: {error}.") from error
-    return made
 
 
 def level(option: Option, technique: Technique) -> tuple[Any, ...]:

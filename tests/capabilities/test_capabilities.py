@@ -65,7 +65,7 @@ def test_tables_of_grids_hold_grids_with_their_grains_up_to_sizes_that_are_store
     for table in (numbers.weights, numbers.weights_alone, numbers.dynamic_weights):
         for grain, largest in table.items():
             for key, number in largest.items():
-                assert grain in grids[key].traits["grains"]
+                assert grain in grids[key].grains
                 assert find_grid(_grid(key, number)).bits <= max(numbers.stored)
     assert all(find_grid(_grid(key, number)) for key, number in numbers.activations.items())
 

@@ -13,7 +13,7 @@ from penjing.pruning import criteria, granularities, schedules
 from penjing.pruning.granularities._registry import find
 
 AMOUNT = 0.5
-TYPED = [entry.traits.get("example", name) for name, entry in granularities.items()]
+TYPED = [entry.example or name for name, entry in granularities.items()]
 CARRIES = {name for name in TYPED if ":" in name and not name.startswith("block")}  # its own amount
 SHORT = {"iterative": "iterative:1", "rewind": "rewind:1"}
 PART = ["layer1.0*", "layer1.1*"]  # two residual blocks: it is the choices that are tried here, not networks
@@ -60,8 +60,8 @@ def check(small, network):
 @pytest.mark.parametrize("criterion", criteria)
 def test_every_criterion_prunes_at_every_granularity_that_it_can_tell_apart(network, images, criterion, granularity):
     removes = find(granularity).removes
-    able = {"channels"} if criteria[criterion].traits["level"] == "unit" else {"channels", "branches", "weights"}
-    able |= {"branches"} if criteria[criterion].traits.get("branches") else set()
+    able = {"channels"} if criteria[criterion].level == "unit" else {"channels", "branches", "weights"}
+    able |= {"branches"} if criteria[criterion].branches else set()
     if granularity == "head":
         with pytest.raises(PenjingError, match="No head of attention can be removed"):
             prune(network, images, criterion, granularity)

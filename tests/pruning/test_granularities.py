@@ -23,13 +23,13 @@ NAMES = [
     "element", "vector", "vector:column", "kernel", "pattern", "rectangle:2x2", "patterns:4x3", "1:2", "2:4", "3:3",
     "block:2x3", "block:1x1",
 ]  # fmt: skip
-SHRINK = [name for name in NAMES if "shrink" in find(name).entry.traits]
+SHRINK = [name for name in NAMES if find(name).entry.shrink]
 AMOUNT = [name for name in NAMES if not find(name).stays]  # those whose names don't say it
-BY_WEIGHT = [name for name, entry in criteria.items() if entry.traits["level"] == "weight"]
+BY_WEIGHT = [name for name, entry in criteria.items() if entry.level == "weight"]
 
 
 def test_every_masking_granularity_is_tested_here():
-    masking = {name for name, entry in granularities.items() if entry.traits["removes"] == "weights"}
+    masking = {name for name, entry in granularities.items() if entry.removes == "weights"}
     assert {find(name).entry.name for name in NAMES} == masking
 
 

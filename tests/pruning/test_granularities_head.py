@@ -19,7 +19,7 @@ from penjing.report import words
 from penjing.targets import lower, run
 from penjing.tasks import Classification
 
-BY_WEIGHT = [name for name, entry in criteria.items() if entry.traits["level"] == "weight"]
+BY_WEIGHT = [name for name, entry in criteria.items() if entry.level == "weight"]
 TOKENS = torch.randint(20, (2, 7), generator=torch.Generator().manual_seed(0))
 NETWORKS = {
     "fused": (lambda: Encoder(fused_op=True), torch.randn(2, 5, 5), {"attention.qkv": 4}),

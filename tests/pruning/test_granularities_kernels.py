@@ -22,7 +22,7 @@ from penjing.report import words
 from penjing.targets import lower, run
 from penjing.training import recover
 
-BY_WEIGHT = [name for name, entry in criteria.items() if entry.traits["level"] == "weight"]
+BY_WEIGHT = [name for name, entry in criteria.items() if entry.level == "weight"]
 
 
 def filled(graph, name, values):

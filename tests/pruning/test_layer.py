@@ -13,7 +13,7 @@ from penjing.report import words
 
 X = torch.randn(2, 5, generator=torch.Generator().manual_seed(0))
 SHARED = ["uniform", "global", "lamp", "erk"]  # allocations of one share for all
-BY_WEIGHT = [name for name, entry in criteria.items() if entry.traits["level"] == "weight"]
+BY_WEIGHT = [name for name, entry in criteria.items() if entry.level == "weight"]
 
 
 def left(graph):

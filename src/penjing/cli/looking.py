@@ -127,8 +127,8 @@ def channels_command(
         _channels.show(graph.name, found, Screen())
 
 
-def _registry(family: str) -> "Registry[Any]":
-    found: Registry[Any] = getattr(importlib.import_module(FAMILIES[family]), family)
+def _registry(family: str) -> "Registry[Any, ...]":
+    found: Registry[Any, ...] = getattr(importlib.import_module(FAMILIES[family]), family)
     return found
 
 

@@ -52,7 +52,7 @@ class Costs:
         bits = chosen.bits
         if self._original is not None:
             bits = min(size for size in self._problem.capabilities.numbers.stored if size >= bits)
-        table = chosen.number if chosen.entry.traits.get("counts") == "values" else len(weight)
+        table = chosen.number if chosen.counts_values else len(weight)
         return weight.numel() * bits / 8 + SCALE_BYTES * table
 
     def ms(self, place: str, grid: str) -> float:

@@ -8,6 +8,7 @@ import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -305,5 +306,5 @@ class Gradual:
         return scales
 
 
-def _decisions(needs: frozenset[str]) -> int:
+def _decisions(needs: AbstractSet[str]) -> int:
     return DECISIONS_FROM_TRAINING if "training" in needs else DECISIONS_FROM_DATA if needs else DECISIONS

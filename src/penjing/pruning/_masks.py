@@ -77,11 +77,10 @@ def shrunk(graph: Graph, selection: Selection, found: Sequence[Weight]) -> Graph
 
     The plan then says what became of each.
     """
-    shrink = selection.granularity.entry.traits.get("shrink")
+    shrink = selection.granularity.entry.shrink
     if shrink is None:
         return graph
     places = {weight.name: weight.place for weight in found}
-    small: Graph
     small, became = shrink(graph, places)
     last = {step.place.path: position for position, step in enumerate(small.plan)}
     options = list(small.plan)
@@ -128,7 +127,7 @@ def _place(graph: Graph, weight: Weight, view: Tensor) -> Scored:
 
 
 def _of_kernels(selection: Selection) -> bool:
-    return bool(selection.granularity.entry.traits.get("kernels"))
+    return selection.granularity.entry.kernels
 
 
 def _is_matrix(weight: Weight) -> bool:

@@ -141,7 +141,7 @@ def _amount(amount: float | Mapping[str, float] | None, granularity: ChosenGranu
         if amount is not None:
             raise PenjingError(f"allocation='{allocation}' already says how much goes: leave amount out.")
         return own
-    if entry.traits.get("takes") != "shares":
+    if entry.takes != "shares":
         return share(amount)
     if not isinstance(amount, Mapping):
         raise PenjingError(f"allocation='{allocation}' needs amount={{place: share, …}}, not {amount!r}.")

@@ -15,9 +15,8 @@ from penjing.evidence.memory import Found, fingerprint_of_tensors, memory_of
 from penjing.graph import Option, Place
 from penjing.pruning.allocations._registry import Rounding, Scored, find
 from penjing.pruning.criteria import criteria
-from penjing.pruning.criteria._registry import Compensated, Criterion
+from penjing.pruning.criteria._registry import Compensated, CriterionEntry
 from penjing.pruning.granularities._registry import ChosenGranularity
-from penjing.registry import Entry
 
 Scores = Sequence[Tensor]
 
@@ -67,8 +66,8 @@ class Selection:
         """
         entry = criteria[self.criterion]
         removes = self.granularity.removes
-        if not _fits(entry, removes):
-            able = ", ".join(sorted(name for name, one in criteria.items() if _fits(one, removes)))
+        if not entry.can_score(removes):
+            able = ", ".join(sorted(name for name, one in criteria.items() if one.can_score(removes)))
             parts = {"branches": "whole branches", "weights": "single weights"}[removes]
             raise PenjingError(
                 f"The criterion '{self.criterion}' scores single channels, not {parts}; "
@@ -80,12 +79,11 @@ class Selection:
     @property
     def finish(self) -> Callable[[Tensor], Tensor]:
         """The criterion's last step, after saliencies of weights were summed."""
-        finish: Callable[[Tensor], Tensor] = criteria[self.criterion].traits.get("finish", lambda score: score)
-        return finish
+        return criteria[self.criterion].finish or (lambda score: score)
 
     def scores(self, evidence: Evidence, saliency: Any) -> list[Tensor]:
         """Returns the scores of the units of each group, or of all branches."""
-        if criteria[self.criterion].traits["level"] == "weight":
+        if criteria[self.criterion].level == "weight":
             saliency = self.granularity.entry.function(evidence, saliency, self.finish)
         places = [[group.name] * group.units for group in evidence.groups] or [[one.name for one in evidence.branches]]
         for names, score in zip(places, saliency, strict=True):
@@ -139,14 +137,9 @@ class Selection:
         return Option(Place(kind, path), "prune", setting, before, after, found)
 
 
-def _fits(criterion: Entry[Criterion], removes: str) -> bool:
-    """Tells whether a criterion can score what goes."""
-    return removes == "channels" or criterion.traits["level"] == "weight" or bool(criterion.traits.get(removes))
-
-
-def _judged(criterion: Entry[Criterion], evidence: Evidence) -> Any:
+def _judged(criterion: CriterionEntry, evidence: Evidence) -> Any:
     """Returns what a criterion says; scores of units that need data come from the data's memory, where they have one."""
-    if not criterion.needs or criterion.traits["level"] != "unit" or memory_of(evidence.data) is None:
+    if not criterion.needs or criterion.level != "unit" or memory_of(evidence.data) is None:
         return criterion.function(evidence)
     ours, made = criterion.function.__module__.startswith("penjing."), None
     about = {

@@ -45,7 +45,7 @@ def units_of(
     Raises:
         PenjingError: the granularity has units of its own, others were asked for, or there is no such group.
     """
-    own, among = (granularity.entry.traits.get(trait) for trait in ("units", "among"))
+    own, among = granularity.entry.units, granularity.entry.among
     if own and units not in ("auto", own):
         raise PenjingError(f"granularity='{granularity.name}' removes {own}, not units='{units}': leave units out.")
     found = channels(graph, include=include, exclude=exclude, units=own or units)

@@ -18,11 +18,10 @@ from penjing.quantization.placement.dynamic import DYNAMIC, GRID, check_dynamic_
 from penjing.quantization.placement.insert import PAIRS
 from penjing.quantization.placement.numbers import check_integers, check_numbers
 from penjing.quantization.placement.of_target import FASTEST, INTEGER, checked_target, used_of
-from penjing.quantization.rounding import Rounding, find_rounding
+from penjing.quantization.rounding import RoundingEntry, find_rounding
 from penjing.quantization.settings import Settings
 from penjing.quantization.weights.choices import FLOAT, Choice, Choices, read_choices
 from penjing.quantization.weights.dtype import check_float32
-from penjing.registry import Entry
 
 NEAREST = "nearest"
 
@@ -59,7 +58,7 @@ class QuantizeRequest:
     placement: Placement
     in_float: tuple[str, ...]
     strict: bool
-    rounding: Entry[Rounding]
+    rounding: RoundingEntry
     iterations: int | None
     corrections: tuple[str, ...]
     before: Sequence[Correction]
@@ -71,7 +70,7 @@ class QuantizeRequest:
     @property
     def learned(self) -> bool:
         """Whether the rounding is learned from the data."""
-        return bool(self.rounding.traits.get("learned"))
+        return self.rounding.learned
 
     @property
     def read_grid(self) -> Grid | None:
@@ -108,7 +107,7 @@ def read_request(graph: Graph, data: Any, given: Settings) -> QuantizeRequest:
     corrections = given.corrections
     names = () if corrections == AUTO else (corrections,) if isinstance(corrections, str) else tuple(corrections)
     before, after = of_stage(names, "float"), of_stage(names, "quantized")
-    if before or after or how.traits.get("learned"):
+    if before or after or how.learned:
         check_repeatable(data)
     if not given.simulate:
         check_numbers(used, GRID if dynamic else observed, choices.all)

@@ -79,8 +79,18 @@ class Availability:
     note: str
 
 
-# Each entry's trait `packages` names the distributions that the target needs, the runtime's first.
-targets: Registry[Callable[[], Target]] = Registry("target")
+@dataclass(frozen=True, kw_only=True)
+class TargetEntry(Entry[Callable[[], Target]]):
+    """A registered target; its function imports the runtime.
+
+    Attributes:
+        packages: the distributions that the target needs, the runtime's first.
+    """
+
+    packages: tuple[str, ...]
+
+
+targets = Registry("target", TargetEntry)
 
 
 def find_target(name: str) -> Target:
@@ -101,17 +111,17 @@ def find_target(name: str) -> Target:
 def available() -> list[Availability]:
     """Lists every target and whether its runtime is usable on this machine; imports none of them."""
     return [
-        Availability(name, not _missing(entry), _version(entry.traits["packages"][0]), _advice(entry))
+        Availability(name, not _missing(entry), _version(entry.packages[0]), _advice(entry))
         for name, entry in targets.items()
     ]
 
 
-def _missing(entry: Entry[Callable[[], Target]]) -> list[str]:
+def _missing(entry: TargetEntry) -> list[str]:
     """Returns the packages that a target needs and that aren't installed."""
-    return [package for package in entry.traits["packages"] if _version(package) is None]
+    return [package for package in entry.packages if _version(package) is None]
 
 
-def _advice(entry: Entry[Callable[[], Target]]) -> str:
+def _advice(entry: TargetEntry) -> str:
     """Returns what to install; "" where everything is there."""
     missing = _missing(entry)
     return f"Install what it needs: pip install {' '.join(missing)}" if missing else ""

@@ -2,25 +2,38 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from penjing.checks import TEXT, checked, whole
-from penjing.registry import Registry
+from penjing.registry import Entry, Registry
 
-F = TypeVar("F", bound=Callable[..., nn.Module])
+F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 _RULES = {"num_classes": whole(1, 2**20), "in_channels": whole(1, 2**16), "size": whole(1, 2**16)}
 
 
-class Networks(Registry[Callable[..., nn.Module]]):
+@dataclass(frozen=True, kw_only=True)
+class NetworkEntry(Entry[Callable[..., nn.Module]]):
+    """A registered network.
+
+    Attributes:
+        shape: of one input of the network as `build` makes it, (channels, height, width).
+    """
+
+    shape: tuple[int, int, int]
+
+
+class Networks(Registry[NetworkEntry, P]):
     """The reference networks; each checks its arguments by one table."""
 
-    def register(self, **facts: Any) -> Callable[[F], F]:
+    def register(self, *args: P.args, **fields: P.kwargs) -> Callable[[F], F]:
         """Returns a decorator that files a function under its own name, behind a door."""
-        add = super().register(**facts)
+        add = super().register(*args, **fields)
 
         def behind_a_door(function: F) -> F:
             known = inspect.signature(function).parameters
@@ -30,7 +43,7 @@ class Networks(Registry[Callable[..., nn.Module]]):
         return behind_a_door
 
 
-networks = Networks("network")
+networks = Networks("network", NetworkEntry)
 
 
 @checked(name=TEXT)
@@ -61,5 +74,5 @@ def example_input(name: str) -> Tensor:
     Raises:
         PenjingError: if there is no such network.
     """
-    shape = networks[name].traits["shape"]
+    shape = networks[name].shape
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))

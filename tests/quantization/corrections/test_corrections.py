@@ -16,7 +16,7 @@ from penjing.quantization.corrections import activation_correction, batch_norm_s
 from penjing.quantization.corrections._side_by_side import quantized_layers
 from penjing.report import words
 
-BEHIND = sorted(name for name, entry in corrections.items() if entry.traits["stage"] == "quantized")
+BEHIND = sorted(name for name, entry in corrections.items() if entry.stage == "quantized")
 
 
 @pytest.fixture(autouse=True)

@@ -218,4 +218,4 @@ def test_names_that_mean_nothing_are_errors(name, message):
 def test_integer_grids_are_laid_and_the_others_are_codes():
     for key, names in EXAMPLES.items():
         laid = find_grid(names[0]).lay(Rows(_weights()))
-        assert isinstance(laid, Laid) == grids[key].traits["integer"]
+        assert isinstance(laid, Laid) == grids[key].integer

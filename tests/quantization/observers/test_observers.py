@@ -38,7 +38,7 @@ def _fed(statistics, batches):
 def test_a_range_lies_within_the_values_seen(name):
     entry = observers[name]
     for batches in (_batches(), [b.relu() for b in _batches()], [b.abs() + 3 for b in _batches()]):
-        low, high = entry.function(_fed(entry.traits["statistics"](), batches), 255)
+        low, high = entry.function(_fed(entry.statistics(), batches), 255)
         values = torch.cat([*batches, torch.zeros(1)])
         assert float(values.min()) <= low < high <= float(values.max())
 
@@ -48,7 +48,7 @@ def test_the_order_and_the_size_of_batches_dont_matter(name):
     entry, values = observers[name], torch.cat(_batches())
     ranges = []
     for batches in (_batches(), _batches()[::-1], list(values.split(777)), [values.reshape(5, 1, -1)]):
-        ranges.append(entry.function(_fed(entry.traits["statistics"](), batches), 255))
+        ranges.append(entry.function(_fed(entry.statistics(), batches), 255))
     np.testing.assert_allclose(ranges, [ranges[0]] * len(ranges), rtol=2e-3)
 
 
@@ -56,7 +56,7 @@ def test_the_order_and_the_size_of_batches_dont_matter(name):
 @pytest.mark.parametrize("value", [0.0, 5.0, -2.5, 1e-30, 1e30])
 def test_a_constant_gives_a_finite_range_that_holds_it(name, value):
     entry = observers[name]
-    low, high = entry.function(_fed(entry.traits["statistics"](), [torch.full((3, 3), value)] * 2), 255)
+    low, high = entry.function(_fed(entry.statistics(), [torch.full((3, 3), value)] * 2), 255)
     assert math.isfinite(low) and math.isfinite(high)
     slack = 0.02 * abs(value)
     assert min(low, 0) <= value + slack and max(high, 0) >= value - slack
@@ -65,8 +65,8 @@ def test_a_constant_gives_a_finite_range_that_holds_it(name, value):
 @pytest.mark.parametrize("name", observers)
 def test_an_empty_batch_changes_nothing(name):
     entry = observers[name]
-    with_empty = _fed(entry.traits["statistics"](), [torch.empty(0, 3), *_batches(), torch.empty(0)])
-    assert entry.function(with_empty, 255) == entry.function(_fed(entry.traits["statistics"](), _batches()), 255)
+    with_empty = _fed(entry.statistics(), [torch.empty(0, 3), *_batches(), torch.empty(0)])
+    assert entry.function(with_empty, 255) == entry.function(_fed(entry.statistics(), _batches()), 255)
 
 
 def test_every_observer_names_its_paper():

@@ -11,7 +11,7 @@ from penjing.graph import capture
 from penjing.quantization import quantize, roundings
 from penjing.quantization.rounding import find_rounding, gauss_newton
 
-LOCAL = [name for name, entry in roundings.items() if not entry.traits.get("learned")]
+LOCAL = [name for name, entry in roundings.items() if not entry.learned]
 LEARNED = [name for name in roundings if name not in LOCAL]
 
 

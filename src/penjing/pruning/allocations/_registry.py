@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -34,25 +35,41 @@ Allocation = Callable[..., list[int]]
 """From the scores of each group's units, the amount, the rounding and the places to the number of units that each group keeps:
 `(scores, amount, rounding, places)`, lists in the same order."""
 
-allocations: Registry[Allocation] = Registry("allocation")
-"""The trait `takes` is "share" (as without it) or "shares", one for each place. Where names hold a number, the trait `read`
-gives the amount of what the user typed (None if that is no such name), and `example` is one. Those that need data get
-`damage`, too: what the loss gains when so many of the weakest units of a place go alone; see `sensitivity`."""
+
+@dataclass(frozen=True, kw_only=True)
+class AllocationEntry(Entry[Allocation]):
+    """A registered allocation.
+
+    Those that need data get `damage`, too: what the loss gains when so many of the weakest units of a place go alone; see
+    `sensitivity`.
+
+    Attributes:
+        takes: what the amount is: a "share" of all that could go, or "shares", one for each place by its path.
+        read: where names hold a number: gives the amount that the user typed in the name, or None if that is no such name.
+        example: a name with a number, where names need one.
+    """
+
+    takes: Literal["share", "shares"] = "share"
+    read: Callable[[str], float | None] | None = None
+    example: str | None = None
 
 
-def find(name: str) -> tuple[Entry[Allocation], float | None]:
+allocations = Registry("allocation", AllocationEntry)
+
+
+def find(name: str) -> tuple[AllocationEntry, float | None]:
     """Returns the allocation that `name` means, and the amount if the name holds one: "global", "threshold:0.01".
 
     Raises:
         PenjingError: there is none, or it lacks its number.
     """
     for entry in allocations.values():
-        read = entry.traits.get("read")
-        amount = read(name) if read else None
+        amount = entry.read(name) if entry.read else None
         if amount is not None:
             return entry, amount
-    if "read" in (entry := allocations[name]).traits:
-        raise PenjingError(f"allocation='{name}' needs its number, as in '{entry.traits['example']}'.")
+    entry = allocations[name]
+    if entry.read:
+        raise PenjingError(f"allocation='{name}' needs its number, as in '{entry.example}'.")
     return entry, None
 
 

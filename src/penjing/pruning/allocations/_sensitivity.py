@@ -16,7 +16,7 @@ STEPS = 8  # points of a place's curve: it is measured with 1/8, 2/8, … of the
 @allocations.register(
     source="Han et al., Learning both Weights and Connections, 2015; Li et al., Pruning Filters for Efficient ConvNets, "
     "2017 (sensitivity of layers)",
-    needs=("data", "labels"),
+    needs={"data", "labels"},
 )
 def sensitivity(
     scores: Sequence[Tensor],

@@ -20,7 +20,7 @@ from penjing.pruning.criteria._nisp import nisp
 from penjing.pruning.criteria._obd import obd
 from penjing.pruning.criteria._obs import obs
 from penjing.pruning.criteria._random import random
-from penjing.pruning.criteria._registry import Compensated, criteria, makers
+from penjing.pruning.criteria._registry import Compensated, CriterionEntry, criteria, makers
 from penjing.pruning.criteria._snip import snip
 from penjing.pruning.criteria._sss import sss
 from penjing.pruning.criteria._synflow import synflow
@@ -30,6 +30,7 @@ from penjing.pruning.criteria._thinet import thinet
 
 __all__ = [
     "Compensated",
+    "CriterionEntry",
     "activation_mean",
     "adversarial",
     "apoz",

@@ -9,7 +9,7 @@ from penjing.pruning.criteria._registry import criteria
 
 @criteria.register(
     source="Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, 2017",
-    needs=("data",),
+    needs={"data"},
     level="unit",
 )
 def activation_mean(evidence: Evidence) -> list[Tensor]:

@@ -18,7 +18,7 @@ STRIDE = 2.5 / STEPS  # step in units of ε: all steps together reach any point 
 @criteria.register(
     source="attack: Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, 2018; gates: Molchanov "
     "et al., 2017; pruning on the adversarial loss: Sehwag et al., HYDRA, 2020",
-    needs=("data", "labels", "gradients"),
+    needs={"data", "labels", "gradients"},
     level="unit",
 )
 def adversarial(evidence: Evidence) -> list[Tensor]:

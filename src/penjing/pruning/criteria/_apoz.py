@@ -10,7 +10,7 @@ from penjing.pruning.criteria._registry import criteria
 
 
 @criteria.register(
-    source="Hu et al., Network Trimming: A Data-Driven Neuron Pruning Approach, 2016", needs=("data",), level="unit"
+    source="Hu et al., Network Trimming: A Data-Driven Neuron Pruning Approach, 2016", needs={"data"}, level="unit"
 )
 def apoz(evidence: Evidence) -> list[Tensor]:
     """Share of activations that aren't zero: 1 − APoZ, where APoZ is the average percentage of zeros behind a ReLU."""

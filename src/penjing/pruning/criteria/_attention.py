@@ -18,7 +18,7 @@ REDUCTION = 4  # channels for each hidden unit of an attention module
 
 @criteria.register(
     source="Yamamoto & Maeno, PCAS: Pruning Channels with Attention Statistics for Deep Network Compression, 2018",
-    needs=("data", "labels", "gradients", "training"),
+    needs={"data", "labels", "gradients", "training"},
     level="unit",
 )
 def attention(evidence: Evidence) -> list[Tensor]:

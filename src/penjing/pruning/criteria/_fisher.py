@@ -10,7 +10,7 @@ from penjing.pruning.criteria._registry import criteria
 
 @criteria.register(
     source="Theis et al., Faster Gaze Prediction with Dense Networks and Fisher Pruning, 2018",
-    needs=("data", "labels", "gradients"),
+    needs={"data", "labels", "gradients"},
     level="unit",
 )
 def fisher(evidence: Evidence) -> list[Tensor]:

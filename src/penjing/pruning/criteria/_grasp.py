@@ -10,7 +10,7 @@ from penjing.pruning.criteria._registry import criteria, makers
 
 @criteria.register(
     source="Wang et al., Picking Winning Tickets Before Training by Preserving Gradient Flow, 2020",
-    needs=("data", "labels", "gradients"),
+    needs={"data", "labels", "gradients"},
     level="weight",
 )
 def grasp(evidence: Evidence) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from penjing.pruning.criteria._registry import criteria
 
 
 @criteria.register(
-    source="Lin et al., HRank: Filter Pruning using High-Rank Feature Map, 2020", needs=("data",), level="unit"
+    source="Lin et al., HRank: Filter Pruning using High-Rank Feature Map, 2020", needs={"data"}, level="unit"
 )
 def hrank(evidence: Evidence) -> list[Tensor]:
     """Average rank of a unit's feature maps; that of a single number is 1 unless it is 0."""

@@ -13,7 +13,7 @@ STEPS = 100  # number of strengths of the penalty that are tried
 
 
 @criteria.register(
-    source="He et al., Channel Pruning for Accelerating Very Deep Neural Networks, 2017", needs=("data",), level="unit"
+    source="He et al., Channel Pruning for Accelerating Very Deep Neural Networks, 2017", needs={"data"}, level="unit"
 )
 def lasso(evidence: Evidence) -> Compensated:
     """LASSO selection: units that reconstruct the next layers' outputs under the strongest penalty; then least squares.

@@ -19,7 +19,7 @@ REACH = 0.9  # share of the largest factor with which sums over paths of all len
 
 @criteria.register(
     source="Yu et al., NISP: Pruning Networks using Neuron Importance Score Propagation, 2018",
-    needs=("data",),
+    needs={"data"},
     level="unit",
 )
 def nisp(evidence: Evidence) -> list[Tensor]:

@@ -9,7 +9,7 @@ from penjing.pruning.criteria._registry import criteria, makers
 
 @criteria.register(
     source="LeCun et al., Optimal Brain Damage, 1990; diagonal by Hutchinson's estimator, 1989",
-    needs=("data", "labels", "gradients"),
+    needs={"data", "labels", "gradients"},
     level="weight",
 )
 def obd(evidence: Evidence) -> dict[str, Tensor]:

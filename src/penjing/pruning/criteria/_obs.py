@@ -15,7 +15,7 @@ DAMPING = 0.01  # share of the Hessian's mean diagonal, as in SparseGPT
 
 @criteria.register(
     source="Hassibi & Stork, Optimal Brain Surgeon, 1993; layer-wise: Frantar & Alistarh, SparseGPT, 2023",
-    needs=("data",),
+    needs={"data"},
     level="weight",
 )
 def obs(evidence: Evidence) -> Compensated:

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from penjing.evidence import Evidence
-from penjing.registry import Registry
+from penjing.registry import Entry, Registry
 
 Criterion = Callable[[Evidence], Any]
-"""`level="weight"`: returns {parameter name: saliency of its shape}; `level="unit"`: one `(units,)` tensor per group.
-
-Either may come as `Compensated`.
-"""
+"""Returns saliencies as its level says, or `Compensated`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,28 @@ class Compensated:
     weights: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
 
 
-criteria: Registry[Criterion] = Registry("criterion")
+@dataclass(frozen=True, kw_only=True)
+class CriterionEntry(Entry[Criterion]):
+    """A registered criterion.
+
+    Attributes:
+        level: what it scores. "weight": the function returns {parameter name: saliency of its shape}; "unit": one
+            `(units,)` tensor per group.
+        finish: the last step, after the saliencies of weights that go together were summed; None where the sum is all.
+        branches: it scores residual branches, too, where the evidence has some: then it returns one `(branches,)` tensor. A
+            criterion of weights always can.
+    """
+
+    level: Literal["weight", "unit"]
+    finish: Callable[[Tensor], Tensor] | None = None
+    branches: bool = False
+
+    def can_score(self, removes: Literal["channels", "branches", "weights"]) -> bool:
+        """Tells whether it can score what goes."""
+        return self.level == "weight" or removes == "channels" or (removes == "branches" and self.branches)
+
+
+criteria = Registry("criterion", CriterionEntry)
 
 
 def makers(evidence: Evidence) -> dict[str, Tensor]:

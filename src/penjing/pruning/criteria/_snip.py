@@ -9,7 +9,7 @@ from penjing.pruning.criteria._registry import criteria, makers
 
 @criteria.register(
     source="Lee et al., SNIP: Single-Shot Network Pruning based on Connection Sensitivity, 2019",
-    needs=("data", "labels", "gradients"),
+    needs={"data", "labels", "gradients"},
     level="weight",
 )
 def snip(evidence: Evidence) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ TIES = 1e-3
 
 @criteria.register(
     source="Huang & Wang, Data-Driven Sparse Structure Selection for Deep Neural Networks, 2018",
-    needs=("data", "labels", "gradients", "training"),
+    needs={"data", "labels", "gradients", "training"},
     level="unit",
     branches=True,
 )

@@ -11,7 +11,7 @@ from penjing.pruning.criteria._registry import criteria
 
 @criteria.register(
     source="Molchanov et al., Importance Estimation for Neural Network Pruning, 2019",
-    needs=("data", "labels", "gradients"),
+    needs={"data", "labels", "gradients"},
     level="unit",
 )
 def taylor2(evidence: Evidence) -> list[Tensor]:

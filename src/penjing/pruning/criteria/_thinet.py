@@ -10,7 +10,7 @@ from penjing.pruning.reconstruction import readers
 
 @criteria.register(
     source="Luo et al., ThiNet: A Filter Level Pruning Method for Deep Neural Network Compression, 2017",
-    needs=("data",),
+    needs={"data"},
     level="unit",
 )
 def thinet(evidence: Evidence) -> Compensated:

@@ -1,49 +1,70 @@
 """The table of granularities."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Literal
 
 from torch import Tensor
 
 from penjing.errors import PenjingError, unknown_name
+from penjing.graph import Channels, Graph, Group
 from penjing.registry import Entry, Registry
 
+Removes = Literal["channels", "branches", "weights"]
+
 Granularity = Callable[..., Any]
-"""What stands or falls together. The trait `removes` says what goes, and with it what the function is:
+"""What stands or falls together, as a function of a kind that follows from what goes: see `GranularityEntry`."""
 
-- "channels": from evidence, the saliency of weights and a criterion's last step to one `(units,)` tensor per group of the
-  graph's channels. With the trait `among`, a function of a graph and its channels, only the groups that it returns count;
-  the trait `units` then says how the channels are labelled.
-- "branches": the same, for one group, all residual branches;
-- "weights": a view. From a weight `(out_channels, in_channels, *kernel)` to `(rows, members)`, each row of which stands or
-  falls together, or None where the weight has no such rows. Shapes stay, and what goes is masked. With the trait `shrink`,
-  a function of a masked graph and the names of the weights, the graph then gets smaller where it can; it also returns
-  what became of each weight, in words. The trait `kernels` says that it looks into kernels, so that no one wonders that
-  matrices stay.
 
-Where names hold numbers, the trait `read` makes the function's keyword arguments of what the user typed (None if that is
-no such name), and `example` is one. A name may carry its own amount. The trait `stays` then says which rows stay, as the
-best of a set that an amount can't express: see `Stays`. The trait `keeps` says the same of the arguments alone where it
-is n of every m rows in sequence.
+Stays = Callable[..., list[Tensor]]
+"""Which rows of weights stay, where the granularity itself knows how many: for each weight booleans `(rows,)`.
+
+Called as `stays(saliency, shapes, **arguments)`: with the saliency of the rows of each weight, `(rows,)`, summed over their
+members (that of several rows is their sum), the shapes of the weights as the view gets them, and the arguments out of the
+name.
 """
 
 
-class Stays(Protocol):
-    """Which rows of weights stay, where the granularity itself knows how many."""
+@dataclass(frozen=True, kw_only=True)
+class GranularityEntry(Entry[Granularity]):
+    """A registered granularity.
 
-    def __call__(self, saliency: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], **arguments: Any) -> list[Tensor]:
-        """Returns, for each weight, booleans `(rows,)`.
+    A name may hold numbers, and some carry their own amount.
 
-        Args:
-            saliency: of the rows of each weight, `(rows,)`, summed over their members; that of several rows is their sum.
-            shapes: of the weights as the view gets them.
-            arguments: those out of the name.
-        """
+    Attributes:
+        removes: what goes, and with it what the function is:
+
+            - "channels": from evidence, the saliency of weights and a criterion's last step to one `(units,)` tensor per
+              group of the graph's channels;
+            - "branches": the same, for one group, all residual branches;
+            - "weights": a view. From a weight `(out_channels, in_channels, *kernel)` to `(rows, members)`, each row of which
+              stands or falls together, or None where the weight has no such rows. Shapes stay, and what goes is masked.
+        among: of channels: gives the groups that count, from a graph and its channels; None where all of them do.
+        units: of channels: how they must be labelled; None where the user may choose.
+        kernels: of weights: it looks into kernels, so that no one wonders that matrices stay.
+        shrink: of weights: makes a masked graph smaller where that is possible, given the names of the weights, and also
+            returns what became of each weight, in words; None where shapes stay.
+        read: makes the function's keyword arguments of what the user typed, and returns None if that is no such name. None
+            where the name alone is what the user types.
+        example: a name with numbers, where names need them.
+        stays: of weights: says which rows stay, as the best of a set that an amount can't express; None where the name
+            carries no amount.
+        keeps: where the rows that stay are n of every m in sequence: gives n and m from the keyword arguments.
+    """
+
+    removes: Removes
+    among: Callable[[Graph, Channels], tuple[Group, ...]] | None = None
+    units: str | None = None
+    kernels: bool = False
+    shrink: Callable[[Graph, Collection[str]], tuple[Graph, dict[str, str]]] | None = None
+    read: Callable[[str], Mapping[str, Any] | None] | None = None
+    example: str | None = None
+    stays: Stays | None = None
+    keeps: Callable[..., tuple[int, int]] | None = None
 
 
-granularities: Registry[Granularity] = Registry("granularity")
+granularities = Registry("granularity", GranularityEntry)
 
 
 @dataclass(frozen=True)
@@ -57,25 +78,23 @@ class ChosenGranularity:
     """
 
     name: str
-    entry: Entry[Granularity]
-    arguments: dict[str, Any]
+    entry: GranularityEntry
+    arguments: Mapping[str, Any]
 
     @property
-    def removes(self) -> str:
+    def removes(self) -> Removes:
         """What goes: "channels", "branches" or "weights"."""
-        return str(self.entry.traits["removes"])
+        return self.entry.removes
 
     @property
     def stays(self) -> Callable[[Sequence[Tensor], Sequence[tuple[int, ...]]], list[Tensor]] | None:
         """Which rows stay, where the name says how many; else an amount and an allocation do."""
-        stays: Stays | None = self.entry.traits.get("stays")
-        return partial(stays, **self.arguments) if stays else None
+        return partial(self.entry.stays, **self.arguments) if self.entry.stays else None
 
     @property
     def keeps(self) -> tuple[int, int] | None:
         """How many of how many rows in sequence stay, where the name says so."""
-        keeps = self.entry.traits.get("keeps")
-        return keeps(**self.arguments) if keeps else None
+        return self.entry.keeps(**self.arguments) if self.entry.keeps else None
 
 
 def find(name: str) -> ChosenGranularity:
@@ -85,10 +104,9 @@ def find(name: str) -> ChosenGranularity:
         PenjingError: there is none, or its numbers make no sense.
     """
     for entry in granularities.values():
-        read = entry.traits.get("read")
-        arguments = read(name) if read else ({} if name == entry.name else None)
+        arguments = entry.read(name) if entry.read else ({} if name == entry.name else None)
         if arguments is not None:
             return ChosenGranularity(name, entry, arguments)
     if name in granularities:
-        raise PenjingError(f"granularity='{name}' needs its numbers, as in '{granularities[name].traits['example']}'.")
+        raise PenjingError(f"granularity='{name}' needs its numbers, as in '{granularities[name].example}'.")
     raise unknown_name("granularity", name, granularities)

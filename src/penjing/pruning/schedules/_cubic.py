@@ -1,14 +1,12 @@
 """Much at first, little at the end."""
 
-from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
 
 @schedules.register(
     source="Zhu and Gupta, To Prune, or Not to Prune, 2017",
-    needs=("training",),
-    number="share of the training in which weights go",
-    default=0.7,
-    within=(0.01, 1.0),
+    needs={"training"},
+    number=ScheduleNumber("share of the training in which weights go", default=0.7, lowest=0.01, highest=1.0),
 )
 def cubic(progress: float, amount: float, until: float) -> Moment:
     """Cubic ("cubic:0.7" of the training): 1 − (1 − t)³ of the amount is gone; the rest of the training tunes what stays."""

@@ -1,14 +1,12 @@
 """Pruned for a while, to train better."""
 
-from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
 
 @schedules.register(
     source="Han et al., DSD: Dense-Sparse-Dense Training for Deep Neural Networks, 2017",
-    needs=("training",),
-    number="share of the training that is sparse",
-    default=2 / 3,
-    within=(0.01, 0.99),
+    needs={"training"},
+    number=ScheduleNumber("share of the training that is sparse", default=2 / 3, lowest=0.01, highest=0.99),
     removes=("weights",),
 )
 def dense_sparse_dense(progress: float, amount: float, sparse: float) -> Moment:

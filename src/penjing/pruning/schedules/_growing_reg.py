@@ -1,16 +1,14 @@
 """What is to go is made small first."""
 
-from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
 GROWS = 0.5  # share of the training
 
 
 @schedules.register(
     source="Wang et al., Neural Pruning via Growing Regularization, 2021",
-    needs=("training",),
-    number="largest strength of the regularisation",
-    default=1.0,
-    within=(0.0, 1000.0),
+    needs={"training"},
+    number=ScheduleNumber("largest strength of the regularisation", default=1.0, lowest=0.0, highest=1000.0),
 )
 def growing_reg(progress: float, amount: float, largest: float) -> Moment:
     """Growing regularisation ("growing_reg:1"): L2 on what will go grows along a line for half of the training; then it goes.

@@ -1,14 +1,12 @@
 """Prune and tune, as long as it goes well."""
 
-from penjing.pruning.schedules._registry import Moment, evenly, round_at, schedules
+from penjing.pruning.schedules._registry import Moment, ScheduleNumber, evenly, round_at, schedules
 
 
 @schedules.register(
     source="Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015",
-    needs=("training", "validation"),
-    number="number of rounds",
-    default=10,
-    within=(1, 1000),
+    needs={"training", "validation"},
+    number=ScheduleNumber("number of rounds", default=10, lowest=1, highest=1000),
     trainings=int,
 )
 def iterative(progress: float, amount: float, rounds: float) -> Moment:

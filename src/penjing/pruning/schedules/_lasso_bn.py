@@ -1,16 +1,14 @@
 """Sparsity training of norms."""
 
-from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
 SPARSITY = 0.5  # share of the training
 
 
 @schedules.register(
     source="Liu et al., Learning Efficient Convolutional Networks through Network Slimming, 2017",
-    needs=("training",),
-    number="strength of the L1 regularisation",
-    default=1e-4,
-    within=(0.0, 1000.0),
+    needs={"training"},
+    number=ScheduleNumber("strength of the L1 regularisation", default=1e-4, lowest=0.0, highest=1000.0),
     removes=("channels",),
 )
 def lasso_bn(progress: float, amount: float, strength: float) -> Moment:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from penjing.errors import PenjingError
 from penjing.registry import Entry, Registry
@@ -36,11 +37,45 @@ Schedule = Callable[[float, float, float], Moment]
 the end (0 where that is no single number) and the schedule's own number, out of its name or by default, to what holds then.
 """
 
-schedules: Registry[Schedule] = Registry("schedule")
-"""Traits: `number` says what the number in the name is, `default` and `within` (lowest, highest) which ones there are;
-without these there is none. `trainings` gives of that number how many trainings follow one another, by default one.
-`removes` says which granularities' things the schedule can hold back, "weights", "channels" (by default both) or "branches".
-"""
+
+@dataclass(frozen=True)
+class ScheduleNumber:
+    """The number that may stand in a schedule's name, behind a colon.
+
+    Attributes:
+        meaning: what it is, in words.
+        default: where the user gives none; a whole number asks for whole ones.
+        lowest: the smallest that is allowed.
+        highest: the largest that is allowed.
+    """
+
+    meaning: str
+    default: float
+    lowest: float
+    highest: float
+
+
+def one_training(number: float) -> int:
+    """Returns 1: how many trainings most schedules take, whatever their number."""
+    return 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleEntry(Entry[Schedule]):
+    """A registered schedule.
+
+    Attributes:
+        number: what its own number may be; None where there is none.
+        trainings: from that number to how many trainings follow one another.
+        removes: which granularities' things the schedule can hold back.
+    """
+
+    number: ScheduleNumber | None = None
+    trainings: Callable[[float], int] = one_training
+    removes: tuple[Literal["weights", "channels", "branches"], ...] = ("weights", "channels")
+
+
+schedules = Registry("schedule", ScheduleEntry)
 
 
 @dataclass(frozen=True)
@@ -54,19 +89,18 @@ class ChosenSchedule:
     """
 
     name: str
-    entry: Entry[Schedule]
+    entry: ScheduleEntry
     number: float = 0.0
 
     @property
     def trainings(self) -> int:
         """How many trainings follow one another."""
-        trainings: Callable[[float], int] = self.entry.traits.get("trainings", lambda number: 1)
-        return trainings(self.number)
+        return self.entry.trainings(self.number)
 
     @property
     def removes(self) -> tuple[str, ...]:
         """What it can hold back: "weights", "channels", "branches"."""
-        return tuple(self.entry.traits.get("removes", ("weights", "channels")))
+        return self.entry.removes
 
     def at(self, progress: float, amount: float) -> Moment:
         """Returns what holds when this share of the whole training is done."""
@@ -81,14 +115,14 @@ def find(name: str) -> ChosenSchedule:
     """
     kind, colon, text = name.partition(":")
     entry = schedules[kind]
-    if "number" not in entry.traits:
+    known = entry.number
+    if known is None:
         if colon:
             raise PenjingError(f"schedule='{name}': '{kind}' takes no number.")
         return ChosenSchedule(name, entry)
     if not colon:
-        return ChosenSchedule(name, entry, entry.traits["default"])
-    low, high = entry.traits["within"]
-    whole = isinstance(entry.traits["default"], int)
+        return ChosenSchedule(name, entry, known.default)
+    low, high, whole = known.lowest, known.highest, isinstance(known.default, int)
     try:
         number = int(text) if whole else float(text)
     except ValueError:
@@ -96,9 +130,7 @@ def find(name: str) -> ChosenSchedule:
     if not low <= number <= high:
         kind_of = "a whole number" if whole else "a number"
         bounds = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
-        raise PenjingError(
-            f"schedule='{name}': what follows the colon is the {entry.traits['number']}, {kind_of} {bounds}."
-        )
+        raise PenjingError(f"schedule='{name}': what follows the colon is the {known.meaning}, {kind_of} {bounds}.")
     return ChosenSchedule(name, entry, number)
 
 

@@ -1,16 +1,14 @@
 """Lottery tickets."""
 
-from penjing.pruning.schedules._registry import Moment, evenly, round_at, schedules
+from penjing.pruning.schedules._registry import Moment, ScheduleNumber, evenly, round_at, schedules
 
 EARLY = 0.05  # share of the first training
 
 
 @schedules.register(
     source="Frankle and Carbin, The Lottery Ticket Hypothesis, 2019; Frankle et al., Linear Mode Connectivity, 2020",
-    needs=("training",),
-    number="number of rounds",
-    default=5,
-    within=(1, 1000),
+    needs={"training"},
+    number=ScheduleNumber("number of rounds", default=5, lowest=1, highest=1000),
     trainings=lambda rounds: int(rounds) + 1,
 )
 def rewind(progress: float, amount: float, rounds: float) -> Moment:

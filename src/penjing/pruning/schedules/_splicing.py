@@ -1,16 +1,14 @@
 """What is pruned may return."""
 
-from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
 RAMP = 0.5  # share of the time in which masks change
 
 
 @schedules.register(
     source="Guo et al., Dynamic Network Surgery for Efficient DNNs, 2016",
-    needs=("training",),
-    number="share of the training in which masks change",
-    default=0.7,
-    within=(0.01, 1.0),
+    needs={"training"},
+    number=ScheduleNumber("share of the training in which masks change", default=0.7, lowest=0.01, highest=1.0),
 )
 def splicing(progress: float, amount: float, until: float) -> Moment:
     """Dynamic network surgery ("splicing:0.7" of the training): pruned weights go on learning, and those that matter return.

@@ -1,16 +1,14 @@
 """Dropout of what is to go."""
 
-from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
 DROPS = 0.8  # share of the training
 
 
 @schedules.register(
     source="Gomez et al., Learning Sparse Networks Using Targeted Dropout, 2019",
-    needs=("training",),
-    number="largest probability",
-    default=0.99,
-    within=(0.0, 1.0),
+    needs={"training"},
+    number=ScheduleNumber("largest probability", default=0.99, lowest=0.0, highest=1.0),
 )
 def targeted_dropout(progress: float, amount: float, largest: float) -> Moment:
     """Targeted dropout ("targeted_dropout:0.99"): each step leaves out some of what would go; so the rest learns to do without.

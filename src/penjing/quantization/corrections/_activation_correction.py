@@ -12,7 +12,7 @@ from penjing.quantization.corrections._side_by_side import RoundedLayer
 @corrections.register(
     source="Nagel et al. 2019, section 4.2, arXiv:1906.04721, with the means taken behind the clip; solved as in Robbins "
     "and Monro 1951, A Stochastic Approximation Method",
-    needs=("data",),
+    needs={"data"},
     stage="quantized",
 )
 def activation_correction(graph: Graph, reference: Graph, data: Any) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ SMALLEST_VARIANCE = 1e-4
     source="Sun et al. 2019, Hybrid 8-bit Floating Point (HFP8) Training and Inference for Deep Neural Networks (batch "
     "norms re-tuned for inference); Nagel et al. 2022, Overcoming Oscillations in Quantization-Aware Training, section "
     "4.1, arXiv:2203.11086 (statistics re-estimated)",
-    needs=("data",),
+    needs={"data"},
     stage="quantized",
 )
 def batch_norm_statistics(graph: Graph, reference: Graph, data: Any) -> tuple[str, ...]:

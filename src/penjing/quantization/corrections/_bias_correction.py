@@ -11,7 +11,7 @@ from penjing.quantization.corrections._registry import corrections
 @corrections.register(
     source="Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.2 and "
     "appendix D, arXiv:1906.04721",
-    needs=("data",),
+    needs={"data"},
     stage="quantized",
 )
 def bias_correction(graph: Graph, reference: Graph, data: Any) -> tuple[str, ...]:

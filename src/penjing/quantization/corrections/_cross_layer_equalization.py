@@ -26,7 +26,7 @@ HEADROOM = 1.25  # factor by which values outside of the calibration data may be
 @corrections.register(
     source="Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.1, "
     "arXiv:1906.04721",
-    needs=("data",),
+    needs={"data"},
     stage="float",
 )
 def cross_layer_equalization(graph: Graph, data: Any = None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from penjing.quantization.grids._registry import Rows, Shared, grids
+from penjing.quantization.grids._registry import GridNumber, Rows, Shared, grids
 
 MOST_ITERATIONS = 1000  # Lloyd's iterations end by themselves; this bounds the slowest
 
@@ -12,9 +12,8 @@ MOST_ITERATIONS = 1000  # Lloyd's iterations end by themselves; this bounds the 
     source="Han et al. 2016, Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and "
     "Huffman Coding, arXiv:1510.00149",
     grains=("tensor", "channel"),
-    numbers=(2, 256),
+    bits=GridNumber(2, 256, counts="values"),
     integer=False,
-    counts="values",
 )
 def codebook(rows: Rows, count: int) -> Shared:
     """Each weight is one of 2 to 256 values shared by its layer, found by k-means: "codebook:16".

@@ -14,7 +14,7 @@ from penjing.quantization.grids._registry import BITS, GRAINS, Laid, Rows, grids
     source="Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only "
     "Inference, arXiv:1712.05877",
     grains=GRAINS,
-    numbers=BITS,
+    bits=BITS,
     integer=True,
 )
 def signed(rows: Rows, bits: int) -> Laid:

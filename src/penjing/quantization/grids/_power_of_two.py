@@ -3,9 +3,9 @@
 import torch
 
 from penjing.quantization.grids._int import symmetric
-from penjing.quantization.grids._integers import integers
+from penjing.quantization.grids._integers import LARGEST_BITS, SMALLEST_BITS, integers
 from penjing.quantization.grids._least_error import squared_error
-from penjing.quantization.grids._registry import BITS, GRAINS, Laid, Rows, grids
+from penjing.quantization.grids._registry import GRAINS, GridNumber, Laid, Rows, grids
 
 FINER = 3  # a scale an eighth of what holds all weights clips most of them, at any number of bits
 
@@ -14,8 +14,7 @@ FINER = 3  # a scale an eighth of what holds all weights clips most of them, at 
     source="Jain et al. 2020, Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep "
     "Neural Networks, arXiv:1903.08066",
     grains=GRAINS,
-    numbers=BITS,
-    number=8,
+    bits=GridNumber(SMALLEST_BITS, LARGEST_BITS, usual=8),
     integer=True,
 )
 def power_of_two(rows: Rows, bits: int) -> Laid:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -71,12 +72,47 @@ class Shared:
     zero_first: bool
 
 
-# Called as `grid(rows, number)` with the number behind the grid's name: of bits or of values. Traits: "grains", those
-# that it works with, its own first; "numbers", the smallest and the largest number; "number", where none is given;
-# "counts", "values" where the number isn't of bits; "bits", where there is no number;
-# "integer", whether weights go to its integers by the rounding that the user chooses; "zero", whether it holds a zero.
+GrainKind = Literal["channel", "tensor", "group"]
+
 Lay = Callable[[Rows, int], Laid | Scaled | Shared]
-grids: Registry[Lay] = Registry("grid")
+"""Called as `grid(rows, number)`, with the number behind the grid's name, 0 where there is none."""
+
+
+@dataclass(frozen=True)
+class GridNumber:
+    """The number behind a grid's name.
+
+    Attributes:
+        lowest: the smallest that is allowed.
+        highest: the largest that is allowed.
+        counts: what it is a number of.
+        usual: where none is given; None where one must be.
+    """
+
+    lowest: int
+    highest: int
+    counts: Literal["bits", "values"] = "bits"
+    usual: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridEntry(Entry[Lay]):
+    """A registered grid.
+
+    Attributes:
+        grains: those that it works with, its own first.
+        integer: weights go to its integers by the rounding that the user chooses, instead of by its own rule.
+        bits: of each weight, or the number that says so in the grid's name.
+        zero: it holds a zero.
+    """
+
+    grains: tuple[GrainKind, ...]
+    integer: bool
+    bits: int | GridNumber
+    zero: bool = True
+
+
+grids = Registry("grid", GridEntry)
 
 
 @dataclass(frozen=True)
@@ -90,20 +126,25 @@ class WeightGrid:
     """
 
     name: str
-    entry: Entry[Lay]
+    entry: GridEntry
     number: int
 
     @property
     def is_integer(self) -> bool:
         """Tells whether weights stay real numbers that a pair of quantise and dequantise ops rounds."""
-        return bool(self.entry.traits["integer"])
+        return self.entry.integer
 
     @property
     def bits(self) -> int:
         """How many bits tell a weight's value apart from all others of the grid."""
-        if "bits" in self.entry.traits:
-            return int(self.entry.traits["bits"])
-        return (self.number - 1).bit_length() if self.entry.traits.get("counts") == "values" else self.number
+        if isinstance(self.entry.bits, int):
+            return self.entry.bits
+        return (self.number - 1).bit_length() if self.counts_values else self.number
+
+    @property
+    def counts_values(self) -> bool:
+        """Tells whether the number is one of values, as of a table's, instead of bits."""
+        return isinstance(self.entry.bits, GridNumber) and self.entry.bits.counts == "values"
 
     def lay(self, rows: Rows) -> Laid | Scaled | Shared:
         """Lays the grid over the rows."""
@@ -121,19 +162,20 @@ def find_grid(name: str) -> WeightGrid:
     if key not in grids or (found is None and key in ("intN", "uintN")):
         raise unknown_name("grid", str(name), [*INTEGERS, *(k for k in grids if k not in ("intN", "uintN"))])
     entry = grids[key]
-    bounds, usual = entry.traits.get("numbers"), entry.traits.get("number")
-    if bounds is None:
+    known = entry.bits
+    if isinstance(known, int):
         if text:
             raise PenjingError(f"The grid '{key}' takes no number, so '{name}' means nothing.")
         return WeightGrid(name, entry, 0)
-    if not text and usual is None:
-        raise PenjingError(
-            f"The grid '{key}' needs a number from {bounds[0]} to {bounds[1]}, as in '{key}:{bounds[1]}'."
-        )
-    if text and (not text.isdecimal() or not bounds[0] <= int(text) <= bounds[1]):
-        raise PenjingError(f"The number in the grid '{name}' must be {bounds[0]} to {bounds[1]}, not {text}.")
-    return WeightGrid(name, entry, int(text) if text else usual)
+    low, high = known.lowest, known.highest
+    if not text:
+        if known.usual is None:
+            raise PenjingError(f"The grid '{key}' needs a number from {low} to {high}, as in '{key}:{high}'.")
+        return WeightGrid(name, entry, known.usual)
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise PenjingError(f"The number in the grid '{name}' must be {low} to {high}, not {text}.")
+    return WeightGrid(name, entry, int(text))
 
 
-BITS = (SMALLEST_BITS, LARGEST_BITS)
-GRAINS = ("channel", "tensor", "group")
+BITS = GridNumber(SMALLEST_BITS, LARGEST_BITS)
+GRAINS: tuple[GrainKind, ...] = ("channel", "tensor", "group")

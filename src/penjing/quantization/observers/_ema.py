@@ -7,7 +7,7 @@ from penjing.quantization.observers._registry import observers
 @observers.register(
     source="Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only "
     "Inference, section 3.1, arXiv:1712.05877",
-    needs=("data",),
+    needs={"data"},
     statistics=MovingExtremes,
 )
 def ema(statistics: MovingExtremes, steps: int) -> tuple[float, float]:

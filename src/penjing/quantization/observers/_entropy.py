@@ -13,7 +13,7 @@ SMOOTHING = 1e-4  # count that replaces a count of zero, as in ONNX Runtime and 
 @observers.register(
     source="Migacz 2017, 8-bit Inference with TensorRT, GPU Technology Conference S7310; ONNX Runtime, "
     "quantization/calibrate.py",
-    needs=("data",),
+    needs={"data"},
     statistics=Histogram,
 )
 def entropy(statistics: Histogram, steps: int) -> tuple[float, float]:

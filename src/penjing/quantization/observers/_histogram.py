@@ -15,7 +15,7 @@ SHARE = 1e-5  # share of all values that one step of the search leaves out
 @observers.register(
     source="PyTorch, torch.ao.quantization.HistogramObserver, after Caffe2's norm minimisation "
     "(caffe2/quantization/server/norm_minimization.cc)",
-    needs=("data",),
+    needs={"data"},
     statistics=Histogram,
 )
 def histogram(statistics: Histogram, steps: int) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from penjing.quantization.observers._registry import observers
 @observers.register(
     source="Jacob et al. 2018, Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only "
     "Inference, arXiv:1712.05877",
-    needs=("data",),
+    needs={"data"},
     statistics=Extremes,
 )
 def minmax(statistics: Extremes, steps: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ CANDIDATES = 100
 
 @observers.register(
     source="Nagel et al. 2021, A White Paper on Neural Network Quantization, section 3.1, arXiv:2106.08295",
-    needs=("data",),
+    needs={"data"},
     statistics=Histogram,
 )
 def mse(statistics: Histogram, steps: int) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from penjing.quantization.observers._registry import observers
 @observers.register(
     source="McKinstry et al. 2019, Discovering Low-Precision Networks Close to Full-Precision Networks, "
     "arXiv:1809.04191; Wu et al. 2020, Integer Quantization for Deep Learning Inference, arXiv:2004.09602",
-    needs=("data",),
+    needs={"data"},
     statistics=Histogram,
 )
 def percentile(statistics: Histogram, steps: int, percent: float = 99.99) -> tuple[float, float]:

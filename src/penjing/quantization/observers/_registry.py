@@ -2,19 +2,33 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 from penjing.errors import PenjingError
 from penjing.evidence.statistics import Statistics
-from penjing.registry import Registry
+from penjing.registry import Entry, Registry
 
-# Called as `observer(statistics, steps)`, with the number of steps of the grid (255 for 8 bits), it gives the smallest
-# and the largest real value that the grid should cover. Observers with a parameter take it as a third argument.
 Observer = Callable[..., tuple[float, float]]
+"""Gives the smallest and the largest real value that the grid should cover.
 
-# Each entry's trait "statistics" is the class that is fed with the batches. Where that class takes an argument, the
-# observer's parameter goes to it: it says how batches are summed up.
-observers: Registry[Observer] = Registry("observer")
+Called as `observer(statistics, steps)`, with the number of steps of the grid (255 for 8 bits). Observers with a parameter
+take it as a third argument.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverEntry(Entry[Observer]):
+    """A registered observer.
+
+    Attributes:
+        statistics: the class that is fed with the batches. Where that class takes an argument, the observer's parameter
+            goes to it: it says how batches are summed up.
+    """
+
+    statistics: Callable[..., Statistics]
+
+
+observers = Registry("observer", ObserverEntry)
 
 
 def find_observer(given: str) -> tuple[Observer, Callable[[], Statistics]]:
@@ -28,7 +42,7 @@ def find_observer(given: str) -> tuple[Observer, Callable[[], Statistics]]:
     """
     name, colon, text = given.partition(":")
     entry = observers[name]
-    statistics: Any = entry.traits["statistics"]
+    statistics = entry.statistics
     if not colon:
         return entry.function, statistics
     try:

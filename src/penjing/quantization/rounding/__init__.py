@@ -9,7 +9,7 @@ from penjing.quantization.rounding._importance import gauss_newton
 from penjing.quantization.rounding._nearest import nearest
 from penjing.quantization.rounding._parts import Learned, Rounded, SampledSpan, Span
 from penjing.quantization.rounding._quantease import quantease
-from penjing.quantization.rounding._registry import Rounding, find_rounding, roundings
+from penjing.quantization.rounding._registry import Rounding, RoundingEntry, find_rounding, roundings
 from penjing.quantization.rounding._spans import blocks, layers, products
 from penjing.quantization.rounding._stochastic import stochastic
 from penjing.quantization.rounding._truncate import truncate
@@ -19,6 +19,7 @@ __all__ = [
     "Learned",
     "Rounded",
     "Rounding",
+    "RoundingEntry",
     "SampledSpan",
     "Span",
     "Walk",

@@ -12,8 +12,7 @@ ITERATIONS = 500
 
 @roundings.register(
     source="Nagel et al. 2020, Up or Down? Adaptive Rounding for Post-Training Quantization, arXiv:2004.10568",
-    needs=("data",),
-    learned=True,
+    needs={"data"},
     spans=layers,
     number="the iterations for each layer",
 )

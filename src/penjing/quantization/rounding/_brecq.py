@@ -14,8 +14,7 @@ ITERATIONS = 500
 @roundings.register(
     source="Li et al. 2021, BRECQ: Pushing the Limit of Post-Training Quantization by Block Reconstruction, "
     "arXiv:2102.05426",
-    needs=("data",),
-    learned=True,
+    needs={"data"},
     spans=blocks,
     importance=gauss_newton,
     number="the iterations for each block",

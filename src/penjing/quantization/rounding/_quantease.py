@@ -13,8 +13,7 @@ from penjing.quantization.weights.places import place_of
 
 @roundings.register(
     source="Behdin et al. 2023, QuantEase: Optimization-based Quantization for Language Models, arXiv:2309.01885",
-    needs=("data",),
-    learned=True,
+    needs={"data"},
     spans=products,
     number="the most sweeps over each layer's weights",
 )

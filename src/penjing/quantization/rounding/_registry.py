@@ -1,22 +1,52 @@
 """The table of roundings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor, fx
+
 from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.quantization.rounding._parts import Span
 from penjing.registry import Entry, Registry
 
-# A rounding is called as `rounding(real, generator)`, with weights in steps of their grid, counted from its zero point, and
-# returns integers.
-# A rounding with the trait "learned" is called as `rounding(part, generator, number)` instead, for one part of the network
-# after another, and returns a `Learned`. Its trait "spans" is a function that splits the network into parts, such as
-# `layers` or `blocks`; its trait "importance", if it has one, is a function that weighs the channels of the parts' outputs,
-# such as `gauss_newton`. The user writes the number behind the rounding's name; the trait "number" says what it means.
 Rounding = Callable[..., Any]
-roundings: Registry[Rounding] = Registry("rounding")
+"""Called as `rounding(real, generator)`, with weights in steps of their grid, counted from its zero point; returns integers.
+
+One that is learned is called as `rounding(part, generator, number)` instead, for one part of the network after another, and
+returns a `Learned`.
+"""
 
 
-def find_rounding(given: str) -> tuple[Entry[Rounding], int | None]:
+@dataclass(frozen=True, kw_only=True)
+class RoundingEntry(Entry[Rounding]):
+    """A registered rounding.
+
+    Attributes:
+        spans: of a learned one: splits the network into parts, as `layers` and `blocks` do; None where nothing is learned.
+        importance: of a learned one: weighs the channels of the parts' outputs, as `gauss_newton` does; None where all
+            count alike.
+        number: what the number means that the user may write behind the name; None where there is none.
+    """
+
+    spans: Callable[[Graph, Sequence[fx.Node]], list[Span]] | None = None
+    importance: (
+        Callable[[Graph, Iterable[Sequence[Tensor]], Mapping[str, int], torch.Generator], dict[str, Tensor]] | None
+    ) = None
+    number: str | None = None
+
+    @property
+    def learned(self) -> bool:
+        """Whether it is learned from data."""
+        return self.spans is not None
+
+
+roundings = Registry("rounding", RoundingEntry)
+
+
+def find_rounding(given: str) -> tuple[RoundingEntry, int | None]:
     """Parses "nearest" or "adaround:500"; returns the rounding and the number behind its name.
 
     Raises:
@@ -26,10 +56,8 @@ def find_rounding(given: str) -> tuple[Entry[Rounding], int | None]:
     entry = roundings[name]
     if not colon:
         return entry, None
-    if not entry.traits.get("number"):
+    if entry.number is None:
         raise PenjingError(f"The rounding '{name}' takes no number, so '{given}' means nothing.")
     if not text.isdecimal() or int(text) < 1:
-        raise PenjingError(
-            f"The number in the rounding '{given}' must be a whole one above 0: {entry.traits['number']}."
-        )
+        raise PenjingError(f"The number in the rounding '{given}' must be a whole one above 0: {entry.number}.")
     return entry, int(text)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from penjing.registry import Registry
+from penjing.registry import Entry, Registry
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,18 @@ class Method:
     decay: float = 0.0
 
 
-methods: Registry[Callable[[], Method]] = Registry("method")
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry(Entry[Callable[[], Method]]):
+    """A registered method."""
+
+
+methods = Registry("method", MethodEntry)
 
 
 @methods.register(
     source="Bengio et al. 2013, Estimating or Propagating Gradients Through Stochastic Neurons, arXiv:1308.3432; Jacob et "
     "al. 2018, arXiv:1712.05877",
-    needs=("data", "training"),
+    needs={"data", "training"},
 )
 def ste() -> Method:
     """Straight-through gradients alone: weights' scales by their grid's rule, activations' ranges averaged while training.
@@ -41,7 +46,7 @@ def ste() -> Method:
 
 
 @methods.register(
-    source="Esser et al. 2020, Learned Step Size Quantization, arXiv:1902.08153", needs=("data", "training")
+    source="Esser et al. 2020, Learned Step Size Quantization, arXiv:1902.08153", needs={"data", "training"}
 )
 def lsq() -> Method:
     """Learned step sizes of weights and activations of fewer than 8 bits; those of more are found as in `ste`.
@@ -58,7 +63,7 @@ def lsq() -> Method:
 
 @methods.register(
     source="Choi et al. 2018, PACT: Parameterized Clipping Activation for Quantized Neural Networks, arXiv:1805.06085",
-    needs=("data", "training"),
+    needs={"data", "training"},
 )
 def pact() -> Method:
     """Learned clipping bounds of ReLU outputs, with an L2 penalty; weights, and activations with a sign, as in `ste`."""

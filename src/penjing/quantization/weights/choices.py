@@ -37,7 +37,7 @@ def find_choice(name: str, grain: str) -> Choice:
     """
     name, slash, own = name.partition("/") if isinstance(name, str) else (name, "", "")
     grid, asked = find_grid(name), own if slash else grain
-    allowed: Sequence[str] = grid.entry.traits["grains"]
+    allowed = grid.entry.grains
     chosen = find_grain(allowed[0] if asked == "auto" else asked)
     if chosen.kind not in allowed:
         raise PenjingError(f"The grid '{name}' knows the grains {' and '.join(allowed)}, not '{chosen.name}'.")

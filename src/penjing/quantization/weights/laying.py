@@ -72,7 +72,7 @@ def _lay(
         raise PenjingError(f"The layers {names} share the weight '{path}' and can't have different grids for it.")
     weight = graph.tensor(path).detach().float()
     mask = graph.masks.get(path)
-    if mask is not None and not bool(mask.all()) and not choice.grid.entry.traits.get("zero", True):
+    if mask is not None and not bool(mask.all()) and not choice.grid.entry.zero:
         raise PenjingError(
             f"'{place_of(layers[0])}' was pruned, and '{choice.grid.name}' has no zero to keep its weights at; give it "
             "another grid in per_layer=…."

@@ -11,9 +11,8 @@ from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
 from penjing.graph.ops import node_arguments
 from penjing.quantization.grids import Laid
-from penjing.quantization.rounding import Learned, Rounded, Rounding, SampledSpan, Span, Walk
+from penjing.quantization.rounding import Learned, Rounded, RoundingEntry, SampledSpan, Span, Walk
 from penjing.quantization.weights.laying import LaidWeight, set_integers
-from penjing.registry import Entry
 
 MOST_SAMPLES = 256  # most calibration samples from which roundings are learned
 PART_BYTES = 2**28  # bytes of a part's inputs and outputs
@@ -24,7 +23,7 @@ def learn_rounding(
     reference: Graph,
     data: Any,
     weights: Sequence[LaidWeight],
-    rounding: Entry[Rounding],
+    rounding: RoundingEntry,
     number: int | None,
     generator: torch.Generator,
 ) -> None:
@@ -43,8 +42,8 @@ def learn_rounding(
     """
     learned = {weight.layers[0]: weight for weight in weights if isinstance(weight.laid, Laid)}
     batches = list(_first(reference, flat_batches(reference, data), MOST_SAMPLES))
-    spans: list[Span] = rounding.traits["spans"](graph, list(learned))
-    weigh = rounding.traits.get("importance")
+    assert rounding.spans is not None
+    spans, weigh = rounding.spans(graph, list(learned)), rounding.importance
     axes = {span.output.name: span.axis for span in spans}
     importance = weigh(reference, batches, axes, generator) if weigh else {}
     quantized, floating = Walk(graph, batches), Walk(reference, batches)

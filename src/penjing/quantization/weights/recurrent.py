@@ -44,7 +44,7 @@ def _lay(graph: Graph, node: fx.Node, path: str, choice: Choice) -> LaidWeight:
             + remedy
         )
     mask = graph.masks.get(path)
-    if mask is not None and not bool(mask.all()) and not choice.grid.entry.traits.get("zero", True):
+    if mask is not None and not bool(mask.all()) and not choice.grid.entry.zero:
         raise PenjingError(
             f"'{path}' was pruned, and '{choice.grid.name}' has no zero to keep its weights at. {remedy}"
         )
