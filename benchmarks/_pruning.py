@@ -18,6 +18,7 @@ from penjing.data._memory import MemoryLoader
 from penjing.evidence import Evidence
 from penjing.graph import remove
 from penjing.pruning._selection import Selection
+from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.criteria import Compensated, criteria
 from penjing.pruning.granularities._registry import find
 from penjing.pruning.reconstruction import readers
@@ -125,7 +126,7 @@ def ranked(graph: pj.Graph, criterion: str, data: pj.Data, batches: int = 16, re
     """
     found = pj.channels(graph)
     evidence = Evidence(graph, found.groups, data, batches, 0, channels=found)
-    selection = Selection(0.5, criterion, find("filter"), "uniform")
+    selection = Selection(0.5, criteria[criterion], find("filter"), find_allocation("uniform"))
     judged = selection.saliency(evidence)
     units = readers(evidence).refitted if refit else judged.units
     known = Compensated(selection.scores(evidence, judged.saliency), units=units)

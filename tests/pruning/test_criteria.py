@@ -13,6 +13,7 @@ from penjing.evidence import Evidence
 from penjing.graph import capture, channels
 from penjing.pruning import criteria, prune
 from penjing.pruning._selection import Selection
+from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.granularities._registry import find
 from penjing.tasks import Unlabelled
 
@@ -20,7 +21,7 @@ from penjing.tasks import Unlabelled
 def scores(graph, criterion, data=None, seed=0):
     found = channels(graph)
     evidence = Evidence(graph, found.groups, data, 16, seed, channels=found)
-    wanted = Selection(0.5, criterion, find("filter"), "uniform")
+    wanted = Selection(0.5, criteria[criterion], find("filter"), find_allocation("uniform"))
     return wanted.scores(evidence, wanted.saliency(evidence).saliency)
 
 

@@ -1,6 +1,7 @@
 """Repeats a plan's pruning: removes the same units, branches and weights, given the indices of those that stay."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from penjing.graph.weights import weights
 from penjing.pruning._masks import shrunk, without_weights
 from penjing.pruning._selection import Selection
 from penjing.pruning._units import units_of, without_units
+from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.criteria import criteria
 from penjing.pruning.granularities._registry import find
 
@@ -74,12 +76,16 @@ def _call_again(graph: Graph, call: Sequence[Option], data: Data | None) -> Grap
     setting = _checked(call)
     granularity = find(setting["granularity"])
     scope = {name: setting[name] for name in ("include", "exclude", "batches", "seed", "units") if name in setting}
-    selection = Selection(None, setting["criterion"], granularity, setting["allocation"], scope=scope)
+    selection = Selection(
+        None, criteria[setting["criterion"]], granularity, find_allocation(setting["allocation"]), scope=scope
+    )
     if granularity.stays is None:
         keep = {option.place.path: option.setting["keep"] for option in call if "keep" in option.setting}
-        selection = Selection(None, setting["criterion"], granularity, setting["allocation"], scope=scope, keep=keep)
-    if criteria[selection.criterion].needs & {"data", "labels", "gradients"} and data is None:
-        raise PenjingError(f"The plan chose by the criterion '{selection.criterion}', which needs data: pass data=….")
+        selection = replace(selection, keep=keep)
+    if selection.criterion.needs & {"data", "labels", "gradients"} and data is None:
+        raise PenjingError(
+            f"The plan chose by the criterion '{selection.criterion.name}', which needs data: pass data=…."
+        )
     where = {"include": setting["include"], "exclude": setting["exclude"]}
     batches, seed = setting["batches"], setting["seed"]
     if granularity.removes == "branches":

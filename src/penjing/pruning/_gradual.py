@@ -27,8 +27,6 @@ from penjing.pruning._scheduled_selection import ScheduledSelection
 from penjing.pruning._units import units_of
 from penjing.pruning._zeroed import Decision, Zeroed, ZeroedChannels, ZeroedWeights
 from penjing.pruning.allocations._registry import Rounding, at_least
-from penjing.pruning.allocations._registry import find as find_allocation
-from penjing.pruning.criteria import criteria
 from penjing.pruning.doors import RULES
 from penjing.pruning.schedules import Moment, find
 
@@ -98,7 +96,7 @@ class Gradual:
         # A pass over the training data sets the epoch of its loader; the loader that the training reads must keep its own.
         apart = data and replace(data, train=copy.copy(data.train), calibration=copy.copy(data.calibration))
         self._evidence = Evidence(self.graph, (), apart, batches, seed)
-        self._decisions = _decisions(criteria[criterion].needs | find_allocation(allocation)[0].needs)
+        self._decisions = _decisions(selection.criterion.needs | selection.allocation.entry.needs)
         self._log = log or logging.getLogger("penjing.prune").info
         self._made_of = repr([
             schedule, amount, criterion, granularity, allocation, getattr(round_to, "__qualname__", round_to),

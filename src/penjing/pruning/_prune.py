@@ -15,7 +15,7 @@ from penjing.pruning._branches import without_branches
 from penjing.pruning._masks import shrunk, without_weights
 from penjing.pruning._selection import Selection, share
 from penjing.pruning._units import units_of, without_units
-from penjing.pruning.allocations._registry import Rounding, at_least
+from penjing.pruning.allocations._registry import ChosenAllocation, Rounding, at_least
 from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.criteria import criteria
 from penjing.pruning.doors import RULES
@@ -112,11 +112,11 @@ def understood(
     Raises:
         PenjingError: an unknown name, or choices that don't fit one another.
     """
-    chosen, picked = find(granularity), criteria[criterion]
-    share_of = _amount(amount, chosen, allocation)
-    if picked.needs & {"data", "labels", "gradients"} and data is None:
+    chosen, judge, spread = find(granularity), criteria[criterion], find_allocation(allocation)
+    share_of = _amount(amount, chosen, spread)
+    if judge.needs & {"data", "labels", "gradients"} and data is None:
         raise PenjingError(f"The criterion '{criterion}' needs data: pass data=….")
-    if find_allocation(allocation)[0].needs and data is None:
+    if spread.entry.needs and data is None:
         raise PenjingError(f"The allocation '{allocation}' needs data: pass data=….")
     if chosen.removes != "channels" and (round_to is not None or min_channels != 1 or units != "auto"):
         what = {"branches": "removes whole branches", "weights": "sets single weights to zero"}[chosen.removes]
@@ -125,24 +125,25 @@ def understood(
         )
     scope = {"include": list(include), "exclude": list(exclude), "batches": batches, "seed": seed}
     scope |= {"units": units} if chosen.removes == "channels" else {}
-    return Selection(share_of, criterion, chosen, allocation, scope=scope)
+    return Selection(share_of, judge, chosen, spread, scope=scope)
 
 
-def _amount(amount: float | Mapping[str, float] | None, granularity: ChosenGranularity, allocation: str) -> Any:
+def _amount(
+    amount: float | Mapping[str, float] | None, granularity: ChosenGranularity, allocation: ChosenAllocation
+) -> Any:
     """Returns what the allocation is to go by."""
-    entry, own = find_allocation(allocation)
     if granularity.stays is not None:
-        if amount is not None or allocation != "uniform":
+        if amount is not None or allocation.name != "uniform":
             raise PenjingError(
                 f"granularity='{granularity.name}' already says how much stays: leave amount and allocation out."
             )
         return None
-    if own is not None:
+    if allocation.amount is not None:
         if amount is not None:
-            raise PenjingError(f"allocation='{allocation}' already says how much goes: leave amount out.")
-        return own
-    if entry.takes != "shares":
+            raise PenjingError(f"allocation='{allocation.name}' already says how much goes: leave amount out.")
+        return allocation.amount
+    if allocation.entry.takes != "shares":
         return share(amount)
     if not isinstance(amount, Mapping):
-        raise PenjingError(f"allocation='{allocation}' needs amount={{place: share, …}}, not {amount!r}.")
+        raise PenjingError(f"allocation='{allocation.name}' needs amount={{place: share, …}}, not {amount!r}.")
     return {name: share(one) for name, one in amount.items()}

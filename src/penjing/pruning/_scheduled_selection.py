@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from penjing.errors import PenjingError
 from penjing.pruning._selection import Selection
-from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.schedules import ChosenSchedule, Moment, find, schedules
 
 # Between the two thresholds of splicing, 0.9 and 1.1 of one as in the authors' code, everything stays as it is.
@@ -50,7 +49,7 @@ class ScheduledSelection:
         if self.selection.granularity.keeps is not None:
             n, m = self.selection.granularity.keeps
             return 1 - n / m
-        amount, own = self.selection.amount, find_allocation(self.selection.allocation)[1]
+        amount, own = self.selection.amount, self.selection.allocation.amount
         return amount if isinstance(amount, float | int) and own is None else 0.0
 
     def at(self, training: int, progress: float) -> Moment:
@@ -73,7 +72,7 @@ class ScheduledSelection:
             return replace(selection, granularity=replace(selection.granularity, arguments={"n": n, "m": m}))
         if selection.granularity.stays is not None:
             return selection
-        if find_allocation(selection.allocation)[1] is not None:
+        if selection.allocation.amount is not None:
             return replace(selection, amount=selection.amount * share * (1 + BAND * beside))
 
         def around(amount: float) -> float:

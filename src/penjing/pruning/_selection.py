@@ -13,7 +13,7 @@ from penjing.evidence import Evidence
 from penjing.evidence.loss_change import Damage, damages
 from penjing.evidence.memory import Found, fingerprint_of_tensors, memory_of
 from penjing.graph import Option, Place
-from penjing.pruning.allocations._registry import Rounding, Scored, find
+from penjing.pruning.allocations._registry import ChosenAllocation, Rounding, Scored
 from penjing.pruning.criteria import criteria
 from penjing.pruning.criteria._registry import Compensated, CriterionEntry
 from penjing.pruning.granularities._registry import ChosenGranularity
@@ -27,18 +27,18 @@ class Selection:
 
     Attributes:
         amount: what the allocation asks for.
-        criterion: its name.
+        criterion: how much what could go matters.
         granularity: what stands or falls together.
-        allocation: its name.
+        allocation: where how much goes.
         schedule: named where one decides when what goes.
         scope: what else decides which units go, as plain JSON: where channels are looked for, and the evidence.
         keep: how many units stay at each place, by its path, where a plan says so instead of the allocation.
     """
 
     amount: Any
-    criterion: str
+    criterion: CriterionEntry
     granularity: ChosenGranularity
-    allocation: str
+    allocation: ChosenAllocation
     schedule: str = ""
     scope: Mapping[str, Any] = field(default_factory=dict)
     keep: Mapping[str, int] | None = None
@@ -49,13 +49,12 @@ class Selection:
         """Returns how many units each group keeps."""
         if self.keep is not None:
             return [self.keep.get(place.name, len(score)) for place, score in zip(places, scores, strict=True)]
-        entry = find(self.allocation)[0]
-        measured = {"damage": damage} if entry.needs else {}
-        return entry.function(scores, self.amount, rounding, places, **measured)
+        measured = {"damage": damage} if self.allocation.entry.needs else {}
+        return self.allocation.entry.function(scores, self.amount, rounding, places, **measured)
 
     def damage(self, evidence: Evidence, scores: Scores, places: Sequence[Scored]) -> Damage | None:
         """Returns what the loss gains when the weakest units of places go, if the allocation asks for that."""
-        asks = self.keep is None and find(self.allocation)[0].needs
+        asks = self.keep is None and self.allocation.entry.needs
         return damages(evidence, scores, places) if asks else None
 
     def saliency(self, evidence: Evidence) -> Compensated:
@@ -64,26 +63,25 @@ class Selection:
         Raises:
             PenjingError: it scores channels, and something else is to go.
         """
-        entry = criteria[self.criterion]
         removes = self.granularity.removes
-        if not entry.can_score(removes):
+        if not self.criterion.can_score(removes):
             able = ", ".join(sorted(name for name, one in criteria.items() if one.can_score(removes)))
             parts = {"branches": "whole branches", "weights": "single weights"}[removes]
             raise PenjingError(
-                f"The criterion '{self.criterion}' scores single channels, not {parts}; "
+                f"The criterion '{self.criterion.name}' scores single channels, not {parts}; "
                 f"granularity='{self.granularity.name}' works with {able}."
             )
-        found = _judged(entry, evidence)
+        found = _judged(self.criterion, evidence)
         return found if isinstance(found, Compensated) else Compensated(found)
 
     @property
     def finish(self) -> Callable[[Tensor], Tensor]:
         """The criterion's last step, after saliencies of weights were summed."""
-        return criteria[self.criterion].finish or (lambda score: score)
+        return self.criterion.finish or (lambda score: score)
 
     def scores(self, evidence: Evidence, saliency: Any) -> list[Tensor]:
         """Returns the scores of the units of each group, or of all branches."""
-        if criteria[self.criterion].level == "weight":
+        if self.criterion.level == "weight":
             saliency = self.granularity.entry.function(evidence, saliency, self.finish)
         places = [[group.name] * group.units for group in evidence.groups] or [[one.name for one in evidence.branches]]
         for names, score in zip(places, saliency, strict=True):
@@ -99,11 +97,11 @@ class Selection:
         wrong = ~torch.isfinite(score)
         if bool(wrong.any()):
             name = names[int(wrong.nonzero()[0])] if len(names) > 1 else names[0]
-            raise PenjingError(f"The criterion '{self.criterion}' gives scores that aren't numbers for {name}.")
+            raise PenjingError(f"The criterion '{self.criterion.name}' gives scores that aren't numbers for {name}.")
 
     def empties(self, units: int) -> bool:
         """Tells whether the amount, spread evenly, would leave nothing of this many units."""
-        if self.keep is not None or find(self.allocation)[1] is not None or not isinstance(self.amount, float | int):
+        if self.keep is not None or self.allocation.amount is not None or not isinstance(self.amount, float | int):
             return False
         return math.floor(self.amount * units + 0.5) >= units
 
@@ -128,8 +126,8 @@ class Selection:
         """
         setting = {
             "granularity": self.granularity.name,
-            "criterion": self.criterion,
-            "allocation": self.allocation,
+            "criterion": self.criterion.name,
+            "allocation": self.allocation.name,
             **({"schedule": self.schedule} if self.schedule else {}),
             **({"keep": keep} if keep is not None else {}),
             **self.scope,

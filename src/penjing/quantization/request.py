@@ -13,7 +13,7 @@ from penjing.graph import Graph
 from penjing.graph.places import Json
 from penjing.quantization.corrections import AUTO, SAMPLES, Correction, of_stage
 from penjing.quantization.grids import Grid, integers
-from penjing.quantization.observers import find_observer
+from penjing.quantization.observers import ChosenObserver, find_observer
 from penjing.quantization.placement.dynamic import DYNAMIC, GRID, check_dynamic_groups
 from penjing.quantization.placement.insert import PAIRS
 from penjing.quantization.placement.numbers import check_integers, check_numbers
@@ -53,7 +53,7 @@ class QuantizeRequest:
     choices: Choices
     activations: Grid | None
     dynamic: bool
-    observer: str
+    observer: ChosenObserver
     target: Capabilities
     placement: Placement
     in_float: tuple[str, ...]
@@ -102,8 +102,7 @@ def read_request(graph: Graph, data: Any, given: Settings) -> QuantizeRequest:
     used = used_of(able, given.activations, given.simulate)
     chosen = used.numbers.preferred if given.activations == "auto" else given.activations
     observed = None if dynamic or chosen is None else integers(chosen)
-    find_observer(given.observer)  # a misspelt name is told before the data is read
-    how, iterations = find_rounding(given.rounding)
+    ranges, (how, iterations) = find_observer(given.observer), find_rounding(given.rounding)
     corrections = given.corrections
     names = () if corrections == AUTO else (corrections,) if isinstance(corrections, str) else tuple(corrections)
     before, after = of_stage(names, "float"), of_stage(names, "quantized")
@@ -125,7 +124,7 @@ def read_request(graph: Graph, data: Any, given: Settings) -> QuantizeRequest:
         choices=choices,
         activations=observed,
         dynamic=dynamic,
-        observer=given.observer,
+        observer=ranges,
         target=able,
         placement=used.placement,
         in_float=tuple(given.in_float),

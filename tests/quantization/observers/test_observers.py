@@ -123,12 +123,12 @@ def test_mse_is_as_good_as_an_exhaustive_search(steps, activation):
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.99])
 def test_ema_is_torchs_moving_average_of_extremes(momentum):
     theirs = MovingAverageMinMaxObserver(averaging_constant=1 - momentum)
-    observe, make = find_observer(f"ema:{momentum}")
-    ours = make()
+    chosen = find_observer(f"ema:{momentum}")
+    ours = chosen.statistics()
     for batch in _batches():
         theirs(batch)
         ours.update(batch)
-    np.testing.assert_allclose(observe(ours, 255), (float(theirs.min_val), float(theirs.max_val)), rtol=1e-5)
+    np.testing.assert_allclose(chosen.range_of(ours, 255), (float(theirs.min_val), float(theirs.max_val)), rtol=1e-5)
 
 
 def test_one_odd_batch_moves_an_average_by_its_weight_alone():

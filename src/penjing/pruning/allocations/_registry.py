@@ -57,8 +57,23 @@ class AllocationEntry(Entry[Allocation]):
 allocations = Registry("allocation", AllocationEntry)
 
 
-def find(name: str) -> tuple[AllocationEntry, float | None]:
-    """Returns the allocation that `name` means, and the amount if the name holds one: "global", "threshold:0.01".
+@dataclass(frozen=True)
+class ChosenAllocation:
+    """An allocation as the user typed it.
+
+    Attributes:
+        name: that text.
+        entry: what is registered.
+        amount: out of the text; None where it holds none.
+    """
+
+    name: str
+    entry: AllocationEntry
+    amount: float | None = None
+
+
+def find(name: str) -> ChosenAllocation:
+    """Returns the allocation that `name` means, its amount included: "global", "threshold:0.01".
 
     Raises:
         PenjingError: there is none, or it lacks its number.
@@ -66,11 +81,11 @@ def find(name: str) -> tuple[AllocationEntry, float | None]:
     for entry in allocations.values():
         amount = entry.read(name) if entry.read else None
         if amount is not None:
-            return entry, amount
+            return ChosenAllocation(name, entry, amount)
     entry = allocations[name]
     if entry.read:
         raise PenjingError(f"allocation='{name}' needs its number, as in '{entry.example}'.")
-    return entry, None
+    return ChosenAllocation(name, entry)
 
 
 def rounded(kept: int, units: int, rounding: Rounding) -> int:

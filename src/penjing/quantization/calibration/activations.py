@@ -10,7 +10,7 @@ from penjing.graph import Graph
 from penjing.quantization.calibration.constant import Steady, check_vary
 from penjing.quantization.calibration.running import in_floats
 from penjing.quantization.grids import Affine, Grid, affine
-from penjing.quantization.observers import find_observer
+from penjing.quantization.observers import ChosenObserver
 from penjing.quantization.placement.sites import Placed, Site
 
 
@@ -20,7 +20,7 @@ def lay_activations(
     placed: Placed,
     placement: Placement,
     grid: Grid,
-    observer: str,
+    observer: ChosenObserver,
     keep: int = 0,
 ) -> tuple[dict[Site, Affine], list[list[Tensor]]]:
     """Observes the sites' values and lays the grid over each range; sites that share a grid share its range.
@@ -31,8 +31,7 @@ def lay_activations(
     Raises:
         PenjingError: there is no data, or a value isn't finite or never changes.
     """
-    choose_range, make = find_observer(observer)
-    seen = {site.grid_of: make() for site in placed.sites}
+    seen = {site.grid_of: observer.statistics() for site in placed.sites}
     inputs = {
         node: Steady()
         for node in graph.program.graph.nodes
@@ -44,7 +43,7 @@ def lay_activations(
     for site in placed.sites:
         found = seen[site.grid_of]
         # An observer of spreads has nothing to say of a single value.
-        low, high = (found.low, found.high) if found.low == found.high else choose_range(found, grid.steps)
+        low, high = (found.low, found.high) if found.low == found.high else observer.range_of(found, grid.steps)
         laid[site] = affine(low, high, grid, site.within)
     return laid, kept
 

@@ -10,9 +10,10 @@ from penjing.quantization.observers._histogram import histogram
 from penjing.quantization.observers._minmax import minmax
 from penjing.quantization.observers._mse import mse
 from penjing.quantization.observers._percentile import percentile
-from penjing.quantization.observers._registry import Observer, find_observer, observers
+from penjing.quantization.observers._registry import ChosenObserver, Observer, find_observer, observers
 
 __all__ = [
+    "ChosenObserver",
     "Observer",
     "ema",
     "entropy",

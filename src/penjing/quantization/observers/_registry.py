@@ -31,11 +31,23 @@ class ObserverEntry(Entry[Observer]):
 observers = Registry("observer", ObserverEntry)
 
 
-def find_observer(given: str) -> tuple[Observer, Callable[[], Statistics]]:
-    """Reads "percentile" or "percentile:99.9".
+@dataclass(frozen=True)
+class ChosenObserver:
+    """An observer as the user typed it.
 
-    Returns:
-        The observer, with its parameter, and what makes the statistics that it reads.
+    Attributes:
+        name: that text.
+        range_of: gives the range from the statistics and the number of the grid's steps, with the parameter out of the text.
+        statistics: makes the statistics that it reads.
+    """
+
+    name: str
+    range_of: Observer
+    statistics: Callable[[], Statistics]
+
+
+def find_observer(given: str) -> ChosenObserver:
+    """Returns the observer that "percentile" or "percentile:99.9" means.
 
     Raises:
         PenjingError: an unknown name, or a parameter that is no number or that nothing takes.
@@ -44,14 +56,14 @@ def find_observer(given: str) -> tuple[Observer, Callable[[], Statistics]]:
     entry = observers[name]
     statistics = entry.statistics
     if not colon:
-        return entry.function, statistics
+        return ChosenObserver(given, entry.function, statistics)
     try:
         parameter = float(text)
     except ValueError:
         raise PenjingError(f"The observer '{given}' has a parameter that is no number: '{text}'.") from None
     if len(inspect.signature(entry.function).parameters) > 2:
-        return lambda seen, steps: entry.function(seen, steps, parameter), statistics
+        return ChosenObserver(given, lambda seen, steps: entry.function(seen, steps, parameter), statistics)
     if inspect.signature(statistics).parameters:
         statistics(parameter)  # a wrong one is refused before the data is read
-        return entry.function, lambda: statistics(parameter)
+        return ChosenObserver(given, entry.function, lambda: statistics(parameter))
     raise PenjingError(f"The observer '{name}' takes no parameter, so '{given}' means nothing.")

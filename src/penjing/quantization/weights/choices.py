@@ -1,6 +1,6 @@
 """What is done to the weights of each layer: the user's words, read and checked against the layers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import fx
