@@ -10,12 +10,12 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.
 from training_fakes import Batches, Net, data, same_weights
 
 from penjing.tasks import Classification
-from penjing.training import Settings, recover
+from penjing.training import TrainingSettings, recover
 from penjing.training.objective import Objective
 from penjing.training.settings import Variant
 from penjing.training.speed import WORTH_MEASURING, candidates, fastest, set_layout, step_seconds, thread_counts
 
-SETTINGS = Settings(1, 0.1, "sgd", 0.9, 1e-4, 0.05, 5.0, "soft_labels", 4.0, 0.9, "auto", "auto", 0)
+SETTINGS = TrainingSettings(1, 0.1, "sgd", 0.9, 1e-4, 0.05, 5.0, "soft_labels", 4.0, 0.9, "auto", "auto", 0)
 PLAIN, BF16 = Variant(), Variant("bfloat16", True)
 
 

@@ -29,6 +29,7 @@ from penjing.pruning._zeroed import Decision, Zeroed, ZeroedChannels, ZeroedWeig
 from penjing.pruning.allocations._registry import Rounding, at_least
 from penjing.pruning.doors import RULES
 from penjing.pruning.schedules import Moment, find
+from penjing.pruning.settings import PruningSettings
 
 # Decisions per training about which weights or units go, by the cost of a decision: it only looks at weights, passes over
 # data, or needs a training of its own.
@@ -79,19 +80,19 @@ class Gradual:
         Raises:
             PenjingError: a name is unknown, or two choices exclude each other.
         """
-        selection = understood(
-            graph, amount, criterion, granularity, allocation, round_to, min_channels, units, data, include=include,
-            exclude=exclude, batches=batches, seed=seed,
-        )  # fmt: skip
+        settings = PruningSettings(
+            amount, criterion, granularity, allocation, round_to, min_channels, units, include, exclude, batches, seed
+        )
+        selection = understood(graph, data, settings)
         self._scheduled = ScheduledSelection(find(schedule), replace(selection, schedule=schedule))
         self.trainings = self._scheduled.schedule.trainings
         self.graph = copy.deepcopy(graph)
         self._given = dict(self.graph.masks)
         self._zeroed: Zeroed
         if selection.granularity.removes == "weights":
-            self._zeroed = ZeroedWeights(weights(self.graph, include=include, exclude=exclude), selection)
+            self._zeroed = ZeroedWeights(weights(self.graph, **settings.where), selection)
         else:
-            found = units_of(self.graph, selection.granularity, include=include, exclude=exclude, units=units)
+            found = units_of(self.graph, selection.granularity, **settings.where, units=units)
             self._zeroed = ZeroedChannels(found, at_least(min_channels, round_to))
         # A pass over the training data sets the epoch of its loader; the loader that the training reads must keep its own.
         apart = data and replace(data, train=copy.copy(data.train), calibration=copy.copy(data.calibration))

@@ -20,10 +20,10 @@ from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.criteria import criteria
 from penjing.pruning.doors import RULES
 from penjing.pruning.granularities._registry import ChosenGranularity, find
+from penjing.pruning.settings import PruningSettings
 
 
 @checked(**RULES)
-@torch.enable_grad()
 def prune(
     graph: Graph,
     amount: float | Mapping[str, float] | None = None,
@@ -74,57 +74,52 @@ def prune(
         PenjingError: an unknown name, an amount out of range, data that is missing, a model in which nothing can be
             removed, or a score that isn't a number.
     """
-    selection = understood(
-        graph, amount, criterion, granularity, allocation, round_to, min_channels, units, data, include=include,
-        exclude=exclude, batches=batches, seed=seed,
-    )  # fmt: skip
+    settings = PruningSettings(
+        amount, criterion, granularity, allocation, round_to, min_channels, units, include, exclude, batches, seed
+    )
+    return prune_so(graph, data, settings)
+
+
+@torch.enable_grad()
+def prune_so(graph: Graph, data: Data | None, settings: PruningSettings) -> Graph:
+    """Returns what `prune` does with these settings."""
+    selection, where = understood(graph, data, settings), settings.where
+    batches, seed = settings.batches, settings.seed
     if selection.granularity.removes == "branches":
-        left = branches(graph, include=include, exclude=exclude)
+        left = branches(graph, **where)
         return without_branches(Evidence(graph, (), data, batches, seed, left), selection)
     if selection.granularity.removes == "weights":
-        found = weights(graph, include=include, exclude=exclude)
+        found = weights(graph, **where)
         names = tuple(weight.name for weight in found)
         small = without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), selection)
         return shrunk(small, selection, found)
-    groups = units_of(graph, selection.granularity, include=include, exclude=exclude, units=units)
+    groups = units_of(graph, selection.granularity, **where, units=settings.units)
     evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
-    return without_units(groups, evidence, selection, at_least(min_channels, round_to))
+    return without_units(groups, evidence, selection, at_least(settings.min_channels, settings.round_to))
 
 
-def understood(
-    graph: Graph,
-    amount: float | Mapping[str, float] | None,
-    criterion: str,
-    granularity: str,
-    allocation: str,
-    round_to: Rounding,
-    min_channels: int,
-    units: str,
-    data: Data | None,
-    *,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    batches: int,
-    seed: int,
-) -> Selection:
-    """Returns what the arguments of `prune` ask for.
+def understood(graph: Graph, data: Data | None, settings: PruningSettings) -> Selection:
+    """Returns what the settings ask for.
 
     Raises:
         PenjingError: an unknown name, or choices that don't fit one another.
     """
-    chosen, judge, spread = find(granularity), criteria[criterion], find_allocation(allocation)
-    share_of = _amount(amount, chosen, spread)
+    chosen, judge = find(settings.granularity), criteria[settings.criterion]
+    spread = find_allocation(settings.allocation)
+    share_of = _amount(settings.amount, chosen, spread)
     if judge.needs & {"data", "labels", "gradients"} and data is None:
-        raise PenjingError(f"The criterion '{criterion}' needs data: pass data=….")
+        raise PenjingError(f"The criterion '{settings.criterion}' needs data: pass data=….")
     if spread.entry.needs and data is None:
-        raise PenjingError(f"The allocation '{allocation}' needs data: pass data=….")
-    if chosen.removes != "channels" and (round_to is not None or min_channels != 1 or units != "auto"):
+        raise PenjingError(f"The allocation '{settings.allocation}' needs data: pass data=….")
+    if chosen.removes != "channels" and (settings.round_to, settings.min_channels, settings.units) != (None, 1, "auto"):
         what = {"branches": "removes whole branches", "weights": "sets single weights to zero"}[chosen.removes]
         raise PenjingError(
-            f"round_to, min_channels and units speak of channels, and granularity='{granularity}' {what}: leave them out."
+            f"round_to, min_channels and units speak of channels, and granularity='{settings.granularity}' {what}: leave "
+            "them out."
         )
-    scope = {"include": list(include), "exclude": list(exclude), "batches": batches, "seed": seed}
-    scope |= {"units": units} if chosen.removes == "channels" else {}
+    scope: dict[str, Any] = {"include": list(settings.include), "exclude": list(settings.exclude)}
+    scope |= {"batches": settings.batches, "seed": settings.seed}
+    scope |= {"units": settings.units} if chosen.removes == "channels" else {}
     return Selection(share_of, judge, chosen, spread, scope=scope)
 
 

@@ -12,7 +12,7 @@ from penjing.quantization.observers import observers
 from penjing.quantization.placement.numbers import check_integers
 from penjing.quantization.placement.sites import Placed, Site, place
 from penjing.quantization.rounding import roundings
-from penjing.quantization.settings import Settings
+from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.training import QuantizedTraining, methods
 from penjing.quantization.verb import NothingToQuantize, quantize, quantize_so
 from penjing.quantization.weights.choices import FLOAT
@@ -26,8 +26,8 @@ __all__ = [
     "Grid",
     "NothingToQuantize",
     "Placed",
+    "QuantizationSettings",
     "QuantizedTraining",
-    "Settings",
     "Site",
     "affine",
     "check_integers",

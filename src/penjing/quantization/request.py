@@ -19,7 +19,7 @@ from penjing.quantization.placement.insert import PAIRS
 from penjing.quantization.placement.numbers import check_integers, check_numbers
 from penjing.quantization.placement.of_target import FASTEST, INTEGER, checked_target, used_of
 from penjing.quantization.rounding import RoundingEntry, find_rounding
-from penjing.quantization.settings import Settings
+from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.weights.choices import FLOAT, Choice, Choices, read_choices
 from penjing.quantization.weights.dtype import check_float32
 
@@ -87,7 +87,7 @@ class QuantizeRequest:
         return {**own, **self.shared}
 
 
-def read_request(graph: Graph, data: Any, given: Settings) -> QuantizeRequest:
+def read_request(graph: Graph, data: Any, given: QuantizationSettings) -> QuantizeRequest:
     """Reads and checks what `quantize` is given, which documents it; nothing of the data is read.
 
     Raises:

@@ -1,14 +1,15 @@
 """What a quantisation is asked for, as one value."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 from penjing.capabilities import DEFAULT, Capabilities
 
 
 @dataclass(frozen=True)
-class Settings:
+class QuantizationSettings:
     """The arguments of `quantize`, which documents them, as they were given: nothing of them is checked yet."""
 
     weights: str = "int8"
@@ -24,3 +25,7 @@ class Settings:
     in_float: Sequence[str] = ()
     simulate: bool = False
     seed: int = 0
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns them by name, as `quantize` takes them."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}

@@ -19,7 +19,7 @@ from penjing.quantization.calibration.sensitivity import noise_of
 from penjing.quantization.placement.dynamic import DYNAMIC
 from penjing.quantization.placement.of_target import FASTEST
 from penjing.quantization.rounding import find_rounding
-from penjing.quantization.settings import Settings
+from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.verb import NothingToQuantize, places_of_integers, quantize_so
 from penjing.quantization.weights.choices import FLOAT, find_choice
 from penjing.quantization.weights.places import weights_by_place
@@ -80,7 +80,7 @@ class Quantization(Technique):
             if name != FLOAT:
                 find_choice(name, grain)
         self._record = target
-        self._settings = Settings(
+        self._settings = QuantizationSettings(
             self._weights[0], activations, observer, grain, rounding, corrections, per_layer or {},
             placement=placement, in_float=in_float, simulate=simulate, seed=seed,
         )  # fmt: skip
@@ -162,7 +162,7 @@ class Quantization(Technique):
                 found.append(replace(option, setting=setting))
         return found
 
-    def _asked(self, graph: Graph, options: Sequence[Option]) -> Settings:
+    def _asked(self, graph: Graph, options: Sequence[Option]) -> QuantizationSettings:
         """Returns the settings of `quantize` that do what the options say."""
         return _settings_of(graph, options, self._record)
 
@@ -194,7 +194,7 @@ def _check_it_was_pruning(graph: Graph, dead: ConstantActivations) -> None:
     log.warning("no integer candidate, since pruning left something dead: %s", dead)
 
 
-def _settings_of(graph: Graph, options: Sequence[Option], record: Capabilities | None) -> Settings:
+def _settings_of(graph: Graph, options: Sequence[Option], record: Capabilities | None) -> QuantizationSettings:
     """Returns the settings of `quantize` that do what the options say; the target is the record where that has its name.
 
     Raises:
@@ -222,7 +222,7 @@ def _settings_of(graph: Graph, options: Sequence[Option], record: Capabilities |
     known = {name: shared[name] for name in _RULES}
     if record is not None and record.name == known["target"]:
         known["target"] = record
-    settings = Settings(weights=usual, corrections=(), **known)
+    settings = QuantizationSettings(weights=usual, corrections=(), **known)
     able = places_of_integers(graph, None, replace(settings, rounding="nearest"))
     # What the target could run and the plan doesn't name stays; what it can't run stays for a reason of its own.
     special = {

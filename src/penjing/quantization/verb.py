@@ -28,7 +28,7 @@ from penjing.quantization.placement.rewritten import place_rewritten
 from penjing.quantization.placement.sample_axis import add_sample_axes
 from penjing.quantization.placement.sites import Placed
 from penjing.quantization.request import NEAREST, QuantizeRequest, read_request
-from penjing.quantization.settings import Settings
+from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.weights.choices import FLOAT, Choice, check_groups
 from penjing.quantization.weights.laying import LaidWeight, lay_weights, round_weights
 from penjing.quantization.weights.learning import learn_rounding
@@ -118,14 +118,14 @@ def quantize(
     return quantize_so(
         graph,
         data,
-        Settings(
+        QuantizationSettings(
             weights, activations, observer, grain, rounding, corrections, per_layer or {}, exclude, target, placement,
             in_float, simulate, seed,
         ),
     )  # fmt: skip
 
 
-def quantize_so(graph: Graph, data: Any, settings: Settings) -> Graph:
+def quantize_so(graph: Graph, data: Any, settings: QuantizationSettings) -> Graph:
     """Returns what `quantize` does with these settings."""
     asked = read_request(graph, data, settings)
     made, notes = _made(_in_float(graph, data, asked), data, asked), dict[str, dict[str, Json]]()
@@ -134,7 +134,7 @@ def quantize_so(graph: Graph, data: Any, settings: Settings) -> Graph:
     return _recorded(made, asked, notes)
 
 
-def quantize_plainly(graph: Graph, data: Any, settings: Settings) -> Graph:
+def quantize_plainly(graph: Graph, data: Any, settings: QuantizationSettings) -> Graph:
     """Returns what `quantize` does with these settings, nodes named as in `graph`: rounded to nearest, nothing put right.
 
     No layer's noise is looked at either.
@@ -144,7 +144,7 @@ def quantize_plainly(graph: Graph, data: Any, settings: Settings) -> Graph:
     return _recorded(made, asked, {})
 
 
-def places_of_integers(graph: Graph, data: Any, settings: Settings) -> dict[str, Mapping[str, Json]]:
+def places_of_integers(graph: Graph, data: Any, settings: QuantizationSettings) -> dict[str, Mapping[str, Json]]:
     """Returns the layers whose weights `quantize` would put on a grid with these settings, and the setting of each.
 
     Raises:

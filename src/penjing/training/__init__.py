@@ -2,6 +2,6 @@
 
 from penjing.training.interrupt import Interrupted
 from penjing.training.loop import recover
-from penjing.training.settings import Settings
+from penjing.training.settings import TrainingSettings
 
-__all__ = ["Interrupted", "Settings", "recover"]
+__all__ = ["Interrupted", "TrainingSettings", "recover"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
-from penjing.training.settings import Settings, Variant
+from penjing.training.settings import TrainingSettings, Variant
 
 FORMAT = 1
 
@@ -73,7 +73,7 @@ class Checkpoint:
     """
 
     path: Path
-    settings: Settings
+    settings: TrainingSettings
     source: dict[str, object] = field(default_factory=dict)
 
     def save(

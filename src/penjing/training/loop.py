@@ -25,7 +25,7 @@ from penjing.training.objective import Objective, frozen
 from penjing.training.optimizers import default_lr, make_optimizer
 from penjing.training.randomness import batches, generators_kept
 from penjing.training.schedule import warmup_cosine
-from penjing.training.settings import Settings, Variant
+from penjing.training.settings import TrainingSettings, Variant
 from penjing.training.source import batch_size, training_batches
 from penjing.training.speed import MUCH, candidates, fastest, set_layout, step_seconds, thread_counts, threads_of
 
@@ -122,7 +122,7 @@ def recover(
             another run, or one that can't be written.
         Interrupted: Ctrl-C; the graph holds the weights of the last step and the checkpoint is written.
     """
-    settings = Settings(
+    settings = TrainingSettings(
         epochs, lr, optimizer, momentum, weight_decay, warmup, clip_norm,
         signal, temperature, distill_weight, precision, channels_last, seed,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from penjing.distillation import combine, signals, suited
 from penjing.errors import PenjingError
 from penjing.raised import raised
 from penjing.tasks import Task, answers_of
-from penjing.training.settings import AUTO, Settings, Variant
+from penjing.training.settings import AUTO, TrainingSettings, Variant
 
 
 def frozen(teacher: nn.Module) -> nn.Module:
@@ -49,7 +49,7 @@ class Objective:
 
     task: Task
     teacher: nn.Module | None
-    settings: Settings
+    settings: TrainingSettings
     device: torch.device
 
     def __call__(self, model: nn.Module, batch: Any, variant: Variant) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from penjing.errors import PenjingError
-from penjing.training.settings import Settings
+from penjing.training.settings import TrainingSettings
 
 
 def default_lr(optimizer: str, batch: int) -> float:
@@ -12,7 +12,7 @@ def default_lr(optimizer: str, batch: int) -> float:
     return 0.1 * batch / 128 if optimizer == "sgd" else 1e-3
 
 
-def make_optimizer(model: nn.Module, settings: Settings, lr: float) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
     """Returns the optimiser over the parameters that train; biases and norms (one axis or none) don't decay.
 
     Raises:

@@ -32,7 +32,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """The choices of one run of `recover`, which documents them."""
 
     epochs: int

@@ -14,7 +14,7 @@ from torch import nn
 
 from penjing.training.objective import Objective
 from penjing.training.optimizers import make_optimizer
-from penjing.training.settings import Settings, Variant
+from penjing.training.settings import TrainingSettings, Variant
 
 ROUNDS = 3
 # Below this number of steps, measuring four variants would cost more than choosing the best of them saves.
@@ -26,7 +26,7 @@ MUCH = 0.6
 CLEARLY = 0.9
 
 
-def candidates(graph: nn.Module, settings: Settings, steps: int) -> list[Variant]:
+def candidates(graph: nn.Module, settings: TrainingSettings, steps: int) -> list[Variant]:
     """Returns the variants that the settings leave open, the plainest first; one if measuring isn't worth it."""
     # bfloat16 has eight bits of precision: it would blur the very rounding that a quantised graph learns to bear.
     open_precisions = ["float32"] if is_quantized(graph) else ["float32", "bfloat16"]
@@ -55,7 +55,7 @@ def is_quantized(graph: nn.Module) -> bool:
 def step_seconds(
     graph: nn.Module,
     objective: Objective,
-    settings: Settings,
+    settings: TrainingSettings,
     batches: Sequence[Any],
     variants: Sequence[Variant],
     allowed: float,

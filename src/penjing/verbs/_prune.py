@@ -13,8 +13,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
-from penjing.pruning import Gradual
-from penjing.pruning import prune as prune_once
+from penjing.pruning import Gradual, PruningSettings, prune_so
 from penjing.pruning.allocations import Rounding
 from penjing.pruning.doors import RULES
 from penjing.pruning.schedules import ChosenSchedule, find
@@ -102,26 +101,24 @@ def prune(
             nothing can be removed, or a score that isn't a number.
         Interrupted: Ctrl-C while training.
     """
-    choices: dict[str, Any] = {
-        "criterion": criterion, "granularity": granularity, "allocation": allocation, "round_to": round_to,
-        "min_channels": min_channels, "units": units, "data": data, "include": include, "exclude": exclude,
-        "batches": batches, "seed": seed,
-    }  # fmt: skip
+    settings = PruningSettings(
+        amount, criterion, granularity, allocation, round_to, min_channels, units, include, exclude, batches, seed
+    )
     chosen = find(schedule)
     if "training" not in chosen.entry.needs and epochs is None:
         for name, value in {"drop": drop, "teacher": teacher, "lr": lr, "checkpoint": checkpoint}.items():
             if value is not None:
                 raise PenjingError(f"{name}= is for a training, and schedule='{schedule}' has none without epochs=….")
-        return prune_once(graph, amount, **choices)
+        return prune_so(graph, data, settings)
     drop = Budget(drop=drop).drop_limit()
     data, epochs = _budget(chosen, data, teacher, epochs, drop)
     how: dict[str, Any] = {
         "teacher": teacher, "epochs": epochs, "lr": lr, "seed": seed, "progress": progress, "log": log,
     }  # fmt: skip
     if "training" not in chosen.entry.needs:
-        return recover(prune_once(graph, amount, **choices), data, checkpoint=checkpoint, **how)
+        return recover(prune_so(graph, data, settings), data, checkpoint=checkpoint, **how)
 
-    pruning = Gradual(graph, amount, schedule=schedule, log=log, **choices)
+    pruning = Gradual(graph, schedule=schedule, data=data, log=log, **settings.arguments())
     told = log or logging.getLogger("penjing.prune").info
     limit = None if drop is None else least(graph, data, drop, told)
     for turn in range(pruning.trainings):

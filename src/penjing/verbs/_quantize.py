@@ -32,7 +32,7 @@ from penjing.evidence.memory import remembering
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
 from penjing.planning import Deployment, Held, Problem, find_solver, grids_of
-from penjing.quantization import FLOAT, QuantizedTraining, Settings, check_integers, quantize_so
+from penjing.quantization import FLOAT, QuantizationSettings, QuantizedTraining, check_integers, quantize_so
 from penjing.quantization.doors import RULES
 from penjing.targets import find_target, lower
 from penjing.techniques import Scope
@@ -151,7 +151,7 @@ def quantize(
     if drop is not None or len(grids) > 1:  # the same layers are calibrated several times
         data = remembering(data)
     usual = next((name for name in grids if name != FLOAT), FLOAT)
-    settings = Settings(
+    settings = QuantizationSettings(
         usual, activations, observer, grain, rounding, corrections, per_layer or {}, exclude, able, placement, in_float,
         simulate, seed,
     )  # fmt: skip
@@ -177,7 +177,7 @@ def _solved(
     solver: str,
     graph: Graph,
     data: Any,
-    settings: Settings,
+    settings: QuantizationSettings,
     grids: Sequence[str],
     told: Callable[[str], None],
     *,
@@ -186,7 +186,11 @@ def _solved(
     start: Graph | None = None,
 ) -> Graph:
     """Returns the graph that a solver makes, which chooses among several grids for each layer."""
-    own = {one.name: getattr(settings, one.name) for one in fields(Settings) if one.name not in ("weights", "exclude")}
+    own = {
+        one.name: getattr(settings, one.name)
+        for one in fields(QuantizationSettings)
+        if one.name not in ("weights", "exclude")
+    }
     technique = find_technique("quantize", {"weights": grids, **own})
     able = find(settings.target)
     with tempfile.TemporaryDirectory() as folder:
@@ -294,7 +298,7 @@ _SETTLED = (
 def _train_quantized(
     graph: Graph,
     data: Any,
-    settings: Settings,
+    settings: QuantizationSettings,
     learning: _Learning,
     progress: bool | Literal["always"],
     log: Callable[[str], None] | None,
@@ -314,9 +318,8 @@ def _train_quantized(
     for name in learning.training or {}:
         if name not in more:
             raise unknown_name("argument in training=", str(name), more)
-    own = {one.name: getattr(settings, one.name) for one in fields(Settings)}
-    own = {name: value for name, value in own.items() if name not in ("rounding", "corrections")}
-    quantized = QuantizedTraining(graph, data, method=learning.method, stages=learning.stages, **own)
+    choices = {name: value for name, value in settings.arguments().items() if name not in ("rounding", "corrections")}
+    quantized = QuantizedTraining(graph, data, method=learning.method, stages=learning.stages, **choices)
     recover(
         quantized.graph, data, teacher=learning.teacher, epochs=learning.epochs, lr=learning.lr, seed=settings.seed,
         checkpoint=learning.checkpoint, progress=progress, log=log, callbacks=[quantized], penalty=quantized.penalty,

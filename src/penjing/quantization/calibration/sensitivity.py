@@ -22,7 +22,7 @@ from penjing.quantization.doors import RULES
 from penjing.quantization.placement.of_target import checked_target, used_of
 from penjing.quantization.placement.rewritten import place_rewritten
 from penjing.quantization.placement.sample_axis import add_sample_axes
-from penjing.quantization.settings import Settings
+from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.verb import quantize_plainly
 from penjing.quantization.weights.choices import read_choices
 from penjing.quantization.weights.dtype import check_float32
@@ -86,7 +86,7 @@ def sensitivity(
         >>> max(noise, key=lambda place: noise[place]["int4"])  # doctest: +SKIP
         'features.0.0'
     """
-    settings = Settings(
+    settings = QuantizationSettings(
         activations=activations, observer=observer, grain=grain, per_layer=per_layer or {}, exclude=exclude, target=target,
         placement=placement, in_float=in_float, simulate=True,
     )  # fmt: skip
@@ -94,7 +94,7 @@ def sensitivity(
 
 
 def noise_of(
-    graph: Graph, data: Any, weights: Sequence[str], settings: Settings, samples: int = SAMPLES
+    graph: Graph, data: Any, weights: Sequence[str], settings: QuantizationSettings, samples: int = SAMPLES
 ) -> dict[str, dict[str, float]]:
     """Returns what `sensitivity` does for quantisations with these settings but for the grid of the weights."""
     check_repeatable(data)

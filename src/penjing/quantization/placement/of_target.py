@@ -11,12 +11,12 @@ from penjing.graph import Graph
 from penjing.quantization.placement.dynamic import DYNAMIC, for_dynamic
 from penjing.quantization.placement.numbers import check_integers
 from penjing.quantization.placement.sites import Placed
-from penjing.quantization.settings import Settings
+from penjing.quantization.settings import QuantizationSettings
 
 INTEGER, FASTEST = "integer", "fastest"
 
 
-def checked_target(given: Settings) -> Capabilities:
+def checked_target(given: QuantizationSettings) -> Capabilities:
     """Returns what the target can do, and checks what may stay in floating point for it.
 
     Raises:

@@ -17,7 +17,7 @@ from penjing.quantization.calibration.activations import scale_of
 from penjing.quantization.doors import RULES
 from penjing.quantization.grids import SMALLEST_SCALE
 from penjing.quantization.placement.insert import GRID_OF
-from penjing.quantization.settings import Settings
+from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.training._activations import activations_of
 from penjing.quantization.training._methods import methods
 from penjing.quantization.training._norms import folded_norms, unfold
@@ -84,7 +84,7 @@ class QuantizedTraining:
         """
         self._method = methods[method].function()
         stages = check_stages(stages)
-        settings = Settings(
+        settings = QuantizationSettings(
             weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer or {},
             exclude=exclude, target=target, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.patterns import check_patterns, matches
 from penjing.quantization.grids import WeightGrid, find_grid
-from penjing.quantization.settings import Settings
+from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.weights._grain import Grain, find_grain
 from penjing.quantization.weights.places import place_of, weight_of, weights_by_place
 
@@ -74,7 +74,7 @@ class Choices:
         return [self.usual, *(choice for choice in self.special.values() if choice is not None)]
 
 
-def read_choices(graph: Graph, given: Settings) -> Choices:
+def read_choices(graph: Graph, given: QuantizationSettings) -> Choices:
     """Reads what the user asks for.
 
     Raises:
