@@ -41,15 +41,19 @@ def nested(depth):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"place": "conv1"}, "a place is an object of a 'kind'"),
-        ({"place": {"kind": "layer", "path": "conv1"}}, "a place is an object of a 'kind'"),
-        ({"place": {"kind": "group", "path": 3}}, "a place is an object of a 'kind'"),
-        ({"technique": None}, "no name"),
-        ({"setting": "filter, l2"}, "the setting of the step at 'conv1' is no object"),
-        ({"found": []}, "the found of the step at 'conv1' is no object"),
-        ({"more": 1}, "has 'more'"),
-        ({"setting": nested(MOST_NESTED + 1)}, "nested more than"),
-        ({"before": float("inf")}, "no JSON"),
+        ({"place": "conv1"}, "'plan[1].place' must be an object, and is 'conv1'"),
+        (
+            {"place": {"kind": "layer", "path": "conv1"}},
+            "'plan[1].place.kind' must be 'branch' or 'group' or 'value' or 'weight', and is 'layer'",
+        ),
+        ({"place": {"kind": "group", "path": 3}}, "'plan[1].place.path' must be a string, and is 3"),
+        ({"technique": None}, "'plan[1].technique' must be a string, and is null"),
+        ({"technique": ""}, "'plan[1].technique' must be a string of length >= 1"),
+        ({"setting": "filter, l2"}, "'plan[1].setting' must be an object, and is 'filter, l2'"),
+        ({"found": []}, "'plan[1].found' must be an object, and is []"),
+        ({"more": 1}, "'plan[1]' has the unknown key 'more'"),
+        ({"setting": nested(MOST_NESTED + 1)}, "nested too deep"),
+        ({"before": float("inf")}, "no number of JSON"),
     ],
 )
 def test_what_is_no_step_is_refused_with_the_reason(tmp_path, change, said):
@@ -67,7 +71,7 @@ def test_damaged_files_are_refused(tmp_path, content):
 
 
 def test_a_step_without_its_setting_or_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(PenjingError, match="no 'setting'"):
+    with pytest.raises(PenjingError, match=r"'option\.setting' is missing"):
         Option.from_json({key: value for key, value in RECORD.items() if key != "setting"})
     with pytest.raises(PenjingError, match="There is no file"):
         Plan.read(tmp_path / "plan.json")

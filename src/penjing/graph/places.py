@@ -5,22 +5,21 @@ Nothing here is a sentence, and nothing parses one: `penjing.report.words` makes
 
 import difflib
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from penjing.damage import refusing
+from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
+from penjing.records import Name
 
 Json = Any
 """What JSON can hold: None, booleans, numbers, strings, lists and objects with strings as keys."""
 
 Kind = Literal["group", "branch", "weight", "value"]
-KINDS: tuple[str, ...] = get_args(Kind)
-MOST_NESTED = 8  # a setting is flat, or nearly so; deeper nesting in a file is no plan
+MOST_NESTED = 8  # levels of a setting, which is flat, or nearly so; deeper nesting in a file is no plan
 
 
 @dataclass(frozen=True, order=True)
@@ -53,7 +52,7 @@ class Option:
     """
 
     place: Place
-    technique: str
+    technique: Name
     setting: Mapping[str, Json]
     before: Json = None
     after: Json = None
@@ -77,67 +76,36 @@ class Option:
         Raises:
             PenjingError: it is no option.
         """
-        if not isinstance(record, dict):
-            raise PenjingError(f"a step of the plan is {_short(record)}, not an object")
-        place, technique = record.get("place"), record.get("technique")
-        if not isinstance(technique, str) or not technique:
-            raise PenjingError(f"a step of the plan has the technique {_short(technique)}, which is no name")
-        fits = isinstance(place, dict) and place.get("kind") in KINDS and isinstance(place.get("path"), str)
-        if not fits:
-            raise PenjingError(
-                f"a step of the plan has the place {_short(place)}; a place is an object of a 'kind' ({', '.join(KINDS)}) "
-                "and a 'path'"
-            )
-        for key in ("setting", "found"):
-            if not isinstance(record.get(key, {}), dict):
-                raise PenjingError(f"the {key} of the step at {_short(place['path'])} is no object")
-        known = {"place", "technique", "setting", "before", "after", "found"}
-        if "setting" not in record or not record.keys() <= known:
-            odd = sorted(map(str, record.keys() - known)) or ["no 'setting'"]
-            raise PenjingError(f"the step at {_short(place['path'])} has {_short(odd[0])}")
-        check_json({key: record.get(key) for key in ("setting", "before", "after", "found")})
-        return cls(
-            Place(place["kind"], place["path"]), technique, record["setting"], record.get("before"), record.get("after"),
-            record.get("found", {}),
-        )  # fmt: skip
+        return records.convert(record, cls, "option", deepest=MOST_NESTED)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is done to a graph, in this order."""
+class Plan(tuple[Option, ...]):
+    """What is done to a graph, in this order: a tuple of options."""
 
-    options: tuple[Option, ...] = ()
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The options as a tuple without the methods of a plan."""
+        return tuple(self)
 
-    def __iter__(self) -> Iterator[Option]:
-        return iter(self.options)
-
-    def __len__(self) -> int:
-        return len(self.options)
-
-    def __getitem__(self, position: int) -> Option:
-        return self.options[position]
-
-    def __add__(self, more: Iterable[Option]) -> "Plan":
-        return Plan((*self.options, *more))
+    def __add__(self, more: Iterable[Option]) -> "Plan":  # type: ignore[override]
+        return Plan((*self, *more))
 
     def of(self, *techniques: str) -> "Plan":
         """Returns the options of these techniques alone."""
-        return Plan(tuple(option for option in self.options if option.technique in techniques))
+        return Plan(option for option in self if option.technique in techniques)
 
     def to_json(self) -> list[dict[str, Json]]:
         """Returns it as plain JSON."""
-        return [option.to_json() for option in self.options]
+        return [option.to_json() for option in self]
 
     @classmethod
-    def from_json(cls, records: Json) -> "Plan":
+    def from_json(cls, steps: Json) -> "Plan":
         """Reads what `to_json` gave.
 
         Raises:
             PenjingError: it is no plan; says which part isn't.
         """
-        if not isinstance(records, list):
-            raise PenjingError(f"a plan is a list of steps, not {_short(records)}")
-        return cls(tuple(map(Option.from_json, records)))
+        return cls(records.convert(steps, tuple[Option, ...], "plan", deepest=1 + MOST_NESTED))
 
     def write(self, path: Path | str) -> None:
         """Writes `plan.json`, whole or not at all."""
@@ -154,33 +122,9 @@ class Plan:
         if not path.is_file():
             raise PenjingError(f"There is no file {path}.")
         try:
-            with refusing("it is no JSON"):
-                records = json.loads(path.read_text())
-            return cls.from_json(records)
+            return cls.from_json(records.read(path))
         except PenjingError as error:
             raise PenjingError(f"{path} holds no plan: {error}.") from error
-
-
-def check_json(value: Json, depth: int = 0) -> None:
-    """Checks that a value is plain JSON of few levels.
-
-    Raises:
-        PenjingError: it isn't.
-    """
-    if depth > MOST_NESTED:
-        raise PenjingError(f"a setting is nested more than {MOST_NESTED} deep")
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise PenjingError(f"a setting has the key {_short(key)}, which is no string")
-            check_json(item, depth + 1)
-    elif isinstance(value, list):
-        for item in value:
-            check_json(item, depth + 1)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise PenjingError(f"a setting holds {value}, which is no JSON")
-    elif value is not None and not isinstance(value, bool | int | float | str):
-        raise PenjingError(f"a setting holds {_short(value)}, which is no JSON")
 
 
 def unknown_place(place: Place, places: Iterable[Place], of: str) -> PenjingError:
@@ -202,8 +146,3 @@ def unknown_place(place: Place, places: Iterable[Place], of: str) -> PenjingErro
     return PenjingError(
         f"The plan names the {place.kind} '{place.path}', which {of} hasn't{hint}. Nothing was applied."
     )
-
-
-def _short(value: Json) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -2,15 +2,9 @@
 
 from dataclasses import dataclass
 
-from penjing.errors import PenjingError
 from penjing.graph import Option, Plan
 from penjing.graph.places import Json
 from penjing.techniques import find
-
-_NUMBER = (int, float, type(None))
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "params": (int,), "latency": _NUMBER, "latency_ms": _NUMBER, "size_bytes": (int,), "meets": (bool,),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,23 +69,12 @@ class Candidate:
             "params": self.params,
             "integer": any(option.before != option.after for option in self.numbers),
             "in_float": list(self.left_alone),
-            **{name: getattr(self, name) for name in _FIELDS if name != "params"},
+            "latency": self.latency,
+            "latency_ms": self.latency_ms,
+            "size_bytes": self.size_bytes,
+            "meets": self.meets,
         }
 
     def to_json(self) -> dict[str, Json]:
-        """Returns it as plain JSON."""
-        return {"plan": self.plan.to_json(), **{name: getattr(self, name) for name in _FIELDS}}
-
-    @classmethod
-    def from_json(cls, record: Json) -> "Candidate":
-        """Reads what `to_json` gave.
-
-        Raises:
-            PenjingError: it is no candidate.
-        """
-        if not isinstance(record, dict) or record.keys() != {"plan", *_FIELDS}:
-            raise PenjingError("it holds no candidates")
-        for name, kinds in _FIELDS.items():
-            if not isinstance(record[name], kinds) or (isinstance(record[name], bool) and bool not in kinds):
-                raise PenjingError(f"a candidate's {name} is {record[name]!r}")
-        return cls(Plan.from_json(record["plan"]), **{name: record[name] for name in _FIELDS})
+        """Returns it as plain JSON, of which `records.convert` makes it again."""
+        return vars(self) | {"plan": self.plan.to_json()}

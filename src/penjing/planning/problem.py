@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from penjing import records
 from penjing.budget import Budget, Limit
 from penjing.capabilities import DEFAULT, Capabilities, find
-from penjing.errors import PenjingError
 from penjing.graph import Graph, Plan
 from penjing.graph.places import Json
 from penjing.planning.candidate import Candidate
@@ -148,11 +148,7 @@ class Solution:
         Raises:
             PenjingError: it is none.
         """
-        if not isinstance(record, dict) or not isinstance(record.get("measured"), list):
-            raise PenjingError("it holds no choice")
-        measured = tuple(map(Candidate.from_json, record["measured"]))
-        taken = Candidate.from_json(record.get("taken"))
-        return cls(taken, measured, record.get("complete") is True, record.get("short_of_time") is True)
+        return records.convert(record, cls, "choice")
 
 
 def within(limit: Limit | None, value: float, original: float) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from penjing.damage import refusing
+from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import Graph, Option, Plan
@@ -128,18 +128,17 @@ def read_journal(journal: Path) -> list[list[Candidate]]:
     Raises:
         PenjingError: it is damaged.
     """
-    with refusing("it can't be read"):
-        return [[Candidate.from_json(record) for record in found] for found in json.loads(journal.read_text())]
+    levels = records.convert(records.read(journal), list[list[Candidate]], "levels")
+    if not all(levels):
+        raise PenjingError("a level of it has no candidate")
+    return levels
 
 
 def _read(journal: Path | None, say: Callable[[str], None]) -> Journal:
     if journal is None or not journal.exists():
         return {}
     try:
-        levels = read_journal(journal)
-        if not all(levels):
-            raise PenjingError("a level of it has no candidate")
-        return {_key(found[0].structure): found for found in levels}
+        return {_key(found[0].structure): found for found in read_journal(journal)}
     except PenjingError as damage:
         say(f"{journal} is damaged ({damage}): all candidates are measured again.")
         return {}
