@@ -99,10 +99,10 @@ def test_exif_rotation_is_applied():
         ({"resize": 0}, "resize=0: it must be a whole number"),
         ({"resize": 100_000}, "resize=100000: it must be a whole number"),
         ({"crop": (8193, 8192)}, "pixels"),
-        ({"mean": (0.5, 0.5, float("nan"))}, "mean=.* must be a number for each channel"),
-        ({"mode": 3}, "mode=3: it must be a text"),
+        ({"mean": (0.5, 0.5, float("nan"))}, r"'preprocess\.mean\[2\]' is nan"),
+        ({"mode": 3}, r"'preprocess\.mode' must be a string, and is 3"),
         ({"crop": (0, 5)}, "pixels"),
-        ({"color": 1}, "keys"),
+        ({"color": 1}, "unknown key 'color'; known are mode, resize"),
     ],
 )
 def test_what_can_never_be_applied_is_refused(change, says):

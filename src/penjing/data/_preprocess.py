@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from penjing import records
 from penjing.checks import TEXT, Rule, check, number, optional, several, whole
 from penjing.data.prepare import PIXELS, normalise, resize_and_crop, to_mode
 from penjing.errors import PenjingError
@@ -99,12 +100,6 @@ class Preprocess:
         """Returns what `to_dict` wrote.
 
         Raises:
-            PenjingError: if keys are missing or unknown.
+            PenjingError: keys are missing or unknown, or a value could never be applied.
         """
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(values) != names:
-            raise PenjingError(f"A preprocessing has the keys {sorted(names)}, not {sorted(values)}.")
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        return cls(**plain)
+        return records.convert(values, cls, "preprocess")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.report import _schema
@@ -44,16 +45,14 @@ def read(directory: Path | str) -> dict[str, Any]:
         PenjingError: report.json is missing, isn't JSON, or isn't a report of schema 1.
     """
     path = Path(directory) / "report.json"
-    try:
-        report = json.loads(path.read_bytes(), parse_constant=_no_constant)
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         raise PenjingError(
             f"There is no report.json in '{directory}'. Give the folder that `penjing compress --out` wrote."
-        ) from None
-    except OSError as error:
-        raise PenjingError(f"Can't read '{path}': {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise PenjingError(f"'{path}' is not a JSON file ({error}). Run the compression again to remake it.") from error
+        )
+    try:
+        report = records.read(path)
+    except PenjingError as error:
+        raise PenjingError(f"'{path}' is no report: {error}. Run the compression again to remake it.") from error
     try:
         return _complete(report)
     except PenjingError as error:
@@ -83,7 +82,3 @@ def _save(path: Path, content: bytes) -> Path:
     except OSError as error:
         raise PenjingError(f"Can't write '{path}': {error.strerror or error}.") from error
     return path
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")

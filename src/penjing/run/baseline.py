@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from penjing import records
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.targets import Artifact, session
@@ -46,12 +47,7 @@ class Baseline:
         Raises:
             PenjingError: the record isn't a baseline's.
         """
-        if not isinstance(record, dict) or record.keys() != {"metric", "constant", "samples", "seconds"}:
-            raise PenjingError("it holds no metric of the original")
-        for value in record.values():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise PenjingError(f"a metric is {value!r}")
-        return cls(record["metric"], record["constant"], int(record["samples"] or 0), float(record["seconds"] or 0))
+        return records.convert(record, cls, "baseline", whole=True)
 
 
 class _Listening:

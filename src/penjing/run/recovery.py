@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.run import stages
 from penjing.run.request import CompressRequest
@@ -20,6 +19,15 @@ from penjing.training.source import training_batches
 SAMPLES = 2000  # validation samples on which training is judged
 AGREEMENT_BATCHES = 8
 MADE = (stages.CHECKPOINT, stages.TRAINING, stages.RECOVERED)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What a file beside the graph keeps of its training; see `Recovery`."""
+
+    notes: tuple[str, ...]
+    variant: dict[str, Any] | None
+    short_of_time: bool
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,7 @@ class Recovery:
 
     def save(self, path: Path) -> None:
         """Writes it; `path` is the graph's."""
-        write_json(
-            {"notes": list(self.notes), "variant": self.variant, "short_of_time": self.short_of_time},
-            path.with_name(stages.TRAINING),
-        )
+        write_json(vars(_Training(self.notes, self.variant, self.short_of_time)), path.with_name(stages.TRAINING))
         self.graph.save(path)
 
     @classmethod
@@ -56,11 +61,8 @@ class Recovery:
         Raises:
             PenjingError: a file is damaged.
         """
-        told = read_json(path.with_name(stages.TRAINING))
-        if not isinstance(told, dict) or not isinstance(told.get("notes"), list) or "variant" not in told:
-            raise PenjingError(f"{path.with_name(stages.TRAINING)} doesn't tell how training went.")
-        short = told.get("short_of_time") is True
-        return cls(stages.read_graph(path), tuple(map(str, told["notes"])), told["variant"], short_of_time=short)
+        told: _Training = read_json(path.with_name(stages.TRAINING), _Training)
+        return cls(stages.read_graph(path), told.notes, told.variant, short_of_time=told.short_of_time)
 
 
 def recovered(

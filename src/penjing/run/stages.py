@@ -77,11 +77,10 @@ def _cut(held: EarlierContent) -> dict[str, float]:
     if not held.has(CUT):
         return {}
     try:
-        found = read_json(held.path(CUT))
+        found: dict[str, float] = read_json(held.path(CUT), dict[str, int | float])
     except PenjingError:
         return {}  # without a readable record the files count as complete
-    numbers = isinstance(found, dict) and all(isinstance(value, int | float) for value in found.values())
-    return found if numbers else {}
+    return found
 
 
 def is_finished(held: EarlierContent, suffixes: Sequence[str]) -> bool:

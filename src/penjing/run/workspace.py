@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from penjing.damage import DAMAGE, described
+from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write, is_temporary, left_behind, sweep
 
@@ -79,12 +79,12 @@ def look(out: Path | str, settings: dict[str, Any]) -> EarlierContent:
         raise PenjingError(f"Can't write to {out}: {error.strerror or error}.") from error
     if record is None:
         return EarlierContent(out, {})
-    if record["key"] != _key(settings):
+    if record.key != _key(settings):
         raise PenjingError(
-            f"{out} holds another run ({_difference(record['settings'], settings)}). "
+            f"{out} holds another run ({_difference(record.settings, settings)}). "
             "Give another folder, remove that one, or repeat the command that made it."
         )
-    return EarlierContent(out, record["seconds"])
+    return EarlierContent(out, record.seconds)
 
 
 def check_space(out: Path, needed: int) -> None:
@@ -155,8 +155,7 @@ class Workspace:
         return EarlierContent(self.out, dict(self.seconds))
 
     def _save(self) -> None:
-        record = {"key": _key(self.settings), "settings": self.settings, "seconds": self.seconds}
-        atomic_write(self.inner / RECORD, json.dumps(record, indent=2))
+        write_json(vars(_RunRecord(_key(self.settings), self.settings, self.seconds)), self.inner / RECORD)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -249,31 +248,40 @@ def write_json(value: Any, path: Path) -> None:
     atomic_write(path, json.dumps(value, indent=2))
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: Any = Any, *, more: bool = False) -> Any:
     """Reads JSON that an earlier stage wrote.
+
+    Args:
+        path: the file.
+        kind: the type of what it holds.
+        more: whether keys are ignored that the type has no fields for.
 
     Raises:
         PenjingError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except DAMAGE as error:
-        raise PenjingError(
-            f"{path} can't be read: {described(error)}. Remove its folder and run the command again."
-        ) from error
+        return records.convert(records.read(path), kind, more=more)
+    except PenjingError as error:
+        raise PenjingError(f"{path} can't be read: {error}. Remove its folder and run the command again.") from error
 
 
-def _record(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    record = read_json(path)
-    if not isinstance(record, dict) or not all(
-        isinstance(record.get(name), kind) for name, kind in (("key", str), ("settings", dict), ("seconds", dict))
-    ):
-        raise PenjingError(f"{path} can't be read: it is no record of a run. Remove {path.parent.parent}.")
-    if not all(isinstance(value, int | float) for value in record["seconds"].values()):
-        raise PenjingError(f"{path} can't be read: it holds no times of stages. Remove {path.parent.parent}.")
-    return record
+@dataclass(frozen=True)
+class _RunRecord:
+    """What the folder keeps of its run.
+
+    Attributes:
+        key: a hash of the settings.
+        settings: of the run, as plain JSON.
+        seconds: spent so far, by stage.
+    """
+
+    key: str
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def _record(path: Path) -> _RunRecord | None:
+    return read_json(path, _RunRecord, more=True) if path.is_file() else None
 
 
 def _key(settings: dict[str, Any]) -> str:
