@@ -215,7 +215,8 @@ def _in_words(error: str, value: Any, name: str, kind: Any) -> str:
         return f"{_at(_join(name + where, missing[1]).lstrip('.'))} is missing"
     at, instead = _at((name + where).lstrip(".")), "null" if there is None else shown(there)
     if expected:
-        types = [_TYPES.get(one, one) for one in expected[1].split(" | ")]
+        names = expected[1].split(" | ")
+        types = [_TYPES.get(one, one) for one in names if not (one == "int" and "float" in names)]
         return f"{at} must be {' or '.join(types)}{expected[2]}, and is {instead}"
     if allowed := _allowed(inspect.type_info(kind), keys):
         return f"{at} must be {' or '.join(map(repr, allowed))}, and is {instead}"

@@ -11,11 +11,11 @@ from made_files import X, call, pack, write
 from safetensors.torch import save
 
 import penjing as pj
+from penjing import records
 from penjing.damage import DAMAGE, refusing
 from penjing.graph import load
 from penjing.models import load_model
 from penjing.run.workspace import Workspace, read_json
-from penjing.storage import plain
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_member_is_never_unpacked_beyond_what_it_claims(file, monkeypatch):
 
 def test_json_of_many_values_is_refused_before_it_is_parsed(file, monkeypatch):
     content = members(file)
-    monkeypatch.setattr(plain, "MOST_VALUES", 1000)
+    monkeypatch.setattr(records, "MOST_VALUES", 1000)
     pack(file, json.dumps([[]] * 600).encode(), content["weights.safetensors"])
     refused(file, "more than 1,000 values")
 

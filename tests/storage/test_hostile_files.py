@@ -16,8 +16,8 @@ import torch
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, load
+from penjing.records import LARGEST
 from penjing.storage.admission import ADMITTED
-from penjing.storage.plain import LARGEST_JSON
 
 NAMES = list(hostile_networks.NETWORKS)
 OPS = tuple(sorted(ADMITTED))
@@ -172,7 +172,7 @@ def test_a_text_beyond_the_limit_is_refused_by_the_size_that_it_claims(tmp_path,
             archive.writestr(name, text, zipfile.ZIP_DEFLATED if name.endswith(".json") else zipfile.ZIP_STORED)
     whole = bytearray(path.read_bytes())
     record = whole.index(member.encode(), whole.index(b"PK\1\2")) - 46  # its record in the directory at the end
-    for claimed, told in ((LARGEST_JSON, "another size"), (LARGEST_JSON + 1, "larger than")):
+    for claimed, told in ((LARGEST, "another size"), (LARGEST + 1, "larger than")):
         whole[record + 24 : record + 28] = claimed.to_bytes(4, "little")
         path.write_bytes(whole)
         with pytest.raises(PenjingError, match=rf"{member}.* {told}"):

@@ -14,7 +14,7 @@ from training_fakes import Batches, Net, data, same_weights
 
 from penjing.errors import PenjingError
 from penjing.training import Interrupted, recover
-from penjing.training.checkpoint import discard_damaged, progress_of
+from penjing.training.checkpoint import discard_damaged, progress_of, steps_of
 
 PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False, "progress": False, "lr": 0.1}
 
@@ -215,3 +215,41 @@ def test_a_damaged_checkpoint_is_told_and_removed_and_a_whole_one_stays(tmp_path
         assert not path.exists() and "is damaged, so the training starts anew" in said[-1]
     discard_damaged(path, said.append)
     assert len(said) == len(DAMAGES)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("format",), 2, "'checkpoint.format' must be 1, and is 2"),
+        (("settings",), [], r"'checkpoint.settings' must be an object, and is \[\]"),
+        (("standing",), None, "'checkpoint.standing' must be an object, and is null"),
+        (("standing", "step"), True, "'checkpoint.standing.step' must be a whole number, and is True"),
+        (("standing", "step"), torch.tensor(3), "'checkpoint.standing.step' is of the type Tensor"),
+        (("standing", "step"), 10**400, "'checkpoint.standing.step' is a number of more than a hundred digits"),
+        (("standing", "step"), 11, "it is at step 11 of 10"),
+        (("standing", "loss"), float("nan"), "'checkpoint.standing.loss' is nan"),
+        (("standing", "more"), 1, "'checkpoint.standing' has the unknown key 'more'"),
+        (("standing", "variant", "precision"), None, "'checkpoint.standing.variant.precision' must be a string"),
+        (("standing", "began_with"), ..., "'checkpoint.standing.began_with' is missing"),
+        (("optimizer",), ..., "it has no 'optimizer'"),
+        (("standing",), ..., "it has no 'standing'"),
+        ((), torch.ones(2), "it holds a Tensor"),
+    ],
+)
+def test_a_checkpoint_with_wrong_values_is_told_and_counts_as_none(tmp_path, path, value, said):
+    file = tmp_path / "run.pt"
+    recover(Net(), data(), epochs=1, checkpoint=file, **PLAIN)
+    assert steps_of(file) == (10, 10)
+    content = inner = torch.load(file, weights_only=True)
+    for key in path[:-1]:
+        inner = inner[key]
+    if value is ...:
+        del inner[path[-1]]
+    elif path:
+        inner[path[-1]] = value
+    torch.save(content if path else value, file)
+    with pytest.raises(PenjingError, match=rf"isn't a training checkpoint that can be read \(.*{said}"):
+        recover(Net(), data(), epochs=1, checkpoint=file, **PLAIN)
+    assert steps_of(file) is None
+    discard_damaged(file, lambda line: None)
+    assert not file.exists()

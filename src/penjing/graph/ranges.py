@@ -4,7 +4,6 @@ Codes of categories that come as floats index tables, lengths must fit, a logari
 are kept, never a value of the user's beside them, since they stand in every file.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penjing import records
 from penjing.errors import PenjingError
 
 LARGEST_COLUMNS = 128  # most entries of an axis with separate ranges; longer axes hold positions, not columns
@@ -133,28 +133,41 @@ class Ranges:
         Raises:
             PenjingError: they make no sense.
         """
-        low, high = record.get("range", [record.get("low", 0), record.get("high", 0)])
+        found = records.convert(record, _RangesRecord, more=True)
+        low, high = found.range or (found.low, found.high)
         columns = []
-        for axis, lows, highs, whole in record.get("columns", []):
-            fits = isinstance(axis, int) and 0 <= axis < len(shape) and len(lows) == len(highs) == shape[axis]
+        for axis, lows, highs, whole in found.columns:
+            fits = 0 <= axis < len(shape) and len(lows) == len(highs) == shape[axis]
             if not fits or len(lows) > LARGEST_COLUMNS:
-                raise PenjingError(f"the ranges along axis {axis!r} don't fit the shape {tuple(shape)}")
-            flags = tuple(index in whole for index in range(len(lows)))
-            columns.append(Columns(axis, tuple(lows), tuple(highs), flags))
+                raise PenjingError(f"the ranges along axis {axis} don't fit the shape {tuple(shape)}")
+            columns.append(Columns(axis, lows, highs, tuple(index in whole for index in range(len(lows)))))
         for a, b in [(low, high), *(pair for one in columns for pair in zip(one.low, one.high, strict=True))]:
-            if not (_is_number(a) and _is_number(b) and a <= b):
-                raise PenjingError(f"an input ranges from {a!r} to {b!r}")
-        return cls(low, high, bool(record.get("whole", False)), tuple(columns))
+            if not -LARGEST <= a <= b <= LARGEST:
+                raise PenjingError(f"an input ranges from {a} to {b}")
+        return cls(low, high, found.whole, tuple(columns))
+
+
+@dataclass(frozen=True)
+class _RangesRecord:
+    """Ranges as they stand in a file. Older files hold `low` and `high` in the place of `range`.
+
+    Attributes:
+        range: both ends.
+        whole: whether all values are whole numbers.
+        columns: axis, smallest values, largest values, and the indices at which all values are whole numbers.
+        low: smallest value.
+        high: largest value.
+    """
+
+    range: tuple[Number, Number] | None = None
+    whole: bool = False
+    columns: tuple[tuple[int, tuple[Number, ...], tuple[Number, ...], frozenset[int]], ...] = ()
+    low: Number = 0
+    high: Number = 0
 
 
 UNKNOWN = Ranges()
 """Of an input of which nothing is known."""
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return math.isfinite(value) and abs(value) <= LARGEST
 
 
 def _number(value: Tensor) -> Number:

@@ -18,13 +18,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
 
 MEMBERS = ("graph.json", "weights.safetensors", "plan.json")
-LARGEST_JSON = 64 * 2**20
-MOST_VALUES = 2**22
-"""Values in one JSON text. Each takes up to some 100 bytes of memory; the nodes of a network take 40 or so."""
 _ENCRYPTED = 0x1
 _LOCAL_HEADER = 30  # bytes before a member's name and contents
 
@@ -39,7 +37,7 @@ def write(
     """
     texts = {"graph.json": json.dumps(description), "plan.json": json.dumps(plan, indent=1)}
     for name, text in texts.items():
-        _check_text(name, text.encode())
+        records.check_size(text.encode(), name)
     with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("graph.json", texts["graph.json"], zipfile.ZIP_DEFLATED)
         archive.writestr("weights.safetensors", save_tensors(tensors))
@@ -92,8 +90,8 @@ def _checked(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     if members["weights.safetensors"].compress_type != zipfile.ZIP_STORED:
         raise PenjingError("weights.safetensors is compressed, which this format never does")
     for name in ("graph.json", "plan.json"):
-        if members[name].file_size > LARGEST_JSON:
-            raise PenjingError(f"{name} is larger than {LARGEST_JSON} bytes")
+        if members[name].file_size > records.LARGEST:
+            raise PenjingError(f"{name} is larger than {records.LARGEST:,} bytes")
     return members
 
 
@@ -107,23 +105,4 @@ def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 def _read_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
-    content = _unpack(archive, info)
-    _check_text(info.filename, content)
-    return json.loads(content)
-
-
-def _check_text(name: str, content: bytes) -> None:
-    if len(content) > LARGEST_JSON:
-        raise PenjingError(f"{name} is larger than {LARGEST_JSON} bytes")
-    check_values(name, content)
-
-
-def check_values(name: str, content: bytes) -> None:
-    """Refuses JSON that would take much more memory than it has bytes, before it is parsed.
-
-    Raises:
-        PenjingError: it holds too many values.
-    """
-    values = sum(content.count(mark) for mark in (b",", b"[", b"{"))
-    if values > MOST_VALUES:
-        raise PenjingError(f"{name} holds more than {MOST_VALUES:,} values")
+    return records.parse(_unpack(archive, info), info.filename)

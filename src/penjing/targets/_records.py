@@ -1,11 +1,17 @@
 """What travels between the verbs of deployment: the file, its measurements, and what the runtime executed."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch.utils import _pytree as pytree
 
+from penjing import records
+from penjing.checks import shown
+from penjing.damage import refusing
+from penjing.errors import PenjingError
 from penjing.graph.ranges import UNKNOWN, Ranges
 
 
@@ -26,6 +32,66 @@ class TensorSpec:
     dtype: str
     example: tuple[int, ...]
     ranges: Ranges = UNKNOWN
+
+
+@dataclass(frozen=True)
+class FileNotes:
+    """What a lowered file keeps beside its model, which the runtime itself doesn't need.
+
+    Attributes:
+        inputs: for each input, its `example` and its ranges; empty where the file tells nothing of them.
+        outputs: how the outputs were nested, as PyTorch writes it; None where they are one tensor or that isn't known.
+        modules: the user's module of each node, by the node's name; empty where the file tells it in another way.
+    """
+
+    inputs: tuple[dict[str, Any], ...] = ()
+    outputs: str | None = None
+    modules: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "FileNotes":
+        """Reads the text of a file's notes.
+
+        Raises:
+            PenjingError: it holds none.
+        """
+        return records.convert(records.parse(text.encode(), "the text"), cls, "notes", more=True)
+
+    def examples(self, assumed: Sequence[Sequence[int]]) -> list[tuple[tuple[int, ...], Ranges]]:
+        """Returns the shape of each input's example, and the ranges of its values.
+
+        Args:
+            assumed: the shape of each input's example where the file tells of none.
+
+        Raises:
+            PenjingError: the notes don't fit the model.
+        """
+        details: Sequence[dict[str, Any]] = self.inputs or [{} for _ in assumed]
+        if len(details) != len(assumed):
+            raise PenjingError(f"they tell of {len(details)} inputs, and the model has {len(assumed)}")
+        found = []
+        for detail, shape in zip(details, assumed, strict=True):
+            example = records.convert(detail.get("example", list(shape)), tuple[int, ...], "example")
+            if len(example) != len(shape) or min(example, default=0) < 0:
+                raise PenjingError(
+                    f"an example of the shape {shown(example)} doesn't fit an input of {len(shape)} axes"
+                )
+            found.append((example, Ranges.from_json(detail, example)))
+        return found
+
+
+@contextmanager
+def reading_notes(path: Path) -> Iterator[None]:
+    """Says of which file the notes are damaged, where the block finds them so.
+
+    Raises:
+        PenjingError: the block raised one, or what damaged data raises.
+    """
+    try:
+        with refusing("they can't be read"):
+            yield
+    except PenjingError as error:
+        raise PenjingError(f"The notes in {path} are damaged: {error}.") from error
 
 
 @dataclass(frozen=True)

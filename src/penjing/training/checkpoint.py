@@ -2,19 +2,22 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
+from penjing import records
 from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
 from penjing.training.settings import TrainingSettings, Variant
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
+UNREADABLE: tuple[type[Exception], ...] = (PenjingError, *DAMAGE)
+TENSORS = ("model", "masks", "optimizer")  # parts of a checkpoint that hold tensors
 
 
 @runtime_checkable
@@ -63,6 +66,21 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class _CheckpointHeader:
+    """The plain values of a checkpoint. Beside them stand `TENSORS`, and the states of callbacks.
+
+    Attributes:
+        format: of the file.
+        settings: what must be the same to go on.
+        standing: how far the run is.
+    """
+
+    format: Literal[1]
+    settings: dict[str, Any]
+    standing: Standing
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A file that one run of `recover` keeps its standing in.
 
@@ -89,9 +107,7 @@ class Checkpoint:
             PenjingError: the file can't be written (no space, no right).
         """
         content = {
-            "format": FORMAT,
-            "settings": asdict(self.settings) | self.source,
-            "standing": asdict(standing),
+            **asdict(_CheckpointHeader(FORMAT, asdict(self.settings) | self.source, standing)),
             "model": graph.state_dict(),
             "masks": dict(getattr(graph, "masks", None) or {}),
             "optimizer": optimizer.state_dict(),
@@ -153,11 +169,10 @@ def steps_of(path: Path) -> tuple[int, int] | None:
     """Returns the steps that a run's checkpoint holds and how many there will be; None where none can be read."""
     try:
         # Mapped, so that the weights beside it aren't read.
-        standing = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["standing"]
-        step, total = int(standing["step"]), int(standing["total"])
-        return (step, total) if 0 <= step <= total else None
-    except DAMAGE:
+        standing = _header(torch.load(path, map_location="cpu", weights_only=True, mmap=True)).standing
+    except UNREADABLE:
         return None  # whoever goes on with it is told what is wrong there
+    return standing.step, standing.total
 
 
 def progress_of(path: Path) -> float:
@@ -185,16 +200,28 @@ def _read(path: Path, advice: str) -> tuple[dict[str, Any], Standing]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        found = content["standing"]
-        standing = Standing(**{**found, "variant": Variant(**found["variant"])})
-        if content["format"] != FORMAT or not {"settings", "model", "masks", "optimizer"} <= content.keys():
-            raise KeyError(f"format {content['format']}")
-        if not isinstance(content["settings"], dict) or not 0 <= standing.step <= standing.total:
-            raise ValueError(f"step {standing.step} of {standing.total}")
-    except DAMAGE as error:
-        message = f"{path} isn't a training checkpoint that can be read ({described(error)}). {advice}".strip()
+        return content, _header(content).standing
+    except UNREADABLE as error:
+        damage = str(error) if isinstance(error, PenjingError) else described(error)
+        message = f"{path} isn't a training checkpoint that can be read ({damage}). {advice}".strip()
         raise PenjingError(message) from error
-    return content, standing
+
+
+def _header(content: Any) -> _CheckpointHeader:
+    """Returns the plain values of a checkpoint.
+
+    Raises:
+        PenjingError: the content isn't a checkpoint's.
+    """
+    names = [one.name for one in fields(_CheckpointHeader)]
+    if not isinstance(content, dict):
+        raise PenjingError(f"it holds a {type(content).__name__}")
+    if missing := [name for name in (*names, *TENSORS) if name not in content]:
+        raise PenjingError(f"it has no '{missing[0]}'")
+    header = records.convert({name: content[name] for name in names}, _CheckpointHeader, "checkpoint")
+    if not 0 <= header.standing.step <= header.standing.total:
+        raise PenjingError(f"it is at step {header.standing.step} of {header.standing.total}")
+    return header
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from penjing import records
 from penjing.errors import PenjingError
 from penjing.storage.compact._bytes import ByteReader, pack, varint
 from penjing.storage.compact._coder import Source, coder_of, words_of
@@ -87,7 +88,7 @@ def decode(
         )
     if int.from_bytes(reader.take(4), "little") != zlib.crc32(memoryview(content)[len(MAGIC) + 5 :]):
         raise PenjingError("its checksum is wrong: it was damaged or cut")
-    described = json.loads(reader.unpack(_text_size(reader)))
+    described = records.parse(reader.unpack(_text_size(reader)), "its description")
     side = ByteReader(reader.unpack(_text_size(reader)))
     blob = ByteReader(bytes(reader.take(reader.varint())))
     words = reader.rest()

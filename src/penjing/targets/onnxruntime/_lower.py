@@ -16,11 +16,10 @@ from onnxscript import optimizer
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
-from penjing.damage import refusing
 from penjing.errors import PenjingError
-from penjing.graph import Graph, Ranges
+from penjing.graph import Graph
 from penjing.targets._origins import mark_origins
-from penjing.targets._records import Artifact, TensorSpec
+from penjing.targets._records import Artifact, FileNotes, TensorSpec, reading_notes
 from penjing.targets._recurrent import TWINS, swap
 from penjing.targets.onnxruntime._codes import OPSET, TRANSLATIONS, folds, needs_opset, pack
 from penjing.targets.onnxruntime._dynamic import TRANSLATIONS as DYNAMIC
@@ -190,18 +189,17 @@ def describe(path: Path) -> Artifact:
     chosen = options(1)
     chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = load(path, chosen)
-    with refusing(f"The notes on inputs and outputs in {path} are damaged"):
-        notes = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
-        given = session.get_inputs()
-        details = notes.get("inputs") or [{} for _ in given]
-        inputs = tuple(_spec(value, detail) for value, detail in zip(given, details, strict=True))
-        structure = pytree.treespec_loads(notes["outputs"]) if "outputs" in notes else None
+    given = session.get_inputs()
+    shapes = [tuple(size if isinstance(size, int) else None for size in value.shape) for value in given]
+    with reading_notes(path):
+        notes = FileNotes.parse(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
+        examples = notes.examples([[size or 1 for size in shape] for shape in shapes])
+        structure = None if notes.outputs is None else pytree.treespec_loads(notes.outputs)
+    inputs = tuple(
+        TensorSpec(
+            value.name, shape, _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")")), *told
+        )
+        for value, shape, told in zip(given, shapes, examples, strict=True)
+    )
     outputs = tuple(value.name for value in session.get_outputs())
     return Artifact("onnxruntime", Path(path), (Path(path),), inputs, outputs, structure)
-
-
-def _spec(value: Any, detail: dict[str, Any]) -> TensorSpec:
-    shape = tuple(size if isinstance(size, int) else None for size in value.shape)
-    dtype = _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")"))
-    example = tuple(detail.get("example", [size or 1 for size in shape]))
-    return TensorSpec(value.name, shape, dtype, example, Ranges.from_json(detail, example))

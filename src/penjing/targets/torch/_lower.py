@@ -15,11 +15,11 @@ from torch.utils._sympy.numbers import int_oo
 from torch.utils._sympy.value_ranges import ValueRanges
 
 from penjing.errors import PenjingError
-from penjing.graph import Graph, Ranges
+from penjing.graph import Graph
 from penjing.graph.inputs import Input
 from penjing.targets._integers import store_integer_weights
 from penjing.targets._origins import mark_origins
-from penjing.targets._records import Artifact, TensorSpec
+from penjing.targets._records import Artifact, TensorSpec, reading_notes
 from penjing.targets._recurrent import ORIGINALS, TWINS, swap
 from penjing.targets.torch._session import NOTES, read
 
@@ -121,19 +121,17 @@ def describe(path: Path) -> Artifact:
     """Returns the artifact of a `.pt2` file. Reading one is as trusting as running code.
 
     Raises:
-        PenjingError: PyTorch can't read it as an exported program.
+        PenjingError: PyTorch can't read it as an exported program, or the notes in it are damaged.
     """
     exported, notes = read(path)
     given = _named_inputs(exported)
-    details = notes.get("inputs") or [{} for _ in given]
-    inputs = tuple(_spec(name, value, detail) for (name, value), detail in zip(given, details, strict=True))
+    shapes = [tuple(None if _is_free(size) else int(size) for size in value.shape) for _, value in given]
+    with reading_notes(path):
+        examples = notes.examples([[EXAMPLE_BATCH if size is None else size for size in shape] for shape in shapes])
+    inputs = tuple(
+        TensorSpec(name, shape, str(value.dtype).removeprefix("torch."), *told)
+        for (name, value), shape, told in zip(given, shapes, examples, strict=True)
+    )
     structure = exported.call_spec.out_spec
     names = tuple(f"output_{i}" if i else "output" for i in range(structure.num_leaves))
     return Artifact("torch", Path(path), (Path(path),), inputs, names, None if structure.is_leaf() else structure)
-
-
-def _spec(name: str, value: Tensor, detail: dict[str, Any]) -> TensorSpec:
-    shape = tuple(None if _is_free(size) else int(size) for size in value.shape)
-    example = tuple(detail.get("example", [EXAMPLE_BATCH if size is None else size for size in shape]))
-    dtype = str(value.dtype).removeprefix("torch.")
-    return TensorSpec(name, shape, dtype, example, Ranges.from_json(detail, example))

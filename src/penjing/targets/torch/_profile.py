@@ -29,8 +29,7 @@ def profile(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], run
     with threads_of(threads):
         for _ in range(WARM_UP_RUNS + runs):
             execution.run(*leaves, enable_io_processing=False)
-    modules = program.notes.get("modules", {})
-    return [_row(node, times, shapes, modules) for node in times]
+    return [_row(node, times, shapes, program.notes.modules) for node in times]
 
 
 def _timed(times: dict[fx.Node, list[float]], shapes: dict[fx.Node, tuple[int, ...]]) -> Step:

@@ -1,6 +1,5 @@
 """A `.pt2` file, read and run by PyTorch op by op."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,24 +13,25 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
-from penjing.targets._records import Artifact
+from penjing.targets._records import Artifact, FileNotes, reading_notes
 
 NOTES = "penjing"  # name of the extra file with the facts that the program itself doesn't hold
 
 
-def read(path: Path) -> tuple[ExportedProgram, dict[str, Any]]:
+def read(path: Path) -> tuple[ExportedProgram, FileNotes]:
     """Returns a file's program and its notes. This is as trusting as running code.
 
     Raises:
-        PenjingError: PyTorch can't read it.
+        PenjingError: PyTorch can't read it, or its notes are damaged.
     """
     extra = {NOTES: ""}
     try:
         exported = torch.export.load(str(path), extra_files=extra)
-        return exported, json.loads(extra[NOTES] or "{}")
     except Exception as error:  # damaged files make the reader fail in any way
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PenjingError(f"PyTorch {torch.__version__} can't load {path}: {reason}") from error
+    with reading_notes(path):
+        return exported, FileNotes.parse(extra[NOTES] or "{}")
 
 
 class Program:
