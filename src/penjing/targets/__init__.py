@@ -1,7 +1,7 @@
 """The runtimes that models are deployed on: lower a graph to a file, run it, compare it, measure it, profile it.
 
-A runtime is one subpackage that registers a `Target`; the verbs here know none by name. Its `__init__` imports the runtime,
-and what of the subpackage works with it, only once the target is asked for.
+Each runtime is one subpackage that registers a `Target`; the verbs here know no runtime by name. The subpackage's `__init__`
+imports the runtime, and its own modules that need the runtime, only when a caller asks for the target.
 """
 
 from penjing.targets import onnxruntime, torch  # noqa: F401  registers the targets

@@ -20,7 +20,10 @@ QUANTIZE = {
 
 
 def store_integer_weights(graph: Graph) -> None:
-    """Replaces each quantised constant by a buffer of its integers: the exporter folds no quantise node itself."""
+    """Stores quantised weights, in place, as buffers of integers instead of floating-point weights and quantise nodes.
+
+    The exporters don't compute quantise nodes of constants themselves.
+    """
     for node in list(graph.program.graph.nodes):
         if node.target not in QUANTIZE or not is_constant(node.args[0]):
             continue
@@ -41,7 +44,7 @@ def _root(node: fx.Node) -> str:
 
 
 def _reads_alone(graph: Graph, node: fx.Node, path: str) -> bool:
-    """Tells whether nothing but `node` is computed from a tensor: then its place may hold what `node` makes of it."""
+    """Tells whether nothing but `node` is computed from a tensor; the tensor's name may then hold the result of `node`."""
     tensor = graph.tensor(path)
     fetches = [n for n in graph.program.graph.nodes if n.op == "get_attr" and graph.tensor(str(n.target)) is tensor]
     used = [fetch for fetch in fetches if fetch.users]

@@ -1,4 +1,4 @@
-"""What each of the user's modules costs: the graph's counts beside the times of what the runtime executed for it."""
+"""The cost of each of the user's modules: counts from the graph beside the times that the runtime took."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ from penjing.targets._records import ExecutedNode
 
 
 def layers_of(cost: Cost, nodes: list[ExecutedNode]) -> dict[str, dict[str, Any]]:
-    """Returns what each module costs and how long its nodes took; modules that multiply nothing and hold no parameters are
-    left out.
+    """Returns the cost of each module and the time that its nodes took, by the module's path.
+
+    Modules that multiply nothing and hold no parameters are left out.
     """
     times: dict[str, float] = {}
     integer: dict[str, bool] = {}
@@ -27,7 +28,7 @@ def layers_of(cost: Cost, nodes: list[ExecutedNode]) -> dict[str, dict[str, Any]
 
 
 def _layer(rows: list[Row], milliseconds: float | None, integer: bool) -> dict[str, Any]:
-    """Sums a module's nodes; its op and shape are those of the node that works most (quantisers work least)."""
+    """Sums the costs of a module's nodes; op and shape are those of the node with the most MACs, a quantiser's at last."""
     main = max(rows, key=lambda row: (row.macs, not row.op.startswith(("quantize", "dequantize")), row.params))
     return {
         "op": main.op,

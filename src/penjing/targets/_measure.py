@@ -31,7 +31,7 @@ def measure(
     memory: bool = True,
     bench: Bench | None = None,
 ) -> Measurement:
-    """Measures one lowered model.
+    """Measures latency, size and peak memory of one lowered model.
 
     Args:
         artifact: the lowered file.
@@ -39,15 +39,15 @@ def measure(
         threads: threads within an op; ops run one after the other.
         batch: samples per call where the batch is free.
         runs: timed calls after which measuring ends.
-        seconds: time for all timed calls together after which it ends anyway.
+        seconds: time after which measuring ends anyway; at least three rounds of calls are timed.
         memory: whether to measure peak memory too, in a fresh process.
-        bench: where it is measured; by default in this process.
+        bench: the place where the model is measured; this process by default.
     """
-    inputs = None if example_inputs is None else {"it": example_inputs}
+    inputs = None if example_inputs is None else {"model": example_inputs}
     return measure_together(
-        {"it": artifact}, threads=threads, batch=batch, runs=runs, seconds=seconds, memory=memory, inputs=inputs,
+        {"model": artifact}, threads=threads, batch=batch, runs=runs, seconds=seconds, memory=memory, inputs=inputs,
         bench=bench,
-    )["it"]  # fmt: skip
+    )["model"]  # fmt: skip
 
 
 @checked(
@@ -72,14 +72,15 @@ def measure_together(
     burst of timed ones, so that drifts of the machine hit all of them alike.
 
     Args:
-        artifacts: what to measure, by a name of your choice.
+        artifacts: the lowered models, by names of your choice.
         threads: threads within an op; ops run one after the other.
         batch: samples per call where the batch is free.
         runs: timed calls per model after which measuring ends.
-        seconds: time for all timed calls together after which it ends anyway; at least three rounds are made.
-        memory: whether to measure peak memory too, each in a fresh process.
-        inputs: by the same names, inputs of a call (as for `measure`) instead of random ones.
-        bench: where they are measured; by default in this process.
+        seconds: time, for all models together, after which measuring ends anyway; at least three rounds are made.
+        memory: whether to measure the peak memory of each model too, each in a fresh process.
+        inputs: the inputs of each model's call, by the same names and in the forms that `measure` takes; random ones by
+            default.
+        bench: the place where the models are measured; this process by default.
 
     Returns:
         The measurements by name.

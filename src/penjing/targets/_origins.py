@@ -1,7 +1,7 @@
 """Finds the node of the graph from which an exported node was made.
 
-Exporting traces the graph again and so loses where a node came from. Training IR survives that op by op, so nodes are
-matched in order, and the match is checked.
+Exporting traces the graph again and so loses where a node came from. The exported program has the same ops in the same
+order, so nodes are matched by position, and the match is checked.
 """
 
 import torch
@@ -15,7 +15,7 @@ STANDS_FOR = "stands_for"  # key under which a rewritten node keeps the name of 
 
 
 def _calls(nodes: fx.Graph) -> list[fx.Node]:
-    """Returns the calls of ATen ops, without what only asserts or asks for sizes."""
+    """Returns the calls of ATen ops, without those that only assert something or ask for a size."""
     ignored = ("sym_size", "_assert", "sym_constrain")
     return [
         node
@@ -25,10 +25,15 @@ def _calls(nodes: fx.Graph) -> list[fx.Node]:
 
 
 def mark_origins(exported: ExportedProgram, graph: Graph) -> dict[str, str]:
-    """Marks exported nodes with the graph's node that they stem from; returns each such node's user module."""
+    """Marks each exported node with the name of the graph's node that it comes from.
+
+    Returns:
+        The path of the user's module for each of the graph's nodes, by the node's name; empty if the exported ops aren't
+        those of the graph.
+    """
     ours, theirs = _calls(graph.program.graph), _calls(exported.graph)
     if [node.target for node in ours] != [node.target for node in theirs]:
-        return {}  # names then tell less, nothing else depends on them
+        return {}  # names in the file and in profiles then lack the module; nothing else depends on the marks
     for node, copied in zip(ours, theirs, strict=True):
         copied.meta["custom"] = {KEY: _name(node)}
     return {_name(node): node.meta.get("module", "") for node in ours}

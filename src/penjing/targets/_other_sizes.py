@@ -1,6 +1,6 @@
-"""The proof that a file computes what its graph computes, at other sizes than those that it was exported at.
+"""Checks that a file computes the same as its graph, at other input sizes than the exported ones.
 
-Exporters turn a size into a number where they lose its origin; at the exported sizes nobody sees that.
+An exporter may turn a free size into a fixed number by mistake; at the exported sizes that mistake doesn't show.
 """
 
 import itertools
@@ -19,27 +19,30 @@ from penjing.graph import Graph
 from penjing.targets._records import Artifact
 from penjing.targets._registry import Session
 
-EXPORTED_BATCH = 2  # samples: export would take an axis of size 1 as fixed
-# Of the largest expected value. Orders of summation differ by about 1e-6; a size taken for another changes values whole.
+EXPORTED_BATCH = 2  # samples; `torch.export` would fix an axis of size 1
+# Share of the largest expected value. Another order of summation changes values by about 1e-6; a wrong size, by much more.
 TOLERANCE = 1e-3
-# Where values are rounded, a sum on the edge between two steps may go to either; what follows differs by whole steps.
-ROUNDED_TOLERANCE = 0.1  # share of the output's norm
-ROUNDED_RATIO = 3  # a difference of more than so many times that at the exported sizes isn't from rounding
+# Share of the output's norm, for graphs that round values: a value between two steps may be rounded to either, and every
+# value that is computed from it then differs by whole steps.
+ROUNDED_TOLERANCE = 0.1
+ROUNDED_RATIO = (
+    3  # a difference that is more than this many times that at the exported sizes doesn't come from rounding
+)
 _COARSENESS = {torch.float16: 2**13, torch.bfloat16: 2**16}  # relative step of the dtype over that of float32
-LARGE_MACS = 2 * 10**9  # per sample, above which one sample is run instead of three
+LARGE_MACS = 2 * 10**9  # MACs per sample; a larger graph is first run with one sample instead of three
 SEED = 0
-TRIES = 4  # sizes that are tried per scheme for an axis by itself
+TRIES = 4  # sizes tried per scheme where one axis is checked by itself
 
 Sizes = Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class _Free:
-    """A size that is free: the axes that have it, and its value in the export.
+    """A free size: the axes that have this size, and its value in the exported file.
 
     Attributes:
-        axes: (place of the input, axis).
-        exported: the size that the file was made with.
+        axes: the axes that have this size, each as (position of the input, axis).
+        exported: the size with which the file was exported.
     """
 
     axes: tuple[tuple[int, int], ...]
@@ -47,17 +50,17 @@ class _Free:
 
 
 def check_other_sizes(graph: Graph, artifact: Artifact, session: Session) -> None:
-    """Compares a file with its graph where every free size is another than in the export, and other than one another.
+    """Compares a file with its graph on inputs whose free sizes differ from the exported ones and from one another.
 
     A graph without free axes is compared at the sizes that it has.
 
     Args:
-        graph: what was lowered, in any mode; it stays as it was.
-        artifact: the file, from the graph.
-        session: of the file.
+        graph: the graph that was lowered, in any mode; it stays as it was.
+        artifact: the file that was made from the graph.
+        session: a session of that file.
 
     Raises:
-        PenjingError: the file fails, or gives other shapes or values, where the graph works.
+        PenjingError: at sizes for which the graph works, the file fails or gives other shapes or values.
     """
     was_training = graph.training
     graph.eval()
@@ -65,7 +68,7 @@ def check_other_sizes(graph: Graph, artifact: Artifact, session: Session) -> Non
         for together in (False, True):
             free = _free_sizes(graph, together)
             trial = _Trial(graph, artifact, session, free)
-            for sizes in _others(graph, free):
+            for sizes in _size_choices(graph, free):
                 expected = trial.graph_at(sizes)
                 if expected is not None:
                     trial.check(sizes, expected)
@@ -76,11 +79,11 @@ def check_other_sizes(graph: Graph, artifact: Artifact, session: Session) -> Non
 
 
 def _free_sizes(graph: Graph, together: bool) -> dict[str, _Free]:
-    """Returns the free sizes by name; axes whose sizes belong together are one.
+    """Returns the free sizes by name; axes that must have the same size share one entry.
 
     Args:
-        graph: knows which do for some of them.
-        together: take those of equal sizes in the example for one, such as the lengths of two sequences.
+        graph: the graph, whose inputs name some of the sizes that axes share.
+        together: also let axes share a size where they have the same size in the example, as two sequences may have.
     """
     found: dict[str, _Free] = {}
     for place, given in enumerate(graph.inputs):
@@ -94,8 +97,8 @@ def _free_sizes(graph: Graph, together: bool) -> dict[str, _Free]:
     return found
 
 
-def _others(graph: Graph, free: Mapping[str, _Free]) -> Iterator[Sizes]:
-    """Yields sizes that all differ from those of the export and from one another, the likeliest to work first."""
+def _size_choices(graph: Graph, free: Mapping[str, _Free]) -> Iterator[Sizes]:
+    """Yields sizes that all differ from the exported ones and from one another, those most likely to work first."""
     if not free:
         yield {}
         return
@@ -116,18 +119,21 @@ def _others(graph: Graph, free: Mapping[str, _Free]) -> Iterator[Sizes]:
 
 
 def _near(size: int) -> Iterator[int]:
-    """The smallest sizes above half: odd ones show most."""
+    """Yields sizes from just above half the exported one; the odd sizes among them show the most mistakes."""
     yield from range(max(size // 2 + 1, 3), 2 * size + 8)
 
 
 def _halves(size: int) -> Iterator[int]:
-    """Multiples of the largest power of two that is at most a quarter: what downsampling networks take."""
+    """Yields multiples of the largest power of two that is at most a quarter of the exported size.
+
+    Networks that halve the size of images several times accept these.
+    """
     step = max(1 << max((size // 4).bit_length() - 1, 0), 1)
     yield from (step * count for count in range(2, 16) if step * count > 1)
 
 
 def _multiples(size: int) -> Iterator[int]:
-    """What divides the exported size divides these too."""
+    """Yields multiples of the exported size, which all divisors of the exported size divide too."""
     yield from (size * count for count in range(2, 8))
 
 
@@ -139,8 +145,8 @@ class _Difference:
     """How a file's outputs differ from the graph's.
 
     Attributes:
-        text: what is seen, as a clause.
-        error: of the values, relative to the graph's; infinite where the file fails or a shape differs.
+        text: a clause for the error message that says what differs.
+        error: size of the difference relative to the graph's values; infinite where the file fails or a shape differs.
     """
 
     text: str
@@ -148,7 +154,7 @@ class _Difference:
 
 
 class _Trial:
-    """Runs graph and file beside each other."""
+    """Runs a graph and the file that was made from it on the same inputs."""
 
     def __init__(self, graph: Graph, artifact: Artifact, session: Session, free: Mapping[str, _Free]) -> None:
         self._graph, self._artifact, self._session, self._free = graph, artifact, session, free
@@ -157,7 +163,7 @@ class _Trial:
         self._rounds = any(getattr(target, "namespace", "") == "quantized_decomposed" for target in targets)
 
     def graph_at(self, sizes: Sizes) -> list[Tensor] | None:
-        """Returns what the graph gives at these sizes; None where it fails itself."""
+        """Returns the graph's outputs at these sizes; None where the graph itself fails."""
         try:
             with torch.no_grad():
                 return [output.detach() for output in self._graph.program(*self._inputs(sizes))]
@@ -165,12 +171,12 @@ class _Trial:
             return None
 
     def check(self, sizes: Sizes, expected: list[Tensor]) -> None:
-        """Raises if the file gives something else at these sizes, more so than rounding explains."""
+        """Raises `PenjingError` if the file's outputs at these sizes differ by more than rounding explains."""
         found = self._difference(sizes, expected)
         if found is None or self._is_rounding(found):
             return
         alone = ({**self._exported, name: size} for name, size in sizes.items() if len(sizes) > 1)
-        for fewer in alone:  # one size alone may be to blame
+        for fewer in alone:  # name one size alone if that size is enough to make the outputs differ
             want = self.graph_at(fewer)
             less = self._difference(fewer, want) if want is not None else None
             if less is not None and not self._is_rounding(less):
@@ -182,7 +188,7 @@ class _Trial:
         )
 
     def check_one_by_one(self) -> None:
-        """Checks each free size alone, and warns of those at which the graph itself only works as it was exported."""
+        """Checks each free size by itself; warns of those for which the graph works only at the exported size."""
         stuck = []
         for name, free in self._free.items():
             trials = [one for scheme in SCHEMES for one in itertools.islice(scheme(free.exported), TRIES)]
@@ -195,13 +201,13 @@ class _Trial:
                 stuck.append(f"{self._axes(name)} (as size {free.exported})")
         if stuck:
             warnings.warn(
-                f"The graph says that sizes are free at which no other was found to work: {'; '.join(stuck)}. The file was "
-                "not compared with the graph there; it should be used with inputs like the example's only.",
+                f"The graph says that these sizes are free, but no other size was found at which it works: {'; '.join(stuck)}. "
+                "The file was not compared with the graph at other sizes; use it only with inputs like the example's.",
                 stacklevel=4,
             )
 
     def _difference(self, sizes: Sizes, expected: list[Tensor]) -> _Difference | None:
-        """Compares the outputs; the worst is told. None where all are close."""
+        """Returns how the worst of the outputs differs at these sizes; None where all outputs are close."""
         try:
             made = self._session.run(self._named(sizes))
         except PenjingError as error:
@@ -215,7 +221,7 @@ class _Trial:
         return worst if worst.text else None
 
     def _is_rounding(self, found: _Difference) -> bool:
-        """Tells whether values differ no more than they do at the exported sizes, where roundings differ too."""
+        """Tells whether a difference is about as large as at the exported sizes, where only roundings can differ."""
         expected = self.graph_at(self._exported) if self._rounds and math.isfinite(found.error) else None
         known = self._difference(self._exported, expected) if expected is not None else None
         return known is not None and found.error <= ROUNDED_RATIO * known.error
@@ -269,7 +275,7 @@ def _compared(name: str, have: np.ndarray, want: Tensor, rounds: bool) -> _Diffe
     a, e = have.astype(np.float64), want.double().numpy()
     finite = np.isfinite(e)
     if not np.array_equal(finite, np.isfinite(a)):
-        return _Difference(f"other values of output '{name}' are infinite or no numbers", math.inf)
+        return _Difference(f"output '{name}' is infinite or NaN at other places", math.inf)
     a, e = a[finite], e[finite]
     if not e.size:
         return _Difference("", 0.0)

@@ -20,11 +20,11 @@ class TensorSpec:
     """One input of a lowered model.
 
     Attributes:
-        name: as in the file.
-        shape: sizes; None where the axis is free.
-        dtype: NumPy's name, such as "float32".
-        example: a full shape, with the sizes that the model was captured with on free axes.
-        ranges: what values the captured example held.
+        name: name of the input in the file.
+        shape: size of each axis; None where the axis is free.
+        dtype: NumPy's name of the dtype, such as "float32".
+        example: a full shape, where free axes have the sizes with which the model was captured.
+        ranges: the range of the values in the captured example.
     """
 
     name: str
@@ -104,7 +104,8 @@ class Artifact:
         files: every file that the device needs, the main one included.
         inputs: the flat tensor inputs, in the order of the call.
         outputs: names of the flat outputs.
-        structure: how the outputs were nested in the user's model; None where it is one tensor or isn't known.
+        structure: how the outputs were nested in the user's model; None where there is one tensor or the nesting isn't
+            known.
     """
 
     target: str
@@ -142,18 +143,18 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one lowered model.
+    """Latency, size and peak memory of one lowered model, as measured.
 
     Attributes:
-        latency_ms: of one call with `batch` samples.
-        size_bytes: every file that the device needs.
+        latency_ms: time of one call with `batch` samples.
+        size_bytes: bytes of all files that the device needs.
         peak_memory_bytes: largest resident size of a fresh process that imports only the runtime and NumPy, loads the
             file and runs it (the interpreter and the runtime's libraries included); None if it was not measured.
-        model_memory_bytes: the part of it that came after the imports: the loaded model and its activations; None if
-            it was not measured.
+        model_memory_bytes: the part of that peak which came after the imports, that is the loaded model and its
+            activations; None if it was not measured.
         threads: threads within an op.
         batch: samples per call.
-        runtime: name and version.
+        runtime: name and version of the runtime.
     """
 
     latency_ms: Latency
@@ -165,7 +166,7 @@ class Measurement:
     runtime: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain JSON values."""
+        """Returns the measurement as plain JSON values."""
         return asdict(self)
 
 
@@ -174,7 +175,7 @@ class Parity:
     """How close a lowered file is to the graph that it was lowered from.
 
     Attributes:
-        max_abs_error: largest absolute difference of any output value.
+        max_abs_error: largest absolute difference between two corresponding output values.
         top1_agreement: share of positions where both have the same largest entry along axis 1 of the first output;
             None where that output has fewer than two axes, or a single entry there.
     """
@@ -183,7 +184,7 @@ class Parity:
     top1_agreement: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain JSON values."""
+        """Returns the comparison as plain JSON values."""
         return asdict(self)
 
 
@@ -194,12 +195,13 @@ class ExecutedNode:
     Attributes:
         name: the runtime's name of the node.
         op: the runtime's op, such as "QLinearConv".
-        module: path of the user's module that it came from; None where the runtime made it or it can't be traced.
-        node: name of the graph's node that it came from, as in the rows of `graph.cost()`; None likewise.
-        latency_us: median microseconds (profiling itself adds a little to each node).
-        integer: whether it multiplies integers.
-        macs: multiply-accumulates with the shapes that were executed, at the profile's batch; a runtime that pads
-            channels pads these too.
+        module: path of the user's module that the node came from; None where the runtime made the node, or where its origin
+            isn't known.
+        node: name of the graph's node that it came from, as in the rows of `graph.cost()`; None in the same two cases.
+        latency_us: median time in microseconds (profiling itself adds a little to each node).
+        integer: whether the node multiplies integers.
+        macs: multiply-accumulates of the shapes that the runtime executed, at the profile's batch; if the runtime pads
+            channels, the padding counts too.
     """
 
     name: str
@@ -211,5 +213,5 @@ class ExecutedNode:
     macs: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain JSON values."""
+        """Returns the node as plain JSON values."""
         return asdict(self)

@@ -1,8 +1,8 @@
-"""Keeps the length of sequences free in export, where PyTorch's own shapes of recurrent layers fix it.
+"""Keeps the sequence length of recurrent layers free in export, where `torch.export` alone would fix it.
 
-`torch.export` follows a recurrent op step by step, so an exported LSTM would take sequences of one length only, though
-the op itself, which is what stands in the program, takes any. While exporting, twins that only know shapes stand in for
-these ops; afterwards the ops take their places again.
+`torch.export` traces a recurrent op step by step, so an exported LSTM would accept sequences of one length only, although
+the op in the program accepts any length. During the export, twins of these ops that only compute output shapes take their
+places; afterwards the original ops are put back.
 """
 
 from typing import Any
@@ -37,6 +37,6 @@ ORIGINALS = {twin: op for op, twin in TWINS.items()}
 
 
 def swap(nodes: fx.Graph, ops: dict[Any, Any]) -> None:
-    """Gives the nodes of some ops other ops."""
+    """Changes the ops of nodes in place; `ops` maps each old op to its new one."""
     for node in nodes.nodes:
         node.target = ops.get(node.target, node.target)

@@ -1,4 +1,4 @@
-"""The table of runtimes: what each can do, what carries it, and whether that is installed here."""
+"""The table of runtimes: the functions of each, the packages that it needs, and whether these are installed here."""
 
 import importlib.metadata
 from collections.abc import Callable
@@ -26,18 +26,18 @@ class Target:
     """One runtime.
 
     Attributes:
-        name: what users type.
-        version: of the installed runtime.
-        device: where it runs.
-        suffixes: of the files that a lowered model consists of, the main one's first.
-        lower: writes a graph at a path, its other files beside it as `files` names them; what goes wrong may leave half of
-            them there.
-        open: describes what `lower` wrote, by the path of its main file.
-        session: loads an artifact with a number of threads.
+        name: the name that users type.
+        version: version of the installed runtime.
+        device: the device on which the runtime runs models, such as "cpu".
+        suffixes: suffixes of the files that a lowered model consists of, the main file's first.
+        lower: writes a graph to a path, and any other files beside that one, under the names that `files` gives; if it
+            fails, some of these files may be left.
+        open: returns the artifact of a lowered model, given the path of its main file.
+        session: loads an artifact, given the number of threads within an op.
         profile: times each executed node, given threads, inputs by name and a number of runs.
-        memory: peak and model-only resident bytes of a fresh process, given threads and inputs by name; None where
-            the system can't tell.
-        runner: template of the script that uses the file with the runtime alone, within `targets/`.
+        memory: returns the peak resident bytes of a fresh process and the part that the model took, given threads and
+            inputs by name; None where the system can't tell.
+        runner: path, within `targets/`, of the template for the script that uses the file with the runtime alone.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Target:
 
     @property
     def suffix(self) -> str:
-        """Of the main file."""
+        """Suffix of the main file."""
         return self.suffixes[0]
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """Returns every file of a lowered model, by the path of its main one, which comes first."""
+        """Returns the paths of all files of a lowered model, given the path of its main file, which comes first."""
         stem = path.name.removesuffix(self.suffix)
         return path, *(path.with_name(stem + suffix) for suffix in self.suffixes[1:])
 
@@ -68,9 +68,10 @@ class Availability:
 
     Attributes:
         name: the target's name.
-        usable: whether `lower` and `measure` work with it on this machine: all packages that it needs are installed.
-        version: of the runtime's package; None if it isn't installed.
-        note: what to install; "" where it is usable.
+        usable: whether `lower` and `measure` work with the runtime on this machine: all packages that it needs are
+            installed.
+        version: version of the runtime's package; None if it isn't installed.
+        note: advice on which packages to install; "" where the runtime is usable.
     """
 
     name: str

@@ -12,7 +12,7 @@ from penjing.targets._registry import Target
 def rendered(target: Target) -> str:
     """Returns the source of `run.py` for a target.
 
-    The script makes its inputs with the very functions that Penjing makes them with, so they are the same bit for bit.
+    The script holds a copy of the functions with which Penjing itself prepares images, so its inputs are the same bit for bit.
     """
     environment = Environment(
         loader=PackageLoader("penjing", "targets"),
@@ -26,7 +26,7 @@ def rendered(target: Target) -> str:
 
 
 def _preparation() -> str:
-    """Returns what the module of the preparation defines, without its docstring and imports: the script has these itself."""
+    """Returns the source of `penjing.data.prepare` without docstring and imports: the script has its own."""
     source = inspect.getsource(prepare)
     imports = [step for step in ast.parse(source).body if isinstance(step, ast.Import | ast.ImportFrom)]
     return "\n".join(source.splitlines()[imports[-1].end_lineno :]).strip()

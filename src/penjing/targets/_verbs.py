@@ -43,8 +43,9 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
             directory by default.
 
     Raises:
-        PenjingError: the target is unknown, the graph holds an op that it can't express, the file computes something else
-            than the graph at other sizes than the example's, or it can't be written. Older files at `path` then stay.
+        PenjingError: the target is unknown, the graph holds an op that the target can't express, the file's outputs differ
+            from the graph's at other sizes than the example's, or the file can't be written. Older files at `path` then
+            stay.
     """
     chosen = find_target(target)
     path = Path(path) if path is not None else Path("model" + chosen.suffix)
@@ -59,7 +60,7 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
 
 
 def _check_dtypes(graph: Graph) -> None:
-    """Raises if an input or an output has a dtype that a session, which takes and gives NumPy arrays, can't have."""
+    """Raises if an input or an output has a dtype that NumPy lacks: sessions take and return NumPy arrays."""
     named = {f"input '{given.name}'": given.dtype for given in graph.inputs}
     outputs: Any = graph.program.graph.output_node().args[0]
     values = [getattr(output, "meta", {}).get("val") for output in outputs]
@@ -68,16 +69,16 @@ def _check_dtypes(graph: Graph) -> None:
         if dtype == torch.bfloat16:
             raise PenjingError(
                 f"The {name} is bfloat16, which NumPy and so the targets' sessions don't have: call model.float() before "
-                "penjing.capture, and give float32 inputs. No value of a bfloat16 checkpoint changes by that."
+                "penjing.capture, and give float32 inputs. This changes no value of a bfloat16 checkpoint."
             )
 
 
 @checked(path=PATH, target=TEXT)
 def open_artifact(path: Path | str, target: str = "onnxruntime") -> Artifact:
-    """Returns the artifact that `lower` wrote, by the path of its main file.
+    """Opens the files that `lower` wrote, given the path of the main one, and returns their artifact.
 
     Raises:
-        PenjingError: a file of it isn't there, or the runtime can't load it.
+        PenjingError: one of the files isn't there, or the runtime can't load them.
     """
     chosen = find_target(target)
     for file in chosen.files(Path(path)):
@@ -97,8 +98,8 @@ class Runner:
     def __call__(self, *inputs: Tensor | np.ndarray) -> Any:
         """Runs one call.
 
-        A file with a fixed batch takes any number of samples too: they are run in parts of that size, the last one
-        filled up with its last sample.
+        A file with a fixed batch takes any number of samples too: it runs them in parts of that size, and the last part is
+        filled up with copies of its last sample.
 
         Args:
             inputs: the flat inputs in the artifact's order.
@@ -127,14 +128,17 @@ class Runner:
             if value.ndim == 0 or len(value) != batch:
                 raise PenjingError(
                     f"{self.artifact.path.name} takes {batch} samples, not {count}, and its output '{name}' of shape "
-                    f"{value.shape} isn't one value per sample that parts could be joined by."
+                    f"{value.shape} doesn't hold one row per sample, so that outputs of several calls can't be joined."
                 )
         return [np.concatenate(values)[:count] for values in zip(*parts, strict=True)]
 
 
 @checked(artifact=ARTIFACT, threads=THREADS)
 def session(artifact: Artifact, threads: int = 1) -> Runner:
-    """Returns the loaded artifact, from a small cache; a file that changed is loaded again."""
+    """Loads an artifact and returns a `Runner`, which is called like the model.
+
+    A few loaded artifacts are cached; a file that changed is loaded again.
+    """
     stats = [file.stat() for file in artifact.files]
     return _load(artifact, threads, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
@@ -207,9 +211,9 @@ def check_parity(artifact: Artifact, graph: Graph, inputs: Sequence[Tensor] | No
 
     Args:
         artifact: the lowered file.
-        graph: what it was lowered from; its mode is left as it is.
-        inputs: flat inputs of one call, real data by preference; random ones at batch 8 by default. Of a graph with
-            a fixed batch the first samples are compared, repeated where there are fewer than the batch.
+        graph: the graph that the file was lowered from; its mode stays as it was.
+        inputs: flat inputs of one call, preferably real data; random ones at batch 8 by default. For a graph with a fixed
+            batch the first samples are used, and repeated where there are fewer than the batch.
     """
     inputs = graph.example_inputs(8) if inputs is None else inputs
     if graph.batch is not None and (count := _samples(inputs)):
@@ -227,7 +231,7 @@ def check_parity(artifact: Artifact, graph: Graph, inputs: Sequence[Tensor] | No
         default=math.nan,
     )
     agreement = None
-    if expected[0].dim() > 1 and expected[0].shape[1] > 1:  # the largest of one is always the same
+    if expected[0].dim() > 1 and expected[0].shape[1] > 1:  # with a single entry both would always agree
         numbers = ~(actual[0].isnan() | expected[0].isnan()).any(1)
         agreement = float(((actual[0].argmax(1) == expected[0].argmax(1)) & numbers).double().mean())
     return Parity(error, agreement)
@@ -235,13 +239,13 @@ def check_parity(artifact: Artifact, graph: Graph, inputs: Sequence[Tensor] | No
 
 @checked(artifact=ARTIFACT, threads=THREADS, batch=BATCH)
 def profile(artifact: Artifact, threads: int = 1, batch: int = 1, inputs: Inputs | None = None) -> list[ExecutedNode]:
-    """Returns every node that the runtime executes, in its order, with its time.
+    """Returns the nodes that the runtime executes, in order of execution, with their times.
 
     Args:
         artifact: the lowered file.
         threads: threads within an op.
         batch: samples per call where the batch is free.
-        inputs: of one call instead of random ones: a single one, all in order, or all by name.
+        inputs: the inputs of a call: a single one, all in order, or all by name; random ones by default.
     """
     given = random_inputs(artifact, batch) if inputs is None else inputs
     target = find_target(artifact.target)
@@ -251,13 +255,13 @@ def profile(artifact: Artifact, threads: int = 1, batch: int = 1, inputs: Inputs
 def integer_macs(artifact: Artifact, total_macs: int | Cost) -> float:
     """Returns the share of multiply-accumulates that the runtime executes in integer kernels, 0 to 1.
 
-    Counted in what the runtime really executes after its own optimisations, not in the file.
+    The nodes that the runtime executes after its own optimisations count, not those in the file.
 
     Args:
         artifact: the lowered file.
-        total_macs: of the graph that it was lowered from, `graph.cost()`, to which products are added that the runtime
-            executes in floating point for ops that count as free there; or the MACs of one sample alone. (A runtime may
-            pad the channels of float layers, so its own counts would not add up.)
+        total_macs: the cost of the graph that the file was lowered from, `graph.cost()`, or only that graph's MACs for one
+            sample. To a cost, the products are added that the runtime executes in floating point for ops that the cost
+            counts as free. (The runtime's own counts can't be the total, since it may pad the channels of float layers.)
     """
     rows, samples = profile(artifact), artifact.batch or 1  # a file with a free batch is profiled with one sample
     integer = sum(row.macs for row in rows if row.integer) / samples

@@ -1,4 +1,4 @@
-"""Where lowered models are measured: each bench is one file here; `measure` asks whichever it is given."""
+"""The places where lowered models are measured: each bench is one file here, and `measure` uses the one it is given."""
 
 from penjing.targets.bench._bench import Bench, Job
 from penjing.targets.bench._fresh_process import FreshProcess

@@ -12,7 +12,7 @@ from penjing.targets.bench import Job, ThisProcess
 
 
 def main(request: Path) -> None:
-    """Does what a file asks for."""
+    """Times the jobs that a request file lists, and prints the times."""
     asked = json.loads(request.read_text())
     jobs = {
         name: Job(open_artifact(job["path"], job["target"]), dict(np.load(job["inputs"])), job["threads"])

@@ -1,7 +1,7 @@
-"""What `measure` asks of the place where models are measured.
+"""The protocol of a bench: what `measure` needs from the place where models are measured.
 
-A bench is given artifacts, which are sets of files, and arrays; it gives back plain numbers. So it needs nothing of the process
-that asks: a bench may copy the files elsewhere and run them there.
+A bench is given artifacts, which are sets of files, and arrays; it returns plain numbers. So it needs nothing else from the
+calling process: a bench may copy the files to another machine and run them there.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ class Job:
 
     Attributes:
         artifact: the lowered model.
-        inputs: of the call, by name, in the file's dtypes and shapes.
-        threads: within an op.
+        inputs: the inputs of the call by name, in the file's dtypes and shapes.
+        threads: threads within an op.
     """
 
     artifact: Artifact
@@ -38,16 +38,16 @@ class Bench(Protocol):
         The jobs take turns in one run, so that drifts of the machine hit all of them alike.
 
         Args:
-            jobs: what to time.
+            jobs: the calls to time, by name.
             runs: timed calls per job after which timing ends.
-            limit: seconds for all timed calls together after which it ends anyway.
+            limit: seconds, for all jobs together, after which timing ends anyway.
         """
 
     def memory(self, job: Job) -> tuple[int, int] | None:
-        """Returns peak bytes of a process that does nothing but the job, and those of them that the model took.
+        """Returns the peak bytes of a process that runs nothing but the job, and the part of them that the model took.
 
         None where the system can't tell.
         """
 
     def runtime(self, target: str) -> str:
-        """Returns name and version of the runtime that it runs a target's files with."""
+        """Returns the name and version of the runtime with which this bench runs a target's files."""

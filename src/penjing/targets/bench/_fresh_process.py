@@ -1,4 +1,4 @@
-"""Measuring in a process of its own, which holds nothing of the one that asks."""
+"""Measures in a new process, which holds none of the calling process's memory."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from penjing.targets.bench._bench import Job
 
 
 class FreshProcess:
-    """Times all jobs in one fresh process, in turns; measures the memory of each in one that imports the runtime alone."""
+    """Times all jobs in turns in one fresh process; measures each job's memory in one that imports the runtime alone."""
 
     def times(self, jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
         """Returns the seconds of each timed call; see `Bench`.
@@ -44,10 +44,10 @@ class FreshProcess:
         return found
 
     def memory(self, job: Job) -> tuple[int, int] | None:
-        """Returns peak bytes and those that the model took; see `Bench`."""
+        """Returns the peak bytes and the part of them that the model took; see `Bench`."""
         return find_target(job.artifact.target).memory(job.artifact, job.threads, dict(job.inputs))
 
     def runtime(self, target: str) -> str:
-        """Returns the runtime's name and version: the fresh process has the same packages."""
+        """Returns the runtime's name and version here: the fresh process has the same packages."""
         found = find_target(target)
         return f"{found.name} {found.version}"

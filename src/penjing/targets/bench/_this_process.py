@@ -1,4 +1,4 @@
-"""Measuring in the process that asks."""
+"""Measures in the calling process."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from penjing.targets.bench._turns import in_turns, no_collection
 
 
 class ThisProcess:
-    """Times calls in this process; measures memory in a fresh one, since PyTorch and others have their share of this one's."""
+    """Times calls in this process; measures memory in a fresh one, since PyTorch and others take up memory in this one."""
 
     def times(self, jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
         """Returns the seconds of each timed call; see `Bench`."""
@@ -19,7 +19,7 @@ class ThisProcess:
             return in_turns(calls, runs, limit)
 
     def memory(self, job: Job) -> tuple[int, int] | None:
-        """Returns peak bytes and those that the model took; see `Bench`."""
+        """Returns the peak bytes and the part of them that the model took; see `Bench`."""
         return FreshProcess().memory(job)
 
     def runtime(self, target: str) -> str:

@@ -1,4 +1,4 @@
-"""Timing several calls in turns."""
+"""Times several calls in turns, so that drifts of the machine hit all of them alike."""
 
 import gc
 import time
@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-WARM_UP_SECONDS = 0.2
-BURST_SECONDS = 0.01  # timed calls of one model in a row; long enough that refilling caches is the untimed first call
-LEAST_ROUNDS = 3
+WARM_UP_SECONDS = 0.2  # of untimed calls per model, before the first round
+BURST_SECONDS = 0.01  # of timed calls of one model in a row, after one untimed call that refills the caches
+LEAST_ROUNDS = 3  # rounds that are made even past the time limit
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], runs: int, seconds: float) -> dict[str, list[float]]:
     """Returns the seconds of each timed call, by the calls' names.
 
-    Each is warmed up; then rounds follow in which every one, in alternating order, is called once untimed and then for a short
-    burst of timed calls.
+    Each call is warmed up. Then rounds follow, in which every call, in alternating order, is made once untimed and then in a
+    short burst of timed repeats.
 
     Args:
-        calls: what to time.
-        runs: timed calls of each after which timing ends.
-        seconds: time for all timed calls together after which it ends anyway; at least three rounds are made.
+        calls: the functions to time, by name.
+        runs: timed calls of each function after which timing ends.
+        seconds: time, for all functions together, after which timing ends anyway; at least three rounds are made.
     """
     bursts = {name: max(1, min(runs, int(BURST_SECONDS / _warm_up(call)))) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -40,7 +40,7 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], runs: int, seconds: float) 
 
 
 def _warm_up(call: Callable[[], Any]) -> float:
-    """Calls for a while; returns the fastest call's seconds."""
+    """Calls the function for a while; returns the fastest call's seconds."""
     fastest = float("inf")
     end = time.perf_counter() + WARM_UP_SECONDS
     rounds = 0
@@ -54,7 +54,7 @@ def _warm_up(call: Callable[[], Any]) -> float:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Keeps Python from collecting garbage, which would add to the time of whichever call it comes in."""
+    """Keeps Python from collecting garbage, which would add to the time of the call that it interrupts."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

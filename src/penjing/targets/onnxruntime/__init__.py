@@ -5,7 +5,7 @@ from penjing.targets._registry import Target, targets
 
 @targets.register(source="https://onnxruntime.ai", packages=("onnxruntime", "onnx", "onnx-ir", "onnxscript"))
 def onnxruntime() -> Target:
-    """ONNX Runtime, CPU execution provider; int8 through quantise/dequantise pairs that it fuses."""
+    """ONNX Runtime on the CPU, which fuses pairs of quantise and dequantise nodes into int8 kernels."""
     import onnxruntime as ort
 
     from penjing.targets.onnxruntime._lower import describe, lower

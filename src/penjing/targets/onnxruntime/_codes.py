@@ -15,14 +15,14 @@ from penjing.graph import Graph
 
 ops = torch.ops.quantized_decomposed
 OPSET = 21  # the first with 4-bit and 16-bit integers, and with scales for blocks
-SMALL = 64  # most entries of constants that may be shapes, which must be folded
+SMALL = 64  # entries; constants of up to this size may be shapes, which the optimiser must fold
 _GROUPS = ops.dequantize_per_channel_group.default
 _READ = {("DequantizeLinear", 0), ("Cast", 0), ("MatMulInteger", 1)}  # position of the codes among an op's inputs
 _WIDE = {torch.int16, torch.uint16}
 
 
 def needs_opset(graph: Graph) -> bool:
-    """Tells whether only a newer version of ONNX than the exporter's has what the graph needs."""
+    """Tells whether the graph needs ops or dtypes that the exporter's default version of ONNX lacks."""
     return any(
         node.target is _GROUPS
         or (node.op == "call_function" and _WIDE & {a for a in node.args if isinstance(a, torch.dtype)})
@@ -40,7 +40,7 @@ def dequantize_groups(
     group_size: int,
     output_dtype: int,
 ) -> Any:
-    """ONNX for `dequantize_per_channel_group`: scales for blocks of a row."""
+    """Translates `dequantize_per_channel_group` into a DequantizeLinear with one scale per block of a row."""
     zero = opset21.Cast(zero_points, to=dtype)
     return opset21.DequantizeLinear(codes, scales, zero, axis=1, block_size=group_size)
 
@@ -49,7 +49,7 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {_GROUPS: dequantiz
 
 
 def folds(node: ir.Node) -> bool | None:
-    """Tells the optimiser to leave stored codes as they are: what is looked up or computed from them is larger."""
+    """Tells the optimiser not to widen stored codes, which would make the file larger; None leaves it the choice."""
     if node.op_type != "Cast" or node.inputs[0] is None or node.inputs[0].const_value is None:
         return None
     codes = node.inputs[0].const_value
@@ -58,9 +58,9 @@ def folds(node: ir.Node) -> bool | None:
 
 
 def pack(model: ir.Model) -> None:
-    """Stores weights whose integers all fit into 4 bits in 4 bits.
+    """Stores, in place, those weights in 4 bits whose integers all fit into 4 bits.
 
-    They are widened when the file is loaded, so that 8-bit kernels, or those in floating point, multiply them.
+    The runtime widens them when it loads the file, so that 8-bit and floating-point kernels can multiply them.
     """
     graph = model.graph
     for value in list(graph.initializers.values()):

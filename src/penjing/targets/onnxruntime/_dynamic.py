@@ -1,4 +1,4 @@
-"""Linear layers whose inputs' ranges are found at run time: the exporter's ops for them, and the runtime's kernels."""
+"""Linear layers whose input ranges are found at run time: how their ops are exported, and the kernels that run them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from penjing.targets.onnxruntime._matrices import Stored, fits_blocks, products_
 from penjing.targets.onnxruntime._nodes import initializer, like, replace, stored_weight
 
 ops = torch.ops.quantized_decomposed
-IN_BYTES = 4  # the accuracy level of MatMulNBits that rounds each block of the activations to int8
-LEAST_RANGE = 1e-5  # least range of values in `choose_qparams_per_token`
-# What the translations below make of a value rounded in groups, from its end to its beginning.
+INT8_LEVEL = 4  # the accuracy level of MatMulNBits that rounds each block of the activations to int8
+LEAST_RANGE = 1e-5  # `choose_qparams_per_token` takes the largest magnitude of a group to be at least this
+# The ops into which the translations below turn a rounding in groups, from the last op to the first.
 _GROUPED = ("Reshape", "Mul", "Clip", "Round", "Div", "Reshape")
 
 
@@ -40,7 +40,7 @@ def _range_of_groups(x: Any, dtype: int) -> Any:
 
 
 def _quantize_groups(x: Any, scale: Any, zero: Any, low: int, high: int, dtype: int) -> Any:
-    """Gives integers as real numbers."""
+    """Rounds to integers that are kept as floating-point numbers."""
     return opset18.Clip(opset18.Round(opset18.Div(x, scale)), _number(float(low)), _number(float(high)))
 
 
@@ -63,9 +63,9 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 
 def multiply_at_run_time(graph: ir.Graph) -> None:
-    """Rewrites, in place, the linear layers that read a value rounded to a range of its own.
+    """Rewrites, in place, the linear layers whose input is rounded to a range that is found at run time.
 
-    Those with one range become MatMulInteger, those with a range per group MatMulNBits.
+    A layer with one range for its whole input becomes MatMulInteger, a layer with a range per group MatMulNBits.
     """
     _quantize_once(graph)
     for node in list(graph):
@@ -81,11 +81,11 @@ def multiply_at_run_time(graph: ir.Graph) -> None:
                 continue
             source = _source_of_groups(product.inputs[0], weight.group)
             if source is not None and weight.group and fits_blocks(weight):
-                use_blocks(graph, product, source, codes, weight, IN_BYTES)
+                use_blocks(graph, product, source, codes, weight, INT8_LEVEL)
 
 
 def _quantize_once(graph: ir.Graph) -> None:
-    """DynamicQuantizeLinear, which finds the range, also gives the integers."""
+    """Drops each QuantizeLinear whose range a DynamicQuantizeLinear found: that node gives the integers too."""
     for node in list(graph):
         found = node.inputs[1].producer() if node.op_type == "QuantizeLinear" and node.inputs[1] is not None else None
         if found is not None and found.op_type == "DynamicQuantizeLinear" and found.inputs[0] is node.inputs[0]:
@@ -102,7 +102,7 @@ def _rounding(value: ir.Value | None) -> ir.Node | None:
 
 
 def _source_of_groups(value: ir.Value | None, size: int) -> ir.Value | None:
-    """Returns what was rounded in groups of this size."""
+    """Returns the value as it was before it was rounded in groups of this size; None where it wasn't."""
     for op in _GROUPED:
         node = value.producer() if value is not None else None
         if node is None or node.op_type != op:
@@ -114,7 +114,10 @@ def _source_of_groups(value: ir.Value | None, size: int) -> ir.Value | None:
 
 
 def _multiply_integers(graph: ir.Graph, product: ir.Node, rounding: ir.Node, codes: ir.Value, weight: Stored) -> None:
-    """Integers times integers, times both scales, and the bias: the order that the runtime fuses to one kernel."""
+    """Replaces a linear layer by an integer product, times both scales, plus the bias.
+
+    The runtime fuses nodes in this order to one kernel.
+    """
     integers, scale, zero = rounding.outputs
     columns = initializer(graph, f"{codes.name}_transposed", np.ascontiguousarray(weight.codes.T))
     inputs: list[ir.Value | None] = [integers, columns, zero]

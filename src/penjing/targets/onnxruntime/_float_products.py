@@ -1,6 +1,6 @@
-"""Stored integers that are multiplied with real numbers: in the form that the runtime computes fastest, and exactly.
+"""Layers that multiply stored integers with floating-point values: in the form that the runtime computes exactly and fastest.
 
-Left as DequantizeLinear they would be widened at each run. Worse, the runtime makes a kernel of some such layers that
+If DequantizeLinear stayed, the runtime would widen the weights in each run. Worse, it fuses some such layers to a kernel that
 rounds the activations to 8 bits, which nobody asked for.
 """
 
@@ -10,25 +10,25 @@ import onnx_ir as ir
 from penjing.targets.onnxruntime._matrices import fits_blocks, products_of, read_matrix, use_blocks
 from penjing.targets.onnxruntime._nodes import constant, dequantized, initializer, like, replace, stored_weight
 
-FEW = 4  # bits, for which MatMulNBits has a kernel in floating point; with 8 it widens the whole weight at each run
-IN_FLOAT = 1  # the accuracy level of MatMulNBits that leaves activations as they are
+KERNEL_BITS = 4  # bits per weight for which MatMulNBits has a float kernel; 8-bit weights it widens in each run
+FLOAT_LEVEL = 1  # the accuracy level of MatMulNBits that leaves activations as they are
 _INTEGER_KERNELS = {"Conv", "Gemm", "MatMul"}
 
 
 def multiply_in_float(graph: ir.Graph) -> None:
     """Rewrites, in place, each stored weight that no integer kernel reads.
 
-    Linear layers of up to 4 bits become MatMulNBits, which widens them in registers: where memory is what a layer waits
-    for, as with one token, that is faster. Others are widened once, when the file is loaded.
+    Linear layers with 4-bit weights become MatMulNBits, which widens the weights in registers: this is faster where a layer
+    waits for memory, as it does with one token. The runtime widens other weights once, when it loads the file.
     """
     rounds = any(dequantized(node.outputs[0]) is not None for node in graph)
     for node in list(graph):
         if stored_weight(node.outputs[0]) is None or not _is_weight(node) or (rounds and _may_be_integer(node)):
             continue
         weight, codes = read_matrix(node), node.inputs[0]
-        if weight is not None and codes is not None and weight.bits == FEW and fits_blocks(weight):
+        if weight is not None and codes is not None and weight.bits == KERNEL_BITS and fits_blocks(weight):
             for product in products_of(node):
-                use_blocks(graph, product, product.inputs[0], codes, weight, IN_FLOAT)
+                use_blocks(graph, product, product.inputs[0], codes, weight, FLOAT_LEVEL)
         if node.outputs[0].uses():
             _widen_once(graph, node)
 
@@ -51,7 +51,7 @@ def _transposed(weight: ir.Node) -> list[ir.Value]:
 
 
 def _widen_once(graph: ir.Graph, node: ir.Node) -> None:
-    """Spells the dequantising out in ops that the runtime computes when it loads the file."""
+    """Replaces DequantizeLinear by simpler ops, which the runtime computes once, when it loads the file."""
     codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
     zero = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     assert codes is not None and scale is not None and node.inputs[0] is not None
@@ -59,17 +59,19 @@ def _widen_once(graph: ir.Graph, node: ir.Node) -> None:
     block = node.attributes.get_int("block_size", 0)
     if block:
         shape = [*codes.shape[:axis], codes.shape[axis] // block, block, *codes.shape[axis + 1 :]]
-        beside = [*scale.shape[: axis + 1], 1, *scale.shape[axis + 1 :]]
+        scale_shape = [*scale.shape[: axis + 1], 1, *scale.shape[axis + 1 :]]
     else:
-        beside = [scale.size if place == axis % codes.ndim and scale.size > 1 else 1 for place in range(codes.ndim)]
+        scale_shape = [
+            scale.size if place == axis % codes.ndim and scale.size > 1 else 1 for place in range(codes.ndim)
+        ]
     steps = [like(node, "Cast", [node.inputs[0]], {"to": int(ir.DataType.FLOAT)})]
     if block:
         grouped = initializer(graph, f"{name}_grouped", np.array(shape, np.int64))
         steps.append(like(node, "Reshape", [steps[-1].outputs[0], grouped]))
     if zero is not None and zero.any():
-        zeros = np.broadcast_to(zero.astype(np.float32), scale.shape).reshape(beside)
+        zeros = np.broadcast_to(zero.astype(np.float32), scale.shape).reshape(scale_shape)
         steps.append(like(node, "Sub", [steps[-1].outputs[0], initializer(graph, f"{name}_zeros", zeros)]))
-    scales = initializer(graph, f"{name}_scales", scale.reshape(beside))
+    scales = initializer(graph, f"{name}_scales", scale.reshape(scale_shape))
     steps.append(like(node, "Mul", [steps[-1].outputs[0], scales]))
     if block:
         flat = initializer(graph, f"{name}_shape", np.array(codes.shape, np.int64))

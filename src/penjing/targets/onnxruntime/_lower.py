@@ -1,4 +1,4 @@
-"""From a graph to one ONNX file."""
+"""Lowers a graph to one ONNX file, and describes such a file."""
 
 import json
 import logging
@@ -34,8 +34,8 @@ from penjing.targets.onnxruntime._rewrite import rewrite
 from penjing.targets.onnxruntime._session import CantLoad, load, options
 
 LIMIT_BYTES = 2**31  # the most that a protobuf message can hold
-METADATA = "penjing"
-EXAMPLE_BATCH = 2  # samples: export would take an axis of size 1 as fixed
+METADATA = "penjing"  # key of the notes in the file
+EXAMPLE_BATCH = 2  # samples; `torch.export` would fix an axis of size 1
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 
 
@@ -79,11 +79,11 @@ def _export(graph: Graph) -> ir.Model:
                 custom_translation_table=TRANSLATIONS | DYNAMIC | RECURRENT,
                 opset_version=OPSET if needs_opset(graph) else None,
             )
-    except Exception as error:  # exporters raise what they please; the cause says which op
+    except Exception as error:  # exporters raise exceptions of many types; the cause says which op
         raise PenjingError(refusal(error, graph)) from error
     assert program is not None
     model = program.model
-    _part_names(model.graph)
+    _rename_clashing(model.graph)
     # The optimiser never folds (de)quantise nodes; its size limits would leave casts of large constants unfolded.
     with _quiet():
         optimizer.optimize_ir(model, input_size_limit=LIMIT_BYTES, output_size_limit=LIMIT_BYTES, should_fold=folds)
@@ -100,8 +100,8 @@ def _export(graph: Graph) -> ir.Model:
     return model
 
 
-def _part_names(graph: ir.Graph) -> None:
-    """Renames values that are called like a parameter, as that of `x.t()` is where a user's buffer is called "t"."""
+def _rename_clashing(graph: ir.Graph) -> None:
+    """Renames computed values that have a parameter's name: the exporter calls `x.t()` "t", as a user may call a buffer."""
     for node in graph:
         for value in node.outputs:
             if value.name in graph.initializers and not value.is_graph_output():
@@ -109,7 +109,7 @@ def _part_names(graph: ir.Graph) -> None:
 
 
 def _register_constants(graph: ir.Graph) -> None:
-    """Makes initialisers of constants that the optimiser made, where it fuses clips, and told the graph nothing of."""
+    """Registers, as initialisers, constants that the optimiser made when it fused clips, and didn't register itself."""
     for node in graph:
         for value in node.inputs:
             if value is not None and value.const_value is not None and value.producer() is None and value.graph is None:
@@ -149,7 +149,7 @@ def _strip(model: ir.Model) -> None:
 
 
 def _output_names(graph: Graph) -> list[str]:
-    """Returns the names under which the user's model nests its outputs: "output", "output_1", "logits"."""
+    """Returns the outputs' names, made of the keys and positions in the model's nesting: "output", "output_1", "logits"."""
     count = graph.out_spec.num_leaves
     placeholders = pytree.tree_unflatten(list(range(count)), graph.out_spec)
     names = []
@@ -168,7 +168,7 @@ def _check_free_axes(model: ir.Model, graph: Graph) -> None:
 
 
 def _describe_in(model: ir.Model, graph: Graph) -> None:
-    """Notes in the file what a session can't tell: the captured sizes of free axes, ranges, the outputs' nesting."""
+    """Writes facts into the file that a session doesn't know: captured sizes of free axes, ranges, the outputs' nesting."""
     notes: dict[str, Any] = {
         "inputs": [{"example": list(i.shape), **i.ranges.to_json()} for i in graph.inputs],
     }

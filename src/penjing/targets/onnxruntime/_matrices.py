@@ -1,4 +1,4 @@
-"""Linear layers and the integer matrices that they read, and how MatMulNBits stores such a matrix."""
+"""Linear layers, the integer matrices that they read, and the form in which MatMulNBits stores such a matrix."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ import onnx_ir as ir
 from penjing.targets.onnxruntime._nodes import MICROSOFT, constant, initializer, like, replace
 
 BLOCKS = (16, 32, 64, 128, 256)  # weights per block for which MatMulNBits has kernels
-SCALE_BYTES = 4
+SCALE_BYTES = 4  # bytes of a float32 scale
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A weight `(rows, columns)`: `real = scale · (code − zero)`.
+    """A weight `(rows, columns)` as integers, where `real = scale · (code − zero)`.
 
     Attributes:
-        codes: of the weight, integers.
-        scale: `(rows, groups)`, `(rows, 1)` or `(1, 1)`, of runs of columns.
-        zero: of the scale's shape.
+        codes: the integers, `(rows, columns)`.
+        scale: `(rows, groups)`, one for each run of columns; `(rows, 1)` or `(1, 1)` where all columns share it.
+        zero: the zero points, in the shape of `scale`.
     """
 
     codes: np.ndarray
@@ -84,12 +84,12 @@ def use_blocks(
     """Replaces a linear layer by MatMulNBits.
 
     Args:
-        graph: gets the constants.
+        graph: the graph, to which the new constants are added.
         product: the layer.
-        x: what it multiplies.
-        codes: the stored value of the weight.
-        weight: of at most 8 bits, in groups that blocks divide.
-        accuracy: a level of the op: with which the activations are multiplied.
+        x: the layer's input.
+        codes: the value that holds the stored weight; the new constants are named after it.
+        weight: the weight, of at most 8 bits, in groups that a block size divides.
+        accuracy: accuracy level of the op, which says in which precision it multiplies the activations.
     """
     rows, columns = weight.codes.shape
     block = _block(columns, weight.group)
@@ -102,7 +102,7 @@ def use_blocks(
     pack = _in_pairs if weight.bits == 4 else np.ascontiguousarray
     packed = initializer(graph, f"{codes.name}_packed", pack(filled).reshape(rows, blocks, -1))
     scale = initializer(graph, f"{codes.name}_blocks", _by_block(weight.scale, rows, blocks))
-    # Where none are given, the op takes the middle.
+    # Without zero points the op uses the middle of the codes.
     zeros = None if (zero == middle).all() else initializer(graph, f"{codes.name}_zeros", pack(zero))
     bias = product.inputs[2] if len(product.inputs) > 2 else None
     attributes = {"K": columns, "N": rows, "bits": weight.bits, "block_size": block, "accuracy_level": accuracy}
@@ -111,23 +111,23 @@ def use_blocks(
 
 
 def fits_blocks(weight: Stored) -> bool:
-    """Tells whether blocks of MatMulNBits divide the groups."""
+    """Tells whether a block size of MatMulNBits divides the weight's groups."""
     return weight.group % BLOCKS[0] == 0
 
 
 def _block(columns: int, group: int) -> int:
-    """Returns the block with the fewest bytes among those that lie within a group, the larger of equals."""
+    """Returns the block size, among those that divide a group, that takes the fewest bytes; among equal ones, the largest."""
     fitting = [block for block in BLOCKS if group % block == 0]
     return min(reversed(fitting), key=lambda block: -(-columns // block) * (block // 2 + SCALE_BYTES))
 
 
 def _by_block(values: np.ndarray, rows: int, blocks: int) -> np.ndarray:
-    """Gives each block what belongs to its group."""
+    """Repeats each group's value for every block in the group."""
     return np.repeat(np.broadcast_to(values, (rows, values.shape[1])), blocks // values.shape[1], 1)
 
 
 def _in_pairs(codes: np.ndarray) -> np.ndarray:
-    """Two columns to a byte, the first in its lower half."""
+    """Packs two columns into each byte, the first in its lower half."""
     even = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
     result: np.ndarray = even[:, 0::2] | (even[:, 1::2] << 4)
     return result

@@ -19,8 +19,8 @@ class Origins:
     """Where the exporter's nodes came from.
 
     Attributes:
-        node: name of the graph's node by name of the exporter's fx node.
-        module: path of the user's module by name of the graph's node.
+        node: name of the graph's node, by the name of the exporter's fx node.
+        module: path of the user's module, by the name of the graph's node.
     """
 
     node: Mapping[str, str]
@@ -61,7 +61,7 @@ def rename(graph: ir.Graph, origins: Origins, inputs: Sequence[str], outputs: Se
 
 
 def _name_axes(graph: ir.Graph) -> None:
-    """Calls the batch axis "batch" and other free axes after their input; what only an output has becomes unnamed."""
+    """Names the batch axis "batch" and other free axes after their input; axes that only outputs have become unnamed."""
     known: dict[str, str] = {}
     for value in [*graph.inputs, *graph.outputs]:
         sizes: list[int | str | None] = []

@@ -10,7 +10,7 @@ MICROSOFT = "com.microsoft"  # the domain of the runtime's own ops
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """Returns the value of a constant; None if it is none."""
+    """Returns the array of a constant; None if the value is no constant."""
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
@@ -30,7 +30,10 @@ def stored_weight(value: ir.Value | None) -> ir.Node | None:
 
 
 def initializer(graph: ir.Graph, name: str, array: np.ndarray | np.generic) -> ir.Value:
-    """Returns a constant of that name, or of the next that is free where another has the name; equal ones are one."""
+    """Returns a constant of the graph with this name, or with a number appended where another constant has the name.
+
+    A constant that has the name and the same content is used again.
+    """
     array, first, count = np.asarray(array), name, 1
     while name in graph.initializers:
         known = constant(graph.initializers[name])
@@ -54,7 +57,7 @@ def like(
 
 
 def replace(graph: ir.Graph, node: ir.Node, new: Sequence[ir.Node]) -> None:
-    """Puts nodes in the place of one; the last of them gives its value."""
+    """Replaces a node by others, the last of which gives the value that the node gave."""
     graph.insert_before(node, new)
     take_place(node.outputs[0], new[-1].outputs[0])
     graph.remove(node, safe=True)

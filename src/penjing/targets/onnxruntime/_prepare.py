@@ -1,4 +1,4 @@
-"""Makes a copy of a graph ready for the exporter: evaluation mode, integer weights, what the exporter trips over."""
+"""Prepares a copy of a graph for the exporter: evaluation mode, integer weights, rewrites of ops that export would spoil."""
 
 import torch
 from torch import fx
@@ -28,8 +28,10 @@ def prepared(graph: Graph) -> Graph:
 
 
 def _unsigned_activations(nodes: fx.Graph) -> None:
-    """Moves signed activations of up to 8 bits up to 0, which changes no real value: on x86 the runtime fuses unsigned ones
-    only, and only a range that begins where the type does makes a ReLU superfluous.
+    """Shifts the codes of signed activations of up to 8 bits to a range that starts at 0, which changes no real value.
+
+    On x86 the runtime fuses only unsigned activations, and it drops a ReLU only where the range starts at the smallest value
+    of the type.
     """
     for node in nodes.nodes:
         if node.target not in ACTIVATIONS or is_constant(node.args[0]):
@@ -40,7 +42,7 @@ def _unsigned_activations(nodes: fx.Graph) -> None:
 
 
 def _clip_few_bits(nodes: fx.Graph) -> None:
-    """Clips integers of fewer bits than their type has: the runtime's own op uses all of the type."""
+    """Clips integers that have fewer bits than their type, since the runtime's op uses the full range of the type."""
     for node in list(nodes.nodes):
         if node.target is not ops.quantize_per_tensor.default or is_constant(node.args[0]):
             continue
@@ -51,7 +53,7 @@ def _clip_few_bits(nodes: fx.Graph) -> None:
 
 
 def _float_bounds(nodes: fx.Graph) -> None:
-    """Makes both bounds of a clamp floats: the exporter's type promotion fails on one of each kind."""
+    """Makes both bounds of a clamp floats: the exporter's type promotion fails where one is an int and the other a float."""
     for node in nodes.nodes:
         if node.target in CLAMPS and node.meta["val"].dtype.is_floating_point:
             node.args = (node.args[0], *(float(a) if isinstance(a, int) else a for a in node.args[1:]))

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from penjing.targets._records import Artifact, ExecutedNode
-from penjing.targets.onnxruntime._dynamic import IN_BYTES
+from penjing.targets.onnxruntime._dynamic import INT8_LEVEL
 from penjing.targets.onnxruntime._names import origin
 from penjing.targets.onnxruntime._session import load, options
 
@@ -94,7 +94,7 @@ def _row(name: str, calls: list[dict[str, Any]], optimized: _Nodes, written: _No
 
 def _rounds(node: onnx.NodeProto | None) -> bool:
     """Tells whether a MatMulNBits rounds its activations to 8 bits and multiplies integers."""
-    return node is not None and any(a.name == "accuracy_level" and a.i == IN_BYTES for a in node.attribute)
+    return node is not None and any(a.name == "accuracy_level" and a.i == INT8_LEVEL for a in node.attribute)
 
 
 def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
@@ -111,7 +111,7 @@ def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
 def _macs(
     op: str, call: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, tuple[int, ...]]
 ) -> int:
-    if op not in _CONVOLUTIONS | _TRANSPOSED | _PRODUCTS and op not in _RECURRENT:  # a loop, for one, tells no shapes
+    if op not in _CONVOLUTIONS | _TRANSPOSED | _PRODUCTS and op not in _RECURRENT:  # loops, for example, have no shapes
         return 0
     shapes = [next(iter(shape.values())) for shape in call["input_type_shape"]]
     made = math.prod(next(iter(call["output_type_shape"][0].values())))

@@ -1,4 +1,7 @@
-"""Recurrent layers as ONNX's ops for them; the exporter knows two of the four, and would write the others step by step."""
+"""Translates recurrent layers into ONNX's own recurrent ops.
+
+The exporter knows two of the four kinds, and would write the others step by step.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +10,11 @@ from onnxscript.onnx_opset import opset18
 
 from penjing.targets._recurrent import OPS, TWINS
 
-GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}  # ONNX's order of the gates, by their place in PyTorch's
+GATES = {
+    "LSTM": (0, 3, 1, 2),
+    "GRU": (1, 0, 2),
+    "RNN": (0,),
+}  # ONNX's gates in order, each as its position in PyTorch's order
 
 
 def _lstm(x: Any, states: Sequence[Any], parameters: Sequence[Any], *options: Any) -> Any:
@@ -16,7 +23,7 @@ def _lstm(x: Any, states: Sequence[Any], parameters: Sequence[Any], *options: An
 
 
 def _gru(x: Any, state: Any, parameters: Sequence[Any], *options: Any) -> Any:
-    # PyTorch multiplies by the reset gate behind the product with the hidden state, biases included.
+    # PyTorch multiplies by the reset gate after it has multiplied the hidden state and added the bias.
     sequence, last = _layers("GRU", {"linear_before_reset": 1}, x, [state], parameters, *options)
     return sequence, last[0]
 
@@ -44,8 +51,11 @@ def _layers(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Any, list[Any]]:
-    """Returns the sequence of the last layer's hidden states `(time, batch, directions · hidden)`, the batch first where
-    it was, and the last states of all layers.
+    """Writes each layer as one ONNX op.
+
+    Returns:
+        The last layer's hidden states `(time, batch, directions · hidden)`, with the batch first if `batch_first`; and the
+        final states of all layers.
     """
     directions, each = 2 if bidirectional else 1, 4 if has_biases else 2
     hidden = parameters[1].shape[1]
@@ -83,13 +93,13 @@ def _gates(op: str, rows: Any, hidden: int) -> Any:
 
 
 def _joined(per_direction: Sequence[Any]) -> Any:
-    """Gives what belongs to the directions a first axis of directions."""
+    """Stacks the parts of all directions along a new first axis."""
     wide = [opset18.Unsqueeze(one, _ints(0)) for one in per_direction]
     return opset18.Concat(*wide, axis=0) if len(wide) > 1 else wide[0]
 
 
 def _side_by_side(sequence: Any, directions: int) -> Any:
-    """From `(time, directions, batch, hidden)` to `(time, batch, directions · hidden)`."""
+    """Reshapes `(time, directions, batch, hidden)` to `(time, batch, directions · hidden)`."""
     if directions == 1:
         return opset18.Squeeze(sequence, _ints(1))
     return opset18.Reshape(opset18.Transpose(sequence, perm=[0, 2, 1, 3]), _ints(0, 0, -1))

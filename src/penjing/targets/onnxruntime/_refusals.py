@@ -1,4 +1,4 @@
-"""What is said where a graph can't become an ONNX file, or the runtime refuses the file: the user's line, and a way out."""
+"""Messages for graphs that can't become an ONNX file, and for files that the runtime refuses: the user's line, and advice."""
 
 import re
 from collections.abc import Iterator
@@ -23,11 +23,12 @@ _WAYS = (
 def refusal(error: BaseException, graph: Graph) -> str:
     """Returns why a graph can't be written as ONNX.
 
-    The exporter is asked again, as it keeps to itself what it made of the graph; this takes as long as it did.
+    To find the user's line, the graph is exported and decomposed again, since the exporter doesn't give its own decomposition
+    out; this takes about as long as the first export.
 
     Args:
-        error: from the exporter; its cause names the op.
-        graph: as the exporter got it.
+        error: the exporter's error; its cause names the op.
+        graph: the graph that the exporter was given.
     """
     reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
     target = _TARGET.search(str(error.__cause__ or error))
@@ -41,7 +42,7 @@ def refusal(error: BaseException, graph: Graph) -> str:
 
 
 def _origin(target: str, graph: Graph) -> fx.Node | None:
-    """Returns the graph's node that an op stems from, which the exporter may have made of another."""
+    """Returns the graph's node that an op comes from; the exporter may have decomposed that node into other ops."""
     for node in graph.program.graph.nodes:
         if str(node.target) == target:
             return node
@@ -54,7 +55,7 @@ def _origin(target: str, graph: Graph) -> fx.Node | None:
 
 
 def _decomposed(graph: Graph) -> Iterator[fx.Graph]:
-    """Yields the graph in ops that the exporter may have made of it: PyTorch's smallest, then its usual set."""
+    """Yields decompositions of the graph that the exporter may have made: into PyTorch's smallest set of ops, then its usual."""
     shapes = tuple(
         {axis: Dim.AUTO if axis in given.dynamic else Dim.STATIC for axis in range(len(given.shape))}
         for given in graph.inputs
@@ -78,7 +79,7 @@ def why_not_loaded(error: CantLoad, graph: Graph) -> str:
 
 
 def _other_floats(graph: Graph) -> list[torch.dtype]:
-    """Returns the real dtypes other than float32 that the graph's tensors have."""
+    """Returns the floating-point dtypes other than float32 that the graph's tensors have."""
     tensors: list[Any] = [node.meta.get("val") for node in graph.program.graph.nodes]
     dtypes = dict.fromkeys(v.dtype for v in tensors if isinstance(v, Tensor) and v.dtype.is_floating_point)
     return [dtype for dtype in dtypes if dtype != torch.float32]

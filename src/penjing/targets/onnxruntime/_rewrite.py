@@ -1,4 +1,4 @@
-"""Rewrites of the exported ONNX graph, each exact, after which ONNX Runtime's own fusions leave no float islands."""
+"""Exact rewrites of the exported ONNX graph, which let ONNX Runtime fuse more: no float op stays between integer ops."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from penjing.targets.onnxruntime._nodes import (
     take_place,
 )
 
-# Ops that only move values: on integers they give the same as on what the integers stand for.
+# Ops that only move values, so that they can work on the integers as well as on the real values that these stand for.
 MOVERS = {"Slice", "Split", "Pad", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Resize"}
 
 
@@ -31,7 +31,7 @@ def rewrite(graph: ir.Graph) -> None:
 
 
 def pool_globally(graph: ir.Graph) -> None:
-    """A mean over all spatial axes becomes GlobalAveragePool, which has an integer kernel; ReduceMean has none."""
+    """Replaces means over all spatial axes by GlobalAveragePool, which has an integer kernel; ReduceMean has none."""
     for node in list(graph):
         if node.op_type != "ReduceMean" or len(node.inputs) < 2:
             continue
@@ -53,7 +53,7 @@ def sink_dequantize(graph: ir.Graph) -> None:
         if source is None or not _moves_only(node):
             continue
         integers, scale, zero = source.inputs[0], source.inputs[1], source.inputs[2] if len(source.inputs) > 2 else None
-        if node.op_type == "Pad" and zero is not None:  # real zero is the zero point
+        if node.op_type == "Pad" and zero is not None:  # the zero point stands for the real value 0
             if len(node.inputs) < 3:
                 node.resize_inputs(3)
             node.replace_input_with(2, zero)
@@ -89,10 +89,10 @@ def cancel_pairs(graph: ir.Graph) -> None:
 
 
 def add_for_hardsigmoid(graph: ir.Graph) -> None:
-    """HardSigmoid between (de)quantise nodes becomes an addition, which has an integer kernel.
+    """Replaces HardSigmoid between (de)quantise nodes by an addition, which has an integer kernel.
 
-    clip(a·v + b, 0, 1) in steps of s is v + b/a in steps of s/a where the integers' own range does the clipping: with
-    zero point 0 they end at 0 below, and at 255·s ≤ 1 above.
+    clip(a·v + b, 0, 1), rounded to steps of s, gives the same integers as v + b/a, rounded to steps of s/a, if the range of
+    the integers does the clipping: with zero point 0 it ends at 0 below, and at 255·s ≤ 1 above.
     """
     for node in list(graph):
         if node.op_type != "HardSigmoid" or dequantized(node.inputs[0]) is None:
@@ -117,7 +117,7 @@ def add_for_hardsigmoid(graph: ir.Graph) -> None:
 def integer_bias(graph: ir.Graph) -> None:
     """Gives a Gemm with a float output an int32 bias, without which ONNX Runtime computes it in float.
 
-    (With a quantised output it makes that bias itself.)
+    (For a Gemm with a quantised output, ONNX Runtime makes that bias itself.)
     """
     for node in list(graph):
         if (

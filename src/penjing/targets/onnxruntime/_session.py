@@ -10,16 +10,16 @@ from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
 from penjing.targets.onnxruntime._names import origin
 
-FATAL_ONLY = 4  # errors are raised, so they needn't be printed as well
+FATAL_ONLY = 4  # log severity: errors are raised, so they needn't be printed as well
 _FAILED_NODE = re.compile(r"Name: ?'([^']*)'")
-_FILE_OF_RUNTIME = re.compile(r"^/\S+:\d+ \S+\([^)]*\) ?")  # of its source, before what it says
+_FILE_OF_RUNTIME = re.compile(r"^/\S+:\d+ \S+\([^)]*\) ?")  # position in the runtime's source, before its message
 
 
 class CantLoad(PenjingError):
     """ONNX Runtime refuses a file.
 
     Attributes:
-        reason: what it says.
+        reason: the runtime's own message.
     """
 
     def __init__(self, path: Any, reason: str) -> None:
@@ -58,7 +58,7 @@ def run_once(session: ort.InferenceSession, inputs: dict[str, np.ndarray]) -> li
     """Runs one call; returns the flat outputs.
 
     Raises:
-        PenjingError: an op fails on these inputs; names the user's module that it came from.
+        PenjingError: an op fails on these inputs; the message names the user's module that the op came from.
     """
     try:
         outputs: list[np.ndarray] = session.run(None, inputs)

@@ -15,15 +15,17 @@ aten = torch.ops.aten
 
 
 def write_out(nodes: fx.Graph) -> None:
-    """Rewrites in place; each rewrite computes the same."""
+    """Replaces such ops in place by others that compute the same."""
     for node in list(nodes.nodes):
         if (written_out := WRITTEN_OUT.get(node.target)) is not None:
             written_out(node)
 
 
 def _attention_of_four_axes(node: fx.Node) -> None:
-    """Attention over more batch axes than one, as over windows: (B, W, heads, L, E) as (B·W, heads, L, E); without an axis
-    of heads: (B·heads, L, E) as (B·heads, 1, L, E).
+    """Gives attention four axes: batch, heads, length and features.
+
+    Several batch axes, as with windows, become one: (B, W, heads, L, E) becomes (B·W, heads, L, E). A missing axis of heads is
+    added: (B·heads, L, E) becomes (B·heads, 1, L, E).
     """
     arguments: Any = node.args
     query, key, value, *rest = arguments
@@ -40,7 +42,7 @@ def _attention_of_four_axes(node: fx.Node) -> None:
         return write(aten.flatten.using_ints, tensor, 0, last)
 
     def spread(mask: fx.Node) -> fx.Node:
-        """A mask with batch axes of its own has all of them, so that they can become one."""
+        """Expands a mask that has batch axes over all batch axes, so that these can become one."""
         missing = rank - mask.meta["val"].dim()
         if missing >= last + 1:
             return mask
@@ -61,7 +63,7 @@ def _attention_with_one_head(node: fx.Node) -> None:
     write = _writer(node)
 
     def wider(argument: Any) -> Any:
-        """Adds the axis of heads to what has an axis of the batch."""
+        """Adds the axis of heads to a tensor that has a batch axis."""
         if not isinstance(argument, fx.Node) or argument.meta["val"].dim() < 3:
             return argument
         return write(aten.unsqueeze.default, argument, 1)
@@ -77,13 +79,13 @@ def _size(write: Writer, tensor: fx.Node, axis: int) -> int | fx.Node:
 
 
 def _adaptive_max_pool(node: fx.Node) -> None:
-    """A largest value per bin, rows first: bin i of n over a size s is floor(i·s/n) … ceil((i + 1)·s/n)."""
+    """Takes the largest value of each bin, rows first: bin i of n over a size s is floor(i·s/n) … ceil((i + 1)·s/n)."""
     arguments: Any = node.args
     image, bins = arguments[:2]
     sizes = image.meta["val"].shape[-2:]
     indices = [user for user in node.users if user.args[1] == 1 and user.users]
     if indices or not all(isinstance(size, int) for size in sizes):
-        return  # where the largest values stood, and free image sizes, can't be said in slices
+        return  # slices can't express the positions of the largest values, nor free image sizes
     result, write = image, _writer(node)
     for axis, size, count in zip((-2, -1), sizes, bins, strict=True):
         edges = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
@@ -94,7 +96,7 @@ def _adaptive_max_pool(node: fx.Node) -> None:
 
 
 def _distances(node: fx.Node) -> None:
-    """Distances of all rows from all rows: the norm of their differences."""
+    """Computes the distance of each row from each row as the norm of their difference."""
     left, right, p = node_arguments(node)[:3]
     write = _writer(node)
     rows, columns = write(aten.unsqueeze.default, left, -2), write(aten.unsqueeze.default, right, -3)
@@ -103,16 +105,16 @@ def _distances(node: fx.Node) -> None:
 
 
 def _kth_value(node: fx.Node) -> None:
-    """The largest of the k smallest."""
+    """Takes the largest of the k smallest values."""
     value, k, axis, keep = node_arguments(node)[:4]
     _last_of_smallest(node, value, k, axis, keep)
 
 
 def _median(node: fx.Node) -> None:
-    """The lower of the two values in the middle, where there are two."""
+    """Takes the value in the middle; where two are in the middle, the lower one."""
     value, axis, keep = node_arguments(node)[:3]
     count = value.meta["val"].shape[axis]
-    if isinstance(count, int):  # otherwise the place of the middle isn't known
+    if isinstance(count, int):  # otherwise the position of the middle isn't known
         _last_of_smallest(node, value, (count + 1) // 2, axis, keep)
 
 
@@ -125,7 +127,7 @@ def _last_of_smallest(node: fx.Node, value: fx.Node, k: int, axis: int, keep: bo
 
 
 def _search_sorted(node: fx.Node) -> None:
-    """How many of the sorted values are below; with `right`, not above."""
+    """Counts the sorted values that are below each value; with `right`, those that are not above it."""
     ordered, value, narrow, right, side, sorter = node_arguments(node)[:6]
     if sorter is not None:
         return
@@ -139,7 +141,7 @@ def _search_sorted(node: fx.Node) -> None:
 
 
 def _writer(node: fx.Node) -> Writer:
-    """Returns a writer of what stands for `node`."""
+    """Returns a writer whose nodes are marked as standing for `node`."""
     return Writer.before(node, meta={STANDS_FOR: node.meta.get(STANDS_FOR, node.name)})
 
 
@@ -151,4 +153,4 @@ WRITTEN_OUT: dict[Any, Callable[[fx.Node], None]] = {
     aten.median.dim: _median,
     aten.searchsorted.Tensor: _search_sorted,
 }
-"""By op; each leaves alone what it can't write out."""
+"""The rewrite of each op; it leaves a node alone that it can't express in other ops."""

@@ -1,7 +1,7 @@
 """PyTorch alone: a `.pt2` file (`torch.export.save`), for servers, for further training, and for other tools that read one.
 
-Reading a `.pt2` file is as trusting as running code, since parts of it are pickles: files of this target are opened only
-when it is asked for by name, and only your own should be.
+Reading a `.pt2` file can run code, since parts of it are pickles. So such files are opened only when this target is asked for
+by name, and you should open only your own.
 """
 
 from penjing.targets._registry import Target, targets

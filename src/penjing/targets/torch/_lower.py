@@ -1,4 +1,4 @@
-"""From a graph to one `.pt2` file, and back to a description of it."""
+"""Lowers a graph to one `.pt2` file, and describes such a file."""
 
 import copy
 import inspect
@@ -23,14 +23,14 @@ from penjing.targets._records import Artifact, TensorSpec, reading_notes
 from penjing.targets._recurrent import ORIGINALS, TWINS, swap
 from penjing.targets.torch._session import NOTES, read
 
-EXAMPLE_BATCH = 2  # samples: export would take an axis of size 1 as fixed
+EXAMPLE_BATCH = 2  # samples; `torch.export` would fix an axis of size 1
 
 
 def lower(graph: Graph, path: Path) -> Artifact:
     """Writes `graph` as one `.pt2` file that is called as the user's model is; the graph stays as it was.
 
-    Parameters keep their names and stay parameters, batch norms and dropout stay themselves, so that training can go on.
-    Quantised weights are stored as integers.
+    Training can go on from the file: parameters keep their names and stay parameters, and batch norms and dropout stay ops of
+    their own. Quantised weights are stored as integers.
 
     Raises:
         PenjingError: the graph can't be exported, an axis would become fixed, or `path` can't be written.
@@ -71,7 +71,7 @@ class _AsCalled(nn.Module):
 
 
 def _export(graph: Graph) -> ExportedProgram:
-    """Exports a graph that is nobody else's."""
+    """Exports a graph, which may be changed: nobody else may hold it."""
     args, kwargs = graph.example_call(EXAMPLE_BATCH if graph.batch is None else None)
     axes = [
         {axis: Dim.AUTO if axis in leaf.dynamic else Dim.STATIC for axis in range(len(leaf.shape))}
@@ -86,13 +86,14 @@ def _export(graph: Graph) -> ExportedProgram:
     try:
         with torch.no_grad():
             exported = torch.export.export(_AsCalled(graph), args, kwargs, dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # export raises what it pleases; its first line says what it was
+    except Exception as error:  # export raises exceptions of many types; the first line says what was wrong
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PenjingError(f"The graph can't be exported: {reason}") from error
     swap(graph.program.graph, ORIGINALS)
     swap(exported.graph, ORIGINALS)
     exported.graph_module.recompile()
-    # What holds for the example only (no padding where it needs none) became bounds; capture has tried other sizes.
+    # Facts that hold for the example only, such as that it needs no padding, became bounds of sizes. They are removed, since
+    # capture has tried other sizes.
     exported.range_constraints.update(dict.fromkeys(exported.range_constraints, ValueRanges(0, int_oo)))
     for given, value in zip(graph.inputs, _inputs(exported), strict=True):
         fixed = [axis for axis in given.dynamic if not _is_free(value.shape[axis])]
@@ -102,7 +103,7 @@ def _export(graph: Graph) -> ExportedProgram:
 
 
 def _is_free(size: Any) -> bool:
-    """Tells whether a size is a variable; a symbolic one may stand for a number."""
+    """Tells whether a size is a variable; a symbolic size may also stand for a fixed number."""
     return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
 
 
@@ -118,7 +119,7 @@ def _named_inputs(exported: ExportedProgram) -> list[tuple[str, Tensor]]:
 
 
 def describe(path: Path) -> Artifact:
-    """Returns the artifact of a `.pt2` file. Reading one is as trusting as running code.
+    """Returns the artifact of a `.pt2` file. Reading such a file can run code.
 
     Raises:
         PenjingError: PyTorch can't read it as an exported program, or the notes in it are damaged.

@@ -43,7 +43,7 @@ print(json.dumps([peak, max(0, peak - before)]))
 def memory(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray]) -> tuple[int, int] | None:
     """Returns (peak resident bytes of the process, those of them that came after the imports), or None off Linux.
 
-    Reading a `.pt2` file needs parts of PyTorch that running it doesn't; they count as the model's.
+    Reading a `.pt2` file loads parts of PyTorch that running it doesn't need; their bytes count as the model's.
     """
     if not Path("/proc/self/status").exists():
         return None

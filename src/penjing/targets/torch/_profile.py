@@ -1,4 +1,4 @@
-"""Which ops PyTorch runs for a file, one by one, with their times."""
+"""The ops that PyTorch runs for a file, one by one, with their times."""
 
 import statistics
 import time
@@ -19,7 +19,7 @@ WARM_UP_RUNS = 3
 
 
 def profile(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], runs: int) -> list[ExecutedNode]:
-    """Returns every executed op in order; see `ExecutedNode`. Quantised weights become floats here, so none is integer."""
+    """Returns every executed op in order; see `ExecutedNode`. PyTorch widens quantised weights, so no op counts as integer."""
     program = Program(artifact)
     args, kwargs = program.call(inputs)
     times: dict[fx.Node, list[float]] = {}

@@ -19,7 +19,7 @@ NOTES = "penjing"  # name of the extra file with the facts that the program itse
 
 
 def read(path: Path) -> tuple[ExportedProgram, FileNotes]:
-    """Returns a file's program and its notes. This is as trusting as running code.
+    """Returns a file's program and its notes. Reading a file can run code.
 
     Raises:
         PenjingError: PyTorch can't read it, or its notes are damaged.
@@ -27,7 +27,7 @@ def read(path: Path) -> tuple[ExportedProgram, FileNotes]:
     extra = {NOTES: ""}
     try:
         exported = torch.export.load(str(path), extra_files=extra)
-    except Exception as error:  # damaged files make the reader fail in any way
+    except Exception as error:  # a damaged file may make the reader raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PenjingError(f"PyTorch {torch.__version__} can't load {path}: {reason}") from error
     with reading_notes(path):
@@ -35,7 +35,7 @@ def read(path: Path) -> tuple[ExportedProgram, FileNotes]:
 
 
 class Program:
-    """A read program that takes flat inputs by name; leaves of the call that are no tensors are as they were captured."""
+    """A program, read from a file, that takes flat inputs by name; arguments that aren't tensors keep their captured values."""
 
     def __init__(self, artifact: Artifact) -> None:
         exported, self.notes = read(artifact.path)
