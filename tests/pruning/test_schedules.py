@@ -230,7 +230,7 @@ def test_splicing_takes_back_what_was_pruned_by_mistake_and_says_so(needed):
     assert bool(spliced.masks["line.weight"][:, 0].all()) and not bool(pruned.masks["line.weight"][:, 0].any())
     count = int(words(spliced.plan[0].to_json()).rpartition("; ")[2].removesuffix(" came back"))
     assert count >= 2
-    assert f"{count} that had been pruned came back." in lines
+    assert f"{count} weights or units that had been pruned came back." in lines
     x, y = data.train[0]
     assert (spliced(x).argmax(1) == y).all() and (pruned(x).argmax(1) != y).any()
 

@@ -20,7 +20,7 @@ from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.criteria import criteria
 from penjing.pruning.granularities._registry import find
 
-# What a setting holds beside "keep", and what each may be by itself.
+# The keys of a setting other than "keep", each with the rule for its value.
 _RULES = {
     "granularity": TEXT,
     "criterion": TEXT,
@@ -30,26 +30,26 @@ _RULES = {
     "batches": COUNT,
     "seed": SEED,
 }
-_UNITS = {"units": TEXT}  # of channels alone
+_UNITS = {"units": TEXT}  # only settings of channels have this key
 
 Setting = Mapping[str, Any]
 
 
 @torch.enable_grad()
 def prune_again(graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
-    """Returns a graph in which the options were carried out in their order; the one given stays as it was.
+    """Returns a pruned copy of a graph: carries the options out in their order, and leaves `graph` as it was.
 
-    Options that follow one another and share all but their places and numbers were one call of `prune`, and are again.
-    Which units stay follows from their number, the criterion, the data and the seed, so that the same graph and data give
-    the same weights.
+    One call of `prune` makes several options, which differ only in their places and numbers. Such neighbours are carried
+    out together, as one call. Which units stay depends only on their number, the criterion, the data and the seed, so that
+    the same graph and data give the same weights.
 
     Args:
-        graph: as it was before the first of the options.
-        options: of the technique "prune".
-        data: for criteria that need it; that which the options were made with.
+        graph: the graph as it was before the first option was carried out.
+        options: options of the technique "prune".
+        data: the data that the options were made with; only criteria that look at data need it.
 
     Raises:
-        PenjingError: an option names a place that the graph hasn't, a setting makes no sense, data is missing, or an option
+        PenjingError: the graph has no place that an option names, a setting makes no sense, data is missing, or an option
             was chosen in the course of a training, which a plan can't repeat.
     """
     for call in _calls(options):
@@ -58,6 +58,7 @@ def prune_again(graph: Graph, options: Sequence[Option], data: Data | None) -> G
 
 
 def _calls(options: Iterable[Option]) -> list[list[Option]]:
+    """Groups neighbouring options that one call of `prune` made."""
     found: list[list[Option]] = []
     for option in options:
         last = found[-1] if found else []
@@ -111,16 +112,16 @@ def _call_again(graph: Graph, call: Sequence[Option], data: Data | None) -> Grap
 
 
 def _checked(call: Sequence[Option]) -> Setting:
-    """Returns what the options of a call share.
+    """Returns the setting that the options of a call share, once it is checked.
 
     Raises:
-        PenjingError: it makes no sense, or can't be done again.
+        PenjingError: the setting makes no sense, or the call can't be repeated.
     """
     setting, place = call[0].setting, call[0].place
     if "schedule" in setting:
         raise PenjingError(
             f"The plan pruned '{place.path}' in the course of a training (schedule '{setting['schedule']}'), which a plan "
-            "alone can't repeat. The weights are in the .penjing file that was written with it."
+            "alone can't repeat. The pruned weights are in the .penjing file that was written with the plan."
         )
     rules = _RULES | (_UNITS if "units" in setting else {})
     missing = [name for name in rules if name not in setting]
@@ -132,7 +133,7 @@ def _checked(call: Sequence[Option]) -> Setting:
     for option in call:
         keep = option.setting.get("keep", 0)
         if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
-            raise PenjingError(f"The plan keeps {keep!r} units at '{option.place.path}', which is no number of them.")
+            raise PenjingError(f"The plan keeps {keep!r} units at '{option.place.path}', which is no number of units.")
     return setting
 
 

@@ -35,11 +35,11 @@ def without_branches(evidence: Evidence, selection: Selection) -> Graph:
 
 
 def _weakest(found: Sequence[Branch], score: Tensor, count: int) -> list[Branch]:
-    """Returns the `count` lowest branches; what lies within one of them goes, and counts, with it."""
+    """Returns the `count` branches with the lowest scores; the branches inside a branch go with it, and count."""
     nodes = [frozenset(branch.nodes) for branch in found]
     with_it = [{i} | {j for j, one in enumerate(found) if one.addition in inner} for i, inner in enumerate(nodes)]
     order = score.argsort(stable=True).tolist()
     gone: set[int] = set()
-    while len(gone) < count:  # ends: a branch all of whose inner ones went adds but itself
+    while len(gone) < count:  # ends: a branch whose inner branches have all gone adds only itself
         gone |= next(with_it[i] for i in order if i not in gone and len(gone | with_it[i]) <= count)
     return [found[i] for i in sorted(gone)]

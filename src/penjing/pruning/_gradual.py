@@ -31,8 +31,8 @@ from penjing.pruning.doors import RULES
 from penjing.pruning.schedules import Moment, find
 from penjing.pruning.settings import PruningSettings
 
-# Decisions per training about which weights or units go, by the cost of a decision: it only looks at weights, passes over
-# data, or needs a training of its own.
+# How many times per training it is decided which weights or units go. The more a decision costs, the fewer there are: a
+# decision only looks at weights, passes over data, or needs a training of its own.
 DECISIONS, DECISIONS_FROM_DATA, DECISIONS_FROM_TRAINING = 50, 10, 4
 
 
@@ -159,7 +159,7 @@ class Gradual:
     def finish(self) -> Graph:
         """Returns the pruned graph, with pruned channels removed; its `plan` lists the changes.
 
-        Where a training was stopped early, the rest of the amount goes now.
+        If a training was stopped early, the rest of the amount is pruned now.
         """
         self._hidden.release()
         end = self._scheduled.at(self.trainings - 1, 1.0)
@@ -170,7 +170,7 @@ class Gradual:
                 replace(step, found={**step.found, "returned": self.returned.get(step.place.path, 0)})
                 for step in self._steps
             ]
-            self._log(f"{sum(self.returned.values())} that had been pruned came back.")
+            self._log(f"{sum(self.returned.values())} weights or units that had been pruned came back.")
         self.graph.plan += self._steps
         small = self._zeroed.finish(self.graph)
         small.masks = {name: mask for name, mask in small.masks.items() if name in self._given or not bool(mask.all())}
@@ -210,7 +210,7 @@ class Gradual:
             PenjingError: the other instance was made with other choices.
         """
         if state["made_of"] != self._made_of:
-            raise PenjingError(f"This state is of the pruning {state['made_of']}, not of {self._made_of}.")
+            raise PenjingError(f"This state belongs to the pruning {state['made_of']}, not to {self._made_of}.")
         self._training, self._tick, self._draws = state["training"], state["tick"], state["draws"]
         self._now = Moment(**state["now"])
         self._marked, self._early = dict(state["marked"]), dict(state["early"])
@@ -299,8 +299,8 @@ class Gradual:
         scales = self._zeroed.scales()
         if not scales:
             raise PenjingError(
-                f"schedule='{self._scheduled.schedule.name}' trains the scales of norms, and behind no channels that can be "
-                "removed stands a norm that has one. schedule='growing_reg' needs none."
+                f"schedule='{self._scheduled.schedule.name}' trains the scales of norms, and no channels that can be removed "
+                "have a norm with scales behind them. schedule='growing_reg' needs none."
             )
         return scales
 

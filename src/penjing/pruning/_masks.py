@@ -1,4 +1,4 @@
-"""Prunes single weights in the rows of a granularity's view: shapes stay, and masks hold the pruned weights at zero."""
+"""Prunes weights in rows that a granularity says stand or fall together: shapes stay, and masks hold the weights at zero."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ from penjing.pruning.allocations._registry import Scored
 def without_weights(found: Sequence[Weight], evidence: Evidence, selection: Selection) -> Graph:
     """Returns a graph whose weakest rows of weights are zero and stay so in training.
 
-    What earlier masks hold at zero counts as gone, and stays so.
+    Weights that earlier masks hold at zero count as pruned, and stay zero.
 
     Raises:
         PenjingError: no weight has such rows, the criterion scores channels only, or scores aren't numbers.
@@ -45,7 +45,7 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, selection: Sele
         if not bool(mask.all()):
             small.masks[weight.name] = mask
             masked.append(weight)
-            own = selection.granularity.stays is not None  # the name says how much stays
+            own = selection.granularity.stays is not None  # the granularity's name says how much stays, as "2:4" does
             least = {"least": 1} if not own and selection.empties(len(view)) else {}
             rows_left = None if own else int(stays.sum())
             done.append(selection.step("weight", weight.place, mask.numel(), int(mask.sum()), rows_left, **least))
@@ -66,16 +66,17 @@ def without_weights(found: Sequence[Weight], evidence: Evidence, selection: Sele
 
 
 def rows_of(tensor: Tensor, weight: Weight, selection: Selection) -> Tensor | None:
-    """Returns `(rows, members)`, the positions in the flat tensor that stand or fall together, if it has such rows."""
+    """Returns which positions of the flattened tensor stand or fall together, `(rows, members)`; None if none do."""
     positions = weight.view(torch.arange(tensor.numel()).reshape(tensor.shape))
     view: Tensor | None = selection.granularity.entry.function(positions, **selection.granularity.arguments)
     return view
 
 
 def shrunk(graph: Graph, selection: Selection, found: Sequence[Weight]) -> Graph:
-    """Returns a graph without what the masks of these weights take from whole layers, if the granularity can do that.
+    """Returns a graph with smaller kernels where masks prune the same positions in all kernels of a layer.
 
-    The plan then says what became of each.
+    Only some granularities can do that; with the others the graph is returned as it is. The plan says what became of each
+    weight.
     """
     shrink = selection.granularity.entry.shrink
     if shrink is None:
@@ -93,7 +94,7 @@ def shrunk(graph: Graph, selection: Selection, found: Sequence[Weight]) -> Graph
 
 
 def _gone(mask: Tensor | None, view: Tensor) -> Tensor:
-    """Returns which rows an earlier mask took."""
+    """Returns the rows that an earlier mask prunes whole, as booleans `(rows,)`."""
     return torch.zeros(len(view), dtype=torch.bool) if mask is None else ~mask.cpu().flatten()[view].any(1)
 
 
@@ -104,7 +105,7 @@ def _strongest(
     found: dict[Weight, Tensor],
     evidence: Evidence,
 ) -> list[Tensor]:
-    """Returns, for each weight, which rows stay; what is gone already goes first."""
+    """Returns which rows of each weight stay, as booleans `(rows,)`; rows that are gone already go first."""
     scores = [selection.finish(rows) for rows in sums]
     for score, weight in zip(scores, found, strict=True):
         selection.check(score, [weight.place])

@@ -1,4 +1,4 @@
-"""The verb: criterion × granularity × allocation, then surgery or masks."""
+"""`prune`: scores units or weights, chooses the ones that go, and removes or masks them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,35 +40,37 @@ def prune(
     batches: int = 16,
     seed: int = 0,
 ) -> Graph:
-    """Returns a smaller or sparser graph; the one given stays as it was. The shapes of its outputs stay, too.
+    """Returns a smaller or sparser copy of a graph. Its outputs keep their shapes, and `graph` stays as it was.
 
-    With "filter" channels go, with "head" heads of attention, with "layer" residual branches, and with "pattern" and
-    "rectangle" positions of kernels, which get smaller. Other granularities leave shapes as they are and set weights to
-    zero, which `graph.masks` holds there in further training.
+    The granularity decides what goes: "filter" removes channels, "head" heads of attention, "layer" residual branches, and
+    "pattern" and "rectangle" positions of kernels, which get smaller. All other granularities keep the shapes and set
+    weights to zero; `graph.masks` holds these at zero in further training.
 
     Args:
         graph: a captured graph.
-        amount: share of the units to remove, 0 ≤ amount < 1; per group with the uniform allocation. With
-            `granularity="layer"`, share of the residual branches; with those that set weights to zero, share of each
-            layer's weights, those that went before included. None where the granularity's or the allocation's name says
-            it, as "2:4", "rectangle:1x3" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
-        criterion: how much a unit matters, a name in `penjing list criteria`.
-        granularity: what stands or falls together, a name in `penjing list granularities`.
-        allocation: where how much goes, a name in `penjing list allocations`.
+        amount: share of the units to remove, 0 ≤ amount < 1; the share of each group's units with the uniform allocation.
+            With `granularity="layer"` it is the share of the residual branches; with granularities that set weights to
+            zero, the share of each layer's weights, including those that earlier masks hold at zero. None where the name
+            of the granularity or the allocation says the amount, as "2:4", "rectangle:1x3" and "threshold:0.01" do. With
+            `allocation="plan"`, a share for each place, by the place's name.
+        criterion: the measure of how much a unit matters, a name in `penjing list criteria`.
+        granularity: which weights stand or fall together, a name in `penjing list granularities`.
+        allocation: how the amount is spread over the model, a name in `penjing list allocations`.
         round_to: keep multiples of this many units (or a function from a wanted to an allowed number); at least one
             step stays, and a group smaller than one step stays whole.
         min_channels: how many units each group keeps at least; a smaller group stays whole.
         units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
-        data: for criteria that need it.
-        include: patterns of module paths; only what these make is pruned. What stands for something, as a softmax's
-            classes do, goes only where its module is named here in full; see `channels`.
+        data: the data that the criterion and the allocation look at, where they need it.
+        include: patterns of module paths; if given, only channels and weights of matching modules are pruned. Channels with
+            a fixed meaning, such as the classes of a softmax, go only where their module is named here in full; see
+            `channels`.
         exclude: patterns of module paths whose channels, and whose layers, all stay.
         batches: how many batches of data the criterion looks at.
-        seed: for criteria that draw random numbers or shuffled data.
+        seed: seed of the criteria that draw random numbers or shuffled data.
 
     Returns:
-        The smaller graph. Its `plan` tells what went, what was skipped, and where more would have gone had not the last
-        units to stay.
+        The pruned graph. Its `plan` says what went, what was skipped, and where the amount asked for more than could go,
+        because the last units of a place stay.
 
     Raises:
         PenjingError: an unknown name, an amount out of range, data that is missing, a model in which nothing can be
@@ -99,10 +101,10 @@ def prune_so(graph: Graph, data: Data | None, settings: PruningSettings) -> Grap
 
 
 def understood(graph: Graph, data: Data | None, settings: PruningSettings) -> Selection:
-    """Returns what the settings ask for.
+    """Looks up the names in the settings and checks that the choices fit one another.
 
     Raises:
-        PenjingError: an unknown name, or choices that don't fit one another.
+        PenjingError: a name is unknown, or two choices don't fit.
     """
     chosen, judge = find(settings.granularity), criteria[settings.criterion]
     spread = find_allocation(settings.allocation)
@@ -126,7 +128,7 @@ def understood(graph: Graph, data: Data | None, settings: PruningSettings) -> Se
 def _amount(
     amount: float | Mapping[str, float] | None, granularity: ChosenGranularity, allocation: ChosenAllocation
 ) -> Any:
-    """Returns what the allocation is to go by."""
+    """Returns the amount in the form that the allocation takes; None where the granularity's name says the amount."""
     if granularity.stays is not None:
         if amount is not None or allocation.name != "uniform":
             raise PenjingError(

@@ -1,4 +1,4 @@
-"""What is to be gone at each moment of a schedule's trainings: a pure function of their progress."""
+"""Which weights or units should be gone at each moment of a schedule's trainings: a pure function of their progress."""
 
 import math
 from collections.abc import Mapping
@@ -8,29 +8,29 @@ from penjing.errors import PenjingError
 from penjing.pruning._selection import Selection
 from penjing.pruning.schedules import ChosenSchedule, Moment, find, schedules
 
-# Between the two thresholds of splicing, 0.9 and 1.1 of one as in the authors' code, everything stays as it is.
+# How far splicing's two thresholds lie from the middle between them, as a share of it: 0.9 and 1.1 times, as in the
+# authors' code. Weights between the two stay as they are.
 BAND = 0.1
-# At how many points of each training a schedule is looked at beforehand.
-POINTS = 100
+POINTS = 100  # moments per training at which a schedule is examined beforehand
 
 
 @dataclass(frozen=True)
 class ScheduledSelection:
-    """A selection that a schedule brings about little by little.
+    """A selection that a schedule carries out little by little.
 
     Attributes:
-        schedule: when.
-        selection: what, in the end.
+        schedule: says when weights or units go.
+        selection: says which are gone in the end.
     """
 
     schedule: ChosenSchedule
     selection: Selection
 
     def __post_init__(self) -> None:
-        """Refuses what can't be.
+        """Refuses a schedule that doesn't go with the granularity.
 
         Raises:
-            PenjingError: the granularity's things can't be held at zero for a while, or can't go little by little.
+            PenjingError: what the granularity removes can't be held at zero for a while, or can't go little by little.
         """
         granularity = self.selection.granularity
         fitting = [name for name in schedules if granularity.removes in find(name).removes]
@@ -45,7 +45,7 @@ class ScheduledSelection:
 
     @property
     def amount(self) -> float:
-        """The share of all that is to go in the end, 0 if that is no single number."""
+        """The share of all weights or units that is gone in the end; 0 if no single number says it."""
         if self.selection.granularity.keeps is not None:
             n, m = self.selection.granularity.keeps
             return 1 - n / m
@@ -53,17 +53,21 @@ class ScheduledSelection:
         return amount if isinstance(amount, float | int) and own is None else 0.0
 
     def at(self, training: int, progress: float) -> Moment:
-        """Returns what holds in a training, numbered from 0, when this share of it is done."""
+        """Returns the schedule's moment at this progress, 0 to 1, of a training; trainings are numbered from 0."""
         return self.schedule.at((training + progress) / self.schedule.trainings, self.amount)
 
     def ever(self, what: str) -> bool:
-        """Tells whether an attribute of moments is ever set before the end."""
+        """Tells whether the schedule ever sets this attribute of its moments before the end."""
         return any(getattr(moment, what) for moment in _moments(self.schedule, self.amount))
 
     def selection_at(self, share: float, beside: int = 0) -> Selection:
-        """Returns the selection when this share of it is to be gone; with `beside`, by a lower (−1) or upper (1) threshold.
+        """Returns the selection at the moment when this share of it should be gone.
 
-        Of n:m, as many of every m are gone as is allowed by then; of a threshold, the share is that of the limit.
+        With N:M, as many of every M weights go as the share allows; an absolute threshold is multiplied by the share.
+
+        Args:
+            share: the share of the final amount, 0 to 1.
+            beside: selects splicing's lower (−1) or upper (1) threshold; 0 selects the middle between them.
         """
         selection = self.selection
         if selection.granularity.keeps is not None:

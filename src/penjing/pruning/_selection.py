@@ -26,12 +26,13 @@ class Selection:
     """How much should go, and by which choices.
 
     Attributes:
-        amount: what the allocation asks for.
-        criterion: how much what could go matters.
-        granularity: what stands or falls together.
-        allocation: where how much goes.
-        schedule: named where one decides when what goes.
-        scope: what else decides which units go, as plain JSON: where channels are looked for, and the evidence.
+        amount: how much goes, in the form that the allocation takes.
+        criterion: scores how much a unit or weight matters.
+        granularity: says which weights stand or fall together.
+        allocation: spreads the amount over the model.
+        schedule: name of the schedule that decides when units go; empty if all go at once.
+        scope: the other settings on which the choice of units depends, as plain JSON: patterns of module paths, batches,
+            seed and units.
         keep: how many units stay at each place, by its path, where a plan says so instead of the allocation.
     """
 
@@ -53,15 +54,15 @@ class Selection:
         return self.allocation.entry.function(scores, self.amount, rounding, places, **measured)
 
     def damage(self, evidence: Evidence, scores: Scores, places: Sequence[Scored]) -> Damage | None:
-        """Returns what the loss gains when the weakest units of places go, if the allocation asks for that."""
+        """Returns how much the loss grows when the weakest units of one place go; None if the allocation doesn't ask."""
         asks = self.keep is None and self.allocation.entry.needs
         return damages(evidence, scores, places) if asks else None
 
     def saliency(self, evidence: Evidence) -> Compensated:
-        """Returns what the criterion says of weights or units, and how those that stay make up for those that go.
+        """Returns the criterion's saliencies, with the function by which remaining weights make up for those that go.
 
         Raises:
-            PenjingError: it scores channels, and something else is to go.
+            PenjingError: the criterion scores channels only, and the granularity removes something else.
         """
         removes = self.granularity.removes
         if not self.criterion.can_score(removes):
@@ -76,7 +77,7 @@ class Selection:
 
     @property
     def finish(self) -> Callable[[Tensor], Tensor]:
-        """The criterion's last step, after saliencies of weights were summed."""
+        """The criterion's last step, which takes the summed saliencies of weights that go together."""
         return self.criterion.finish or (lambda score: score)
 
     def scores(self, evidence: Evidence, saliency: Any) -> list[Tensor]:
@@ -89,10 +90,10 @@ class Selection:
         return list(saliency)
 
     def check(self, score: Tensor, names: Sequence[str]) -> None:
-        """Makes sure that scores are numbers.
+        """Makes sure that all scores are finite.
 
         Raises:
-            PenjingError: one isn't; says whose.
+            PenjingError: a score isn't; the message names its place.
         """
         wrong = ~torch.isfinite(score)
         if bool(wrong.any()):
@@ -100,7 +101,7 @@ class Selection:
             raise PenjingError(f"The criterion '{self.criterion.name}' gives scores that aren't numbers for {name}.")
 
     def empties(self, units: int) -> bool:
-        """Tells whether the amount, spread evenly, would leave nothing of this many units."""
+        """Tells whether the amount, spread evenly, would remove all of this many units."""
         if self.keep is not None or self.allocation.amount is not None or not isinstance(self.amount, float | int):
             return False
         return math.floor(self.amount * units + 0.5) >= units
@@ -114,15 +115,15 @@ class Selection:
         keep: int | None = None,
         **found: Any,
     ) -> Option:
-        """Returns what happened at one place.
+        """Returns the plan's entry for one place.
 
         Args:
-            kind: of the place.
-            path: of the place.
-            before: how many units (of a weight: entries, of a branch: 1) there were.
-            after: how many there are.
-            keep: how many of what stands or falls together stay, where the granularity leaves that open.
-            found: what else came of it.
+            kind: the place's kind.
+            path: the place's module path.
+            before: how many units there were (for a weight: entries; for a branch: 1).
+            after: how many are left.
+            keep: how many units or rows of weights stay, where the granularity's name doesn't fix that.
+            found: further results at this place, by name.
         """
         setting = {
             "granularity": self.granularity.name,
@@ -136,7 +137,7 @@ class Selection:
 
 
 def _judged(criterion: CriterionEntry, evidence: Evidence) -> Any:
-    """Returns what a criterion says; scores of units that need data come from the data's memory, where they have one."""
+    """Returns a criterion's saliencies. Scores of units that need data are kept in the data's memory, if it has one."""
     if not criterion.needs or criterion.level != "unit" or memory_of(evidence.data) is None:
         return criterion.function(evidence)
     ours, made = criterion.function.__module__.startswith("penjing."), None
@@ -155,7 +156,7 @@ def _judged(criterion: CriterionEntry, evidence: Evidence) -> Any:
     def find(names: list[str]) -> dict[str, Found]:
         nonlocal made
         made = criterion.function(evidence)
-        if isinstance(made, Compensated):  # which holds functions beside scores
+        if isinstance(made, Compensated):  # it holds functions, which a memory can't keep
             return {name: {} for name in names}
         return {name: {"scores": score} for name, score in zip(names, made, strict=True)}
 
@@ -165,7 +166,7 @@ def _judged(criterion: CriterionEntry, evidence: Evidence) -> Any:
 
 
 def lowest(score: Tensor, gone: Tensor) -> Tensor:
-    """Returns scores in which what is gone is below all that is left: at 0 if that is positive, else just below it."""
+    """Returns scores in which units that are gone rank below all others: at 0 if the others' are positive, else just below."""
     if not bool(gone.any()) or bool(gone.all()):
         return score
     least = score[~gone].min()
@@ -174,10 +175,10 @@ def lowest(score: Tensor, gone: Tensor) -> Tensor:
 
 
 def share(amount: object) -> float:
-    """Returns an amount that is the share of what should go.
+    """Returns the amount, once it is checked to be a share.
 
     Raises:
-        PenjingError: it is none.
+        PenjingError: the amount isn't a number with 0 ≤ amount < 1.
     """
     if not isinstance(amount, float | int) or isinstance(amount, bool) or not 0 <= amount < 1:
         raise PenjingError(f"amount is the share of units to remove, 0 ≤ amount < 1, not {amount!r}.")

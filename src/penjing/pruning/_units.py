@@ -19,12 +19,12 @@ from penjing.pruning.granularities._registry import ChosenGranularity
 
 @dataclass(frozen=True)
 class Weakest:
-    """Units that should go, and what follows from that.
+    """The units that should go, the weights that make up for them, and the plan's entries.
 
     Attributes:
-        units: per group (its position), those that should go, the least important first.
-        weights: new weights, by name and of the old sizes, that make up for what goes.
-        steps: what the plan says of it.
+        units: the units that should go, the least important first, by their group's position.
+        weights: new weights, by name and of the old sizes, that make up for the units that go.
+        steps: the plan's entries.
     """
 
     units: dict[int, np.ndarray]
@@ -40,10 +40,10 @@ def units_of(
     exclude: Sequence[str] = (),
     units: str = "auto",
 ) -> Channels:
-    """Returns the channels of a graph, with those groups alone that the granularity is about.
+    """Returns the channels of a graph, with only those groups that the granularity may remove.
 
     Raises:
-        PenjingError: the granularity has units of its own, others were asked for, or there is no such group.
+        PenjingError: the granularity has units of its own and other units were asked for, or there is no such group.
     """
     own, among = granularity.entry.units, granularity.entry.among
     if own and units not in ("auto", own):
@@ -53,7 +53,7 @@ def units_of(
 
 
 def weakest(found: Channels, evidence: Evidence, selection: Selection, rounding: Rounding) -> Weakest:
-    """Returns the weakest units of each group. What earlier masks hold at zero goes first.
+    """Returns the weakest units of each group. Units that earlier masks hold at zero go first.
 
     Raises:
         PenjingError: there is no group, or scores aren't numbers.
@@ -98,7 +98,7 @@ def without_units(found: Channels, evidence: Evidence, selection: Selection, rou
 
 
 def _without(graph: Graph, group: Group, gone: Tensor) -> dict[str, Tensor]:
-    """Returns the parameters that some units of a group stand in, with zeros there."""
+    """Returns the parameters that carry these units of a group, with zeros in the units' entries."""
     found: dict[str, Tensor] = {}
     for entry in group.entries:
         values = found.get(entry.tensor, graph.tensor(entry.tensor).detach())
@@ -109,7 +109,7 @@ def _without(graph: Graph, group: Group, gone: Tensor) -> dict[str, Tensor]:
 
 
 def _zeros_lowest(score: Tensor, evidence: Evidence, group: Group) -> Tensor:
-    """Returns scores in which units come first of whose makers masks leave no weight."""
+    """Returns scores in which units rank lowest if masks leave no weight of the layers that make them."""
     masks = [(entry, evidence.graph.masks.get(entry.tensor)) for entry in group.entries if entry.role == "out"]
     if not masks or any(mask is None for _, mask in masks):
         return score

@@ -1,4 +1,4 @@
-"""What a schedule holds at zero for a while, by masks: single weights, or all weights that make a channel."""
+"""Weights and channels that a schedule holds at zero for a while: masks zero single weights, or all that make a channel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +19,12 @@ from penjing.pruning.allocations._registry import Rounding
 
 @dataclass(frozen=True)
 class Decision:
-    """What should go.
+    """Which weights or channels should go.
 
     Attributes:
-        masks: what stays, with what went before.
-        weights: new weights, by name, that make up for what goes.
-        steps: what the plan says of it.
+        masks: False for weights that should be zero, including those that earlier masks hold at zero.
+        weights: new weights, by name, that make up for those that go.
+        steps: the plan's entries.
     """
 
     masks: Masks
@@ -36,24 +36,24 @@ class Zeroed(Protocol):
     """The weights or channels that a schedule may hold at zero, by masks."""
 
     def decide(self, evidence: Evidence, selection: Selection) -> Decision:
-        """Returns what should go of the evidence's graph, which stays as it is."""
+        """Decides which weights or channels of the evidence's graph should go; the graph stays as it is."""
 
     def returned(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, int]:
-        """Returns, for each place of the plan, how many weights or units earlier masks take and later ones don't."""
+        """Returns how many weights or units of each place earlier masks prune and later masks don't."""
 
     def drawn(self, masks: Mapping[str, Tensor], probability: float, generator: torch.Generator) -> Masks:
-        """Returns masks that take some of what these take, each with this probability."""
+        """Returns masks that prune each of the weights or units that `masks` prune with this probability."""
 
     def scales(self) -> list[str]:
         """Returns the names of the scales of norms behind the channels that may go."""
 
     def finish(self, graph: Graph) -> Graph:
-        """Returns what becomes of a graph whose masks are final."""
+        """Returns the pruned graph once its masks are final, made smaller where that is possible."""
 
 
 @dataclass(frozen=True)
 class ZeroedWeights:
-    """Single weights: the masks stay, but where the granularity makes kernels smaller."""
+    """Single weights. Their masks stay in the graph, except where the granularity makes kernels smaller."""
 
     found: tuple[Weight, ...]
     selection: Selection
@@ -88,10 +88,10 @@ class ZeroedWeights:
 
 @dataclass(frozen=True)
 class ZeroedChannels:
-    """Channels: all that makes them is held at zero, and what reads them is left alone. At the end surgery takes them out.
+    """Channels. Masks zero the parameters that make a channel and leave those that read it; at the end surgery removes it.
 
-    Weights, biases, scales, shifts and running statistics of a channel are zero, and so is the channel wherever it is
-    read. Taking it out changes nothing, but for norms over channels, which then see fewer of them.
+    A channel's weights, biases, scales, shifts and running statistics are all zero, so that the channel is zero wherever it
+    is read. Its removal changes no output, except through norms over channels, which then see fewer of them.
     """
 
     channels: Channels
@@ -134,7 +134,7 @@ def _makers(group: Group) -> list[AxisEntry]:
 
 
 def _take(masks: Masks, group: Group, gone: Tensor) -> None:
-    """Takes units out of masks, wherever something makes them."""
+    """Sets masks to False at the entries of all parameters that make these units."""
     for entry in _makers(group) if bool(gone.any()) else ():
         mask = masks[entry.tensor]
         rows = torch.from_numpy(entry.indices)[gone].flatten().to(mask.device)
@@ -142,7 +142,7 @@ def _take(masks: Masks, group: Group, gone: Tensor) -> None:
 
 
 def _gone(masks: Mapping[str, Tensor], group: Group) -> Tensor:
-    """Returns which units masks take from all that makes them, `(units,)`."""
+    """Returns which units masks prune in all parameters that make them, as booleans `(units,)`."""
     left = torch.zeros(group.units, dtype=torch.bool)
     for entry in _makers(group):
         if entry.tensor not in masks:
