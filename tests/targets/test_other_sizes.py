@@ -123,7 +123,9 @@ def test_a_size_at_which_the_graph_itself_only_works_as_it_was_is_told(summed):
     fixed = capture(nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)), torch.randn(3, 5))
     (given,) = fixed.signature.leaves
     fixed.signature = replace(fixed.signature, leaves=(replace(given, name="x", dynamic=frozenset((0, 1)), sizes=()),))
-    with pytest.warns(UserWarning, match=r"no other size was found at which it works: axis 1 of input 'x' \(as size 5\)"):
+    with pytest.warns(
+        UserWarning, match=r"no other size was found at which it works: axis 1 of input 'x' \(as size 5\)"
+    ):
         check_other_sizes(fixed, artifact, Named(lambda x: fixed.program(x)[0].detach()))
 
 
