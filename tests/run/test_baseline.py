@@ -6,12 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from penjing.budget import Budget
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.run import baseline as module
 from penjing.run.baseline import Baseline, collapsed, judge_original, nothing_learned, too_generous
-from penjing.run.verification import shortfalls
 from penjing.tasks import R2, TOP_ONE, Classification, Likeness, Unlabelled
 
 ALIKE = Likeness(0.97, TOP_ONE, 0.3)
@@ -110,35 +108,3 @@ def test_a_baseline_is_read_as_it_was_written_and_nothing_else_is():
     ):
         with pytest.raises(PenjingError):
             Baseline.from_dict(record)
-
-
-def sides(before, after, latency=1.0):
-    base = {"metric": before, "latency_ms": {"median": 2.0}, "size_bytes": 100}
-    return {"baseline": base, "compressed": base | {"metric": after, "latency_ms": {"median": latency}}}
-
-
-@pytest.mark.parametrize(
-    ("budget", "measured", "alike", "said"),
-    [
-        (Budget(drop=0.01), sides(0.9, None), ALIKE, "metric isn't a finite number"),
-        (Budget(), sides(0.9, None), ALIKE, "metric isn't a finite number"),
-        (Budget(latency="1x"), sides(0.9, 0.9, math.nan), ALIKE, "latency is nan ms"),
-        (Budget(drop=0.01), sides(None, None), replace(ALIKE, value=math.nan), "the share of answers that differ"),
-        (Budget(drop=0.01), sides(None, None), None, "no validation data"),
-        (
-            Budget(drop=0.01),
-            sides(None, None),
-            Likeness(0.9, R2, 0.0),
-            "variance of the original's outputs that is lost",
-        ),
-        (Budget(drop="60%"), sides(0.9, 0.2), ALIKE, "fall is 0.7000 where 60% is allowed"),
-    ],
-)
-def test_what_is_no_number_keeps_no_limit(budget, measured, alike, said):
-    (found,) = shortfalls(budget, measured, alike)
-    assert said in found
-
-
-def test_a_limit_that_is_kept_is_no_shortfall():
-    assert shortfalls(Budget(latency="0.5x", size="1x", drop=0.01), sides(0.92, 0.91), ALIKE) == []
-    assert shortfalls(Budget(drop="100%"), sides(0.92, 0.0), ALIKE) == []

@@ -1,43 +1,72 @@
-"""How a time limit is shared out, and what is left away where it is short; time is made up here."""
+"""How a time limit is shared out among the stages; time is made up here."""
 
-from types import SimpleNamespace
+import math
+import time as real
 
 import pytest
 
-from penjing.budget import Budget
-from penjing.data import Data
-from penjing.run import verification
-from penjing.run.baseline import Baseline
+from made_time import Time
 from penjing.run.clock import Clock, Known, seconds_until
-from penjing.run.verification import FEW, OriginalAndCompressed, verify
-from penjing.targets import Latency, Measurement, Parity
-from penjing.tasks import TOP_ONE, Classification, Likeness
 
 KNOWN = Known(1.0, 4.0)
-
-
-class Time:
-    """A clock that moves only when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def time(monkeypatch):
     made = Time()
     monkeypatch.setattr("penjing.run.clock.time", made)
-    monkeypatch.setattr("penjing.run.verification.time", made)
     return made
+
+
+def test_a_command_begins_when_its_clock_is_made_unless_another_beginning_is_given():
+    before = real.monotonic()
+    began = Clock(minutes=1.0).began
+    assert before <= began <= real.monotonic()
+    assert Clock(7.0, 1.0).began == 7.0
+
+
+def test_the_end_is_the_limit_behind_the_beginning_however_late_it_is(time):
+    clock = Clock(100.0, 1.5)
+    assert clock.end == 190.0
+    time.now = 1000.0
+    assert clock.end == 190.0
+
+
+@pytest.mark.parametrize(("now", "left"), [(90.0, 10.0), (100.0, 0.0), (130.0, -30.0)])
+def test_the_seconds_left_fall_to_nothing_at_the_deadline_and_below_it_behind(time, now, left):
+    time.now = now
+    assert seconds_until(100.0) == left
 
 
 def test_without_a_limit_nothing_ends(time):
     clock = Clock(time.now)
     assert (clock.end, clock.choosing_ends(KNOWN, training=True), clock.training_ends(KNOWN)) == (None, None, None)
-    assert seconds_until(None) == float("inf")
+    assert seconds_until(None) == math.inf
+
+
+# Of an original that was lowered in 3 s, judged in 5 s and called in 1 ms: two lowerings are 6 s, four passes over the data
+# 20 s, timing 2000 calls 2 s, and peak memory and the layers' times 10 s.
+MEASURED = Known(3.0, 5.0, 0.001)
+
+
+def test_verifying_is_lowering_judging_and_measuring_as_often_as_it_does_each(time):
+    assert Clock(time.now).verifying(MEASURED) == 6 + 20 + 2 + 10
+
+
+def test_of_a_limit_measuring_takes_no_more_than_its_share(time):
+    assert Clock(time.now, 1.0).verifying(MEASURED) == 6 + 20 + 9, "15 % of a minute are less than 12 s"
+    assert Clock(time.now, 2.0).verifying(MEASURED) == 6 + 20 + 12
+
+
+def test_training_ends_where_verifying_begins_and_choosing_where_training_does(time):
+    clock = Clock(1000.0, 10.0)
+    assert clock.training_ends(MEASURED) == 1000 + 600 - 38
+    assert clock.choosing_ends(MEASURED, training=False) == 1000 + 600 - 38
+    assert clock.choosing_ends(MEASURED, training=True) == 1000 + 600 - 38 - 90, "15 % of ten minutes are for training"
+
+
+def test_where_verifying_takes_longer_than_the_limit_training_ended_before_it_began(time):
+    assert Clock(1000.0, 0.25).training_ends(Known(60.0, 60.0)) < 1000.0
 
 
 @pytest.mark.parametrize("minutes", [0.5, 1, 10, 600])
@@ -68,81 +97,3 @@ def test_verifying_is_expected_to_time_quick_files_for_less_and_never_for_more_t
 
 def test_where_the_original_was_not_judged_comparing_takes_as_long_as_lowering(time):
     assert Clock(time.now).verifying(Known(3.0, 0.0)) == Clock(time.now).verifying(Known(3.0, 3.0))
-
-
-@pytest.fixture
-def verified(time, monkeypatch):
-    """Returns a function that verifies a made-up pair on a made-up runtime, and tells what was measured and how."""
-    done = {}
-
-    def evaluate(run, loader, task):
-        time.now += 10
-        return 0.9
-
-    def likeness(one, other, loader, task, limit=None):
-        done["limit"] = limit
-        time.now += 20 if limit is None else 1
-        return Likeness(0.97, TOP_ONE, 0.3)
-
-    def measure_together(files, *, threads, batch, runs, seconds, memory):
-        done.update(seconds=seconds, memory=memory)
-        time.now += seconds
-        found = Measurement(Latency(1.0, 1.0, 3), 100, 5 if memory else None, None, threads, batch, "runtime")
-        return dict.fromkeys(files, found)
-
-    fakes = {
-        "session": lambda file, threads: file,
-        "evaluate": evaluate,
-        "likeness": likeness,
-        "measure_together": measure_together,
-        "check_parity": lambda *_: Parity(float("nan"), None),
-        "integer_macs": lambda *_: 0.5,
-        "layers": lambda *_: [{"name": "one"}],
-        "_real_inputs": lambda *_: None,
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(verification, name, fake)
-    graph = SimpleNamespace(cost=lambda: SimpleNamespace(params=10, macs=10))
-    file = SimpleNamespace(target="onnxruntime")
-
-    def run(seconds, task=Classification(), metric=0.9):  # noqa: B008  it has no state
-        data = Data(None, None, [1], task)
-        deadline = None if seconds is None else time.now + seconds
-        original = Baseline(metric, 0.3 if metric else None, 100)
-        measured = verify(
-            OriginalAndCompressed(graph, file, graph, file),
-            data,
-            Budget(),
-            threads=1,
-            batch=1,
-            original=original,
-            deadline=deadline,
-        )
-        return done | {"layers": measured["layers"], "measured": measured}
-
-    return run
-
-
-def test_with_time_everything_is_measured(verified):
-    for seconds in (None, 1000):
-        done = verified(seconds)
-        assert (done["limit"], done["seconds"], done["memory"], len(done["layers"])) == (None, 20.0, True, 1)
-        assert done["measured"]["warnings"] == []
-
-
-def test_where_time_is_short_less_is_measured_beside_the_metric_and_says_so(verified):
-    done = verified(15)
-    assert (done["limit"], done["seconds"], done["memory"]) == (FEW, 1.0, False)
-    assert (
-        done["measured"]["compressed"]["metric"] == 0.9 and done["measured"]["compressed"]["peak_memory_bytes"] is None
-    )
-    assert [f"that of {FEW} samples" in line for line in done["measured"]["warnings"]] == [True]
-    assert len(done["layers"]) == 1 and verified(5)["layers"] == []
-
-
-def test_what_stands_in_for_the_metric_is_measured_in_full(verified):
-    assert verified(1, metric=None)["limit"] is None
-
-
-def test_an_error_that_is_not_a_number_is_no_number_in_the_report(verified):
-    assert verified(None)["measured"]["parity"]["max_abs_error"] is None

@@ -1,7 +1,7 @@
 """The stage that trains the pruned graph with the original as teacher; it can be interrupted and resumed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.tasks import agreement, evaluate
 from penjing.training import Interrupted, recover
-from penjing.training.checkpoint import discard_damaged, steps_of
+from penjing.training.checkpoint import discard_damaged, steps_of, variant_of
 from penjing.training.deadline import over
 from penjing.training.source import training_batches
 
@@ -94,7 +94,6 @@ def recovered(
         stages.note_cut(space, asked.max_minutes, MADE, True)
         return Recovery(small, ("The deadline is over: no training.",), short_of_time=True)
     notes: list[str] = []
-    variant: dict[str, Any] = {}
     checkpoint = space.inner / stages.CHECKPOINT
     discard_damaged(checkpoint, say)
     wanted = asked.epochs * len(training_batches(asked.data, original))
@@ -113,9 +112,6 @@ def recovered(
 
     def told(epoch: dict[str, Any]) -> None:
         say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f} ({epoch['seconds']:.0f} s)")
-        variant.update(
-            {name: epoch[name] for name in ("precision", "channels_last", "threads") if epoch[name] is not None}
-        )
 
     finished = True
     untrained = {name: tensor.clone() for name, tensor in small.state_dict().items()}
@@ -139,7 +135,13 @@ def recovered(
     short = finished and (steps_of(checkpoint) or (0, 0))[0] < wanted
     if finished:
         stages.note_cut(space, asked.max_minutes, MADE, short)
-    return Recovery(small, tuple(notes), variant or None, finished, short)
+    return Recovery(small, tuple(notes), _variant(checkpoint), finished, short)
+
+
+def _variant(checkpoint: Path) -> dict[str, Any] | None:
+    """Returns how the steps were computed that a checkpoint holds: also those of a call that was killed behind the last."""
+    found = variant_of(checkpoint)
+    return None if found is None else {name: value for name, value in asdict(found).items() if value is not None}
 
 
 def _judged(graph: Graph, original: Graph, asked: CompressRequest) -> float:

@@ -147,14 +147,14 @@ class CompressRequest:
             PenjingError: a pattern matches nothing, the outputs don't fit the task, or the criterion can't be computed
                 from this model and data.
         """
+        groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
         with torch.random.fork_rng(devices=[]):  # a loader may draw from PyTorch's generator
             for part in ("train", "calibration", "validation"):
                 if (loader := getattr(self.data, part)) is not None:
                     first(loader, f"data.{part} of '{self.data.name}'")
-        groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
-        _judge(graph, self.data)
-        if groups:
-            _rank(graph, self)
+            _judge(graph, self.data)
+            if groups:
+                _rank(graph, self)
 
 
 def settled(criterion: str | None, data: Data) -> tuple[str, Data]:

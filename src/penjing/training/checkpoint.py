@@ -167,12 +167,22 @@ def _with_state(callbacks: Sequence[object]) -> list[Stateful]:
 
 def steps_of(path: Path) -> tuple[int, int] | None:
     """Returns the steps that a run's checkpoint holds and how many there will be; None where none can be read."""
+    found = _standing(path)
+    return None if found is None else (found.step, found.total)
+
+
+def variant_of(path: Path) -> Variant | None:
+    """Returns how the steps that a run's checkpoint holds were computed; None where it holds no step or can't be read."""
+    found = _standing(path)
+    return None if found is None or found.step == 0 else found.variant
+
+
+def _standing(path: Path) -> Standing | None:
     try:
         # Mapped, so that the weights beside it aren't read.
-        standing = _header(torch.load(path, map_location="cpu", weights_only=True, mmap=True)).standing
+        return _header(torch.load(path, map_location="cpu", weights_only=True, mmap=True)).standing
     except UNREADABLE:
         return None  # whoever goes on with it is told what is wrong there
-    return standing.step, standing.total
 
 
 def progress_of(path: Path) -> float:

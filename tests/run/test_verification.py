@@ -1,0 +1,327 @@
+"""What is measured of a result, and which limits it misses; runtimes and time are made up here but for the last tests."""
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from made_time import Time
+from penjing.budget import Budget
+from penjing.data import Data
+from penjing.graph import capture
+from penjing.pruning import prune
+from penjing.run import verification
+from penjing.run.baseline import Baseline
+from penjing.run.verification import (
+    DIFFERENCES,
+    FEW,
+    OriginalAndCompressed,
+    layers,
+    metric_on_runtime,
+    shortfalls,
+    verify,
+)
+from penjing.targets import Latency, Measurement, Parity, lower, measure_together
+from penjing.tasks import R2, TOP_ONE, Classification, Likeness, Unlabelled, evaluate
+
+ALIKE = Likeness(0.97, TOP_ONE, 0.3)
+
+
+# Limits
+
+
+def sides(metric=(0.9, 0.9), latency=(2.0, 2.0), size=(10_000, 10_000)):
+    """Returns both sides of a report, from (baseline, compressed) of each quantity."""
+    return {
+        side: {"metric": metric[which], "latency_ms": {"median": latency[which]}, "size_bytes": size[which]}
+        for which, side in enumerate(("baseline", "compressed"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("budget", "measured", "said"),
+    [
+        (Budget(latency="0.5x"), sides(latency=(2.0, 1.5)), "latency is 1.5 ms where 1 ms are allowed (0.5x)"),
+        (Budget(latency="5ms"), sides(latency=(8.0, 6.0)), "latency is 6 ms where 5 ms are allowed (5ms)"),
+        (Budget(latency="1us"), sides(), "latency is 2 ms where 0.001 ms are allowed (1us)"),
+        (Budget(size="0.25x"), sides(size=(10_000, 2501)), "size is 2,501 bytes where 2,500 are allowed (0.25x)"),
+        (Budget(size="1kB"), sides(size=(10_000, 1001)), "size is 1,001 bytes where 1,000 are allowed (1kB)"),
+        (Budget(drop=0.01), sides(metric=(0.92, 0.9)), "the metric's fall is 0.0200 where 0.01 is allowed"),
+        (Budget(drop="1%"), sides(metric=(0.92, 0.9)), "the metric's fall is 0.0200 where 0.01 is allowed"),
+        (Budget(drop="1.5 units"), sides(metric=(31, 29)), "the metric's fall is 2.0000 where 1.5 units is allowed"),
+        (Budget(drop=0), sides(metric=(0.92, 0.9199)), "the metric's fall is 0.0001 where 0.0 is allowed"),
+    ],
+)
+def test_a_limit_that_is_missed_is_told_with_the_value_that_was_reached(budget, measured, said):
+    assert shortfalls(budget, measured, ALIKE) == [said]
+
+
+@pytest.mark.parametrize(
+    ("budget", "measured"),
+    [
+        (Budget(latency="0.5x"), sides(latency=(2.0, 1.0))),
+        (Budget(latency="5ms"), sides(latency=(8.0, 5.0))),
+        (Budget(size="0.25x"), sides(size=(10_000, 2500))),
+        (Budget(size="1kB"), sides(size=(10_000, 1000))),
+        (Budget(drop=0.01), sides(metric=(0.92, 0.91))),
+        (Budget(drop=0), sides(metric=(0.92, 0.95))),
+        (Budget(drop="100%"), sides(metric=(0.92, 0.0))),
+        (Budget(latency="0.5x", size="1x", drop=0.01), sides(metric=(0.92, 0.91), latency=(2.0, 1.0))),
+        (Budget(latency="1x"), sides(metric=(0.9, 0.0), size=(1, 10**9))),
+        (Budget(size="1x"), sides(metric=(0.9, 0.0), latency=(1.0, 1e9))),
+        (Budget(), sides(metric=(0.9, 0.0), latency=(1.0, 1e9), size=(1, 10**9))),
+    ],
+)
+def test_a_limit_that_is_kept_to_the_last_unit_and_what_has_no_limit_are_no_shortfalls(budget, measured):
+    assert shortfalls(budget, measured, ALIKE) == []
+
+
+def test_each_limit_that_is_missed_has_a_line_of_its_own():
+    missed = shortfalls(
+        Budget(latency="0.5x", size="0.5x", drop=0.01), sides((0.9, 0.8), (2.0, 1.5), (10_000, 9_000)), ALIKE
+    )
+    assert [line.split(" is ")[0] for line in missed] == ["latency", "size", "the metric's fall"]
+
+
+@pytest.mark.parametrize(("measure", "what"), DIFFERENCES.items())
+def test_without_labels_the_drop_is_how_far_the_answers_differ_in_the_measure_s_own_words(measure, what):
+    unlabelled = sides(metric=(None, None))
+    assert shortfalls(Budget(drop=0.05), unlabelled, Likeness(0.9, measure, 0.0)) == [
+        f"{what} is 0.1000 where 0.05 is allowed"
+    ]
+    assert shortfalls(Budget(drop=0.1), unlabelled, Likeness(0.9, measure, 0.0)) == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "measured", "alike", "said"),
+    [
+        (Budget(drop=0.01), sides((0.9, None)), ALIKE, "metric isn't a finite number"),
+        (Budget(), sides((0.9, None)), ALIKE, "metric isn't a finite number"),
+        (Budget(latency="1x"), sides(latency=(2.0, math.nan)), ALIKE, "latency is nan ms"),
+        (Budget(drop=0.01), sides((None, None)), replace(ALIKE, value=math.nan), "the share of answers that differ"),
+        (Budget(drop=0.01), sides((None, None)), None, "no validation data"),
+        (Budget(drop="60%"), sides((0.9, 0.2)), ALIKE, "fall is 0.7000 where 60% is allowed"),
+    ],
+)
+def test_what_is_no_number_keeps_no_limit(budget, measured, alike, said):
+    (found,) = shortfalls(budget, measured, alike)
+    assert said in found
+
+
+# Measuring
+
+
+@pytest.fixture
+def time(monkeypatch):
+    made = Time()
+    monkeypatch.setattr("penjing.run.clock.time", made)
+    monkeypatch.setattr("penjing.run.verification.time", made)
+    return made
+
+
+def measurement(side, *, memory, threads=1, batch=1):
+    """Returns what is measured of a made-up file: the original is twice as slow and four times as large."""
+    slow = 2 if side == "baseline" else 1
+    return Measurement(
+        Latency(slow * 1.0, slow * 1.5, 3), slow**2 * 100, 5 if memory else None, None, threads, batch, "runtime"
+    )
+
+
+@pytest.fixture
+def verified(time, monkeypatch):
+    """Returns a function that verifies a made-up pair on a made-up runtime, and tells what was measured and how."""
+    done = {}
+
+    def run(seconds=None, *, task=None, metric=0.9, reached=0.9, alike=ALIKE, parts=("validation",), macs=10, **given):
+        def evaluated(run, loader, task):
+            time.now += 10
+            return reached
+
+        def likened(one, other, loader, task, limit=None):
+            done.update(limit=limit, compared=loader)
+            time.now += 20 if limit is None else 1
+            return alike
+
+        def measured_together(files, *, threads, batch, runs, seconds, memory):
+            done.update(seconds=seconds, memory=memory)
+            time.now += seconds
+            return {side: measurement(side, memory=memory, threads=threads, batch=batch) for side in files}
+
+        fakes = {
+            "session": lambda file, threads: file,
+            "evaluate": evaluated,
+            "likeness": likened,
+            "measure_together": measured_together,
+            "check_parity": lambda *_: Parity(float("nan"), None),
+            "integer_macs": lambda *_: 0.5,
+            "layers": lambda *_: [{"name": "one"}],
+            "_real_inputs": lambda *_: None,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(verification, name, fake)
+        graphs = [SimpleNamespace(cost=lambda n=n: SimpleNamespace(params=n, macs=n and macs)) for n in (40, 10)]
+        file = SimpleNamespace(target="onnxruntime")
+        loaders = {part: [part] for part in parts}
+        data = Data(None, loaders.get("calibration"), loaders.get("validation"), task or Classification())
+        original = Baseline(metric, 0.3 if metric else None, 100)
+        how = {"budget": Budget(), "threads": 1, "batch": 1, "original": original} | given
+        deadline = None if seconds is None else time.now + seconds
+        return done | {
+            "measured": verify(OriginalAndCompressed(graphs[0], file, graphs[1], file), data, deadline=deadline, **how)
+        }
+
+    return run
+
+
+def test_with_time_everything_is_measured(verified):
+    for seconds in (None, 1000):
+        done = verified(seconds)
+        assert (done["limit"], done["seconds"], done["memory"]) == (None, 20.0, True)
+        assert len(done["measured"]["layers"]) == 1 and done["measured"]["warnings"] == []
+
+
+def test_where_time_is_short_less_is_measured_beside_the_metric_and_says_so(verified):
+    done = verified(15)
+    assert (done["limit"], done["seconds"], done["memory"]) == (FEW, 1.0, False)
+    compressed = done["measured"]["compressed"]
+    assert compressed["metric"] == 0.9 and compressed["peak_memory_bytes"] is None
+    assert [f"that of {FEW} samples" in line for line in done["measured"]["warnings"]] == [True]
+    assert len(done["measured"]["layers"]) == 1 and verified(5)["measured"]["layers"] == []
+
+
+def test_what_stands_in_for_the_metric_is_measured_in_full(verified):
+    assert verified(1, metric=None, reached=None)["limit"] is None
+
+
+def test_an_error_that_is_not_a_number_is_no_number_in_the_report(verified):
+    assert verified()["measured"]["parity"]["max_abs_error"] is None
+
+
+def test_ratios_are_the_original_over_the_result(verified):
+    measured = verified(macs=8)["measured"]
+    assert measured["ratios"] == {"latency": 2.0, "size": 4.0, "params": 4.0, "macs": 1.0}
+    assert verified(macs=0)["measured"]["ratios"]["macs"] is None, "of a network that multiplies nothing"
+
+
+def test_both_sides_tell_what_was_measured_of_them(verified):
+    measured = verified(metric=0.9, reached=0.8)["measured"]
+    assert measured["baseline"]["latency_ms"] == {"median": 2.0, "p90": 3.0, "runs": 3}
+    assert [measured[side]["metric"] for side in ("baseline", "compressed")] == [0.9, 0.8]
+    assert [measured[side]["size_bytes"] for side in ("baseline", "compressed")] == [400, 100]
+    assert [measured[side]["params"] for side in ("baseline", "compressed")] == [40, 10]
+    assert measured["target"]["name"] == "onnxruntime" and measured["integer_macs"] == 0.5
+
+
+def test_threads_and_batch_are_those_that_were_asked_for(verified):
+    target = verified(threads=2, batch=8)["measured"]["target"]
+    assert (target["threads"], target["batch"]) == (2, 8)
+
+
+def test_a_result_that_keeps_its_budget_is_met_and_one_that_misses_it_says_why(verified):
+    kept = verified(budget=Budget(latency="0.5x", size="0.25x", drop=0))["measured"]
+    assert kept["met"] and kept["missed"] == []
+    missed = verified(budget=Budget(latency="0.4x"))["measured"]
+    assert not missed["met"] and missed["missed"] == ["latency is 1 ms where 0.8 ms are allowed (0.4x)"]
+
+
+def test_a_metric_that_is_not_finite_is_none_in_the_report_and_no_success(verified):
+    measured = verified(reached=-math.inf)["measured"]
+    assert measured["compressed"]["metric"] is None and not measured["met"]
+    assert "isn't a finite number" in measured["missed"][0]
+
+
+def test_an_original_that_learned_nothing_is_no_success_and_warns_of_no_drop_beside(verified):
+    measured = verified(original=Baseline(0.3, 0.3, 100), reached=0.3, budget=Budget(drop="60%"))["measured"]
+    assert not measured["learned"] and not measured["met"] and measured["warnings"] == []
+    assert len(measured["missed"]) == 1 and measured["missed"][0].startswith("the original is no better than")
+
+
+def test_a_result_that_answers_every_input_alike_is_no_success_whatever_was_allowed(verified):
+    measured = verified(reached=0.3, budget=Budget(drop="70%"))["measured"]
+    assert measured["learned"] and not measured["met"]
+    assert len(measured["missed"]) == 1 and measured["missed"][0].startswith("what came out is no better than")
+    assert len(measured["warnings"]) == 1 and "a network that answers every input alike" in measured["warnings"][0]
+
+
+def test_answers_are_compared_on_the_validation_data_or_else_on_the_calibration_data(verified):
+    assert verified(parts=("calibration", "validation"))["compared"] == ["validation"]
+    done = verified(parts=("calibration",), metric=None, task=Unlabelled())
+    assert done["compared"] == ["calibration"] and done["measured"]["compressed"]["metric"] is None
+    assert done["measured"]["parity"]["agreement_with_original"] == ALIKE.value
+
+
+def test_without_any_data_nothing_is_compared(verified):
+    parity = verified(parts=(), metric=None, budget=Budget(drop=0.1))["measured"]
+    assert parity["parity"]["agreement_with_original"] is None and parity["missed"] == [
+        "there is no validation data to measure the drop on"
+    ]
+
+
+# With files and a runtime
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 3)
+    )
+    original, folder = capture(network.eval(), torch.randn(2, 1, 6, 6)), tmp_path_factory.mktemp("pair")
+    small = prune(original, 0.5)
+    return OriginalAndCompressed(
+        original, lower(original, "torch", folder / "a.pt2"), small, lower(small, "torch", folder / "b.pt2")
+    )  # fmt: skip
+
+
+def batches(count=2):
+    generator = torch.Generator().manual_seed(1)
+    return [
+        (torch.randn(4, 1, 6, 6, generator=generator), torch.randint(3, (4,), generator=generator))
+        for _ in range(count)
+    ]
+
+
+def test_the_metric_is_that_of_the_file_on_the_validation_data(pair):
+    data = Data(None, None, batches(8), Classification(3))
+    assert metric_on_runtime(pair.compressed_file, data, 1) == evaluate(pair.compressed, data.validation, data.task)
+    assert metric_on_runtime(pair.compressed_file, replace(data, validation=None), 1) is None
+    assert metric_on_runtime(pair.compressed_file, replace(data, task=Unlabelled()), 1) is None
+
+
+def test_layers_are_told_before_and_after_with_their_norms_folded_into_them(pair):
+    told = {layer["name"]: layer for layer in layers(pair, 1, 1)}
+    assert told.keys() == {"0", "4"}
+    params = {name: (layer["before"]["params"], layer["after"]["params"]) for name, layer in told.items()}
+    # A convolution with its norm folded in has a weight of 3 × 3 and a bias for each channel.
+    assert params == {"0": (8 * 9 + 8, 4 * 9 + 4), "4": (8 * 16 * 3 + 3, 4 * 16 * 3 + 3)}
+    macs = {name: (layer["before"]["macs"], layer["after"]["macs"]) for name, layer in told.items()}
+    assert macs == {"0": (8 * 9 * 16, 4 * 9 * 16), "4": (8 * 16 * 3, 4 * 16 * 3)}
+    assert all(layer["op"] in ("conv2d", "linear") and "op" not in layer["before"] for layer in told.values())
+
+
+def test_a_layer_that_went_has_no_after(pair):
+    torch.manual_seed(0)
+    other = capture(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), torch.randn(2, 1, 6, 6))
+    shorter = OriginalAndCompressed(
+        pair.original, pair.original_file, other, lower(other, "torch", pair.original_file.path.parent / "c")
+    )
+    told = {layer["name"]: layer for layer in layers(shorter, 1, 1)}
+    assert told["0"]["after"] is None and told["0"]["before"]["params"] == 8 * 9 + 8
+    assert told["1"]["before"] is None and told["1"]["after"]["params"] == 36 * 3 + 3
+
+
+def test_a_pair_of_files_is_verified_as_a_whole(pair, monkeypatch):
+    monkeypatch.setattr(verification, "RUNS", 1)
+    without_memory = lambda files, **options: measure_together(files, **options | {"memory": False})  # noqa: E731
+    monkeypatch.setattr(verification, "measure_together", without_memory)
+    data = Data(None, None, batches(), Classification(3))
+    original = Baseline(evaluate(pair.original, data.validation, data.task), 0.25, 8)
+    measured = verify(pair, data, Budget(size="0.99x"), threads=1, batch=3, original=original)
+    assert measured["compressed"]["size_bytes"] == pair.compressed_file.path.stat().st_size
+    assert measured["ratios"]["params"] == pair.original.cost().params / pair.compressed.cost().params
+    assert measured["parity"]["max_abs_error"] < 1e-4 and measured["parity"]["top1_agreement"] == 1.0
+    assert measured["target"]["batch"] == 3 and measured["integer_macs"] == 0
+    assert measured["parity"]["agreement_measure"] == TOP_ONE != R2
