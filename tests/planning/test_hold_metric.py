@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 from blobs import learnt
 
 import penjing as pj
@@ -99,43 +98,3 @@ def test_what_was_given_a_grid_stays_there(learned):
     graph, data = learned
     held = pj.quantize(graph, data, weights="int2", per_layer={"6": "int3"}, simulate=True, drop=0.04)
     assert grids_of(held)["6"] == "int3"
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"drop": -0.1}, "is no budget"),
-        ({"drop": 0.1, "budget": pj.Budget(drop=0.2)}, "say the same thing"),
-        ({"drop": 0.1, "epochs": 1}, "sends layers back after training"),
-        ({"rounding": "adaround", "epochs": 1}, "leave out rounding="),
-        ({"teacher": torch.nn.Linear(1, 1)}, "teacher= is for a training: pass epochs=…"),
-        ({"stages": (4,)}, "stages= is for a training"),
-    ],
-)
-def test_arguments_that_do_not_go_together_are_told(learned, options, says):
-    graph, data = learned
-    with pytest.raises(PenjingError, match=says):
-        pj.quantize(graph, data, **options)
-    if "drop" in options and len(options) == 1:
-        with pytest.raises(PenjingError, match=r"pass a penjing.Data with validation="):
-            pj.quantize(graph, list(data.calibration), drop=0.1)
-
-
-def test_what_is_no_graph_no_budget_or_no_data_is_told(learned):
-    graph, data = learned
-    batches = [x for x, _ in data.calibration]
-    with pytest.raises(PenjingError, match=r"graph=<Linear>: it must be a captured graph, as penjing\.capture"):
-        pj.quantize(torch.nn.Linear(12, 8), batches)
-    with pytest.raises(PenjingError, match=r"budget='0\.3x': it must be a penjing\.Budget"):
-        pj.quantize(graph, batches, budget="0.3x")
-    with pytest.raises(PenjingError, match=r"list can't be trained on: with epochs=… pass a penjing\.Data"):
-        pj.quantize(graph, batches, epochs=1, teacher=graph)
-    with pytest.raises(
-        PenjingError, match=r"^The calibration data holds NaN or infinity, in the input '[^']*' of batch 1\.$"
-    ):
-        pj.quantize(graph, [float("nan") * batches[0]])
-
-
-def test_one_pattern_may_stand_alone(learned):
-    graph, data = learned
-    assert grids_of(pj.quantize(graph, data, exclude="6")) == grids_of(pj.quantize(graph, data, exclude=["6"]))

@@ -121,9 +121,6 @@ def test_layers_with_a_grid_of_their_own_keep_it(learned):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"weights": ("int4", "int8")}, r"pass budget=penjing.Budget\(size=…\)"),
-        ({"weights": ("int4",), "budget": pj.Budget(size="0.2x")}, "leaves no choice"),
-        ({"weights": "int8", "budget": pj.Budget(size="0.2x")}, "needs grids to choose from"),
         ({"weights": GRIDS, "budget": pj.Budget(latency="0.5x"), **ALONE}, "Latency is measured on the target"),
         ({"weights": GRIDS, "budget": pj.Budget(size="0.2x"), "per_layer": {"*": "int8"}, **ALONE}, "nothing to choose"),
         ({"weights": ("int8", "float32"), "budget": pj.Budget(size="1x"), **ALONE}, "in floating point everywhere"),

@@ -57,29 +57,6 @@ def test_what_it_says_instead_works(graph, data):
     assert [step.after for step in pj.quantize(graph, target="torch", activations=None).plan] == ["int8"] * 3
 
 
-def test_an_unknown_target_is_told_before_anything_is_read(graph):
-    def never():
-        raise AssertionError("the data is read")
-        yield
-
-    for settings in ({}, {"weights": ("int4", "int8"), "budget": pj.Budget(size="0.5x")}):
-        with pytest.raises(PenjingError, match="Did you mean 'torch'"):
-            pj.quantize(graph, never(), target="torhc", **settings)
-
-
-def test_without_integers_choosing_bits_is_refused_before_anything_is_measured(graph, data, monkeypatch):
-    monkeypatch.setattr("penjing.quantization.technique.noise_of", None)
-    with pytest.raises(PenjingError, match="torch computes nothing in integers"):
-        pj.quantize(graph, data, target="torch", weights=("int4", "int8"), budget=pj.Budget(size="0.5x"))
-
-
-def test_bits_are_chosen_by_what_the_target_stores(graph, data):
-    chosen = pj.quantize(
-        graph, data, target="torch", activations=None, weights=("int4", "int8"), budget=pj.Budget(size="2x")
-    )
-    assert {step.after for step in chosen.plan} == {"int8"}, "4 bits take as much in such a file"
-
-
 def test_a_record_of_an_own_target_is_placed_for(graph, data):
     able = find("onnxruntime")
     linear = dataclasses.replace(able.placement, layers={aten.linear.default: lambda node: True})

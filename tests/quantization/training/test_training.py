@@ -397,11 +397,6 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_end(graph, data, tmp_pa
     ]
 
 
-def test_training_without_epochs_is_refused(graph, data):
-    with pytest.raises(PenjingError, match="epochs"):
-        pj.quantize(graph, data, epochs=0)
-
-
 def test_a_misspelt_method_and_rising_stages_are_told(graph, data):
     with pytest.raises(PenjingError, match="Did you mean 'lsq'"):
         QuantizedTraining(graph, data, method="lqs")
