@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from made_time import Time
 from penjing.budget import Budget
 from penjing.data import Data
 from penjing.errors import PenjingError
@@ -331,7 +331,7 @@ def test_behind_the_deadline_only_the_first_width_is_measured(chosen):
 def test_files_are_timed_for_as_long_as_there_is_time(chosen, monkeypatch, left, seconds):
     module = importlib.import_module("penjing.planning.problem")
     asked = []
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    monkeypatch.setattr(module, "time", Time(100.0))
 
     def latency(kind, share):
         return share
@@ -353,11 +353,11 @@ def test_in_more_time_only_widths_that_were_not_measured_are(chosen, tmp_path):
     assert more.measured[: len(first.measured)] == first.measured and len(more.measured) > len(first.measured)
 
 
-def test_no_width_is_begun_that_takes_longer_than_is_left_by_what_it_took_before(chosen, tmp_path):
+def test_no_width_is_begun_that_takes_longer_than_is_left_by_what_it_took_before(chosen, tmp_path, monkeypatch):
     journal = tmp_path / "candidates.json"
     first = chosen(Budget(latency="0.01x"), integers_are_slow, deadline=0.0, journal=journal)
-    soon = time.monotonic() + 1000
-    more = chosen(Budget(latency="0.01x"), integers_are_slow, deadline=soon, longest=2000.0, journal=journal)
+    monkeypatch.setattr(importlib.import_module("penjing.planning.problem"), "time", Time(100.0))
+    more = chosen(Budget(latency="0.01x"), integers_are_slow, deadline=1100.0, longest=2000.0, journal=journal)
     assert more.short_of_time and more.measured == first.measured
 
 

@@ -3,8 +3,7 @@ import math
 import os
 import random
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from training_fakes import Batches, Net, data, same_weights
 
+from made_time import Time
 from penjing.errors import PenjingError
 from penjing.training import Interrupted, recover
 from penjing.training.settings import Variant
@@ -191,52 +191,65 @@ def test_ctrl_c_stops_after_a_whole_step_and_tells_the_share_done() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
+    """A clock that only steps move, however fast the machine is."""
+    made = Time(100.0)
+    for module in ("loop", "deadline", "speed"):
+        monkeypatch.setattr(f"penjing.training.{module}.time", made)
+    return made
+
+
 class Slow(Net):
-    """Takes at least 10 ms for a forward pass."""
+    """Takes some seconds of a made-up clock for a forward pass."""
+
+    def __init__(self, clock: Time, seconds: float) -> None:
+        super().__init__()
+        self.clock, self.seconds = clock, seconds
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.01)
+        self.clock.sleep(self.seconds)
         return super().forward(x)
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Lets every measured step take the same time, however busy the machine is."""
+def tried(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Lets the steps that are tried before training take that long."""
     monkeypatch.setattr("penjing.training.loop.step_seconds", lambda *_: {Variant(): seconds})
 
 
-def test_a_deadline_shortens_the_schedule_so_that_it_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, 0.015)
-    lines, epochs, start = [], [], time.monotonic()
-    recover(Slow(), data(), epochs=100, deadline=start + 2, log=lines.append, report=epochs.append, **PLAIN)
-    assert time.monotonic() - start < 3
-    assert any("Shortening the training from 1000 to" in line for line in lines)
+def test_a_deadline_shortens_the_schedule_so_that_it_ends_in_time(clock: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried(monkeypatch, 0.1)
+    lines, epochs = [], []
+    recover(Slow(clock, 0.1), data(), epochs=100, deadline=clock.now + 2, log=lines.append,
+            report=epochs.append, **PLAIN)  # fmt: skip
+    assert clock.now == pytest.approx(100 + 1.8), "nine tenths of the time are planned"
+    assert "Shortening the training from 1000 to 18 steps, to be done in 2 s." in lines
     assert epochs[-1]["progress"] == 1 and not epochs[-1]["stopped_early"]
 
 
-def slow_by(seconds: float) -> Callable[[nn.Module, float], None]:
-    return lambda graph, share: time.sleep(seconds)
-
-
-def test_steps_that_take_longer_than_thought_shorten_the_schedule_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, 1e-6)
-    lines, epochs, start = [], [], time.monotonic()
-    recover(Net(), data(), epochs=100, deadline=start + 2, callbacks=[slow_by(0.04)], log=lines.append,
+def test_steps_that_take_longer_than_thought_shorten_the_schedule_again(
+    clock: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried(monkeypatch, 1e-6)
+    lines, epochs = [], []
+    recover(Slow(clock, 0.04), data(), epochs=100, deadline=clock.now + 2, log=lines.append,
             report=epochs.append, **PLAIN)  # fmt: skip
-    assert time.monotonic() - start < 3
+    assert clock.now <= 102
     assert epochs[-1]["progress"] == 1 and epochs[-1]["lr"] < 0.001
     assert "longer than thought" in lines[-1]
 
 
-def test_at_the_deadline_training_stops_whatever_was_planned() -> None:
-    lines, epochs, start = [], [], time.monotonic()
-    recover(Net(), data(), epochs=100, deadline=start + 1, callbacks=[slow_by(0.3)], log=lines.append,
+def test_at_the_deadline_training_stops_whatever_was_planned(clock: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried(monkeypatch, 0.01)
+    lines, epochs = [], []
+    recover(Slow(clock, 0.3), data(), epochs=100, deadline=clock.now + 1, log=lines.append,
             report=epochs.append, **PLAIN)  # fmt: skip
-    assert time.monotonic() - start < 2
+    assert clock.now == pytest.approx(101.2), "the step in which the deadline came is the last"
     assert epochs[-1]["stopped_early"] and "stopped early" in lines[-1]
 
 
-def test_a_deadline_that_is_over_trains_nothing() -> None:
-    net = recover(Net(), data(), epochs=3, deadline=time.monotonic() - 1, **PLAIN)
+def test_a_deadline_that_is_over_trains_nothing(clock: Time) -> None:
+    net = recover(Net(), data(), epochs=3, deadline=clock.now - 1, **PLAIN)
     assert same_weights(net, Net())
 
 
