@@ -1,4 +1,4 @@
-"""A network with the magnitudes of all parameters, so that its sums add up and never cancel."""
+"""Replaces a network's parameters by their magnitudes, so that no terms of its sums cancel."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ aten = torch.ops.aten
 
 
 def absolute(graph: Graph) -> Graph:
-    """Turns `graph` itself into that network, in double precision and with no parameter frozen, and returns it.
+    """Replaces the parameters of `graph` itself by their magnitudes, in double precision and trainable, and returns it.
 
-    Means of batch norms are zero, so that positive values stay positive, and activation functions let them pass.
+    The running means of batch norms become zero, so that positive values stay positive and pass through ReLUs.
     """
     graph.double().eval().requires_grad_()
-    for node in graph.program.graph.nodes:  # casts that are written into the model would mix precisions
+    for node in graph.program.graph.nodes:  # casts to another precision would mix it with double precision
         node.args, node.kwargs = map_aggregate(node.args, _doubled), map_aggregate(node.kwargs, _doubled)
     graph.program.recompile()
     means = {
@@ -39,7 +39,7 @@ def _doubled(argument: Any) -> Any:
 
 
 def ones(graph: Graph) -> tuple[Tensor, ...]:
-    """Returns flat inputs of ones, of the captured shapes; whole numbers, as of words, are ones too."""
+    """Returns inputs of ones in the captured shapes, as a flat tuple; integer inputs, such as tokens, are ones too."""
     device = next(graph.parameters()).device
     return tuple(
         torch.ones_like(x, dtype=torch.double if x.is_floating_point() else None, device=device)

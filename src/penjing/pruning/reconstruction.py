@@ -1,4 +1,4 @@
-"""The contribution of each channel to the layers that read it, and weights that make up for removed channels."""
+"""What each channel contributes to the layers that read it, and weights that make up for removed channels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Readers:
     """The layers that read the channels of groups, with the Gram matrices of their inputs.
 
     Attributes:
-        evidence: model, groups and data.
-        layers: by weight.
-        grams: by weight, `(size, size)`.
+        evidence: the model, its groups and the data.
+        layers: the layers, by the names of their weights.
+        grams: the Gram matrices, `(size, size)`, by the names of the weights.
     """
 
     evidence: Evidence
@@ -30,9 +30,10 @@ class Readers:
     grams: Mapping[str, Tensor]
 
     def contributions(self, group: Group) -> Tensor:
-        """Returns the Gram matrix `(units, units)` of what each unit adds to the outputs of its readers.
+        """Returns the Gram matrix `(units, units)` of what each unit contributes to the outputs of its readers.
 
-        The sum over all units is what the outputs are; each reader counts relative to its own outputs' size.
+        The contributions of all units add up to the outputs. Each reader's matrix is divided by the squared norm of its
+        outputs, so that all readers count alike.
         """
         total = torch.zeros(group.units, group.units, dtype=torch.float64)
         for entry in _reads(group):
@@ -51,7 +52,7 @@ class Readers:
         """Returns the readers' weights that give, by least squares, the same outputs without the removed units.
 
         Args:
-            removed: per group (its position among the evidence's), the units that go.
+            removed: the units that go, by their group's position among the evidence's groups.
         """
         found: dict[str, Tensor] = {}
         for name, layer in self.layers.items():
@@ -79,7 +80,7 @@ class Readers:
         return layer.weight.restore(fitted, self.evidence.graph.tensor(name))
 
     def _unit_of(self, entry: AxisEntry, group: Group) -> Tensor:
-        """Returns, for each column of a weight's matrix, its unit, or the number of units where it is of none."""
+        """Returns the unit of each column of a weight's matrix; a column that belongs to no unit gets `group.units`."""
         weight = self.layers[entry.tensor].weight
         unit_of = torch.full((weight.shape[1],), group.units)
         unit_of[torch.from_numpy(entry.indices.ravel())] = torch.arange(group.units).repeat_interleave(
@@ -89,12 +90,13 @@ class Readers:
 
 
 def readers(evidence: Evidence) -> Readers:
-    """Looks, in one pass over the calibration data, at the layers that read the channels of all groups.
+    """Collects the Gram matrices of all layers that read the groups' channels, in one pass over the calibration data.
 
-    Layers that are no plain product (grouped convolutions, recurrent layers) don't count where others read the same.
+    Layers that aren't one plain product (grouped convolutions, recurrent layers) are left out where another layer reads
+    the same channels.
 
     Raises:
-        PenjingError: no reader of some group is a plain product, or there is no data.
+        PenjingError: no layer that reads a group is a plain product, or there is no data.
     """
     names = list(dict.fromkeys(entry.tensor for group in evidence.groups for entry in _reads(group)))
     plain = {

@@ -1,4 +1,4 @@
-"""What a pruning is asked for, as one value."""
+"""The settings of a pruning, as one value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,10 +9,7 @@ from penjing.pruning.allocations import Rounding
 
 @dataclass(frozen=True)
 class PruningSettings:
-    """The arguments of `prune` but for the graph and the data, as they were given; `prune` documents them.
-
-    Nothing of them is checked yet.
-    """
+    """The arguments of `prune` other than the graph and the data, unchecked; `prune` documents them."""
 
     amount: float | Mapping[str, float] | None = None
     criterion: str = "l2"
@@ -27,7 +24,7 @@ class PruningSettings:
     seed: int = 0
 
     def arguments(self) -> dict[str, Any]:
-        """Returns them by name, as `prune` and `Gradual` take them."""
+        """Returns the settings by name, as `prune` and `Gradual` take them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property

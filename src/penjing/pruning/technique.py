@@ -1,4 +1,4 @@
-"""Pruning as a planner sees it: widths of all groups of channels alike, rounded to what the target's kernels like."""
+"""Pruning as a planner sees it: the same share of every group's channels goes, in multiples that suit the target's kernels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,14 +16,14 @@ from penjing.pruning.criteria import criteria
 from penjing.techniques import Scope, Stage, Technique, techniques
 
 AMOUNTS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)  # shares of the units that go, before rounding
-BATCHES = 16
+BATCHES = 16  # batches of data that the criterion looks at
 
 
 @techniques.register(
     source="Li et al., Pruning Filters for Efficient ConvNets, 2017; He & Xiao, 2023 (a survey)", name="prune"
 )
 class Pruning(Technique):
-    """Channels go, alike in all groups; what is left is a smaller network of the same kind."""
+    """Removes the same share of every group's channels; what is left is a smaller network of the same kind."""
 
     stage: ClassVar[Stage] = "structure"
     per_place = frozenset({"keep"})
@@ -38,10 +38,10 @@ class Pruning(Technique):
         self._criterion, self._batches, self._seed = criterion, batches, seed
 
     def propose(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
-        """Yields widths by falling number of parameters; of equal widths one.
+        """Yields the options of one set of widths after another, by falling number of parameters, without duplicates.
 
-        Channel counts that are multiples of what fills the vector registers of a target's kernels are fast; others are
-        slower than their share of the work, sometimes slower than the next multiple above.
+        A target's kernels are fast at channel counts that fill their vector registers. Other counts take longer than their
+        share of the work, and sometimes longer than the next multiple above.
         """
         groups = channels(graph, include=scope.include, exclude=scope.exclude, units=scope.units).groups
         whole = tuple(group.units for group in groups)
@@ -56,7 +56,7 @@ class Pruning(Technique):
         total = sum(group.units * group.params for group in groups)
 
         def share(kept: tuple[int, ...]) -> float:
-            """Of the parameters of all groups, those that stay."""
+            """Returns the share of all groups' parameters that stays."""
             return sum(k * group.params for k, group in zip(kept, groups, strict=True)) / total
 
         for kept in sorted(widths, key=lambda kept: -share(kept)):
@@ -84,5 +84,5 @@ class Pruning(Technique):
         return prune_again(graph, options, data)
 
     def draft(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
-        """Chooses by the weights alone: which channels go doesn't change the time."""
+        """Prunes as many channels, chosen by the weights alone: which channels go doesn't change the latency."""
         return prune_again(graph, [replace(one, setting={**one.setting, "criterion": "l2"}) for one in options], None)

@@ -13,10 +13,10 @@ class MaskedZeros:
     """The zeros that a mask holds in one weight.
 
     Attributes:
-        place: as in the plan.
-        granularities: by which they came, as the plan tells; none if it doesn't.
-        weights: entries of the weight.
-        zeros: how many of them are masked.
+        place: path of the weight, as in the plan.
+        granularities: the granularities by which the zeros came, as the plan says; empty if it doesn't.
+        weights: number of the weight's entries.
+        zeros: number of entries that are masked.
     """
 
     place: str
@@ -44,5 +44,5 @@ def _granularity(step: Option) -> ChosenGranularity | None:
         return None
     try:
         return find(str(step.setting.get("granularity")))
-    except PenjingError:  # a plan is data, and may be anyone's
+    except PenjingError:  # a plan may come from elsewhere, with a granularity that isn't registered here
         return None

@@ -1,4 +1,4 @@
-"""How many units go, and where."""
+"""Allocations: how the amount that goes is spread over the groups or layers of a model."""
 
 from penjing.pruning.allocations._erk import erk
 from penjing.pruning.allocations._global import as_they_are, by_largest, by_mean, by_norm, global_

@@ -1,4 +1,4 @@
-"""Denser layers where they are small."""
+"""Small layers keep a larger share of their units than large ones."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from penjing.pruning.allocations._registry import Rounding, Scored, allocations,
     source="Mocanu et al., SET, 2018; Evci et al., Rigging the Lottery: Making All Tickets Winners, 2020"
 )
 def erk(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Scored] = ()) -> list[int]:
-    """Erdős–Rényi kernel: what stays of a layer is in proportion to (out + in + height + width) / (out · in · height · width).
+    """Erdős–Rényi kernel: a layer's kept share is proportional to (out + in + height + width) / (out · in · height · width).
 
-    Layers that would have to keep more than all stay whole, and the others share the rest; the amount is that of all
+    A layer whose share would exceed 1 stays whole, and the other layers share the rest. The amount is the share of all
     units together.
     """
     sizes = [len(score) for score in scores]
@@ -35,11 +35,11 @@ def erk(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Seq
 
 
 def _whole_numbers(exact: Sequence[float], total: int) -> list[int]:
-    """Returns whole numbers from 1 of that sum, near these, by largest remainders."""
+    """Rounds numbers to whole ones of at least 1 that add up to `total`, by the largest-remainder method."""
     kept = [max(1, math.floor(number)) for number in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: kept[i] - exact[i])
     for i in by_remainder[: max(total - sum(kept), 0)]:
         kept[i] += 1
-    while sum(kept) > total:  # ends: the total is at least one each
+    while sum(kept) > total:  # ends: the total is at least the count of the numbers
         kept[max(range(len(kept)), key=lambda i: (kept[i] > 1, kept[i] - exact[i]))] -= 1
     return kept

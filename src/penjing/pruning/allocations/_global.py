@@ -1,4 +1,4 @@
-"""One ranking of all units."""
+"""One ranking over the units of all groups: the lowest go, wherever they are."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,10 +11,11 @@ from penjing.pruning.allocations._registry import Rounding, Scored, allocations,
 
 @allocations.register(source="Molchanov et al., Pruning ConvNets for Resource Efficient Inference, 2017")
 def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Scored] = ()) -> list[int]:
-    """The lowest share of all units together, after each group's scores were divided by their root mean square.
+    """One ranking of all units, each group's scores divided by their root mean square; the lowest go.
 
-    The best unit of each group stays, so that the amount is exact; equal scores go from all groups alike. The paper
-    divides by the norm, as "global:l2" does, so that scores of large groups are small; the mean makes sizes equal.
+    The best unit of each group isn't ranked and stays, so that the amount is exact. Among equal scores, units go from all
+    groups alike. The paper divides by the Euclidean norm, as "global:l2" does, which makes the scores of large groups
+    small; the root mean square doesn't depend on a group's size.
     """
     return without_lowest([_over(s, lambda s: s.square().mean().sqrt()) for s in scores], amount, rounding)
 
@@ -23,7 +24,7 @@ def global_(scores: Sequence[Tensor], amount: float, rounding: Rounding, places:
     source="Molchanov et al., Pruning ConvNets for Resource Efficient Inference, 2017", name="global:l2"
 )
 def by_norm(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Scored] = ()) -> list[int]:
-    """As "global", but scores are divided by the Euclidean norm of the group's scores: in larger groups more goes."""
+    """As "global", but scores are divided by the Euclidean norm of the group's scores: larger groups lose more units."""
     return without_lowest([_over(s, lambda s: s.square().sum().sqrt()) for s in scores], amount, rounding)
 
 
@@ -47,7 +48,7 @@ def by_largest(scores: Sequence[Tensor], amount: float, rounding: Rounding, plac
 def as_they_are(
     scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Scored] = ()
 ) -> list[int]:
-    """As "global", but by the scores as they are: for criteria that estimate the loss, as "taylor" does."""
+    """As "global", but scores aren't divided: for criteria whose scores estimate the loss, as those of "taylor" do."""
     return without_lowest(scores, amount, rounding)
 
 
@@ -57,7 +58,7 @@ def _over(scores: Tensor, scale: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def without_lowest(scores: Sequence[Tensor], amount: float, rounding: Rounding) -> list[int]:
-    """Returns how many units each group keeps if the lowest share of all goes, but for the best of each group."""
+    """Returns how many units each group keeps if the lowest `amount` of all units goes and the best of each group stays."""
     ranks = [s.argsort(stable=True).argsort() for s in scores]
     best = torch.cat([rank == len(rank) - 1 for rank in ranks])
     value = torch.cat(list(scores)).masked_fill(best, math.inf)

@@ -1,4 +1,4 @@
-"""One ranking of all units by what they hold of their layer."""
+"""One ranking of all units, by scores relative to the units of their own layer."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,13 @@ from penjing.pruning.allocations._registry import Rounding, Scored, allocations
 
 @allocations.register(source="Lee et al., Layer-Adaptive Sparsity for the Magnitude-Based Pruning, 2021")
 def lamp(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Scored] = ()) -> list[int]:
-    """The lowest share of all units together by s² / Σ s² over the units of their group that aren't weaker.
+    """One ranking of all units by s² / Σ s², where the sum runs over the group's units that aren't weaker; the lowest go.
 
-    Made for magnitudes of single weights; the best unit of each group scores 1, and stays.
+    The paper defines this for magnitudes of single weights. The best unit of each group scores 1, and stays.
     """
     for position, score in enumerate(scores):
-        if bool((score < -torch.finfo(score.dtype).tiny).any()):  # just below 0 is what went before, where others are 0
+        # A score just below 0 is allowed: it marks units that are gone already where the others score 0.
+        if bool((score < -torch.finfo(score.dtype).tiny).any()):
             where = f" of {places[position].name}" if places else ""
             raise PenjingError(
                 f"allocation='lamp' needs scores that aren't negative, and some{where} are: use a criterion of "

@@ -13,7 +13,7 @@ from penjing.pruning.allocations._registry import Rounding, Scored, allocations,
 def plan(
     scores: Sequence[Tensor], amount: Mapping[str, float], rounding: Rounding, places: Sequence[Scored] = ()
 ) -> list[int]:
-    """An explicit amount for each group or layer, `amount={"conv1": 0.5, …}`; those that it does not name stay whole."""
+    """An explicit amount for each group or layer, `amount={"conv1": 0.5, …}`; groups and layers without one stay whole."""
     for name in amount:
         if name not in {place.name for place in places}:
             raise unknown_name("place", name, {place.name for place in places})

@@ -12,18 +12,18 @@ from penjing.errors import PenjingError
 from penjing.registry import Entry, Registry
 
 Rounding = int | Callable[[int], int] | None
-"""Widths that the runtime likes: a multiple, or a function from the wanted number of units to the one to keep."""
+"""Which widths are allowed: multiples of a number, or a function from the wanted number of units to the number to keep."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What scores belong to.
+    """A place whose units have scores: a group of channels, a layer, or the residual branches together.
 
     Attributes:
-        name: of a group or a layer.
-        shape: of (the first of) its weights.
-        without: from which units go, `(units,)`, to the tensors of the graph that are then others, by name: what units
-            hold is zero in them. None where units are no part of tensors.
+        name: name of the group or layer.
+        shape: shape of its weight, or of the first of its weights.
+        without: function from the units that go, booleans `(units,)`, to the graph's tensors that change, by name: the
+            units' entries are zero in them. None where units aren't entries of tensors.
     """
 
     name: str
@@ -32,20 +32,22 @@ class Scored:
 
 
 Allocation = Callable[..., list[int]]
-"""From the scores of each group's units, the amount, the rounding and the places to the number of units that each group keeps:
-`(scores, amount, rounding, places)`, lists in the same order."""
+"""A function `(scores, amount, rounding, places)` that returns how many units each group keeps. `scores` holds one tensor
+`(units,)` per group; `places` and the result have the same order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AllocationEntry(Entry[Allocation]):
     """A registered allocation.
 
-    Those that need data get `damage`, too: what the loss gains when so many of the weakest units of a place go alone; see
-    `sensitivity`.
+    An allocation that needs data gets a further argument, `damage`: a function that measures how much the loss grows when
+    some of the weakest units of one place go alone; see `sensitivity`.
 
     Attributes:
-        takes: what the amount is: a "share" of all that could go, or "shares", one for each place by its path.
-        read: where names hold a number: gives the amount that the user typed in the name, or None if that is no such name.
+        takes: what the amount is: "share" for one number, the share of all that could go; "shares" for one share for each
+            place, by its path.
+        read: for names that hold a number: a function from a typed name to the amount in it, or to None if the name isn't
+            of this form.
         example: a name with a number, where names need one.
     """
 
@@ -62,9 +64,9 @@ class ChosenAllocation:
     """An allocation as the user typed it.
 
     Attributes:
-        name: that text.
-        entry: what is registered.
-        amount: out of the text; None where it holds none.
+        name: the name as typed.
+        entry: the registered allocation.
+        amount: the number in the name; None if there is none.
     """
 
     name: str
@@ -76,7 +78,7 @@ def find(name: str) -> ChosenAllocation:
     """Returns the allocation that `name` means, its amount included: "global", "threshold:0.01".
 
     Raises:
-        PenjingError: there is none, or it lacks its number.
+        PenjingError: there is no such allocation, or the name lacks its number.
     """
     for entry in allocations.values():
         amount = entry.read(name) if entry.read else None
@@ -89,7 +91,7 @@ def find(name: str) -> ChosenAllocation:
 
 
 def rounded(kept: int, units: int, rounding: Rounding) -> int:
-    """Returns how many of `units` to keep when `kept` were wanted: the nearest allowed number, at least one step."""
+    """Returns how many of `units` units to keep when `kept` are wanted: the nearest allowed number, at least one step."""
     if callable(rounding):
         kept = rounding(kept)
     elif rounding is not None:
@@ -98,10 +100,10 @@ def rounded(kept: int, units: int, rounding: Rounding) -> int:
 
 
 def at_least(least: int, rounding: Rounding) -> Rounding:
-    """Returns a rounding that keeps `least` units or more: the next multiple where multiples are asked for.
+    """Returns a rounding that keeps `least` units or more, rounded up to the next multiple where multiples are asked for.
 
     Raises:
-        PenjingError: (when it is used) the user's function gives something else than a whole number.
+        PenjingError: (when the rounding is used) the user's function returns something else than a whole number.
     """
     if callable(rounding):
         return lambda kept: max(_called(rounding, kept), least)

@@ -1,4 +1,4 @@
-"""As much everywhere as hurts alike, by curves that are measured."""
+"""Prunes every place as far as costs the same loss, by measured sensitivity curves."""
 
 from collections.abc import Callable, Sequence
 
@@ -27,9 +27,10 @@ def sensitivity(
 ) -> list[int]:
     """Amounts at which each place, pruned alone, costs the same loss on calibration data, by measured curves.
 
-    Each place is pruned alone by eighths of its units, the weakest first; in between, curves are lines, and where the loss
-    falls they are flat. Of all amounts with the same share in total these have the least largest damage. The papers read
-    the amounts off the same curves by eye. That places add to one another's damage isn't seen.
+    Each place is pruned alone, by one to seven eighths of its units and by all but one, the weakest first. Between these
+    points a curve is a straight line; where the loss falls, the curve stays flat. Among all amounts with the same total,
+    these have the smallest largest damage. The papers read the amounts off such curves by eye. The curves don't show how
+    places add to one another's damage.
     """
     if damage is None:
         raise PenjingError(
@@ -45,5 +46,5 @@ def sensitivity(
 
 
 def marks(units: int) -> list[int]:
-    """Returns at which numbers of units that go a place's curve is measured."""
+    """Returns the numbers of removed units at which a place's curve is measured."""
     return sorted(({round(units * step / STEPS) for step in range(1, STEPS)} | {units - 1}) - {0, units})

@@ -1,4 +1,4 @@
-"""An absolute limit."""
+"""An absolute limit for scores."""
 
 import math
 from collections.abc import Sequence
@@ -26,5 +26,5 @@ def _read(name: str) -> float | None:
     source="Han et al., Learning both Weights and Connections, 2015", read=_read, example="threshold:0.01"
 )
 def threshold(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Sequence[Scored] = ()) -> list[int]:
-    """An absolute limit ("threshold:0.01"): units that score less go, but for the best of each group."""
+    """An absolute limit ("threshold:0.01"): units with lower scores go, except the best of each group."""
     return [rounded(int((score >= amount).sum()), len(score), rounding) for score in scores]

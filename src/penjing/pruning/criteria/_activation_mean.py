@@ -1,4 +1,4 @@
-"""How large a channel is."""
+"""How large a channel's activations are."""
 
 from torch import Tensor
 
@@ -13,5 +13,5 @@ from penjing.pruning.criteria._registry import criteria
     level="unit",
 )
 def activation_mean(evidence: Evidence) -> list[Tensor]:
-    """Mean magnitude of a unit's activations over samples and positions; the mean itself behind a ReLU."""
+    """Mean magnitude of a unit's activations over samples and positions; behind a ReLU this is their mean."""
     return means(evidence, Tensor.abs)

@@ -1,4 +1,4 @@
-"""What the loss loses with a unit where the inputs are at their worst."""
+"""How much the loss at adversarial inputs depends on a unit."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from penjing.evidence.gates import gate_slopes
 from penjing.pruning.criteria._registry import criteria
 
 RADIUS = 0.14  # ε in standard deviations of the inputs: about 8/255 of an image's range
-STEPS = 7
-STRIDE = 2.5 / STEPS  # step in units of ε: all steps together reach any point of the ball from any start
+STEPS = 7  # steps of projected gradient descent
+STRIDE = 2.5 / STEPS  # length of a step in units of ε: all steps together reach any point of the ball from any start
 
 
 @criteria.register(
@@ -24,9 +24,10 @@ STRIDE = 2.5 / STEPS  # step in units of ε: all steps together reach any point 
 def adversarial(evidence: Evidence) -> list[Tensor]:
     """Adversarial: mean over samples of |Σ a ∂L/∂a|, how much the loss at attacked inputs changes when the unit's gate closes.
 
-    To first order, and at the inputs that projected gradient descent finds within ε of each sample in the maximum norm:
-    ε is 0.14 standard deviations of the batch's inputs (8/255 of the range of normalised images), in 7 steps of 2.5 ε / 7
-    from a random start. HYDRA trains scores on the adversarial loss; here they are its derivative.
+    This is a first-order estimate. The attacked inputs are those that projected gradient descent finds within ε of each
+    sample in the maximum norm, by 7 steps of 2.5 ε / 7 from a random start. ε is 0.14 standard deviations of the batch's
+    inputs, about 8/255 of the range of normalised images. HYDRA trains scores on the adversarial loss; here the scores
+    are derivatives of that loss.
     """
     generator = torch.Generator().manual_seed(evidence.seed)
     scores = [torch.zeros(group.units) for group in evidence.groups]
@@ -39,10 +40,10 @@ def adversarial(evidence: Evidence) -> list[Tensor]:
 
 
 def attacked(loss: Callable[[Inputs], Tensor], inputs: Inputs, generator: torch.Generator) -> Inputs:
-    """Returns inputs near the given ones at which the loss is high; whole numbers, as of words, stay.
+    """Returns inputs near the given ones at which the loss is high; integer inputs, such as tokens, stay as they are.
 
     Raises:
-        PenjingError: all inputs are whole numbers.
+        PenjingError: all inputs are integers.
     """
     free = [position for position, one in enumerate(inputs) if one.is_floating_point()]
     if not free:

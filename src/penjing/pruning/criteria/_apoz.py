@@ -1,4 +1,4 @@
-"""How often a channel is not zero."""
+"""How often a channel's activations are zero."""
 
 import torch
 from torch import Tensor

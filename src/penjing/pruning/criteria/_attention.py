@@ -1,4 +1,4 @@
-"""How much attention channels get."""
+"""How much attention a trained attention module gives to each channel."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,9 @@ from penjing.evidence.feature_maps import GroupValue, sites
 from penjing.graph.taps import Change
 from penjing.pruning.criteria._registry import criteria
 
-EPOCHS = 3
-RATE = 0.1
-REDUCTION = 4  # channels for each hidden unit of an attention module
+EPOCHS = 3  # epochs in which the attention modules are trained
+RATE = 0.1  # learning rate of Adam
+REDUCTION = 4  # channels per hidden unit of an attention module
 
 
 @criteria.register(
@@ -24,10 +24,10 @@ REDUCTION = 4  # channels for each hidden unit of an attention module
 def attention(evidence: Evidence) -> list[Tensor]:
     """Attention statistics: mean over samples of the attention that a trained module gives to the unit.
 
-    Behind each group's activation functions stands a squeeze-and-excitation module, which multiplies the channels by
-    σ(W₂ relu(W₁ z + b₁) + b₂), where z are their means over positions; it starts at ½ everywhere. The network is frozen,
-    and the modules are trained on the task's loss by Adam for three epochs of `batches` batches, in which the channels
-    that the loss needs win the other half back. The mean is that of another epoch.
+    A squeeze-and-excitation module stands behind each group's activation functions. It multiplies the channels by
+    σ(W₂ relu(W₁ z + b₁) + b₂), where z are the channels' means over positions; all factors start at ½. The network is
+    frozen, and Adam trains the modules on the task's loss for three epochs of `batches` batches, in which the factors of
+    channels that the loss needs rise. The score is the mean factor over one more epoch.
     """
     generator = torch.Generator().manual_seed(evidence.seed)
     device = next(evidence.graph.parameters()).device
@@ -53,13 +53,13 @@ def attention(evidence: Evidence) -> list[Tensor]:
 
 
 class Attention:
-    """A module of squeeze and excitation on the channels of a site, which keeps count of the attention that it gives.
+    """A squeeze-and-excitation module on the channels of one value in the graph; it sums up the attention that it gives.
 
     Attributes:
-        site: where it stands.
+        site: the value behind which the module stands.
         parameters: W₁, b₁, W₂ and b₂.
-        total: sum of the attention, `(units,)`, over `rows` samples.
-        rows: how many.
+        total: sum of the attention over samples, `(units,)`.
+        rows: number of these samples.
     """
 
     def __init__(self, site: GroupValue, units: int, device: torch.device, generator: torch.Generator) -> None:
@@ -80,7 +80,7 @@ class Attention:
         return found
 
     def __call__(self, value: Tensor) -> Tensor:
-        """Returns the value with its channels multiplied."""
+        """Returns the value with its channels multiplied by the attention."""
         given, axis, batch = self.given(value), self.site.axis, self.site.batch or 0
         indices = torch.from_numpy(self.site.indices).to(value.device)
         factors = torch.ones(len(given), value.shape[axis], dtype=value.dtype, device=value.device)
@@ -92,7 +92,7 @@ class Attention:
 
 
 def _change(found: Sequence[Attention]) -> Change:
-    """Returns what all modules at one node make of its value."""
+    """Returns a function that applies all modules at one node to the node's value."""
 
     def attended(value: Tensor, _: Sequence[Any]) -> Tensor:
         for one in found:

@@ -1,4 +1,4 @@
-"""Second-order estimate of what the loss gains when a unit goes, from gradients of single samples."""
+"""Second-order estimate of how much the loss grows when a unit goes, from gradients of single samples."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What a weight does for the flow of gradients, before training."""
+"""How much a weight adds to the flow of gradients, before training."""
 
 import torch
 from torch import Tensor
@@ -16,9 +16,9 @@ from penjing.pruning.criteria._registry import criteria, makers
 def grasp(evidence: Evidence) -> dict[str, Tensor]:
     """Preserved gradient flow w ⊙ Hg: how much the gradient's norm falls, to first order, without the weight.
 
-    The paper removes the largest −w ⊙ Hg; here as everywhere the least important are lowest. Gradient g and Hessian H are
-    those of the loss over all batches, in two passes. The loss is the task's own: the paper divides logits by a
-    temperature of 200 first, and draws as many samples of each class.
+    The paper removes the weights with the largest −w ⊙ Hg; the sign is the opposite here, since the lowest scores go.
+    Gradient g and Hessian H are those of the loss over all batches, in two passes. The loss is the task's own; the paper
+    divides logits by a temperature of 200 first, and draws equally many samples of each class.
     """
     weights = makers(evidence)
     slopes = {name: torch.zeros_like(weight) for name, weight in weights.items()}

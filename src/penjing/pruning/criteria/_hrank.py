@@ -1,4 +1,4 @@
-"""How much a channel's maps hold."""
+"""How much information a channel's feature maps hold, measured by their rank."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from penjing.pruning.criteria._registry import criteria
     source="Lin et al., HRank: Filter Pruning using High-Rank Feature Map, 2020", needs={"data"}, level="unit"
 )
 def hrank(evidence: Evidence) -> list[Tensor]:
-    """Average rank of a unit's feature maps; that of a single number is 1 unless it is 0."""
+    """Average rank of a unit's feature maps; a map of one number has rank 1, or 0 if the number is 0."""
     return means(evidence, _ranks)
 
 

@@ -13,8 +13,8 @@ from penjing.graph.weights import weights
 from penjing.pruning.criteria._registry import criteria
 from penjing.pruning.linearized import absolute, ones
 
-MIXING = 0.5  # weight of spread against independence in infinite feature selection
-REACH = 0.9  # share of the largest factor with which sums over paths of all lengths converge
+MIXING = 0.5  # weight of the features' spread in infinite feature selection; the rest is that of their independence
+REACH = 0.9  # the factor r per edge of a path, as a share of the largest for which the sum over all paths converges
 
 
 @criteria.register(
@@ -23,10 +23,11 @@ REACH = 0.9  # share of the largest factor with which sums over paths of all len
     level="unit",
 )
 def nisp(evidence: Evidence) -> list[Tensor]:
-    """Importance of what the last layer reads, by infinite feature selection, carried back by magnitudes: s ← |W|ᵀ s.
+    """Importance of the last layer's inputs, by infinite feature selection, carried back to every unit: s ← |W|ᵀ s.
 
-    What is independent is measured with Pearson's correlation, for which sums are enough, not with Spearman's. As in the
-    paper activation functions let importance pass; norms multiply it by |γ| / σ, and what is averaged shares it.
+    Pearson's correlation says how independent two features are, since running sums suffice for it; the paper uses
+    Spearman's. As in the paper, activation functions pass importance on unchanged. Norms multiply it by |γ| / σ, and means
+    divide it among their inputs.
     """
     node, source, axis = _last(evidence.graph)
     covariance = _covariance(evidence, source, axis)
@@ -55,14 +56,14 @@ def nisp(evidence: Evidence) -> list[Tensor]:
 def infinite_selection(covariance: Tensor) -> Tensor:
     """Returns the importance of each feature (Roffo et al., Infinite Feature Selection, 2015).
 
-    Features are the nodes of a graph whose edges weigh how much two spread and how little they tell of one another; the
-    importance is the sum over all paths that start there: the rows of (I − r A)⁻¹ − I.
+    Features are the nodes of a graph. An edge's weight, in A, is the larger the more its two features spread and the less
+    they are correlated. A feature's importance is the sum over all paths that start at its node: the sum of its row of
+    (I − r A)⁻¹ − I.
     """
     spread = covariance.diagonal().clamp_min(0).sqrt()
     scale = spread * spread[:, None]
-    correlation = torch.where(
-        scale > 0, (covariance / scale).abs().clamp_max(1), 1.0
-    )  # what never changes tells nothing
+    # A feature that never changes counts as correlated with all others: it adds no information.
+    correlation = torch.where(scale > 0, (covariance / scale).abs().clamp_max(1), 1.0)
     spread = spread / spread.max().clamp_min(torch.finfo(spread.dtype).tiny)
     edges = MIXING * torch.maximum(spread, spread[:, None]) + (1 - MIXING) * (1 - correlation)
     step = REACH / torch.linalg.eigvalsh(edges).abs().max()
@@ -81,7 +82,7 @@ def _covariance(evidence: Evidence, source: str, axis: int) -> Tensor:
 
 
 def _last(graph: Graph) -> tuple[str, str, int]:
-    """Returns the last layer that multiplies by a weight, what it reads, and on which axis the features lie there."""
+    """Returns the last layer that multiplies by a weight, the node that it reads, and the axis of that node's features."""
     known = {weight.name: weight for weight in weights(graph)}
     for node in reversed(graph.program.graph.nodes):
         for given in node.args:

@@ -1,4 +1,4 @@
-"""Second-order estimate of what the loss gains when a weight goes."""
+"""Second-order estimate of how much the loss grows when a weight goes."""
 
 import torch
 from torch import Tensor
@@ -15,9 +15,9 @@ from penjing.pruning.criteria._registry import criteria, makers
 def obd(evidence: Evidence) -> dict[str, Tensor]:
     """Optimal Brain Damage: ½ hᵢᵢ w², with the diagonal of the Gauss-Newton matrix G = Jᵀ H J for the Hessian.
 
-    J are the derivatives of the outputs by the weights, H is the Hessian of the loss by the outputs. Leaving out the outputs'
-    own second derivatives is what the paper does, by the name of Levenberg and Marquardt. The diagonal is the mean of
-    Jᵀv ⊙ Jᵀ(Hv) over random signs v, one draw for each batch.
+    J holds the outputs' derivatives with respect to the weights, and H is the loss's Hessian with respect to the outputs. As
+    the paper does, under the name of Levenberg and Marquardt, this leaves out the outputs' own second derivatives. The
+    diagonal is the mean of Jᵀv ⊙ Jᵀ(Hv) over random signs v, with one draw for each batch.
     """
     weights = makers(evidence)
     generator = torch.Generator().manual_seed(evidence.seed)

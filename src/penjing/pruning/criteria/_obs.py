@@ -1,4 +1,4 @@
-"""What a layer's outputs lose when a weight goes and the others make up for it as well as they can."""
+"""How much a layer's outputs change when a weight goes and the others make up for it as well as they can."""
 
 from collections.abc import Mapping
 
@@ -19,10 +19,10 @@ DAMPING = 0.01  # share of the Hessian's mean diagonal, as in SparseGPT
     level="weight",
 )
 def obs(evidence: Evidence) -> Compensated:
-    """Optimal Brain Surgeon for each layer: w² / (2 [H⁻¹]ᵢᵢ), H = X Xᵀ of the layer's inputs; the other weights follow.
+    """Optimal Brain Surgeon, by layer: w² / (2 [H⁻¹]ᵢᵢ) with H = X Xᵀ of the layer's inputs; the other weights make up.
 
-    After masks were chosen, each row of a layer's matrix is swept once: what a pruned weight leaves is taken over by those
-    behind it, as in SparseGPT. Where channels go there are none left to take over.
+    Once masks are chosen, each row of a layer's matrix is swept once: the weights behind a pruned weight take over its
+    part of the output, as in SparseGPT. Where whole channels go, none of their weights is left to do so.
     """
     weights = makers(evidence)
     read = products(evidence, list(weights))
@@ -37,7 +37,7 @@ def obs(evidence: Evidence) -> Compensated:
     inverses = {name: _inverse(sums[layer.weight.name].double()) for name, layer in layers.items()}
 
     def rows(name: str, values: Tensor) -> Tensor:
-        """The matrix of a layer's weights or masks, `(groups, outputs / groups, inputs / groups · kernel)`."""
+        """Returns a layer's weights or mask as matrices, `(groups, outputs / groups, inputs / groups · kernel)`."""
         return layers[name].weight.view(values).flatten(1).unflatten(0, (layers[name].groups, -1))
 
     saliency = {}
@@ -58,12 +58,12 @@ def obs(evidence: Evidence) -> Compensated:
 
 
 def sweep(matrix: Tensor, mask: Tensor, inverse: Tensor) -> Tensor:
-    """Returns the weights after each pruned one, from the first input to the last, was made up for by those behind it.
+    """Prunes the weights of each row from the first input to the last; the weights behind each one make up for it.
 
     Args:
-        matrix: `(groups, outputs, inputs)`.
-        mask: of that shape; False is pruned.
-        inverse: of the Hessian, `(groups, inputs, inputs)`.
+        matrix: the weights, `(groups, outputs, inputs)`.
+        mask: booleans of that shape; False is pruned.
+        inverse: the inverse of the Hessian, `(groups, inputs, inputs)`.
     """
     factor = torch.linalg.cholesky(inverse, upper=True)  # row i: H⁻¹ once the inputs before i are settled
     matrix = matrix.clone()

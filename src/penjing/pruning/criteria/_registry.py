@@ -11,17 +11,18 @@ from penjing.evidence import Evidence
 from penjing.registry import Entry, Registry
 
 Criterion = Callable[[Evidence], Any]
-"""Returns saliencies as its level says, or `Compensated`."""
+"""A function from evidence to saliencies, in the form that the entry's `level` says, or to `Compensated`."""
 
 
 @dataclass(frozen=True)
 class Compensated:
-    """Saliencies together with an update of the weights that stay, for when it is known what goes.
+    """Saliencies, together with functions that update the remaining weights once it is known what goes.
 
     Attributes:
-        saliency: what the criterion returns otherwise.
-        units: from the units that go, per group (its position), to new weights by name, before anything is removed.
-        weights: from masks by name, False is pruned, to new weights by name.
+        saliency: what a criterion without an update returns.
+        units: function from the units that go, by their group's position, to new weights by name, of the sizes before the
+            removal.
+        weights: function from masks by name (False is pruned) to new weights by name.
     """
 
     saliency: Any
@@ -34,11 +35,12 @@ class CriterionEntry(Entry[Criterion]):
     """A registered criterion.
 
     Attributes:
-        level: what it scores. "weight": the function returns {parameter name: saliency of its shape}; "unit": one
-            `(units,)` tensor per group.
-        finish: the last step, after the saliencies of weights that go together were summed; None where the sum is all.
-        branches: it scores residual branches, too, where the evidence has some: then it returns one `(branches,)` tensor. A
-            criterion of weights always can.
+        level: what the criterion scores. "weight": the function returns {parameter name: saliency of its shape}; "unit":
+            one `(units,)` tensor per group.
+        finish: the last step, which takes the summed saliencies of weights that go together; None where the sum is the
+            score.
+        branches: whether a criterion of units scores residual branches, too: where the evidence has branches, it returns one
+            `(branches,)` tensor. A criterion of weights always can.
     """
 
     level: Literal["weight", "unit"]
@@ -46,7 +48,7 @@ class CriterionEntry(Entry[Criterion]):
     branches: bool = False
 
     def can_score(self, removes: Literal["channels", "branches", "weights"]) -> bool:
-        """Tells whether it can score what goes."""
+        """Tells whether the criterion can score channels, whole branches or single weights."""
         return self.level == "weight" or removes == "channels" or (removes == "branches" and self.branches)
 
 
@@ -54,15 +56,15 @@ criteria = Registry("criterion", CriterionEntry)
 
 
 def makers(evidence: Evidence) -> dict[str, Tensor]:
-    """Returns the weights to score, by name: those that make removable channels, of removable branches, or all."""
+    """Returns the weights to score, by name: those that make removable channels, lie in removable branches, or can be masked."""
     names = dict.fromkeys(name for group in evidence.groups for name in group.made_by())
     names |= dict.fromkeys(name for branch in evidence.branches for name in branch.weights)
     names |= dict.fromkeys(evidence.weights)
     return {name: evidence.graph.tensor(name).detach() for name in names}
 
 
-class Each(Mapping[str, Tensor]):
-    """Saliencies that are functions of the weight alone, each computed when it is looked at: all would be a second model."""
+class SaliencyOnAccess(Mapping[str, Tensor]):
+    """Saliencies that depend on the weight alone, computed when they are read: all at once would be as large as the model."""
 
     def __init__(self, evidence: Evidence, function: Callable[[Tensor], Tensor]) -> None:
         self._weights, self._function = makers(evidence), function

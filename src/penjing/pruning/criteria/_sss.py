@@ -1,4 +1,4 @@
-"""Scaling factors that sparse training sets to zero where they aren't worth their price."""
+"""Scaling factors that training with an L1 penalty draws to zero where the loss hardly needs them."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from penjing.evidence import Evidence
 from penjing.evidence.gates import gated_branches, gated_units
 from penjing.pruning.criteria._registry import criteria
 
-EPOCHS = 3
+EPOCHS = 3  # epochs in which the factors are trained
 RATE, MOMENTUM = 0.1, 0.9  # η and μ
-SPARSITY = 0.03  # γ, the price of a factor
-TIES = 1e-3
+SPARSITY = 0.03  # γ, the strength of the L1 penalty
+TIES = 1e-3  # weight of a factor's mean magnitude during training, which orders the factors that end at zero
 
 
 @criteria.register(
@@ -23,8 +23,8 @@ def sss(evidence: Evidence) -> list[Tensor]:
     """Sparse structure selection: |λ| of a factor on each unit or residual branch, trained with the penalty γ ‖λ‖₁.
 
     Factors start at 1 and are trained for three epochs of `batches` batches by the paper's accelerated proximal gradient.
-    Weights are frozen; the paper trains them too, from scratch. Of the factors that end at zero, those that stayed away
-    from it longer score higher.
+    Weights are frozen; the paper trains them too, from scratch. Among factors that end at zero, those that were
+    larger during training score higher.
     """
     sizes = [group.units for group in evidence.groups] or [len(evidence.branches)]
     factors = [torch.ones(size, requires_grad=True) for size in sizes]

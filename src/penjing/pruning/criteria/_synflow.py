@@ -1,4 +1,4 @@
-"""What flows through a weight when all is positive, before training and without data."""
+"""How much flows through a weight when all parameters and inputs are positive, before training and without data."""
 
 import copy
 
@@ -15,11 +15,11 @@ from penjing.pruning.linearized import absolute, ones
     level="weight",
 )
 def synflow(evidence: Evidence) -> dict[str, Tensor]:
-    """Synaptic flow |w ∂R/∂w|, where R is the sum of outputs for inputs of ones, all parameters taken by magnitude.
+    """Synaptic flow |w ∂R/∂w|, where R is the sum of outputs for inputs of ones and for the parameters' magnitudes.
 
-    That is one round of the paper, which scores anew in each of 100 rounds with ever more of the weights gone, in one
-    ranking of all (`allocation="global:none"`); it is the rounds that keep layers from being emptied. Activation functions
-    that bend positive values, as sigmoids do, are not taken out.
+    This is one round of the paper, which prunes in 100 rounds, scores anew in each, and ranks all weights together
+    (`allocation="global:none"`). The rounds keep layers from being emptied. Activation functions that change positive
+    values, as sigmoids do, stay in the network.
     """
     model = absolute(copy.deepcopy(evidence.graph))
     outputs = model.program(*ones(model))

@@ -1,4 +1,4 @@
-"""First-order estimate of what the loss gains when a unit goes."""
+"""First-order estimate of how much the loss changes when a unit goes."""
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ def taylor(evidence: Evidence) -> list[Tensor]:
     """Squared first-order change of the loss, (Σ w ∂L/∂w)², averaged over batches.
 
     The sum runs over the scales and shifts of the norms behind a unit (the gate position that the paper found best),
-    or over its weights and biases where there is no norm; of a recurrent layer's hidden unit, over the weights that read
-    its state.
+    or over its weights and biases where there is no norm. For a hidden unit of a recurrent layer it runs over the weights
+    that read the unit's state.
     """
     found = [gate_entries(evidence, group) for group in evidence.groups]
     scores = [torch.zeros(group.units) for group in evidence.groups]

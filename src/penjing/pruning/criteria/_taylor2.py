@@ -1,4 +1,4 @@
-"""Second-order estimate of what the loss gains when a unit goes."""
+"""Second-order estimate of how much the loss changes when a unit goes."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from penjing.pruning.criteria._registry import criteria
     level="unit",
 )
 def taylor2(evidence: Evidence) -> list[Tensor]:
-    """Squared second-order change of the loss, (Σ g w − ½ w (H w))², averaged over batches, at the places of `taylor`."""
+    """Squared second-order change of the loss, (Σ g w − ½ w (H w))², averaged over batches; sums run as in `taylor`."""
     found = [gate_entries(evidence, group) for group in evidence.groups]
     chosen: dict[str, Tensor] = {}
     for entry in (entry for entries in found for entry in entries):

@@ -1,4 +1,4 @@
-"""Which channels the next layers miss least."""
+"""Which channels change the outputs of the next layers least when they go."""
 
 import torch
 from torch import Tensor
@@ -14,20 +14,20 @@ from penjing.pruning.reconstruction import readers
     level="unit",
 )
 def thinet(evidence: Evidence) -> Compensated:
-    """Greedy reconstruction: each time the unit goes whose loss changes the next layers' outputs least; then least squares.
+    """Greedy reconstruction: the next unit to go changes the next layers' outputs least; then least squares.
 
-    A unit's score is its place in that order. The next layers' remaining weights are fitted to their old outputs.
+    A unit's score is its place in that order. The next layers' remaining weights are then fitted to their old outputs.
 
-    Other than in the paper, which draws ten positions of each image, chooses layer by layer with tuning in between, and
-    fits one factor per channel: all groups are chosen at once, from all positions of the calibration batches, and all of
-    the remaining weights are fitted.
+    The paper draws ten positions of each image, chooses layer by layer with tuning in between, and fits one factor per
+    channel. Here all groups are chosen at once, from all positions of the calibration batches, and all remaining weights are
+    fitted.
     """
     found = readers(evidence)
     return Compensated([order(found.contributions(group)) for group in evidence.groups], units=found.refitted)
 
 
 def order(contributions: Tensor) -> Tensor:
-    """Returns when each unit goes, from 0, if ‖Σ of those gone‖² grows as little as possible at each step."""
+    """Returns each unit's place, from 0, in the order in which ‖Σ of removed contributions‖² grows least at each step."""
     place = torch.zeros(len(contributions))
     gone = torch.zeros(len(contributions), dtype=torch.bool)
     with_gone = torch.zeros_like(contributions[0])
