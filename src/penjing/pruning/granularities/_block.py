@@ -16,7 +16,7 @@ def _read(name: str) -> dict[str, int] | None:
     source="Gray et al., GPU Kernels for Block-Sparse Weights, 2017", removes="weights", read=_read, example="block:4x4"
 )
 def block(weight: Tensor, rows: int, columns: int) -> Tensor | None:
-    """Blocks ("block:4x4"): r×c of the matrix of output channels × (input channels · kernel) stand or fall together."""
+    """Blocks ("block:4x4"): r×c tiles of the matrix of output channels × (input channels · kernel) stand or fall together."""
     matrix = weight.flatten(1)
     if matrix.shape[0] % rows or matrix.shape[1] % columns:
         return None

@@ -29,5 +29,5 @@ def _among(graph: Graph, found: Channels) -> tuple[Group, ...]:
     units="heads",
 )
 def head(evidence: Evidence, saliency: Mapping[str, Tensor], finish: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Heads: a key head with all query heads that it serves; scored as filters are, and tensors shrink as theirs do."""
+    """Heads: a key head goes with all query heads that it serves; scored as filters are, and tensors shrink."""
     return filter_(evidence, saliency, finish)

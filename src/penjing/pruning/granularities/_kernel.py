@@ -1,4 +1,4 @@
-"""Kernels: what leads from one channel to another."""
+"""Kernels: the weights that lead from one input channel to one output channel."""
 
 from torch import Tensor
 

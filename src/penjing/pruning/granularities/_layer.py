@@ -15,8 +15,8 @@ from penjing.pruning.granularities._registry import granularities
 def layer(evidence: Evidence, saliency: Mapping[str, Tensor], finish: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """Layers: a residual branch's score is the mean over all of its weights; the graph gets shorter.
 
-    The mean, not the sum as with filters: units of a group are of one size, while branches grow with depth, and a sum
-    would only tell small ones from large ones.
+    The score is a mean, not a sum as for filters: the units of a group have one size, while branches grow with depth, so
+    that a sum would only tell small branches from large ones.
     """
     scores = []
     for branch in evidence.branches:

@@ -1,4 +1,4 @@
-"""N of every M weights in sequence, which sparse matrix units of GPUs skip."""
+"""N of every M weights in sequence stay; sparse matrix units of GPUs skip the others."""
 
 import re
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def _read(name: str) -> dict[str, int] | None:
 
 
 def _strongest(saliency: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], n: int, m: int) -> list[Tensor]:
-    """Returns the n largest of every m."""
+    """Returns which rows stay, as booleans `(rows,)` for each weight: the n largest of every m."""
     ranks = [values.reshape(-1, m).argsort(dim=1, stable=True).argsort(dim=1) for values in saliency]
     return [(rank >= m - n).flatten() for rank in ranks]
 

@@ -10,7 +10,7 @@ from penjing.pruning.granularities._registry import granularities
 
 
 def shrunk(graph: Graph, names: Collection[str]) -> tuple[Graph, dict[str, str]]:
-    """Returns a graph without the positions that the masks of these weights take from whole layers, and what became of each."""
+    """Returns a graph without the kernel positions that masks prune in a whole layer, and what became of each weight."""
     found = [kernel for kernel in kernels(graph) if kernel.weight in names]
     return shrink_kernels(graph, found=found), {kernel.weight: kernel.described() for kernel in found}
 
@@ -24,8 +24,8 @@ def shrunk(graph: Graph, names: Collection[str]) -> tuple[Graph, dict[str, str]]
 def pattern(weight: Tensor) -> Tensor | None:
     """Patterns: one position of the kernel, in all kernels of a layer, stands or falls together; kernels get smaller.
 
-    Positions are free: the scores decide. Those that stay become a smaller kernel where they fill a grid, and a gather and
-    one matrix product elsewhere.
+    The scores alone decide which positions stay. Positions that fill a grid become a smaller kernel; others become a gather
+    and one matrix product.
     """
     window = weight.shape[2:].numel()
     return weight.reshape(-1, window).T if weight.dim() > 2 and window > 1 else None

@@ -1,4 +1,4 @@
-"""Sets of patterns: each kernel keeps the weights of one of a few."""
+"""Sets of patterns: each kernel keeps the weights of one of a few patterns."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ def _read(name: str) -> dict[str, int] | None:
 
 
 def _best(saliency: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], count: int, entries: int) -> list[Tensor]:
-    """Returns what each kernel keeps: of the set for kernels of its size, the pattern that holds most of its saliency."""
+    """Returns which weights each kernel keeps: those of the pattern, in the set for its size, with most of its saliency."""
     by_kernel = [
         values.double().reshape(-1, torch.Size(shape[2:]).numel())
         for values, shape in zip(saliency, shapes, strict=True)
@@ -31,13 +31,13 @@ def _best(saliency: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], count: 
 
 
 def _most_frequent(kernels: Tensor, window: tuple[int, ...], count: int, entries: int) -> Tensor:
-    """Returns the patterns, `(at most count, positions)`, that the strongest weights of most kernels make.
+    """Returns the patterns, `(at most count, positions)`, that the strongest weights of most kernels form.
 
     Args:
-        kernels: saliency, `(kernels, positions)`.
-        window: the kernels' size. Where it has a centre, every pattern holds that.
-        count: how many patterns.
-        entries: how many weights each has.
+        kernels: saliency of the kernels' weights, `(kernels, positions)`.
+        window: size of the kernels. If it has a centre, every pattern holds the centre.
+        count: number of patterns.
+        entries: number of weights in each pattern.
     """
     ranked = kernels.clone()
     if all(size % 2 for size in window):
@@ -59,8 +59,9 @@ def _most_frequent(kernels: Tensor, window: tuple[int, ...], count: int, entries
 def patterns(weight: Tensor, count: int, entries: int) -> Tensor | None:
     """Pattern sets ("patterns:8x4"): each kernel keeps the best of 8 patterns of 4 weights; the name is the amount.
 
-    As in PatDNN, the set holds the patterns that most kernels of the network have by themselves: the centre and, of the
-    rest, their strongest weights. There is a set for each size of kernels. PCONV designs its patterns by hand.
+    As in PatDNN, the set holds the patterns that are the most frequent among the network's kernels: each kernel's own
+    pattern is its centre and the strongest of its other weights. There is one set for each size of kernels. PCONV designs
+    its patterns by hand.
     """
     window = weight.shape[2:].numel()
     return weight.reshape(-1, 1) if weight.dim() > 2 and window > entries else None

@@ -1,4 +1,4 @@
-"""Smaller kernels of a size that the user says."""
+"""Smaller kernels, of a size that the granularity's name says."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ def _read(name: str) -> dict[str, tuple[int, ...]] | None:
 
 
 def _best(saliency: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], size: tuple[int, ...]) -> list[Tensor]:
-    """Returns the positions of the rectangle that holds most; the first of those that hold as much."""
+    """Returns which positions stay: those of the rectangle with most saliency; among equal rectangles, the first."""
     stays = []
     for values, (_, _, *window) in zip(saliency, shapes, strict=True):
         sums = values.double().reshape(window)
@@ -39,7 +39,7 @@ def _best(saliency: Sequence[Tensor], shapes: Sequence[tuple[int, ...]], size: t
     example="rectangle:1x3",
 )
 def rectangle(weight: Tensor, size: tuple[int, ...]) -> Tensor | None:
-    """Rectangles ("rectangle:1x3"): of each kernel the best part of that size stays, the same for all of a layer."""
+    """Rectangles ("rectangle:1x3"): each kernel keeps a rectangle of that size, the best one for the whole layer."""
     window = tuple(weight.shape[2:])
     fits = len(window) == len(size) and all(part <= whole for part, whole in zip(size, window, strict=True))
     return pattern(weight) if fits else None

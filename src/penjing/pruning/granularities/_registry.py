@@ -14,15 +14,16 @@ from penjing.registry import Entry, Registry
 Removes = Literal["channels", "branches", "weights"]
 
 Granularity = Callable[..., Any]
-"""What stands or falls together, as a function of a kind that follows from what goes: see `GranularityEntry`."""
+"""A function that says which weights stand or fall together; `GranularityEntry.removes` documents its arguments."""
 
 
 Stays = Callable[..., list[Tensor]]
-"""Which rows of weights stay, where the granularity itself knows how many: for each weight booleans `(rows,)`.
+"""A function that says which rows of weights stay, where the granularity's name fixes how many: for each weight booleans
+`(rows,)`.
 
-Called as `stays(saliency, shapes, **arguments)`: with the saliency of the rows of each weight, `(rows,)`, summed over their
-members (that of several rows is their sum), the shapes of the weights as the view gets them, and the arguments out of the
-name.
+It is called as `stays(saliency, shapes, **arguments)`. `saliency` holds one tensor `(rows,)` for each weight, summed over the
+members of each row; the saliency of several rows is their sum. `shapes` are the weights' shapes as the view gets them, and
+`arguments` are those in the name.
 """
 
 
@@ -30,27 +31,27 @@ name.
 class GranularityEntry(Entry[Granularity]):
     """A registered granularity.
 
-    A name may hold numbers, and some carry their own amount.
+    A granularity's name may hold numbers, and some of these numbers say how much stays.
 
     Attributes:
-        removes: what goes, and with it what the function is:
+        removes: what goes. The kind of the function depends on it:
 
-            - "channels": from evidence, the saliency of weights and a criterion's last step to one `(units,)` tensor per
-              group of the graph's channels;
-            - "branches": the same, for one group, all residual branches;
-            - "weights": a view. From a weight `(out_channels, in_channels, *kernel)` to `(rows, members)`, each row of which
-              stands or falls together, or None where the weight has no such rows. Shapes stay, and what goes is masked.
-        among: of channels: gives the groups that count, from a graph and its channels; None where all of them do.
-        units: of channels: how they must be labelled; None where the user may choose.
-        kernels: of weights: it looks into kernels, so that no one wonders that matrices stay.
-        shrink: of weights: makes a masked graph smaller where that is possible, given the names of the weights, and also
-            returns what became of each weight, in words; None where shapes stay.
-        read: makes the function's keyword arguments of what the user typed, and returns None if that is no such name. None
-            where the name alone is what the user types.
+            - "channels": a function of evidence, the saliencies of weights and the criterion's last step. It returns the
+              scores, one tensor `(units,)` for each group of the graph's channels.
+            - "branches": the same with a single group, all residual branches.
+            - "weights": a view, from a weight `(out_channels, in_channels, *kernel)` to `(rows, members)`. The members of a
+              row stand or fall together. None where the weight has no such rows. Shapes stay, and masks zero what goes.
+        among: for channels: a function from a graph and its channels to the groups that may go; None where all may.
+        units: for channels: the units of attention; None where the user may choose them.
+        kernels: for weights: whether the view is one of kernels. Matrices, which have none, then stay without a warning.
+        shrink: for weights: a function that makes a masked graph smaller where that is possible. It takes the graph and the
+            weights' names, and also returns what became of each weight, in words. None where shapes stay.
+        read: a function from a typed name to the keyword arguments in it, or to None if the name isn't of this form. None
+            where the registered name is what the user types.
         example: a name with numbers, where names need them.
-        stays: of weights: says which rows stay, as the best of a set that an amount can't express; None where the name
-            carries no amount.
-        keeps: where the rows that stay are n of every m in sequence: gives n and m from the keyword arguments.
+        stays: for weights: a function that says which rows stay, for a choice that an amount can't express. None where an
+            amount says how many stay.
+        keeps: where n of every m rows in sequence stay: a function from the keyword arguments to n and m.
     """
 
     removes: Removes
@@ -72,9 +73,9 @@ class ChosenGranularity:
     """A granularity as the user typed it.
 
     Attributes:
-        name: that text.
-        entry: what is registered.
-        arguments: for the entry's function, out of the text.
+        name: the name as typed.
+        entry: the registered granularity.
+        arguments: keyword arguments of the entry's functions, read from the name.
     """
 
     name: str
@@ -88,12 +89,12 @@ class ChosenGranularity:
 
     @property
     def stays(self) -> Callable[[Sequence[Tensor], Sequence[tuple[int, ...]]], list[Tensor]] | None:
-        """Which rows stay, where the name says how many; else an amount and an allocation do."""
+        """A function that says which rows stay, where the name fixes how many; None where an amount says it."""
         return partial(self.entry.stays, **self.arguments) if self.entry.stays else None
 
     @property
     def keeps(self) -> tuple[int, int] | None:
-        """How many of how many rows in sequence stay, where the name says so."""
+        """The numbers n and m, where the name says that n of every m rows in sequence stay; None elsewhere."""
         return self.entry.keeps(**self.arguments) if self.entry.keeps else None
 
 
@@ -101,7 +102,7 @@ def find(name: str) -> ChosenGranularity:
     """Returns the granularity that `name` means, numbers included: "filter", "2:4", "block:4x4".
 
     Raises:
-        PenjingError: there is none, or its numbers make no sense.
+        PenjingError: there is no such granularity, or its numbers make no sense.
     """
     for entry in granularities.values():
         arguments = entry.read(name) if entry.read else ({} if name == entry.name else None)

@@ -1,4 +1,4 @@
-"""When what goes: pure functions of progress, which a training carries out as its callback."""
+"""Schedules: when weights or units go in a training. Each is a pure function of progress, and a callback carries it out."""
 
 from penjing.pruning.schedules._cubic import cubic
 from penjing.pruning.schedules._dense_sparse_dense import dense_sparse_dense

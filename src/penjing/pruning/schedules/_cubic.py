@@ -1,4 +1,4 @@
-"""Much at first, little at the end."""
+"""Many weights go at first, and few at the end."""
 
 from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
@@ -9,5 +9,5 @@ from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedule
     number=ScheduleNumber("share of the training in which weights go", default=0.7, lowest=0.01, highest=1.0),
 )
 def cubic(progress: float, amount: float, until: float) -> Moment:
-    """Cubic ("cubic:0.7" of the training): 1 − (1 − t)³ of the amount is gone; the rest of the training tunes what stays."""
+    """Cubic ("cubic:0.7" of the training): 1 − (1 − t)³ of the amount is gone at time t; then the remaining weights are tuned."""
     return Moment(share=1 - (1 - min(progress / until, 1.0)) ** 3)

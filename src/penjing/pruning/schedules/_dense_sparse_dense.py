@@ -1,4 +1,4 @@
-"""Pruned for a while, to train better."""
+"""Weights are pruned for a while, so that the whole network trains better."""
 
 from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
@@ -10,8 +10,9 @@ from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedule
     removes=("weights",),
 )
 def dense_sparse_dense(progress: float, amount: float, sparse: float) -> Moment:
-    """Dense-sparse-dense: trains without the weakest weights, then with all again, which start from zero: nothing is gone.
+    """Dense-sparse-dense: trains without the weakest weights, then with them from zero on; no weight is gone in the end.
 
-    The paper's last phase has a tenth of the learning rate; so has, on average, the last third of a cosine.
+    The paper trains its last phase at a tenth of the learning rate. The last third of a cosine schedule has about the same
+    learning rate on average.
     """
     return Moment(share=1.0 if progress < sparse else 0.0)

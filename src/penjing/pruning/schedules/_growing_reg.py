@@ -1,8 +1,8 @@
-"""What is to go is made small first."""
+"""Regularisation makes weights small before they go."""
 
 from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
-GROWS = 0.5  # share of the training
+GROWS = 0.5  # share of the training in which the regularisation grows
 
 
 @schedules.register(
@@ -11,9 +11,9 @@ GROWS = 0.5  # share of the training
     number=ScheduleNumber("largest strength of the regularisation", default=1.0, lowest=0.0, highest=1000.0),
 )
 def growing_reg(progress: float, amount: float, largest: float) -> Moment:
-    """Growing regularisation ("growing_reg:1"): L2 on what will go grows along a line for half of the training; then it goes.
+    """Growing regularisation ("growing_reg:1"): L2 on chosen weights grows linearly for half of the training; then they go.
 
-    This is GReg-1: what will go is chosen at the start. In the paper the strength grows by a fixed step every few
+    This is GReg-1, which chooses the weights at the start. In the paper the strength grows by a fixed step every few
     iterations, up to the same limit, and stays there for a while.
     """
     if progress < GROWS:

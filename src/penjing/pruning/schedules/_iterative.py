@@ -1,4 +1,4 @@
-"""Prune and tune, as long as it goes well."""
+"""Prunes and trains in turn, as long as the metric holds."""
 
 from penjing.pruning.schedules._registry import Moment, ScheduleNumber, evenly, round_at, schedules
 
@@ -12,7 +12,7 @@ from penjing.pruning.schedules._registry import Moment, ScheduleNumber, evenly, 
 def iterative(progress: float, amount: float, rounds: float) -> Moment:
     """Iterative ("iterative:10" rounds): prune, train, measure, until the metric has fallen by more than `drop`.
 
-    Each round takes the same share of what is left, so that the amount is reached in the last; the state before the round
-    that cost too much is the result.
+    Each round prunes the same share of what is left, so that the last round reaches the amount. The result is the state
+    before the round that cost too much.
     """
     return Moment(share=evenly((round_at(progress, rounds) + 1) / rounds, amount))

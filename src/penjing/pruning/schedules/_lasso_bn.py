@@ -1,8 +1,8 @@
-"""Sparsity training of norms."""
+"""An L1 penalty draws the scales of norms to zero before channels go."""
 
 from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
-SPARSITY = 0.5  # share of the training
+SPARSITY = 0.5  # share of the training with the penalty
 
 
 @schedules.register(
@@ -14,7 +14,7 @@ SPARSITY = 0.5  # share of the training
 def lasso_bn(progress: float, amount: float, strength: float) -> Moment:
     """Network slimming ("lasso_bn:1e-4"): L1 on the norms' scales for half of the training; then channels go.
 
-    It belongs to the criterion "bn_scale", which reads these scales. Short trainings need more than the paper's 1e-4,
-    which was for 160 epochs.
+    Use it with the criterion "bn_scale", which reads these scales. The paper's strength of 1e-4 is for 160 epochs; shorter
+    trainings need more.
     """
     return Moment(sparsity=strength) if progress < SPARSITY else Moment(share=1.0)

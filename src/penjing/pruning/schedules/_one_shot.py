@@ -1,4 +1,4 @@
-"""All at once."""
+"""Everything goes at once."""
 
 from penjing.pruning.schedules._registry import Moment, schedules
 

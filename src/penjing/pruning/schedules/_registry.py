@@ -1,4 +1,4 @@
-"""The table of schedules, and what a schedule says."""
+"""The table of schedules, and what a schedule asks for at each moment."""
 
 import math
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from penjing.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class Moment:
-    """What holds at one point of a training.
+    """What a schedule asks for at one point of a training.
 
     Attributes:
-        share: how much of what is to go in the end is gone now, 0 to 1.
-        returns: what is gone may come back: it is judged, and trained, by the values that it has behind the masks.
-        decay: strength of L2 regularisation on what is to go and is not yet gone.
+        share: share of the final amount that is gone now, 0 to 1.
+        returns: whether pruned weights may come back; they are judged, and trained, by their values behind the masks.
+        decay: strength of L2 regularisation on weights that will go but haven't gone yet.
         sparsity: strength of L1 regularisation on the scales of norms.
-        dropout: probability that one of those that are to go is left out of a step.
-        saves: the weights as they are now are those to rewind to; the last to be saved count.
-        rewind: what begins now begins with the saved weights.
+        dropout: probability with which a step leaves out a weight or unit that will go.
+        saves: whether the present weights are saved, as those to rewind to; the last ones saved count.
+        rewind: whether a training that begins now begins with the saved weights.
     """
 
     share: float = 0.0
@@ -33,9 +33,9 @@ class Moment:
 
 
 Schedule = Callable[[float, float, float], Moment]
-"""A pure function: from progress, 0 to 1 (over all trainings, where there are several), the share of all that is to go in
-the end (0 where that is no single number) and the schedule's own number, out of its name or by default, to what holds then.
-"""
+"""A pure function `(progress, amount, number)` that returns a moment. `progress` runs from 0 to 1 over all trainings
+together. `amount` is the share of all weights or units that is gone in the end, 0 where no single number says it. `number` is
+the schedule's own number, from its name or its default."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class ScheduleNumber:
     """The number that may stand in a schedule's name, behind a colon.
 
     Attributes:
-        meaning: what it is, in words.
-        default: where the user gives none; a whole number asks for whole ones.
-        lowest: the smallest that is allowed.
-        highest: the largest that is allowed.
+        meaning: what the number means, in words.
+        default: the number if the user types none. If it is an `int`, only whole numbers are allowed.
+        lowest: the smallest allowed number.
+        highest: the largest allowed number.
     """
 
     meaning: str
@@ -56,7 +56,7 @@ class ScheduleNumber:
 
 
 def one_training(number: float) -> int:
-    """Returns 1: how many trainings most schedules take, whatever their number."""
+    """Returns 1, the number of trainings of most schedules, whatever the schedule's own number is."""
     return 1
 
 
@@ -65,9 +65,9 @@ class ScheduleEntry(Entry[Schedule]):
     """A registered schedule.
 
     Attributes:
-        number: what its own number may be; None where there is none.
-        trainings: from that number to how many trainings follow one another.
-        removes: which granularities' things the schedule can hold back.
+        number: the schedule's own number; None where it has none.
+        trainings: function from that number to the number of trainings in a row.
+        removes: what the schedule can remove, in the words of `GranularityEntry.removes`.
     """
 
     number: ScheduleNumber | None = None
@@ -83,9 +83,9 @@ class ChosenSchedule:
     """A schedule as the user typed it.
 
     Attributes:
-        name: that text.
-        entry: what is registered.
-        number: the schedule's own.
+        name: the name as typed.
+        entry: the registered schedule.
+        number: the schedule's own number.
     """
 
     name: str
@@ -94,16 +94,16 @@ class ChosenSchedule:
 
     @property
     def trainings(self) -> int:
-        """How many trainings follow one another."""
+        """The number of trainings in a row."""
         return self.entry.trainings(self.number)
 
     @property
     def removes(self) -> tuple[str, ...]:
-        """What it can hold back: "weights", "channels", "branches"."""
+        """What the schedule can remove: "weights", "channels", "branches"."""
         return self.entry.removes
 
     def at(self, progress: float, amount: float) -> Moment:
-        """Returns what holds when this share of the whole training is done."""
+        """Returns the moment at this progress, 0 to 1 over all trainings."""
         return self.entry.function(progress, amount, self.number)
 
 
@@ -111,7 +111,7 @@ def find(name: str) -> ChosenSchedule:
     """Returns the schedule that `name` means, its number included: "cubic", "cubic:0.5", "iterative:10".
 
     Raises:
-        PenjingError: there is none, or its number makes no sense.
+        PenjingError: there is no such schedule, or its number makes no sense.
     """
     kind, colon, text = name.partition(":")
     entry = schedules[kind]
@@ -135,16 +135,16 @@ def find(name: str) -> ChosenSchedule:
 
 
 def round_at(progress: float, trainings: float) -> int:
-    """Returns the number, from 0, of the training that this share of all trainings lies in."""
+    """Returns the number, from 0, of the training in which this progress over all trainings lies."""
     return min(math.floor(progress * trainings + 1e-9), int(trainings) - 1)  # (k / n) · n may be just below k
 
 
 def evenly(done: float, amount: float) -> float:
-    """Returns the share of `amount` that is gone if each round takes the same share of what the one before it left.
+    """Returns the share of `amount` that is gone if each round prunes the same share of what the round before it left.
 
     Args:
-        done: the share of the rounds, 0 to 1.
-        amount: what is gone after all of them; in the limit of 0 each round takes as much.
+        done: the share of the rounds that is done, 0 to 1.
+        amount: the share that is gone after all rounds; for 0, the limit, all rounds prune alike.
     """
     if done >= 1:
         return 1.0

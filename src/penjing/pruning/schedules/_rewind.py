@@ -1,8 +1,8 @@
-"""Lottery tickets."""
+"""Lottery tickets: after pruning, training starts again from early weights."""
 
 from penjing.pruning.schedules._registry import Moment, ScheduleNumber, evenly, round_at, schedules
 
-EARLY = 0.05  # share of the first training
+EARLY = 0.05  # share of the first training at which the early weights are saved
 
 
 @schedules.register(
@@ -14,8 +14,9 @@ EARLY = 0.05  # share of the first training
 def rewind(progress: float, amount: float, rounds: float) -> Moment:
     """Rewinding ("rewind:5" rounds): train, prune, go back to the weights of an early moment, train again with masks.
 
-    Each round takes the same share of what is left. The early moment is a twentieth of the first training. Every training
-    has a learning rate of its own, from its warm-up on; in the paper it goes on from where the early moment left it.
+    Each round prunes the same share of what is left. The early moment comes after a twentieth of the first training. Every
+    training starts a learning-rate schedule of its own, with a warm-up; in the paper the schedule goes on from the early
+    moment.
     """
     number = round_at(progress, rounds + 1)
     return Moment(share=evenly(number / rounds, amount), saves=progress * (rounds + 1) <= EARLY, rewind=number > 0)

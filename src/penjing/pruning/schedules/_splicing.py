@@ -1,8 +1,8 @@
-"""What is pruned may return."""
+"""Pruned weights may return."""
 
 from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
 
-RAMP = 0.5  # share of the time in which masks change
+RAMP = 0.5  # share of the time in which masks change: the amount grows until then
 
 
 @schedules.register(
@@ -13,9 +13,10 @@ RAMP = 0.5  # share of the time in which masks change
 def splicing(progress: float, amount: float, until: float) -> Moment:
     """Dynamic network surgery ("splicing:0.7" of the training): pruned weights go on learning, and those that matter return.
 
-    A weight goes below one threshold and returns above a higher one. The thresholds are those of an exact amount, which
-    grows as in `cubic` over the first half of that time; in the paper they are multiples of a layer's mean and deviation,
-    from the start. Masks are decided at even intervals, not with falling probability.
+    A weight goes when it falls below one threshold and returns when it rises above a higher one. The thresholds are those of
+    an exact amount, which grows as in `cubic` over the first half of the time in which masks change. In the paper they are
+    multiples of a layer's mean and standard deviation from the start, and masks change with falling probability; here they
+    change at even intervals.
     """
     share = 1 - (1 - min(progress / (RAMP * until), 1.0)) ** 3
     return Moment(share=share, returns=progress < until)
