@@ -10,7 +10,7 @@ from penjing.targets import FreshProcess, measure, measure_together
 
 
 def test_two_models_are_measured_side_by_side(lowered):
-    found = measure_together({"a": lowered, "b": lowered}, runs=20, seconds=2, memory=False)
+    found = measure_together({"a": lowered, "b": lowered}, runs=20, seconds=60, memory=False)
     for measurement in found.values():
         assert measurement.latency_ms.runs >= 20
         assert 0 < measurement.latency_ms.median <= measurement.latency_ms.p90
@@ -71,7 +71,7 @@ def test_a_bench_gets_files_and_arrays_and_gives_numbers(lowered):
 
 
 def test_a_fresh_process_takes_turns_too(lowered):
-    found = measure_together({"a": lowered, "b": lowered}, runs=5, seconds=1, memory=False, bench=FreshProcess())
+    found = measure_together({"a": lowered, "b": lowered}, runs=5, seconds=60, memory=False, bench=FreshProcess())
     for measurement in found.values():
         assert measurement.latency_ms.runs >= 5 and 0 < measurement.latency_ms.median <= measurement.latency_ms.p90
         assert measurement.size_bytes == lowered.size_bytes and measurement.runtime.startswith("onnxruntime ")
