@@ -1,4 +1,4 @@
-"""What networks are trained, calibrated and judged on: `Data`, the built-in sets, and the user's own images."""
+"""Data for training, calibrating and evaluating networks: `Data`, the built-in sets, and the user's own images."""
 
 from penjing.data._cifar10 import cifar10
 from penjing.data._data import Data

@@ -1,4 +1,4 @@
-"""Reading NumPy arrays from files of strangers: the header is judged before any memory is taken for what it claims."""
+"""Reads NumPy arrays from untrusted files: the header is checked before memory is allocated for the size that it claims."""
 
 import io
 import math
@@ -22,7 +22,7 @@ _HEADERS = {
 
 
 class Unreadable(ValueError):
-    """Why a file gives no plain array."""
+    """A file holds no plain array; the message says why."""
 
 
 def read_array(stream: IO[bytes], size: int) -> np.ndarray:
@@ -30,15 +30,15 @@ def read_array(stream: IO[bytes], size: int) -> np.ndarray:
 
     Args:
         stream: the file's bytes from its start.
-        size: how many there are.
+        size: number of those bytes.
 
     Raises:
-        Unreadable: it is no .npy file, holds Python objects, or its shape doesn't fit its size.
+        Unreadable: the file is no .npy file, holds Python objects, or the shape in its header doesn't fit its size.
     """
     begin = stream.read(_HEADER_BYTES)
     shape, columns_first, dtype, header = _header(begin)
     if dtype.hasobject:
-        raise Unreadable("it holds Python objects, which only run code could read")
+        raise Unreadable("it holds Python objects, which can't be read without running code")
     claimed = math.prod(shape) * dtype.itemsize
     if claimed > MOST_BYTES:
         raise Unreadable(f"its header claims {claimed:,} bytes, shape {shape}, and at most {MOST_BYTES:,} are read")
@@ -70,10 +70,10 @@ def _header(begin: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
 
 
 def read_arrays(path: Path, keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns some arrays of a .npz file.
+    """Returns the arrays of a .npz file that `keys` names.
 
     Raises:
-        PenjingError: it can't be read, lacks one of them, or holds what isn't a plain array.
+        PenjingError: the file can't be read, lacks one of the arrays, or holds something else under that name.
     """
     try:
         with zipfile.ZipFile(path) as archive:

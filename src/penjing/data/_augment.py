@@ -14,7 +14,7 @@ ImageAugment = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
 def random_shift(images: Tensor, padding: int, generator: torch.Generator) -> Tensor:
-    """Returns each image of (N, C, H, W) moved by up to `padding` pixels each way, black where nothing was.
+    """Returns each image of (N, C, H, W) moved by up to `padding` pixels each way; uncovered borders are black.
 
     This is the random crop from a padded image of He et al. 2015.
     """

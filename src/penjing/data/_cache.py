@@ -1,4 +1,4 @@
-"""Decoded images kept on disk between runs, since decoding CIFAR-10 takes longer than many a use of it."""
+"""Keeps decoded images on disk between runs, since decoding a data set such as CIFAR-10 can take longer than using it."""
 
 import os
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from penjing.files import atomic_path, sweep
 
 
 def cached(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Returns the array that `make` gave for this key, from disk if it is there.
+    """Returns the array that `make` computes, from disk if an earlier call stored it under this key.
 
-    Files lie in `$PENJING_CACHE`, or else `~/.cache/penjing`; deleting them is always safe. Without the right or the
-    room to write there, nothing is kept.
+    Files lie in `$PENJING_CACHE`, or else `~/.cache/penjing`; deleting them is always safe. If the array can't be written
+    there, it is only returned.
 
     Args:
-        key: short hash of all that the array depends on.
+        key: short hash of everything that the array depends on.
         make: computes the array.
     """
     folder = os.environ.get("PENJING_CACHE")

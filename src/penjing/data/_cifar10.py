@@ -27,17 +27,17 @@ def cifar10(path: str | Path, *, batch_size: int = 128, seed: int = 0) -> Data:
     """Returns CIFAR-10 (Krizhevsky 2009) from `train/CLASS/*` and `test/CLASS/*` in a folder or a zip.
 
     The classes in alphabetical order are the usual labels 0 to 9. Values are normalised with ImageNet's mean and
-    standard deviation. Training images are moved by up to four pixels and mirrored (He et al. 2015); the test images
-    validate; 512 of the training images, without augmentation, calibrate. The decoded images (184 MB) are kept in
-    `$PENJING_CACHE`, by default `~/.cache/penjing`, as decoding takes longer than many a use.
+    standard deviation. Training images are moved by up to four pixels and mirrored (He et al. 2015). The test images are
+    the validation data; 512 of the training images, without augmentation, are the calibration data. The decoded images
+    (184 MB) are kept in `$PENJING_CACHE`, by default `~/.cache/penjing`, since decoding takes long.
 
     Args:
-        path: the folder or the zip (it is read in place, never extracted); one folder around all is fine.
-        batch_size: of training; the other loaders take 256.
-        seed: of the order and augmentation.
+        path: the folder or the zip (it is read in place, never extracted); everything may lie in one more folder.
+        batch_size: samples per training batch; the other loaders use 256.
+        seed: seed of the order of the samples and of the augmentation.
 
     Raises:
-        PenjingError: if it isn't there or isn't of this form.
+        PenjingError: nothing is at `path`, or its folders aren't of this form.
     """
     source = ImageSource(path)
     layout = read_layout(source.path, source.names, unwrap=True)

@@ -1,4 +1,4 @@
-"""What a network is trained, calibrated and judged on, in one value."""
+"""One value that holds the data for training, calibrating and evaluating a network."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,21 +20,22 @@ from penjing.tasks.doors import TASK
 
 @dataclass(frozen=True)
 class Data:
-    """Loaders and the task that they serve; any loader may be None where nothing needs it.
+    """Loaders of training, calibration and validation batches, and the task that they belong to.
 
     A loader is anything that can be iterated many times and yields batches: `(input, target)`, or `(input,)` without
-    labels. If a train loader has `set_epoch(epoch)`, it is called before each epoch.
+    labels. It may be None where nothing needs it. If the training loader has a method `set_epoch(epoch)`, that method is
+    called before each epoch.
 
     Attributes:
-        train: shuffled and augmented.
-        calibration: some hundred samples of the training data, as the deployed model will see them.
-        validation: what the metric is measured on; deterministic.
-        task: loss, metric, and how a batch splits.
-        name: for reports.
-        classes: what the outputs mean, in order.
+        train: training batches, shuffled and augmented.
+        calibration: batches of some hundred training samples, prepared as the deployed model will see them.
+        validation: batches on which the metric is measured, the same in every pass.
+        task: gives the loss and the metric, and splits a batch into inputs and targets.
+        name: name of the data in reports.
+        classes: names of the classes, in the order of the outputs.
         preprocess: how an image file becomes an input.
         examples: raw validation images "x" (N, H, W[, 3]) uint8 and labels "y" (N,), where they aren't in files.
-        fingerprint: short hash of what the data is; equal data has equal fingerprints. "" where it isn't known.
+        fingerprint: short hash of the data; equal data has equal fingerprints. "" where no hash is known.
         validation_files: the validation images in order, where they are files: path within the folder or the zip that
             they were read from, and label.
     """
@@ -54,7 +55,7 @@ class Data:
         """Refuses loaders that could be read only once, and fields that aren't what they should be.
 
         Raises:
-            PenjingError: it is one of these; says which.
+            PenjingError: for such a loader or field, which the message names.
         """
         for part in ("train", "calibration", "validation"):
             loader = getattr(self, part)
@@ -104,7 +105,7 @@ def _length(loader: Iterable[Any] | None) -> int | None:
 
 
 def _content(leaf: object) -> object:
-    """Returns what a batch's leaf holds, for a hash; of an unknown object only its type, as its text may be its address."""
+    """Returns the content of a batch's leaf, for a hash; of an unknown object only its type, as its text may be an address."""
     if isinstance(leaf, torch.Tensor):
         values = leaf.detach().cpu().contiguous()
         return (

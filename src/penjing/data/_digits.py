@@ -12,21 +12,24 @@ from penjing.data._memory import BATCH_SIZE, MemoryLoader, check_room
 from penjing.data._preprocess import CHANNELS, SIZE, Preprocess
 from penjing.tasks import Classification
 
-_MEAN, _STD = 0.3057, 0.3235  # of the training images at 32 x 32
+_MEAN, _STD = (
+    0.3057,
+    0.3235,
+)  # mean and standard deviation of the training images at 32 x 32, in units of the full range
 
 
 @checked(batch_size=BATCH_SIZE, channels=CHANNELS, size=SIZE, seed=SEED)
 def digits(batch_size: int = 64, channels: int = 3, size: int = 32, seed: int = 0) -> Data:
     """Returns the 1797 handwritten digits that come with scikit-learn (Alpaydin and Kaynak 1998), scaled up.
 
-    1437 train and 360 validate (a fixed split, equal shares of each class); 256 of the first, without augmentation,
-    calibrate. Training images are moved by up to three pixels of 32.
+    1437 images are training data and 360 validation data (a fixed split with equal shares of each class); 256 of the training
+    images, without augmentation, are calibration data. Training images are moved by up to three pixels of 32.
 
     Args:
-        batch_size: of training; the other loaders take 256.
+        batch_size: samples per training batch; the other loaders use 256.
         channels: 3 repeats the grey values, for networks made for colour.
         size: height and width in pixels to which the 8 x 8 images are scaled (PIL, bilinear).
-        seed: of the order and augmentation; the split doesn't depend on it.
+        seed: seed of the order of the samples and of the augmentation; the split doesn't depend on it.
 
     Example:
         >>> data = digits()
@@ -69,10 +72,10 @@ def image_mode(channels: int) -> str:
 
 
 def scale_up(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns grey images (N, H, W) uint8 as `preprocess` makes them, before normalisation.
+    """Scales grey images (N, H, W) uint8 as `preprocess` says, and returns them before normalisation.
 
     Raises:
-        PenjingError: they would take too much memory.
+        PenjingError: the scaled images would take too much memory.
     """
     height, width = preprocess.crop or images.shape[1:]
     check_room("A set", len(images), height, width, len(preprocess.mean))

@@ -19,8 +19,8 @@ from penjing.errors import PenjingError
 from penjing.tasks import Classification, Unlabelled
 
 EVALUATED = 64  # images per batch in evaluation
-_IN_MEMORY = 512 * 2**20  # bytes of decoded images
-_CHECKED = 100_000  # images that are decoded to find damaged ones before anything else; a minute or two, once
+_IN_MEMORY = 512 * 2**20  # bytes; decoded images of up to this size are kept in memory
+_CHECKED = 100_000  # images; up to this many are decoded once at the start to find damaged ones, in a minute or two
 
 
 @checked(
@@ -55,35 +55,35 @@ def image_folder(
     These forms are known; classes are numbered in alphabetical order:
 
     - `train/CLASS/…` and `val/CLASS/…` (also `valid`, `validation`, `test`), with or without `calibration/`;
-    - `train/CLASS/…` alone, or `CLASS/…`: a fixed tenth of each class validates;
-    - `val/CLASS/…` alone: a fixed tenth calibrates, there is nothing to train on;
-    - files without class folders, loose or in `calibration/` and `validation/`: unlabelled (`tasks.Unlabelled`). Loose
-      files are split in half, at most `calibration` of them calibrate, the rest validates.
+    - `train/CLASS/…` alone, or `CLASS/…`: a fixed tenth of each class becomes validation data;
+    - `val/CLASS/…` alone: a fixed tenth becomes calibration data, and there is no training data;
+    - files without class folders, loose or in `calibration/` and `validation/`: unlabelled data (`tasks.Unlabelled`). Half of
+      the loose files, but at most `calibration` of them, become calibration data, the rest validation data.
 
-    Without `calibration/`, a fixed random part of the training images, without augmentation, calibrates.
+    Without `calibration/`, a fixed random part of the training images, without augmentation, is used for calibration.
     Images of up to 512 MB decoded are kept in memory; larger sets are read again in each epoch. Damaged files are found
-    here, except in sets of more than 100,000 images: there the error that names the file comes when it is read.
+    at once, except in sets of more than 100,000 images: there the error that names a file is raised when it is read.
 
     Args:
         path: the folder or the zip.
         size: height and width of the network's input in pixels: the short side is scaled to `resize`, then the
             centre is cut out; training takes a random resized crop. None keeps the images' own size, which then must
             be the same for all; training moves them by up to an eighth.
-        batch_size: of training; the other loaders take 64.
+        batch_size: samples per training batch; the other loaders use 64.
         resize: the short side before the crop; None means 8/7 of `size` (256 for 224), or `size` where all images are
             of that size already.
         channels: 3, or 1 for grey values.
-        mean: per channel (or one for all), of values in 0..1; None means ImageNet's.
-        std: per channel (or one for all), of values in 0..1; None means ImageNet's.
-        flip: mirror training images with probability one half; wrong for letters and the like.
-        calibration: how many images calibrate.
-        num_workers: processes that read and decode; 0 does it in this one.
-        seed: of the order and augmentation; the splits don't depend on it.
+        mean: mean of each channel (or one number for all), for values in 0..1; None means ImageNet's.
+        std: standard deviation of each channel (or one number for all), for values in 0..1; None means ImageNet's.
+        flip: mirror training images with probability one half; unsuitable for letters and the like.
+        calibration: number of calibration images that are taken from other parts.
+        num_workers: processes that read and decode images; with 0 the calling process does.
+        seed: seed of the order of the samples and of the augmentation; the splits don't depend on it.
 
     Raises:
-        PenjingError: if the path is missing, holds no images, one class, a damaged image, one of more than 67 million
-            pixels, images of several sizes (with `size=None`), classes that differ between the parts or have names of
-            several lines, or a batch that would take more than 4 GB.
+        PenjingError: the path is missing, or holds no images, only one class, a damaged image, an image of more than 67
+            million pixels, images of several sizes (with `size=None`), or classes that differ between the parts or have
+            names of several lines; or a batch would take more than 4 GB.
     """
     source = ImageSource(path)
     parts = _split(read_layout(source.path, source.names, unwrap=source.is_zip), calibration)
@@ -101,7 +101,7 @@ def image_folder(
             name for part in (parts.train, parts.calibration, parts.validation) if part for name in part.names
         )
     )
-    if not keep and len(used) <= _CHECKED:  # what is kept is decoded anyway
+    if not keep and len(used) <= _CHECKED:  # images that are kept are decoded anyway
         source.check(used)
     augment: ImageAugment
     if size is None:
@@ -141,45 +141,45 @@ def image_folder(
 
 
 def _split(layout: Layout, calibration: int) -> Layout:
-    """Returns the layout with its missing parts taken from the ones that are there."""
+    """Returns the layout with its missing parts filled by images of the parts that are there."""
     train, calibrate, validate = layout.train, layout.calibration, layout.validation
     if layout.whole is not None and layout.whole.labels is not None:
         train = layout.whole
-    if train is not None and train.labels is None:  # nothing to train on without labels, but a teacher can't be known
+    if train is not None and train.labels is None:  # only a teacher could make use of them, and none is known here
         if calibrate is None:
-            calibrate = train.pick(_some(len(train), calibration))
+            calibrate = train.pick(_fixed_sample(len(train), calibration))
         train = None
-    bare = layout.whole if layout.whole is not None and layout.whole.labels is None else None
+    unlabelled = layout.whole if layout.whole is not None and layout.whole.labels is None else None
     if train is not None and validate is None:
-        class_names(train, layout.path)  # a single class is the clearer thing to say than an empty split
+        class_names(train, layout.path)  # an error on a single class is clearer than one on an empty split
         held_out = _tenth(train)
         if not held_out.any():
             raise PenjingError(f"{layout.path} has no validation images and too few to take some: add a val/ folder.")
         train, validate = train.pick(np.flatnonzero(~held_out)), train.pick(np.flatnonzero(held_out))
     if train is not None:
-        return Layout(layout.path, train, calibrate or train.pick(_some(len(train), calibration)), validate)
+        return Layout(layout.path, train, calibrate or train.pick(_fixed_sample(len(train), calibration)), validate)
     if validate is not None and calibrate is None and validate.labels is not None:
         held_out = _tenth(validate)
         if held_out.any():
             chosen = np.flatnonzero(held_out)
-            calibrate = validate.pick(chosen[_some(len(chosen), calibration)])
+            calibrate = validate.pick(chosen[_fixed_sample(len(chosen), calibration)])
             validate = validate.pick(np.flatnonzero(~held_out))
-    if bare is None and (calibrate is None or validate is None):
-        bare = calibrate or validate
-    if bare is not None:
-        chosen = _some(len(bare), min(calibration, -(-len(bare) // 2)))
-        rest = np.setdiff1d(np.arange(len(bare)), chosen)
-        calibrate, validate = bare.pick(chosen), bare.pick(rest if len(rest) else chosen)
+    if unlabelled is None and (calibrate is None or validate is None):
+        unlabelled = calibrate or validate
+    if unlabelled is not None:
+        chosen = _fixed_sample(len(unlabelled), min(calibration, -(-len(unlabelled) // 2)))
+        rest = np.setdiff1d(np.arange(len(unlabelled)), chosen)
+        calibrate, validate = unlabelled.pick(chosen), unlabelled.pick(rest if len(rest) else chosen)
     return Layout(layout.path, None, calibrate, validate)
 
 
-def _some(count: int, wanted: int) -> np.ndarray:
+def _fixed_sample(count: int, wanted: int) -> np.ndarray:
     """Returns up to `wanted` of `count` indices, always the same ones, in order."""
     return np.sort(np.random.default_rng(0).permutation(count)[: max(1, wanted)])
 
 
 def _tenth(part: ImageSplit) -> np.ndarray:
-    """Returns a mask of a tenth of each class, at least one of each class that has two, always the same ones."""
+    """Returns a mask of a tenth of each class, always the same images, at least one where a class has two or more."""
     labels = np.asarray(part.labels)
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -190,7 +190,7 @@ def _tenth(part: ImageSplit) -> np.ndarray:
 
 
 def _sizes(source: ImageSource, parts: Layout, size: int | None) -> dict[str, tuple[int, int]] | None:
-    """Returns the (height, width) of each image; None if they are not needed, since all don't fit in memory anyway."""
+    """Returns the (height, width) of each image; None where sizes aren't needed, as the images don't fit in memory anyway."""
     if size is not None and source.total_bytes > _IN_MEMORY:
         return None
     used = [part for part in (parts.train, parts.calibration, parts.validation) if part is not None]

@@ -1,4 +1,4 @@
-"""What the folders of an image folder mean: which images train, calibrate and validate, and their classes."""
+"""The layout of an image folder: which images are for training, calibration and validation, and their classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class ImageSplit:
     """The images of one part, in order.
 
     Attributes:
-        names: as in `ImageSource.names`.
-        labels: the class's name of each; None if they lie in no class folders.
+        names: paths of the images, as in `ImageSource.names`.
+        labels: name of each image's class; None if the images lie in no class folders.
     """
 
     names: tuple[str, ...]
@@ -49,19 +49,19 @@ class Layout:
 
 
 def read_layout(path: Path, names: Sequence[str], unwrap: bool) -> Layout:
-    """Returns what the folders mean.
+    """Returns the images of each part, which is told by the names of the folders that they lie in.
 
     Where there are several folders for one part (`val/` and `test/`), the first of val, valid, validation, test,
     testing is taken. Images beside the folders of the parts are left out.
 
     Args:
-        path: for error messages.
+        path: path of the folder or the zip, for error messages.
         names: relative paths of all images, with forward slashes.
-        unwrap: whether one folder around everything (as zips often have it) is only packaging. Otherwise that is so
-            only if it holds folders of parts.
+        unwrap: whether a single folder around everything, as zips often have, is left out of the paths. Without `unwrap`
+            it is left out only if it holds folders of parts.
 
     Raises:
-        PenjingError: if a part mixes class folders with loose images, classes differ between the parts, or a class folder
+        PenjingError: a part mixes class folders with loose images, classes differ between the parts, or a class folder
             has a name that can't stand on a line of its own.
     """
     paths = {name: PurePosixPath(name).parts for name in names}
@@ -105,7 +105,7 @@ def _part_of(folder: str) -> str | None:
 
 
 def _part(path: Path, paths: dict[str, tuple[str, ...]]) -> ImageSplit:
-    """Reads paths below one part's folder: CLASS/…/file, or all of them files."""
+    """Returns one part's images from their paths below its folder, which must be all CLASS/…/file, or all plain files."""
     loose = [name for name, parts in paths.items() if len(parts) == 1]
     if loose and len(loose) < len(paths):
         raise PenjingError(

@@ -1,4 +1,4 @@
-"""The one text by which the command line names data."""
+"""Makes data from the text by which the command line names it."""
 
 import ast
 import importlib.util
@@ -27,10 +27,10 @@ def load(spec: str, seed: int | None = None) -> Data:
         spec: `digits`, `mnist:PATH.npz`, `cifar10:PATH`, `folder:PATH`, or a function of the user's that takes nothing
             and returns a `Data`: `package.module:factory` or `file.py:factory`. The first four take options of the
             Python function after commas: `folder:photos/,size=224,mean=0:0:0,std=1:1:1`, `digits,channels=1`.
-        seed: of the order and augmentation of the first four, where `spec` gives none.
+        seed: seed of the order and the augmentation of the first four, where `spec` gives none.
 
     Raises:
-        PenjingError: if there is no such data set, file or function, or the function returns something else.
+        PenjingError: there is no such data set, file or function, or the function doesn't return a `Data`.
     """
     name, _, rest = spec.partition(":")
     name, _, inline = name.partition(",")
@@ -84,7 +84,12 @@ def _parse(options: list[str]) -> dict[str, Any]:
         try:
             values = [ast.literal_eval(part.strip()) for part in text.split(":")]
             parsed[key.strip()] = values[0] if len(values) == 1 else tuple(values)
-        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:  # the last two of thousands of brackets
+        except (
+            ValueError,
+            SyntaxError,
+            RecursionError,
+            MemoryError,
+        ) as error:  # thousands of brackets raise the last two
             raise PenjingError(
                 f"'{option}': the value must be a number, True, False or None, or several with colons between them "
                 "(mean=0.5:0.5:0.5)."

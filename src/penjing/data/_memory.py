@@ -11,7 +11,7 @@ from penjing.data._augment import BatchAugment
 from penjing.data._preprocess import Preprocess
 from penjing.errors import PenjingError
 
-MOST_BYTES = 2**32  # of images in memory, decoded, and of one batch: half of what a small machine has
+MOST_BYTES = 2**32  # bytes that all decoded images, or one batch, may take: half of a small machine's memory
 BATCH_SIZE = whole(1, 2**20)
 
 
@@ -19,7 +19,8 @@ class MemoryLoader:
     """Yields `(input, target)` batches from uint8 images.
 
     With `shuffle` (training) the order and the augmentation depend on the seed and the epoch alone, and an incomplete
-    last batch is left out, since batch norm can't train on a single sample. Without it every sample comes, in order.
+    last batch is left out, since batch norm can't train on a single sample. Without `shuffle` the loader yields every
+    sample, in order.
 
     Args:
         images: (N, H, W) or (N, H, W, C) uint8, already of the network's size.
@@ -28,7 +29,7 @@ class MemoryLoader:
         batch_size: samples per batch.
         shuffle: whether to draw a new order for each epoch.
         augment: a random change of a uint8 batch (N, C, H, W).
-        seed: of order and augmentation.
+        seed: seed of the order and of the augmentation.
     """
 
     def __init__(
@@ -75,28 +76,28 @@ def check_room(what: str, count: int, height: int, width: int, values: int) -> N
     """Refuses images that would take more than `MOST_BYTES` of memory.
 
     Args:
-        what: in words, as "a batch".
-        count: how many they are.
-        height: in pixels.
-        width: in pixels.
-        values: bytes of a pixel.
+        what: name of the images for the message, such as "A batch".
+        count: number of images.
+        height: height of each image in pixels.
+        width: width of each image in pixels.
+        values: bytes per pixel.
 
     Raises:
-        PenjingError: they would; says how much.
+        PenjingError: the images would take more; the message says how much.
     """
     needed = count * height * width * values
     if needed > MOST_BYTES:
         raise PenjingError(
             f"{what} of {count:,} images of {width}x{height} would take {needed / 1e9:.1f} GB of memory, more than the "
-            f"{MOST_BYTES / 1e9:.1f} GB that are taken: choose a smaller size or batch_size, or fewer images."
+            f"{MOST_BYTES / 1e9:.1f} GB that are allowed: choose a smaller size or batch_size, or fewer images."
         )
 
 
 def count_batches(samples: int, batch_size: int, drop_last: bool) -> int:
-    """Returns how many batches there are; dropping the incomplete last one never drops the only one."""
+    """Returns the number of batches; with `drop_last` an incomplete last batch is dropped, unless it is the only one."""
     return max(1, samples // batch_size) if drop_last else -(-samples // batch_size)
 
 
 def mix(seed: int, epoch: int) -> int:
-    """Returns one seed for a pair, so that neighbouring seeds and epochs don't repeat one another."""
+    """Returns one seed for a seed and an epoch; neighbouring pairs give unrelated random numbers."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> np.uint64(1))

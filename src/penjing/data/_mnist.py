@@ -1,4 +1,4 @@
-"""MNIST from the .npz file that Keras made usual."""
+"""MNIST from an .npz file of the form that Keras distributes."""
 
 from pathlib import Path
 
@@ -15,26 +15,26 @@ from penjing.errors import PenjingError
 from penjing.tasks import Classification
 
 _MEAN, _STD = 0.1307, 0.3081  # mean and standard deviation of the training images, in units of the full range
-_MOST_CLASSES = 2**16  # each has a name and an output; a larger label is an error of whoever wrote the file
+_MOST_CLASSES = 2**16  # each class has a name and an output, so a larger label must be an error in the file
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 @checked(path=PATH, batch_size=BATCH_SIZE, channels=CHANNELS, size=SIZE, seed=SEED)
 def mnist(path: str | Path, *, batch_size: int = 128, channels: int = 1, size: int = 28, seed: int = 0) -> Data:
-    """Returns MNIST (LeCun et al. 1998), or anything else in its form, from one file.
+    """Returns MNIST (LeCun et al. 1998), or other data of the same form, from one file.
 
-    The test images validate; 512 of the training images, without augmentation, calibrate. Training images are moved
-    by up to two pixels of 28.
+    The test images are the validation data; 512 of the training images, without augmentation, are the calibration data.
+    Training images are moved by up to two pixels of 28.
 
     Args:
         path: a .npz file with `x_train` and `x_test` (N, H, W) uint8 and `y_train`, `y_test` (N,) integers.
-        batch_size: of training; the other loaders take 256.
+        batch_size: samples per training batch; the other loaders use 256.
         channels: 3 repeats the grey values, for networks made for colour.
         size: height and width in pixels to which the images are scaled (PIL, bilinear).
-        seed: of the order and augmentation.
+        seed: seed of the order of the samples and of the augmentation.
 
     Raises:
-        PenjingError: if the file is missing or isn't of this form.
+        PenjingError: the file is missing or isn't of this form.
     """
     path = Path(path).expanduser()
     arrays = _read(path)

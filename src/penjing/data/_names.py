@@ -1,9 +1,9 @@
-"""What the name of a class may be, so that a file can list the names one a line."""
+"""The rule for names of classes: a file must be able to list them, one per line."""
 
 import re
 
-# Control characters, what else ends a line for Python, and halves of surrogate pairs, which stand for bytes of a file's name
-# that aren't UTF-8.
+# Control characters, other characters at which Python splits lines, and halves of surrogate pairs, which stand for bytes of a
+# file's name that aren't UTF-8.
 _UNWRITABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 

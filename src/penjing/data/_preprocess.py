@@ -16,7 +16,7 @@ from penjing.checks import TEXT, Rule, check, number, optional, several, whole
 from penjing.data.prepare import PIXELS, normalise, resize_and_crop, to_mode
 from penjing.errors import PenjingError
 
-SIZE = whole(1, math.isqrt(PIXELS))  # pixels: the largest square is the largest image that is read
+SIZE = whole(1, math.isqrt(PIXELS))  # pixels along a side; the largest square has as many pixels as an image may have
 CHANNELS = Rule("1 or 3", lambda value: whole(1, 3).fits(value) and value != 2, int)
 MEAN = several(number(), "a number for each channel")
 STD = several(number(above=0), "a number above 0 for each channel")
@@ -40,14 +40,17 @@ _RULES = {
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes an input: upright, mode, short side, centre crop, scale to 0..1, normalise.
+    """How an image becomes a network's input.
+
+    The image is turned upright (EXIF) and converted to `mode`; its short side is scaled, then its centre is cut out; the
+    values are scaled to 0..1 and normalised: minus `mean`, divided by `std`.
 
     Attributes:
         mode: "RGB" (three channels) or "L" (one); images in other modes are converted.
-        resize: length in pixels to which the short side is scaled (PIL, bilinear); None keeps it.
-        crop: (height, width) of the centre crop in pixels; None keeps all; what lies outside the image is black.
-        mean: per channel, of values in 0..1.
-        std: per channel, of values in 0..1.
+        resize: length in pixels to which the short side is scaled (PIL, bilinear); None keeps its length.
+        crop: (height, width) of the centre crop in pixels, black where it exceeds the image; None keeps the whole image.
+        mean: mean of each channel, for values in 0..1.
+        std: standard deviation of each channel, for values in 0..1.
     """
 
     mode: str
@@ -57,7 +60,7 @@ class Preprocess:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuses what could never be applied."""
+        """Refuses values that could never be applied."""
         check(vars(self), _RULES)
         channels = {"RGB": 3, "L": 1}.get(self.mode)
         if channels is None:
@@ -71,7 +74,7 @@ class Preprocess:
         """Says in words what happens to an image."""
         colours = "in colour" if self.mode == "RGB" else "grey"
         scaled = "" if self.resize is None else f", the short side scaled to {self.resize}"
-        cut = "" if self.crop is None else f", of which the centre {self.crop[0]}×{self.crop[1]} is taken"
+        cut = "" if self.crop is None else f", the centre {self.crop[0]}×{self.crop[1]} cut out"
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
         return f"{colours}{scaled}{cut}; values 0..1, minus {mean}, divided by {std}"
 
@@ -90,14 +93,14 @@ class Preprocess:
         return torch.from_numpy(normalise(self.pixels(image), self.mean, self.std))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as plain JSON values."""
+        """Returns the preprocessing as plain JSON values."""
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Preprocess":
-        """Returns what `to_dict` wrote.
+        """Returns the preprocessing that `to_dict` wrote.
 
         Raises:
             PenjingError: keys are missing or unknown, or a value could never be applied.

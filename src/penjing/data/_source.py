@@ -1,4 +1,4 @@
-"""Reading the image files of a folder or a zip by name, without extracting anything."""
+"""Reads the image files of a folder or a zip by name, without extracting anything."""
 
 import hashlib
 import io
@@ -22,8 +22,10 @@ from penjing.data.prepare import FORMATS, TooLarge, open_image
 from penjing.errors import PenjingError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
-_LARGEST_FILE = 256 * 2**20  # bytes, unpacked: an uncompressed image of the most pixels that are read has 200 MB
-_SAMPLE = 2048  # bytes that are hashed at the start, in the middle and at the end of each file: three reads, however long it is
+_LARGEST_FILE = 256 * 2**20  # bytes, unpacked; an uncompressed image with the most pixels that are read has 200 MB
+_SAMPLE = (
+    2048  # bytes that are hashed at the start, in the middle and at the end of each file: three reads for any length
+)
 
 
 class ImageSource:
@@ -35,15 +37,16 @@ class ImageSource:
         path: the folder or the zip.
 
     Attributes:
-        path: the same.
+        path: the folder or the zip, with "~" expanded.
         names: paths of the images, relative to `path`, with forward slashes, sorted; hidden files are left out.
-        fingerprint: hash of names, sizes and, for a zip, checksums (for a folder, times of change and samples of each
-            file's bytes, so that a file that was overwritten within one tick of the clock counts as another, too).
+        fingerprint: hash of the images' names and sizes, and of a zip's checksums. For a folder it hashes times of change
+            and samples of each file's bytes instead, which also tell a file that was overwritten within one tick of the
+            clock.
         total_bytes: the sum of the files' sizes (unpacked).
 
     Raises:
-        PenjingError: if there is nothing at `path`, it isn't a folder or a zip, there are no images in it, or one of them
-            is too large or points outside.
+        PenjingError: nothing is at `path`, it isn't a folder or a zip, there are no images in it, or one of them is too
+            large or has a path that leads outside.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -65,7 +68,7 @@ class ImageSource:
         self.fingerprint = fingerprint(facts)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out what can't go to another process: the open zip."""
+        """Leaves out the open zip, which can't go to another process."""
         return {name: value for name, value in self.__dict__.items() if name not in ("_lock", "_archive")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -76,24 +79,24 @@ class ImageSource:
         """Returns the bytes of one of `names`.
 
         Raises:
-            PenjingError: if it can't be read.
+            PenjingError: the file can't be read.
         """
         try:
             if self.is_zip:
                 return self._zip().read(name)
             with (self.path / name).open("rb") as file:
                 content = file.read(_LARGEST_FILE + 1)
-            if len(content) > _LARGEST_FILE:  # it has grown since it was looked at
+            if len(content) > _LARGEST_FILE:  # the file has grown since its size was checked
                 raise PenjingError(_too_large(self.path / name, len(content)))
             return content
         except DAMAGE as error:
             raise PenjingError(f"{self.path / name} can't be read ({error}).") from error
 
     def image(self, name: str, prepare: Callable[[Image.Image], Image.Image]) -> Image.Image:
-        """Returns `prepare` of one opened image.
+        """Opens one image and returns what `prepare` makes of it.
 
         Raises:
-            PenjingError: naming the file, if it isn't an image that PIL can decode.
+            PenjingError: the file, which the message names, isn't an image that PIL can decode.
         """
         content = self.read(name)
         try:
@@ -103,7 +106,7 @@ class ImageSource:
             raise
         except TooLarge as error:
             raise PenjingError(f"{self.path / name} is too large: {error}.") from error
-        except UnidentifiedImageError as error:  # its own words name an object in memory
+        except UnidentifiedImageError as error:  # its own message names an object in memory, not the file
             raise PenjingError(
                 f"{self.path / name} is damaged or not an image in one of the formats that are read: "
                 f"{', '.join(FORMATS)}. Replace or remove it."
@@ -123,24 +126,24 @@ class ImageSource:
         return header.height, header.width
 
     def check(self, names: Sequence[str]) -> None:
-        """Decodes images, JPEGs at an eighth of their size, on as many threads as there are cores.
+        """Decodes images, JPEGs at an eighth of their size, on as many threads as there are cores, to find damaged ones.
 
-        What was found whole is remembered on disk for as long as no file's name, size or time changes.
+        A check that finds none is remembered on disk for as long as no file's name, size or time changes.
 
         Raises:
-            PenjingError: naming the first damaged file.
+            PenjingError: a file is damaged; the message names the first one.
         """
 
-        def whole() -> np.ndarray:
+        def decode_all() -> np.ndarray:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 for _ in pool.map(lambda name: self.image(name, _decoded), names):
                     pass
             return np.ones(1)
 
-        cached(fingerprint("whole", str(self.path.resolve()), self.fingerprint, names), whole)
+        cached(fingerprint("whole", str(self.path.resolve()), self.fingerprint, names), decode_all)
 
     def _zip(self) -> zipfile.ZipFile:
-        """Returns this process's handle: a forked one would share its file position with the parent's."""
+        """Returns this process's own handle: a handle that was open at a fork shares its file position with the parent."""
         with self._lock:
             if self._archive is None or self._archive[0] != os.getpid():
                 try:
@@ -170,7 +173,7 @@ def _too_large(path: Path | str, size: int) -> str:
 
 
 def _decoded(image: Image.Image) -> Image.Image:
-    image.draft(None, (1, 1))  # a damaged JPEG shows at any scale
+    image.draft(None, (1, 1))  # decoding a damaged JPEG fails at any scale, and the smallest is the fastest
     image.load()
     return image
 
@@ -213,7 +216,7 @@ def _walk(root: Path) -> Iterator[tuple[str, int, int, bytes]]:
 
 
 def _sampled(path: str, size: int) -> bytes:
-    """Returns a hash of a file's start, middle and end: of all of it up to three samples' size."""
+    """Returns a hash of a file's start, middle and end; of the whole file where three samples cover it."""
     digest = hashlib.blake2b(digest_size=16)
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -25,13 +25,13 @@ class ImageFiles(Dataset[tuple[Tensor, ...]]):
     depends on (seed, epoch, index) alone.
 
     Args:
-        source: where the files are.
-        names: which of them.
-        targets: their class indices; None without labels.
+        source: the folder or the zip that holds the files.
+        names: the files of the source that are used.
+        targets: class index of each file; None without labels.
         preprocess: how an image becomes an input.
         augment: a random change that takes the place of resizing and cropping, for training.
-        seed: of the augmentation.
-        keep: decode all images now and keep them in memory.
+        seed: seed of the augmentation.
+        keep: whether to decode all images now and keep them in memory.
     """
 
     def __init__(
@@ -69,28 +69,28 @@ class ImageFiles(Dataset[tuple[Tensor, ...]]):
         return (inputs,) if self._targets is None else (inputs, self._targets[index])
 
     def _decode(self, index: int) -> Image.Image:
-        """Returns an image as far as it is the same in every epoch."""
+        """Decodes an image and makes those changes to it that are the same in every epoch."""
         preprocess = self._preprocess
 
         def prepare(image: Image.Image) -> Image.Image:
             image = to_mode(image, preprocess.mode)
             if self._augment is None:
                 image = resize_and_crop(image, preprocess.resize, preprocess.crop)
-            image.load()  # or the error of a truncated file would come later, without its name
+            image.load()  # otherwise a truncated file would raise its error later, without its name
             return image
 
         return self._source.image(self._names[index], prepare)
 
 
 class FileLoader:
-    """Yields batches of `ImageFiles`; like `MemoryLoader` in order, epochs and incomplete batches.
+    """Yields batches of `ImageFiles`; order, epochs and incomplete batches are those of `MemoryLoader`.
 
     Args:
         dataset: the files.
         batch_size: samples per batch.
         shuffle: whether to draw a new order for each epoch.
-        seed: of the order.
-        num_workers: processes that read and decode; 0 does it here.
+        seed: seed of the order.
+        num_workers: processes that read and decode images; with 0 the calling process does.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class FileLoader:
         try:
             yield from loader
         except PenjingError as error:
-            # A worker's error comes with the traceback in its text.
+            # The text of a worker's error holds the whole traceback, of which only the message is kept.
             raise PenjingError(str(error).rpartition("PenjingError: ")[2].strip()) from None
 
 

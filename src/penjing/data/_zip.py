@@ -1,23 +1,25 @@
-"""Zips of strangers: what of them is read."""
+"""Checks entries of untrusted zips before they are read."""
 
 import zipfile
 from pathlib import Path
 
 from penjing.errors import PenjingError
 
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others' headers may ask for gigabytes of memory
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # headers of other methods may ask for gigabytes of memory
 
 
 def check_entry(path: Path, entry: zipfile.ZipInfo, most: int) -> None:
-    """Refuses an entry that isn't to be read; `zipfile` reads no more of an entry than its header claims.
+    """Refuses an entry that would unpack to too many bytes, or whose method of compression isn't read.
+
+    The size in the entry's header is enough to check, since `zipfile` reads no more of an entry than its header claims.
 
     Args:
-        path: of the zip.
-        entry: of the zip.
-        most: bytes that it may unpack to.
+        path: path of the zip, for the message.
+        entry: the entry of the zip.
+        most: bytes that the entry may unpack to.
 
     Raises:
-        PenjingError: it would unpack to more, or is compressed by a method that isn't read.
+        PenjingError: the entry would unpack to more, or is compressed by another method.
     """
     if entry.compress_type not in _COMPRESSIONS:
         raise PenjingError(

@@ -1,6 +1,6 @@
-"""From an image as PIL opens it to a network's input, with PIL and NumPy alone.
+"""Turns an image that PIL opened into a network's input, with PIL and NumPy alone.
 
-The source of this file is all that a deployed model needs to make its inputs, so it imports nothing else.
+The script that is delivered beside a model holds a copy of this file's source, so the file imports nothing else.
 """
 
 from collections.abc import Sequence
@@ -9,26 +9,27 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-# Pillow's readers that are used, by its names: photos and drawings. The others stay shut, some of which start programs
-# (PostScript starts Ghostscript), whatever a file's name ends with.
+# Names of Pillow's readers for photos and drawings. No other reader is used, whatever a file's name ends with: some of them
+# start programs (PostScript starts Ghostscript).
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-PIXELS = 2**26  # of one image, at most: 8192 x 8192, 200 MB decoded; a few hundred bytes of a file may claim any number
+# The most pixels that an image may have, as 8192 x 8192: 200 MB decoded. A file of a few hundred bytes may claim any number.
+PIXELS = 2**26
 
 
 class TooLarge(ValueError):
-    """An image, or what it is to be scaled to, has more than `PIXELS` pixels."""
+    """An image has more than `PIXELS` pixels, or would have them after scaling."""
 
 
 def open_image(file: Any) -> Image.Image:
-    """Returns an image whose header is read: a path or a binary file in one of `FORMATS`.
+    """Opens a path or a binary file in one of `FORMATS`, and returns the image, of which only the header is read yet.
 
     Raises:
-        TooLarge: it has more than `PIXELS` pixels.
-        OSError: it is in none of the formats.
+        TooLarge: the image has more than `PIXELS` pixels.
+        OSError: the file is in none of the formats.
     """
     try:
         image = Image.open(file, formats=FORMATS)
-    except Image.DecompressionBombError as error:  # from twice Pillow's own limit on
+    except Image.DecompressionBombError as error:  # Pillow raises this beyond twice its own limit
         raise TooLarge(f"it has more than {PIXELS:,} pixels; scale it down") from error
     check_pixels("it is", image.width, image.height)
     return image
@@ -38,7 +39,7 @@ def check_pixels(what: str, width: int, height: int) -> None:
     """Refuses an image of more than `PIXELS` pixels.
 
     Raises:
-        TooLarge: it has more.
+        TooLarge: the image has more.
     """
     if width * height > PIXELS:
         raise TooLarge(f"{what} {width}x{height}, more than {PIXELS:,} pixels; scale it down")
