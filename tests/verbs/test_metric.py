@@ -1,5 +1,7 @@
 """How good a network is, and how far that may fall: what both verbs judge by."""
 
+from functools import cache
+
 import pytest
 import torch
 from torch import nn
@@ -25,6 +27,7 @@ def captured(model):
     return pj.capture(model.eval(), torch.randn(2, 6))
 
 
+@cache
 def linear(seed):
     torch.manual_seed(seed)
     return captured(nn.Linear(6, 3))

@@ -30,7 +30,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def data():
-    return pj.Data(points(1, 256), points(1, 128), points(2, 128), pj.tasks.Classification(8))
+    return pj.Data(points(1, 192), points(1, 64), points(2, 64), pj.tasks.Classification(8))
 
 
 def state(graph):
