@@ -11,7 +11,7 @@ from penjing.budget import Budget
 from penjing.graph import capture
 from penjing.pruning import prune
 from penjing.run import stages
-from penjing.run.assemble_report import assemble_report
+from penjing.run.assemble_report import _notes, assemble_report
 from penjing.run.workspace import Workspace
 from penjing.targets import lower
 from report.report_samples import report as sample
@@ -49,3 +49,59 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
     assert (content["zeros"]["deflated_bytes"] is None) == (zeros == 0)
     page = report.write(content, tmp_path).read_text(encoding="utf-8")
     assert ('id="zeros"' in page) == (zeros > 0)
+
+
+# What the notes say beside the numbers
+
+PARITY = {"agreement_with_original": 0.97, "agreement_measure": "top-1"}
+USUAL = {
+    "recovery": {"notes": (), "short_of_time": False},
+    "solution": {"complete": True, "short_of_time": False, "measured": (), "plan": (1,), "taken": None, "meets": True},
+    "measured": {"missed": [], "warnings": [], "baseline": {"metric": 0.9}, "parity": PARITY},
+    "asked": {"budget": Budget(size="0.5x"), "trained": True, "target": "onnxruntime"},
+    "clock": {"end": None, "minutes": None},
+}
+
+
+def notes(**changes):
+    """Returns the notes of a run in which all went well, but for `changes` of single values by their owner."""
+    given = {owner: values | changes.get(owner, {}) for owner, values in USUAL.items()}
+    solution = SimpleNamespace(**given["solution"])
+    solution.taken = SimpleNamespace(meets=solution.meets)
+    asked, recovery, clock = (SimpleNamespace(**given[owner]) for owner in ("asked", "recovery", "clock"))
+    return _notes(asked, solution, recovery, given["measured"], clock)
+
+
+def test_of_a_run_in_which_all_went_well_there_is_nothing_to_note():
+    assert notes() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"recovery": {"notes": ("Training was interrupted.",)}}, "Training was interrupted."),
+        ({"solution": {"complete": False}}, "Measuring candidates was interrupted; the same command goes on with it."),
+        ({"measured": {"missed": ["size", "drop"]}}, "The budget was not met: size; drop."),
+        ({"measured": {"warnings": ["The time was short."]}}, "The time was short."),
+        (
+            {"solution": {"meets": False}},
+            "No candidate kept the budget of size 0.5x; the one that came nearest was taken.",
+        ),
+        (
+            {"solution": {"plan": ()}},
+            "Float is already the fastest within your budget: nothing was pruned or quantised.",
+        ),
+        ({"asked": {"target": "torch"}}, "Nothing was quantised: torch computes nothing in integers."),
+    ],
+)
+def test_what_a_user_should_know_of_a_run_is_noted(changes, says):
+    assert notes(**changes) == [says]
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_without_a_metric_it_is_noted_what_stands_in_for_it_and_whether_that_means_anything(trained):
+    said = notes(measured={"baseline": {"metric": None}}, asked={"trained": trained})
+    assert said[0] == (
+        "Without labels, agreement with the original stands in for the metric: top-1, which is 0.9700."
+    )  # fmt: skip
+    assert [line.startswith("No weights were given") for line in said[1:]] == ([] if trained else [True])
