@@ -19,7 +19,7 @@ class Scope:
     """Where a technique may work.
 
     Attributes:
-        include: patterns of module paths; only what these make is pruned or factorised.
+        include: patterns of module paths; if given, only channels and weights of matching modules are pruned or factorised.
         exclude: patterns of module paths that stay as they are, and compute in floating point.
         units: what a unit of attention is, "heads", "features" or "auto".
         min_channels: how many units each group of channels keeps at least.
@@ -32,13 +32,13 @@ class Scope:
 
 
 class Technique(ABC):
-    """A technique, with its choices settled: a class in a file of its own, registered in `techniques`.
+    """A technique whose choices are settled. Each technique is a class in a file of its own, registered in `techniques`.
 
-    Options of one technique that share their setting, but for `per_place`, are meant to be taken together: they are one
-    level of it, such as one width of all channels, or one grid for all weights.
+    Options of one technique whose settings differ only in the keys of `per_place` form a level. They are meant to be taken
+    together: such as one width for all channels, or one grid for all weights.
 
     Attributes:
-        stage: "structure" comes before recovery, "numbers" with it or after it.
+        stage: "structure" for a technique that comes before recovery, "numbers" for one that comes with it or after it.
         per_place: the keys of a setting that differ from place to place within one level.
     """
 
@@ -47,41 +47,42 @@ class Technique(ABC):
 
     @abstractmethod
     def propose(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterable[Option]:
-        """Yields what could be done, level by level; nothing where nothing can be done.
+        """Yields options for the graph, level by level; none where the technique can do nothing.
 
-        Options say in `found["saves_params"]` how many parameters go with them, where any do.
+        An option that removes parameters says in `found["saves_params"]` how many.
 
         Args:
             graph: the original.
-            data: what evidence is taken from; None where there is none.
-            capabilities: of the target.
+            data: the data from which evidence is taken; None where there is none.
+            capabilities: what the target can do.
             scope: where the technique may work.
         """
 
     @abstractmethod
     def apply(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
-        """Returns a graph in which the options were carried out; the one given stays as it was.
+        """Returns a graph in which the options are carried out; `graph` stays as it was.
 
-        The same graph, options and data give the same weights, bit for bit, and the options stand in the graph's `plan`.
+        The same graph, options and data give the same weights, bit for bit. The returned graph's `plan` lists the options.
 
         Raises:
-            PenjingError: an option names a place that isn't there, or can't be carried out; nothing was applied.
+            PenjingError: the graph has no place that an option names, or an option can't be carried out; nothing is applied
+                then.
         """
 
     def draft(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph | None:
-        """Returns a graph as fast and as large as `apply` gives, if possible in less time: for measuring.
+        """Returns a graph as fast and as large as that of `apply`, for measuring; its weights may differ if that saves time.
 
-        None where the options, though proposed, turn out to be of no use for this graph; the log says why.
+        None where the options, though they were proposed, turn out to be useless for this graph; the log says why.
         """
         return self.apply(graph, options, data)
 
     def damage(self, graph: Graph, options: Sequence[Option], data: Any, capabilities: Capabilities) -> list[float]:
-        """Returns how much each option, alone, changes the outputs: the power of their error over their power.
+        """Returns how much each option alone changes the outputs: the power of the outputs' error over the outputs' power.
 
-        Solvers that choose option by option ask for it. The damages of options at different places are added up.
+        Solvers that choose option by option ask for this, and add up the damages of options at different places.
 
         Raises:
-            PenjingError: the technique can't tell.
+            PenjingError: the technique doesn't measure damage.
         """
         raise PenjingError(
             f"{type(self).__name__} doesn't measure what its options cost the outputs, so this solver can't choose among "
@@ -89,7 +90,7 @@ class Technique(ABC):
         )
 
     def leave(self, options: Sequence[Option], paths: Collection[str]) -> Sequence[Option]:
-        """Returns options that leave these module paths alone, since they were measured to be faster so."""
+        """Returns options that leave the modules at these paths alone, since they were measured to be faster unchanged."""
         return [option for option in options if option.place.path not in paths]
 
 
@@ -108,7 +109,7 @@ def find(name: str, choices: dict[str, Any] | None = None) -> Technique:
     """Returns a technique with these choices.
 
     Raises:
-        PenjingError: there is none of that name, or it has no such choice.
+        PenjingError: there is no technique of that name, or the technique has no such choice.
     """
     entry = techniques[name]
     try:
@@ -118,6 +119,6 @@ def find(name: str, choices: dict[str, Any] | None = None) -> Technique:
 
 
 def level(option: Option, technique: Technique) -> tuple[Any, ...]:
-    """Returns what the options of one level of a technique have in common, to compare."""
+    """Returns a key that is equal for all options of one level of a technique."""
     shared = {key: value for key, value in option.setting.items() if key not in technique.per_place}
     return option.technique, repr(sorted(shared.items()))

@@ -1,4 +1,4 @@
-"""What is said of a target: plain tables that techniques and planners read, so that none of them knows a runtime by name."""
+"""The record of what a target can do: techniques and planners read its plain tables, and none knows a runtime by name."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,31 +9,33 @@ from torch import fx
 from penjing.graph.clips import Interval
 
 Condition = Callable[[fx.Node], bool]
+"""Tells whether an entry of a table holds for this node."""
 
 Largest = Mapping[str, int]
-"""The name of a grid in `penjing list grids`, and the largest number behind it that the target takes (0: it has none)."""
+"""From a grid's name in `penjing list grids` to the largest number that the target takes in the place of its N, such as 8 bits
+for "intN"; 0 for names without a number."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What a target executes in integers, by ATen op, and how pairs of quantise and dequantise ops must stand for it.
+    """Which ATen ops a target executes in integers, and how pairs of quantise and dequantise ops must stand for that.
 
-    Each table maps an op to a condition on the node, or to what is known about it.
+    Each table maps an op to a condition on the node, or to what is known about the op.
 
     Attributes:
-        layers: ops with a constant weight as second argument, its output channels on axis 0, that multiply integers if
-            their input is quantised.
-        float_output: those of `layers` that stay integer where their output isn't rounded to integers again.
-        weights_alone: ops like those in `layers` whose weights its files hold in few bits, and which multiply them in
+        layers: ops that multiply integers if their input is quantised. Their second argument is a constant weight, which
+            has its output channels on axis 0.
+        float_output: ops of `layers` that multiply integers even where their output isn't quantised.
+        weights_alone: ops like those in `layers` whose weights the target's files hold in few bits, and which multiply in
             floating point where their input isn't quantised.
-        integer: ops that stay integer if all of their inputs and their output are quantised.
-        same: ops that move or select values and so pass integers on as they are; their inputs' grid holds.
-        clips: ops that cut values off, and the bounds; none are left where the grid of their output holds nothing
-            beyond the bounds.
+        integer: ops that compute in integers if all of their inputs and their output are quantised.
+        same: ops that move or select values, and so pass integers on unchanged; their output has the grid of their inputs.
+        clips: ops that cut values off, each with a function to its bounds. Where the grid of the output ends at the bounds
+            or within, the op isn't needed any more.
         bounded: ops whose values never pass these bounds.
-        gates: ops that are integer once they are written as the product of their input and a gate, which is one of
-            `integer`.
-        dynamic: those of `layers` whose inputs' ranges it can find at run time.
+        gates: ops that compute in integers once each is written as the product of its input and a gate, where the gate is
+            an op of `integer`.
+        dynamic: ops of `layers` for whose inputs the target can find the ranges at run time.
     """
 
     layers: Mapping[Any, Condition]
@@ -52,17 +54,17 @@ class Numbers:
     """The grids that a target stores and computes with.
 
     Attributes:
-        preferred: the grid of activations that "auto" stands for.
-        activations: that it multiplies in integers; empty where it multiplies nothing in integers.
-        weights: that it multiplies with such activations in integers, by kind of grain.
-        weights_alone: that it stores in the grid's bits (or the next size that it has) and multiplies with activations in
-            floating point, by kind of grain.
-        stored: the sizes in bits that a weight has in its files; a grid takes the next.
-        wider: the grids, from few bits to more, that a layer may go back to where its own are too few: those that the target
-            computes with faster than in floating point, which is always the last.
-        dynamic_weights: the grids that layers whose inputs' ranges it finds at run time have for kinds of grain which they
-            lack otherwise.
-        dynamic_groups: sizes of groups that such layers have.
+        preferred: the grid that "auto" means for activations.
+        activations: grids of activations that the target multiplies in integers; empty where it multiplies nothing so.
+        weights: grids of weights that the target multiplies with such activations in integers, by kind of grain.
+        weights_alone: grids of weights that the target stores in the grid's bits (or the next size that it has) and
+            multiplies with activations in floating point, by kind of grain.
+        stored: the sizes, in bits, that a weight can have in the target's files; a grid takes the next size.
+        wider: the grids, from few bits to more, to which a layer may go back where its own bits are too few. The target
+            computes faster with these than in floating point, to which a layer can always go back.
+        dynamic_weights: further grids of weights, by kind of grain, that the target multiplies in integers only in layers
+            for whose inputs it finds the ranges at run time.
+        dynamic_groups: sizes of groups, in weights, that such layers can have.
     """
 
     preferred: str
@@ -77,12 +79,12 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Zeros:
-    """What a runtime makes of zeros among weights that keep their shapes.
+    """What a target gains from zeros in weights that keep their shapes.
 
     Attributes:
-        skipped: granularities of pruning whose zeros its kernels skip: they make it faster.
-        left_out: granularities whose zeros its files leave out: they make the file smaller.
-        why: why it is so, as a sentence of a report.
+        skipped: granularities of pruning whose zeros the target's kernels skip, which makes the model faster.
+        left_out: granularities whose zeros the target's files leave out, which makes the file smaller.
+        why: the reason, as a sentence of a report.
     """
 
     skipped: frozenset[str]
@@ -95,11 +97,11 @@ class Capabilities:
     """What one target can do.
 
     Attributes:
-        name: what users type.
-        placement: what it executes in integers.
-        numbers: the grids that it stores and computes with.
-        channel_multiples: multiples of channels that fill its kernels' vector registers, the best first.
-        zeros: what it makes of weights that pruning set to zero.
+        name: the target's name, as users type it.
+        placement: which ops the target executes in integers.
+        numbers: the grids that the target stores and computes with.
+        channel_multiples: multiples of channels that fill the vector registers of the target's kernels, the best first.
+        zeros: what the target gains from weights that pruning set to zero.
     """
 
     name: str
@@ -110,5 +112,5 @@ class Capabilities:
 
     @property
     def has_integers(self) -> bool:
-        """Whether it multiplies anything in integers."""
+        """Whether the target multiplies anything in integers."""
         return bool(self.numbers.activations)

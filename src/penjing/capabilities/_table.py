@@ -1,4 +1,4 @@
-"""The table of targets, and the one that is meant where none is named."""
+"""The table of targets, and the target that is meant where none is named."""
 
 from penjing.capabilities._records import Capabilities
 from penjing.capabilities.onnxruntime import ONNXRUNTIME
@@ -6,7 +6,7 @@ from penjing.capabilities.torch import TORCH
 from penjing.errors import unknown_name
 
 TARGETS = {one.name: one for one in (ONNXRUNTIME, TORCH)}
-"""By name."""
+"""The records of all targets, by name."""
 
 DEFAULT = ONNXRUNTIME.name
 
@@ -15,7 +15,7 @@ def find(target: str | Capabilities) -> Capabilities:
     """Returns what a target can do, by its name; a record is returned as it is.
 
     Raises:
-        PenjingError: the name is unknown; gives the nearest.
+        PenjingError: the name is unknown; the error gives the nearest one.
 
     Example:
         >>> find("torch").has_integers

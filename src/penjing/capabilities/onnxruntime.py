@@ -1,4 +1,4 @@
-"""What ONNX Runtime's CPU provider does; what it executes in integers was measured on its optimised models (version 1.32)."""
+"""What ONNX Runtime's CPU provider can do. Its optimised models show which ops it executes in integers (version 1.32)."""
 
 import operator
 
@@ -25,7 +25,7 @@ def _images(node: fx.Node) -> bool:
 
 
 def _divides(node: fx.Node) -> bool:
-    """An adaptive pool whose windows are all alike is an ordinary one."""
+    """Tells whether all windows of an adaptive pool are alike, so that it is an ordinary pool."""
     x, out = node.args[0].meta["val"], node.args[1]  # type: ignore[union-attr]
     if x.dim() != 4 or not isinstance(out, list | tuple):
         return False
@@ -34,13 +34,13 @@ def _divides(node: fx.Node) -> bool:
 
 
 def _over_space(node: fx.Node) -> bool:
-    """A mean over height and width is a global pool."""
+    """Tells whether a mean runs over height and width, so that it is a global pool."""
     x, axes = node.args[0].meta["val"], node_arguments(node)[1]  # type: ignore[union-attr]
     return x.dim() == 4 and axes is not None and sorted(axis % 4 for axis in axes) == [2, 3]
 
 
 def _zero_pad(node: fx.Node) -> bool:
-    """Only a pad with zeros passes integers on: no other constant needs to be on the grid."""
+    """Tells whether a pad fills with zeros, which every grid holds; only such a pad passes integers on."""
     arguments = node_arguments(node)
     if node.target is aten.constant_pad_nd.default:
         return arguments[2] in (None, 0)
@@ -50,7 +50,8 @@ def _zero_pad(node: fx.Node) -> bool:
 _EIGHT_BITS = {"intN": 8, "uintN": 8, "power_of_two": 8, "ternary": 0, "binary": 0}
 _SIXTEEN_BITS = {"intN": 16, "uintN": 16, "power_of_two": 16, "ternary": 0, "binary": 0}
 
-# Transposed convolutions are missing on purpose: always computed in floating point, their weights dequantised at each run.
+# Transposed convolutions are missing on purpose: the runtime computes them in floating point, and dequantises their weights
+# at each run.
 _LAYERS = {**dict.fromkeys(CONVOLUTIONS, _always), aten.linear.default: _always}
 
 _PLACEMENT = Placement(
@@ -108,9 +109,11 @@ _PLACEMENT = Placement(
 
 _NUMBERS = Numbers(
     preferred="uint8",
-    # Fewer than 8 bits run in the 8-bit kernels with a clip of the integers. 16-bit ones are dequantised first.
+    # Activations of fewer than 8 bits run in the 8-bit kernels, with a clip of the integers. Those of 16 bits are missing:
+    # the runtime dequantises them before it multiplies.
     activations={"intN": 8, "uintN": 8},
-    # Up to 4 bits are stored as 4 and widened when the file is loaded. Groups are multiplied in floating point.
+    # Weights of up to 4 bits are stored in 4 and widened when the file is loaded. Weights with a scale for each group are
+    # missing: the runtime multiplies them in floating point.
     weights=dict.fromkeys(("tensor", "channel"), _EIGHT_BITS),
     weights_alone={
         "tensor": {**_SIXTEEN_BITS, "codebook": 256},
@@ -119,7 +122,7 @@ _NUMBERS = Numbers(
     },
     stored=(4, 8, 16, 32),
     wider=("int8",),  # 16-bit integers are no faster than floating point
-    # Up to 4 bits are stored as 4, others as 8: MatMulNBits has kernels for these.
+    # Weights of up to 4 bits are stored in 4, others in 8: MatMulNBits has kernels for both.
     dynamic_weights={"group": _EIGHT_BITS},
     dynamic_groups=frozenset({16, 32, 64, 128, 256}),
 )

@@ -1,7 +1,7 @@
 """What PyTorch alone does with a `.pt2` file: it runs the graph op by op, quantise and dequantise ops too.
 
-So nothing multiplies in integers: a pair of these ops is two more ops, and what is between pairs computes in floating point.
-Weights are stored as integers all the same, and dequantised at each run.
+So nothing is multiplied in integers: a pair of quantise and dequantise ops is two more ops to run, and all other ops compute
+in floating point. Weights are stored as integers all the same, and dequantised at each run.
 """
 
 from penjing.capabilities._records import Capabilities, Numbers, Placement, Zeros

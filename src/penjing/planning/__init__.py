@@ -1,4 +1,4 @@
-"""What to do where, so that the budget is kept: techniques propose options, solvers measure and choose, `apply` does it."""
+"""Plans what to do where, so that a budget is kept: techniques propose options, solvers choose, `apply` carries them out."""
 
 from penjing.planning.bit_costs import grids_of
 from penjing.planning.candidate import Candidate

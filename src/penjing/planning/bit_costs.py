@@ -1,4 +1,4 @@
-"""What the weights of each layer cost on the target, by grid."""
+"""How many bytes and milliseconds each layer costs on the target, by the grid of its weights."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,22 +16,24 @@ SCALE_BYTES = 4  # bytes of a scale in float32
 class Costs:
     """Bytes and milliseconds of layers and of whole networks.
 
-    Where a problem has no file of the original, sizes are counted: each weight with the grid's bits and a scale per output
-    channel, all other tensors as they are once batch norms are folded. Else sizes are of files, in which a weight has the
-    next number of bits that the target stores.
+    If the problem has a file of the original, sizes are those of files, in which a weight has the next number of bits that
+    the target stores. If not, sizes are counted: a weight has its grid's bits and a scale per output channel, and all other
+    tensors are as they are once batch norms are folded.
 
     Attributes:
-        original_bytes: of the float network.
+        original_bytes: size of the float network in bytes.
     """
 
     def __init__(self, problem: Problem) -> None:
-        """Takes the size of the problem's graph, which is in floating point."""
+        """Finds the size of the problem's graph, which is in floating point."""
         graph = problem.graph
         self._problem, self._original = problem, problem.original
         self._weights, self._modules = weights_by_place(graph), modules_by_place(graph)
         self._original_ms = 0.0
         self._profiles: dict[bool, dict[str, float]] = {}
-        self.original_bytes = _held(fold_batch_norms(graph)) if self._original is None else self._original.size_bytes
+        self.original_bytes = (
+            _bytes_read(fold_batch_norms(graph)) if self._original is None else self._original.size_bytes
+        )
 
     @property
     def original_ms(self) -> float:
@@ -42,7 +44,7 @@ class Costs:
         return self._original_ms
 
     def bytes(self, place: str, grid: str) -> float:
-        """Returns what a layer's weights take with a grid."""
+        """Returns the bytes that a layer's weights take on a grid."""
         return sum(self._bytes(weight, grid) for weight in self._weights[place])
 
     def _bytes(self, weight: Tensor, grid: str) -> float:
@@ -56,9 +58,9 @@ class Costs:
         return weight.numel() * bits / 8 + SCALE_BYTES * table
 
     def ms(self, place: str, grid: str) -> float:
-        """Returns the milliseconds of a layer in float or in integers; `profile` comes first.
+        """Returns the milliseconds of a layer in floating point or in integers. Call `profile` first.
 
-        Times are known by module: layers that are computed in one share its time by their weights.
+        Times are known by module: layers that one module computes share its time in proportion to their weights' sizes.
         """
         module = self._modules[place]
         together = [other for other, computed in self._modules.items() if computed == module]
@@ -66,7 +68,7 @@ class Costs:
         return share * self._profiles[grid == FLOAT].get(module, 0.0)
 
     def profile(self, small: Graph) -> None:
-        """Learns the layers' times from the float network and one that is quantised."""
+        """Measures the times of the layers, in the float network and in a quantised one."""
         assert self._original is not None
         small_file = self._lowered(small, "profiled")
         medians = self._timed({"original": self._original, "small": small_file})
@@ -84,7 +86,7 @@ class Costs:
             self._profiles[is_float] = found
 
     def whole(self, small: Graph, kinds: Sequence[str]) -> dict[str, float]:
-        """Returns what a quantised network takes, as "bytes" and "ms".
+        """Returns the size and the latency of a quantised network, as "bytes" and "ms".
 
         Args:
             small: the network.
@@ -99,7 +101,9 @@ class Costs:
         found: dict[str, float] = {"bytes": file.size_bytes}
         if "ms" in kinds:
             medians = self._timed({"original": self._original, "small": file})
-            found["ms"] = medians["small"] / medians["original"] * self.original_ms  # both drift alike
+            found["ms"] = (
+                medians["small"] / medians["original"] * self.original_ms
+            )  # the machine's speed drifts for both
         return {kind: found[kind] for kind in kinds}
 
     def _lowered(self, graph: Graph, name: str) -> Artifact:
@@ -114,9 +118,9 @@ class Costs:
 
 
 def grids_of(small: Graph) -> dict[str, str]:
-    """Returns the grids that a network's layers were quantised to, by module path; "float32" for those that the metric sent back.
+    """Returns the grid of each quantised layer, by module path; "float32" for layers that went back to hold the metric.
 
-    What was never to be quantised, and is in the plan for its reason alone, isn't among them.
+    Layers that were never meant to be quantised, which a plan lists only with the reason, aren't included.
     """
     return {
         step.place.path: str(step.after)
@@ -125,7 +129,7 @@ def grids_of(small: Graph) -> dict[str, str]:
     }
 
 
-def _held(graph: Graph) -> int:
-    """Returns the bytes of all tensors that are read."""
+def _bytes_read(graph: Graph) -> int:
+    """Returns the size in bytes of all tensors that the graph's nodes read."""
     read = [graph.tensor(str(node.target)) for node in graph.program.graph.nodes if node.op == "get_attr"]
     return sum({id(tensor): tensor.numel() * tensor.element_size() for tensor in read}.values())

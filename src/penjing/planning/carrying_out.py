@@ -1,4 +1,4 @@
-"""The verb that does what a plan says."""
+"""`apply`, the verb that carries out a plan."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -28,21 +28,21 @@ def apply(
     *,
     stage: Literal["structure", "numbers", "all"] = "structure",
 ) -> Graph:
-    """Returns the graph that a plan makes of the original; the graph given stays as it was.
+    """Carries out a plan and returns the resulting graph; `graph` stays as it was.
 
-    With the original and the `plan.json` of a finished run it gives the weights that the run had before recovery, bit for
-    bit, on the same kind of machine. Training is no part of a plan: what was trained is in the run's `model.penjing`.
+    From the original and the `plan.json` of a finished run it makes the weights that the run had before recovery, bit for
+    bit, on the same kind of machine. A plan doesn't hold training: the trained weights are in the run's `model.penjing`.
 
     Args:
         graph: the original, as it was captured for the plan.
-        plan: what is to be done, or the path of a `plan.json`.
-        data: that which the plan was made with, for criteria and for ranges of activations.
-        stage: "structure" does what comes before recovery (channels, branches, weights that go); "numbers" what comes with
-            or after it (grids); "all" both, without any training between them.
+        plan: the plan, or the path of a `plan.json`.
+        data: the data that the plan was made with, for criteria and for ranges of activations.
+        stage: "structure" carries out what comes before recovery (channels, branches and weights that go), "numbers" what
+            comes with or after it (grids), "all" both, without any training between them.
 
     Raises:
-        PenjingError: a damaged plan; a plan of another model, or of a place that the graph hasn't (the error names the
-            nearest); a setting that makes no sense; a plan without anything for the stage. Nothing is applied then.
+        PenjingError: the plan is damaged, belongs to another model, or names a place that the graph hasn't (the error gives
+            the nearest); a setting makes no sense; or the plan has nothing for the stage. Nothing is applied then.
 
     Example:
         >>> small = pj.apply(graph, "out/plan.json", data)  # doctest: +SKIP
@@ -52,7 +52,7 @@ def apply(
     chosen = [option for one in wanted for option in of_stage(steps, one)]
     if not chosen and len(steps):
         raise PenjingError(
-            f"This plan has nothing for stage='{stage}': all of its {len(steps)} steps are of another. "
+            f"This plan has nothing for stage='{stage}': all of its {len(steps)} steps are of another stage. "
             f"Pass stage='{'numbers' if stage == 'structure' else 'structure'}', or 'all'."
         )
     return carried_out(graph, chosen, data)
@@ -69,7 +69,7 @@ def of_stage(plan: Plan, stage: str) -> list[Option]:
 
 
 def carried_out(graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
-    """Returns a graph in which options were carried out, those of one technique that follow one another at once."""
+    """Returns a graph in which the options are carried out; neighbours of one technique are carried out together."""
     for technique, some in groupby(options, key=lambda option: option.technique):
         graph = find(technique).apply(graph, list(some), data)
     return graph

@@ -1,4 +1,4 @@
-"""One option for every place, so that the damage is least and the budgets are kept: a multiple-choice knapsack."""
+"""Picks one option for every place, with the least damage that keeps the budgets: a multiple-choice knapsack."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,20 +8,21 @@ import numpy as np
 
 from penjing.errors import PenjingError
 
-# HiGHS calls a solution best within 1e-6 of the objective and feasible within 1e-6 of a limit. Damages are scaled so that
-# the first means nothing; for the second, limits are tightened by what a solution is found to pass them by.
-SCALE = 1e6
-ROUNDS = 60
+# HiGHS takes a solution for the best within 1e-6 of the objective, and for feasible within 1e-6 of a limit. Damages are scaled
+# so that the first tolerance is too small to matter. For the second, limits are tightened by as much as a solution passes them,
+# and the problem is solved again.
+SCALE = 1e6  # the largest damage, as HiGHS sees it
+ROUNDS = 60  # times at most that the problem is solved under tightened limits
 
 
 @dataclass(frozen=True)
 class Priced:
-    """What could be done at a place.
+    """An option at a place, with its damage and its costs.
 
     Attributes:
-        name: what users call it, such as "int4".
+        name: what users call the option, such as "int4".
         damage: expected increase of the loss.
-        costs: what it takes of each budget, by the budget's name.
+        costs: how much the option takes of each budget, by the budget's name.
     """
 
     name: str
@@ -40,11 +41,11 @@ def solve(options: Mapping[str, Sequence[Priced]], budgets: Mapping[str, float])
     solved exactly by branch and cut (HiGHS: Huangfu & Hall 2018, Parallelizing the dual revised simplex method).
 
     Args:
-        options: for each place, at least one.
+        options: the options of each place, at least one.
         budgets: upper limits by name; each option has a cost for each of them.
 
     Raises:
-        OverBudget: no choice keeps the budgets; says what the least of each is.
+        OverBudget: no choice keeps the budgets; the error gives the least possible cost for each of them.
 
     Example:
         >>> few, many = Priced("int4", 0.5, {"bytes": 10}), Priced("int8", 0.1, {"bytes": 20})
@@ -66,7 +67,7 @@ def solve(options: Mapping[str, Sequence[Priced]], budgets: Mapping[str, float])
             return chosen
         limits = {name: limits[name] - tightened * max(0.0, passed[name]) for name in limits}
         tightened *= 2
-    for name in budgets:  # what the tightening may have cut off: the least of one budget
+    for name in budgets:  # tightened limits may exclude the choice with the least cost of one budget
         chosen = {place: min(some, key=lambda option: option.costs[name]) for place, some in options.items()}
         if all(math.fsum(o.costs[other] for o in chosen.values()) <= budgets[other] for other in budgets):
             return chosen
@@ -76,8 +77,8 @@ def solve(options: Mapping[str, Sequence[Priced]], budgets: Mapping[str, float])
 
 
 def _solved(names: Sequence[str], flat: Sequence[Priced], limits: Mapping[str, float]) -> dict[str, Priced] | None:
-    """Returns the best choice, None where there is none."""
-    from scipy.optimize import Bounds, LinearConstraint, milp  # as slow to import as everything else together
+    """Returns the best choice under these limits; None if no choice keeps them."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # takes as long to import as everything else together
     from scipy.sparse import csr_array
 
     places = {place: row for row, place in enumerate(dict.fromkeys(names))}

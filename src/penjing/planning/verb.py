@@ -1,4 +1,4 @@
-"""The verb that makes a plan: techniques propose, a solver measures on the target and chooses."""
+"""`plan`, the verb that makes a plan: techniques propose options, a solver measures them on the target and chooses."""
 
 import logging
 import tempfile
@@ -55,16 +55,16 @@ def plan(
     threads: int = 1,
     batch: int = 1,
 ) -> Plan:
-    """Returns what to do where, so that the model keeps a budget on latency and size, as measured on the target.
+    """Plans what to do where, so that the model keeps a budget on latency and size, as measured on the target.
 
-    Accuracy plays no part yet: candidates are made without training. `apply` carries a plan out, `recover` trains the
-    result; `compress` does all of it.
+    The plan isn't judged by its accuracy, since candidates are made without training. `apply` carries a plan out, `recover`
+    trains the result, and `compress` does all of this.
 
     Args:
         graph: the original.
-        data: for evidence and for ranges of activations.
+        data: the data from which evidence and the ranges of activations are taken.
         target: the runtime; see `penjing targets`.
-        budget: limits on latency and size; without one, what is fastest of the widest.
+        budget: limits on latency and size; without one, the default solver removes nothing and takes the fastest numbers.
         techniques: names in `penjing list techniques`, or a mapping from names to their choices, as
             `{"prune": {"criterion": "taylor"}, "quantize": {}}`.
         solver: a name in `penjing list solvers`.

@@ -1,4 +1,4 @@
-"""Solvers: from what techniques propose to a plan that keeps the budget. One file each."""
+"""Solvers, one per file: each chooses, from the options that techniques propose, a plan that keeps the budget."""
 
 from penjing.planning.solvers import _hold_metric, _least_noise, _widest_that_fits  # noqa: F401  registers
 from penjing.planning.solvers._registry import Solver, find_solver, solvers

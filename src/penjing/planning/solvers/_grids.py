@@ -1,4 +1,4 @@
-"""The grids that a technique proposes for each layer: what solvers that choose layer by layer have in common."""
+"""The grids that a technique proposes for each layer, for all solvers that choose a grid layer by layer."""
 
 from penjing.errors import PenjingError
 from penjing.graph import Option, Place
@@ -8,10 +8,10 @@ from penjing.techniques import Technique
 
 
 def the_technique(problem: Problem, solver: str) -> Technique:
-    """Returns the one technique of a problem for a solver that chooses among the grids of layers.
+    """Returns the only technique of a problem, for a solver that chooses among the grids of layers.
 
     Raises:
-        PenjingError: there are others, or it isn't of the second stage.
+        PenjingError: the problem has several techniques, or one that isn't of the stage "numbers".
     """
     found = list(problem.techniques.values())
     if len(found) != 1 or found[0].stage != "numbers":
@@ -23,7 +23,7 @@ def the_technique(problem: Problem, solver: str) -> Technique:
 
 
 def grids_proposed(problem: Problem, technique: Technique) -> dict[Place, dict[str, Option]]:
-    """Returns what the technique proposes, by place and by the grid's name (with its grain, for all but "float32")."""
+    """Returns the options that the technique proposes, by place and by the grid's name (with its grain, if it has one)."""
     found: dict[Place, dict[str, Option]] = {}
     for option in technique.propose(problem.graph, problem.data, problem.capabilities, problem.scope):
         found.setdefault(option.place, {})[grid_of(option)] = option
@@ -31,6 +31,6 @@ def grids_proposed(problem: Problem, technique: Technique) -> dict[Place, dict[s
 
 
 def grid_of(option: Option) -> str:
-    """Returns the grid that an option puts a layer on, as "int8/channel"; "float32" for none."""
+    """Returns the grid of a layer's weights in an option, as "int8/channel"; "float32" for floating point."""
     name, grain = str(option.setting["weights"]), option.setting.get("grain")
     return name if name == FLOAT or grain is None else f"{name}/{grain}"

@@ -1,4 +1,4 @@
-"""Layers that go back to more bits until the metric holds."""
+"""Puts layers back to more bits until the metric holds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,12 +23,12 @@ class Step:
     """A layer that goes back to more bits.
 
     Attributes:
-        place: its module path.
-        before: grid.
-        after: wider grid.
-        noise: power of the outputs' error that goes with it, over their power.
-        ms: milliseconds that it costs, from profiles; None where nothing was run.
-        bytes: that it costs.
+        place: module path of the layer.
+        before: grid of the layer before the step.
+        after: the wider grid after the step.
+        noise: power of the outputs' error that the step removes, over the outputs' power.
+        ms: milliseconds that the step costs, from profiles; None where nothing was run.
+        bytes: bytes that the step costs.
     """
 
     place: str
@@ -39,7 +39,7 @@ class Step:
     bytes: float
 
     def to_json(self) -> dict[str, Json]:
-        """Returns what a plan says of it; grids without their grain."""
+        """Returns the step as a plan holds it, with grids without their grain."""
         plain = replace(self, before=self.before.partition("/")[0], after=self.after.partition("/")[0])
         return {name: value for name, value in asdict(plain).items() if name != "place" and value is not None}
 
@@ -48,15 +48,15 @@ class Step:
     source="Wu et al., Integer Quantization for Deep Learning Inference, 2020, section 5 (partial quantisation)"
 )
 def hold_metric(problem: Problem) -> Solution:
-    """Puts as few and as cheap layers back on wider grids as it takes for the metric to hold.
+    """Puts layers back on wider grids, as few and as cheap ones as possible, until the metric holds.
 
-    Layers go back in the order of the noise that they take away over what they cost, which is measured: latency in a
-    profile of the target, and bytes, both as shares of the whole network's. How many go back is found by bisection, which
-    assumes that the metric grows with their number. The grids that layers go back to are the target's (see
-    `Numbers.wider`), with floating point as the last.
+    Steps back are ordered by the noise that a step removes, over its cost. The cost is measured: latency in a profile on
+    the target, and bytes, both as shares of the whole network's. Bisection finds the number of steps; it assumes that the
+    metric grows with this number. A layer goes back to the grids that the target computes fast with (see `Numbers.wider`),
+    and to floating point last.
 
     Raises:
-        PenjingError: no metric is given to hold, or it doesn't hold with any layer in few bits.
+        PenjingError: there is no metric to hold, or the metric doesn't hold with any layer in few bits.
     """
     if problem.held is None:
         raise PenjingError("The solver 'hold_metric' needs a metric to hold: quantize(…, drop=…) gives it one.")
@@ -127,7 +127,7 @@ def _first_level(problem: Problem, technique: Technique, options: Mapping[Place,
 
 
 def _solution(problem: Problem, small: Graph) -> Solution:
-    """Returns what was found; nothing in it is measured but the metric, which holds."""
+    """Returns the solution for a graph whose metric holds, with its size; its latency isn't measured."""
     size = round(Costs(problem).whole(small, ["bytes"])["bytes"])
     return Solution(Candidate(small.plan.of("quantize"), small.cost().params, None, None, size, True), (), graph=small)
 
@@ -142,7 +142,7 @@ def _noise(problem: Problem, technique: Technique, options: Sequence[Option]) ->
 
 
 def _above(grid: str, there: Mapping[str, Option], wider: Sequence[str]) -> list[str]:
-    """Returns the grids that a layer may go back to, of those that are proposed for it, from few bits to floating point."""
+    """Returns the wider grids to which a layer may go back, among those proposed for it, from few bits to floating point."""
     bits = {name: find_grid(name.partition("/")[0]).bits for name in there if name.partition("/")[0] in wider}
     more = sorted((name for name in bits if bits[name] > find_grid(grid.partition("/")[0]).bits), key=bits.__getitem__)
     return [*more, *([FLOAT] if FLOAT in there else [])]
@@ -156,7 +156,10 @@ def _steps(
     measured: bool,
     worth: Callable[[Step], float],
 ) -> list[Step]:
-    """Returns the way of one layer from the first of these grids to the last, each step a worse bargain than the one before."""
+    """Returns the steps of one layer from the first of these grids to the last, each worth less than the step before it.
+
+    A step that is worth more is merged with the step before it.
+    """
     found: list[Step] = []
     for after in grids[1:]:
         step = _step(place, found[-1].after if found else grids[0], after, noise, costs, measured)
@@ -176,13 +179,13 @@ def _step(place: str, before: str, after: str, noise: Mapping[str, float], costs
 
 
 def _worth(step: Step, total: Mapping[str, float]) -> float:
-    """Returns the noise that goes, over the share of the whole that it costs."""
+    """Returns the noise that a step removes, over its cost as a share of the whole network's."""
     latency = max(0.0, step.ms or 0.0) / (total["ms"] or 1.0)
     return step.noise / max(FREE, latency + step.bytes / total["bytes"])
 
 
 def _fewest(most: int, holds: Callable[[int], bool]) -> int | None:
-    """Returns the smallest number for which it holds, by doubling and bisection; None if not for the largest."""
+    """Returns the smallest number for which `holds` is true, by doubling and bisection; None if it is false for `most`."""
     low, high = 0, 1
     while high < most and not holds(high):
         low, high = high, 2 * high

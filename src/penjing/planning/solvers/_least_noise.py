@@ -1,4 +1,4 @@
-"""One option for every layer, so that the outputs suffer least and the budget is kept."""
+"""Chooses a grid for every layer, so that the budget is kept with the least noise in the outputs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from penjing.planning.solvers._grids import grid_of, grids_proposed, the_techniq
 from penjing.planning.solvers._registry import solvers
 from penjing.quantization import NothingToQuantize
 
-ROUNDS = 5  # the most solutions that are tried, each under a smaller budget than the last, until the finished file fits
+ROUNDS = 5  # solutions at most, each under a smaller budget than the one before, until the finished file fits
 
 Limits = Mapping[str, float]  # bytes or milliseconds, by "bytes" and "ms"
 Proposed = Mapping[Place, Mapping[str, Option]]  # by place, then by grid
@@ -23,14 +23,16 @@ Proposed = Mapping[Place, Mapping[str, Option]]  # by place, then by grid
 
 @solvers.register(source="Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, 2021 (bits by an integer program)")
 def least_noise(problem: Problem) -> Solution:
-    """Measures the noise that each layer makes on each grid; minimises the sum exactly under the budget.
+    """Measures the noise that each layer makes on each grid, and minimises the sum exactly under the budget.
 
-    Sizes are of the file that the target gets, and latency is measured there. A grid of fewer bits than the target stores
-    costs what is stored. Where the finished file passes the budget after all, grids are chosen again under a smaller one.
+    Sizes are those of the target's file, and latency is measured on the target. A grid of fewer bits than the target can
+    store costs as many bits as are stored. If the finished file exceeds the budget after all, grids are chosen again under
+    a smaller one.
 
     Raises:
         OverBudget: no choice keeps the budget; the error says how much the least possible takes.
-        PenjingError: there is nothing to choose, or the budget limits something that isn't chosen here.
+        PenjingError: there is nothing to choose, or the budget limits neither size nor latency, or it limits latency and
+            nothing runs on a target.
     """
     technique = the_technique(problem, "least_noise")
     _check(problem.budget, problem.original is None)
@@ -58,7 +60,7 @@ def least_noise(problem: Problem) -> Solution:
         ]
         for place, some in options.items()
     }
-    # What everything else takes: the whole less what is chosen.
+    # The cost of all but the weights whose grids are chosen.
     rest = {
         kind: amount - sum(_cost(costs, kind, place, name) for place, name in smallest.items())
         for kind, amount in costs.whole(least, list(limits)).items()
@@ -74,6 +76,7 @@ def _within(
     rest: Limits,
     costs: Costs,
 ) -> Solution:
+    """Chooses grids and applies them, under smaller and smaller budgets, until the finished network keeps its limits."""
     technique, by_path = the_technique(problem, "least_noise"), {place.path: place for place in options}
     for _ in range(ROUNDS):
         try:
@@ -95,22 +98,22 @@ def _within(
             small = technique.apply(problem.graph, taken, problem.data)
         except NothingToQuantize:
             raise PenjingError(
-                "The budget is kept in floating point everywhere, so there is nothing to quantise: give less, or leave "
-                "'float32' out of weights=(…)."
+                "The budget is kept in floating point everywhere, so there is nothing to quantise: give a smaller budget, or "
+                "leave 'float32' out of weights=(…)."
             ) from None
         real = costs.whole(small, list(dict.fromkeys(["bytes", *limits])))
         noise = math.fsum(one.damage for one in chosen.values())
         problem.say(
-            f"{_counts([one.name for one in chosen.values()])} layers: {_amounts(real, limits)}; expected noise of the "
-            f"outputs {noise:.3g} of their power"
+            f"{_counts([one.name for one in chosen.values()])} layers: {_amounts(real, limits)}; the expected noise of the "
+            f"outputs is {noise:.3g} of their power"
         )
         over = {kind: real[kind] - limit for kind, limit in limits.items()}
         if all(excess <= 0 for excess in over.values()):
             return Solution(_candidate(problem, taken, small, real, costs), (), graph=small)
         rest = {kind: rest[kind] + max(0.0, over[kind]) for kind in limits}
     raise PenjingError(
-        f"The budget was passed {ROUNDS} times, the last time with {_amounts(real, limits)}. Measured latency may be "
-        "too noisy here; give a little more, or try again on a quieter machine."
+        f"The budget was exceeded {ROUNDS} times, the last time with {_amounts(real, limits)}. Measured latency may be "
+        "too noisy here; give a slightly larger budget, or try again on a quieter machine."
     )
 
 
@@ -134,7 +137,7 @@ def _cost(costs: Costs, kind: str, place: Place, name: str) -> float:
 
 
 def _counts(names: Sequence[str]) -> str:
-    """Returns how many layers have which grid; grains are left out where grids differ without them."""
+    """Returns how many layers have which grid, in words; grains are left out if the grids' names differ without them."""
     plain = {name: name.partition("/")[0] for name in sorted(names)}
     called = plain if len(set(plain.values())) == len(plain) else {name: name for name in plain}
     return ", ".join(f"{called[name]} in {names.count(name)}" for name in plain)

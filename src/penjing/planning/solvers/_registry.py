@@ -11,7 +11,7 @@ Solver = Callable[[Problem], Solution]
 
 @dataclass(frozen=True, kw_only=True)
 class SolverEntry(Entry[Solver]):
-    """A registered solver: it picks, from what the techniques propose, a plan that keeps the budget."""
+    """A registered solver: it picks a plan that keeps the budget from the options that techniques propose."""
 
 
 solvers = Registry("solver", SolverEntry)
@@ -21,6 +21,6 @@ def find_solver(name: str) -> Solver:
     """Returns the solver of that name.
 
     Raises:
-        PenjingError: there is none.
+        PenjingError: no solver has that name.
     """
     return solvers[name].function

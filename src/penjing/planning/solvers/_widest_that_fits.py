@@ -1,4 +1,4 @@
-"""Candidates are lowered and measured on the target, from the widest on; the first that keeps the budget is taken.
+"""Lowers candidates and measures them on the target, the widest first, and takes the first that keeps the budget.
 
 Latency is not monotone in width, and integers are not always faster, so nothing here trusts a count of operations.
 """
@@ -21,10 +21,10 @@ from penjing.techniques import Technique, level
 
 log = logging.getLogger(__name__)
 
-WORTH = 0.98  # integers stay where they take at most this share of the time in float
-RUNS = 300
-SECONDS = 6.0
-LEAST_SECONDS = 0.5
+WORTH = 0.98  # integers stay only if they take at most this share of the time in floating point
+RUNS = 300  # timed calls of each file of a level, after which its measuring ends
+SECONDS = 6.0  # seconds, for all files of a level together, after which its measuring ends anyway
+LEAST_SECONDS = 0.5  # the same, where the deadline leaves less
 MEASURING = 0.1  # share of the time until the deadline that timing the files of a level may take
 
 Options = tuple[Option, ...]
@@ -33,9 +33,9 @@ Journal = dict[str, list[Candidate]]
 
 @solvers.register(source="Yang et al., NetAdapt, 2018 (measured latency decides); here for all layers at once")
 def widest_that_fits(problem: Problem) -> Solution:
-    """Measures every level, the mildest first, as it is and in integers; takes the first that keeps the budget.
+    """Measures each level, the mildest first, in floating point and in integers; takes the first that keeps the budget.
 
-    If nothing keeps the budget, what comes nearest is taken. After Ctrl-C it is what comes nearest so far.
+    If no candidate keeps the budget, the one that comes nearest is taken; after Ctrl-C, the nearest one so far.
 
     Raises:
         KeyboardInterrupt: Ctrl-C came before anything was measured.
@@ -82,10 +82,10 @@ def widest_that_fits(problem: Problem) -> Solution:
 
 
 def _original(problem: Problem) -> Artifact:
-    """Returns the file that candidates are measured beside.
+    """Returns the file of the original, beside which candidates are measured.
 
     Raises:
-        PenjingError: there is none.
+        PenjingError: there is no such file.
     """
     if problem.original is None:
         raise PenjingError(
@@ -95,7 +95,7 @@ def _original(problem: Problem) -> Artifact:
 
 
 def _levels(problem: Problem, stage: str, graph: Graph) -> list[Options]:
-    """Returns what the techniques of a stage propose for a graph, level by level."""
+    """Returns the options that the techniques of a stage propose for a graph, level by level."""
     can = problem.capabilities
     found: dict[tuple[object, ...], list[Option]] = {}
     for technique in problem.techniques.values():
@@ -126,7 +126,7 @@ def read_journal(journal: Path) -> list[list[Candidate]]:
     """Returns the candidates of each level that a journal holds.
 
     Raises:
-        PenjingError: it is damaged.
+        PenjingError: the journal is damaged.
     """
     levels = records.convert(records.read(journal), list[list[Candidate]], "levels")
     if not all(levels):
@@ -148,15 +148,15 @@ def _read(journal: Path | None, say: Callable[[str], None]) -> Journal:
 
 
 def _measure_level(problem: Problem, options: Options) -> list[Candidate]:
-    """Measures a level in float and in few bits, and in a mixture of both where their profiles promise that it pays."""
+    """Measures a level in floating point and in few bits, and in a mixture of both where their profiles promise a gain."""
     names = ["float"]
     try:
         thin = _drafted(problem, problem.graph, options)
-        if thin is None:  # of no use here after all
+        if thin is None:  # a technique found its options useless for this graph
             return []
         files = [(options, _lowered(problem, thin, "float"))]
         drafted = list[Options]()
-        for some in _levels(problem, "numbers", thin):  # of the graph as it is then: places may be others
+        for some in _levels(problem, "numbers", thin):  # proposed for the thin graph, whose places may be others
             if (graph := _drafted(problem, thin, some)) is not None:
                 names.append(f"integer-{len(drafted)}")
                 files.append(((*options, *some), _lowered(problem, graph, names[-1])))
@@ -229,10 +229,10 @@ def _ms(candidate: Candidate) -> float:
 
 
 def _preferred(found: Sequence[Candidate]) -> Candidate | None:
-    """Of the candidates of one level that keep the budget: the plainest, unless another is worth it by its speed.
+    """Returns the plainest candidate of a level that keeps the budget, unless another one's speed is worth it.
 
-    Integers stay only where they are faster than float, or alone in keeping the budget; layers stay in float only where
-    that is faster than integers everywhere.
+    Integers are taken only if they are faster than floating point, or if they alone keep the budget. A mixture is taken only
+    if it is faster than integers everywhere. None if no candidate keeps the budget.
     """
     keeping = [candidate for candidate in found if candidate.meets]
     whole = min((c for c in keeping if c.numbers and not c.left_alone), key=_share, default=None)
@@ -245,7 +245,7 @@ def _preferred(found: Sequence[Candidate]) -> Candidate | None:
 
 
 def _excess(problem: Problem, candidate: Candidate) -> float:
-    """How far a candidate misses the budget: the larger of the two overshoots."""
+    """Returns how far a candidate misses the budget: the larger of its latency and its size, each over its limit."""
     original_ms = _ms(candidate) / _share(candidate)
     latency, size = problem.budget.latency_limit(), problem.budget.size_limit()
     return max(
