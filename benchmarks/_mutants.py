@@ -195,6 +195,21 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     (
+        "records.py",
+        ("test_records.py",),
+        (
+            ("", "if key in record:", "if False:"),
+            ("", "object_pairs_hook=_object, parse_constant=_no_number", "object_pairs_hook=_object"),
+            ("", "if isinstance(value, float) and not math.isfinite(value):", "if False:"),
+            ("", "if levels == 0:", "if False:"),
+            ("", "if not -BEYOND < value < BEYOND:", "if False:"),
+            ("", "strict=True, dec_hook", "strict=False, dec_hook"),
+            ("", "if odd := sorted(value.keys() - set(names)):", "if odd := []:"),
+            ("", "if whole and is_dataclass(made):", "if False:"),
+            ("", "_found(value[key], rest, is_wrong)) is not None:", "_found(value[key], rest, bool)) is not None:"),
+        ),
+    ),
+    (
         "budget.py",
         ("test_budget.py",),
         (
