@@ -523,7 +523,7 @@ def test_the_time_before_the_call_counts_where_its_beginning_is_given(graph, dat
     with pytest.raises(Killed):
         run(max_minutes=2.0, began=time.now - 119.0)
     told = json.loads((run.out / ".penjing" / "recovered.json").read_text())
-    assert told["notes"] == ["The deadline is over: no training."] and told["short_of_time"]
+    assert told["notes"] == ["The deadline has passed: no training."] and told["short_of_time"]
 
 
 def test_more_time_makes_again_what_was_cut_short_and_nothing_else(graph, data, tmp_path, time, whole):

@@ -78,8 +78,8 @@ def test_zeros_are_shown_where_there_are_some_with_what_they_bring(tmp_path: Pat
     assert [found["id"] for tag, found in shown.tags if tag == "section"] == [*SECTIONS[:5], "zeros", *SECTIONS[5:]]
     said = shown.said("zeros")
     assert "536 of 272,474 weights (0.2 %) are zeros that pruning left." in said
-    assert "320 make the file smaller; the others bring nothing here. It stores them all." in said
-    assert "Compressed to be sent, the file takes 880 kB, the original's 1.01 MB." in said
+    assert "320 make the file smaller; the others gain nothing here. It stores them all." in said
+    assert "Compressed for sending, the file takes 880 kB, the original's 1.01 MB." in said
     assert "conv1 element 432 216 (50.0 %) nothing" in said and "fc not recorded 640 320 (50.0 %) smaller" in said
     made["zeros"] |= {"smaller": 0, "deflated_bytes": None}
     assert "None of them makes this file faster or smaller." in page(made, tmp_path).said("zeros")

@@ -117,7 +117,7 @@ def test_what_need_not_be_trained_is_not_and_says_why(space, small, original, tr
 def test_behind_the_deadline_nothing_is_trained_or_judged(space, small, original, trained, monkeypatch):
     monkeypatch.setattr(module, "_judged", None)
     made = recovering(space, small, original, asked(minutes=1.0), deadline=0.0)
-    assert made.notes == ("The deadline is over: no training.",) and made.short_of_time and made.finished
+    assert made.notes == ("The deadline has passed: no training.",) and made.short_of_time and made.finished
     assert trained.options == [] and stages.outlived(space.held(), 2.0) == module.MADE
 
 

@@ -236,7 +236,7 @@ def test_steps_that_take_longer_than_thought_shorten_the_schedule_again(
             report=epochs.append, **PLAIN)  # fmt: skip
     assert clock.now <= 102
     assert epochs[-1]["progress"] == 1 and epochs[-1]["lr"] < 0.001
-    assert "longer than thought" in lines[-1]
+    assert "longer than planned" in lines[-1]
 
 
 def test_at_the_deadline_training_stops_whatever_was_planned(clock: Time, monkeypatch: pytest.MonkeyPatch) -> None:

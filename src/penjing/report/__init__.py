@@ -1,6 +1,6 @@
-"""report.json → report.html: checks the report of a finished run, says it in one sentence, and draws it on one page.
+"""report.json → report.html: checks the report of a finished run, sums it up in one sentence, and draws it on one page.
 
-Reads and writes JSON-like dicts only; nothing here measures, and nothing here knows torch.
+Reads and writes JSON-like dicts only; nothing here measures, and nothing here imports torch.
 """
 
 from penjing.report._files import build, read, write

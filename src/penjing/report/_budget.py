@@ -1,4 +1,4 @@
-"""What was asked and what was reached, item by item of the budget."""
+"""The budget, line by line: the limit that was asked for, and the value that was reached."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from penjing.report import _format
 from penjing.report._headline import alike, is_share, metric_title
 
 _COUNT = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-_ENERGY = {"": 1.0, "uj": 1e-3, "mj": 1.0, "j": 1e3}
+_ENERGY = {"": 1.0, "uj": 1e-3, "mj": 1.0, "j": 1e3}  # in millijoules
 
 
 @dataclass(frozen=True)
 class Item:
-    """One line of the budget; `met` is None where it could not be checked."""
+    """One line of the budget; `met` is None where the limit could not be checked."""
 
     key: str
     name: str
@@ -44,7 +44,7 @@ _KINDS = {
 
 
 def items(report: Mapping[str, Any]) -> list[Item]:
-    """Returns one line per item that the budget asks for, in the order latency, size, drop, the rest."""
+    """Returns one line per limit of the budget, in the order latency, size, drop, the rest."""
     budget = {key: value for key, value in report["budget"].items() if value is not None}
     order = ["latency", "size", "drop"]
     keys = [key for key in order if key in budget] + sorted(budget.keys() - set(order))
@@ -78,7 +78,7 @@ def _item(key: str, asked: Any, report: Mapping[str, Any]) -> Item:
 
 
 def _share(reached: float, asked: float) -> str:
-    """Enough digits that a near miss doesn't read as a hit."""
+    """Returns a ratio with enough digits that a near miss doesn't read as a hit."""
     for places in (2, 3, 4):
         text = f"{reached:.{places}f}"
         if (float(text) <= asked + 1e-9) == (reached <= asked + 1e-9):
@@ -87,7 +87,7 @@ def _share(reached: float, asked: float) -> str:
 
 
 def _drop(asked: Any, report: Mapping[str, Any]) -> Item:
-    """The metric's fall; without labels, the agreement with the original stands in for it."""
+    """Returns the line on the metric's fall; without labels, the agreement with the original takes the metric's place."""
     limit = parse_drop(asked)
     if limit is None:
         return Item("drop", "Drop", _format.anything(asked), "not checked here", None)
@@ -110,6 +110,6 @@ def _drop(asked: Any, report: Mapping[str, Any]) -> Item:
     verb = "lost" if fall >= 0 else "gained"
     # 0.92 - 0.91 is a hair more than 0.01 in floating point, and is a drop of one point all the same.
     if report.get("learned") is False:
-        return Item("drop", name, f"lose at most {wanted}{unit}", "nothing was learned that it could lose", False)
+        return Item("drop", name, f"lose at most {wanted}{unit}", "the original has learned nothing to lose", False)
     met = fall <= limit + 1e-9
     return Item("drop", name, f"lose at most {wanted}{unit}", f"{verb} {reached}{units}", met)

@@ -1,4 +1,4 @@
-"""Writing report.json and report.html, and making the page again from the JSON."""
+"""Writes report.json and report.html, and makes the page again from the JSON."""
 
 import json
 from pathlib import Path
@@ -30,8 +30,8 @@ def write(report: dict[str, Any], directory: Path | str) -> Path:
     directory = Path(directory)
     report = _complete(report)
     text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    # Drawn before anything is written, so that a report which can't be drawn leaves no file behind, and from the text,
-    # so that `build` makes the same page to the byte.
+    # The page is drawn before anything is written, so that a report which can't be drawn leaves no file behind, and from the
+    # text, so that `build` makes the same page byte for byte.
     page = render(json.loads(text))
     # File names that aren't UTF-8 reach Python as lone surrogates; \udcxx is also how JSON spells them.
     _save(directory / "report.json", text.encode("utf-8", "backslashreplace"))

@@ -59,7 +59,7 @@ def plain(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Returns "98.2 %"; what falls short of all never reads as 100 %, and what is more than nothing never as 0 %."""
+    """Returns "98.2 %"; a share below 1 never reads as 100 %, and a share above 0 never as 0 %."""
     if value is None:
         return NOT_MEASURED
     for places in (1, 2, 3):

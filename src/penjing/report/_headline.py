@@ -49,7 +49,7 @@ def compared(ratio: float | None, better: str, worse: str, same: str) -> str | N
     if ratio is None or ratio <= 0:
         return None
     times, word = (ratio, better) if ratio >= 1 else (1 / ratio, worse)
-    # Below one percent is what two measurements of one thing differ by.
+    # Two measurements of the same thing may differ by one percent.
     return same if times < 1.01 else f"{times_(times)} {word}"
 
 
@@ -60,7 +60,7 @@ def times_(ratio: float) -> str:
 
 
 def change(report: Mapping[str, Any]) -> str:
-    """Says how the metric changed, or, without labels, how much of the answers stayed."""
+    """Says how the metric changed, or, without labels, which share of the answers stayed the same."""
     before, after = report["baseline"]["metric"], report["compressed"]["metric"]
     name = report.get("metric_name") or "accuracy"
     if report.get("learned") is False:
@@ -80,7 +80,7 @@ def change(report: Mapping[str, Any]) -> str:
     return f"{signed(difference, 2 if abs(difference) >= 0.005 else 4)} {name}"
 
 
-# What an agreement with the original is a share of, and the words for what is kept and for what is lost of it, by the measure.
+# For each measure of agreement with the original: the quantity of which it is a share, and words for the kept and lost shares.
 _ALIKE = {
     "top-1": ("answers", "unchanged", "changed"),
     "decisions at 0.5": ("decisions (at 0.5)", "unchanged", "changed"),
@@ -90,7 +90,7 @@ _ALIKE = {
 
 
 def alike(report: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Returns the words for what stands in for the metric where there are no labels: of what, kept, lost."""
+    """Returns the words for the agreement that takes the metric's place without labels: (the quantity, kept, lost)."""
     return _ALIKE.get((report.get("parity") or {}).get("agreement_measure") or "", _ALIKE["top-1"])
 
 
@@ -111,7 +111,7 @@ def title(target: Mapping[str, Any]) -> str:
 
 
 def where(target: Mapping[str, Any]) -> str:
-    """Says where it was measured: "ONNX Runtime, 1 thread, batch 1"."""
+    """Says where a model was measured: "ONNX Runtime, 1 thread, batch 1"."""
     parts = [title(target)]
     if target.get("threads") is not None:
         parts.append(f"{target['threads']} thread{'' if target['threads'] == 1 else 's'}")

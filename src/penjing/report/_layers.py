@@ -9,7 +9,7 @@ from penjing.report import _format
 
 @dataclass(frozen=True)
 class Bars:
-    """The two bars of one layer in one column: lengths in percent (None: nothing to draw) and texts."""
+    """The two bars of one layer in one column: lengths in percent (None: no bar), texts, and the value to sort by."""
 
     before: float | None
     after: float | None
@@ -32,7 +32,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Layers:
-    """The chart: titles of its columns, its rows, and what to say about what it lacks."""
+    """The chart: titles of its columns, its rows, the number of integer layers, and a note where times are missing."""
 
     columns: tuple[str, ...]
     rows: tuple[LayerRow, ...]
@@ -41,7 +41,7 @@ class Layers:
 
 
 def layers(found: Sequence[Mapping[str, Any]]) -> Layers:
-    """Returns the rows of the chart; where no layer was timed, MACs stand in for time, and the chart says so."""
+    """Returns the chart; where no layer was timed, it shows MACs instead of time, and says so."""
     timed = any(
         side and side["latency_ms"] is not None for layer in found for side in (layer["before"], layer["after"])
     )
@@ -82,7 +82,7 @@ def _pair(layer: Mapping[str, Any], key: str, longest: float, show: Callable[[fl
 
 
 def _value(side: Mapping[str, Any] | None, key: str) -> float | None:
-    """Returns a number of one side; MACs that leave out an op are none."""
+    """Returns a number of one side; None also for MACs that leave out an op."""
     if side is None or (key == "macs" and side.get("counted") is False):
         return None
     value: float | None = side[key]

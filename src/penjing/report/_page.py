@@ -32,7 +32,7 @@ _FLOW = (
 )
 
 
-# What the hashes of inputs are hashes of.
+# What the report calls the inputs whose hashes it holds.
 _HASHED = {
     "weights_file": "weights file",
     "model_file": "model file",
@@ -44,7 +44,7 @@ _HASHED = {
 
 @dataclass(frozen=True)
 class Bar:
-    """A length and a whisker's end in percent of the track (None: nothing to draw), and the text beside it."""
+    """A bar's length and its whisker's end in percent of the track (None: not drawn), and the text beside the bar."""
 
     text: str
     length: float | None = None
@@ -93,7 +93,7 @@ def render(report: Mapping[str, Any]) -> bytes:
 
 
 def quantities(report: Mapping[str, Any]) -> list[Quantity]:
-    """Returns what the before/after chart shows, in reading order."""
+    """Returns the numbers that the before/after chart shows, in reading order."""
     before, after = report["baseline"], report["compressed"]
     ratios = report["ratios"]
     memory = [side["peak_memory_bytes"] for side in (before, after)]
@@ -118,7 +118,7 @@ def stages(seconds: Mapping[str, float | None]) -> list[tuple[str, Bar]]:
 
 
 def parity(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Returns (what, value, explanation) of what was checked about the lowered file."""
+    """Returns (name, value, explanation) of each check of the lowered file."""
     found = report["parity"]
     rows = [
         (
@@ -142,7 +142,7 @@ def parity(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def surroundings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Returns titled lists of (name, value): where and with what it ran."""
+    """Returns titled lists of (name, value): the settings of the run, the machine, the versions and the inputs."""
     target, provenance = report["target"], report["provenance"]
     run = [
         ("Runtime", f"{title(target)} {target['version'] or ''}".strip()),
@@ -174,7 +174,7 @@ def _drawable(found: Layers) -> Layers | None:
 
 
 def _split(sentence: str) -> tuple[str, str]:
-    """Cuts a headline before "on ONNX Runtime, …", which the page sets in a quieter tone on a line of its own."""
+    """Splits a headline before "on ONNX Runtime, …", which the page shows in a quieter tone on a line of its own."""
     # A number and its unit stay on one line.
     head, comma, tail = sentence.replace(" %", "\u00a0%").replace("× ", "×\u00a0").partition(", on ")
     return (f"{head},", f"on {tail}") if comma else (head, "")

@@ -13,25 +13,25 @@ REASONS = {
     "range": "no range is found at run time for {op}",
     "dtype": "its weight is in {dtype}; only float32 is rounded",
     "computed": "its weight is computed while it runs, so it can't be stored in integers",
-    "input": "what it reads isn't float32",
+    "input": "its input isn't float32",
     "operands": "{target} runs {op} in floating point with operands such as these",
-    "readers": "what reads the output of {op} computes in floating point",
+    "readers": "the ops that read the output of {op} compute in floating point",
     "inside": "multiplied in floating point, since its activations are inside of the op",
     "kernel": "{target} has no integer kernel for {op}",
 }
-"""Why something computes in floating point, by the code in the plan."""
+"""Why a place computes in floating point, by the code in the plan."""
 
-# What decides how a technique works and is the same at all places: provenance, and nothing that a reader looks for.
+# Settings that are the same at all places: they say how the plan came about, and a reader of a step doesn't look for them.
 _UNSAID = frozenset({
     "batches", "seed", "units", "include", "exclude", "in_float", "target", "placement", "simulate", "keep",
 })  # fmt: skip
 
 
 def words(step: Mapping[str, Any]) -> str:
-    """Returns what was done in a step of a plan, as a clause.
+    """Says in a clause what a step of a plan did.
 
     Args:
-        step: as `report.json` and `plan.json` hold it; another shape than ours gives its values as they are.
+        step: the step as `report.json` or `plan.json` holds it; if it has another form, its values are listed as they are.
     """
     setting, found = step.get("setting"), step.get("found")
     if not isinstance(setting, Mapping):
@@ -43,12 +43,12 @@ def words(step: Mapping[str, Any]) -> str:
 
 
 def row(step: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a step of a plan, as `plan.json` holds it, as a row of `report.json`: its place is two texts."""
+    """Turns a step of `plan.json` into a row of `report.json`, where two texts stand for its place: path and kind."""
     return {**step, "place": step["place"]["path"], "kind": step["place"]["kind"]}
 
 
 def reason(step: Mapping[str, Any]) -> str:
-    """Returns why a step left something in floating point; "" where it left nothing."""
+    """Says why a step left its place in floating point; "" where it didn't."""
     found = step.get("found")
     found = found if isinstance(found, Mapping) else {}
     code = found.get("reason")
@@ -91,7 +91,7 @@ def _quantized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     parts += map(str, corrections) if isinstance(corrections, list) else []
     parts += ["inputs equalised"] if found.get("inputs_equalised") else []
     if isinstance(level := found.get("signal_to_noise_db"), int | float):
-        parts.append(f"what varies {abs(level):.1f} dB {'below' if level < 0 else 'above'} the noise")
+        parts.append(f"signal {abs(level):.1f} dB {'below' if level < 0 else 'above'} the noise")
     parts += [f"{found['corrected']} corrected"] if found.get("corrected") else []
     parts += [f"trained ({found['trained']})"] if found.get("trained") else []
     parts += [why] if why else []
@@ -112,7 +112,7 @@ def _step_back(step: Mapping[str, Any]) -> str:
 
 
 def _anything(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Of a technique that nothing else is known of: its values by name."""
+    """Lists the values by name, for a technique that has no sentence of its own here."""
     told = {name: value for name, value in {**setting, **found}.items() if name not in _UNSAID}
     return _format.anything(told)
 

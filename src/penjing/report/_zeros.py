@@ -1,4 +1,4 @@
-"""What the page says of zeros among the weights: how many there are, and what they bring on this target."""
+"""The page's words on zeros among the weights: how many there are, and what they gain on this target."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from penjing.report import _format
 
 @dataclass(frozen=True)
 class ZerosTable:
-    """A sentence or two, and rows of (place, granularity, weights, zeros, what they bring)."""
+    """A few sentences, and rows of (place, granularity, weights, zeros, gain)."""
 
     sentences: str
     rows: tuple[tuple[str, str, str, str, str], ...]
 
 
 def zeros(report: Mapping[str, Any]) -> ZerosTable | None:
-    """Returns what to say, or None where no weight was set to zero."""
+    """Returns the sentences and rows on zeros, or None where pruning set no weight to zero."""
     found = report.get("zeros")
     if not found or not found["zeros"]:
         return None
@@ -41,14 +41,14 @@ def _gain(found: Mapping[str, Any]) -> str:
     words = [
         f"{number:,} make the file {what}" for number, what in ((faster, "faster"), (smaller, "smaller")) if number
     ]
-    return f"{' and '.join(words)}; the others bring nothing here."
+    return f"{' and '.join(words)}; the others gain nothing here."
 
 
 def _sent(deflated: Mapping[str, Any] | None) -> str:
     if not deflated or deflated["baseline"] is None or deflated["compressed"] is None:
         return ""
     sizes = (_format.size(deflated[side]) for side in ("compressed", "baseline"))
-    return "Compressed to be sent, the file takes {}, the original's {}.".format(*sizes)
+    return "Compressed for sending, the file takes {}, the original's {}.".format(*sizes)
 
 
 def _share(counts: Mapping[str, Any]) -> str:

@@ -92,7 +92,7 @@ def recovered(
         return Recovery(small, (f"Not trained: {'no epochs were asked for' if pruned else 'nothing was removed'}.",))
     if over(deadline):  # no time is left to judge the graph before and after
         stages.note_cut(space, asked.max_minutes, MADE, True)
-        return Recovery(small, ("The deadline is over: no training.",), short_of_time=True)
+        return Recovery(small, ("The deadline has passed: no training.",), short_of_time=True)
     notes: list[str] = []
     checkpoint = space.inner / stages.CHECKPOINT
     discard_damaged(checkpoint, say)

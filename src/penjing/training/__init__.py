@@ -1,4 +1,4 @@
-"""Training a graph: recovery of what compression lost, with or without a teacher, on Accelerate."""
+"""Trains a graph to recover the accuracy that compression lost, with or without a teacher; runs on Accelerate."""
 
 from penjing.training.interrupt import Interrupted
 from penjing.training.loop import recover

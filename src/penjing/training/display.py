@@ -1,4 +1,4 @@
-"""The progress bar."""
+"""The progress bar of a training run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def bar(shown: bool | Literal["always"], total: int, done: int) -> Iterator[Callable[[int, int, float], None]]:
-    """Yields a function of (steps done, steps in all, loss) that moves a bar on stderr, if somebody can see it.
+    """Yields a function of (steps done, steps in all, loss) that moves a bar on stderr, if `shown` asks for one.
 
     Args:
         shown: True draws on a terminal only; "always" draws wherever stderr goes.

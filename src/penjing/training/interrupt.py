@@ -10,8 +10,8 @@ from types import FrameType
 class Interrupted(KeyboardInterrupt):
     """Training was stopped by Ctrl-C, after a whole step; the graph holds the weights of that step, in eval mode.
 
-    It is a KeyboardInterrupt, so that what doesn't know it stops too. If a checkpoint path was given, calling
-    `recover` again continues.
+    The class derives from KeyboardInterrupt, so that code which doesn't know it stops too. If a checkpoint path was given,
+    calling `recover` again continues the training.
 
     Attributes:
         progress: the share of the steps that were done, 0 to 1.
@@ -24,7 +24,7 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def ctrl_c_sets_a_flag() -> Iterator[threading.Event]:
-    """Yields an event that the first Ctrl-C sets; the second one interrupts at once, as always.
+    """Yields an event that the first Ctrl-C sets; a second Ctrl-C interrupts at once, as usual.
 
     Python delivers signals to the main thread only, so in any other thread the event is never set.
     """

@@ -72,55 +72,55 @@ def recover(
     callbacks: Sequence[Callable[[nn.Module, float], None]] = (),
     penalty: Callable[[nn.Module, float], Tensor | None] | None = None,
 ) -> M:
-    """Trains a graph: from a teacher's outputs and the labels, or from whichever of the two there is.
+    """Trains a graph from a teacher's outputs and the labels, or from one of the two where the other is missing.
 
-    Without a teacher it is plain training. It runs on what Accelerate finds (CPU, GPU), and on several processes
-    under `accelerate launch`. Equal arguments and seed give equal weights on one machine; name `precision` and
-    `channels_last` too where that matters, since "auto" depends on a measurement, and set OMP_NUM_THREADS where others use
-    the machine meanwhile: where one thread is much faster than several, which only happens then, it is taken.
+    Without a teacher this is plain training. It runs on the devices that Accelerate finds (CPU, GPU), and in several processes
+    under `accelerate launch`. Equal arguments and an equal seed give equal weights on one machine. Where that matters, name
+    `precision` and `channels_last` too, since "auto" depends on a measurement. Also set OMP_NUM_THREADS where others use the
+    machine meanwhile: several threads are then sometimes much slower than one, and training goes on with one.
 
     Args:
-        graph: what is trained, in place; a `penjing.Graph` or any `nn.Module`. Its `masks`, if it has any, are applied
+        graph: the model to train, in place; a `penjing.Graph` or any `nn.Module`. Its `masks`, if it has any, are applied
             after every step.
-        data: `data.train` is used; with a teacher `data.calibration` will do, even unlabelled.
+        data: `data.train` is used, or, if it is None and there is a teacher, `data.calibration`, even without labels.
         teacher: the model to learn from, often the original; it is copied and never changed.
         epochs: passes over the data; 0 returns at once.
         lr: the peak learning rate; by default 0.1 per 128 samples of a batch for SGD, 0.001 for AdamW.
         optimizer: "sgd" (with Nesterov momentum) or "adamw".
-        momentum: of SGD.
-        weight_decay: of all parameters but biases and norms.
+        momentum: momentum of SGD.
+        weight_decay: weight decay of all parameters except biases and norms.
         warmup: the share of the steps in which the learning rate rises; then it falls along half a cosine to 0.
         clip_norm: the largest norm of the gradient; None for no limit.
-        signal: how the teacher is listened to, a name among `penjing.distillation.signals`; "auto" takes "values" where the
-            task's `answers` are values or the network has a single output, and "soft_labels" otherwise.
-        temperature: of the signal.
+        signal: the loss by which the graph learns from the teacher, a name among `penjing.distillation.signals`; "auto" takes
+            "values" where the task's `answers` are values or the network has a single output, and "soft_labels" otherwise.
+        temperature: temperature T of signals that soften the outputs, above 0.
         distill_weight: λ in `(1 - λ) · task loss + λ · signal`.
-        precision: "bfloat16" computes in it through autocast (weights stay float32); "auto" measures a few steps and
-            takes what is faster. Quantised graphs stay in float32 unless told otherwise.
-        channels_last: memory layout of 4-D tensors while training; "auto" measures.
-        seed: of the order of the samples, augmentation and dropout.
-        checkpoint: a file that the run keeps its standing in. Called again with the same arguments after any stop
-            (kill -9 included), it goes on from there and ends with the same weights; finished, it loads them.
+        precision: "bfloat16" computes in bfloat16 through autocast (weights stay float32); "auto" measures a few steps and
+            takes the faster one. Quantised graphs are trained in float32 unless `precision` names bfloat16.
+        channels_last: memory layout of 4-D tensors while training; "auto" measures which is faster.
+        seed: seed of the order of the samples, of augmentation and of dropout.
+        checkpoint: a file in which the run keeps its state. If `recover` is called again with the same arguments after any
+            stop (kill -9 included), it goes on from there and ends with the same weights; after a finished run it loads them.
         save_every: seconds between checkpoints within an epoch; one is always written at an epoch's end.
-        deadline: a value of `time.monotonic()` by which to be done. The number of steps is reduced so that the whole
-            schedule fits; if it still doesn't, training stops early.
-        progress: a progress bar when stderr is a terminal; "always" anywhere, False never.
+        deadline: a value of `time.monotonic()` by which training must be done. The number of steps is reduced so that the
+            whole schedule fits; if it still doesn't, training stops early.
+        progress: True shows a progress bar when stderr is a terminal, "always" in any case, False never.
         report: called after each epoch (and an early stop) with `epoch`, `loss` (mean), `lr`, `seconds`, `progress`
             (share of all steps), `stopped_early`, and the variant that steps are computed in: `precision`,
             `channels_last` and `threads` (None where there was nothing to choose).
-        log: called with what a user may want to read; by default the logger "penjing.train" at level INFO.
+        log: called with messages for the user; by default they go to the logger "penjing.train" at level INFO.
         callbacks: each is called as `callback(graph, share of the steps done)` after every step, before masks are applied.
             If one has `state_dict()` and `load_state_dict()`, checkpoints hold its state.
-        penalty: called as `penalty(graph, share of the steps done)` before every step; what it returns is added to the
-            loss, unless it is None.
+        penalty: called as `penalty(graph, share of the steps done)` before every step; the scalar that it returns is added to
+            the loss. It may return None.
 
     Returns:
         The same graph, trained, in eval mode.
 
     Raises:
-        PenjingError: an argument out of its range; nothing to train on; a loss that isn't finite; a checkpoint of
-            another run, or one that can't be written.
-        Interrupted: Ctrl-C; the graph holds the weights of the last step and the checkpoint is written.
+        PenjingError: an argument is out of its range; there is nothing to train on; the loss isn't finite; the checkpoint is
+            that of another run, or can't be written.
+        Interrupted: the user pressed Ctrl-C; the graph holds the weights of the last step, and the checkpoint is written.
     """
     settings = TrainingSettings(
         epochs, lr, optimizer, momentum, weight_decay, warmup, clip_norm,
@@ -132,7 +132,7 @@ def recover(
     loader = training_batches(data, teacher)
     home = next(graph.parameters()).device
     with generators_kept(), ctrl_c_sets_a_flag() as asked_to_stop:
-        # Precision is autocast's, see Objective.
+        # `Objective` sets the precision, through autocast.
         accelerator = Accelerator(mixed_precision="no")
         main, rank, world = accelerator.is_main_process, accelerator.process_index, accelerator.num_processes
         per_epoch = len(loader) // world
@@ -158,9 +158,8 @@ def recover(
         if optimizer_state is not None:
             descent.load_state_dict(optimizer_state)
         if file and main and not saved:
-            file.save(
-                standing, graph, descent, callbacks
-            )  # stopped before the first epoch's end, a run still keeps its variant
+            # So that a run which is stopped before its first epoch ends still keeps its variant.
+            file.save(standing, graph, descent, callbacks)
         parameters = [parameter for group in descent.param_groups for parameter in group["params"]]
         model, descent = accelerator.prepare(graph, descent)
 
@@ -179,7 +178,7 @@ def recover(
                     ):
                         if stopped or standing.step == standing.total:
                             break
-                        # Each process takes its share of the batches; a resumed run passes those that it has seen.
+                        # Each process takes its share of the batches; a resumed run skips those that it has seen.
                         if index % world != rank or epoch * per_epoch + index // world < standing.step:
                             continue
                         rate = standing.lr * warmup_cosine((standing.step + 0.5) / standing.total, warmup)
@@ -200,7 +199,9 @@ def recover(
                         descent.step()
                         descent.zero_grad()
                         standing.step += 1
-                        if world == 1:  # several processes would have to agree; they keep to the plan
+                        if (
+                            world == 1
+                        ):  # several processes would have to agree on a new total, so they keep the planned one
                             done = standing.step - first
                             mean_seconds = (time.monotonic() - began) / done
                             standing.total = shortened(standing.total, standing.step, deadline, mean_seconds, done)
@@ -229,15 +230,17 @@ def recover(
                         last_save = time.monotonic()
             accelerator.wait_for_everyone()
         finally:
-            graph.__dict__.pop("_is_accelerate_prepared", None)  # or another run under DDP would not wrap it
+            graph.__dict__.pop(
+                "_is_accelerate_prepared", None
+            )  # otherwise another run under DDP would not wrap the graph
             set_layout(graph, False)
             graph.to(home).eval()
         if asked_to_stop.is_set():
             raise Interrupted(standing.progress)
         if standing.total < planned:
-            log(f"Steps took longer than thought: {standing.total} of {planned} steps were done in time.")
+            log(f"Steps took longer than planned: {standing.total} of {planned} steps were done in time.")
         if stopped:
-            log(f"The deadline came after step {standing.step} of {standing.total}: training stopped early.")
+            log(f"The deadline passed after step {standing.step} of {standing.total}: training stopped early.")
     return graph
 
 
@@ -249,7 +252,7 @@ def _begin(
     deadline: float | None,
     log: Callable[[str], None],
 ) -> Standing:
-    """Decides what a new run needs to know, by trying a few steps where that pays: rate, variant, number of steps."""
+    """Chooses the learning rate, the variant and the number of steps of a new run; tries a few steps where that pays."""
     settings = objective.settings
     start = time.perf_counter()
     tried = list(islice(batches(loader, settings.seed, 0, "The training data"), 3))
@@ -261,11 +264,11 @@ def _begin(
     variant = variants[0]
     threads = thread_counts(total, objective.device)
     if over(deadline):
-        log("The deadline is over: no training.")
+        log("The deadline has passed: no training.")
         total = 0
     elif len(variants) > 1 or len(threads) > 1 or deadline is not None:
         seconds: dict[Variant, float] = {}
-        if len(threads) > 1:  # first, as the number of threads decides about the others' times too
+        if len(threads) > 1:  # first, since the times of the other variants depend on the number of threads
             each = [replace(variant, threads=count) for count in threads]
             seconds = step_seconds(graph, objective, settings, tried, each, FOR_TRYING * left(deadline))
             variant = fastest(seconds, MUCH)

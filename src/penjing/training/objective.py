@@ -18,10 +18,10 @@ from penjing.training.settings import AUTO, TrainingSettings, Variant
 
 
 def frozen(teacher: nn.Module) -> nn.Module:
-    """Returns a copy that is only listened to."""
-    with torch.no_grad():  # or copies of a torch.jit module's parameters would be derived from them
+    """Returns a copy of the teacher in eval mode whose parameters take no gradient."""
+    with torch.no_grad():  # otherwise the copies of a torch.jit module's parameters would have a gradient function
         copied = copy.deepcopy(teacher).eval()
-    for parameter in copied.parameters():  # not of the module at once, which a torch.jit module doesn't know
+    for parameter in copied.parameters():  # one by one, since a torch.jit module has no `requires_grad_`
         parameter.requires_grad_(False)
     return copied
 
@@ -38,13 +38,13 @@ def _called(name: str, model: nn.Module, inputs: Sequence[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a batch costs, as a function of the model that runs on it.
+    """The loss of a batch, as a function of the model that runs on it.
 
     Attributes:
         task: splits batches and gives the task's loss.
         teacher: a model in eval mode on the same device, or None.
-        settings: the signal, its temperature and its weight.
-        device: where the model is.
+        settings: the settings of the run: the signal, its temperature and its weight are used.
+        device: the device that the model is on.
     """
 
     task: Task
@@ -56,7 +56,7 @@ class Objective:
         """Returns the loss, a float32 scalar with gradient.
 
         Raises:
-            PenjingError: the batch has no labels and there is no teacher; the model or the teacher can't take it.
+            PenjingError: the batch has no labels and there is no teacher; the model or the teacher can't take the batch.
         """
         inputs, targets = send_to_device(self.task.split(batch), self.device)
         if variant.channels_last:
@@ -81,5 +81,5 @@ class Objective:
         return signals[name].function(outputs, taught, temperature=self.settings.temperature)
 
     def _autocast(self, variant: Variant) -> AbstractContextManager[Any]:
-        # Autocast is ours and not the Accelerator's: that one would replace `graph.forward`, and couldn't be measured.
+        # Not the Accelerator's autocast, which would replace `graph.forward`, so that its steps couldn't be timed before.
         return torch.autocast(self.device.type, torch.bfloat16, enabled=variant.precision == "bfloat16")

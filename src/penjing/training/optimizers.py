@@ -1,4 +1,4 @@
-"""The optimisers, with the conventions about what decays."""
+"""The optimisers, with the usual conventions on which parameters decay."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Randomness that depends on (seed, epoch, batch) alone: a resumed run draws what the first would have drawn."""
+"""Randomness that depends on (seed, epoch, batch) alone: a resumed run draws the numbers that the first would have drawn."""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from penjing.loaders import read
 
 @contextmanager
 def generators_kept() -> Iterator[None]:
-    """Gives the global generators of Python, NumPy and PyTorch back as they were."""
+    """Restores the states of the global generators of Python, NumPy and PyTorch when the block ends."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         try:
@@ -34,15 +34,15 @@ def seed_generators(*key: int) -> None:
 def batches(loader: Iterable[Any], seed: int, epoch: int, name: str = "The loader") -> Iterator[Any]:
     """Yields the batches of one epoch; before each, the global generators are seeded anew.
 
-    So what is drawn for a batch, by the loader (augmentation) and by the caller (dropout), doesn't depend on what was
-    done with the batches before it, and a resumed run may run past those.
+    So the numbers that are drawn for a batch, by the loader (augmentation) and by the caller (dropout), don't depend on the
+    use of the batches before it, and a resumed run may skip those.
     """
     seed_generators(seed, epoch)
     parts: tuple[Any, ...] = (loader, getattr(loader, "sampler", None))
     for part in parts:
         if hasattr(part, "set_epoch"):
             part.set_epoch(epoch)
-        # A loader with a generator of its own would go on from wherever earlier epochs left it.
+        # A loader with a generator of its own would go on from the state in which earlier epochs left the generator.
         if isinstance(generator := getattr(part, "generator", None), torch.Generator):
             generator.manual_seed(int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0]))
     given = read(loader, name)

@@ -1,10 +1,10 @@
-"""The learning rate's course."""
+"""How the learning rate changes over the training."""
 
 import math
 
 
 def warmup_cosine(progress: float, warmup: float = 0.05) -> float:
-    """Returns the share of the peak learning rate: a line from 0 to 1, then half a cosine down to 0.
+    """Returns the learning rate as a share of its peak: a line from 0 to 1, then half a cosine down to 0.
 
     Args:
         progress: the share of the training that is done, 0 to 1.

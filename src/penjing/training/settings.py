@@ -1,4 +1,4 @@
-"""What decides how a training run ends: everything that a resumed run must have in common with the first."""
+"""The settings that decide the result of a training run, which a resumed run must share with the first."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,18 +8,18 @@ from penjing.distillation import signals
 from penjing.errors import unknown_name
 
 OPTIMIZERS = ("sgd", "adamw")
-AUTO = "auto"  # value of `signal` that stands for the one that suits the task and the outputs
+AUTO = "auto"  # value of `signal` that stands for the signal that suits the task and the outputs
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How a step is computed; no choice changes what is learned, beyond rounding.
+    """How a training step is computed; these choices change its speed, and its result only by rounding.
 
     Attributes:
         precision: "float32", or "bfloat16" for autocast (the weights stay float32).
         channels_last: whether 4-D tensors lie in memory as NHWC.
-        threads: of an op on the processor; None leaves PyTorch's number as it is.
+        threads: threads within an op on the CPU; None leaves PyTorch's number as it is.
     """
 
     precision: str = "float32"
@@ -50,10 +50,10 @@ class TrainingSettings:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuses what can't be meant.
+        """Refuses values that no run can use.
 
         Raises:
-            PenjingError: a value out of its range, or an unknown name.
+            PenjingError: a value is out of its range, or a name is unknown.
         """
         check(vars(self), {"signal": TEXT, "optimizer": TEXT, "precision": TEXT})
         if self.signal not in (AUTO, *signals):

@@ -1,4 +1,4 @@
-"""Which of the data's loaders is trained on, and whether anything can be learnt from it."""
+"""Chooses the loader to train on, and checks that something can be learned from it."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from penjing.tasks import Task
 
 
 def training_batches(data: Data, teacher: nn.Module | None) -> Any:
-    """Returns `data.train`, or `data.calibration` if there is only that and a teacher to learn from.
+    """Returns `data.train`, or, where it is None and there is a teacher to learn from, `data.calibration`.
 
     Raises:
-        PenjingError: neither is there; the data has no labels and there is no teacher; the loader has no length.
+        PenjingError: there is no such loader; the data has no labels and there is no teacher; the loader has no length.
     """
     if data.train is None and (teacher is None or data.calibration is None):
         raise PenjingError(

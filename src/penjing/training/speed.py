@@ -1,4 +1,4 @@
-"""Which precision, memory layout and number of threads train this model fastest on this machine: a few real steps tell."""
+"""Finds, by timing a few real steps, the precision, memory layout and number of threads that train a model fastest here."""
 
 import copy
 import itertools
@@ -16,19 +16,21 @@ from penjing.training.objective import Objective
 from penjing.training.optimizers import make_optimizer
 from penjing.training.settings import TrainingSettings, Variant
 
-ROUNDS = 3
-# Below this number of steps, measuring four variants would cost more than choosing the best of them saves.
+ROUNDS = 3  # timed steps per variant
+# Number of steps below which measuring four variants would cost more time than the best of them saves.
 WORTH_MEASURING = 200
-# A single thread must beat several by this much. On a machine that others use, threads that wait for one another made steps
-# eight times slower; on an idle one they never lose so clearly, so equal runs there take the same number.
+# One thread is chosen if its steps take less than this share of the time of several threads. On a machine that others use,
+# threads that wait for one another made steps eight times slower; on an idle machine several threads never lose so clearly,
+# so equal runs there use the same number of threads.
 MUCH = 0.6
-# A variant must beat plain float32 by more than noise does, or equal runs would differ for nothing.
+# A variant is chosen if its steps take less than this share of plain float32's time. A smaller gain may be noise, and would
+# make equal runs differ for nothing.
 CLEARLY = 0.9
 
 
 def candidates(graph: nn.Module, settings: TrainingSettings, steps: int) -> list[Variant]:
-    """Returns the variants that the settings leave open, the plainest first; one if measuring isn't worth it."""
-    # bfloat16 has eight bits of precision: it would blur the very rounding that a quantised graph learns to bear.
+    """Returns the variants that the settings leave open, the plainest first; only that one if measuring isn't worth it."""
+    # bfloat16 has eight bits of precision: it would blur the very rounding that a quantised graph learns to cope with.
     open_precisions = ["float32"] if is_quantized(graph) else ["float32", "bfloat16"]
     precisions = open_precisions if settings.precision == "auto" else [settings.precision]
     layouts = [False, True] if settings.channels_last == "auto" else [settings.channels_last]
@@ -39,7 +41,7 @@ def candidates(graph: nn.Module, settings: TrainingSettings, steps: int) -> list
 def thread_counts(steps: int, device: torch.device) -> list[int]:
     """Returns the numbers of threads to try, the usual one first; none where there is nothing to choose.
 
-    Who sets OMP_NUM_THREADS has chosen: sums over threads round otherwise with each number of them.
+    A user who sets OMP_NUM_THREADS has chosen the number. (Sums over threads round differently for each number of threads.)
     """
     usual = torch.get_num_threads()
     chosen = "OMP_NUM_THREADS" in os.environ or device.type != "cpu"
@@ -47,7 +49,7 @@ def thread_counts(steps: int, device: torch.device) -> list[int]:
 
 
 def is_quantized(graph: nn.Module) -> bool:
-    """Whether quantise/dequantise ops stand in the graph (a plain module holds none)."""
+    """Tells whether the graph holds quantise or dequantise ops (a plain module holds none)."""
     program = getattr(graph, "program", None)
     return program is not None and any("quantize" in str(node.target) for node in program.graph.nodes)
 
@@ -60,18 +62,18 @@ def step_seconds(
     variants: Sequence[Variant],
     allowed: float,
 ) -> dict[Variant, float]:
-    """Times whole training steps: the median of interleaved steps in seconds, after one to warm up.
+    """Times whole training steps, interleaved and after one to warm up; returns each variant's median in seconds.
 
-    The steps run on a copy of the graph, which keeps its weights, its batch-norm statistics and its masks. The
-    caller keeps the random generators.
+    The steps run on a copy, so the graph keeps its weights, its batch-norm statistics and its masks. The caller must restore
+    the random generators.
 
     Args:
-        graph: what would be trained, on the objective's device.
+        graph: the model that would be trained, on the objective's device.
         objective: gives the loss.
-        settings: the optimiser's.
-        batches: real ones, one or more.
-        variants: what to compare.
-        allowed: seconds; only the first variant is timed if all would take longer.
+        settings: settings of the optimiser.
+        batches: one or more batches of the training data.
+        variants: the variants to compare.
+        allowed: seconds; only the first variant is timed if timing all would take longer.
     """
     model = copy.deepcopy(graph).train()
     optimizer = make_optimizer(model, settings, lr=0.0)
@@ -79,7 +81,7 @@ def step_seconds(
     for turn in range(1 + ROUNDS):
         for variant in list(timings):
             set_layout(model, variant.channels_last)
-            optimizer.state.clear()  # momentum in the other variant's layout would slow this one down
+            optimizer.state.clear()  # momentum in another variant's layout would slow this variant down
             with threads_of(variant):
                 start = time.perf_counter()
                 objective(model, batches[turn % len(batches)], variant).backward()
@@ -96,7 +98,7 @@ def step_seconds(
 
 
 def fastest(seconds: dict[Variant, float], least: float = CLEARLY) -> Variant:
-    """Returns the fastest variant, or the first if none takes less than the share `least` of its time."""
+    """Returns the fastest variant, or the first if no variant takes less than the share `least` of the first one's time."""
     plain, best = next(iter(seconds)), min(seconds, key=lambda variant: seconds[variant])
     return best if seconds[best] < least * seconds[plain] else plain
 
@@ -117,9 +119,9 @@ def threads_of(variant: Variant) -> Iterator[None]:
 
 
 def set_layout(model: nn.Module, channels_last: bool) -> None:
-    """Lays the model's 4-D tensors out in memory, in place; their values and identities stay.
+    """Changes the memory layout of the model's 4-D tensors, in place; their values and identities stay.
 
-    Tensors of other ranks stay as they are: the layout is one of images, and `.to(memory_format=…)` fails on the 5-D
+    Tensors of other ranks stay as they are: the layout is meant for images, and `.to(memory_format=…)` fails on the 5-D
     weights of 3-D convolutions.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format

@@ -203,11 +203,11 @@ def test_what_cannot_be_mended_is_named_in_a_warning_and_in_the_plan(make, batch
     with pytest.warns(UserWarning, match=rf"Rounding leaves little of what varies in .*'{place}' .*exclude="):
         small = pj.quantize(graph, [batch()], **options)
     (step,) = [step for step in small.plan if step.place.path == place]
-    assert re.search(r"what varies \d+\.\d dB (above|below) the noise", words(step.to_json()))
+    assert re.search(r"signal \d+\.\d dB (above|below) the noise", words(step.to_json()))
 
 
 def test_what_lies_below_the_noise_is_said_so():
-    for level, said in ((1.5, "what varies 1.5 dB above the noise"), (-1.5, "what varies 1.5 dB below the noise")):
+    for level, said in ((1.5, "signal 1.5 dB above the noise"), (-1.5, "signal 1.5 dB below the noise")):
         step = {"technique": "quantize", "setting": {"weights": "int8"}, "found": {"signal_to_noise_db": level}}
         assert said in words(step)
 
