@@ -1,4 +1,4 @@
-"""The whole flow on one page: capture, profile, choose, apply, recover, apply what is left, lower, verify, report."""
+"""The whole flow on one page: capture, profile, choose, prune, recover, quantise, lower, verify, report."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Original:
-    """What everything is compared with: the graph, its lowered file, and how that was judged."""
+    """The original, with which everything is compared: its graph, its lowered file, and how the file was judged."""
 
     graph: Graph
     file: Artifact
@@ -93,15 +93,16 @@ def compress(
     inputs: Mapping[str, str] | None = None,
     trained: bool = True,
 ) -> Result | Estimate:
-    """Makes a trained model small and fast on a target, and measures what came out.
+    """Makes a trained model small and fast on a target, and measures the result.
 
-    Killed at any moment, the same call continues from the last finished stage. Ctrl-C while candidates are measured goes
-    on with the best one so far, Ctrl-C during training with the weights so far; the same call then goes on with either.
+    After a kill at any moment, the same call continues from the last finished stage. After Ctrl-C while candidates are
+    measured, the run goes on with the best candidate so far; after Ctrl-C during training, with the weights so far. The
+    same call, made again, resumes the measuring or the training.
 
     Args:
         model: a trained model, or a captured graph.
         example_inputs: inputs as the model is called; not needed for a graph.
-        data: what to calibrate, train and judge on.
+        data: the data to calibrate, train and judge on.
         target: the runtime; see `penjing targets`.
         budget: limits on latency, size and the metric's fall.
         include: patterns of module paths; only these are pruned.
@@ -112,23 +113,24 @@ def compress(
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
         lr: peak learning rate of the recovery.
-        precision: of training steps, see `recover`. "auto" measures what is faster, so equal seeds may end differently;
-            name it, and `channels_last`, where they must not. The report tells what was used.
-        channels_last: memory layout of training steps; "auto" measures.
+        precision: precision of training steps, see `recover`. "auto" measures which is faster, so that equal seeds may give
+            different weights; name a precision, and `channels_last`, where they must not. The report names both.
+        channels_last: memory layout of training steps; "auto" measures which is faster.
         threads: threads of the runtime.
         batch: batch size at which latency is measured.
-        seed: of everything random.
-        max_minutes: a bound on the time of the whole call. Where it is short, fewer candidates are measured, training is
-            shortened or left out, and less is measured of the result, in favour of one that is verified: what can't be
-            shortened (exporting, judging on the validation data) is done even if the bound is passed, and the report says
-            by how much. Called again with a larger bound, or none, and the same `out`, it goes on from what was measured.
-        began: a value of `time.monotonic()` from which `max_minutes` counts; now by default.
-        dry_run: only say how long it would take and what it would write.
+        seed: seed of everything random.
+        max_minutes: a limit, in minutes, on the time of the whole call. Where it is short, fewer candidates are measured,
+            training is shortened or left out, and fewer measurements are made of the result, so that the result is verified
+            all the same. Steps that can't be shortened (exporting, judging on the validation data) are made even if the
+            limit is passed, and the report says by how much. The same call with a larger limit, or none, goes on from what
+            was measured.
+        began: a value of `time.monotonic()` from which `max_minutes` counts; by default, the moment of the call.
+        dry_run: only estimate how long the run would take and what it would write.
         progress: show a progress bar while training.
         say: called with lines for the user.
         inputs: SHA-256 of the files that the model came from, for the report's provenance.
-        trained: whether the model is known to have its weights. One that may have random ones must be better than a
-            constant answer by more than chance, or nothing that is made of it counts as a success.
+        trained: whether the model is known to have trained weights. A model that may have random weights must beat a
+            constant answer by more than chance, or its compression doesn't count as a success.
 
     Returns:
         The result; an estimate for a dry run.
@@ -233,7 +235,7 @@ def _run(
 
 
 def _captured(model: nn.Module, example_inputs: Any) -> Graph:
-    """Returns the model as a graph: captured, or itself if it is one."""
+    """Returns the model's graph: captured, or the model itself if it is a graph."""
     if isinstance(model, Graph):
         return model
     if example_inputs is None:
@@ -242,7 +244,7 @@ def _captured(model: nn.Module, example_inputs: Any) -> Graph:
 
 
 def _finished(space: Workspace, asked: CompressRequest, say: Callable[[str], None]) -> Result | None:
-    """Returns the result of an earlier call, if that came to its end and the files are whole."""
+    """Returns the result of an earlier call, if that call finished the run and the files are whole."""
     if stages.is_finished(space.held(), asked.suffixes):
         try:
             done = Result(stages.read_graph(space.out / "model.penjing"), report.read(space.out), space.out)
@@ -278,7 +280,7 @@ def _profiled(space: Workspace, asked: CompressRequest, given: Graph) -> Origina
 def _solved(
     space: Workspace, asked: CompressRequest, original: Original, clock: Clock, say: Callable[[str], None]
 ) -> Solution:
-    """Measures candidates; what later stages made for another one than is taken now goes."""
+    """Measures candidates and takes one; files that later stages made for another candidate are removed."""
 
     def write(made: Solution, path: Path) -> None:
         stages.note_cut(space, asked.max_minutes, [stages.CHOICE], made.short_of_time)

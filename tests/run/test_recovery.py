@@ -174,7 +174,9 @@ def test_weights_that_training_made_worse_are_put_back_to_the_last_bit_and_that_
     made = recovering(space, small, original)
     assert same(state(made.graph), before)
     (note,) = made.notes
-    assert note.startswith("Training made it worse (0.5000 before, 0.4999 after, in PyTorch), so the weights before it")
+    assert note.startswith(
+        "Training made the network worse (0.5000 before, 0.4999 after, in PyTorch), so the weights before it"
+    )
 
 
 @pytest.mark.parametrize("data", [DATA, replace(DATA, validation=None)])

@@ -55,7 +55,12 @@ def gated_units(evidence: Evidence, gates: Sequence[Tensor]) -> dict[str, Change
 
 
 def gated_branches(evidence: Evidence, gate: Tensor) -> dict[str, Change]:
-    """Returns, for each sum, the sum with its branch multiplied by the branch's gate; `gates` is `(branches,)`."""
+    """Returns, for each node that adds a branch, the function that multiplies the branch by its gate.
+
+    Args:
+        evidence: the graph and its branches.
+        gate: `(branches,)`.
+    """
 
     def change(position: int, identity: int) -> Change:
         def scaled(value: Tensor, arguments: Sequence[Any]) -> Tensor:

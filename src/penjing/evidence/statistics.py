@@ -9,7 +9,7 @@ from torch import Tensor
 
 from penjing.errors import PenjingError
 
-BINS = 4096
+BINS = 4096  # bins of a histogram
 SMALLEST_WIDTH = -126  # binary exponent of the narrowest bin's width: smaller float32 numbers lose precision
 
 

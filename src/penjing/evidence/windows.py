@@ -14,9 +14,9 @@ def padding(given: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[
     """Returns the zeros before and behind each axis of positions, the last axis first, as `torch.nn.functional.pad` takes them.
 
     Args:
-        given: a convolution's argument: numbers, "same" or "valid".
-        kernel: its sizes.
-        dilation: for each axis.
+        given: the padding argument of a convolution: numbers, "same" or "valid".
+        kernel: the kernel's size along each axis.
+        dilation: the dilation along each axis.
     """
     if given == "valid":
         return [0] * 2 * len(kernel)

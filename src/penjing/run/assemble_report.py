@@ -36,9 +36,9 @@ def assemble_report(
         space: where the result is, and how long each stage took.
         asked: what the user asked for.
         small: the compressed graph, with its plan.
-        solution: what was chosen, and what else was measured.
+        solution: the candidate that was chosen, and all that were measured.
         recovery: how training went.
-        measured: what `verify` gave.
+        measured: the part of the report that `verify` returned.
         inputs: SHA-256 of the files that the model came from.
         clock: the run's limit.
     """
@@ -112,8 +112,8 @@ def _notes(
         notes += _stands_in(measured["parity"])
         if not asked.trained:
             notes.append(
-                "No weights were given: unless the model's factory reads its own, they are random, and what it answers means "
-                "nothing."
+                "No weights were given: unless the model's factory reads its own, they are random, and the model's answers "
+                "mean nothing."
             )
     if not solution.taken.meets:
         notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")

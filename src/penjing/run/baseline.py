@@ -96,7 +96,7 @@ def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, train
     Args:
         baseline: how the original was judged.
         alike: how the compressed network's outputs compare with the original's, for data without labels.
-        name: of the metric.
+        name: name of the metric.
         trained: whether the original is known to have trained weights. A network whose weights may be random must beat
             a constant answer by more than chance.
     """
@@ -125,7 +125,7 @@ def collapsed(constant: float | None, metric: float | None, alike: Likeness | No
         constant: the metric of the best constant answer.
         metric: the metric of the compressed file.
         alike: how the compressed file's outputs compare with the original's; used where there is no metric.
-        name: of the metric.
+        name: name of the metric.
     """
     if metric is not None and constant is not None:
         reached, limit, what = metric, constant, name

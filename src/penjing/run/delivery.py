@@ -16,7 +16,7 @@ from penjing.targets import write_runner
 
 
 def deliver(graph: Graph, data: Data, target: str, out: Path) -> None:
-    """Writes `model.penjing`, `plan.json`, `preprocess.json`, `run.py`, and what of `OPTIONAL` the data has."""
+    """Writes `model.penjing`, `plan.json`, `preprocess.json`, `run.py`, and the files of `OPTIONAL` that the data fills."""
     graph.save(out / "model.penjing")
     graph.plan.write(out / "plan.json")
     prepared = data.preprocess.to_dict() if data.preprocess is not None else None
@@ -52,11 +52,11 @@ def _table(files: Sequence[tuple[str, int]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("name", "label"))
     writer.writerows(files)
-    return text.getvalue().encode("utf-8", "surrogateescape")  # names that aren't UTF-8 on disk aren't here either
+    return text.getvalue().encode("utf-8", "surrogateescape")  # keeps names that aren't UTF-8 on disk as they are there
 
 
-# What only some data has, by file: the attribute and how it is written. The outputs' meaning; and what the model was judged
-# on: names and labels where the images are files, else the images.
+# Files that only some data fills, each with the attribute of the data and how it is written. They hold the names of the
+# classes, and the samples on which the model was judged: names and labels where the images are files, else the images.
 OPTIONAL: dict[str, tuple[str, Callable[[Any], bytes]]] = {
     "classes.txt": ("classes", _lines),
     "validation.csv": ("validation_files", _table),

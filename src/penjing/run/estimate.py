@@ -21,13 +21,13 @@ from penjing.run.workspace import EarlierContent, read_json
 from penjing.training.checkpoint import steps_of
 
 EXPORT_SECONDS_PER_NODE = 0.012
-CANDIDATES = 8
+CANDIDATES = 8  # widths that a run measures as a rule
 MEASURE_SECONDS = 8.0  # seconds for timing a candidate's files
 SECONDS_UNTIL = 10  # minutes: longer times are told without seconds
 # The original, the pruned and the recovered graph, a training checkpoint (weights and momentum), the original's lowered
-# file, up to three candidates, and two files for the user, all at most as large as the original; and what stands beside.
+# file, up to three candidates, and two files for the user, all at most as large as the original.
 COPIES = 11
-BESIDE = 5_000_000
+BESIDE = 5_000_000  # bytes of all other files together
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Estimate:
         max_minutes: the user's time limit in minutes; None without one.
         out: the folder of the result.
         files: names of the files in `out` for the user; the stages' own files are in `out/.penjing`.
-        bytes_written: bytes that the run writes, about, at most.
+        bytes_written: upper estimate of the bytes that the run writes.
         finished: names of the stages that are done already.
     """
 
@@ -183,7 +183,7 @@ def _nothing_removed(held: EarlierContent) -> bool:
 
 
 def _widths(held: EarlierContent) -> list[list[Candidate]]:
-    """Returns the widths that were measured before; none if they can't be read, of which choosing warns."""
+    """Returns the widths that were measured before; none if they can't be read (choosing warns of that)."""
     try:
         return read_journal(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []
     except PenjingError:

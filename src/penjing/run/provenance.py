@@ -29,7 +29,7 @@ def provenance(inputs: Mapping[str, str], settings: Mapping[str, Any], out: Path
     """Returns the report's `provenance`.
 
     Args:
-        inputs: SHA-256 of the files that the model came from, by what they are.
+        inputs: SHA-256 of the files that the model came from, by a name for each file.
         settings: the run's settings; `model` is the hash of the captured graph, `data` the text that identifies the data.
         out: the folder with the result.
     """

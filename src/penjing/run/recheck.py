@@ -14,7 +14,7 @@ from penjing.run.verification import OriginalAndCompressed, verify
 from penjing.run.workspace import INNER
 from penjing.targets import find_target, open_artifact
 
-SAME = 1e-6
+SAME = 1e-6  # difference up to which metrics count as equal: they are computed in float32
 
 
 @dataclass(frozen=True)

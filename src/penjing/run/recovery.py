@@ -17,13 +17,13 @@ from penjing.training.deadline import over
 from penjing.training.source import training_batches
 
 SAMPLES = 2000  # validation samples on which training is judged
-AGREEMENT_BATCHES = 8
-MADE = (stages.CHECKPOINT, stages.TRAINING, stages.RECOVERED)
+AGREEMENT_BATCHES = 8  # batches on which agreement with the original is judged where there are no labels
+MADE = (stages.CHECKPOINT, stages.TRAINING, stages.RECOVERED)  # the files of this stage
 
 
 @dataclass(frozen=True)
 class _Training:
-    """What a file beside the graph keeps of its training; see `Recovery`."""
+    """The content of the file that stands beside the graph and describes its training; see `Recovery`."""
 
     notes: tuple[str, ...]
     variant: dict[str, Any] | None
@@ -50,7 +50,7 @@ class Recovery:
     short_of_time: bool = False
 
     def save(self, path: Path) -> None:
-        """Writes it; `path` is the graph's."""
+        """Writes the graph to `path`, and everything else to a file beside it."""
         write_json(vars(_Training(self.notes, self.variant, self.short_of_time)), path.with_name(stages.TRAINING))
         self.graph.save(path)
 
@@ -80,7 +80,7 @@ def recovered(
 
     Args:
         space: the folder of the run, which keeps the checkpoint.
-        asked: data, epochs and how to train.
+        asked: the user's request: data, epochs and settings of the training.
         small: the pruned graph.
         original: the original graph, the teacher.
         pruned: whether anything was removed.
@@ -129,8 +129,8 @@ def recovered(
     if (after := _judged(small, original, asked)) < before:
         small.load_state_dict(untrained)
         notes.append(
-            f"Training made it worse ({before:.4f} before, {after:.4f} after, in PyTorch), so the weights before it were "
-            "kept: give it more epochs, more time or another learning rate."
+            f"Training made the network worse ({before:.4f} before, {after:.4f} after, in PyTorch), so the weights before it "
+            "were kept: give it more epochs, more time or another learning rate."
         )
     short = finished and (steps_of(checkpoint) or (0, 0))[0] < wanted
     if finished:
@@ -139,7 +139,7 @@ def recovered(
 
 
 def _variant(checkpoint: Path) -> dict[str, Any] | None:
-    """Returns how the steps were computed that a checkpoint holds: also those of a call that was killed behind the last."""
+    """Returns how the steps in a checkpoint were computed, even if an earlier call that was killed has computed them."""
     found = variant_of(checkpoint)
     return None if found is None else {name: value for name, value in asdict(found).items() if value is not None}
 

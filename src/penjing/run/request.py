@@ -105,12 +105,12 @@ class CompressRequest:
 
     @property
     def suffixes(self) -> tuple[str, ...]:
-        """Of the target's files, the main one's first."""
+        """The suffixes of the target's files, the main file's first."""
         return find_target(self.target).suffixes
 
     @property
     def suffix(self) -> str:
-        """Of the target's main file."""
+        """The suffix of the target's main file."""
         return self.suffixes[0]
 
     @property

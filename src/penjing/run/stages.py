@@ -18,7 +18,7 @@ TAKEN = "taken.json"  # the candidate that the files below were made for
 PRUNED = "pruned.penjing"
 CHECKPOINT = "recover.checkpoint"
 RECOVERED = "recovered.penjing"
-TRAINING = "recovered.json"  # how that training went
+TRAINING = "recovered.json"  # how the training of the recovered graph went
 CUT = "cut.json"  # the files that a time limit cut short, and that limit
 FINISHED = "finished.json"
 

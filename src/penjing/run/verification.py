@@ -28,11 +28,11 @@ from penjing.targets import (
 )
 from penjing.tasks import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, evaluate, likeness
 
-RUNS = 1000
-SECONDS = 20.0
-LEAST_SECONDS = 1.0
+RUNS = 1000  # timed calls of each file, after which timing ends
+SECONDS = 20.0  # seconds for timing both files, after which timing ends anyway
+LEAST_SECONDS = 1.0  # the same, where the deadline leaves less
 PROFILING = 10.0  # seconds for measuring peak memory and the layers' times
-PARITY_SAMPLES = 64
+PARITY_SAMPLES = 64  # samples on which the file's outputs are compared with the graph's
 FEW = 256  # samples for agreement where time is short
 
 

@@ -267,12 +267,12 @@ def read_json(path: Path, kind: Any = Any, *, more: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class _RunRecord:
-    """What the folder keeps of its run.
+    """The record of its run that a folder keeps.
 
     Attributes:
         key: a hash of the settings.
-        settings: of the run, as plain JSON.
-        seconds: spent so far, by stage.
+        settings: the settings of the run, as plain JSON.
+        seconds: seconds spent so far, by stage.
     """
 
     key: str

@@ -9,7 +9,7 @@ from penjing.capabilities import Capabilities
 from penjing.graph import Graph
 from penjing.pruning.zeros import zeros
 
-CHUNK = 2**20
+CHUNK = 2**20  # bytes of a file that are read at a time
 
 
 def zeros_on(target: Capabilities, graph: Graph, files: Mapping[str, Sequence[Path]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a runtime really computes in integers: read from the model that it executes, not from the tables of what it should."""
+"""Checks what a runtime computes in integers by the model that it really executes, not by the tables of what it can do."""
 
 import tempfile
 import warnings
@@ -11,22 +11,22 @@ from penjing.graph import Graph
 from penjing.graph.patterns import matches
 from penjing.targets import available, lower, profile
 
-NAMED = 5  # ops in one error
+NAMED = 5  # ops that one error names at most
 AS_ASKED = ("asked", "metric")  # reasons for which the plan leaves a place in floating point by the user's will
 
 
 def check_executed_in_integers(small: Graph, target: Capabilities | str, exclude: Sequence[str]) -> None:
-    """Lowers a quantised graph, and checks that the target executes all that multiplies in integers, but for what is excluded.
+    """Lowers a quantised graph, and checks that the target multiplies in integers everywhere but in excluded modules.
 
-    Where the target can't be run on this machine, or is nobody's but the user's, a warning says that nothing was checked.
+    Where the target can't be run on this machine, or is one of the user's own, a warning says that nothing was checked.
 
     Args:
         small: the quantised graph; it stays as it was.
         target: the runtime.
-        exclude: patterns of module paths that may compute in floating point, beside what the plan leaves so as asked.
+        exclude: patterns of module paths that may compute in floating point, beside places that the plan leaves so as asked.
 
     Raises:
-        PenjingError: an op multiplies in floating point; names it and its module.
+        PenjingError: an op multiplies in floating point; the error names the op and its module.
     """
     name = find(target).name
     if not any(one.name == name and one.usable for one in available()):
@@ -45,6 +45,6 @@ def check_executed_in_integers(small: Graph, target: Capabilities | str, exclude
         named = ", ".join(f"'{node.op}' in '{node.module or node.name}'" for node in left[:NAMED])
         raise PenjingError(
             f"placement='integer' leaves no layer in floating point, but {name} executes {named}"
-            f"{' and others' if len(left) > NAMED else ''} in floating point there. Exclude what may, or use "
-            "placement='fastest'."
+            f"{' and others' if len(left) > NAMED else ''} in floating point there. Exclude the layers that may stay so, or "
+            "use placement='fastest'."
         )

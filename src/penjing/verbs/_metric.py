@@ -10,23 +10,23 @@ from penjing.tasks import agreement, evaluate, likeness
 
 
 def metric_of(graph: Graph, original: Graph, data: Data) -> float:
-    """Returns the task's metric on the validation data, or without labels the agreement with the original."""
+    """Returns the task's metric on the validation data; without labels, the agreement with the original."""
     assert data.validation is not None
     metric = evaluate(graph, data.validation, data.task)
     return agreement(original, graph, data.validation, data.task) if metric is None else metric
 
 
 def least(graph: Graph, data: Data, drop: float, told: Callable[[str], None]) -> float:
-    """Returns what the metric may fall to; says by what measure networks are compared where there are no labels.
+    """Returns the least metric that is allowed; without labels, tells the measure by which networks are compared.
 
     Args:
-        graph: what is compared with.
-        data: its validation part is judged on.
-        drop: the allowed fall.
-        told: called with that measure.
+        graph: the network with which others are compared.
+        data: data with a validation part, on which networks are judged.
+        drop: how far the metric may fall.
+        told: called with a line about the measure.
 
     Raises:
-        PenjingError: nothing could fall: the metric isn't a finite number, or every input is answered alike.
+        PenjingError: the metric can't fall: it isn't a finite number, or the network answers every input alike.
     """
     assert data.validation is not None
     limit = metric_of(graph, graph, data) - drop

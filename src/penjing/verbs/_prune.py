@@ -1,4 +1,4 @@
-"""Pruning, alone or with training in its course."""
+"""`penjing.prune`: pruning at once, or in the course of a training."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -55,46 +55,49 @@ def prune(
     progress: bool | Literal["always"] = True,
     log: Callable[[str], None] | None = None,
 ) -> Graph:
-    """Returns a smaller or sparser graph; the one given stays as it was. The shapes of its outputs stay, too.
+    """Returns a smaller or sparser copy of a graph. Its outputs keep their shapes, and `graph` stays as it was.
 
-    With "filter" channels go, with "head" heads of attention, with "layer" residual branches, and with "pattern" and
-    "rectangle" positions of kernels, which get smaller. Other granularities leave shapes as they are and set weights to
-    zero, which `graph.masks` holds there in further training. What goes is chosen at once and without training, unless
-    `schedule` or `epochs` say otherwise.
+    The granularity decides what goes: "filter" removes channels, "head" heads of attention, "layer" residual branches, and
+    "pattern" and "rectangle" positions of kernels, which get smaller. All other granularities keep the shapes and set
+    weights to zero; `graph.masks` holds these at zero in further training. Everything goes at once and without training,
+    unless `schedule` or `epochs` say otherwise.
 
     Args:
         graph: a captured graph.
-        amount: share of the units to remove, 0 ≤ amount < 1; per group with the uniform allocation. With
-            `granularity="layer"`, share of the residual branches; with those that set weights to zero, share of each
-            layer's weights, those that went before included. None where the granularity's or the allocation's name says
-            it, as "2:4", "rectangle:1x3" and "threshold:0.01" do; with `allocation="plan"`, a share for each place by name.
-        criterion: how much a unit matters, a name in `penjing list criteria`.
-        granularity: what stands or falls together, a name in `penjing list granularities`.
-        allocation: where how much goes, a name in `penjing list allocations`.
-        schedule: when it goes, a name in `penjing list schedules`; all but "one_shot" train meanwhile.
+        amount: share of the units to remove, 0 ≤ amount < 1; the share of each group's units with the uniform allocation.
+            With `granularity="layer"` it is the share of the residual branches; with granularities that set weights to
+            zero, the share of each layer's weights, including those that earlier masks hold at zero. None where the name
+            of the granularity or the allocation says the amount, as "2:4", "rectangle:1x3" and "threshold:0.01" do. With
+            `allocation="plan"`, a share for each place, by the place's name.
+        criterion: the measure of how much a unit matters, a name in `penjing list criteria`.
+        granularity: which weights stand or fall together, a name in `penjing list granularities`.
+        allocation: how the amount is spread over the model, a name in `penjing list allocations`.
+        schedule: when units or weights go, a name in `penjing list schedules`; all but "one_shot" train meanwhile.
         round_to: keep multiples of this many units (or a function from a wanted to an allowed number); at least one
             step stays, and a group smaller than one step stays whole.
         min_channels: how many units each group keeps at least; a smaller group stays whole.
         units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
-        data: for criteria that need it, and to train on.
-        include: patterns of module paths; only what these make is pruned.
+        data: the data that the criterion and the allocation look at, where they need it, and the data to train on.
+        include: patterns of module paths; if given, only channels and weights of matching modules are pruned. Channels with
+            a fixed meaning, such as the classes of a softmax, go only where their module is named here in full; see
+            `channels`.
         exclude: patterns of module paths whose channels, and whose layers, all stay.
         batches: how many batches of data the criterion looks at.
-        seed: for criteria that draw random numbers or shuffled data, for what the schedule draws, and of the training.
-        epochs: passes over `data.train` in each training of the schedule; of "iterative" and "rewind" there are several.
-            With "one_shot", the training after it.
-        drop: how far the metric on `data.validation` may fall with "iterative": 0.01 or "1%", see `Budget`. Where there
-            are no labels, it is the agreement with the graph given that may.
+        seed: seed of the criteria that draw random numbers or shuffled data, of the schedule's draws, and of the training.
+        epochs: passes over `data.train` in each training of the schedule; "iterative" and "rewind" have several trainings.
+            With "one_shot", passes of the training that follows the pruning.
+        drop: how far the metric on `data.validation` may fall with "iterative": 0.01 or "1%", see `Budget`. Without labels,
+            the agreement with `graph` takes the metric's place.
         teacher: a model to learn from while training, often the original; see `recover`.
         lr: the peak learning rate of the training; see `recover`.
-        checkpoint: a file that the training keeps its standing in, to go on from after any stop; where there are several
-            trainings, a file for each, with its number in the name.
+        checkpoint: a file in which the training keeps its state, to resume from after any stop. With several trainings, a
+            file for each, with the training's number in its name.
         progress: a progress bar of the training when stderr is a terminal; "always" anywhere, False never.
-        log: called with what a user may want to read; by default the loggers "penjing.prune" and "penjing.train".
+        log: called with lines that a user may want to read; by default the loggers "penjing.prune" and "penjing.train".
 
     Returns:
-        The smaller graph. Its `plan` tells what went, what was skipped, and where more would have gone had not the last
-        units to stay.
+        The pruned graph. Its `plan` says what went, what was skipped, and where the amount asked for more than could go,
+        because the last units of a place stay.
 
     Raises:
         PenjingError: an unknown name, an amount out of range, data or a training budget that is missing, a model in which
@@ -138,10 +141,10 @@ def prune(
 def _budget(
     schedule: ChosenSchedule, data: Data | None, teacher: nn.Module | None, epochs: int | None, drop: float | None
 ) -> tuple[Data, int]:
-    """Returns data to train on and for how long.
+    """Returns the data to train on and the number of epochs, once they are checked to be there.
 
     Raises:
-        PenjingError: something is missing; says which argument.
+        PenjingError: an argument is missing, or is one that the schedule doesn't use; the error names it.
     """
     trains = f"schedule='{schedule.name}' trains"
     if epochs is None or epochs < 1:

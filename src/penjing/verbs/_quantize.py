@@ -1,4 +1,4 @@
-"""Quantisation, after training or in its course, under budgets and with bounds on what it may cost."""
+"""`penjing.quantize`: quantisation after a training or in its course, under a budget and with a bound on the metric's fall."""
 
 import inspect
 import logging
@@ -84,50 +84,52 @@ def quantize(
     progress: bool | Literal["always"] = True,
     log: Callable[[str], None] | None = None,
 ) -> Graph:
-    """Returns a graph that rounds weights and activations to few bits; the one given stays as it was.
+    """Returns a graph that rounds weights and activations to few bits; `graph` stays as it was.
 
-    Without more it is done after training and without any more of it, in seconds; `penjing.quantization.quantize` says how.
-    With several grids in `weights` each layer gets one of them. With `drop`, layers go back to more bits until the metric
-    holds. With `epochs` the graph is trained with its roundings in place.
+    By default this takes seconds and trains nothing; `penjing.quantization.quantize` says how. With several grids in
+    `weights`, each layer gets one of them. With `drop`, layers go back to more bits until the metric holds. With `epochs`,
+    the graph is trained with its roundings in place.
 
     Args:
         graph: a float graph.
         data: a `Data` with a calibration part, or an iterable of batches. Not needed for weights alone. `drop` needs
             `data.validation`, `epochs` needs `data.train` or a teacher.
         weights: the weights' grid, a name in `penjing list grids` with its number: "int8", "int4", "power_of_two:8",
-            "codebook:16", "ternary". Of several, ("int4", "int8", "float32"), each layer gets the one with which the
-            outputs suffer least within the budget; the noise that each makes is measured, see `sensitivity`.
+            "codebook:16", "ternary". Of several names, ("int4", "int8", "float32"), each layer gets one, so that the
+            outputs have the least noise within the budget; the noise of each grid is measured, see `sensitivity`.
         activations: the activations' grid; "auto" takes what the target prefers; None rounds weights only.
         observer: how the activations' ranges are found, a name in `penjing list observers`.
         grain: which weights share a scale: "tensor", "channel", "group:SIZE"; "auto" is the grid's own.
         rounding: how weights are rounded to an integer grid, a name in `penjing list roundings`.
-        corrections: what is put right before and after rounding, names in `penjing list corrections`; "auto" puts each
-            channel's mean and variance right on the first samples; () nothing.
-        per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
+        corrections: what is corrected before and after rounding, names in `penjing list corrections`; "auto" corrects each
+            channel's mean and variance on the first samples; () corrects nothing.
+        per_layer: grids of single layers, by pattern of their module path, "float32" for floating point; the first pattern
+            that fits wins.
         exclude: patterns of module paths that compute in floating point.
-        target: the runtime that the graph is quantised for, a name in `penjing list targets`: what it computes in integers
-            decides where values are rounded. Of one that computes nothing in integers, "torch", only the weights can be
-            rounded (activations=None), but for `simulate`. A `penjing.capabilities.Capabilities` says what another can do.
-        placement: "integer" leaves no layer in floating point but those excluded, as the model that the target executes
-            shows, which is made and looked at for that; "fastest" those that the target has no integer kernel for, and
-            `in_float`.
+        target: the runtime that the graph is quantised for, a name in `penjing list targets`: values are rounded where it
+            computes in integers. For a target that computes nothing in integers, such as "torch", only weights can be
+            rounded (activations=None), unless `simulate` is set. A `penjing.capabilities.Capabilities` describes another
+            target.
+        placement: "integer" leaves only excluded layers in floating point; to check this, the model that the target
+            executes is made and examined. "fastest" also leaves `in_float` so, and layers without an integer kernel on the
+            target.
         in_float: patterns of layers that were measured to be faster in floating point.
-        simulate: allow grids and grains that the target doesn't run; their values are still those of the grid.
-        seed: of roundings that draw random numbers, and of the training.
+        simulate: allow grids and grains that the target doesn't run; values are rounded to the grid all the same.
+        seed: seed of roundings that draw random numbers, and of the training.
         budget: limits that the choice among several `weights` keeps: size of the file and latency, measured on the
             target. With `simulate`, size counts the weights' bits. Its `drop` is the same as `drop`.
-        drop: how far the metric on `data.validation` may fall: 0.01 or "1%", see `Budget`. Where it fell further,
-            layers go back to 8 bits and to floating point, those first that take the most noise away for what they cost,
-            which the plan tells. Where there are no labels, the metric is the agreement with the graph given.
+        drop: how far the metric on `data.validation` may fall: 0.01 or "1%", see `Budget`. If it falls further, layers go
+            back to 8 bits and to floating point, first those that remove the most noise for their cost; the plan lists
+            them. Without labels, the agreement with `graph` takes the metric's place.
         epochs: passes over the training data with roundings in place.
-        method: what such a training learns of the ranges, a name in `penjing list methods`.
-        stages: bits that integer weights have before their own in such a training, as (8, 4) before "int2".
+        method: how such a training learns the ranges, a name in `penjing list methods`.
+        stages: bits of the integer weights in earlier stages of such a training, as (8, 4) before "int2".
         teacher: a model to learn from in the training, often the float graph itself; see `recover`.
         lr: the peak learning rate of the training; see `recover`.
-        checkpoint: a file that the training keeps its standing in; see `recover`.
+        checkpoint: a file in which the training keeps its state; see `recover`.
         training: more arguments of `recover`, by name.
         progress: a progress bar of the training when stderr is a terminal; "always" anywhere, False never.
-        log: called with what a user may want to read; by default the logger "penjing.quantize".
+        log: called with lines that a user may want to read; by default the logger "penjing.quantize".
 
     Raises:
         PenjingError: unknown names, patterns that match nothing, data that is missing or isn't finite, a grid that the
@@ -185,7 +187,7 @@ def _solved(
     held: Held | None = None,
     start: Graph | None = None,
 ) -> Graph:
-    """Returns the graph that a solver makes, which chooses among several grids for each layer."""
+    """Returns the graph of a solver that chooses among several grids for each layer."""
     own = {
         one.name: getattr(settings, one.name)
         for one in fields(QuantizationSettings)
@@ -207,12 +209,16 @@ def _solved(
 
 
 def _inner_first(grids: Mapping[str, str]) -> dict[str, str]:
-    """Sorts places as patterns: one that lies within another's module must come before it, since the first that fits wins."""
+    """Sorts module paths that serve as patterns: since the first that fits wins, inner modules come before outer ones."""
     return dict(sorted(grids.items(), key=lambda item: -item[0].count(".")))
 
 
 def _drop(budget: Budget | None, drop: float | str | None) -> float | None:
-    """Returns the allowed fall of the metric, from whichever place it is given in."""
+    """Returns the allowed fall of the metric, from `drop` or from the budget.
+
+    Raises:
+        PenjingError: both give one.
+    """
     if budget is None or budget.drop is None:
         return Budget(drop=drop).drop_limit()
     if drop is not None:
@@ -222,7 +228,7 @@ def _drop(budget: Budget | None, drop: float | str | None) -> float | None:
 
 @dataclass(frozen=True)
 class _Learning:
-    """How a quantised graph is trained; `quantize` documents each."""
+    """How a quantised graph is trained; `quantize` documents the attributes."""
 
     epochs: int | None
     method: str = "lsq"
@@ -234,7 +240,7 @@ class _Learning:
 
     @property
     def asked(self) -> list[str]:
-        """The names of what was asked for beside the epochs."""
+        """The names of the attributes, other than the epochs, that the user set."""
         return [
             one.name for one in fields(self) if one.default is not MISSING and getattr(self, one.name) != one.default
         ]
@@ -248,10 +254,10 @@ def _check_together(
     corrections: str | Sequence[str],
     learning: _Learning,
 ) -> None:
-    """Makes sure that what is asked for goes together.
+    """Makes sure that the arguments go together.
 
     Raises:
-        PenjingError: it doesn't; says which argument is in the way.
+        PenjingError: they don't; the error names one that is in the way.
     """
     limited = budget is not None and (budget.size is not None or budget.latency is not None)
     if limited and isinstance(weights, str):
@@ -279,17 +285,17 @@ def _check_together(
 
 
 def _judged(data: Any, drop: float) -> Data:
-    """Returns data to judge on.
+    """Returns the data, once they are checked to have a validation part to judge on.
 
     Raises:
-        PenjingError: it has no validation part.
+        PenjingError: there is no validation part.
     """
     if not isinstance(data, Data) or data.validation is None:
         raise PenjingError(f"drop={drop} holds the metric: pass a penjing.Data with validation=, to measure it on.")
     return data
 
 
-# Arguments of `recover` that `quantize` gives itself.
+# Arguments of `recover` that `quantize` sets itself.
 _SETTLED = (
     "graph", "data", "teacher", "epochs", "lr", "seed", "checkpoint", "progress", "log", "callbacks", "penalty",
 )  # fmt: skip
@@ -303,9 +309,9 @@ def _train_quantized(
     progress: bool | Literal["always"],
     log: Callable[[str], None] | None,
 ) -> Graph:
-    """Returns a graph that rounds weights and activations to few bits and was trained to bear it; the one given stays.
+    """Returns a graph that rounds weights and activations to few bits and was trained so; `graph` stays as it was.
 
-    `data.calibration` lays the ranges that the training starts from, `data.train` is trained on.
+    The ranges with which the training starts come from `data.calibration`; the training reads `data.train`.
 
     Raises:
         PenjingError: what `quantize` and `recover` raise.
