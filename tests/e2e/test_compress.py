@@ -288,7 +288,7 @@ def test_ctrl_c_elsewhere_says_how_to_go_on(penjing, quick, monkeypatch, tmp_pat
     with monkeypatch.context() as patch:
         patch.setattr(importlib.import_module("penjing.compress"), "find_solver", interrupted)
         ran = penjing("compress", "net.py:small", "--data", "folder:photos", "--out", tmp_path / "out")
-    assert ran.code == 130 and "Stopped. Given again, demo, compress and recover continue where they were." in ran.err
+    assert ran.code == 130 and "Stopped. Run again, demo, compress and recover continue where they were." in ran.err
     assert "Traceback" not in ran.err
 
 

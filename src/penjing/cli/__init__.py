@@ -1,4 +1,4 @@
-"""The command line: a thin skin over the package. Exit code 0: done and the budget met; 3: not met; 2: bad input."""
+"""The command line, a thin layer over the package. Exit codes: 0, done and the budget met; 3, budget not met; 2, bad input."""
 
 from penjing.cli.app import main
 

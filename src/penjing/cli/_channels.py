@@ -1,4 +1,4 @@
-"""How `penjing channels` tells what can be pruned: numbers first, then a line per group, then why the rest stays."""
+"""Prints what `penjing channels` found: how much can be pruned, then a line per group, then why the rest stays."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from penjing.graph.cost import uncounted
 
 
 def as_record(found: Explanation) -> dict[str, Any]:
-    """Returns all of it as plain JSON."""
+    """Returns the explanation as plain JSON values."""
     return {
         "parameters": found.params,
         "removable_parameters": found.removable,
@@ -38,12 +38,12 @@ def as_record(found: Explanation) -> dict[str, Any]:
 
 
 def show(name: str, found: Explanation, screen: Screen) -> None:
-    """Prints it for people.
+    """Prints the explanation as text and tables.
 
     Args:
-        name: the model's.
-        found: what its channels mean.
-        screen: where to.
+        name: name of the model.
+        found: the explanation of its channels.
+        screen: the screen to print on.
     """
     share = found.removable / max(found.params, 1)
     can_go = f"{_percent(share)} of its {found.params:,} parameters can go, in {len(found.savings)} groups of channels."
@@ -53,7 +53,7 @@ def show(name: str, found: Explanation, screen: Screen) -> None:
             f"With half of each group gone, {found.params_at_half / found.params:.1%} of the parameters and "
             f"{found.macs_at_half / max(found.macs, 1):.1%} of the {_short(found.macs)} multiply-accumulates (MACs) stay."
         )
-        screen.print("Each goes from the layer that makes it and from all that it runs through.")
+        screen.print("A channel goes from the layer that makes it and from all layers that it runs through.")
         _show_groups(found.savings, screen)
     if found.uncounted:
         screen.print(uncounted(found.uncounted))
@@ -63,7 +63,7 @@ def show(name: str, found: Explanation, screen: Screen) -> None:
 
 @dataclass
 class _Line:
-    """Layers whose names differ in one number and whose channels are alike otherwise, on one line."""
+    """One line of the table: layers whose names differ in one number only, and whose other columns are equal."""
 
     names: list[str]
     numbers: tuple[str, ...]
@@ -77,7 +77,7 @@ class _Line:
         return len(varying) == 1 and all(part.isdigit() for part in varying[0])
 
     def name(self) -> str:
-        """Returns "layer3.{1-7}.conv" for seven of them, in the way of a shell."""
+        """Returns "layer3.{1-7}.conv" for seven layers, as a shell would abbreviate their names."""
         parts = []
         for column in zip(*(one.split(".") for one in self.names), strict=True):
             if len(set(column)) == 1:
@@ -145,7 +145,7 @@ def _listed(names: Sequence[str], most: int = 2) -> str:
 
 
 def _line(source: str) -> str:
-    """Returns a source line with its file's name alone: "net.py:12 return self.head(x)"."""
+    """Returns a source line without the folders of its file: "net.py:12 return self.head(x)"."""
     where, _, code = source.partition(" ")
     return f"{Path(where).name} {code}".strip()
 
@@ -156,7 +156,7 @@ def _span(numbers: Iterable[int]) -> str:
 
 
 def _percent(share: float) -> str:
-    """Returns a share, never rounded up to the whole."""
+    """Returns a share in percent, which is never rounded up to the whole."""
     return "all" if share == 1 else f"{min(share, 0.9999):.{2 if share > 0.999 else 1}%}"
 
 

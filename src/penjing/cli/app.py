@@ -1,7 +1,7 @@
-"""The application: its commands, and what happens to errors.
+"""The application: its commands, and how errors are shown.
 
-The modules of this package import at their top what a command line takes; what a command works with, PyTorch above all, is
-imported in the command, so that `--help` and a mistyped option are answered at once.
+The modules of this package import at the top only the packages that parse and print. A command imports the rest, PyTorch
+above all, when it runs, so that `--help` and a mistyped option are answered at once.
 """
 
 import importlib
@@ -41,12 +41,15 @@ def _options(
     ),
 ) -> None:
     """Options before the command."""
-    del debug, version  # `main` reads the one, since an error may come before any command runs; its callback the other
+    del (
+        debug,
+        version,
+    )  # `main` reads --debug, since an error may come before any command runs; a callback reads --version
 
 
 def main() -> None:
     """Runs the command line; a `PenjingError` is printed without a traceback and exits with 2."""
-    began = time.monotonic()  # what --max-minutes counts from: loading the model and the data takes time too
+    began = time.monotonic()  # --max-minutes counts from here, since loading the model and the data takes time too
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     # The flag may stand anywhere: people add it to the end of a command that failed.
@@ -63,7 +66,7 @@ def main() -> None:
         Screen(stderr=True, soft_wrap=True).print(Text.assemble(styled("Error:", "bold red"), styled(f" {error}", "")))
         sys.exit(2)
     except SystemExit as stop:
-        # Typer turns Ctrl-C into an exit without a word.
+        # Typer turns Ctrl-C into an exit without a message.
         if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
-            print("Stopped. Given again, demo, compress and recover continue where they were.", file=sys.stderr)
+            print("Stopped. Run again, demo, compress and recover continue where they were.", file=sys.stderr)
         raise

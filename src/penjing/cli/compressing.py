@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from penjing.compress import Result
 
 NOT_MET = 3
-MOST_NAMED = 3  # layers in floating point for one reason; the plan in the report has them all
+MOST_NAMED = 3  # layers in floating point that are named per reason; the plan in the report names all
 
 Model = Annotated[
     str, typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file")
@@ -35,13 +35,13 @@ Training = Annotated[
     str,
     typer.Option(
         "--precision",
-        help="of training steps: float32, bfloat16, or auto, which measures what is faster; name it and the layout where "
-        "equal seeds must end the same way",
+        help="precision of training steps: float32, bfloat16, or auto, which measures which is faster; name it and the layout "
+        "where equal seeds must give equal weights",
     ),
 ]
 ChannelsLast = Annotated[
     bool | None,
-    typer.Option("--channels-last/--contiguous", help="memory layout of training steps; by default measured too"),
+    typer.Option("--channels-last/--contiguous", help="memory layout of training steps; by default the faster one"),
 ]
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
@@ -52,15 +52,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON o
 
 
 def printer(as_json: bool) -> Any:
-    """Returns what says lines to the user: on standard error where standard output is for a program."""
+    """Returns a function that prints lines for the user: on standard error where standard output holds JSON."""
     return Screen(stderr=as_json, soft_wrap=True).print
 
 
 def check_options(given: Mapping[str, Any]) -> None:
-    """Applies the rules of `compress` to options that were given, by the names that they have on the command line.
+    """Applies the rules of `compress` to the options that were given, and calls them by their names on the command line.
 
     Raises:
-        PenjingError: the first that doesn't fit.
+        PenjingError: an option has a value that its rule doesn't allow.
     """
     from penjing.run.request import RULES
 
@@ -71,7 +71,7 @@ def check_options(given: Mapping[str, Any]) -> None:
 
 
 def in_floating_point(plan: Sequence[Mapping[str, Any]]) -> str:
-    """Returns a line that names what a plan leaves in floating point, by reason; "" where there is nothing."""
+    """Returns a line that names the layers that a plan leaves in floating point, by reason; "" where there are none."""
     from penjing.report import reason
 
     places: dict[str, list[str]] = {}
@@ -98,9 +98,8 @@ def finish(result: "Result", as_json: bool) -> None:
         if kept := in_floating_point(result.report["plan"]):
             screen.print(kept)
         asked = Budget.reported(result.report["budget"])
-        met = (
-            (styled("The budget was met", "green"), styled(f" ({asked}). ", "")) if result.met else ()
-        )  # else a note says
+        # Where the budget wasn't met, a note above says so.
+        met = (styled("The budget was met", "green"), styled(f" ({asked}). ", "")) if result.met else ()
         screen.print(Text.assemble(*met, styled(f"The proof: {result.out / 'report.html'}", "")))
     if not result.met:
         raise typer.Exit(NOT_MET)
@@ -109,7 +108,7 @@ def finish(result: "Result", as_json: bool) -> None:
 @app.command("demo")
 def demo_command(
     out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("penjing-demo"),
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Trains a small network on built-in data, then makes it twice as fast and four times smaller."""
@@ -143,7 +142,7 @@ def compress_command(
     channels_last: ChannelsLast = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="batch size at which latency is measured")] = 1,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0,
     max_minutes: Annotated[float | None, typer.Option(help=LIMIT)] = None,
     dry_run: Annotated[bool, typer.Option(help="say how long it would take and what it would write, and stop")] = False,
     as_json: AsJson = False,
@@ -160,7 +159,7 @@ def compress_command(
         "min_channels": min_channels, "epochs": epochs, "lr": lr, "threads": threads, "batch": batch, "seed": seed,
         "max_minutes": max_minutes,
     }  # fmt: skip
-    check_options(numbers)  # before anything is loaded: it should be told at once
+    check_options(numbers)  # before anything is loaded, so that a mistake is reported at once
     find_target(target)
     if criterion is not None:
         criteria[criterion]
@@ -209,7 +208,7 @@ def recover_command(
     teacher_weights: Annotated[Path | None, typer.Option(help="weights for the teacher")] = None,
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data")] = 5,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
-    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="file to write; by default NAME-recovered.penjing beside FILE")
     ] = None,
@@ -217,7 +216,7 @@ def recover_command(
     channels_last: ChannelsLast = None,
     as_json: AsJson = False,
 ) -> None:
-    """Trains or distils a saved graph further; killed, the same command goes on where it stopped."""
+    """Trains or distils a saved graph further; after a stop, the same command goes on where it was."""
     from penjing.data import load
     from penjing.files import sweep
     from penjing.models import load_model
@@ -232,7 +231,7 @@ def recover_command(
     taught_by = load_model(teacher, teacher_weights, chosen).graph() if teacher else None
     target = out or file.with_name(f"{file.stem}-recovered.penjing")
     checkpoint = target.with_suffix(".checkpoint")
-    sweep(target.parent, target.stem)  # what a killed command left of both
+    sweep(target.parent, target.stem)  # half-written files that a killed command left
     done: list[dict[str, Any]] = []
 
     def told(epoch: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def _show(found: "Recheck") -> None:
     if found.agrees:
         screen.print("The file does what its report says.")
     elif found.same_file:
-        text = "The file is the one of the report, but its metric isn't: is this the data of the run?"
+        text = "The file is the one of the report, but its metric differs: is this the data of the run?"
         screen.print(styled(text, "red"))
     else:
         screen.print(styled("The file differs from its report.", "red"))

@@ -1,4 +1,4 @@
-"""Commands that only look: profile, channels, list, targets."""
+"""Commands that change nothing: profile, channels, list, targets."""
 
 import importlib
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from penjing.graph import Graph
     from penjing.registry import Registry
 
-FAMILIES = {  # of methods, by the name that `penjing list` takes: where each one's registry stands
+FAMILIES = {  # the package of each family's registry, by the family's name on the command line
     "criteria": "penjing.pruning",
     "granularities": "penjing.pruning",
     "allocations": "penjing.pruning",
@@ -96,7 +96,7 @@ def profile_command(
 
 
 def _macs(row: dict[str, Any]) -> str:
-    """Returns how often a layer multiplies, with a question mark for what can't be counted of it."""
+    """Returns a layer's multiply-accumulates, with a question mark for ops whose number isn't known."""
     return f"{row['macs']:,}" if row["counted"] else f"{row['macs']:,} + ?" if row["macs"] else "?"
 
 
@@ -152,7 +152,7 @@ def list_command(
         return
     screen = Screen()
     for title, registry in chosen.items():
-        name = Column("name", no_wrap=True)  # what users type stands whole, however narrow the screen
+        name = Column("name", no_wrap=True)  # users type names, so names are never wrapped, however narrow the screen
         table = Table(name, "what it does", "needs", "source", title=title, title_justify="left")
         for entry in registry.values():
             table.add_row(entry.name, entry.summary, ", ".join(sorted(entry.needs)), entry.source)

@@ -1,4 +1,4 @@
-"""Where the command line prints: plain text stays as it is, whatever stands in names, paths and errors."""
+"""The console on which the command line prints: text stays as it is, whatever names, paths and errors hold."""
 
 import unicodedata
 from typing import Any
@@ -11,14 +11,14 @@ class Screen(Console):
     """A console that takes strings literally: no markup, no emoji, no control codes. Styles come in `styled` texts.
 
     Args:
-        options: of rich's Console.
+        options: keyword arguments of rich's Console.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Returns a string as it is drawn, in a line or in a cell of a table."""
+        """Returns a string as it is printed, in a line or in a cell of a table."""
         return super().render_str(printable(text), **options)
 
 
@@ -28,7 +28,7 @@ def styled(text: str, style: str) -> Text:
 
 
 def printable(text: str) -> str:
-    r"""Returns a text in which what would command the terminal, and what UTF-8 can't write, is spelt out as "\x1b".
+    r"""Returns a text with control characters, and characters that UTF-8 can't encode, spelt out, such as "\x1b".
 
     Line breaks and tabs stay.
     """

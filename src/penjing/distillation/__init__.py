@@ -1,6 +1,6 @@
-"""What a small model can learn from the model that it was made of: one file per signal, and how signals join a task.
+"""Losses by which a small model learns from the model that it was made of (signals): one file each, and their balance.
 
-Nothing here trains; `penjing.train` does, with these losses.
+Nothing here trains; `penjing.recover` does, with these losses.
 """
 
 from penjing.distillation._combine import combine

@@ -1,12 +1,12 @@
-"""How the task's loss and a teacher's signal become one loss."""
+"""Combines the task's loss and a teacher's signal to one loss."""
 
 from torch import Tensor
 
 
 def combine(task: Tensor | None, signal: Tensor | None, weight: float) -> Tensor:
-    """Balances the two with a fixed weight λ: `(1 - λ) · task + λ · signal`.
+    """Balances a task's loss and a signal with a fixed weight λ: `(1 - λ) · task + λ · signal`.
 
-    Where only one is there (no teacher, or no labels) it counts in full: λ is a balance, not a scale.
+    Where only one of them is given (no teacher, or no labels), that one counts in full: λ is a balance, not a scale.
 
     Args:
         task: the task's own loss, a scalar; None without labels.
@@ -14,7 +14,7 @@ def combine(task: Tensor | None, signal: Tensor | None, weight: float) -> Tensor
         weight: λ, between 0 (labels alone) and 1 (teacher alone).
 
     Raises:
-        ValueError: neither is given.
+        ValueError: neither a task's loss nor a signal is given.
     """
     if task is None and signal is None:
         raise ValueError("there is no loss to combine: neither a task loss nor a signal")

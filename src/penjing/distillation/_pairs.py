@@ -1,4 +1,4 @@
-"""Which tensors of a student's outputs are compared with which of its teacher's."""
+"""Pairs the tensors of a student's outputs with those of its teacher's outputs."""
 
 from torch import Tensor
 from torch.utils import _pytree as pytree

@@ -1,4 +1,4 @@
-"""Hinton's soft labels."""
+"""Hinton's soft labels: the signal that compares class probabilities."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,23 +12,23 @@ from penjing.errors import PenjingError
     source="Hinton, Vinyals and Dean 2015, Distilling the Knowledge in a Neural Network, arXiv:1503.02531"
 )
 def soft_labels(student: object, teacher: object, *, temperature: float = 4.0) -> Tensor:
-    """Asks the student for the teacher's class probabilities, softened by a temperature.
+    """Lets the student learn the teacher's class probabilities, softened by a temperature.
 
         loss = T² · KL(softmax(teacher / T) ‖ softmax(student / T)), mean over the batch
 
     T² keeps the size of the gradients the same for every T, so that the weight of this loss needs no new tuning.
 
     Args:
-        student: logits `(batch, classes)` or, for dense predictions, `(batch, classes, ...)`, averaged over positions;
-            of nested outputs, the mean of the losses of all floating-point tensors is taken.
+        student: logits `(batch, classes)` or, for dense predictions, `(batch, classes, ...)`, averaged over positions.
+            For nested outputs, the loss is the mean of the losses of all floating-point tensors.
         teacher: the same structure and shapes; no gradient flows into it.
-        temperature: T > 0; larger shows more of how the wrong classes compare.
+        temperature: T > 0; a larger one shows more of the differences between the wrong classes.
 
     Returns:
         A scalar ≥ 0, in float32 or wider.
 
     Raises:
-        PenjingError: outputs of different shapes, or outputs that hold no classes to compare.
+        PenjingError: the outputs have different shapes, or hold no classes to compare.
     """
     compared = pairs(student, teacher)
     if not all(holds_classes(own) for own, _ in compared):
@@ -42,7 +42,7 @@ def soft_labels(student: object, teacher: object, *, temperature: float = 4.0) -
 
 
 def holds_classes(outputs: Tensor) -> bool:
-    """Whether a tensor may be logits `(batch, classes, ...)` of two classes or more."""
+    """Tells whether a tensor may be logits `(batch, classes, ...)` of two classes or more."""
     return outputs.ndim >= 2 and outputs.shape[1] >= 2
 
 
@@ -52,5 +52,5 @@ def _divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def _rows(logits: Tensor) -> Tensor:
-    """`(batch, classes, ...)` to `(batch · positions, classes)`."""
+    """Reshapes `(batch, classes, ...)` to `(batch · positions, classes)`."""
     return logits.movedim(1, -1).flatten(0, -2)

@@ -1,19 +1,19 @@
-"""Which signal suits a network, where nobody names one."""
+"""Chooses the signal that suits a network, where the user names none."""
 
 from penjing.distillation._pairs import floating
 from penjing.distillation._soft_labels import holds_classes
 
 
 def suited(answers: str, outputs: object) -> str:
-    """Returns the name of the signal that outputs can be taught by.
+    """Returns the name of the signal by which a student can learn outputs of this kind.
 
     Args:
-        answers: what the outputs are, as a task says it: "classes", "values", or "auto" where it doesn't.
-        outputs: of the network for one batch, tensors in any nesting.
+        answers: kind of the outputs, as a task names it: "classes", "values", or "auto" where it names none.
+        outputs: outputs of the network for one batch, tensors in any nesting.
 
     Returns:
-        "values" where the task says so, or where a tensor has no axis of two classes or more: a softmax over one entry is
-        always 1, which teaches nothing. "soft_labels" otherwise.
+        "values" where the task names it, or where a tensor has no axis of two classes or more: a softmax over one entry is
+        always 1, from which nothing can be learned. "soft_labels" otherwise.
     """
     if answers == "values" or not all(holds_classes(tensor) for tensor in floating(outputs)):
         return "values"

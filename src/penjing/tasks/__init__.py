@@ -1,4 +1,4 @@
-"""What a network is for: how a batch splits into inputs and targets, its loss, and a metric where higher is better."""
+"""What a network is for: how a batch is split into inputs and targets, the loss, and a metric where higher is better."""
 
 from penjing.tasks._classification import Classification
 from penjing.tasks._evaluate import agreement, evaluate, likeness

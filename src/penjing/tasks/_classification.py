@@ -18,11 +18,11 @@ class Classification:
     """Cross-entropy loss and top-1 accuracy for class indices.
 
     Batches are `(input, target)`, `((input, input, ...), target)`, or `(input,)` where labels are missing (calibration
-    images). The network may return a tensor of logits `(N, classes, ...)`, or a dict, tuple or list: then its first
-    tensor is taken as the logits.
+    images). The network may return a tensor of logits `(N, classes, ...)`, or a dict, tuple or list, whose first tensor
+    then holds the logits.
 
     Args:
-        classes: how many there are; a network with another number of outputs is refused. None takes it from the logits.
+        classes: number of classes; a network with another number of outputs is refused. None allows any number.
         label_smoothing: share of the target's probability that is spread over all classes (Szegedy et al. 2016);
             it changes the loss, never the metric.
 
@@ -52,7 +52,7 @@ class Classification:
         """Returns the inputs and the class indices of `(input, target)`; the indices are None for `(input,)`.
 
         Raises:
-            PenjingError: if the batch is neither.
+            PenjingError: the batch is neither.
         """
         if isinstance(batch, Tensor):
             return (batch,), None
@@ -81,7 +81,7 @@ class Classification:
         return TopOne(self.classes)
 
     def constant(self, targets: Iterable[Tensor]) -> float:
-        """Returns the metric of the best answer that is the same for every sample: the share of the most frequent class.
+        """Returns the best accuracy of a network that answers every sample alike: the share of the most frequent class.
 
         Args:
             targets: class indices of all batches, `(N, ...)` each.
@@ -97,12 +97,12 @@ def checked(outputs: Any, targets: Tensor, classes: int | None = None) -> tuple[
     """Returns logits and class indices (int64, on the logits' device) after checking that their shapes fit.
 
     Args:
-        outputs: of the network.
-        targets: of the loader.
-        classes: how many logits there must be; None for any number from two on.
+        outputs: the outputs of the network.
+        targets: the targets that the loader gave.
+        classes: number of logits that there must be per sample; None for any number from two on.
 
     Raises:
-        PenjingError: they don't fit, or one column is all there is, of which the largest entry is always the same.
+        PenjingError: the shapes don't fit, or there is only one logit per sample, which would always be the largest.
     """
     logits = first_tensor(outputs)
     if logits.ndim < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(targets.shape) or targets.is_floating_point():
@@ -113,8 +113,8 @@ def checked(outputs: Any, targets: Tensor, classes: int | None = None) -> tuple[
         )
     if logits.shape[1] == 1:
         raise PenjingError(
-            "The model has a single output, and the largest of one is always the same: its accuracy would be 1 whatever it "
-            "computes. Give it an output for each class, or write a Task that decides by a threshold."
+            "The model has a single output, which is always the largest one: its accuracy would be 1 whatever it computes. "
+            "Give it an output for each class, or write a Task that decides by a threshold."
         )
     if classes is not None and logits.shape[1] != classes:
         raise PenjingError(

@@ -1,4 +1,4 @@
-"""Measuring how good a network is, alike for PyTorch modules and for functions that call a runtime."""
+"""Measures how good a network is, in the same way for PyTorch modules and for functions that call a runtime."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -25,16 +25,16 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
     Args:
         run: takes a batch's input tensors and returns outputs: a module (evaluated in eval mode, on the device of its
             parameters, and put back into its mode afterwards) or any function, such as one that calls a runtime.
-        loader: yields batches that `task.split` knows.
+        loader: yields batches that `task.split` accepts.
         task: what the network is for.
-        limit: stop after the batch in which this many samples are reached; None takes them all.
+        limit: number of samples after which to stop, at the end of a batch; None takes all samples.
 
     Returns:
-        The metric, higher is better; None if the task or the batches are unlabelled. A metric that isn't a number is
-        -infinity, worse than any, so that no comparison takes it for a good one.
+        The metric, higher is better; None if the task or the batches are unlabelled. A metric that is NaN is returned as
+        -infinity, worse than any other value, so that no comparison takes it for a good one.
 
     Raises:
-        PenjingError: if the loader yields nothing, or isn't one.
+        PenjingError: the loader yields nothing, or isn't a loader.
     """
     check_loader(loader)
     if not task.labelled:
@@ -57,7 +57,7 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
 
 
 def agreement(run_a: Callable[..., Any], run_b: Callable[..., Any], loader: Iterable[Any], task: Task) -> float:
-    """Returns how alike two networks answer, from 0 to 1: the `value` of `likeness`, which tells by what measure."""
+    """Returns how alike two networks answer, from 0 to 1: the `value` of `likeness`, which also names the measure."""
     return likeness(run_a, run_b, loader, task).value
 
 
@@ -67,19 +67,19 @@ def likeness(
 ) -> Likeness:
     """Compares the answers of two networks, without labels.
 
-    Where the task is one of classes, the answer is the largest entry along axis 1 of the first tensor that each returns.
-    Otherwise every tensor counts, each by the first measure that tells something of the original's outputs: classes, where
-    more than one is ever the answer; decisions, where a single column holds probabilities; else the values themselves.
+    If the task's answers are classes, the answer is the largest entry along axis 1 of the first tensor that a network returns.
+    Otherwise every tensor is compared, each by the first measure that suits the original's outputs: classes, if the original
+    answers with more than one of them; decisions, if a single column holds probabilities; else the values themselves.
 
     Args:
         original: a module or a function of the input tensors, as for `evaluate`.
-        other: the other one.
-        loader: yields batches that `task.split` knows; labels are not used.
+        other: the network to compare with it, in the same form.
+        loader: yields batches that `task.split` accepts; labels are not used.
         task: its `split` is used, and its `answers`, if it has any: "classes", "values" or "auto".
-        limit: stop after the batch in which this many samples are reached; None takes them all.
+        limit: number of samples after which to stop, at the end of a batch; None takes all samples.
 
     Raises:
-        PenjingError: if the loader yields nothing, or the outputs differ in number or shape.
+        PenjingError: the loader yields nothing, or the outputs differ in number or shape.
     """
     answers = answers_of(task)
     tallies: list[Tally] = []
@@ -110,7 +110,7 @@ def likeness(
 
 @contextmanager
 def _inference(run: Callable[..., Any]) -> Iterator[torch.device | None]:
-    """Yields the device that `run` wants its inputs on (None: as they are), without gradients and in eval mode."""
+    """Turns gradients off and eval mode on; yields the device for the inputs of `run` (None: inputs stay where they are)."""
     if not isinstance(run, nn.Module):
         with torch.no_grad():
             yield None

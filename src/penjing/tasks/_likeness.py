@@ -1,8 +1,8 @@
-"""How alike two networks answer: what stands in for the metric where there are no labels.
+"""Compares the answers of two networks; the result takes the metric's place where there are no labels.
 
-Which measure fits depends on what the original's outputs are, and is named wherever its value is shown. A network that
-gives one and the same answer to every input must not pass for a good copy, so each measure also tells what such a network
-would reach, and a measure that it would pass outright isn't taken.
+The measure depends on the kind of the original's outputs, and its name is shown with every value. A network that gives the
+same answer to every input must not pass for a good copy. So each measure also gives the value that such a network would
+reach, and a measure by which it would pass for a perfect copy isn't used.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ DECISIONS = "decisions at 0.5"
 R2 = "R²"
 EQUAL = "equal values"
 THRESHOLD = 0.5  # a probability of at least this is a yes
-FLAT = 1e-12  # a column whose variance is below this share of its mean square has a single value, but for rounding
+FLAT = 1e-12  # share of the mean square; a column with less variance has a single value, apart from rounding
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Likeness:
     """How alike two networks answered.
 
     Attributes:
-        value: from 0 to 1 for the same answers to everything; of a network with several outputs, of the one that is least
-            alike.
-        measure: what that value is:
+        value: from 0 to 1, where 1 means the same answer to every input; of several outputs, the value of the least alike.
+        measure: name of the measure of that value:
             "top-1": the share of samples (or pixels) with the same largest entry along axis 1;
-            "decisions at 0.5": the share of equal decisions of a probability in a single column, the mean of the shares
-            among those that the original accepts and among those that it rejects, so that rare ones count as much;
-            "R²": 1 - relative squared error, the coefficient of determination of the original's outputs, the mean over
-            their columns, of each at least 0;
-            "equal values": the share of equal entries, of outputs in whole numbers.
-        constant: what a network would reach that answers every input alike; 1 where the original itself does so, and
-            nothing can be told by comparing with it.
-        output: which output that is, counted from 0.
-        outputs: how many the network has.
+            "decisions at 0.5": the share of equal decisions where a single column holds a probability; it is the mean of the
+            share among the samples that the original accepts and the share among those that it rejects, so that the rarer
+            decision counts as much;
+            "R²": 1 - relative squared error, the coefficient of determination of the original's outputs; each column counts
+            at least 0, and the mean over the columns is taken;
+            "equal values": the share of equal entries, for outputs in whole numbers.
+        constant: value that a network would reach which answers every input alike; 1 where the original itself does so, and
+            the comparison says nothing.
+        output: index of the output that `value` is of, counted from 0.
+        outputs: number of outputs of the network.
     """
 
     value: float
@@ -53,26 +53,26 @@ class Likeness:
 
 
 class _Measure(Protocol):
-    """One way to compare, over all batches."""
+    """One way to compare two networks' outputs, summed up over all batches."""
 
     name: str
 
     def update(self, original: Tensor, other: Tensor) -> None:
-        """Takes in the outputs to one batch, which have one shape `(N, ...)`."""
+        """Adds both networks' outputs for one batch, which have the same shape `(N, ...)`."""
 
-    def tells(self) -> bool:
-        """Whether the original's outputs are of the kind that this measure is for."""
+    def suits(self) -> bool:
+        """Tells whether the original's outputs are of the kind that this measure is for."""
 
     def value(self) -> float:
         """Returns the likeness over all batches."""
 
     def constant(self) -> float:
-        """Returns what a network would reach that answers every input alike."""
+        """Returns the likeness that a network would reach which answers every input alike."""
 
 
 @dataclass
 class _TopOne:
-    """Which entry along axis 1 is the largest. Where all are equal, or one isn't a number, there is no answer."""
+    """Compares which entry along axis 1 is the largest. Where all entries are equal, or one is NaN, there is no answer."""
 
     name: str = TOP_ONE
     equal: int = 0
@@ -90,7 +90,7 @@ class _TopOne:
         found, counts = answers[given].unique(return_counts=True)
         self.answers.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
-    def tells(self) -> bool:
+    def suits(self) -> bool:
         return self.possible and len(self.answers) > 1
 
     def value(self) -> float:
@@ -102,7 +102,7 @@ class _TopOne:
 
 @dataclass
 class _Decisions:
-    """Yes or no of a probability in a single column; what isn't a number decides nothing."""
+    """Compares the yes or no of a probability in a single column; NaN is neither yes nor no."""
 
     name: str = DECISIONS
     asked: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
@@ -117,7 +117,7 @@ class _Decisions:
             self.asked[accepted] += int(among.sum())
             self.equal[accepted] += int((among & ((other >= THRESHOLD) == accepted) & ~other.isnan()).sum())
 
-    def tells(self) -> bool:
+    def suits(self) -> bool:
         return self.possible and all(self.asked.values())
 
     def value(self) -> float:
@@ -129,7 +129,7 @@ class _Decisions:
 
 @dataclass
 class _ColumnMoments:
-    """Sums over samples and positions, for each column `(C,)`, in float64 and about a value near the mean."""
+    """Sums over samples and positions for each column, `(C,)` in float64; moments are taken about a value near the mean."""
 
     near: Tensor
     count: int
@@ -144,7 +144,7 @@ class _ColumnMoments:
         return cls(near, 0, zero, zero, zero, zero)
 
     def add(self, original: Tensor, other: Tensor) -> None:
-        """Takes in values `(C, M)`. Infinities that both have, such as masks, are no error."""
+        """Adds values `(C, M)`. Infinities that both have at the same place, as masks are, count as equal."""
         same = (original == other) & original.isinf()
         original, other = original.masked_fill(same, 0.0), other.masked_fill(same, 0.0)
         self.count += original.shape[1]
@@ -154,14 +154,14 @@ class _ColumnMoments:
         self.magnitude = self.magnitude + original.square().sum(1)
 
     def spread(self) -> Tensor:
-        """Returns the sum of squared distances from the mean, 0 where all are alike."""
+        """Returns the sum of squared distances from the mean, 0 where all values are equal."""
         found = (self.squares - self.total.square() / self.count).clamp(min=0)
         return torch.where(found <= FLAT * self.magnitude, 0.0, found)
 
 
 @dataclass
 class _R2:
-    """The share of the variance of the original's outputs that the other explains, column by column of axis 1."""
+    """The share of the variance of the original's outputs that the other network's explain, column by column of axis 1."""
 
     name: str = R2
     moments: dict[int, _ColumnMoments] = field(default_factory=dict)  # by the number of columns, which may differ
@@ -171,7 +171,7 @@ class _R2:
         near = rows[0].nan_to_num(0.0, 0.0, 0.0).mean(1)
         self.moments.setdefault(len(near), _ColumnMoments.about(near)).add(*rows)
 
-    def tells(self) -> bool:
+    def suits(self) -> bool:
         return True
 
     def value(self) -> float:
@@ -183,16 +183,16 @@ class _R2:
 
 
 def _columns(outputs: Tensor) -> Tensor:
-    """Returns outputs `(N, C, ...)` as `(C, M)` in float64; of `(N,)` as one column."""
+    """Returns outputs `(N, C, ...)` as `(C, M)` in float64; outputs `(N,)` become one column."""
     values = outputs.double()
     return values[None] if values.ndim == 1 else values.transpose(0, 1).reshape(values.shape[1], -1)
 
 
 def _explained(one: _ColumnMoments) -> float:
-    """Returns the mean over columns of 1 - error / spread, each at least 0.
+    """Returns the mean over columns of 1 - error / spread, where each column counts at least 0.
 
-    A column in which the original always gives the same has no spread of its own, and is judged by the mean of the others;
-    where there is none, by its magnitude.
+    A column in which the original always gives the same value has no spread. Its error is divided by the mean spread of the
+    other columns instead, or, where no column varies, by the mean magnitude of all.
     """
     spread = one.spread()
     varies = spread > 0
@@ -204,7 +204,7 @@ def _explained(one: _ColumnMoments) -> float:
 
 @dataclass
 class _Equal:
-    """Outputs in whole numbers: classes that were picked, tokens, masks."""
+    """Compares outputs in whole numbers: classes that were picked, tokens, masks."""
 
     name: str = EQUAL
     equal: int = 0
@@ -217,7 +217,7 @@ class _Equal:
         found, counts = original.unique(return_counts=True)
         self.values.update(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
-    def tells(self) -> bool:
+    def suits(self) -> bool:
         return True
 
     def value(self) -> float:
@@ -227,7 +227,7 @@ class _Equal:
         return max(self.values.values()) / self.total
 
 
-# Which measures outputs in floating point may have, the first that tells something is taken.
+# The measures of outputs in floating point, by the kind of answers; the first one that suits the outputs is used.
 _MEASURES: Mapping[Answers, tuple[type[_Measure], ...]] = {
     "auto": (_TopOne, _Decisions, _R2),
     "classes": (_TopOne,),
@@ -243,10 +243,10 @@ class Tally:
         self._floating = [measure() for measure in _MEASURES[answers]]
         self._whole = _Equal()
         self._used: Sequence[_Measure] = ()
-        self._compared = 0  # values of the original so far
+        self._compared = 0  # number of the original's values so far
 
     def update(self, original: Tensor, other: Tensor) -> None:
-        """Takes in what both gave to one batch.
+        """Adds both networks' outputs for one batch.
 
         Raises:
             PenjingError: the shapes differ, or there is no axis for samples.
@@ -265,21 +265,21 @@ class Tally:
                 measure.update(original.detach().cpu(), other.detach().cpu())
 
     def likeness(self) -> Likeness:
-        """Returns how alike the two are over all batches, by the first measure that tells.
+        """Returns how alike the two are over all batches, by the first measure that suits the outputs.
 
-        Outputs that never hold a value are alike, as those of any other network would be: nothing is told by them.
+        Outputs that never hold a value count as equal. They would for any network, so `constant` is 1 too.
         """
         if not self._compared:
             return Likeness(1.0, EQUAL, 1.0)
-        measure = next((one for one in self._used if one.tells()), self._used[-1])
+        measure = next((one for one in self._used if one.suits()), self._used[-1])
         return Likeness(measure.value(), measure.name, measure.constant())
 
 
 def answered(logits: Tensor) -> Tensor:
-    """Returns where logits `(N, C, ...)` give an answer, `(N, ...)`: all are numbers, and not all are the same."""
+    """Returns where logits `(N, C, ...)` give an answer, as booleans `(N, ...)`: none is NaN, and not all are equal."""
     return ~logits.isnan().any(1) & (logits.amax(1) > logits.amin(1))
 
 
 def answers_of(task: Any) -> Answers:
-    """Returns what the outputs of a task's networks are: what it says, or "auto"."""
+    """Returns the kind of outputs that a task names in its `answers`, or "auto" where it has none."""
     return getattr(task, "answers", "auto")

@@ -1,4 +1,4 @@
-"""Finding the tensor that holds the answer in whatever a network or a runtime returns."""
+"""Finds the tensor that holds the answer in the outputs of a network or a runtime."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,13 +17,13 @@ def first_tensor(outputs: Any) -> Tensor:
         outputs: a tensor, a NumPy array (runtimes), or any nesting of mappings, tuples and lists of them.
 
     Raises:
-        PenjingError: if there is no tensor in it.
+        PenjingError: there is no tensor in the outputs.
     """
     return all_tensors(outputs)[0]
 
 
 def all_tensors(outputs: Any) -> list[Tensor]:
-    """Returns all tensors of `outputs`, depth first; takes and raises what `first_tensor` does."""
+    """Returns all tensors of `outputs`, depth first; takes and raises the same as `first_tensor`."""
     found = list(_search(outputs))
     if not found:
         raise PenjingError(

@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class Metric(Protocol):
-    """What `Task.metric()` returns; every `torchmetrics.Metric` is one."""
+    """A metric, as `Task.metric()` returns it; every `torchmetrics.Metric` is one."""
 
     def update(self, outputs: Any, targets: Tensor) -> None:
-        """Takes in one batch."""
+        """Adds the outputs and targets of one batch."""
 
     def compute(self) -> Tensor:
         """Returns the value over all batches since the last reset; higher is better."""
@@ -27,10 +27,12 @@ class Task(Protocol):
             original stands in for the metric.
         metric_name: what the metric is called in reports, "accuracy" for example.
 
-    A task may also have `answers`, what two networks are compared by where there are no labels (see `Likeness`) and what a
-    teacher's outputs are learnt as ("values" as they are, "classes" as probabilities), and `constant(targets)`, the metric
-    that an answer which is the same for every sample would reach: an original that is no better has learned nothing, and a
-    run on it doesn't count as a success.
+    A task may also have an attribute `answers`, the kind of the network's outputs: "values", "classes" or "auto". It decides
+    how two networks are compared where there are no labels (see `Likeness`), and how a teacher's outputs are learned ("values"
+    as they are, "classes" as probabilities).
+
+    A task may also have a method `constant(targets)`, which returns the metric that a network would reach which answers every
+    sample alike. An original that is no better has learned nothing, and a run on it doesn't count as a success.
     """
 
     labelled: bool
@@ -40,7 +42,7 @@ class Task(Protocol):
         """Splits what a loader yields into the network's inputs and the targets (None without labels)."""
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Returns the scalar to minimise for what the network returned."""
+        """Returns the scalar to minimise for the network's outputs and the targets of one batch."""
 
     def metric(self) -> Metric:
         """Returns a fresh metric where higher is better."""

@@ -1,4 +1,4 @@
-"""Inputs without targets: enough to calibrate, to distil and to compare two networks."""
+"""The task of inputs without targets, which are enough to calibrate, to distil and to compare two networks."""
 
 from typing import Any, get_args
 
@@ -16,10 +16,10 @@ class Unlabelled:
     A batch may also be the bare tensor, or `((input, input, ...),)` for networks with several inputs.
 
     Args:
-        answers: what the network's outputs are, for comparing two networks and for learning from one: "classes", the
-            largest entry along axis 1 of the first tensor; "values", which are compared as they are; "auto" looks at the
-            original's outputs, which can't tell scores of classes from a vector of measurements: name "values" there.
-            See `Likeness`.
+        answers: kind of the network's outputs, by which two networks are compared, or one learns from the other. "classes":
+            the answer is the largest entry along axis 1 of the first tensor. "values": all outputs are compared as they are.
+            "auto" decides by looking at the original's outputs; since scores of classes look like a vector of measurements,
+            name "values" for the latter. See `Likeness`.
     """
 
     labelled = False
@@ -37,7 +37,7 @@ class Unlabelled:
         """Returns the inputs, and None for the targets.
 
         Raises:
-            PenjingError: if the batch is of another form, such as one with targets.
+            PenjingError: the batch is of another form, such as one with targets.
         """
         inside = batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 else batch
         inputs = inputs_of(inside)
@@ -49,9 +49,9 @@ class Unlabelled:
         return inputs, None
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Raises, as there is nothing to compare the outputs with."""
+        """Raises `PenjingError`, as there are no targets to compare the outputs with."""
         raise PenjingError("Unlabelled data has no loss: train from a teacher's outputs, or give labelled data.")
 
     def metric(self) -> Metric:
-        """Raises, as there is nothing to compare the outputs with."""
+        """Raises `PenjingError`, as there are no targets to compare the outputs with."""
         raise PenjingError("Unlabelled data has no metric: compare two networks with penjing.tasks.agreement instead.")

@@ -1,4 +1,4 @@
-"""What an argument that is a task may be."""
+"""The rule for arguments that are tasks."""
 
 from penjing.checks import Rule
 from penjing.tasks._task import Task

@@ -1,4 +1,4 @@
-"""How the reference networks' weights start."""
+"""Initial weights of the reference networks."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from torch import nn
 def initialise(model: nn.Module) -> None:
     """Draws the weights: He et al. 2015 for convolutions, N(0, 0.01) for classifiers, ones and zeros for norms.
 
-    For depthwise convolutions the variance follows the inputs that one output really reads.
+    In grouped convolutions only the connections that exist count for the variance.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

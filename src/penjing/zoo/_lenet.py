@@ -54,7 +54,7 @@ def lenet5(num_classes: int = 10, in_channels: int = 1, size: int = 28) -> nn.Mo
 
 
 def _initialise(model: nn.Module) -> None:
-    # Without batch norm the variance of the forward pass has to be right from the start: Xavier, as in Caffe's file.
+    # Without batch norm the variance of the forward pass must be right from the start, so Xavier's, as in Caffe's file.
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(module.weight)

@@ -22,17 +22,17 @@ class NetworkEntry(Entry[Callable[..., nn.Module]]):
     """A registered network.
 
     Attributes:
-        shape: of one input of the network as `build` makes it, (channels, height, width).
+        shape: (channels, height, width) of one input of the network as `build` makes it.
     """
 
     shape: tuple[int, int, int]
 
 
 class Networks(Registry[NetworkEntry, P]):
-    """The reference networks; each checks its arguments by one table."""
+    """The table of reference networks; the arguments of all are checked by the same rules."""
 
     def register(self, *args: P.args, **fields: P.kwargs) -> Callable[[F], F]:
-        """Returns a decorator that files a function under its own name, behind a door."""
+        """Returns a decorator that registers a function under its own name and lets it check its arguments."""
         add = super().register(*args, **fields)
 
         def behind_a_door(function: F) -> F:
@@ -51,12 +51,12 @@ def build(name: str, num_classes: int | None = None, **options: Any) -> nn.Modul
     """Returns a fresh, untrained network.
 
     Args:
-        name: one of `networks`; what stands behind `zoo:` on the command line.
-        num_classes: how many outputs; None means the network's own number (10 or 1000).
-        **options: what else the function of that name takes, such as `in_channels`.
+        name: one of `networks`, the same name as after `zoo:` on the command line.
+        num_classes: number of outputs; None means the network's own number (10 or 1000).
+        **options: other arguments of the function of that name, such as `in_channels`.
 
     Raises:
-        PenjingError: if there is no such network.
+        PenjingError: there is no such network.
 
     Example:
         >>> build("resnet20").linear.out_features
@@ -69,10 +69,10 @@ def build(name: str, num_classes: int | None = None, **options: Any) -> nn.Modul
 
 @checked(name=TEXT)
 def example_input(name: str) -> Tensor:
-    """Returns a batch of two random inputs, float32 (2, C, H, W), always the same, for the network as `build` makes it.
+    """Returns two random inputs as one batch, float32 (2, C, H, W), always the same, for the network as `build` makes it.
 
     Raises:
-        PenjingError: if there is no such network.
+        PenjingError: there is no such network.
     """
     shape = networks[name].shape
     return torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))

@@ -8,7 +8,7 @@ from penjing.zoo._registry import networks
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions around which the input goes, subsampled and padded with zero channels (option A)."""
+    """Two 3 x 3 convolutions and a shortcut, which subsamples and adds zero channels where shapes differ (option A)."""
 
     def __init__(self, in_planes: int, planes: int, stride: int) -> None:
         super().__init__()

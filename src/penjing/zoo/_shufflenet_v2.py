@@ -11,7 +11,7 @@ _STAGES = ((116, 4), (232, 8), (464, 4))  # (channels, blocks), each of which ha
 
 
 class ShuffleBlock(nn.Module):
-    """Half of the channels pass by (at stride 2 filtered as well), half are filtered, then both are shuffled."""
+    """One half of the channels is filtered, the other is kept (at stride 2 filtered as well); then both are shuffled."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convol
 
 
 class VGG(nn.Module):
-    """Thirteen 3 x 3 convolutions with batch norm; inputs of 32 x 32 end as 512 values."""
+    """Thirteen 3 x 3 convolutions with batch norm, and a classifier that reads the 512 values left of a 32 x 32 input."""
 
     def __init__(self, num_classes: int, in_channels: int) -> None:
         super().__init__()
