@@ -26,7 +26,7 @@ def observe(
     """Runs `graph` on all calibration batches and feeds the values of the `watched` nodes to their statistics.
 
     Args:
-        graph: in evaluation mode.
+        graph: a graph in evaluation mode.
         data: see `flat_batches`.
         watched: empty statistics by node of `graph.program.graph`. Where the data have a memory and all statistics can
             be remembered, only those that the memory doesn't hold are fed.

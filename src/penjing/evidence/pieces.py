@@ -25,7 +25,7 @@ def pieces(graph: Graph, batches: Iterable[list[Tensor]], *, whole: bool = False
     batch.
 
     Args:
-        graph: in evaluation mode.
+        graph: a graph in evaluation mode.
         batches: batches of flat inputs.
         whole: whether no batch is cut.
     """

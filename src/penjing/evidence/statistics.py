@@ -230,7 +230,7 @@ class Histogram(Extremes):
 
 
 def _exponent(low: float, high: float) -> int:
-    """Returns the binary exponent of the narrowest bins of which BINS cover [low, high]."""
+    """Returns the binary exponent of the smallest width with which BINS bins cover [low, high]."""
     largest = max(abs(low), abs(high), 2.0**SMALLEST_WIDTH)
     # Bins whose indices exceed 2^40 would be narrower than float32's precision there.
     exponent = max(math.frexp(largest)[1] - 40, SMALLEST_WIDTH)

@@ -9,15 +9,15 @@ from penjing.techniques import find
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measured way to shrink the model.
+    """A plan with its measurements.
 
     Attributes:
-        plan: what is done; empty for the original.
-        params: parameters that stay.
+        plan: the plan; empty for the original.
+        params: number of parameters that stay.
         latency: median latency over that of the original, measured in turns in one process; None where it wasn't measured.
-        latency_ms: median latency; None where it wasn't measured.
-        size_bytes: of the lowered file.
-        meets: whether it keeps the budget's latency and size, with the margin.
+        latency_ms: median latency in milliseconds; None where it wasn't measured.
+        size_bytes: size of the lowered file.
+        meets: whether latency and size keep the budget, with a margin.
     """
 
     plan: Plan
@@ -29,22 +29,22 @@ class Candidate:
 
     @property
     def original_ms(self) -> float | None:
-        """Median latency of the original in the same turns; None where nothing was measured."""
+        """Median latency of the original in the same turns, in milliseconds; None where nothing was measured."""
         return self.latency_ms / self.latency if self.latency and self.latency_ms is not None else None
 
     @property
     def structure(self) -> tuple[Option, ...]:
-        """What is done before recovery."""
+        """The options that are carried out before recovery."""
         return tuple(option for option in self.plan if find(option.technique).stage == "structure")
 
     @property
     def numbers(self) -> tuple[Option, ...]:
-        """What is done with recovery or after it."""
+        """The options that are carried out with recovery or after it."""
         return tuple(option for option in self.plan if find(option.technique).stage == "numbers")
 
     @property
     def left_alone(self) -> tuple[str, ...]:
-        """Paths of the places that a technique of the second stage leaves as they are, in the plan's order."""
+        """Paths of the places that a technique of the stage "numbers" leaves as they are, in the plan's order."""
         return tuple(option.place.path for option in self.numbers if option.before == option.after)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class Candidate:
         return ", ".join(dict.fromkeys(option.technique for option in self.structure))
 
     def as_row(self) -> dict[str, Json]:
-        """Returns what a report says of it: all but the plan, of which it says the gist."""
+        """Returns the candidate's row in a report: its measurements and the gist of its plan."""
         shared = self.structure[0].setting if self.structure else {}
         return {
             "amount": shared.get("amount", 0.0),
@@ -76,5 +76,5 @@ class Candidate:
         }
 
     def to_json(self) -> dict[str, Json]:
-        """Returns it as plain JSON, of which `records.convert` makes it again."""
+        """Returns the candidate as plain JSON, which `records.convert` reads back."""
         return vars(self) | {"plan": self.plan.to_json()}

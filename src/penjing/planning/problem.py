@@ -1,4 +1,4 @@
-"""What solvers are given, and what they give."""
+"""The problem that a solver is given, and the solution that it returns."""
 
 import math
 import time
@@ -21,7 +21,7 @@ MARGIN = 0.95  # a candidate must keep 95 % of a limit, so that the finished mod
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where the result runs.
+    """Where and how the result runs.
 
     Attributes:
         target: name of the runtime.
@@ -39,7 +39,7 @@ class Held:
     """A metric that must not fall below a bound.
 
     Attributes:
-        metric: of a graph, higher is better.
+        metric: a function from a graph to its metric; higher is better.
         least: the bound.
     """
 
@@ -49,26 +49,27 @@ class Held:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be made of a graph, and by which means.
+    """A graph that should keep a budget, and the means to that end.
 
     Attributes:
         graph: the original.
-        data: for evidence and ranges: a `Data`, or an iterable of calibration batches for techniques that take one.
-        original: the original, lowered; every candidate is measured side by side with it. None where nothing runs on a
-            target: then sizes are counted, by the solvers that can.
+        data: the data for evidence and ranges: a `Data`, or an iterable of calibration batches for techniques that take
+            one.
+        original: the original's lowered file; every candidate is measured side by side with it. None where nothing runs on
+            a target: solvers that can do so count sizes then.
         budget: limits on latency and size.
-        deployment: where the result runs.
-        techniques: those that may propose, by name, with their choices settled.
-        scope: where they may work.
-        folder: where candidates are written; they are removed again.
-        deadline: a value of `time.monotonic()`; nothing more is tried that would likely end behind it. The original is
+        deployment: where and how the result runs.
+        techniques: the techniques that may propose options, by name, with their choices settled.
+        scope: where the techniques may work.
+        folder: the folder into which candidates are written; they are removed again.
+        deadline: a value of `time.monotonic()`; no candidate is tried that would probably end behind it. The original is
             measured in any case.
-        longest: seconds that a level took in an earlier call; others are expected to take as long.
-        journal: a file that keeps what was measured; what it holds already isn't measured again.
+        longest: seconds that a level took in an earlier call; other levels are expected to take as long.
+        journal: a file that keeps measurements; a level that it holds already isn't measured again.
         say: called with a line about each candidate.
-        held: a metric that must hold, for the solvers that judge.
-        start: what was made of the graph already, for the solvers that set out from a plan.
-        record: what the target can do, where it isn't in the table of capabilities.
+        held: a metric that must hold, for solvers that judge candidates.
+        start: a graph that was already made of the original, for solvers that start from one.
+        record: the capabilities of a target that isn't in the table of capabilities.
     """
 
     graph: Graph
@@ -98,7 +99,7 @@ class Problem:
         return math.inf if self.deadline is None else self.deadline - time.monotonic()
 
     def file(self, name: str) -> Path:
-        """Where a candidate of that name is written."""
+        """Returns the path to which a candidate of that name is written."""
         return self.folder / f"{name}{find_target(self.deployment.target).suffix}"
 
     def keeps(self, latency_ms: float, original_ms: float, size_bytes: float) -> bool:
@@ -111,14 +112,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solver found.
+    """The candidate that a solver takes, and how it came to that.
 
     Attributes:
         taken: the candidate whose plan is to be carried out.
-        measured: all that were measured.
+        measured: all candidates that were measured.
         complete: False if Ctrl-C came before the choice was made.
-        short_of_time: whether the time was over before a plan was found that keeps the budget, and others were left.
-        graph: what carrying the plan out gives, where the solver made it; it isn't written to files.
+        short_of_time: whether time ran out before a plan was found that keeps the budget, with candidates left to measure.
+        graph: the graph that results from the plan, where the solver made it; it isn't written to files.
     """
 
     taken: Candidate
@@ -129,11 +130,11 @@ class Solution:
 
     @property
     def plan(self) -> Plan:
-        """What is to be done."""
+        """The plan that is to be carried out."""
         return self.taken.plan
 
     def to_json(self) -> dict[str, Json]:
-        """Returns it as plain JSON."""
+        """Returns the solution as plain JSON."""
         return {
             "taken": self.taken.to_json(),
             "measured": [candidate.to_json() for candidate in self.measured],
@@ -143,10 +144,10 @@ class Solution:
 
     @classmethod
     def from_json(cls, record: Json) -> "Solution":
-        """Reads what `to_json` gave.
+        """Makes a solution from the JSON that `to_json` returned.
 
         Raises:
-            PenjingError: it is none.
+            PenjingError: the JSON isn't a solution's.
         """
         return records.convert(record, cls, "choice")
 

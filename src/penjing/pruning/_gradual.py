@@ -22,7 +22,7 @@ from penjing.evidence import Evidence
 from penjing.graph import Graph, Option
 from penjing.graph.weights import weights
 from penjing.pruning._hidden_weights import HiddenWeights, Masks, masks_on_devices
-from penjing.pruning._prune import understood
+from penjing.pruning._prune import selection_of
 from penjing.pruning._scheduled_selection import ScheduledSelection
 from penjing.pruning._units import units_of
 from penjing.pruning._zeroed import Decision, Zeroed, ZeroedChannels, ZeroedWeights
@@ -83,7 +83,7 @@ class Gradual:
         settings = PruningSettings(
             amount, criterion, granularity, allocation, round_to, min_channels, units, include, exclude, batches, seed
         )
-        selection = understood(graph, data, settings)
+        selection = selection_of(graph, data, settings)
         self._scheduled = ScheduledSelection(find(schedule), replace(selection, schedule=schedule))
         self.trainings = self._scheduled.schedule.trainings
         self.graph = copy.deepcopy(graph)
@@ -251,7 +251,7 @@ class Gradual:
         self._marked, self._steps = decision.masks, decision.steps
 
     def _hold(self, decision: Decision) -> None:
-        """Prunes for good what was decided."""
+        """Prunes the weights or units of a decision: masks hold them at zero from now on."""
         with torch.no_grad():
             for name, values in decision.weights.items():
                 self.graph.tensor(name).copy_(values)

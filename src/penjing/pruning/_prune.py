@@ -85,7 +85,7 @@ def prune(
 @torch.enable_grad()
 def prune_so(graph: Graph, data: Data | None, settings: PruningSettings) -> Graph:
     """Returns what `prune` does with these settings."""
-    selection, where = understood(graph, data, settings), settings.where
+    selection, where = selection_of(graph, data, settings), settings.where
     batches, seed = settings.batches, settings.seed
     if selection.granularity.removes == "branches":
         left = branches(graph, **where)
@@ -100,8 +100,8 @@ def prune_so(graph: Graph, data: Data | None, settings: PruningSettings) -> Grap
     return without_units(groups, evidence, selection, at_least(settings.min_channels, settings.round_to))
 
 
-def understood(graph: Graph, data: Data | None, settings: PruningSettings) -> Selection:
-    """Looks up the names in the settings and checks that the choices fit one another.
+def selection_of(graph: Graph, data: Data | None, settings: PruningSettings) -> Selection:
+    """Returns the selection that the settings describe: looks up their names and checks that the choices fit one another.
 
     Raises:
         PenjingError: a name is unknown, or two choices don't fit.

@@ -72,7 +72,7 @@ class Selection:
                 f"The criterion '{self.criterion.name}' scores single channels, not {parts}; "
                 f"granularity='{self.granularity.name}' works with {able}."
             )
-        found = _judged(self.criterion, evidence)
+        found = _saliencies(self.criterion, evidence)
         return found if isinstance(found, Compensated) else Compensated(found)
 
     @property
@@ -136,7 +136,7 @@ class Selection:
         return Option(Place(kind, path), "prune", setting, before, after, found)
 
 
-def _judged(criterion: CriterionEntry, evidence: Evidence) -> Any:
+def _saliencies(criterion: CriterionEntry, evidence: Evidence) -> Any:
     """Returns a criterion's saliencies. Scores of units that need data are kept in the data's memory, if it has one."""
     if not criterion.needs or criterion.level != "unit" or memory_of(evidence.data) is None:
         return criterion.function(evidence)

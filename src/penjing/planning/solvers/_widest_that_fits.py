@@ -165,7 +165,7 @@ def _measure_level(problem: Problem, options: Options) -> list[Candidate]:
         (_, plain_file), *others = files
         for some, (_, file), candidate in zip(drafted, others, tuple(found[1:]), strict=True):
             slower = _better_in_float(problem, (plain_file, file), found[0], candidate)
-            mixed = _left(problem, some, slower)
+            mixed = _left_alone(problem, some, slower)
             graph = _drafted(problem, thin, mixed) if slower and problem.left > 0 else None
             if graph is not None:
                 names.append("mixed")
@@ -178,13 +178,15 @@ def _measure_level(problem: Problem, options: Options) -> list[Candidate]:
 
 
 def _drafted(problem: Problem, graph: Graph, options: Options) -> Graph | None:
+    """Returns a draft of the graph with these options; None where a technique finds its options useless."""
     made: Graph | None = graph
     for technique, some in _by_technique(problem, options):
         made = None if made is None else technique.draft(made, some, problem.data)
     return made
 
 
-def _left(problem: Problem, options: Options, paths: Sequence[str]) -> Options:
+def _left_alone(problem: Problem, options: Options, paths: Sequence[str]) -> Options:
+    """Returns options that leave the modules at these paths as they are."""
     return tuple(
         option for technique, some in _by_technique(problem, options) for option in technique.leave(some, paths)
     )
@@ -200,6 +202,7 @@ def _lowered(problem: Problem, graph: Graph, name: str) -> Artifact:
 
 
 def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifact]]) -> list[Candidate]:
+    """Times these files in turns with the original's, and returns a candidate for each of them."""
     together = {"original": _original(problem)} | {str(place): file for place, (_, file) in enumerate(files)}
     times = measure_together(
         together, threads=problem.deployment.threads, batch=problem.deployment.batch, runs=RUNS, memory=False,
