@@ -1,7 +1,7 @@
-"""Storing and computing in 8-bit integers: which values are rounded where, to which grid, and how its range is found.
+"""Quantisation: which values are rounded to few bits, to which grid, and how the range of that grid is found.
 
-Nothing here trains. The graphs that come out can be trained, with straight-through gradients; `QuantizedTraining` is the
-callback of a training that learns ranges, too.
+Nothing here trains. The quantised graphs can be trained, with straight-through gradients; `QuantizedTraining` is the
+callback of a training that also learns the ranges.
 """
 
 from penjing.quantization.calibration.constant import ConstantActivations

@@ -1,4 +1,4 @@
-"""What the arguments of `quantize` may be, each by itself."""
+"""The rules for the arguments of `quantize`, each by itself."""
 
 from penjing.capabilities import Capabilities
 from penjing.checks import FLAG, PATTERNS, SEED, TEXT, a, either, mapping, optional, several

@@ -106,7 +106,7 @@ def quantize(
         per_layer: grids of single layers, by pattern of their module path, "float32" for floating point; the first pattern
             that fits wins.
         exclude: patterns of module paths that compute in floating point.
-        target: the runtime that the graph is quantised for, a name in `penjing list targets`: values are rounded where it
+        target: the runtime that the graph is quantised for, a name in `penjing targets`: values are rounded where it
             computes in integers. For a target that computes nothing in integers, such as "torch", only weights can be
             rounded (activations=None), unless `simulate` is set. A `penjing.capabilities.Capabilities` describes another
             target.

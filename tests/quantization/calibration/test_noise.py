@@ -200,7 +200,7 @@ def test_equalised_inputs_leave_the_float_function_as_it_was(kind):
 )
 def test_what_cannot_be_mended_is_named_in_a_warning_and_in_the_plan(make, batch, options, place):
     graph = _graph(make, batch)
-    with pytest.warns(UserWarning, match=rf"Rounding leaves little of what varies in .*'{place}' .*exclude="):
+    with pytest.warns(UserWarning, match=rf"Rounding leaves little of the signal in .*'{place}' .*exclude="):
         small = pj.quantize(graph, [batch()], **options)
     (step,) = [step for step in small.plan if step.place.path == place]
     assert re.search(r"signal \d+\.\d dB (above|below) the noise", words(step.to_json()))
@@ -214,7 +214,7 @@ def test_what_lies_below_the_noise_is_said_so():
 
 def test_an_iterator_that_cannot_be_read_again_is_warned_of():
     make, batch = KINDS["columns of a table"]
-    with pytest.warns(UserWarning, match="Rounding leaves little of what varies in 'first'"):
+    with pytest.warns(UserWarning, match="Rounding leaves little of the signal in 'first'"):
         pj.quantize(_graph(make, batch), iter([batch()]))
 
 

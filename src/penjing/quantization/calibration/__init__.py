@@ -1,1 +1,1 @@
-"""What calibration data tells of a quantisation: the grids of activations, and the noise that rounding makes in each layer."""
+"""What calibration data gives: the grids of activations, and the noise that rounding makes in each layer."""

@@ -1,4 +1,4 @@
-"""From calibration data to the grid of every activation that is rounded."""
+"""Finds the grid of every activation that is rounded, from calibration data."""
 
 from typing import Any
 
@@ -42,14 +42,14 @@ def lay_activations(
     laid = {}
     for site in placed.sites:
         found = seen[site.grid_of]
-        # An observer of spreads has nothing to say of a single value.
+        # Observers choose between ranges; a single value leaves nothing to choose.
         low, high = (found.low, found.high) if found.low == found.high else observer.range_of(found, grid.steps)
         laid[site] = affine(low, high, grid, site.within)
     return laid, kept
 
 
 def scale_of(value: Any, restored: dict[fx.Node, float]) -> float | None:
-    """Returns the scale of what a layer reads, through the ops that pass integers on."""
+    """Returns the scale of a layer's input, through the ops that pass integers on."""
     while isinstance(value, fx.Node) and value not in restored:
         value = value.args[0] if value.args else None
     return restored.get(value) if isinstance(value, fx.Node) else None

@@ -1,7 +1,7 @@
-"""Activations that never change on the calibration data: no range can be chosen for what they would be on other data.
+"""Finds activations that never change on the calibration data: no range can be chosen for their values on other data.
 
-An input that never changes while others do, such as the mask of unpadded batches, is no fault, and neither is what is
-computed from such inputs alone: their ranges hold the value that was seen, and 0.
+An input that never changes while others do, such as the mask of unpadded batches, is no fault, and neither is a value that
+is computed from such inputs alone: their ranges hold the value that was seen, and 0.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,11 +24,11 @@ class ConstantActivations(PenjingError):
 
 
 class Steady:
-    """Whether all values of a stream of tensors are one and the same.
+    """Tells whether all values in a stream of tensors are equal.
 
     Attributes:
-        value: the first; None before the first batch.
-        varies: whether another one came.
+        value: the first value; None before the first batch.
+        varies: whether a different value came later.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Steady:
         self.value, self.varies = state["value"][0] if len(state["value"]) else None, bool(state["varies"])
 
     def update(self, values: Tensor) -> None:
-        """Takes in one batch, of any type."""
+        """Adds one batch, of any type."""
         if values.numel() and not self.varies:
             self.value = values.flatten()[0].clone() if self.value is None else self.value
             self.varies = bool((values != self.value).any())
@@ -63,19 +63,20 @@ def check_vary(
     seen: Mapping[fx.Node, Statistics],
     inputs: Mapping[fx.Node, Steady],
 ) -> None:
-    """Makes sure that everything that is rounded and computed from the inputs that vary was seen to vary.
+    """Makes sure that every rounded value which is computed from varying inputs varies too.
 
-    Where no input varies, the data are at fault.
+    Where no input varies, the data are at fault, and every rounded value must vary.
 
     Args:
-        graph: holds the nodes.
-        placed: the sites.
-        placement: that they were found with.
-        seen: statistics of all calibration data, by the node whose values they are.
-        inputs: of the graph that aren't among these, and whether they vary.
+        graph: the graph that holds the nodes.
+        placed: the values that are rounded.
+        placement: the tables with which these were found.
+        seen: statistics of all calibration data, by the node that computes the values.
+        inputs: for each input of the graph that `seen` lacks, whether it varies.
 
     Raises:
-        ConstantActivations: something doesn't; names the first in order of execution, and all that can be excluded.
+        ConstantActivations: a value doesn't vary; the message names the first in order of execution, and all that can be
+            excluded.
     """
     given = [node for node in graph.program.graph.nodes if node.op == "placeholder"]
     steady = {
@@ -95,14 +96,16 @@ def check_vary(
     else:
         where, cause = f"The output of '{place_of(_source(first, placement))}'", "the model's weights and the data"
     message = (
-        f"{where} is {value:g} everywhere on the calibration data, so there is no range to choose for it: check {cause}, of "
-        "which there may be too little."
+        f"{where} is {value:g} everywhere on the calibration data, so there is no range to choose for it: check {cause}. "
+        "There may be too little data."
     )
     known = module_paths(graph)
     touched = dict.fromkeys(place for site in stuck for place in _touched(site, placed, placement) if place in known)
     if touched:
         listed = ", ".join(f'"{place}"' for place in touched)
-        message += f" If it is meant to be so, leave what computes and reads it in floating point: exclude=[{listed}]."
+        message += (
+            f" If the value is meant to be constant, leave the layers around it in floating point: exclude=[{listed}]."
+        )
     raise ConstantActivations(message)
 
 
@@ -120,7 +123,7 @@ def _touched(site: Site, placed: Placed, placement: Placement) -> Iterator[str]:
 
 
 def _source(node: fx.Node, placement: Placement) -> fx.Node:
-    """Returns what the clips in front of a value cut off; the first clip where that is an input."""
+    """Returns the node in front of a value's clips; the first clip where that node is an input."""
     while node.target in placement.clips and node.all_input_nodes[0].op != "placeholder":
         node = node.all_input_nodes[0]
     return node

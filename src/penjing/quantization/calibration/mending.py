@@ -160,9 +160,9 @@ def warn_of_noise(
     listed = ", ".join(named[:LAYERS_NAMED]) + (" and others" if len(named) > LAYERS_NAMED else "")
     patterns = ", ".join(f'"{place}"' for place in list(levels)[:LAYERS_NAMED])
     warnings.warn(
-        f"Rounding leaves little of what varies in {listed} of {small.name}: what the values there differ by is small beside "
-        "their range, or one range holds parts of very different ones. Scale the inputs, or leave these layers in floating "
-        f"point: exclude=[{patterns}].",
+        f"Rounding leaves little of the signal in {listed} of {small.name}: the values there vary little compared with their "
+        "range, or one range covers parts of very different size. Scale the inputs, or leave these layers in floating point: "
+        f"exclude=[{patterns}].",
         stacklevel=4,
     )
     return levels

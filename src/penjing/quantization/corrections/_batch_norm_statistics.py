@@ -31,8 +31,7 @@ def batch_norm_statistics(graph: Graph, reference: Graph, data: Any) -> tuple[st
     The effect is that of re-estimating a batch norm's statistics behind the rounded layer and folding the batch norm
     again, with the float network's statistics on the calibration data in place of β and γ. The integers stay: the gain
     multiplies the weight and its scale alike, so the weight needs one scale per output channel. The networks run side
-    by side, as in
-    `bias_correction`.
+    by side, as in `bias_correction`.
 
     Args:
         graph: the quantised graph; its weights, scales and biases are changed, and a layer without a bias gets one.

@@ -69,7 +69,7 @@ class _Shift:
         self._count = 0
 
     def update(self, layer: RoundedLayer, error: Tensor, slope: Tensor | None, count: int) -> None:
-        """Takes in the mean's error on one batch, the mean's slope over the bias, and the count of values in the mean."""
+        """Adds one batch: the mean's error, the mean's slope over the bias, and the count of values in the mean."""
         if layer not in self.layers:
             self.layers.append(layer)
         self._count += count

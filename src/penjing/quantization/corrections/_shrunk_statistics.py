@@ -35,9 +35,8 @@ def shrunk_statistics(
     are the ensemble, and τ² comes from the method of moments. The difference of two variances is that of half their
     logarithms; its standard error comes from the influence of each sample (Efron 1982, The Jackknife, the Bootstrap and
     Other Resampling Plans, chapter 6). Standard errors from n samples are estimates themselves: se² is multiplied by
-    the variance of Student's t, (n - 1) / (n - 3). The networks run side by side, as in `bias_correction`. Fewer than
-    16 samples correct
-    nothing.
+    the variance of Student's t, (n - 1) / (n - 3). The networks run side by side, as in `bias_correction`. With fewer than
+    16 samples nothing is corrected.
 
     Layers whose weight or bias is read elsewhere, too, stay as they are.
 

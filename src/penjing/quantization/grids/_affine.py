@@ -1,4 +1,4 @@
-"""Integers laid over a range of reals, as activations are rounded."""
+"""Lays integers over a range of reals, as the rounding of activations needs them."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from penjing.quantization.grids._integers import Grid
 
 EVERYTHING = (-math.inf, math.inf)
-SMALLEST_SCALE = 1e-10  # below it, products of two scales leave the numbers that float32 holds well
+SMALLEST_SCALE = 1e-10  # products of two smaller scales would leave the range in which float32 is precise
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Affine:
 
     Attributes:
         grid: the integers.
-        scale: real distance of two neighbours, exactly a float32.
+        scale: distance between two neighbouring reals of the grid, a value that float32 holds exactly.
         zero_point: the integer that stands for exactly 0.
     """
 
@@ -40,9 +40,9 @@ def affine(low: float, high: float, grid: Grid, within: tuple[float, float] = EV
 
     Args:
         low: the smallest real to cover.
-        high: the largest one.
+        high: the largest real to cover.
         grid: the integers.
-        within: bounds (at most 0 and at least 0) that no value of the grid may pass: those of a clip that the
+        within: bounds (at most 0 and at least 0) that no value of the grid may pass. They are those of a clip, which the
             rounding then makes superfluous.
     """
     low, high = max(min(low, 0.0), within[0]), min(max(high, 0.0), within[1])

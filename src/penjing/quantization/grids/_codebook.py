@@ -5,7 +5,7 @@ from torch import Tensor
 
 from penjing.quantization.grids._registry import GridNumber, Rows, Shared, grids
 
-MOST_ITERATIONS = 1000  # Lloyd's iterations end by themselves; this bounds the slowest
+MOST_ITERATIONS = 1000  # iterations of Lloyd's algorithm, which nearly always ends earlier by itself
 
 
 @grids.register(
@@ -18,9 +18,9 @@ MOST_ITERATIONS = 1000  # Lloyd's iterations end by themselves; this bounds the 
 def codebook(rows: Rows, count: int) -> Shared:
     """Each weight is one of 2 to 256 values shared by its layer, found by k-means: "codebook:16".
 
-    Centroids begin evenly spread over the range (the paper's linear initialisation). Where weights were pruned, one of
-    them is 0 and stays it, also in further training; what is nearest to it becomes 0 too. Training moves the others: the
-    gradient of a shared value is the sum of its weights' gradients.
+    Centroids start evenly spread over the range (the paper's linear initialisation). Where weights were pruned, one centroid
+    is 0 and stays 0, also in further training; weights that are nearest to it become 0 too. Training moves the other
+    centroids: the gradient of a shared value is the sum of its weights' gradients.
     """
     values, _ = rows.values.double().sort(1)
     centroids = _spread(values[:, 0], values[:, -1], count)
@@ -42,12 +42,14 @@ def _spread(low: Tensor, high: Tensor, count: int) -> Tensor:
 
 
 def lloyd(values: Tensor, centroids: Tensor, hold_zero: bool) -> Tensor:
-    """Runs k-means on numbers to its end: clusters of sorted numbers are intervals, their means differences of sums.
+    """Runs k-means on the numbers of each row until no centroid moves.
+
+    Clusters of sorted numbers are intervals, so their means come from differences of cumulative sums.
 
     Args:
         values: `(rows, weights)`, sorted.
-        centroids: `(rows, count)` to begin with, sorted. One that no value is nearest to stays where it is.
-        hold_zero: a centroid at 0 stays there.
+        centroids: `(rows, count)` to start from, sorted. A centroid to which no value is nearest stays where it is.
+        hold_zero: whether a centroid at 0 stays there.
 
     Returns:
         `(rows, count)`, sorted.

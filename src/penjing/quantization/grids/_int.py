@@ -20,8 +20,8 @@ from penjing.quantization.grids._registry import BITS, GRAINS, Laid, Rows, grids
 def signed(rows: Rows, bits: int) -> Laid:
     """Symmetric integers of 2 to 16 bits: "int8", "int4"; their zero point is 0.
 
-    A row's scale just holds its largest weight. With fewer than 8 bits it is the one with the least squared error
-    instead, which clips the rarest weights (Nagel et al. 2021, arXiv:2106.08295, section 3.1).
+    A row's scale is the smallest one that holds its largest weight. With fewer than 8 bits it is the scale with the least
+    squared error instead, which clips the rarest weights (Nagel et al. 2021, arXiv:2106.08295, section 3.1).
     """
     grid = integers(f"int{bits}", symmetric=True)
     scale = symmetric(rows.values, grid, rows.least)
@@ -32,12 +32,12 @@ def signed(rows: Rows, bits: int) -> Laid:
 
 
 def symmetric(values: Tensor, grid: Grid, least: Tensor | None = None) -> Tensor:
-    """Returns the scale of each row that just holds its largest weight.
+    """Returns the smallest scale of each row that holds the row's largest weight.
 
     Args:
-        values: `(rows, …)`.
+        values: the weights, `(rows, …)`.
         grid: symmetric integers.
-        least: `(rows,)`, what the scales may not fall below.
+        least: `(rows,)`, lower bounds of the scales; None for none.
 
     Returns:
         `(rows,)` float32, all above 0.
@@ -50,12 +50,14 @@ def symmetric(values: Tensor, grid: Grid, least: Tensor | None = None) -> Tensor
 
 
 def like_neighbours(scales: Tensor, filled: Tensor, alone: float) -> Tensor:
-    """Gives rows of zeros, which hold with any scale, the largest of the others': biases are then rounded as finely.
+    """Gives rows of zeros, which any scale holds, the largest scale of the other rows.
+
+    Biases are rounded in multiples of the scale, so such a row's bias is then rounded about as finely as others.
 
     Args:
         scales: `(rows,)`.
         filled: `(rows,)`, whether a row holds anything but zeros.
-        alone: the scale where no row does.
+        alone: the scale for all rows where all of them hold zeros only.
     """
     usual = torch.where(filled.any(), scales.amax(), alone)  # no branch: shapes are propagated through it in training
     return torch.where(filled, scales, usual.maximum(scales))

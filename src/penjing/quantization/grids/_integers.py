@@ -15,10 +15,10 @@ class Grid:
     """The integers of one type.
 
     Attributes:
-        name: what users type.
-        dtype: how they are stored.
-        low: the smallest.
-        high: the largest.
+        name: the name that users type.
+        dtype: the type in which the integers are stored.
+        low: the smallest integer.
+        high: the largest integer.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Grid:
 
     @property
     def steps(self) -> int:
-        """How many steps lie between the smallest and the largest."""
+        """Number of steps between the smallest and the largest integer."""
         return self.high - self.low
 
     @property
     def bits(self) -> int:
-        """How many bits tell them apart."""
+        """Number of bits that tell the integers apart."""
         return self.steps.bit_length()
 
 
@@ -42,11 +42,11 @@ def integers(name: str, symmetric: bool = False) -> Grid:
 
     Args:
         name: "intN" or "uintN", N from 2 to 16.
-        symmetric: leave out the smallest signed integer, so that each has its negative and the product of two 8-bit
+        symmetric: leave out the smallest signed integer, so that each integer has its negative and the product of two 8-bit
             integers keeps a spare bit.
 
     Raises:
-        PenjingError: the name is no such one, or N is out of range.
+        PenjingError: the name has another form, or N is out of range.
     """
     found = re.fullmatch(r"(u?)int(\d+)", name) if isinstance(name, str) else None
     if found is None:

@@ -7,7 +7,7 @@ from penjing.quantization.grids._integers import LARGEST_BITS, SMALLEST_BITS, in
 from penjing.quantization.grids._least_error import squared_error
 from penjing.quantization.grids._registry import GRAINS, GridNumber, Laid, Rows, grids
 
-FINER = 3  # a scale an eighth of what holds all weights clips most of them, at any number of bits
+FINER = 3  # smaller powers that are tried; a scale an eighth as large clips most weights, at any number of bits
 
 
 @grids.register(
@@ -20,8 +20,8 @@ FINER = 3  # a scale an eighth of what holds all weights clips most of them, at 
 def power_of_two(rows: Rows, bits: int) -> Laid:
     """Symmetric integers whose scales are powers of two, so that rescaling is a shift: "power_of_two:8".
 
-    Of the smallest power that holds a row's largest weight and the three below it, the one with the least squared error.
-    (The paper learns the threshold and takes the power above it.)
+    The scale is the power with the least squared error among the smallest one that holds a row's largest weight and the three
+    powers below. (The paper learns the threshold and takes the power above it.)
     """
     grid = integers(f"int{bits}", symmetric=True)
     mantissa, exponent = torch.frexp(symmetric(rows.values, grid, rows.least))

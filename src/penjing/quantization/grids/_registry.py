@@ -1,4 +1,4 @@
-"""The table of weight grids, and what each of them makes of a layer's weights."""
+"""The table of weight grids, and the forms in which they give a layer's weights."""
 
 import re
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from penjing.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class Rows:
-    """Weights in the rows that each get a scale or a table.
+    """A layer's weights in rows, each of which gets a scale or a table.
 
     Attributes:
         values: `(rows, weights)` float32.
-        least: `(rows,)`, the smallest scale with which the layer's bias fits into 32 bits; None where nothing asks for it.
-        zeros: zeros are among them, as pruning leaves them, and must stay exactly zero.
+        least: `(rows,)`, the smallest scale with which the layer's bias fits into 32 bits; None where the bias sets no limit.
+        zeros: whether some weights are zero, as pruning leaves them; these must stay exactly zero.
     """
 
     values: Tensor
@@ -29,7 +29,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Laid:
-    """Integers laid over rows: `real = scale · (integer − zero_point)`. Which integer a weight gets is the rounding's.
+    """Integers laid over rows: `real = scale · (integer − zero_point)`. A rounding chooses the integer of each weight.
 
     Attributes:
         grid: the integers.
@@ -59,12 +59,12 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Shared:
-    """Rows as places in tables of shared values.
+    """Rows as indices into tables of shared values.
 
     Attributes:
-        codes: `(rows, weights)` uint8.
+        codes: the indices, `(rows, weights)` uint8.
         table: `(rows, values)` float32.
-        zero_first: the first value of every table is 0 and stays so.
+        zero_first: whether the first value of every table is 0 and stays 0.
     """
 
     codes: Tensor
@@ -75,18 +75,18 @@ class Shared:
 GrainKind = Literal["channel", "tensor", "group"]
 
 Lay = Callable[[Rows, int], Laid | Scaled | Shared]
-"""Called as `grid(rows, number)`, with the number behind the grid's name, 0 where there is none."""
+"""A grid is called as `grid(rows, number)`, with the number behind the grid's name, 0 where there is none."""
 
 
 @dataclass(frozen=True)
 class GridNumber:
-    """The number behind a grid's name.
+    """The number that a user writes behind a grid's name.
 
     Attributes:
-        lowest: the smallest that is allowed.
-        highest: the largest that is allowed.
-        counts: what it is a number of.
-        usual: where none is given; None where one must be.
+        lowest: the smallest number that is allowed.
+        highest: the largest number that is allowed.
+        counts: whether the number counts bits or values.
+        usual: the number where the user gives none; None where the user must give one.
     """
 
     lowest: int
@@ -100,10 +100,10 @@ class GridEntry(Entry[Lay]):
     """A registered grid.
 
     Attributes:
-        grains: those that it works with, its own first.
-        integer: weights go to its integers by the rounding that the user chooses, instead of by its own rule.
-        bits: of each weight, or the number that says so in the grid's name.
-        zero: it holds a zero.
+        grains: the grains that the grid works with, the default first.
+        integer: whether the rounding that the user chooses picks the integers, instead of the grid's own rule.
+        bits: bits per weight, or the number behind the grid's name that gives them.
+        zero: whether the grid holds a zero.
     """
 
     grains: tuple[GrainKind, ...]
@@ -120,9 +120,9 @@ class WeightGrid:
     """A grid as the user named it.
 
     Attributes:
-        name: as it was typed, such as "int4" or "codebook:16".
-        entry: of `grids`.
-        number: behind the name.
+        name: the name as it was typed, such as "int4" or "codebook:16".
+        entry: the grid's entry in `grids`.
+        number: the number behind the name; 0 where there is none.
     """
 
     name: str
@@ -136,14 +136,14 @@ class WeightGrid:
 
     @property
     def bits(self) -> int:
-        """How many bits tell a weight's value apart from all others of the grid."""
+        """Number of bits that tell a weight's value apart from all others of the grid."""
         if isinstance(self.entry.bits, int):
             return self.entry.bits
         return (self.number - 1).bit_length() if self.counts_values else self.number
 
     @property
     def counts_values(self) -> bool:
-        """Tells whether the number is one of values, as of a table's, instead of bits."""
+        """Tells whether the number counts values, as those of a table, instead of bits."""
         return isinstance(self.entry.bits, GridNumber) and self.entry.bits.counts == "values"
 
     def lay(self, rows: Rows) -> Laid | Scaled | Shared:

@@ -17,10 +17,10 @@ TERNARY = Grid("ternary", torch.int8, -1, 1)
     bits=2,
 )
 def ternary(rows: Rows, number: int) -> Scaled:
-    """−1, 0 or 1 times a scale: 0 up to 0.7 of the mean magnitude; the scale is the mean magnitude of the others.
+    """−1, 0 or 1 times a scale: 0 up to 0.7 of the mean magnitude; the scale is the mean magnitude of the other weights.
 
-    The threshold is the paper's closed form for what an exact search over all thresholds would find; nothing is searched.
-    The paper has one scale per layer, which is `grain="tensor"`.
+    The threshold is the paper's closed-form approximation of the best threshold, so nothing is searched. The paper has one
+    scale per layer, which is `grain="tensor"`.
     """
     magnitude = rows.values.abs()
     kept = magnitude > 0.7 * magnitude.mean(1, keepdim=True)

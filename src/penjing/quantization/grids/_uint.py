@@ -21,8 +21,8 @@ from penjing.quantization.grids._registry import BITS, GRAINS, Laid, Rows, grids
 def unsigned(rows: Rows, bits: int) -> Laid:
     """Affine integers of 2 to 16 bits: "uint8", "uint4"; they cover a row's smallest to its largest weight, and 0.
 
-    With fewer than 8 bits both ends shrink together to the least squared error. More than 8 bits are stored as signed
-    integers, moved down by half of their range, since PyTorch can't compute with wide unsigned ones.
+    With fewer than 8 bits both ends shrink together until the squared error is least. Integers of more than 8 bits are
+    stored as signed ones, shifted down by half of their range, since PyTorch can't compute with wide unsigned integers.
     """
     grid = integers(f"uint{bits}")
     if bits > 8:

@@ -1,7 +1,7 @@
-"""From what an activation's values look like to the range that its grid covers: one file per observer.
+"""Observers choose the range that an activation's grid covers, from statistics of its values: one file per observer.
 
-A file's statistics stream over batches in constant memory; its formula turns them into a range. A new observer is one
-new file that registers one function.
+An observer's statistics are updated batch by batch in constant memory; its formula turns them into a range. A new observer is
+one new file that registers one function.
 """
 
 from penjing.quantization.observers._ema import ema

@@ -13,11 +13,11 @@ from penjing.quantization.observers._registry import observers
 def ema(statistics: MovingExtremes, steps: int) -> tuple[float, float]:
     """Covers an exponential moving average of the batches' extremes: one odd batch doesn't set the range for good.
 
-    The average begins with the first batch; "ema:0.9" gives the last range a weight of 0.9 in each next one. So the
-    order of the batches and their size matter, other than for all other observers.
+    The average begins with the first batch; "ema:0.9" gives the average a weight of 0.9 in each update. So, unlike for all
+    other observers, the order of the batches and their size matter.
 
     Args:
-        statistics: of the activation.
-        steps: of the grid; not used.
+        statistics: statistics of the activation.
+        steps: number of steps of the grid; not used.
     """
     return statistics.average or (statistics.low, statistics.high)

@@ -1,4 +1,4 @@
-"""The range that keeps the distribution of the values."""
+"""The range that best preserves the distribution of the values."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from penjing.evidence.statistics import Histogram
 from penjing.quantization.observers._registry import observers
 
-CANDIDATES = 128
+CANDIDATES = 128  # ranges that are tried
 SMOOTHING = 1e-4  # count that replaces a count of zero, as in ONNX Runtime and MXNet
 
 
@@ -19,16 +19,16 @@ SMOOTHING = 1e-4  # count that replaces a count of zero, as in ONNX Runtime and 
 def entropy(statistics: Histogram, steps: int) -> tuple[float, float]:
     """Minimises the Kullback–Leibler divergence of the rounded from the unrounded distribution, over a grid of ranges.
 
-    A candidate range is [-t, t], cut to the values seen: one-sided and lopsided values get all levels for themselves.
-    The reference is the histogram inside it, with what lies beyond added to its outermost bins; the rounded
-    distribution spreads what falls on each level of the grid, zero among them, evenly over those of the level's bins
+    A candidate range is [-t, t], cut to the values seen, so that one-sided and lopsided values get all levels of the grid.
+    The reference distribution is the histogram inside the range, with the counts beyond it added to its outermost bins. The
+    rounded distribution spreads the count of each level of the grid, zero included, evenly over those bins of the level
     that hold values. (ONNX Runtime cuts a symmetric window into equal pieces instead.) As in TensorRT, the bin that
-    holds 0 counts no more than its neighbours: rounding doesn't change what is exactly 0, most values behind a ReLU.
+    holds 0 counts no more than its neighbours: most values behind a ReLU are exactly 0, and rounding doesn't change these.
 
     Args:
-        statistics: of the activation.
-        steps: of the grid: it holds steps + 1 values. With more levels than bins there is nothing to choose: the whole
-            range is taken.
+        statistics: statistics of the activation.
+        steps: number of steps of the grid, which holds steps + 1 values. With more levels than bins there is nothing to
+            choose, and the whole range is taken.
     """
     low, high = min(statistics.low, 0.0), max(statistics.high, 0.0)
     if low == high:
@@ -44,13 +44,13 @@ def entropy(statistics: Histogram, steps: int) -> tuple[float, float]:
 
 
 def _inside(statistics: Histogram, lows: Tensor, highs: Tensor) -> Tensor:
-    """Returns which bins' middles lie in which range, `(candidates, bins)`, the outermost filled bins in the widest."""
+    """Returns whether each bin's middle lies in each range, `(candidates, bins)`; the widest range holds all filled bins."""
     centres = statistics.centres.clamp(statistics.low, statistics.high)
     return (centres >= lows[:, None]) & (centres <= highs[:, None])
 
 
 def _divergences(statistics: Histogram, lows: Tensor, highs: Tensor, inside: Tensor, steps: int) -> Tensor:
-    """Returns KL(reference ‖ rounded) for each candidate."""
+    """Returns KL(reference ‖ rounded) for each candidate range, `(candidates,)`."""
     counts = _without_zeros(statistics)
     kept = counts * inside
     reference = kept.clone()
@@ -74,6 +74,7 @@ def _divergences(statistics: Histogram, lows: Tensor, highs: Tensor, inside: Ten
 
 
 def _without_zeros(statistics: Histogram) -> Tensor:
+    """Returns the counts, where the bin that holds 0 counts at most as much as its larger neighbour."""
     counts, zero = statistics.counts, -statistics.first
     if not 0 <= zero < len(counts):
         return counts
@@ -85,7 +86,7 @@ def _without_zeros(statistics: Histogram) -> Tensor:
 
 
 def _smoothed(counts: Tensor, inside: Tensor) -> Tensor:
-    """Returns probabilities, those of empty bins a trifle that the others give away; 1 outside, where they don't count."""
+    """Returns probabilities; empty bins get a tiny one, taken from the others. Outside of the range the value 1 stands."""
     empty = inside & (counts <= 0)
     filled = inside & (counts > 0)
     taken = SMOOTHING * empty.sum(1, keepdim=True) / filled.sum(1, keepdim=True).clamp_min(1)

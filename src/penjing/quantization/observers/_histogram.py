@@ -1,4 +1,4 @@
-"""The range with the least squared error that a search from both ends finds."""
+"""The range with the least squared error, found by moving its ends inwards step by step."""
 
 import bisect
 
@@ -21,15 +21,15 @@ SHARE = 1e-5  # share of all values that one step of the search leaves out
 def histogram(statistics: Histogram, steps: int) -> tuple[float, float]:
     """Drops values from the end where that shortens the range more, a share at a time, while the squared error falls.
 
-    Other than `mse`, it leaves out shares of the values instead of trying shares of the range, moves one end at a time
-    and stops at the first minimum, which may be where it starts. Other than in PyTorch, batches are counted in bins that
-    fit them all, never spread over others; the error is that of the grid which the range gives, with 0 on it (there,
-    half a step for each 0 behind a ReLU); and where neither end is better, both go on (there only the upper one, so with
-    few values the lower one never moves).
+    Unlike `mse`, this observer leaves out shares of the values instead of trying shares of the range, moves one end at a
+    time, and stops at the first minimum, which may be the whole range. Three things differ from PyTorch's observer. All
+    batches are counted in the same bins, instead of being spread over new bins. The error is that of the grid which
+    the range gives, with 0 on it; PyTorch counts half a step for each 0 behind a ReLU. Where neither end shortens the range
+    more, both move; in PyTorch only the upper end does, so that with few values the lower one never moves.
 
     Args:
-        statistics: of the activation.
-        steps: of the grid: it holds steps + 1 values.
+        statistics: statistics of the activation.
+        steps: number of steps of the grid, which holds steps + 1 values.
     """
     cumulative = (statistics.counts.cumsum(0) / statistics.counts.sum()).tolist()
     start, end = bisect.bisect_right(cumulative, 0.0), bisect.bisect_left(cumulative, cumulative[-1])
@@ -51,7 +51,7 @@ def histogram(statistics: Histogram, steps: int) -> tuple[float, float]:
 
 
 def _edges(statistics: Histogram, start: int, end: int) -> tuple[Tensor, Tensor]:
-    """Returns where bin `start` begins and bin `end` ends, or the extremes inside them, both `(1,)`."""
+    """Returns the lower edge of bin `start` and the upper edge of bin `end`, or the extremes inside them, both `(1,)`."""
     edges = torch.tensor([statistics.first + start, statistics.first + end + 1], dtype=torch.float64) * statistics.width
     low, high = edges.clamp(statistics.low, statistics.high).split(1)
     return low, high

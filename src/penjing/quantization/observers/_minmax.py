@@ -14,7 +14,7 @@ def minmax(statistics: Extremes, steps: int) -> tuple[float, float]:
     """Covers everything from the smallest to the largest value: clips nothing, and one outlier makes all steps coarse.
 
     Args:
-        statistics: of the activation.
-        steps: of the grid; not used.
+        statistics: statistics of the activation.
+        steps: number of steps of the grid; not used.
     """
     return statistics.low, statistics.high

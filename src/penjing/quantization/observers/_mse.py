@@ -6,7 +6,7 @@ from torch import Tensor
 from penjing.evidence.statistics import Histogram
 from penjing.quantization.observers._registry import observers
 
-CANDIDATES = 100
+CANDIDATES = 100  # ranges that are tried in each of the three searches
 
 
 @observers.register(
@@ -20,8 +20,8 @@ def mse(statistics: Histogram, steps: int) -> tuple[float, float]:
     First both ends shrink together, then each end on its own; the values are taken from a histogram.
 
     Args:
-        statistics: of the activation.
-        steps: of the grid: it holds steps + 1 values.
+        statistics: statistics of the activation.
+        steps: number of steps of the grid, which holds steps + 1 values.
     """
     low, high = min(statistics.low, 0.0), max(statistics.high, 0.0)
     if low == high:

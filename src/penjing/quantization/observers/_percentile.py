@@ -16,15 +16,15 @@ from penjing.quantization.observers._registry import observers
 def percentile(statistics: Histogram, steps: int, percent: float = 99.99) -> tuple[float, float]:
     """Leaves out the same share of values at either end: they are clipped, and the steps become finer.
 
-    The ends are read from a histogram and are right to one of its bins, at most 1/2048 of the range.
+    The ends are read from a histogram and are exact to one of its bins, at most 1/2048 of the range.
 
     Args:
-        statistics: of the activation.
-        steps: of the grid; not used.
-        percent: the percentile that the upper end is; the lower end is the one of 100 − percent.
+        statistics: statistics of the activation.
+        steps: number of steps of the grid; not used.
+        percent: percentile at which the upper end lies; the lower end lies at 100 − percent.
 
     Raises:
-        PenjingError: if percent isn't above 50 and at most 100.
+        PenjingError: percent isn't above 50 and at most 100.
     """
     if not 50 < percent <= 100:
         raise PenjingError(f"The percentile must be above 50 and at most 100, not {percent:g}.")

@@ -9,10 +9,10 @@ from penjing.evidence.statistics import Statistics
 from penjing.registry import Entry, Registry
 
 Observer = Callable[..., tuple[float, float]]
-"""Gives the smallest and the largest real value that the grid should cover.
+"""A function that returns the smallest and the largest real value that the grid should cover.
 
-Called as `observer(statistics, steps)`, with the number of steps of the grid (255 for 8 bits). Observers with a parameter
-take it as a third argument.
+It is called as `observer(statistics, steps)`, with the number of steps of the grid (255 for 8 bits). An observer with a
+parameter takes that as a third argument.
 """
 
 
@@ -21,8 +21,8 @@ class ObserverEntry(Entry[Observer]):
     """A registered observer.
 
     Attributes:
-        statistics: the class that is fed with the batches. Where that class takes an argument, the observer's parameter
-            goes to it: it says how batches are summed up.
+        statistics: the class that sums up the batches. Where that class takes an argument, such as how fast a moving average
+            follows, the observer's parameter is passed to it.
     """
 
     statistics: Callable[..., Statistics]
@@ -36,9 +36,9 @@ class ChosenObserver:
     """An observer as the user typed it.
 
     Attributes:
-        name: that text.
-        range_of: gives the range from the statistics and the number of the grid's steps, with the parameter out of the text.
-        statistics: makes the statistics that it reads.
+        name: the text that the user typed.
+        range_of: returns the range from the statistics and the number of the grid's steps, with the parameter in the text.
+        statistics: makes empty statistics of the kind that `range_of` reads.
     """
 
     name: str

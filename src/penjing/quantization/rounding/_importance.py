@@ -8,7 +8,7 @@ from torch import Tensor
 from penjing.evidence.pieces import sample_count
 from penjing.graph import Graph
 
-SAMPLES = 64  # samples for gradients: the mean over them and over all positions hardly changes with more
+SAMPLES = 64  # samples for gradients: with more, the mean over samples and positions hardly changes
 
 
 def gauss_newton(

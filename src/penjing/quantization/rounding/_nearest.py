@@ -8,10 +8,10 @@ from penjing.quantization.rounding._registry import roundings
 
 @roundings.register(source="IEEE 754-2019, roundTiesToEven")
 def nearest(real: Tensor, generator: torch.Generator) -> Tensor:
-    """To the nearest integer, halves to the even one: the least error of each weight, and none on average.
+    """Rounds to the nearest integer, halves to the even one: the error of each weight is least, and zero on average.
 
     Args:
-        real: weights in steps.
+        real: weights in steps of the grid.
         generator: not used.
     """
     return real.round()

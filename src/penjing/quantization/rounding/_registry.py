@@ -13,9 +13,9 @@ from penjing.quantization.rounding._parts import Span
 from penjing.registry import Entry, Registry
 
 Rounding = Callable[..., Any]
-"""Called as `rounding(real, generator)`, with weights in steps of their grid, counted from its zero point; returns integers.
+"""A function `rounding(real, generator)`: takes weights in steps of their grid, counted from its zero point; returns integers.
 
-One that is learned is called as `rounding(part, generator, number)` instead, for one part of the network after another, and
+A learned rounding is called as `rounding(part, generator, number)` instead, for one part of the network after another, and
 returns a `Learned`.
 """
 
@@ -25,10 +25,11 @@ class RoundingEntry(Entry[Rounding]):
     """A registered rounding.
 
     Attributes:
-        spans: of a learned one: splits the network into parts, as `layers` and `blocks` do; None where nothing is learned.
-        importance: of a learned one: weighs the channels of the parts' outputs, as `gauss_newton` does; None where all
-            count alike.
-        number: what the number means that the user may write behind the name; None where there is none.
+        spans: splits the network into parts for a learned rounding, as `layers` and `blocks` do; None where nothing is
+            learned.
+        importance: weighs the channels of the parts' outputs for a learned rounding, as `gauss_newton` does; None where all
+            channels count alike.
+        number: the meaning of the number that the user may write behind the name; None where no number is allowed.
     """
 
     spans: Callable[[Graph, Sequence[fx.Node]], list[Span]] | None = None
@@ -39,7 +40,7 @@ class RoundingEntry(Entry[Rounding]):
 
     @property
     def learned(self) -> bool:
-        """Whether it is learned from data."""
+        """Whether the rounding is learned from data."""
         return self.spans is not None
 
 

@@ -1,4 +1,4 @@
-"""Rounds up or down by chance."""
+"""Rounds up or down at random."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from penjing.quantization.rounding._registry import roundings
     source="Gupta et al. 2015, Deep Learning with Limited Numerical Precision, arXiv:1502.02551",
 )
 def stochastic(real: Tensor, generator: torch.Generator) -> Tensor:
-    """Up with a probability that is the fraction: right on average for each single weight, with more noise than `nearest`.
+    """Rounds up with the fraction as the probability: each weight is right on average, with more noise than `nearest`.
 
     Args:
-        real: weights in steps.
+        real: weights in steps of the grid.
         generator: draws the random numbers.
     """
     chance = torch.rand(real.shape, generator=generator, dtype=real.dtype).to(real.device)
