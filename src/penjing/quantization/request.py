@@ -1,4 +1,4 @@
-"""What the user asks of a quantisation, read and checked against the graph, the data and the target."""
+"""Reads the settings of a quantisation, and checks them against the graph, the data and the target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,26 +28,26 @@ NEAREST = "nearest"
 
 @dataclass(frozen=True)
 class QuantizeRequest:
-    """The arguments of `quantize`, read.
+    """The arguments of `quantize`, with names looked up and checked.
 
     Attributes:
-        choices: of the layers' weights.
+        choices: the grid and grain of each layer's weights.
         activations: the grid of activations whose ranges are constants; None where there are none.
-        dynamic: whether ranges are found at run time instead.
-        observer: of the ranges.
+        dynamic: whether the activations' ranges are found at run time instead.
+        observer: finds the constant ranges.
         target: what the runtime can do.
-        placement: what is used of its placement; see `used_of`.
+        placement: the part of the target's placement that is used; see `used_of`.
         in_float: patterns of layers that were measured to be faster in floating point.
         strict: whether no layer may stay in floating point.
-        rounding: of the weights.
-        iterations: of a learned rounding, or its sweeps; None for its own.
-        corrections: by name; none for "auto".
-        before: those that are applied before anything is rounded.
-        after: those that are applied at the end.
-        keep: how many samples means and variances are put right on; 0 for none.
-        seed: of random numbers.
-        shared: what was asked for of all layers alike, as plain JSON: with a layer's grid and grain it is all that decides
-            what becomes of the layer.
+        rounding: the rounding of the weights.
+        iterations: number of iterations, or sweeps, of a learned rounding; None for the rounding's default.
+        corrections: the corrections' names; empty for "auto".
+        before: the corrections that are applied before anything is rounded.
+        after: the corrections that are applied at the end.
+        keep: number of samples from which "auto" corrects means and variances; 0 for no such correction.
+        seed: seed of random numbers.
+        shared: the settings that all layers share, as plain JSON; together with a layer's grid and grain they decide
+            completely how the layer is quantised.
     """
 
     choices: Choices
@@ -69,12 +69,12 @@ class QuantizeRequest:
 
     @property
     def learned(self) -> bool:
-        """Whether the rounding is learned from the data."""
+        """Tells whether the rounding is learned from the data."""
         return self.rounding.learned
 
     @property
     def read_grid(self) -> Grid | None:
-        """The grid of what layers read, whenever its range is found; None where that isn't rounded."""
+        """The grid of the layers' inputs, with constant or dynamic ranges; None where inputs aren't rounded."""
         return GRID if self.dynamic else self.activations
 
     def is_excluded(self, layer: fx.Node) -> bool:
@@ -82,17 +82,17 @@ class QuantizeRequest:
         return self.choices.of(layer) is None
 
     def setting(self, choice: Choice | None) -> dict[str, Json]:
-        """Returns what a plan says of a layer; of one in floating point without a choice."""
+        """Returns the setting that a plan holds for a layer with this choice; None stands for floating point."""
         own = {"weights": FLOAT} if choice is None else {"weights": choice.grid.name, "grain": choice.grain.name}
         return {**own, **self.shared}
 
 
 def read_request(graph: Graph, data: Any, given: QuantizationSettings) -> QuantizeRequest:
-    """Reads and checks what `quantize` is given, which documents it; nothing of the data is read.
+    """Reads and checks the settings, which `quantize` documents; no data is read.
 
     Raises:
-        PenjingError: unknown names, a pattern that matches nothing, data that can be read only once where it is read again,
-            what the target can't run, a graph that is quantised already or isn't in float32.
+        PenjingError: a name is unknown; a pattern matches nothing; the data can be read only once and would be read again; the
+            target can't run a grid; or the graph is quantised already, or isn't in float32.
     """
     check_float32(graph)
     choices = read_choices(graph, given)

@@ -1,4 +1,4 @@
-"""What a quantisation is asked for, as one value."""
+"""The settings of a quantisation as one value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -10,7 +10,7 @@ from penjing.capabilities import DEFAULT, Capabilities
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """The arguments of `quantize`, which documents them, as they were given: nothing of them is checked yet."""
+    """The arguments of `quantize`, which documents them, as the user gave them: none is checked yet."""
 
     weights: str = "int8"
     activations: str | None = "auto"
@@ -27,5 +27,5 @@ class QuantizationSettings:
     seed: int = 0
 
     def arguments(self) -> dict[str, Any]:
-        """Returns them by name, as `quantize` takes them."""
+        """Returns the settings by name, as keyword arguments of `quantize`."""
         return {one.name: getattr(self, one.name) for one in fields(self)}

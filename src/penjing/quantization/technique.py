@@ -1,4 +1,4 @@
-"""Quantisation as a planner sees it: the weights of each layer on a grid, and the activations that the target wants with it."""
+"""Quantisation as a planner sees it: each layer's weights on a grid, with the rounding of activations that fits the target."""
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from penjing.techniques import Scope, Stage, Technique, techniques
 
 log = logging.getLogger("penjing.quantize")
 
-# What all options of a plan share, and what each may be by itself.
+# Settings that all options of a plan share, with the rule for each.
 _RULES = {
     "activations": optional(TEXT),
     "observer": TEXT,
@@ -44,7 +44,7 @@ _OWN = frozenset({"weights", "grain"})
 
 @techniques.register(source="Jacob et al., Quantization and Training of Neural Networks, 2018", name="quantize")
 class Quantization(Technique):
-    """Weights and activations are rounded to few bits, where the target computes with these."""
+    """Rounds weights and activations to few bits, where the target computes with these."""
 
     stage: ClassVar[Stage] = "numbers"
     per_place = frozenset({"grain"})
@@ -64,12 +64,12 @@ class Quantization(Technique):
         simulate: bool = False,
         seed: int = 0,
     ) -> None:
-        """Takes what `quantize` takes, which documents it, but for two.
+        """Takes the arguments of `quantize`, which documents them; two have another meaning.
 
         Args:
-            weights: a grid, or several, each of which is a level: "float32" leaves a layer as it is. A layer that
-                `per_layer` names has its own in all of them.
-            target: the record of a target that isn't in the table of capabilities; the others are found by name.
+            weights: a grid, or several grids, among which a planner chooses for each layer; "float32" leaves a layer as it
+                is. A layer that `per_layer` names keeps the grid named there.
+            target: the record of a target that isn't in the table of capabilities; other targets are found by name.
 
         Raises:
             PenjingError: a grid is unknown.
@@ -86,14 +86,15 @@ class Quantization(Technique):
         )  # fmt: skip
 
     def propose(self, graph: Graph, data: Any, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
-        """Yields each grid for every layer that the target computes in integers, if there is data to find ranges on.
+        """Yields an option with each grid for every layer that the target computes in integers.
 
-        Weights alone need neither data nor a target that computes in integers.
+        If activations have constant ranges, there are options only if there is data to find the ranges on, and if the target
+        computes in integers. Rounding weights alone needs neither.
         """
         possible = not has_none(data) and (capabilities.has_integers or self._settings.simulate)
         if self._settings.activations not in (None, DYNAMIC) and not possible:
             return
-        # A rounding is for integer grids, and the others of a choice have none; whether it fits is seen once it is made.
+        # A rounding needs integer grids, and not all grids of a choice are; whether it fits is checked when it is applied.
         settings = replace(self._settings, exclude=scope.exclude, target=capabilities, rounding="nearest")
         grids = [name for name in self._weights if name != FLOAT]
         for name in self._weights:
@@ -105,14 +106,16 @@ class Quantization(Technique):
             for path, plain in found.items():
                 setting = {**plain, "rounding": self._settings.rounding}
                 own = matches(path, tuple(settings.per_layer))
-                if own and name != self._weights[0]:  # the same in every level
+                if (
+                    own and name != self._weights[0]
+                ):  # the layer has the same grid whatever `name` is: one option is enough
                     continue
                 if name == FLOAT and not own:
                     setting = {"weights": FLOAT} | {key: value for key, value in setting.items() if key not in _OWN}
                 yield Option(Place("weight", path), "quantize", setting, FLOAT, setting["weights"])
 
     def damage(self, graph: Graph, options: Sequence[Option], data: Any, capabilities: Capabilities) -> list[float]:
-        """Measures the noise that each layer adds to the outputs where it alone is on its grid; see `sensitivity`."""
+        """Measures the noise that each layer adds to the outputs when it alone is rounded; see `sensitivity`."""
         names = list(dict.fromkeys(_grid_of(option) for option in options))
         grids = [name for name in names if name != FLOAT]
         if not grids:
@@ -129,18 +132,18 @@ class Quantization(Technique):
         ]
 
     def apply(self, graph: Graph, options: Sequence[Option], data: Any) -> Graph:
-        """Returns a graph in which these weights, and no others, are on their grids, with activations as the options say."""
+        """Returns a graph in which these weights, and no others, are on their grids; activations as the options say."""
         return quantize_so(graph, data, self._asked(graph, options))
 
     def draft(self, graph: Graph, options: Sequence[Option], data: Any) -> Graph | None:
-        """Calibrates on little data, learns and corrects nothing: that doesn't change the time."""
+        """Quantises quickly, for measuring time: on little data, without learned roundings and corrections."""
         try:
             asked = replace(self._asked(graph, options), rounding="nearest", corrections=())
             if has_none(data) and asked.activations not in (None, DYNAMIC):
                 return None
             try:
                 return quantize_so(graph, _few(data), asked)
-            except ConstantActivations:  # on so little data
+            except ConstantActivations:  # the first batch may be too little data
                 return quantize_so(graph, data, asked)
         except NothingToQuantize as nothing:
             log.info("no integer candidate: %s", nothing)
@@ -150,7 +153,7 @@ class Quantization(Technique):
             return None
 
     def leave(self, options: Sequence[Option], paths: Collection[str]) -> Sequence[Option]:
-        """Leaves the layers at these paths in floating point; `in_float` then names them, as measured to be faster so."""
+        """Leaves the layers at these paths in floating point; `in_float` names them as measured to be faster there."""
         found = []
         for option in options:
             setting = {**option.setting, "in_float": [*option.setting["in_float"], *paths]}
@@ -163,12 +166,12 @@ class Quantization(Technique):
         return found
 
     def _asked(self, graph: Graph, options: Sequence[Option]) -> QuantizationSettings:
-        """Returns the settings of `quantize` that do what the options say."""
+        """Returns the settings of `quantize` that carry out the options."""
         return _settings_of(graph, options, self._record)
 
 
 def _few(data: Any) -> Any:
-    """Returns the first batch of calibration data, as data."""
+    """Returns calibration data that holds only the first batch."""
     if has_none(data) or hasattr(data, "__next__"):
         return data
     if isinstance(data, Data):
@@ -178,16 +181,16 @@ def _few(data: Any) -> Any:
 
 
 def _grid_of(option: Option) -> str:
-    """Returns the grid of an option's weights, with its grain where it has one."""
+    """Returns the grid of an option's weights as "GRID/GRAIN", or "GRID" where the option has no grain."""
     name, grain = option.setting["weights"], option.setting.get("grain")
     return name if name == FLOAT or grain is None else f"{name}/{grain}"
 
 
 def _check_it_was_pruning(graph: Graph, dead: ConstantActivations) -> None:
-    """Warns where something that was done to the graph before left an activation that never changes.
+    """Warns that an earlier step of the graph's plan, such as pruning, left an activation that never changes.
 
     Raises:
-        ConstantActivations: nothing was done to it, so that the activation is the user's own.
+        ConstantActivations: the plan has no earlier step, so that the user's own model has the constant activation.
     """
     if not graph.plan:
         raise dead
@@ -195,16 +198,16 @@ def _check_it_was_pruning(graph: Graph, dead: ConstantActivations) -> None:
 
 
 def _settings_of(graph: Graph, options: Sequence[Option], record: Capabilities | None) -> QuantizationSettings:
-    """Returns the settings of `quantize` that do what the options say; the target is the record where that has its name.
+    """Returns the settings of `quantize` that carry out the options; `record` is the target if it has the target's name.
 
     Raises:
-        PenjingError: they name a place that isn't there, make no sense, or can't be carried out together.
+        PenjingError: the options name a place that isn't in the graph, make no sense, or can't be carried out together.
     """
     shared = _shared(options)
     there = weights_by_place(graph)
     grids: dict[str, str] = {}
     for option in options:
-        if option.place.kind != "weight":  # what was left in floating point, and is told for its reason alone
+        if option.place.kind != "weight":  # such an option only records why a value stayed in floating point
             continue
         if option.place.path not in there:
             raise unknown_place(option.place, [Place("weight", path) for path in there], graph.name)
@@ -224,21 +227,23 @@ def _settings_of(graph: Graph, options: Sequence[Option], record: Capabilities |
         known["target"] = record
     settings = QuantizationSettings(weights=usual, corrections=(), **known)
     able = places_of_integers(graph, None, replace(settings, rounding="nearest"))
-    # What the target could run and the plan doesn't name stays; what it can't run stays for a reason of its own.
+    # Layers that the target could run and the plan doesn't name stay in floating point; those that it can't run do anyway.
     special = {
         path: grids.get(path, FLOAT) for path in dict.fromkeys([*able, *grids]) if path in able or path in rounded
     }
-    inner_first = dict(sorted(special.items(), key=lambda item: -item[0].count(".")))  # the first that fits wins
+    inner_first = dict(
+        sorted(special.items(), key=lambda item: -item[0].count("."))
+    )  # the first pattern that fits wins
     return replace(
         settings, corrections=corrections if isinstance(corrections, str) else tuple(corrections), per_layer=inner_first
     )
 
 
 def _shared(options: Sequence[Option]) -> Mapping[str, Json]:
-    """Returns what the options have in common.
+    """Returns the settings that the options share.
 
     Raises:
-        PenjingError: something that they must have isn't there, or differs from one to another.
+        PenjingError: a setting is missing or unknown, or differs between two options.
     """
     shared = {key: value for key, value in options[0].setting.items() if key not in _OWN}
     for option in options:

@@ -1,4 +1,4 @@
-"""The verb: from a float graph and calibration data to a graph that simulates integers exactly where they will be."""
+"""The verb `quantize`: turns a float graph into a graph that computes what the target's integer kernels will compute."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ from penjing.quantization.weights.learning import learn_rounding
 from penjing.quantization.weights.places import place_of
 from penjing.quantization.weights.recurrent import lay_recurrent
 
-ROUNDS = 3  # times that inputs are equalised, at most
+ROUNDS = 3  # how often inputs are equalised, at most
 
 
 class NothingToQuantize(PenjingError):
@@ -61,49 +61,51 @@ def quantize(
     simulate: bool = False,
     seed: int = 0,
 ) -> Graph:
-    """Returns a graph that rounds weights and activations to few bits, after training and without any more of it.
+    """Rounds the weights and activations of a trained graph to few bits, without further training; returns a new graph.
 
-    Batch norms are folded. Weights are symmetric integers with one scale per output channel unless asked otherwise;
-    activations are affine with one scale per tensor, chosen from the values on calibration data. Pairs of quantise and
-    dequantise ops stand where the target turns them and what is between them into integer kernels. Weights on integer
-    grids stay float parameters with a pair behind them, so the graph can be trained; lowering stores them as integers.
-    Codebooks, ternary and binary weights are stored as codes, and their tables and scales can be trained.
+    Batch norms are folded. Weights are symmetric integers with one scale per output channel, unless the arguments name
+    another grid or grain; activations are affine with one scale per tensor, chosen from the values on calibration data. Pairs
+    of quantise and dequantise ops stand where the target fuses them, and the ops between them, into integer kernels. Weights
+    on integer grids stay float parameters with a pair behind them, so the graph can be trained; lowering stores them as
+    integers. Codebooks, ternary and binary weights are stored as codes, and their tables and scales can be trained.
 
     Args:
         graph: a float graph; it stays as it was.
         data: a `Data` with a calibration part, or an iterable of batches; see `flat_batches`. Not needed for weights alone.
         weights: the weights' grid, a name from `grids` with its number: "int8", "int4", "uint8", "power_of_two:8",
             "codebook:16", "ternary", "binary". Integers and powers of two have 2 to 16 bits.
-        activations: the activations' grid, "uint8" or another of 2 to 16 bits, signed or not; "auto" takes what the target
-            prefers; "dynamic" finds the range of what each linear layer reads at run time and needs no data; None rounds
-            weights only, which makes the model smaller, and faster where memory is what it waits for.
+        activations: the activations' grid, "uint8" or another of 2 to 16 bits, signed or not; "auto" takes the grid that the
+            target prefers; "dynamic" finds the range of each linear layer's input at run time and needs no data; None rounds
+            weights only, which makes the model smaller, and faster where it waits for memory.
         observer: how the activations' ranges are found: a name from `observers`, with its parameter behind a colon where
             it has one ("percentile:99.9").
         grain: which weights share a scale: "tensor", "channel" (of the output), "group:SIZE" (along a channel's weights);
             "auto" is the grid's own, "channel" for integers.
-        rounding: how weights are rounded to an integer grid, a name from `roundings`; "quantease" finds the best integers
-            for what each layer gives on the data; "adaround:1000" learns them, with that many iterations for each layer;
-            "brecq" learns whole blocks.
-        corrections: what is put right before and after rounding. "auto" gives each channel of each layer the mean and, where
-            its weights have a scale for each output channel, the variance that it has in floating point, as far as the
-            first 40 calibration samples tell them: the fewer they are, the less is changed, and nothing with fewer than 16.
-            Otherwise names from `penjing.quantization.corrections`, one or several, each of which reads all calibration data
+        rounding: how weights are rounded to an integer grid, a name from `roundings`; "quantease" finds the integers with the
+            least error of each layer's output on the data; "adaround:1000" learns them, with that many iterations for each
+            layer; "brecq" learns whole blocks.
+        corrections: corrections before and after rounding. "auto" gives each channel of each layer the mean that it has in
+            floating point and, where its weights have a scale for each output channel, the variance too. Both are estimated
+            from the first 40 calibration samples: with fewer samples less is changed, and nothing with fewer than 16.
+            Otherwise one or several names from `penjing.quantization.corrections`, each of which reads all calibration data
             again; () for none.
-        per_layer: grids of single layers by pattern of their module path, "float32" for none; the first that fits wins.
-            "int8/channel" has a grain of its own.
-        exclude: patterns of module paths ("layer1.*", "head"); what they name, or lies below it, computes in floating point.
-        target: the runtime that the pairs are placed for, a name in `penjing list targets`, or a record of what another one
-            can do. Of those, "torch" computes nothing in integers: it needs activations=None, or `simulate`.
-        placement: "integer" leaves no layer in floating point but those excluded, and says so where the target has no
-            integer kernel for one; "fastest" takes those, and `in_float`.
-        in_float: patterns as in `exclude`, of layers that were measured to be faster in floating point; the plan names
-            them. `penjing.compress` measures.
-        simulate: allow grids and grains that the target doesn't run in integers; their values are still those of the grid.
-        seed: of roundings that draw random numbers.
+        per_layer: grids of single layers, by pattern of their module path: "float32" leaves a layer in floating point, and
+            "int8/channel" names a grain too. The first pattern that fits wins.
+        exclude: patterns of module paths ("layer1.*", "head"); the modules that they match, and all modules below these,
+            compute in floating point.
+        target: the runtime for which the pairs are placed, a name in `penjing targets`, or the record of what another runtime
+            can do. "torch" computes nothing in integers, so it needs `activations=None` or `simulate=True`.
+        placement: "integer" leaves only excluded layers in floating point, and raises an error where the target has no
+            integer kernel for another layer; "fastest" also leaves such layers, and those of `in_float`, in floating point.
+        in_float: patterns, as in `exclude`, of layers that were measured to be faster in floating point; the plan gives this
+            reason for them. `penjing.compress` measures it.
+        simulate: whether to allow grids and grains that the target doesn't run in integers; values are rounded to the grid
+            all the same.
+        seed: seed of roundings that draw random numbers.
 
     Raises:
-        PenjingError: unknown names, a pattern that matches nothing, no calibration data, activations that aren't finite or
-            never change, a graph that is quantised already or has nothing to quantise.
+        PenjingError: a name is unknown, a pattern matches nothing, there is no calibration data, activations aren't finite or
+            never change, or the graph is quantised already or has nothing to quantise.
 
     Example:
         >>> import torch
@@ -126,30 +128,30 @@ def quantize(
 
 
 def quantize_so(graph: Graph, data: Any, settings: QuantizationSettings) -> Graph:
-    """Returns what `quantize` does with these settings."""
+    """Does what `quantize` does, with these settings as its arguments."""
     asked = read_request(graph, data, settings)
-    made, notes = _made(_in_float(graph, data, asked), data, asked), dict[str, dict[str, Json]]()
+    made, notes = _quantized(_float_graph(graph, data, asked), data, asked), dict[str, dict[str, Json]]()
     if _is_suspect(made, asked):
         made, notes = _mended(graph, data, asked, made)
     return _recorded(made, asked, notes)
 
 
 def quantize_plainly(graph: Graph, data: Any, settings: QuantizationSettings) -> Graph:
-    """Returns what `quantize` does with these settings, nodes named as in `graph`: rounded to nearest, nothing put right.
+    """Does what `quantize` does with these settings, but rounds to nearest, corrects nothing, and measures no noise.
 
-    No layer's noise is looked at either.
+    The nodes keep the names that they have in `graph`.
     """
     asked = read_request(graph, data, replace(settings, rounding=NEAREST, corrections=()))
-    made = _made(_in_float(graph, data, asked), data, asked, looks=False)
+    made = _quantized(_float_graph(graph, data, asked), data, asked, measures_noise=False)
     return _recorded(made, asked, {})
 
 
 def places_of_integers(graph: Graph, data: Any, settings: QuantizationSettings) -> dict[str, Mapping[str, Json]]:
-    """Returns the layers whose weights `quantize` would put on a grid with these settings, and the setting of each.
+    """Returns the places of the layers whose weights `quantize` would round with these settings, and the setting of each.
 
     Raises:
-        NothingToQuantize: there is none.
-        PenjingError: what `quantize` raises before it reads any data.
+        NothingToQuantize: there is no such layer.
+        PenjingError: `quantize` would raise it before it reads any data.
     """
     asked = read_request(graph, data, settings)
     placed, recurrent = _place(add_sample_axes(fold_batch_norms(graph)), asked)
@@ -159,20 +161,20 @@ def places_of_integers(graph: Graph, data: Any, settings: QuantizationSettings) 
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A quantised graph, and what it was made of.
+class _Quantized:
+    """A quantised graph, with the facts about it that its plan records and later steps need.
 
     Attributes:
-        graph: quantised; its plan has no records yet.
-        reference: in floating point; None where nothing needed it so far.
-        first: samples.
-        layers: in few bits, by the name of their nodes.
-        chosen: what was chosen for each, by place.
-        corrected: what was put right without being asked for, by place.
-        recurrent: weights of recurrent layers.
+        graph: the quantised graph; its plan has no records yet.
+        reference: the float graph; None where nothing has needed it so far.
+        first: the first samples of the calibration data, as batches of flat inputs.
+        layers: the place and bits of each layer with few-bit weights, by the name of its node.
+        chosen: the chosen grid and grain of each such layer, by place.
+        corrected: the statistics that corrections="auto" corrected, by place.
+        recurrent: the weights of recurrent layers.
         in_integers: names of the nodes that compute in integers.
-        in_float: places that stay in floating point, and why.
-        noise: of the layers; None where it wasn't looked at.
+        in_float: the places that stay in floating point, and why.
+        noise: the noise of the layers; None where it wasn't measured.
     """
 
     graph: Graph
@@ -187,16 +189,16 @@ class _Made:
     noise: Noise | None
 
 
-def _in_float(graph: Graph, data: Any, asked: QuantizeRequest) -> Graph:
-    """Returns a copy of the float graph as it is quantised."""
+def _float_graph(graph: Graph, data: Any, asked: QuantizeRequest) -> Graph:
+    """Returns a copy of the float graph, ready to be quantised: batch norms folded, and corrected as asked for."""
     small = add_sample_axes(fold_batch_norms(graph))
     for correct in asked.before:
         correct(small, data)
     return small
 
 
-def _made(small: Graph, data: Any, asked: QuantizeRequest, looks: bool = True) -> _Made:
-    """Quantises a float graph, which becomes the quantised one; looks at the layers' noise where that is asked for."""
+def _quantized(small: Graph, data: Any, asked: QuantizeRequest, measures_noise: bool = True) -> _Quantized:
+    """Quantises a float graph in place; measures the layers' noise if `measures_noise` and the request allow it."""
     placed, recurrent = _place(small, asked)
     layers = {
         layer.name: (place_of(layer), choice)
@@ -205,8 +207,8 @@ def _made(small: Graph, data: Any, asked: QuantizeRequest, looks: bool = True) -
     }
     in_integers = frozenset(node.name for node in placed.integer)
     in_float = kept_in_float(small, placed, asked.placement, asked.target, asked.is_excluded, asked.in_float)
-    noise = Noise() if looks and (asked.keep > 0 or asked.activations is not None) else None
-    # Both graphs are looked at on the same samples: where a layer's axis 0 isn't that of samples, others can't be compared.
+    noise = Noise() if measures_noise and (asked.keep > 0 or asked.activations is not None) else None
+    # Both graphs run on the same batches: where a layer's first axis isn't that of samples, single samples can't be compared.
     copied = bool(asked.keep or asked.after or asked.learned or noise is not None)
     reference = copy.deepcopy(small) if copied else small
     keep = asked.keep or (NOISE_SAMPLES if noise is not None else 0)
@@ -218,51 +220,55 @@ def _made(small: Graph, data: Any, asked: QuantizeRequest, looks: bool = True) -
     corrected = shrunk_statistics(small, reference, first, noise) if asked.keep else {}
     if noise is not None and not noise.is_measured:
         look_at_noise(small, first, noise, reference)
-    return _Made(
+    return _Quantized(
         small, reference if copied else None, first,
         {name: LayerBits(place, choice.grid.bits) for name, (place, choice) in layers.items()},
         dict(layers.values()), corrected, recurrent, in_integers, in_float, noise,
     )  # fmt: skip
 
 
-def _is_suspect(made: _Made, asked: QuantizeRequest) -> bool:
+def _is_suspect(made: _Quantized, asked: QuantizeRequest) -> bool:
+    """Tells whether some layer has so much noise that the cause is worth finding."""
     return made.noise is not None and is_suspect(made.noise, made.layers, asked.read_grid)
 
 
-def _mended(graph: Graph, data: Any, asked: QuantizeRequest, made: _Made) -> tuple[_Made, dict[str, dict[str, Json]]]:
-    """Equalises the inputs of layers that rounding leaves little signal in, as far as it can, and warns of the others.
+def _mended(
+    graph: Graph, data: Any, asked: QuantizeRequest, made: _Quantized
+) -> tuple[_Quantized, dict[str, dict[str, Json]]]:
+    """Equalises the inputs of noisy layers and quantises again; warns of layers that stay noisy.
 
     Returns:
-        What was made in the end, and by its path what came of a layer besides.
+        The quantised graph in the end, and notes on layers for the plan, by place.
     """
     rounds: list[dict[str, Tensor]] = []
     notes: dict[str, dict[str, Json]] = {}
-    # An iterator is used up. Each round may show what the one before uncovered, farther in front.
-    again = not hasattr(data, "__next__")
-    reference = made.reference or _in_float(graph, data, asked)
+    again = not hasattr(data, "__next__")  # an iterator has no more data to give
+    reference = made.reference or _float_graph(graph, data, asked)
+    # Each round may uncover noise of earlier layers, which the next round then removes.
     while again and len(rounds) < ROUNDS and _is_suspect(made, asked):
         own = own_noise(made.graph, reference, made.first, asked.placement)
         rounds.append(find_scales(own, reference, data, made.first, made.layers, asked.read_grid))
-        even, done = _in_float(graph, data, asked), list[str]()
+        even, done = _float_graph(graph, data, asked), list[str]()
         for scales in rounds:
             done = equalize_inputs(even, scales, made.in_integers, asked.placement.same)
         if not done:
             break
         reference = copy.deepcopy(even)
-        made = _made(even, data, asked)
+        made = _quantized(even, data, asked)
         notes |= {made.layers[name].place: {"inputs_equalised": True} for name in done}
     if made.noise is not None and _is_suspect(made, asked):
         levels = warn_of_noise(made.graph, reference, made.first, made.noise, made.layers, asked.placement)
-        # In decibels: how far what varies stands above the noise, or below it.
+        # In decibels: how far the signal's variation stands above the noise, or below it.
         notes |= {place: {**notes.get(place, {}), "signal_to_noise_db": level} for place, level in levels.items()}
     return made, notes
 
 
 def _place(small: Graph, asked: QuantizeRequest) -> tuple[Placed, list[LaidWeight]]:
-    """Finds where integers will be; rewrites what the target can only run in integers otherwise.
+    """Decides which values are rounded; rewrites ops that the target runs in integers only in another form.
 
     Raises:
-        PenjingError: nowhere, or not everywhere where that is asked for, or groups don't divide a layer's weights.
+        NothingToQuantize: no layer can be rounded.
+        PenjingError: a layer would stay in floating point with placement='integer', or groups don't divide a layer's weights.
     """
     placed = place_rewritten(small, asked.placement, asked.is_excluded)
     if asked.strict:
@@ -281,10 +287,10 @@ def _place(small: Graph, asked: QuantizeRequest) -> tuple[Placed, list[LaidWeigh
 def _round_activations(
     small: Graph, reference: Graph, data: Any, placed: Placed, asked: QuantizeRequest, keep: int
 ) -> tuple[list[list[Tensor]], dict[fx.Node, float | None]]:
-    """Puts in what rounds the layers' inputs, if anything does.
+    """Inserts the ops that round the layers' inputs, if inputs are rounded.
 
     Returns:
-        The first samples, where they are kept, and the scale of each layer's input, where it is a constant.
+        The first `keep` samples, and the scale of each layer's input where that is a constant.
     """
     if asked.activations is not None:
         laid, first = lay_activations(small, data, placed, asked.placement, asked.activations, asked.observer, keep)
@@ -304,10 +310,10 @@ def _round_weights(
     recurrent: Sequence[LaidWeight],
     asked: QuantizeRequest,
 ) -> None:
-    """Puts in what rounds the weights, or their codes; learns to which integers they go where that is asked for."""
+    """Inserts the ops that round the weights, or their codes; learns the weights' integers if the rounding is a learned one."""
     stored, how = [*found, *recurrent], asked.rounding
     generator = torch.Generator().manual_seed(asked.seed)
-    if not asked.learned and how.name != NEAREST:  # which the pairs do by themselves
+    if not asked.learned and how.name != NEAREST:  # the pairs themselves round to nearest
         round_weights(small, stored, how.function, generator)
     insert_weights(small, stored)
     small.refresh(shapes_known=not asked.dynamic)
@@ -315,13 +321,13 @@ def _round_weights(
         learn_rounding(small, reference, data, found, how, asked.iterations, generator)
 
 
-def _recorded(made: _Made, asked: QuantizeRequest, notes: Mapping[str, Mapping[str, Json]]) -> Graph:
-    """Writes into the plan what was done to each layer.
+def _recorded(made: _Quantized, asked: QuantizeRequest, notes: Mapping[str, Mapping[str, Json]]) -> Graph:
+    """Writes into the graph's plan what was done to each layer, and returns the graph.
 
     Args:
-        made: the graph, and what is known of it.
-        asked: what the user asked for.
-        notes: what else came of a layer, by its path.
+        made: the quantised graph and the facts about it.
+        asked: the request.
+        notes: further facts on layers, by place.
     """
     small = made.graph
     done = []

@@ -1,4 +1,4 @@
-"""Activations written as ops, or put in places, that targets have integer kernels for; the values stay the same."""
+"""Rewrites activation functions into ops, or moves them to positions, for which targets have integer kernels."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,12 +12,12 @@ aten = torch.ops.aten
 
 
 def silu(node: fx.Node) -> None:
-    """x · sigmoid(x)."""
+    """Writes SiLU as x · sigmoid(x)."""
     _gated(node, aten.sigmoid.default)
 
 
 def hardswish(node: fx.Node) -> None:
-    """x · hardsigmoid(x)."""
+    """Writes hardswish as x · hardsigmoid(x)."""
     _gated(node, aten.hardsigmoid.default)
 
 
@@ -27,11 +27,11 @@ def _gated(node: fx.Node, gate: Any) -> None:
 
 
 GATED: Mapping[Any, Callable[[fx.Node], None]] = {aten.silu.default: silu, aten.hardswish.default: hardswish}
-"""By the op that is written as its input times a gate."""
+"""The rewrite of each op that can be written as its input times a gate."""
 
 
 def move_up(clip: fx.Node, source: fx.Node) -> None:
-    """Puts a clip right behind `source`, of whose values alone it reads some: `relu(pool(x))` becomes `pool(relu(x))`."""
+    """Moves a clip right behind `source`, across ops that only move or select values: `relu(pool(x))` → `pool(relu(x))`."""
     moved = Writer.after(source, on_behalf_of=clip)(clip.target, source, *clip.args[1:], **clip.kwargs)
     insert_behind(source, moved)
     replace(clip, clip.all_input_nodes[0])

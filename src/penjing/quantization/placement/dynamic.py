@@ -1,4 +1,4 @@
-"""Activations whose ranges are found at run time: which they are, the ops that round them, and what stays in float."""
+"""Activations whose ranges are found at run time: the layers that read them, and the ops that round them."""
 
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -18,16 +18,16 @@ from penjing.quantization.weights.choices import Choice
 
 aten = torch.ops.aten
 DYNAMIC = "dynamic"
-GRID = integers("uint8")
-GROUP_GRID = integers("int8")
+GRID = integers("uint8")  # of inputs with one range
+GROUP_GRID = integers("int8")  # of inputs with a range per group of features
 SMALLEST = torch.finfo(torch.float32).tiny  # smallest scale, for values that are all 0
 
 
 def for_dynamic(target: Capabilities) -> Capabilities:
-    """Returns the target, of whose placement only layers are left whose inputs' ranges it can find at run time.
+    """Returns the target with a placement that holds only the layers whose input ranges it can find at run time.
 
     Raises:
-        PenjingError: it can't for any.
+        PenjingError: the target can't find ranges at run time for any layer.
     """
     placement, numbers = target.placement, target.numbers
     if not placement.dynamic:
@@ -48,10 +48,10 @@ def for_dynamic(target: Capabilities) -> Capabilities:
 
 
 def check_dynamic_groups(target: Capabilities, choices: Sequence[Choice]) -> None:
-    """Makes sure that the target has kernels for the groups.
+    """Makes sure that the target has kernels for the sizes of the groups.
 
     Raises:
-        PenjingError: it has none for some size; lists those that it has.
+        PenjingError: the target has none for some size; the message lists the sizes that it has kernels for.
     """
     for choice in choices:
         if choice.grain.kind == "group" and choice.grain.size not in target.numbers.dynamic_groups:
@@ -65,8 +65,9 @@ def check_dynamic_groups(target: Capabilities, choices: Sequence[Choice]) -> Non
 def insert_dynamic(graph: Graph, placed: Placed, choice_of: Callable[[fx.Node], Choice | None]) -> None:
     """Inserts, before the layers, the ops that find a range and round to it.
 
-    A layer with one scale per tensor or channel reads uint8 with one scale and zero point for the whole tensor. One whose
-    weights are in groups reads int8 with one scale for each group of features, since its sums of integers end there.
+    A layer whose weights have one scale per tensor or channel reads uint8 with one scale and zero point for the whole input.
+    A layer whose weights are in groups reads int8 with one scale for each group of features, since its sums of integers end
+    at the groups' ends.
     """
     for site in placed.sites:
         readers: dict[int, list[fx.Node]] = {}

@@ -1,4 +1,4 @@
-"""Puts quantise/dequantise pairs, and stored codes, into a graph."""
+"""Inserts quantise/dequantise pairs, and stored codes, into a graph."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,12 +30,12 @@ PAIRS = frozenset(
     }
 )
 
-# What the nodes of an activation's pair remember: the value that the grid is chosen for, and bounds it may not pass.
+# Keys under which the nodes of an activation's pair keep the node whose value set the grid, and the grid's bounds.
 GRID_OF, WITHIN = "grid_of", "within"
 
 
 def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Node, float]:
-    """Inserts a pair behind every site. Returns the scale of each dequantised value."""
+    """Inserts a quantise/dequantise pair behind every site; returns the scale of each dequantised value."""
     scales = {}
     for site, grid in laid.items():
         arguments = (grid.scale, grid.zero_point, grid.grid.low, grid.grid.high, grid.grid.dtype)
@@ -50,26 +50,26 @@ def insert_activations(graph: Graph, laid: Mapping[Site, Affine]) -> dict[fx.Nod
 
 
 def insert_weights(graph: Graph, weights: Sequence[LaidWeight]) -> None:
-    """Puts what stands for each weight before the layers that read it.
+    """Replaces each weight by its rounded form, before the layers that read it.
 
-    Integers keep the float parameter with a pair behind it. Beside it stand `layer1.conv.weight_scale` and
-    `layer1.conv.weight_zero_point`; with one scale per tensor these are constants of the pair. Ternary and binary weights
-    are integers, `layer1.conv.weight_codes`, times a parameter, `layer1.conv.weight_scale`. Weights that share values are
-    places, `layer1.conv.weight_codes`, in a parameter, `layer1.conv.weight_table`.
+    A weight on an integer grid stays a float parameter with a pair behind it. Its scales and zero points are stored as
+    `layer1.conv.weight_scale` and `layer1.conv.weight_zero_point`; with one scale per tensor they are constants of the pair.
+    Ternary and binary weights are integers, `layer1.conv.weight_codes`, times a parameter, `layer1.conv.weight_scale`.
+    Weights that share values are indices, `layer1.conv.weight_codes`, into a parameter, `layer1.conv.weight_table`.
     """
     for weight in weights:
-        restored = _Inserted(graph, weight).write()
+        restored = _WeightNodes(graph, weight).write()
         parameter = graph.tensor(weight.path)
         for layer in weight.layers:
             for node in layer.all_input_nodes:
                 if _reads(graph, node, parameter):
                     layer.replace_input_with(node, restored)
         if not isinstance(weight.laid, Laid):
-            graph.masks.pop(weight.path, None)  # its zeros are zeros of the codes
+            graph.masks.pop(weight.path, None)  # the codes hold the masked weights' zeros
 
 
-class _Inserted:
-    """What stands for one weight, before the first layer that reads it."""
+class _WeightNodes:
+    """Writes the nodes that give one rounded weight, before the first layer that reads the weight."""
 
     def __init__(self, graph: Graph, weight: LaidWeight) -> None:
         self._graph, self._weight = graph, weight
@@ -79,7 +79,7 @@ class _Inserted:
         self._write = Writer.before(weight.layers[0], values=True)
 
     def write(self) -> fx.Node:
-        """Writes the nodes; returns the one that gives the weight as it is rounded."""
+        """Writes the nodes; returns the one that gives the rounded weight."""
         laid = self._weight.laid
         if isinstance(laid, Laid):
             return self._pair(laid)
@@ -135,11 +135,11 @@ class _Inserted:
 
     @property
     def _matrix_shape(self) -> list[int]:
-        """A weight as a matrix with a row per output channel, as the ops for groups want it."""
+        """The shape of the weight as a matrix with a row per output channel, which the ops for groups take."""
         return [len(self._parameter), self._parameter[0].numel()]
 
     def _by_group(self, rows: Tensor) -> Tensor:
-        """Returns what belongs to rows as `(channels, groups)` where rows are groups."""
+        """Returns one number per row, as `(channels, groups)` where rows are groups."""
         return rows.reshape(len(self._parameter), -1) if self._weight.choice.grain.kind == "group" else rows
 
     def _rows(self, scale: Tensor) -> tuple[int, ...]:

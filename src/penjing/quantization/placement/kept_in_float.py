@@ -1,4 +1,4 @@
-"""What stays in floating point though it multiplies or reads parameters, and why."""
+"""Finds the ops that multiply or read parameters and still stay in floating point, and why they do."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,20 +23,29 @@ def kept_in_float(
     is_excluded: Callable[[fx.Node], bool],
     in_float: Sequence[str],
 ) -> dict[Place, dict[str, str]]:
-    """Returns what stays in floating point, by place, with a code for the reason and what the reason speaks of.
+    """Returns the places that stay in floating point, each with a code for the reason and the facts that explain it.
 
-    The reasons are "slower" (measured to be), "asked" (by the user), "unknown" (an op that no rule knows), "range" (none is
-    found at run time), "dtype" (of the weight), "computed" (a weight that is no parameter), "input" (of another dtype),
-    "operands" and "readers" (of the op), "kernel" (the target has none), and "inside" (of a recurrent layer: activations).
-    `penjing.report.words` says them.
+    The codes are:
+        "slower": integers were measured to be slower there.
+        "asked": the user excluded the place.
+        "unknown": no rule knows the op.
+        "range": the target finds no range at run time for the op.
+        "dtype": the weight isn't float32.
+        "computed": the weight is no parameter.
+        "input": the input isn't float32.
+        "operands": the target runs the op in floating point with such operands.
+        "readers": all readers of the op's output compute in floating point.
+        "kernel": the target has no integer kernel for the op.
+        "inside": the activations are inside of a recurrent layer's op; another function gives this code.
+    `penjing.report.words` turns a code into a sentence.
 
     Args:
-        graph: in floating point, as it was placed; nothing is inserted yet.
-        placed: where integers will be.
+        graph: the float graph for which `placed` was found; nothing is inserted yet.
+        placed: the decision which values are rounded.
         used: the part of the target's placement that was used.
-        target: all that it can do.
-        is_excluded: says what the user left in floating point.
-        in_float: patterns of what was measured to be faster in floating point.
+        target: everything that the target can do.
+        is_excluded: tells which nodes the user left in floating point.
+        in_float: patterns of layers that were measured to be faster in floating point.
     """
     nodes, active = {node.name: node for node in graph.program.graph.nodes}, set(placed.integer)
     taken = {place_of(layer) for layer in placed.layers}
@@ -55,7 +64,7 @@ def kept_in_float(
 
 
 def _matters(row: Row, node: fx.Node, used: Placement) -> bool:
-    """Tells whether an op multiplies, or reads parameters and isn't among those that the target computes in integers."""
+    """Tells whether an op multiplies, or reads parameters and isn't an op that the target computes in integers."""
     return bool(row.macs) or (bool(row.params) and node.target not in used.integer)
 
 
@@ -84,7 +93,7 @@ def _reason(
 
 
 def _of_layer(graph: Graph, layer: fx.Node, used: Placement) -> str:
-    """Says why an op that the target computes in integers stays in floating point."""
+    """Returns the code of the reason why a layer stays in floating point whose op the target computes in integers."""
     weight: Any = layer.args[1]
     if layer.target not in used.layers:
         return "range"
@@ -96,6 +105,6 @@ def _of_layer(graph: Graph, layer: fx.Node, used: Placement) -> str:
 
 
 def _dtypes(graph: Graph, node: fx.Node) -> Iterator[str]:
-    """Yields the types of the floating-point tensors that an op reads."""
+    """Yields the dtypes of the floating-point parameters that an op reads."""
     read = [graph.tensor(str(n.target)).dtype for n in node.all_input_nodes if n.op == "get_attr"]
     yield from dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in read if dtype.is_floating_point)

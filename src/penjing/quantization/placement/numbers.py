@@ -1,4 +1,4 @@
-"""Whether a target computes with the numbers that are asked for, and the errors that say with which it does."""
+"""Checks that a target can compute with the grids that the user asks for; the errors name the grids that it can."""
 
 from collections.abc import Iterable
 
@@ -9,10 +9,15 @@ from penjing.quantization.weights.choices import Choice
 
 
 def check_numbers(target: Capabilities, activations: Grid | None, weights: Iterable[Choice]) -> None:
-    """Makes sure that the target can run what is asked for.
+    """Makes sure that the target can run these grids.
+
+    Args:
+        target: what the target can do.
+        activations: the grid of the activations; None where they stay in floating point.
+        weights: the grids and grains of the weights.
 
     Raises:
-        PenjingError: it can't; lists what it can.
+        PenjingError: the target can't run one of them; the message lists those that it can.
     """
     if activations is not None:
         check_integers(target)
@@ -36,10 +41,10 @@ def check_numbers(target: Capabilities, activations: Grid | None, weights: Itera
 
 
 def check_integers(target: Capabilities) -> None:
-    """Makes sure that the target multiplies anything in integers.
+    """Makes sure that the target has integer arithmetic at all.
 
     Raises:
-        PenjingError: it doesn't; says what it can do instead, and which targets do.
+        PenjingError: it has none; the message says what it can do instead, and which targets have it.
     """
     if not target.has_integers:
         others = " or ".join(f"target='{name}'" for name, other in TARGETS.items() if other.has_integers)
@@ -59,7 +64,7 @@ def _listed(largest: Largest) -> str:
 
 
 def _range(key: str, number: int) -> str:
-    """ "int2…int8", "codebook:2…256", "ternary"."""
+    """Returns a range of grids as text: "int2…int8", "codebook:2…256", "ternary"."""
     if not number:
         return key
     stem = key.removesuffix("N") if key.endswith("N") else f"{key}:"

@@ -1,4 +1,4 @@
-"""What is used of a target's placement: which layers may stay in floating point, and the error where one must but mustn't."""
+"""Chooses the part of a target's placement that is used, and checks that no layer stays in floating point where none may."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,10 +17,11 @@ INTEGER, FASTEST = "integer", "fastest"
 
 
 def checked_target(given: QuantizationSettings) -> Capabilities:
-    """Returns what the target can do, and checks what may stay in floating point for it.
+    """Returns the record of what the target can do, and checks that `placement` and `in_float` fit together and fit it.
 
     Raises:
-        PenjingError: a name is unknown, or layers are to stay in floating point where none may, or must where they mustn't.
+        PenjingError: a name is unknown; or placement='integer' is asked for together with `in_float`, or for a target that
+            has no integer arithmetic.
     """
     target = find(given.target)
     if given.placement not in (INTEGER, FASTEST):
@@ -33,14 +34,14 @@ def checked_target(given: QuantizationSettings) -> Capabilities:
 
 
 def used_of(target: Capabilities, activations: str | None, simulate: bool) -> Capabilities:
-    """Returns what is used of a target.
+    """Returns the target with the part of its placement that is used.
 
-    That is all of it where activations have constant ranges; the layers whose inputs' ranges it finds at run time where
-    they are dynamic; and what its files hold in few bits where weights alone are rounded. A simulation for a target without
-    integers rounds the weights of these layers, and what they read.
+    Where activations have constant ranges, the whole placement is used. Where ranges are found at run time, only the layers
+    are used for which the target can do so. Where only weights are rounded, the layers whose weights its files hold in few
+    bits are used. A simulation for a target without integer arithmetic rounds the weights and the inputs of the latter.
 
     Raises:
-        PenjingError: ranges are to be found at run time, and it can't for any layer.
+        PenjingError: ranges should be found at run time, and the target can't do so for any layer.
     """
     if activations == DYNAMIC:
         return for_dynamic(target)
@@ -56,10 +57,10 @@ def used_of(target: Capabilities, activations: str | None, simulate: bool) -> Ca
 def check_all_integer(
     graph: Graph, placed: Placed, target: Capabilities, is_excluded: Callable[[fx.Node], bool]
 ) -> None:
-    """Checks that everything that multiplies, or may do so, works in integers, but for what the user excluded.
+    """Checks that every op that multiplies, or may do so, computes in integers, unless the user excluded it.
 
     Raises:
-        PenjingError: something doesn't; names it and its op.
+        PenjingError: an op doesn't; the message names the op and its module.
     """
     nodes = {node.name: node for node in graph.program.graph.nodes}
     active = set(placed.integer)
@@ -69,5 +70,5 @@ def check_all_integer(
         raise PenjingError(
             f"placement='integer' leaves no layer in floating point, but {target.name} computes "
             f"{', '.join(named[:5])}{' and others' if len(named) > 5 else ''} in floating point there. "
-            "Exclude what may, or use placement='fastest'."
+            "Exclude the layers that may do so, or use placement='fastest'."
         )

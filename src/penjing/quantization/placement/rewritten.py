@@ -1,4 +1,4 @@
-"""Places roundings in a graph after it was rewritten so that more of it can be integer."""
+"""Rewrites a graph so that more of it can be integer, and decides which of its values are rounded."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from penjing.quantization.placement.sites import Placed, place
 
 
 def place_rewritten(graph: Graph, placement: Placement, is_excluded: Callable[[fx.Node], bool]) -> Placed:
-    """Rewrites the graph, of which the values stay, and returns where the placement puts roundings in it."""
+    """Rewrites the graph in place, without changing any value, and returns which values the placement rounds in it."""
     placed = place(graph, placement, is_excluded)
     if not placed.rewritable and not placed.late_clips:
         return placed

@@ -1,7 +1,7 @@
-"""Layers that read a single sample without an axis for it get one of size 1.
+"""Gives the inputs of layers an axis of samples where they have none.
 
-PyTorch's convolutions take `(channels, …)` beside `(samples, channels, …)`, and linear layers take `(features,)`. Everything
-behind this file may rely on samples being on a layer's first axis and its channels where they are with samples.
+PyTorch's convolutions accept a single sample `(channels, …)` as well as `(samples, channels, …)`, and linear layers accept
+`(features,)`. The rest of the package can rely on samples on a layer's first axis, and on channels where batches have them.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def add_sample_axes(graph: Graph) -> Graph:
-    """Writes `squeeze(layer(unsqueeze(x)))` for a layer without an axis for samples; the values stay. Returns the graph."""
+    """Writes `squeeze(layer(unsqueeze(x)))` for layers without an axis of samples; values stay. Returns the same graph."""
     bare = [node for node in graph.program.graph.nodes if node.target in LAYERS and _is_bare(node)]
     for node in bare:
         widened = Writer.before(node)(aten.unsqueeze.default, node.args[0], 0)
@@ -27,7 +27,7 @@ def add_sample_axes(graph: Graph) -> Graph:
 
 
 def _is_bare(layer: fx.Node) -> bool:
-    """Tells whether a layer's input has no axis but for channels and positions."""
+    """Tells whether a layer's input has only axes of channels and positions."""
     x: Any = layer.args[0]
     weight: Any = layer.args[1]
     positions = weight.meta["val"].dim() - 2  # none in a linear layer

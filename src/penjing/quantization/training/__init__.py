@@ -1,7 +1,7 @@
-"""Roundings that are trained: what is learned of their ranges, and the way there and back to what a runtime loads.
+"""Prepares a quantised graph for training in which the ranges of its grids are learned, and turns it back afterwards.
 
-The graph in training is a copy of the quantised one, in which each pair is one function with gradients, and in which the
-folded batch norms are themselves again. Nothing here trains: `QuantizedTraining` is the callback of a training.
+The graph in training is a copy of the quantised one, in which one function with gradients replaces each pair, and folded
+batch norms are batch norms again. Nothing here trains: `QuantizedTraining` is the callback of a training.
 """
 
 from penjing.quantization.training._methods import Method, methods

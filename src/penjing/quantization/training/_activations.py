@@ -1,4 +1,4 @@
-"""Activations in training: values that share a grid, whose step, bound or range is trained, and back to constants."""
+"""Activations in training: values that share a grid, whose step, bound or range is trained and then a constant again."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ PREFIX = "quantizers"
 
 @dataclass(eq=False)
 class TrainedActivation:
-    """Values that are rounded on one grid.
+    """Activations that are rounded on one grid.
 
     Attributes:
-        pairs: the quantise nodes, by name in the graph that was quantised.
-        laid: what rounding after training takes.
+        pairs: names of the quantise nodes in the quantised graph.
+        laid: the grid from which training starts, as found on calibration data.
         within: bounds that the grid may not pass.
-        learns: "step", "clip" or "range"; see `Method`.
+        learns: the learned quantity, "step", "clip" or "range"; see `Method`.
     """
 
     pairs: tuple[str, ...]
@@ -40,7 +40,7 @@ class TrainedActivation:
         """Replaces the pairs in a quantised graph by roundings that are trained.
 
         Args:
-            graph: to be trained; call `refresh()` on it afterwards.
+            graph: the graph that will be trained; call `refresh()` on it afterwards.
         """
         grid, count = self.laid.grid, len(self.pairs) if self.learns == "range" else 1
         self._paths = [f"{PREFIX}.{name}_{self.learns}" for name in self.pairs[:count]]
@@ -76,17 +76,17 @@ class TrainedActivation:
         return min(above, _fits(-self.within[0], zero - grid.low))
 
     def keep_in_bounds(self, graph: Graph) -> None:
-        """Brings a step or bound that a training step moved too far back to where it has a meaning."""
+        """Clamps a learned step or bound to the values that are allowed, after a training step moved it."""
         if self.learns != "range":
             with torch.no_grad():
                 graph.tensor(self._paths[0]).clamp_(SMALLEST_SCALE, self.largest)
 
     def penalty(self, graph: Graph) -> Tensor | None:
-        """Returns the square of a learned bound."""
+        """Returns the square of a learned bound, a scalar; None where no bound is learned."""
         return graph.tensor(self._paths[0]).square().sum() if self.learns == "clip" else None
 
     def found(self, graph: Graph) -> Affine:
-        """Returns the grid as it was trained."""
+        """Returns the trained grid."""
         grid = self.laid.grid
         values = [graph.tensor(path).detach().double() for path in self._paths]
         if self.learns == "step":
@@ -108,7 +108,7 @@ class TrainedActivation:
 
 
 def activations_of(quantized: Graph, learns: Literal["step", "clip", "range"]) -> list[TrainedActivation]:
-    """Returns the activations of a graph that was just quantised, those that share a grid together."""
+    """Returns the activations of a graph that was just quantised, one for all values that share a grid."""
     groups: dict[tuple[Any, ...], list[fx.Node]] = {}
     for node in quantized.program.graph.find_nodes(op="call_function", target=ops.quantize_per_tensor.default):
         if GRID_OF in node.meta:
@@ -124,14 +124,14 @@ def _activation(
     within = max(b[0] for b in bounds), min(b[1] for b in bounds)
     grid = Grid("", dtype, low, high)
     if learns == "clip" and not (zero == low and within[0] == 0):
-        learns = "range"  # PACT is for what has no values below 0
+        learns = "range"  # PACT is for activations without values below 0
     if learns == "step" and grid.bits >= FEW_BITS:
         learns = "range"
     return TrainedActivation(tuple(n.name for n in nodes), Affine(grid, scale, zero), within, learns)
 
 
 def _fits(bound: float, steps: int) -> float:
-    """Returns the largest float32 that, so many times, doesn't pass a bound."""
+    """Returns the largest float32 step with which `steps` steps don't pass a bound."""
     if steps <= 0 or bound == EVERYTHING[1]:
         return EVERYTHING[1]
     step = np.float32(bound / steps)

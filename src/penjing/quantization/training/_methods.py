@@ -1,4 +1,4 @@
-"""The table of methods: what is learned of the ranges while a quantised graph trains."""
+"""The table of methods of quantised training: how the ranges of the grids are found while a graph trains."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ from penjing.registry import Entry, Registry
 
 @dataclass(frozen=True)
 class Method:
-    """How ranges come about in the course of a training.
+    """How the ranges of grids are found in the course of a training.
 
     Attributes:
-        learns_weights: the scales of weights of fewer than 8 bits are parameters; else the grid's own rule lays them anew.
-        activations: "step", learned step sizes below 8 bits, else averaged ranges; "clip", learned bounds of what has no
-            values below 0 and averaged ranges of the rest; "range", averaged ranges.
-        decay: strength of L2 regularisation on the learned bounds.
+        learns_weights: whether the scales of weights with fewer than 8 bits are learned; otherwise the grid's own rule
+            computes them again and again.
+        activations: "step" learns step sizes below 8 bits, and averages ranges otherwise; "clip" learns the bounds of
+            activations without values below 0, and averages the ranges of others; "range" averages all ranges.
+        decay: strength of the L2 regularisation of learned bounds.
     """
 
     learns_weights: bool
@@ -37,10 +38,10 @@ methods = Registry("method", MethodEntry)
     needs={"data", "training"},
 )
 def ste() -> Method:
-    """Straight-through gradients alone: weights' scales by their grid's rule, activations' ranges averaged while training.
+    """Straight-through gradients alone: weights' scales follow their grid's rule, activations' ranges are averaged.
 
     With "ternary" and "binary" weights this is the training of ternary weight networks (Li et al. 2016, arXiv:1605.04711)
-    and of XNOR-Net's binary weights (Rastegari et al. 2016, arXiv:1603.05279): each step rounds the latent weights anew.
+    and of XNOR-Net's binary weights (Rastegari et al. 2016, arXiv:1603.05279): each step rounds the float weights again.
     """
     return Method(False, "range")
 
@@ -49,14 +50,15 @@ def ste() -> Method:
     source="Esser et al. 2020, Learned Step Size Quantization, arXiv:1902.08153", needs={"data", "training"}
 )
 def lsq() -> Method:
-    """Learned step sizes of weights and activations of fewer than 8 bits; those of more are found as in `ste`.
+    """Learned step sizes of weights and activations with fewer than 8 bits; with more bits, ranges are found as in `ste`.
 
-    With 8 bits the step is so small beside the noise of its gradient that it runs away at the learning rates that few bits
-    need (the paper takes a tenth of them), and clipping costs about as much as it gains.
-    They start from the scales that rounding after training takes, where the paper takes 2·E|x|/√Q_P: those of weights have
-    the least squared error, and so have those of activations with `observer="mse"`. Zero points stay. Ternary weights are
-    integers from −1 to 1, whose threshold is half of the step; of binary ones the step is learned and the sign is the
-    latent weight's.
+    With 8 bits the step is so small beside the noise of its gradient that it diverges at the learning rates that few bits
+    need (the paper uses a tenth of these), and clipping costs about as much as it gains.
+
+    Step sizes start from the scales of quantisation without training, where the paper takes 2·E|x|/√Q_P. The scales of
+    weights have the least squared error, and those of activations too with `observer="mse"`. Zero points stay. Ternary
+    weights are integers from −1 to 1, whose threshold is half of the step. For binary weights the step is learned, and the
+    sign is that of the float weight.
     """
     return Method(True, "step")
 
@@ -66,5 +68,5 @@ def lsq() -> Method:
     needs={"data", "training"},
 )
 def pact() -> Method:
-    """Learned clipping bounds of ReLU outputs, with an L2 penalty; weights, and activations with a sign, as in `ste`."""
+    """Learned clipping bounds of ReLU outputs, with an L2 penalty; weights and signed activations are handled as in `ste`."""
     return Method(False, "clip", decay=2e-4)

@@ -1,6 +1,6 @@
-"""Batch norms that stay themselves while a quantised graph trains, and are folded exactly when it is done.
+"""Keeps batch norms while a quantised graph trains, and folds them exactly at the end.
 
-Folding before training, as after it, costs the norm that keeps few-bit training stable; folding within each step needs
+Folding the norms before training would remove what keeps few-bit training stable; folding them within each step needs
 corrected statistics (Jacob et al. 2018, arXiv:1712.05877, section 3.2). Neither is needed where each output channel has
 scales of its own: `y = γ (s·q·x + b − μ) / √(σ² + ε) + β` has the same integers q, with the scale `s · |γ| / √(σ² + ε)`.
 """
@@ -21,15 +21,15 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Norm:
-    """A batch norm right behind a layer; tensors by name, None where there is none.
+    """A batch norm right behind a layer; tensors are given by their paths, None where the tensor doesn't exist.
 
     Attributes:
-        weight: γ.
-        bias: β.
-        mean: μ.
-        variance: σ².
+        weight: path of γ.
+        bias: path of β.
+        mean: path of the running mean μ.
+        variance: path of the running variance σ².
         epsilon: ε.
-        layer_bias: b.
+        layer_bias: path of the layer's bias b.
     """
 
     weight: str | None
@@ -40,13 +40,13 @@ class Norm:
     layer_bias: str | None
 
     def factor(self, graph: Graph) -> Tensor:
-        """Returns what folding multiplies each output channel with, `(channels,)`."""
+        """Returns the factor by which folding multiplies each output channel, `(channels,)`."""
         variance = graph.tensor(self.variance).detach()
         gamma = torch.ones_like(variance) if self.weight is None else graph.tensor(self.weight).detach()
         return gamma / torch.sqrt(variance + self.epsilon)
 
     def folded_bias(self, graph: Graph) -> Tensor:
-        """Returns the bias of the layer that layer and norm become, `(channels,)`."""
+        """Returns the bias that the layer has once the norm is folded into it, `(channels,)`."""
         mean = graph.tensor(self.mean).detach()
         beta = torch.zeros_like(mean) if self.bias is None else graph.tensor(self.bias).detach()
         bias = torch.zeros_like(mean) if self.layer_bias is None else graph.tensor(self.layer_bias).detach()
@@ -54,20 +54,23 @@ class Norm:
 
 
 def folded_norms(graph: Graph, folded: Graph) -> dict[str, fx.Node]:
-    """Returns the norms of a float graph that another graph, made of it, no longer has, by the name of their layer."""
+    """Returns the norms of a float graph that were folded in `folded`, a graph made from it, by their layer's name."""
     left = {node.name for node in folded.program.graph.nodes}
     gone = [n for n in graph.program.graph.nodes if n.target is aten.batch_norm.default and n.name not in left]
     return {norm.args[0].name: norm for norm in gone}
 
 
 def unfold(trained: Graph, graph: Graph, norms: Mapping[str, fx.Node], layers: Collection[str]) -> dict[str, Norm]:
-    """Puts norms back behind some layers, with the tensors of the float graph; the layers' biases are its, too.
+    """Puts norms back behind some layers, with copies of the float graph's tensors, the layers' biases included.
 
     Args:
         trained: a copy of the quantised graph; call `refresh()` on it afterwards.
         graph: the float graph.
-        norms: of `graph`, by layer.
-        layers: those whose norms come back.
+        norms: the norms of `graph`, by the name of their layer.
+        layers: names of the layers whose norms come back.
+
+    Returns:
+        The norms that were put back, by the name of their layer.
     """
     nodes = {node.name: node for node in trained.program.graph.nodes}
     return {name: _put_back(trained, graph, nodes[name], norms[name]) for name in layers if name in norms}

@@ -1,4 +1,4 @@
-"""A quantised graph in the course of a training: what a training calls, and the stored form at its end. It trains nothing."""
+"""A quantised graph in training: the callback that a training calls, and the stored graph in the end. Nothing here trains."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -27,22 +27,22 @@ from penjing.quantization.verb import quantize_plainly
 from penjing.quantization.weights.choices import FLOAT, Choice, read_choices
 from penjing.quantization.weights.places import place_of
 
-TIMES_LAID = 100  # times per training that scales which aren't learned are computed again
+TIMES_LAID = 100  # how often per training the scales that aren't learned are computed again
 WITH_NORM = ("intN", "uintN", "ternary", "binary")
 
 
 class QuantizedTraining:
-    """Trains a graph with its roundings in place, in the course of a training.
+    """Lets a training learn with all roundings in place (quantisation-aware training).
 
-    It is a callback, `training(graph, progress)` after each optimiser step, and gives a term of the loss,
-    `training.penalty(graph, progress)`. `penjing.quantize` does with it what the example does.
+    An object of this class is a callback, `training(graph, progress)`, to call after each optimiser step, and gives a term of
+    the loss, `training.penalty(graph, progress)`. `penjing.quantize` uses it as the example does.
 
-    Batch norms stay as they are while training, where each channel has scales of its own, and are folded at the end,
-    which changes no integer. Where a layer has one scale for all channels, a codebook or power-of-two scales, or computes in
-    floating point, they are folded before.
+    Where each output channel of a layer has scales of its own, the layer's batch norm stays while training and is folded at
+    the end, which changes no integer. Where a layer has one scale for all channels, a codebook or power-of-two scales, or
+    computes in floating point, its batch norm is folded before the training.
 
     Attributes:
-        graph: a copy, to be trained; its roundings let gradients through. It can't be saved or lowered.
+        graph: the graph to train, a copy whose roundings let gradients through. It can't be saved or lowered.
 
     Example:
         >>> training = QuantizedTraining(graph, data, weights="ternary")  # doctest: +SKIP
@@ -70,17 +70,17 @@ class QuantizedTraining:
         simulate: bool = False,
         seed: int = 0,
     ) -> None:
-        """Takes what `quantize` takes, which documents it, and:
+        """Takes the arguments of `quantize`, which documents them, and two more: `method` and `stages`.
 
         Args:
             graph: a float graph; it stays as it was.
             data: calibration data.
-            method: what is learned of the ranges, a name in `penjing list methods`.
-            stages: bits that integer weights (and ternary ones with "lsq") have before their own, each for an equal
-                share of the training: (8, 4) before "int2".
+            method: how the ranges are found while training, a name in `penjing list methods`.
+            stages: numbers of bits that integer weights (and ternary ones with "lsq") have before their final one, each for
+                an equal share of the training: (8, 4) before "int2".
 
         Raises:
-            PenjingError: what `quantize` raises, or an unknown method, or stages that don't fall.
+            PenjingError: `quantize` would raise it; or the method is unknown, or the stages don't fall.
         """
         self._method = methods[method].function()
         stages = check_stages(stages)
@@ -93,7 +93,7 @@ class QuantizedTraining:
             step if step.after == FLOAT else replace(step, found={**step.found, "trained": method})
             for step in self._stored.plan.options[len(graph.plan) :]
         )
-        self._made_of = repr([
+        self._arguments = repr([
             method, stages, weights, activations, observer, grain, dict(per_layer or {}), list(exclude), list(in_float),
             find(target).name, placement, seed,
         ])  # fmt: skip
@@ -116,7 +116,12 @@ class QuantizedTraining:
     # What a training calls
 
     def __call__(self, graph: nn.Module, progress: float) -> None:
-        """Does what is to be done after an optimiser step, when this share of the training's steps is done."""
+        """Keeps learned ranges valid and updates the others, after an optimiser step.
+
+        Args:
+            graph: not used, since the object knows its graph.
+            progress: share of the training's steps that are done, 0 to 1.
+        """
         with torch.no_grad():
             for weight in self._weights:
                 if weight.learned:
@@ -138,22 +143,22 @@ class QuantizedTraining:
         self._tick = tick
 
     def penalty(self, graph: nn.Module, progress: float) -> Tensor | None:
-        """Returns what is to be added to the loss of the next step, if anything."""
+        """Returns a scalar to add to the loss of the next step; None where the method has no penalty."""
         terms = [term for activation in self._activations if (term := activation.penalty(self.graph)) is not None]
         return self._method.decay * torch.stack(terms).sum() if terms else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where it stands, beside the graph's tensors."""
-        return {"made_of": self._made_of, "tick": self._tick, "bits": {w.path: w.bits for w in self._weights}}
+        """Returns the state of the training, without the graph's tensors."""
+        return {"made_of": self._arguments, "tick": self._tick, "bits": {w.path: w.bits for w in self._weights}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from where another stood that was made of the same choices.
+        """Takes over the state of another training with the same arguments.
 
         Raises:
-            PenjingError: it was made of others.
+            PenjingError: the other training had other arguments.
         """
-        if state["made_of"] != self._made_of:
-            raise PenjingError(f"This state is of the training {state['made_of']}, not of {self._made_of}.")
+        if state["made_of"] != self._arguments:
+            raise PenjingError(f"This state is of the training {state['made_of']}, not of {self._arguments}.")
         self._tick = state["tick"]
         for weight in self._weights:
             if weight.bits != state["bits"][weight.path]:
@@ -163,10 +168,10 @@ class QuantizedTraining:
     # The end
 
     def finish(self) -> Graph:
-        """Returns the trained graph in the form that `quantize` gives: norms folded, scales constants again.
+        """Returns the trained graph in the form that `quantize` gives: norms are folded, and scales are constants again.
 
         Raises:
-            PenjingError: the training stopped before the weights had their own bits.
+            PenjingError: the training stopped before the weights had their final number of bits.
         """
         early = [weight.path for weight in self._weights if weight.bits != weight.bits_at(1.0)]
         if early:
@@ -191,7 +196,7 @@ class QuantizedTraining:
         return stored.refresh()
 
     def _store(self, stored: Graph, weight: TrainedWeight, layers: Sequence[fx.Node], scales: Any) -> None:
-        """Writes one weight, and the bias that its norm becomes."""
+        """Writes one weight into the stored graph, and the bias that results from folding its norm."""
         found, biases = weight.integers(self.graph), []
         for layer in layers:
             bias = node_arguments(layer)[2]
@@ -201,7 +206,7 @@ class QuantizedTraining:
             found = found.times(_by_row(weight.norm.factor(self.graph), found.scale))
             with torch.no_grad():
                 biases[0][0].copy_(weight.norm.folded_bias(self.graph))
-        # As `quantize` has it: groups leave the bias in floating point, and a tensor's one scale serves all channels.
+        # As in `quantize`: with groups the bias stays in floating point; one scale per tensor must suit all channels' biases.
         for tensor, scale in biases if weight.choice.grain.kind != "group" else ():
             if scale is not None:
                 least = least_scale(tensor, scale)
@@ -214,15 +219,16 @@ def _keeps_norm(choice: Choice) -> bool:
 
 
 def _by_row(factor: Tensor, scale: Tensor) -> Tensor:
-    """Spreads a number for each channel over the rows, of which a channel has one or several."""
+    """Repeats a number for each channel for each of the channel's rows, one or several."""
     return factor.repeat_interleave(len(scale) // len(factor))
 
 
 def _weights_of(
     folded: Graph, quantized: Graph, choice_of: Any, learned: bool, stages: tuple[int, ...]
 ) -> list[TrainedWeight]:
-    """Returns the weights that are trained with their rounding: all that were quantised but codebooks, whose tables are
-    parameters already.
+    """Returns the weights that are trained together with their rounding.
+
+    These are all quantised weights except codebooks, whose tables are parameters already.
     """
     was = {node.name: node for node in folded.program.graph.nodes}
     readers: dict[fx.Node, list[fx.Node]] = {}
@@ -238,7 +244,7 @@ def _weights_of(
         choice, path = choice_of(layers[0]), str(layers[0].args[1].target)  # type: ignore[union-attr]
         if choice is None:
             raise PenjingError(f"'{place_of(layers[0])}' was quantised without a choice of a grid.")
-        learns = learned and choice.grid.entry.name != "power_of_two"  # whose scales take no small steps
+        learns = learned and choice.grid.entry.name != "power_of_two"  # its scales can't move in small steps
         found.append(TrainedWeight(path, choice, tuple(layer.name for layer in layers), learns, stages))
     return found
 
@@ -248,8 +254,9 @@ def _is_fetched(value: Any) -> bool:
 
 
 def _is_quantized(value: Any) -> bool:
-    """Tells whether this is a weight from a pair, or from codes times scales, and neither from a codebook nor a constant
-    that is rounded as activations are.
+    """Tells whether a value is a weight behind a pair, or codes times scales.
+
+    Weights from a codebook are neither, nor are constants that are rounded as activations.
     """
     while isinstance(value, fx.Node) and value.op == "call_function":
         if "quantize" in str(value.target):

@@ -1,7 +1,7 @@
-"""What stands for a quantise/dequantise pair while it is trained: the same values, with gradients for its range, too.
+"""Functions that replace quantise/dequantise pairs in training: they give the same values, with gradients for the range too.
 
-Each function takes values and what its range is made of, and returns rounded reals of the same shape. The names say
-"quantize", by which a training knows that it should keep to float32.
+Each function takes values and the tensors that define its range, and returns rounded reals of the same shape. The names
+hold "quantize", by which a training recognises a quantised graph, which it keeps in float32.
 """
 
 import math
@@ -14,7 +14,7 @@ from penjing.graph import straight_through
 from penjing.quantization.grids import SMALLEST_SCALE, Rows, Scaled
 from penjing.quantization.weights.choices import find_choice
 
-MOMENTUM = 0.99  # weight of the old range when a batch comes in; Jacob et al. ask for a number close to 1
+MOMENTUM = 0.99  # weight of the old range in each batch's update; Jacob et al. ask for a number close to 1
 
 
 class _Step(torch.autograd.Function):
@@ -60,7 +60,7 @@ class _Sign(torch.autograd.Function):
 
 
 class _Instead(torch.autograd.Function):
-    """Gives the second tensor for the first, and its gradient to the first."""
+    """Returns the second tensor, and passes its gradient to the first."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, instead: Tensor) -> Tensor:
@@ -97,26 +97,26 @@ def quantize_by_step(
     batched: bool = False,
     learns: bool = True,
 ) -> Tensor:
-    """Learned step size quantisation (Esser et al. 2020, arXiv:1902.08153); where the step doesn't learn, straight-through
-    rounding.
+    """Rounds to multiples of a learned step size (Esser et al. 2020, arXiv:1902.08153).
 
-    The gradient of the step is multiplied by 1 / √(N · Q_P), N the numbers that share it (of an activation, in one
-    sample) and Q_P the largest integer above the zero point, as the paper has it.
+    As in the paper, the gradient of the step is multiplied by 1 / √(N · Q_P), where N is the number of values that share the
+    step (for an activation, in one sample) and Q_P the largest integer above the zero point. If `learns` is false, the
+    step's gradient is zero, and the rounding is a straight-through one.
 
     Args:
-        values: any shape; with more than one step they are rows of equal length, in the tensor's order.
+        values: any shape; with more than one step, rows of equal length in the tensor's order.
         step: `(rows,)`, all above 0.
-        zero_point: `(rows,)` or one for all.
+        zero_point: `(rows,)`, or one for all rows.
         low: the smallest integer.
-        high: the largest.
+        high: the largest integer.
         batched: whether the first axis counts samples.
-        learns: whether the step has a gradient, and not zeros.
+        learns: whether the step is learned.
     """
     rows = len(step)
     zero = torch.as_tensor(zero_point, device=values.device).to(values.dtype)
     count = math.prod(values.shape[1:]) if batched else values.numel() // rows
     factor = 1.0 / (max(count, 1) * (high - zero).clamp_min(1)).sqrt() * float(learns)
-    if rows == 1:  # without a change of shape, which would copy what isn't contiguous
+    if rows == 1:  # without a change of shape, which would copy tensors that aren't contiguous
         rounded: Tensor = _Step.apply(values, step, zero.reshape(-1), low, high, factor.reshape(-1))  # type: ignore
         return rounded
     column = zero.expand(rows)[:, None], factor.expand(rows)[:, None]
@@ -125,13 +125,13 @@ def quantize_by_step(
 
 
 def quantize_by_sign(values: Tensor, step: Tensor) -> Tensor:
-    """Minus or plus a learned step: its gradient is the sum of the gradients times the signs, times 1 / √N.
+    """Rounds to minus or plus a learned step, whose gradient is the sum of the gradients times the signs, times 1 / √N.
 
-    The weights' gradient passes whole, as in BinaryConnect (Courbariaux et al. 2015, arXiv:1511.00363); its clipping of
-    weights to −1 … 1 is left out.
+    N is the number of values that share the step. The weights' gradient passes unchanged, as in BinaryConnect (Courbariaux
+    et al. 2015, arXiv:1511.00363); that paper's clipping of weights to −1 … 1 is left out.
 
     Args:
-        values: any shape; with more than one step they are rows of equal length.
+        values: any shape; with more than one step, rows of equal length in the tensor's order.
         step: `(rows,)`.
     """
     signed: Tensor = _Sign.apply(  # type: ignore
@@ -141,12 +141,12 @@ def quantize_by_sign(values: Tensor, step: Tensor) -> Tensor:
 
 
 def quantize_by_rule(values: Tensor, grid: str, grain: str) -> Tensor:
-    """What the grid's own rule makes of weights, anew at each call; their gradient passes as it is.
+    """Rounds weights by the grid's own rule, which is applied again at each call; the gradient passes unchanged.
 
     Args:
         values: a weight.
         grid: name of a grid with codes and scales, "ternary" or "binary".
-        grain: which weights share a scale.
+        grain: name of the grain, which says which weights share a scale.
     """
     choice = find_choice(grid, grain)
     with torch.no_grad():
@@ -158,26 +158,26 @@ def quantize_by_rule(values: Tensor, grid: str, grain: str) -> Tensor:
 
 
 def quantize_by_clip(values: Tensor, bound: Tensor, steps: int) -> Tensor:
-    """PACT (Choi et al. 2018, arXiv:1805.06085): values from 0 to a learned bound, in this many steps.
+    """Rounds values from 0 to a learned bound, in this many steps (PACT, Choi et al. 2018, arXiv:1805.06085).
 
     Args:
         values: any shape.
         bound: `(1,)`, above 0.
-        steps: of the grid.
+        steps: number of steps of the grid.
     """
     clipped: Tensor = _Clip.apply(values, bound, steps)  # type: ignore
     return clipped
 
 
 def quantize_by_range(values: Tensor, own: Tensor, shared: list[Tensor], low: int, high: int) -> Tensor:
-    """Rounds on the grid that covers the shared ranges, and 0 (Jacob et al. 2018, arXiv:1712.05877).
+    """Rounds to the grid that covers the shared ranges and 0 (Jacob et al. 2018, arXiv:1712.05877).
 
     Args:
         values: any shape.
-        own: `(2,)`, smallest and largest of these values.
-        shared: such ranges of all values that share the grid, this one included.
+        own: `(2,)`, the smallest and the largest of these values.
+        shared: the ranges of all values that share the grid, `own` included.
         low: the smallest integer.
-        high: the largest.
+        high: the largest integer.
     """
     ranges = torch.stack(shared)
     least, most = ranges[:, 0].amin().clamp_max(0), ranges[:, 1].amax().clamp_min(0)
@@ -187,7 +187,7 @@ def quantize_by_range(values: Tensor, own: Tensor, shared: list[Tensor], low: in
 
 
 def quantize_by_moving_range(values: Tensor, own: Tensor, shared: list[Tensor], low: int, high: int) -> Tensor:
-    """Like `quantize_by_range`, and lets the range follow the values; it takes its place while training."""
+    """Updates the range with the values, then does what `quantize_by_range` does; replaces that function in training mode."""
     with torch.no_grad():
         now = torch.stack([values.detach().amin(), values.detach().amax()]).to(own.dtype)
         own.mul_(MOMENTUM).add_(now, alpha=1 - MOMENTUM)

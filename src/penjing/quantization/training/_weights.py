@@ -1,4 +1,4 @@
-"""A weight in training: a float parameter behind a rounding whose scale is learned or follows it, and back to codes."""
+"""A weight in training: a float parameter behind a rounding, whose scale is learned or follows the weight; codes again later."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,11 +27,11 @@ class Integers:
     """A weight as it is stored: `real = scale · (code − zero_point)`.
 
     Attributes:
-        codes: `(rows, weights)` real numbers without a fraction.
+        codes: `(rows, weights)` whole numbers in a floating-point tensor.
         scale: `(rows,)`, all above 0.
         zero_point: `(rows,)` int64.
         low: the smallest code.
-        high: the largest.
+        high: the largest code.
     """
 
     codes: Tensor
@@ -41,7 +41,7 @@ class Integers:
     high: int
 
     def times(self, factor: Tensor) -> "Integers":
-        """Returns the same weight with each row multiplied by a number; a negative one mirrors the codes, too."""
+        """Returns the weight with each row multiplied by a number; a negative number also mirrors the codes."""
         mirrored, ends = factor < 0, self.low + self.high
         return Integers(
             torch.where(mirrored[:, None], ends - self.codes, self.codes),
@@ -52,14 +52,14 @@ class Integers:
         )
 
     def at_least(self, least: Tensor) -> "Integers":
-        """Returns it with no scale below `least`, `(rows,)`: rows that were finer are rounded anew."""
+        """Returns the weight with no scale below `least`, `(rows,)`; rows with smaller scales are rounded again."""
         scale, zero = self.scale.maximum(least), self.zero_point[:, None]
         codes = ((self.codes - zero) * (self.scale / scale)[:, None]).round() + zero
         return Integers(codes.clamp(self.low, self.high), scale, self.zero_point, self.low, self.high)
 
     @property
     def real(self) -> Tensor:
-        """What the codes stand for, `(rows, weights)`."""
+        """The real values that the codes stand for, `(rows, weights)`."""
         return (self.codes - self.zero_point[:, None]) * self.scale[:, None]
 
 
@@ -68,13 +68,13 @@ class TrainedWeight:
     """A weight whose rounding is trained.
 
     Attributes:
-        path: of the float parameter.
-        choice: grid and grain.
-        layers: that read it, by name, in order of execution.
-        learned: whether its scale is a parameter, which it is only with few bits.
-        stages: bits before its own; see `bits_at`.
-        norm: the batch norm behind its layer, if it is trained as such.
-        bits: that it has now; 0 where its grid has no stages.
+        path: path of the float parameter.
+        choice: the weight's grid and grain.
+        layers: names of the layers that read the weight, in order of execution.
+        learned: whether the weight's scale is learned, which is possible only with fewer than 8 bits.
+        stages: numbers of bits before the final one; see `bits_at`.
+        norm: the batch norm behind the layer, if the norm stays while training.
+        bits: number of bits that the weight has now; 0 where its grid has no stages.
     """
 
     path: str
@@ -91,11 +91,11 @@ class TrainedWeight:
         if self.prefix:
             self.bits = bits_at(0.0, self._own_bits, self.stages)
 
-    # What kind it is
+    # The kind of rounding
 
     @property
     def prefix(self) -> str:
-        """The name of its integers before their number of bits; empty where its grid has no stages."""
+        """The name of the weight's integer grid without the number of bits; empty where the grid has no stages."""
         name = self.choice.grid.entry.name
         if name == "ternary" and self.learned:
             return "int"
@@ -103,17 +103,17 @@ class TrainedWeight:
 
     @property
     def has_rule(self) -> bool:
-        """Whether each step rounds it by its grid's rule, with a scale that is found anew."""
+        """Tells whether the grid's own rule rounds the weight in each step, and finds the scale again each time."""
         return not self.choice.grid.is_integer and not self.learned
 
     @property
     def is_sign(self) -> bool:
-        """Whether it is minus or plus a learned step."""
+        """Tells whether the rounded weight is minus or plus a learned step."""
         return self.choice.grid.entry.name == "binary" and self.learned
 
     @property
     def learns_now(self) -> bool:
-        """Whether its scale is being learned; before it has few bits, it isn't."""
+        """Tells whether the scale is learned at this point: not in stages of 8 bits or more."""
         return self.learned and self.bits < FEW_BITS
 
     @property
@@ -131,11 +131,11 @@ class TrainedWeight:
     # Training
 
     def insert(self, graph: Graph, weight: Tensor) -> None:
-        """Replaces what stands for the weight in a quantised graph by a float parameter that is rounded.
+        """Replaces the stored form of the weight in a quantised graph by a float parameter and a rounding.
 
         Args:
-            graph: to be trained; call `refresh()` on it afterwards.
-            weight: as it was in floating point.
+            graph: the graph that will be trained; call `refresh()` on it afterwards.
+            weight: the weight in floating point, before it was quantised.
         """
         graph.set_tensor(self.path, nn.Parameter(weight.detach().clone(), weight.requires_grad))
         layers = {node.name: node for node in graph.program.graph.nodes if node.name in self.layers}
@@ -159,27 +159,30 @@ class TrainedWeight:
         self._node = node
 
     def lay_anew(self, graph: Graph) -> None:
-        """Lays the grid over what the weight is now."""
+        """Computes the scales again from the weight's present values."""
         laid: Laid = self._lay(graph)
         with torch.no_grad():
             graph.tensor(self.path + SCALE).copy_(laid.scale)
             graph.tensor(self.path + ZERO).copy_(laid.zero_point)
 
     def set_bits(self, bits: int) -> None:
-        """Sets the ends of the integers; the scale stays. The graph must be compiled anew."""
+        """Sets the number of bits, and so the smallest and the largest integer; the scale stays.
+
+        The graph must be recompiled afterwards.
+        """
         grid = find_grid(f"{self.prefix}{bits}")
         laid: Any = grid.lay(Rows(torch.ones(1, 1)))
         self.bits = bits
         self._node.args = (*self._node.args[:3], laid.grid.low, laid.grid.high, False, self.learns_now)
 
     def bits_at(self, progress: float) -> int:
-        """Returns how many bits it should have at this share of the training."""
+        """Returns how many bits the weight should have at this share of the training; 0 where its grid has no stages."""
         return bits_at(progress, self._own_bits, self.stages) if self.prefix else 0
 
-    # Back to what is stored
+    # Back to the stored form
 
     def integers(self, graph: Graph) -> Integers:
-        """Returns what the trained graph rounds it to."""
+        """Returns the integers to which the trained graph rounds the weight."""
         rows = self._rows(graph)
         if self.has_rule:
             laid = self._lay(graph)
@@ -198,7 +201,7 @@ class TrainedWeight:
 
         Args:
             stored: a graph that was quantised with the same choices.
-            found: by rows of the grain.
+            found: the codes and scales, in rows of the grain.
         """
         tensors = stored.tensors()
         with torch.no_grad():
@@ -220,7 +223,7 @@ class TrainedWeight:
 
 
 def _pair_of(stored: Graph, layer: str) -> tuple[fx.Node, fx.Node]:
-    """Returns the quantise and the dequantise node of a layer's weight that has one scale."""
+    """Returns the quantise and the dequantise node of a layer's weight, which has one scale."""
     node = next(node for node in stored.program.graph.nodes if node.name == layer)
     restored = node.args[1]
     assert isinstance(restored, fx.Node) and isinstance(restored.args[0], fx.Node)

@@ -1,1 +1,1 @@
-"""The weights of each layer: the user's choice of grid and grain for them, and how they come to stand on that grid."""
+"""The weights of each layer: the user's choice of grid and grain for them, and how they are rounded to that grid."""

@@ -1,4 +1,4 @@
-"""Which weights of a layer share a scale: all, those of an output channel, or a run of them within a channel."""
+"""The grain: which weights of a layer share a scale: all, those of an output channel, or a group within a channel."""
 
 import re
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from penjing.errors import PenjingError, unknown_name
 
-SMALLEST_GROUP = 2
+SMALLEST_GROUP = 2  # weights
 
 
 @dataclass(frozen=True)
 class Grain:
-    """How a weight `(out_channels, …)` is cut into rows.
+    """How a weight `(out_channels, …)` is divided into rows that each have a scale.
 
     Attributes:
-        kind: "tensor", one row; "channel", one for each output channel; "group", several for each.
-        size: of a group.
+        kind: "tensor", one row; "channel", one row for each output channel; "group", several rows for each channel.
+        size: number of weights in a group; 0 for the other kinds.
     """
 
     kind: Literal["tensor", "channel", "group"]
@@ -25,16 +25,16 @@ class Grain:
 
     @property
     def name(self) -> str:
-        """What the user types."""
+        """The name that the user types."""
         return f"group:{self.size}" if self.kind == "group" else self.kind
 
     @property
     def words(self) -> str:
-        """How plans call it: "channel", "group of 32"."""
+        """The grain in words, for plans: "channel", "group of 32"."""
         return f"group of {self.size}" if self.kind == "group" else self.kind
 
     def fits(self, weight: Tensor) -> bool:
-        """Tells whether each channel's weights, in the order of the tensor, make whole groups."""
+        """Tells whether the size of a group divides the number of each channel's weights."""
         return self.kind != "group" or weight[0].numel() % self.size == 0
 
     def rows(self, weight: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def find_grain(name: str) -> Grain:
     """Reads "tensor", "channel" or "group:SIZE".
 
     Raises:
-        PenjingError: the name is no such one, or a group is smaller than 2.
+        PenjingError: the name is none of these, or the group's size is below 2.
     """
     if name in ("tensor", "channel"):
         return Grain(name)  # type: ignore[arg-type]

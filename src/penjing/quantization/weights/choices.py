@@ -1,4 +1,4 @@
-"""What is done to the weights of each layer: the user's words, read and checked against the layers."""
+"""The user's choice of a grid and a grain for the weights of each layer, read and checked against the layers."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ FLOAT = "float32"
 
 @dataclass(frozen=True)
 class Choice:
-    """The grid of a layer's weights, and which of them share a scale."""
+    """The grid of a layer's weights, and the grain, which says which weights share a scale."""
 
     grid: WeightGrid
     grain: Grain
 
     @property
     def words(self) -> str:
-        """How errors call it: "int4 weights per group of 32"."""
+        """The choice in words, for errors: "int4 weights per group of 32"."""
         return f"{self.grid.name} weights per {self.grain.words}"
 
 
 def find_choice(name: str, grain: str) -> Choice:
-    """Reads a grid and the grain that it is asked for with, or "GRID/GRAIN", which has its own.
+    """Reads the names of a grid and a grain; "GRID/GRAIN" as the grid's name overrides the grain.
 
     Raises:
-        PenjingError: a name is unknown, or the grid doesn't know the grain.
+        PenjingError: a name is unknown, or the grid doesn't work with the grain.
     """
     name, slash, own = name.partition("/") if isinstance(name, str) else (name, "", "")
     grid, asked = find_grid(name), own if slash else grain
@@ -49,9 +49,9 @@ class Choices:
     """The choices for all layers.
 
     Attributes:
-        usual: for the layers that no pattern fits.
-        special: for the others, by pattern; None for floating point. The first pattern that fits wins.
-        exclude: patterns of what computes in floating point.
+        usual: the choice for layers that no pattern fits.
+        special: the choices for other layers, by pattern; None for floating point. The first pattern that fits wins.
+        exclude: patterns of modules that compute in floating point.
     """
 
     usual: Choice
@@ -70,12 +70,12 @@ class Choices:
 
     @property
     def all(self) -> list[Choice]:
-        """Every choice that is made anywhere."""
+        """All choices, the usual one first."""
         return [self.usual, *(choice for choice in self.special.values() if choice is not None)]
 
 
 def read_choices(graph: Graph, given: QuantizationSettings) -> Choices:
-    """Reads what the user asks for.
+    """Reads the choices from the user's settings.
 
     Raises:
         PenjingError: a name is unknown, or a pattern fits no module.
@@ -90,10 +90,10 @@ def read_choices(graph: Graph, given: QuantizationSettings) -> Choices:
 
 
 def check_groups(graph: Graph, layers: Iterable[fx.Node], choice_of: Callable[[fx.Node], Choice | None]) -> None:
-    """Makes sure that groups divide the weights of the layers that have them.
+    """Makes sure that the size of a group divides the number of weights per channel, in each layer with groups.
 
     Raises:
-        PenjingError: some don't; names them all with the sizes of their channels.
+        PenjingError: it doesn't in some layers; the message names them all with the sizes of their channels.
     """
     odd: dict[str, str] = {}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Integers are laid over float32 alone: what is said of a model whose weights are in another type."""
+"""Checks that a model's weights are in float32, the only dtype that can be quantised."""
 
 import torch
 
@@ -11,7 +11,7 @@ def check_float32(graph: Graph) -> None:
     """Makes sure that some layer's weights are in float32, so that there is something to quantise.
 
     Raises:
-        PenjingError: they are all in half precision, bfloat16 or double precision; it names the type and what to call.
+        PenjingError: all weights are in half precision, bfloat16 or double precision; the message says how to convert them.
     """
     layers = [node for node in graph.program.graph.nodes if node.target in LAYERS or node.target in RECURRENT]
     read = [graph.tensor(str(n.target)) for layer in layers for n in layer.all_input_nodes if n.op == "get_attr"]
@@ -21,5 +21,5 @@ def check_float32(graph: Graph) -> None:
     names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
     raise PenjingError(
         f"{graph.name} computes in {names}, and only float32 can be quantised: call model.float() before penjing.capture, and "
-        "give float32 inputs. No value of a float16 or bfloat16 checkpoint changes by that."
+        "give float32 inputs. This changes no value of a float16 or bfloat16 checkpoint."
     )

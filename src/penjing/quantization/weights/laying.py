@@ -1,4 +1,4 @@
-"""Lays the chosen grids over the weights of layers; a weight that several layers share gets one."""
+"""Lays the chosen grids over the weights of layers; a weight that several layers share gets one grid."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ from penjing.quantization.rounding import Rounding
 from penjing.quantization.weights.choices import Choice
 from penjing.quantization.weights.places import place_of, weight_of
 
-LARGEST_BIAS = 2.0**30  # in steps, half of int32's range: the other half is for the sum of the products
+LARGEST_BIAS = (
+    2.0**30
+)  # in steps of the bias: half of int32's range, since the sum of the products needs the other half
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,11 @@ class LaidWeight:
     """A weight with the grid that was laid over it.
 
     Attributes:
-        place: where the user finds it.
-        path: of the parameter.
-        layers: that read it, in order of execution.
-        choice: what was asked for.
-        laid: what the grid made of it, by rows of the choice's grain.
+        place: module path under which the user finds the weight.
+        path: path of the parameter.
+        layers: the nodes that read the weight, in order of execution.
+        choice: the grid and grain that the user chose.
+        laid: the scales, codes or tables that the grid gives, in rows of the choice's grain.
     """
 
     place: str
@@ -45,10 +47,10 @@ def lay_weights(
     """Lays each layer's grid over its weight; the graph stays as it is.
 
     Args:
-        graph: holds the float weights.
+        graph: the graph that holds the float weights.
         layers: nodes whose second argument is a weight with its output channels on axis 0, in order of execution.
-        choice_of: says which grid and grain a layer gets.
-        input_scales: of each layer's quantised input.
+        choice_of: gives the grid and grain of a layer.
+        input_scales: scale of each layer's quantised input; None where that has no constant scale.
 
     Raises:
         PenjingError: layers that share a weight were given different grids, or a grid has no zero for pruned weights.
@@ -88,8 +90,10 @@ def _lay(
 def _least_scales(
     graph: Graph, layers: Sequence[fx.Node], input_scales: Mapping[fx.Node, float | None]
 ) -> Tensor | None:
-    """Returns how large each channel's scale must be so that the bias, which runtimes round to int32 multiples of it times
-    the input's, fits. A channel with (almost) no weights and some bias needs it.
+    """Returns the smallest scale of each channel with which the layers' biases fit into int32, `(channels,)`.
+
+    Runtimes round a bias to int32 multiples of the weight's scale times the input's scale. The limit matters for channels
+    whose weights are (almost) zero while the bias isn't. None where no bias sets a limit.
     """
     found = []
     for layer in layers:
@@ -100,7 +104,7 @@ def _least_scales(
 
 
 def round_weights(graph: Graph, weights: Sequence[LaidWeight], rounding: Rounding, generator: torch.Generator) -> None:
-    """Moves every weight of an integer grid to the integer that the rounding chooses for it."""
+    """Changes every weight on an integer grid to the value of the integer that the rounding chooses for it."""
     for weight in weights:
         if isinstance(weight.laid, Laid):
             laid, values = weight.laid, weight.choice.grain.rows(graph.tensor(weight.path).detach())
@@ -109,12 +113,12 @@ def round_weights(graph: Graph, weights: Sequence[LaidWeight], rounding: Roundin
 
 
 def set_integers(graph: Graph, weight: LaidWeight, integers: Tensor) -> None:
-    """Moves a weight so that rounding to nearest gives these integers.
+    """Changes a weight so that rounding to nearest gives these integers.
 
     Args:
-        graph: its parameter is changed.
-        weight: with an integer grid.
-        integers: `(rows, weights)`; those beyond the grid become its ends.
+        graph: the graph whose parameter is changed.
+        weight: a weight on an integer grid.
+        integers: `(rows, weights)`; integers beyond the grid are clamped to its ends.
     """
     laid = weight.laid
     assert isinstance(laid, Laid)

@@ -15,7 +15,7 @@ from penjing.quantization.rounding import Learned, Rounded, RoundingEntry, Sampl
 from penjing.quantization.weights.laying import LaidWeight, set_integers
 
 MOST_SAMPLES = 256  # most calibration samples from which roundings are learned
-PART_BYTES = 2**28  # bytes of a part's inputs and outputs
+PART_BYTES = 2**28  # bytes of a part's inputs and outputs after which no more samples are collected: 256 MiB
 
 
 def learn_rounding(
@@ -27,18 +27,18 @@ def learn_rounding(
     number: int | None,
     generator: torch.Generator,
 ) -> None:
-    """Moves every weight of an integer grid to the integer that was learned for it, and adds to biases what was learned.
+    """Learns the integer of every weight on an integer grid, and the changes of biases, and writes them into the graph.
 
-    A weight that several layers share is learned where it is read first.
+    A weight that several layers share is learned in the layer that reads it first.
 
     Args:
-        graph: quantised to nearest; its weights are changed.
-        reference: the float graph that it was made of, its nodes named alike.
+        graph: the quantised graph, rounded to nearest; its weights and biases are changed.
+        reference: the float graph that `graph` was made from, whose nodes have the same names.
         data: calibration data.
-        weights: those of `graph`, in order of execution.
-        rounding: a learned one from `roundings`.
-        number: behind its name.
-        generator: of its random numbers.
+        weights: the weights of `graph`, in order of execution.
+        rounding: a learned rounding from `roundings`.
+        number: the number behind the rounding's name; None where there is none.
+        generator: draws the rounding's random numbers.
     """
     learned = {weight.layers[0]: weight for weight in weights if isinstance(weight.laid, Laid)}
     batches = list(_first(reference, flat_batches(reference, data), MOST_SAMPLES))

@@ -1,4 +1,4 @@
-"""The layers whose weights can be in few bits, by the name that the user has for them."""
+"""The layers whose weights can be quantised, by their places: the module paths under which the user knows them."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from penjing.graph.ops import LAYERS, RECURRENT, RECURRENT_PARAMETERS
 
 
 def weights_by_place(graph: Graph) -> dict[str, list[Tensor]]:
-    """Returns the weights of all convolutions, linear and recurrent layers of a float graph, by the module that holds them."""
+    """Returns the weights of all convolutions, linear and recurrent layers of a float graph, by the layer's place."""
     found: dict[str, dict[int, Tensor]] = {}
     for layer, paths in _layers(graph):
         found.setdefault(place_of(layer), {}).update((id(graph.tensor(path)), graph.tensor(path)) for path in paths)
@@ -18,7 +18,7 @@ def weights_by_place(graph: Graph) -> dict[str, list[Tensor]]:
 
 
 def modules_by_place(graph: Graph) -> dict[str, str]:
-    """Returns the module in which each of these layers is computed, "" for the network itself, by its place."""
+    """Returns the path of the module in which each of these layers is computed ("" for the network itself), by place."""
     return {place_of(layer): layer.meta.get("module", "") for layer, _ in _layers(graph)}
 
 
@@ -47,7 +47,7 @@ def matrices(graph: Graph, recurrent: fx.Node) -> list[str]:
 
 
 def place_of(node: fx.Node) -> str:
-    """Returns where the user finds a layer, not yet quantised: the module that holds its weight."""
+    """Returns the place of a layer, not yet quantised: the path of the module that holds its weight, else of its module."""
     weight: Any = node.args[1] if len(node.args) > 1 else None
     if node.target in RECURRENT:
         parameters: Any = node.args[RECURRENT_PARAMETERS]

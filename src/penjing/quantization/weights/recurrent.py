@@ -1,6 +1,6 @@
-"""Recurrent layers: their matrices are stored in few bits and multiplied with real numbers.
+"""Recurrent layers, whose matrices are stored in few bits and multiplied with floating-point activations.
 
-What such a layer reads at each step is made inside of its op, where no range of activations can be set.
+Such a layer computes its activations inside of its op, where they can't be rounded.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def lay_recurrent(graph: Graph, choice_of: Callable[[fx.Node], Choice | None]) -
     """Lays the chosen grids over the matrices of recurrent layers; the graph stays as it is.
 
     Raises:
-        PenjingError: a grid can't be laid over one.
+        PenjingError: a grid can't be laid over a matrix, or recurrent layers share one.
     """
     found: dict[int, LaidWeight] = {}
     for node in graph.program.graph.nodes:
