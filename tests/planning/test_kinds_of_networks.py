@@ -7,10 +7,16 @@ import torch
 from torch import nn
 
 import penjing as pj
-from penjing.capabilities import find
+from penjing.planning import Deployment, Problem
 from penjing.planning.bit_costs import Costs, grids_of
 from penjing.quantization import sensitivity
 from penjing.tasks import agreement
+from penjing.techniques import Scope
+
+
+def costs_of(graph, original, folder):
+    """Costs beside a lowered original; counted ones without it."""
+    return Costs(Problem(graph, None, original, pj.Budget(), Deployment("onnxruntime"), {}, Scope(), folder))
 
 
 class Recurrent(nn.Module):
@@ -95,7 +101,7 @@ def test_no_more_layers_go_back_than_the_answers_need(kind, activations):
 def test_bits_are_chosen_within_a_budget(kind, activations, tmp_path):
     graph, data = made(kind)
     choices = {"activations": activations, "corrections": (), "simulate": True}
-    costs = Costs(graph, tmp_path, simulate=True, target=find("onnxruntime"))
+    costs = costs_of(graph, None, tmp_path)
     few, many = (pj.quantize(graph, data, weights=grid, **choices) for grid in ("int2", "int8"))
     least, most = (costs.whole(small, ["bytes"])["bytes"] for small in (few, many))
     budget = pj.Budget(size=f"{(least + most) / 2:.0f}B")
@@ -107,7 +113,7 @@ def test_bits_are_chosen_within_a_budget(kind, activations, tmp_path):
 
 def test_the_matrices_of_a_recurrent_layer_are_counted_together(tmp_path):
     graph, _ = made("recurrent")
-    costs = Costs(graph, tmp_path, simulate=True, target=find("onnxruntime"))
+    costs = costs_of(graph, None, tmp_path)
     rows, weights = 2 * 3 * 16, 3 * 16 * (8 + 16)
     assert costs.bytes("gru", "int4") == weights / 2 + 4 * rows
     small = pj.quantize(graph, weights="int4", activations=None, exclude=["widen", "head"], simulate=True)
@@ -116,7 +122,7 @@ def test_the_matrices_of_a_recurrent_layer_are_counted_together(tmp_path):
 
 def test_layers_of_the_network_itself_have_their_share_of_its_time(tmp_path):
     graph, data = made("one layer")
-    costs = Costs(graph, tmp_path, simulate=False, target=find("onnxruntime"))
+    costs = costs_of(graph, pj.lower(graph, path=tmp_path / "original.onnx"), tmp_path)
     costs.profile(pj.quantize(graph, data))
     (place,) = grids_of(pj.quantize(graph, data))
     assert costs.ms(place, "float32") > 0 and costs.ms(place, "int8") > 0
