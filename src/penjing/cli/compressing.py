@@ -147,7 +147,7 @@ def compress_command(
     dry_run: Annotated[bool, typer.Option(help="say how long it would take and what it would write, and stop")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Makes a trained model small and fast on a target, and measures what came out."""
+    """Makes a trained model small and fast on a target, and measures the result."""
     from penjing.compress import Result, compress
     from penjing.data import load
     from penjing.models import load_model

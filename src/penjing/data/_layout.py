@@ -89,7 +89,7 @@ def class_names(part: ImageSplit, path: Path) -> tuple[str, ...]:
     """Returns the classes of a labelled part in alphabetical order.
 
     Raises:
-        PenjingError: if there is only one.
+        PenjingError: there is only one.
     """
     classes = tuple(sorted(set(part.labels or ())))
     if len(classes) < 2:

@@ -25,7 +25,8 @@ def write(report: dict[str, Any], directory: Path | str) -> Path:
         The path of report.html.
 
     Raises:
-        PenjingError: naming the key that is missing or wrong, or why a file can't be written. Nothing is then written.
+        PenjingError: a key of the report is missing or wrong, or a file can't be written; the message says which or why.
+            Nothing is then written.
     """
     directory = Path(directory)
     report = _complete(report)
@@ -66,7 +67,7 @@ def build(directory: Path | str) -> Path:
         The path of report.html.
 
     Raises:
-        PenjingError: as `read`.
+        PenjingError: `read` raises it, or the page can't be written.
     """
     return _save(Path(directory) / "report.html", render(read(directory)))
 

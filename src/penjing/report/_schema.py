@@ -1,7 +1,8 @@
 """The keys and types of report.json, schema 1, and the check that a report has them.
 
-Each object of the report is a dataclass here: a field with a default may be missing, and None is what was not measured. Objects
-may have more keys than these.
+Each object of the report is a dataclass here. A field with a default may be missing, and None stands for a value that was not
+measured. Names end in their unit: `_ms` in milliseconds, `_bytes` in bytes, `_mj` in millijoules. Objects may have more keys
+than these.
 """
 
 from dataclasses import dataclass
@@ -163,10 +164,10 @@ class _Report:
 
 
 def check(report: Any) -> None:
-    """Makes sure that `report` is what JSON can hold and what schema 1 asks for.
+    """Makes sure that JSON can hold `report`, and that it has the keys and types of schema 1.
 
     Raises:
-        PenjingError: naming the first key that is missing or holds the wrong thing.
+        PenjingError: a key is missing or holds a wrong value; the message names the first such key.
     """
     schema = report.get("schema", SCHEMA) if isinstance(report, dict) else SCHEMA
     if schema != SCHEMA:

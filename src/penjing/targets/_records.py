@@ -1,4 +1,4 @@
-"""What travels between the verbs of deployment: the file, its measurements, and what the runtime executed."""
+"""The records that the verbs of deployment exchange: the file, its measurements, and the nodes that the runtime executed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,12 +36,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class FileNotes:
-    """What a lowered file keeps beside its model, which the runtime itself doesn't need.
+    """Facts that a lowered file holds beside its model, and that the runtime itself doesn't need.
 
     Attributes:
-        inputs: for each input, its `example` and its ranges; empty where the file tells nothing of them.
-        outputs: how the outputs were nested, as PyTorch writes it; None where they are one tensor or that isn't known.
-        modules: the user's module of each node, by the node's name; empty where the file tells it in another way.
+        inputs: the `example` and the ranges of each input; empty where the file doesn't hold them.
+        outputs: how the outputs were nested, as PyTorch writes it; None where there is one tensor or the nesting isn't known.
+        modules: path of the user's module of each node, by the node's name; empty where the file holds the paths elsewhere.
     """
 
     inputs: tuple[dict[str, Any], ...] = ()
@@ -53,7 +53,7 @@ class FileNotes:
         """Reads the text of a file's notes.
 
         Raises:
-            PenjingError: it holds none.
+            PenjingError: the text holds no notes.
         """
         return records.convert(records.parse(text.encode(), "the text"), cls, "notes", more=True)
 
@@ -61,7 +61,7 @@ class FileNotes:
         """Returns the shape of each input's example, and the ranges of its values.
 
         Args:
-            assumed: the shape of each input's example where the file tells of none.
+            assumed: the shape of each input's example where the notes hold none.
 
         Raises:
             PenjingError: the notes don't fit the model.
@@ -82,10 +82,10 @@ class FileNotes:
 
 @contextmanager
 def reading_notes(path: Path) -> Iterator[None]:
-    """Says of which file the notes are damaged, where the block finds them so.
+    """Adds the file's path to errors that the block raises because the notes in the file are damaged.
 
     Raises:
-        PenjingError: the block raised one, or what damaged data raises.
+        PenjingError: the block raised a `PenjingError`, or an exception that damaged data raises.
     """
     try:
         with refusing("they can't be read"):

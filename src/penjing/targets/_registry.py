@@ -123,7 +123,7 @@ def _missing(entry: TargetEntry) -> list[str]:
 
 
 def _advice(entry: TargetEntry) -> str:
-    """Returns what to install; "" where everything is there."""
+    """Returns advice on the packages to install; "" where none is missing."""
     missing = _missing(entry)
     return f"Install what it needs: pip install {' '.join(missing)}" if missing else ""
 

@@ -39,7 +39,7 @@ class Task(Protocol):
     metric_name: str
 
     def split(self, batch: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Splits what a loader yields into the network's inputs and the targets (None without labels)."""
+        """Splits a batch of a loader into the network's inputs and the targets (None without labels)."""
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Returns the scalar to minimise for the network's outputs and the targets of one batch."""

@@ -1,4 +1,4 @@
-"""Where a training run stands, on disk: written whole or not at all, read without running anybody's code."""
+"""Checkpoints keep the state of a training run on disk: written whole or not at all, and read without running any code."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -22,32 +22,32 @@ TENSORS = ("model", "masks", "optimizer")  # parts of a checkpoint that hold ten
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A callback that must remember what it did."""
+    """A callback with a state that a resumed run needs."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns its state: tensors and plain values."""
+        """Returns the callback's state: tensors and plain values."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes a state back.
+        """Restores a state that `state_dict` returned.
 
         Raises:
-            PenjingError: it is the state of another.
+            PenjingError: the state is that of another callback.
         """
 
 
 @dataclass
 class Standing:
-    """How far a run is; all that changes while it runs, beside weights and optimiser.
+    """How far a run has come: everything that changes while it runs, except weights, masks, optimiser and callbacks.
 
     Attributes:
-        step: optimiser steps done.
-        total: optimiser steps in all (a deadline may have shortened them).
+        step: number of optimiser steps done.
+        total: number of optimiser steps in all (a deadline may have reduced it).
         lr: the peak learning rate.
-        variant: how steps are computed; a resumed run must compute them alike.
+        variant: how steps are computed; a resumed run must compute them in the same way.
         began_with: digest of the weights before the first step.
         loss: sum of the losses of the current epoch's steps.
         seconds: time spent in the current epoch.
-        counted: the current epoch's steps so far.
+        counted: number of the current epoch's steps so far.
     """
 
     step: int
@@ -67,12 +67,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class _CheckpointHeader:
-    """The plain values of a checkpoint. Beside them stand `TENSORS`, and the states of callbacks.
+    """The plain values of a checkpoint, which also holds the parts in `TENSORS` and the states of callbacks.
 
     Attributes:
-        format: of the file.
-        settings: what must be the same to go on.
-        standing: how far the run is.
+        format: version of the file's format.
+        settings: the settings and facts that must be the same for a run to go on.
+        standing: how far the run has come.
     """
 
     format: Literal[1]
@@ -82,12 +82,12 @@ class _CheckpointHeader:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file that one run of `recover` keeps its standing in.
+    """A file in which one run of `recover` keeps its state.
 
     Attributes:
-        path: the file.
-        settings: the run's settings; a file written under others is refused.
-        source: what else must be the same to go on: identity of the data, number of batches, teacher.
+        path: path of the file.
+        settings: the run's settings; a file that was written with other settings is refused.
+        source: facts that must also be the same for a run to go on: identity of the data, number of batches, teacher.
     """
 
     path: Path
@@ -104,7 +104,7 @@ class Checkpoint:
         """Writes the file, with the states of those callbacks that have one.
 
         Raises:
-            PenjingError: the file can't be written (no space, no right).
+            PenjingError: the file can't be written (no space, no permission).
         """
         content = {
             **asdict(_CheckpointHeader(FORMAT, asdict(self.settings) | self.source, standing)),
@@ -120,13 +120,13 @@ class Checkpoint:
             raise PenjingError(f"The training checkpoint {self.path} can't be written: {error}") from error
 
     def load(self, graph: nn.Module, callbacks: Sequence[object] = ()) -> tuple[Standing, dict[str, Any]] | None:
-        """Puts the saved weights and masks into the graph, and states into the callbacks that have one.
+        """Restores the saved weights and masks of the graph, and the states of those callbacks that have one.
 
         Returns:
             The standing and the optimiser's state, or None if there is no file.
 
         Raises:
-            PenjingError: the file is of other settings, data, weights or callbacks than this run's, or isn't a checkpoint.
+            PenjingError: the file belongs to a run with other settings, data, weights or callbacks, or isn't a checkpoint.
         """
         if not self.path.exists():
             return None
@@ -139,7 +139,7 @@ class Checkpoint:
             raise PenjingError(
                 f"{self.path} belongs to a training run with other settings ({'; '.join(differing)}). {start_anew}"
             )
-        # A graph is welcome as it was at the beginning, or as an interrupted run left it.
+        # The graph may be as it was at the beginning, or as the interrupted run left it.
         if digest(graph.state_dict()) not in (standing.began_with, digest(content["model"])):
             raise PenjingError(f"{self.path} belongs to the training of a model with other weights. {start_anew}")
         states, stateful = content.get("callbacks", []), _with_state(callbacks)
@@ -166,33 +166,33 @@ def _with_state(callbacks: Sequence[object]) -> list[Stateful]:
 
 
 def steps_of(path: Path) -> tuple[int, int] | None:
-    """Returns the steps that a run's checkpoint holds and how many there will be; None where none can be read."""
+    """Returns the number of steps that a run has done, and of all its steps; None where no checkpoint can be read."""
     found = _standing(path)
     return None if found is None else (found.step, found.total)
 
 
 def variant_of(path: Path) -> Variant | None:
-    """Returns how the steps that a run's checkpoint holds were computed; None where it holds no step or can't be read."""
+    """Returns how a run has computed its steps; None where it has done none, or its checkpoint can't be read."""
     found = _standing(path)
     return None if found is None or found.step == 0 else found.variant
 
 
 def _standing(path: Path) -> Standing | None:
     try:
-        # Mapped, so that the weights beside it aren't read.
+        # The file is mapped into memory, so that its weights aren't read.
         return _header(torch.load(path, map_location="cpu", weights_only=True, mmap=True)).standing
     except UNREADABLE:
-        return None  # whoever goes on with it is told what is wrong there
+        return None  # a run that goes on with this file will say what is wrong with it
 
 
 def progress_of(path: Path) -> float:
-    """Returns the share of a run's steps that its checkpoint holds; 0 where there is none that can be read."""
+    """Returns the share of its steps that a run has done, 0 to 1; 0 where no checkpoint can be read."""
     step, total = steps_of(path) or (0, 0)
     return step / total if total else 0.0
 
 
 def discard_damaged(path: Path, say: Callable[[str], None]) -> None:
-    """Removes a checkpoint that can't be read, if there is one, and says so: no run could go on with it."""
+    """Removes a checkpoint that exists but can't be read, since no run could go on with it, and says so."""
     if not path.exists():
         return
     try:
@@ -203,10 +203,10 @@ def discard_damaged(path: Path, say: Callable[[str], None]) -> None:
 
 
 def _read(path: Path, advice: str) -> tuple[dict[str, Any], Standing]:
-    """Returns what a checkpoint holds, and the standing in it.
+    """Returns the content of a checkpoint, and its standing.
 
     Raises:
-        PenjingError: it can't be read; the message ends with `advice`.
+        PenjingError: the file can't be read; the message ends with `advice`.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -221,7 +221,7 @@ def _header(content: Any) -> _CheckpointHeader:
     """Returns the plain values of a checkpoint.
 
     Raises:
-        PenjingError: the content isn't a checkpoint's.
+        PenjingError: the content isn't that of a checkpoint.
     """
     names = [one.name for one in fields(_CheckpointHeader)]
     if not isinstance(content, dict):
@@ -235,7 +235,7 @@ def _header(content: Any) -> _CheckpointHeader:
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """Returns a hash of names, types, shapes and values, whatever the device and the memory layout."""
+    """Returns a hash of names, dtypes, shapes and values, which doesn't depend on device and memory layout."""
     total = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tensors.items()):
         if not isinstance(tensor, Tensor):  # extra state of the user's own modules has no common form

@@ -20,7 +20,7 @@ from penjing.quantization.weights.places import place_of
 
 
 class ConstantActivations(PenjingError):
-    """An activation has one and the same value for all calibration data."""
+    """An activation has the same value for all calibration data."""
 
 
 class Steady:

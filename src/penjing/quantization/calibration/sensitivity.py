@@ -28,7 +28,7 @@ from penjing.quantization.weights.choices import read_choices
 from penjing.quantization.weights.dtype import check_float32
 from penjing.quantization.weights.places import place_of
 
-SAMPLES = 64
+SAMPLES = 64  # calibration samples on which noise is measured by default
 ops = torch.ops.quantized_decomposed
 
 
@@ -57,9 +57,8 @@ def sensitivity(
 
     A layer is rounded together with its input: the weights to the grid, and the input, where it is quantised, to the
     activations' grid. The noise is the power of the outputs' error over the power of the outputs, summed over all
-    outputs: 0.01 is 20 dB. Errors of different
-    layers are nearly uncorrelated, so the noises of several layers add up (Lin et al. 2016, Fixed Point Quantization of
-    Deep Convolutional Networks, section 3, arXiv:1511.06393).
+    outputs: 0.01 is 20 dB. Errors of different layers are nearly uncorrelated, so the noises of several layers add up (Lin
+    et al. 2016, Fixed Point Quantization of Deep Convolutional Networks, section 3, arXiv:1511.06393).
 
     Args:
         graph: a float graph; it stays as it was.
@@ -96,7 +95,7 @@ def sensitivity(
 def noise_of(
     graph: Graph, data: Any, weights: Sequence[str], settings: QuantizationSettings, samples: int = SAMPLES
 ) -> dict[str, dict[str, float]]:
-    """Returns what `sensitivity` does for quantisations with these settings but for the grid of the weights."""
+    """Does what `sensitivity` does for quantisations with these settings, whose weights' grid `weights` replaces in turn."""
     check_repeatable(data)
     data = remembering(data)
     check_float32(graph)

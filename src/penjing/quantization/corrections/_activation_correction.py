@@ -16,7 +16,7 @@ from penjing.quantization.corrections._side_by_side import RoundedLayer
     stage="quantized",
 )
 def activation_correction(graph: Graph, reference: Graph, data: Any) -> tuple[str, ...]:
-    """Changes each bias so that the mean behind the layer's ReLU or clip, what the next layers read, is the float one's.
+    """Changes each bias so that the mean behind the layer's ReLU or clip, which the next layers read, is that in floats.
 
     `bias_correction` matches means before the activation function. That counts errors that the function cuts off, and
     it leaves a bias: rounding noise around the corner of a ReLU raises the mean behind the ReLU. Where no clip follows

@@ -15,7 +15,7 @@ from penjing.quantization.corrections._registry import corrections
     stage="quantized",
 )
 def bias_correction(graph: Graph, reference: Graph, data: Any) -> tuple[str, ...]:
-    """Adds to each bias what rounding took from its channel's mean: E[output in floats] − E[output when quantised].
+    """Adds to each bias the loss of its channel's mean by rounding: E[output in floats] − E[output when quantised].
 
     The paper's empirical procedure corrects one layer after another, each with a pass over the data through a network
     in which all layers before are corrected. Here both networks run side by side, in one pass: a layer's correction is

@@ -117,7 +117,7 @@ class _Seen:
         self._got: list[Tensor] = []
 
     def add(self, wanted: Tensor, got: Tensor) -> None:
-        """Takes in the moments of the float and of the quantised output, `(2, samples, channels)` each."""
+        """Adds the moments of the float and of the quantised output for one batch, `(2, samples, channels)` each."""
         self._wanted.append(wanted)
         self._got.append(got)
 

@@ -44,7 +44,7 @@ def check_integers(target: Capabilities) -> None:
     """Makes sure that the target has integer arithmetic at all.
 
     Raises:
-        PenjingError: it has none; the message says what it can do instead, and which targets have it.
+        PenjingError: the target has none; the message says what it can do instead, and which targets have it.
     """
     if not target.has_integers:
         others = " or ".join(f"target='{name}'" for name, other in TARGETS.items() if other.has_integers)

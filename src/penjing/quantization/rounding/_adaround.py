@@ -17,7 +17,7 @@ ITERATIONS = 500
     number="the iterations for each layer",
 )
 def adaround(part: SampledSpan, generator: torch.Generator, iterations: int | None = None) -> Learned:
-    """Learns for each weight whether it goes up or down, so that its layer still gives what it gave: "adaround:1000".
+    """Learns for each weight whether to round it up or down, so that the layer's output stays the same: "adaround:1000".
 
     Minimises ‖f(Wx) − f(W̃x̂)‖² + λ Σ (1 − |2h(V) − 1|^β), where W̃ is W rounded softly, x̂ is the output of the
     rounded layers before, and f is the clip behind the layer (the paper's asymmetric reconstruction, equation 25). The

@@ -20,7 +20,7 @@ ITERATIONS = 500
     number="the iterations for each block",
 )
 def brecq(part: SampledSpan, generator: torch.Generator, iterations: int | None = None) -> Learned:
-    """Learns all weights of a block together, so that the block still gives what it gave: "brecq:1000".
+    """Learns the rounding of all weights of a block together, so that the block's output stays the same: "brecq:1000".
 
     Minimises E[Δzᵀ diag(F) Δz] + λ Σ (1 − |2h(V) − 1|^β), where Δz is the error of the rounded block's output. The
     block's inputs come from the rounded network, its activations are rounded inside as in the graph, and its weights

@@ -18,7 +18,7 @@ from penjing.quantization.weights.places import place_of
     number="the most sweeps over each layer's weights",
 )
 def quantease(part: SampledSpan, generator: torch.Generator, sweeps: int | None = None) -> Learned:
-    """Moves one weight after the other to its best integer, over and over, so that a layer's products stay what they were.
+    """Moves one weight after the other to its best integer, over and over, so that the layer's products stay the same.
 
     This rounding is faster than `adaround` unless a layer has very many weights per output, and a weight may go to any
     integer, not just to its two neighbours. A clip behind the layer is ignored: values that the clip cuts off count as much as

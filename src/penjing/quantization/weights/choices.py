@@ -93,7 +93,7 @@ def check_groups(graph: Graph, layers: Iterable[fx.Node], choice_of: Callable[[f
     """Makes sure that the size of a group divides the number of weights per channel, in each layer with groups.
 
     Raises:
-        PenjingError: it doesn't in some layers; the message names them all with the sizes of their channels.
+        PenjingError: the size doesn't in some layers; the message names them all with the sizes of their channels.
     """
     odd: dict[str, str] = {}
     for layer in layers:
