@@ -469,7 +469,7 @@ def time(monkeypatch):
     """Time that stands still but for what a test lets pass."""
     made = Time(1000.0)
     run = ("run.clock", "run.workspace", "run.baseline", "run.estimate")
-    for name in (*run, "training.deadline", "training.loop", "planning.problem"):
+    for name in (*run, "training.deadline", "training.run", "training.beginning", "planning.problem"):
         monkeypatch.setattr(f"penjing.{name}.time", made)
     return made
 

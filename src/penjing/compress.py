@@ -80,6 +80,9 @@ def compress(
     epochs: int = 5,
     criterion: str | None = None,
     lr: float | None = None,
+    signal: str = "auto",
+    balance: str = "fixed",
+    schedule: str = "joint",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     channels_last: bool | Literal["auto"] = "auto",
     threads: int = 1,
@@ -113,9 +116,12 @@ def compress(
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
         lr: peak learning rate of the recovery.
-        precision: precision of training steps, see `recover`. "auto" measures which is faster, so that equal seeds may give
-            different weights; name a precision, and `channels_last`, where they must not. The report names both.
-        channels_last: memory layout of training steps; "auto" measures which is faster.
+        signal: how the small model listens to the original, a name in `penjing list signals`, or "auto"; see `recover`.
+        balance: how much the original counts beside the labels, a name in `penjing list balances`.
+        schedule: when it does, a name in `penjing list distillation_schedules`.
+        precision: of training steps, see `recover`. "auto" measures what is faster, so equal seeds may end differently;
+            name it, and `channels_last`, where they must not. The report tells what was used.
+        channels_last: memory layout of training steps; "auto" measures.
         threads: threads of the runtime.
         batch: batch size at which latency is measured.
         seed: seed of everything random.
@@ -142,7 +148,7 @@ def compress(
     criterion, data = settled(criterion, data)
     asked = CompressRequest(
         data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
-        channels_last, threads, batch, seed, max_minutes, units, min_channels, trained,
+        channels_last, threads, batch, seed, max_minutes, units, min_channels, trained, signal, balance, schedule,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)

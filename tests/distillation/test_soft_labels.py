@@ -1,9 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy.special import log_softmax
 
-from penjing.distillation import combine, soft_labels
+from penjing.distillation import soft_labels
 from penjing.errors import PenjingError
 
 
@@ -54,10 +56,24 @@ def test_outputs_that_can_not_be_compared_are_refused(shapes: tuple[tuple[int, .
         soft_labels(torch.randn(shapes[0]), torch.randn(shapes[1]))
 
 
-def test_the_weight_balances_and_a_missing_part_leaves_the_other_whole() -> None:
-    task, signal = torch.tensor(2.0), torch.tensor(10.0)
-    assert combine(task, signal, 0.25).item() == 4.0
-    assert combine(task, None, 0.25) is task
-    assert combine(None, signal, 0.25) is signal
-    with pytest.raises(ValueError, match="no loss"):
-        combine(None, None, 0.25)
+def test_soft_labels_are_least_where_the_student_equals_the_teacher() -> None:
+    teacher = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+    assert math.isclose(soft_labels(teacher, teacher).item(), 0, abs_tol=1e-5)
+    assert soft_labels(teacher.flip(1), teacher).item() > 0.1
+
+
+def test_soft_labels_are_averaged_over_the_positions_that_count() -> None:
+    student, teacher = np.random.default_rng(2).normal(size=(2, 2, 5, 3))
+    counted = np.array([[True, False, True], [False, False, True]])
+    rows = [np.moveaxis(x, 1, -1)[counted] for x in (student, teacher)]
+    loss = soft_labels(torch.from_numpy(student), torch.from_numpy(teacher), counted=torch.from_numpy(counted))
+    assert loss.item() == pytest.approx(by_hand(*rows, 4.0))
+
+
+def test_a_coarser_output_counts_by_the_share_of_its_pixels_that_do() -> None:
+    student, teacher = np.random.default_rng(3).normal(size=(2, 1, 5, 2))
+    counted = torch.tensor([[True, True, True, False]])
+    weights = np.array([1.0, 0.5])
+    losses = [by_hand(student[:, :, p], teacher[:, :, p], 4.0) for p in range(2)]
+    loss = soft_labels(torch.from_numpy(student), torch.from_numpy(teacher), counted=counted)
+    assert loss.item() == pytest.approx(float((weights * losses).sum() / weights.sum()))

@@ -567,6 +567,8 @@ def test_channels_shows_groups_and_what_pins_the_rest(penjing):
         "corrections",
         "methods",
         "signals",
+        "balances",
+        "distillation_schedules",
         "networks",
     ],
 )

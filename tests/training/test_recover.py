@@ -195,7 +195,7 @@ def test_ctrl_c_stops_after_a_whole_step_and_tells_the_share_done() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Time:
     """A clock that only steps move, however fast the machine is."""
     made = Time(100.0)
-    for module in ("loop", "deadline", "speed"):
+    for module in ("run", "beginning", "deadline", "speed"):
         monkeypatch.setattr(f"penjing.training.{module}.time", made)
     return made
 
@@ -214,7 +214,7 @@ class Slow(Net):
 
 def tried(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Lets the steps that are tried before training take that long."""
-    monkeypatch.setattr("penjing.training.loop.step_seconds", lambda *_: {Variant(): seconds})
+    monkeypatch.setattr("penjing.training.beginning.step_seconds", lambda *_: {Variant(): seconds})
 
 
 def test_a_deadline_shortens_the_schedule_so_that_it_ends_in_time(clock: Time, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,9 @@ from penjing.training.objective import Objective
 from penjing.training.settings import Variant
 from penjing.training.speed import WORTH_MEASURING, candidates, fastest, set_layout, step_seconds, thread_counts
 
-SETTINGS = TrainingSettings(1, 0.1, "sgd", 0.9, 1e-4, 0.05, 5.0, "soft_labels", 4.0, 0.9, "auto", "auto", 0)
+SETTINGS = TrainingSettings(
+    1, 0.1, "sgd", 0.9, 1e-4, 0.05, 5.0, "soft_labels", 4.0, 0.9, "fixed", "joint", "auto", "auto", "auto", 0
+)
 PLAIN, BF16 = Variant(), Variant("bfloat16", True)
 
 
@@ -115,7 +117,7 @@ def test_one_thread_is_taken_where_it_is_much_faster_and_kept_when_the_run_goes_
 ) -> None:
     monkeypatch.setattr("penjing.training.speed.WORTH_MEASURING", 1)
     times = {2: 1.0, 1: one}
-    monkeypatch.setattr("penjing.training.loop.step_seconds", lambda *a: {v: times[v.threads] for v in a[4]})
+    monkeypatch.setattr("penjing.training.beginning.step_seconds", lambda *a: {v: times[v.threads] for v in a[4]})
     used: list[int] = []
     told: list[dict[str, Any]] = []
     options: dict[str, Any] = {"precision": "float32", "channels_last": False, "progress": False, "report": told.append}
@@ -145,7 +147,7 @@ def test_a_measured_choice_is_kept_when_a_run_goes_on(
 ) -> None:
     path = tmp_path / "run.pt"
     monkeypatch.setattr("penjing.training.speed.WORTH_MEASURING", 10)
-    monkeypatch.setattr("penjing.training.loop.step_seconds", lambda *_: {PLAIN: 1.0, BF16: 0.1})
+    monkeypatch.setattr("penjing.training.beginning.step_seconds", lambda *_: {PLAIN: 1.0, BF16: 0.1})
     told: list[dict[str, Any]] = []
     whole = recover(Net(), data(), epochs=2, progress=False, report=told.append)
     assert (told[-1]["precision"], told[-1]["channels_last"]) == ("bfloat16", True)
@@ -156,7 +158,7 @@ def test_a_measured_choice_is_kept_when_a_run_goes_on(
 
     with pytest.raises(RuntimeError, match="power cut"):
         recover(Net(), data(), epochs=2, checkpoint=path, callbacks=[fail], progress=False)
-    monkeypatch.setattr("penjing.training.loop.step_seconds", lambda *_: {PLAIN: 0.1, BF16: 1.0})
+    monkeypatch.setattr("penjing.training.beginning.step_seconds", lambda *_: {PLAIN: 0.1, BF16: 1.0})
     assert same_weights(recover(Net(), data(), epochs=2, checkpoint=path, progress=False), whole)
 
 

@@ -43,6 +43,9 @@ ChannelsLast = Annotated[
     bool | None,
     typer.Option("--channels-last/--contiguous", help="memory layout of training steps; by default the faster one"),
 ]
+Signal = Annotated[str, typer.Option(help="how the teacher is listened to; see penjing list signals")]
+Balance = Annotated[str, typer.Option(help="how much it counts beside the labels; see penjing list balances")]
+Schedule = Annotated[str, typer.Option(help="when it does; see penjing list distillation_schedules")]
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
     "left out, and latency is measured on fewer calls; the result is verified in any case"
@@ -138,6 +141,9 @@ def compress_command(
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data to recover")] = 5,
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate of the recovery")] = None,
+    signal: Signal = "auto",
+    balance: Balance = "fixed",
+    schedule: Schedule = "joint",
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
@@ -153,6 +159,7 @@ def compress_command(
     from penjing.models import load_model
     from penjing.pruning import criteria
     from penjing.targets import find_target
+    from penjing.training.settings import check_distillation
 
     budget = Budget(latency, size, drop)
     numbers = {
@@ -161,6 +168,7 @@ def compress_command(
     }  # fmt: skip
     check_options(numbers)  # before anything is loaded, so that a mistake is reported at once
     find_target(target)
+    check_distillation(signal, balance, schedule)
     if criterion is not None:
         criteria[criterion]
     chosen = load(data, seed)
@@ -180,6 +188,9 @@ def compress_command(
         epochs=epochs,
         criterion=criterion,
         lr=lr,
+        signal=signal,
+        balance=balance,
+        schedule=schedule,
         precision=precision,  # type: ignore[arg-type]  # it is checked there
         channels_last="auto" if channels_last is None else channels_last,
         threads=threads,
@@ -212,6 +223,9 @@ def recover_command(
     out: Annotated[
         Path | None, typer.Option(help="file to write; by default NAME-recovered.penjing beside FILE")
     ] = None,
+    signal: Signal = "auto",
+    balance: Balance = "fixed",
+    schedule: Schedule = "joint",
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     as_json: AsJson = False,
@@ -222,8 +236,10 @@ def recover_command(
     from penjing.models import load_model
     from penjing.tasks import evaluate
     from penjing.training import Interrupted, recover
+    from penjing.training.settings import check_distillation
 
     say = printer(as_json)
+    check_distillation(signal, balance, schedule)
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
     chosen = load(data, seed)
@@ -246,6 +262,9 @@ def recover_command(
             teacher=taught_by,
             epochs=epochs,
             lr=lr,
+            signal=signal,
+            balance=balance,
+            schedule=schedule,
             precision=precision,  # type: ignore[arg-type]  # it is checked there
             channels_last="auto" if channels_last is None else channels_last,
             seed=seed,

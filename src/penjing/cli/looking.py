@@ -30,6 +30,8 @@ FAMILIES = {  # the package of each family's registry, by the family's name on t
     "corrections": "penjing.quantization",
     "methods": "penjing.quantization",
     "signals": "penjing.distillation",
+    "balances": "penjing.distillation",
+    "distillation_schedules": "penjing.distillation",
     "techniques": "penjing.planning",
     "solvers": "penjing.planning.solvers",
     "networks": "penjing.zoo",

@@ -1,12 +1,25 @@
-"""Losses by which a small model learns from the model that it was made of (signals): one file each, and their balance.
+"""What a small model can learn from the model that it was made of: signal × balance × schedule, each a table of choices.
 
-Nothing here trains; `penjing.recover` does, with these losses.
+Nothing here trains: `penjing.training` does, with these losses.
 """
 
-from penjing.distillation._combine import combine
-from penjing.distillation._registry import signals
-from penjing.distillation._soft_labels import soft_labels
-from penjing.distillation._suited import suited
-from penjing.distillation._values import values
+from penjing.distillation.balances import Balance, balances
+from penjing.distillation.comparison import Comparison, Seen, counted_positions
+from penjing.distillation.parameter_gradients import parameter_gradients
+from penjing.distillation.schedules import distillation_schedules
+from penjing.distillation.signals import Signal, signals, soft_labels, suited, values
 
-__all__ = ["combine", "signals", "soft_labels", "suited", "values"]
+__all__ = [
+    "Balance",
+    "Comparison",
+    "Seen",
+    "Signal",
+    "balances",
+    "counted_positions",
+    "distillation_schedules",
+    "parameter_gradients",
+    "signals",
+    "soft_labels",
+    "suited",
+    "values",
+]

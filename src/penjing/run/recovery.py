@@ -119,7 +119,8 @@ def recovered(
     try:
         recover(
             small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
-            precision=asked.precision, channels_last=asked.channels_last, deadline=deadline,
+            signal=asked.signal, balance=asked.balance, schedule=asked.schedule, precision=asked.precision,
+            channels_last=asked.channels_last, deadline=deadline,
             checkpoint=checkpoint, progress=progress, log=log, report=told,
         )  # fmt: skip
     except Interrupted as stop:

@@ -39,7 +39,7 @@ from penjing.tasks import evaluate
 from penjing.techniques import Scope, Technique
 from penjing.techniques import find as find_technique
 from penjing.training.checkpoint import digest
-from penjing.training.settings import PRECISIONS
+from penjing.training.settings import PRECISIONS, check_distillation
 
 RULES = {  # rules for single arguments of `compress`
     "model": TRAINED,
@@ -54,6 +54,9 @@ RULES = {  # rules for single arguments of `compress`
     "epochs": EPOCHS,
     "criterion": optional(TEXT),
     "lr": RATE,
+    "signal": TEXT,
+    "balance": TEXT,
+    "schedule": TEXT,
     "precision": TEXT,
     "channels_last": either(FLAG, among("auto")),
     "threads": THREADS,
@@ -91,6 +94,9 @@ class CompressRequest:
     units: str = "auto"
     min_channels: int = 1
     trained: bool = True
+    signal: str = "auto"
+    balance: str = "fixed"
+    schedule: str = "joint"
 
     def __post_init__(self) -> None:
         """Checks the arguments.
@@ -102,6 +108,7 @@ class CompressRequest:
         find_target(self.target)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
+        check_distillation(self.signal, self.balance, self.schedule)
 
     @property
     def suffixes(self) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ class Standing:
         variant: how steps are computed; a resumed run must compute them in the same way.
         began_with: digest of the weights before the first step.
         loss: sum of the losses of the current epoch's steps.
+        losses: sums of what they are made of, by name: the task's loss and the teacher's guidance.
         seconds: time spent in the current epoch.
         counted: number of the current epoch's steps so far.
     """
@@ -56,6 +57,7 @@ class Standing:
     variant: Variant
     began_with: str
     loss: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     counted: int = 0
 

@@ -1,20 +1,38 @@
-"""The loss of one batch: forward through student and teacher, then task loss and distillation signal."""
+"""The losses of one batch: forward through student and teacher, then the task's loss and the teacher's guidance."""
 
 import copy
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate.utils import convert_to_fp32, send_to_device
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from penjing.distillation import combine, signals, suited
+from penjing.distillation import (
+    Balance,
+    Comparison,
+    Seen,
+    Signal,
+    balances,
+    counted_positions,
+    distillation_schedules,
+    parameter_gradients,
+    signals,
+    suited,
+)
+from penjing.distillation.taps import tap_pairs
 from penjing.errors import PenjingError
 from penjing.raised import raised
 from penjing.tasks import Task, answers_of
+from penjing.training.randomness import seed_generators
 from penjing.training.settings import AUTO, TrainingSettings, Variant
+from penjing.training.tapped import Tapped
+
+PREPARED = 1  # the key, beside the seed, of the random numbers that a signal's own parameters begin with
 
 
 def frozen(teacher: nn.Module) -> nn.Module:
@@ -26,9 +44,10 @@ def frozen(teacher: nn.Module) -> nn.Module:
     return copied
 
 
-def _called(name: str, model: nn.Module, inputs: Sequence[Any]) -> Any:
+def _called(name: str, model: nn.Module, inputs: Sequence[Any]) -> tuple[Any, list[Tensor]]:
     try:
-        return model(*inputs)
+        made: tuple[Any, list[Tensor]] = model(*inputs)
+        return made
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         given = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
         raise raised(
@@ -37,49 +56,184 @@ def _called(name: str, model: nn.Module, inputs: Sequence[Any]) -> Any:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """The losses of one batch, scalars in float32; at least one of them is there.
+
+    Attributes:
+        task: the task's own, times the schedule's weight; None without labels, or where the schedule leaves it out.
+        guidance: the signal's, likewise; None without a teacher.
+    """
+
+    task: Tensor | None
+    guidance: Tensor | None
+
+    def measured(self) -> dict[str, float]:
+        """Returns their values by name."""
+        return {name: float(loss.detach()) for name, loss in vars(self).items() if loss is not None}
+
+
 class Objective:
     """The loss of a batch, as a function of the model that runs on it.
 
     Attributes:
         task: splits batches and gives the task's loss.
-        teacher: a model in eval mode on the same device, or None.
-        settings: the settings of the run: the signal, its temperature and its weight are used.
-        device: the device that the model is on.
+        settings: signal, balance, schedule, and their choices.
+        device: where the model is.
+        signal: how the teacher is listened to; None without a teacher.
+        balance: how the two losses become one step.
     """
 
-    task: Task
-    teacher: nn.Module | None
-    settings: TrainingSettings
-    device: torch.device
+    def __init__(self, task: Task, teacher: nn.Module | None, settings: TrainingSettings, device: torch.device) -> None:
+        """Takes what is constant.
 
-    def __call__(self, model: nn.Module, batch: Any, variant: Variant) -> Tensor:
-        """Returns the loss, a float32 scalar with gradient.
+        Args:
+            task: see the attribute.
+            teacher: a model in eval mode on the same device, or None.
+            settings: see the attribute.
+            device: see the attribute.
+        """
+        self.task, self.settings, self.device = task, settings, device
+        self.signal: Signal | None = None
+        self.balance: Balance = _made(balances[settings.balance].function, weight=settings.distill_weight)
+        self._course = distillation_schedules[settings.schedule].function
+        self._teacher = teacher
+        self._listened: Tapped | None = None if teacher is None else Tapped(teacher)
+        self._student_taps: list[str] = []
+
+    def prepare(self, student: nn.Module, batch: Any) -> None:
+        """Chooses the signal where nobody named one, pairs taps, and makes what the signal must learn, by one batch.
+
+        The student's statistics, mode and the random generators stay as they were.
+
+        Raises:
+            PenjingError: names match nothing, values can't be paired, or the signal needs labels that there aren't.
+        """
+        if self._teacher is None or self.signal is not None:
+            return
+        training = student.training
+        student.eval()
+        with torch.no_grad():
+            inputs, _ = send_to_device(self.task.split(batch), self.device)
+            outputs, _ = _called("The model", Tapped(student), inputs)
+        name = self.settings.signal
+        name = suited(answers_of(self.task), outputs) if name == AUTO else name
+        signal = _made(signals[name].function, temperature=self.settings.temperature)
+        pairs = tap_pairs(student, self._teacher, signal.taps, self.settings.taps)
+        self._student_taps = [own for own, _ in pairs]
+        self._listened = Tapped(self._teacher, [other for _, other in pairs])
+        tapped = self.tapped(student)
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                seed_generators(self.settings.seed, PREPARED)
+                signal.prepare(self._compared(tapped, batch, Variant(), 0.0)[1])
+        finally:
+            tapped.close()
+            student.train(training)
+        self.signal = signal.to(self.device)
+        self.balance.to(self.device)
+
+    def tapped(self, student: nn.Module) -> Tapped:
+        """Returns a student in the form in which losses are computed of it; its parameters are shared."""
+        return Tapped(student, self._student_taps)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Returns what is trained beside the student: the signal's parameters and the balance's."""
+        parts = [part for part in (self.signal, self.balance) if part is not None]
+        return [parameter for part in parts for parameter in part.parameters()]
+
+    def __call__(self, model: Tapped, batch: Any, variant: Variant, progress: float = 0.0) -> Losses:
+        """Returns the losses of a batch.
+
+        Args:
+            model: of `tapped`, maybe wrapped by Accelerate.
+            batch: as the loader gives it.
+            variant: how it is computed.
+            progress: the share of the training that is done.
 
         Raises:
             PenjingError: the batch has no labels and there is no teacher; the model or the teacher can't take the batch.
         """
+        of_task, of_guidance = self._course(progress) if self._teacher is not None else (1.0, 0.0)
+        task, seen = self._compared(model, batch, variant, progress)
+        if task is None and self._teacher is None:
+            raise PenjingError("The data has no labels; pass teacher=, the original model, to learn from it instead.")
+        if self.signal is None or (of_guidance == 0 and task is not None):
+            return Losses(task, None)
+        guidance = self.signal(seen)
+        if task is None or of_task == 0:  # λ is a balance, not a scale: where only one is there, it counts in full
+            return Losses(None, guidance)
+        return Losses(
+            task if of_task == 1 else of_task * task, guidance if of_guidance == 1 else of_guidance * guidance
+        )
+
+    def loss(self, model: Tapped, batch: Any, variant: Variant) -> Tensor:
+        """Returns one loss of a batch, as a step at the start of the training has it: for timing steps."""
+        losses = self(model, batch, variant)
+        if losses.task is None or losses.guidance is None:
+            only = losses.guidance if losses.task is None else losses.task
+            assert only is not None
+            return only
+        return self.balance.combined(losses.task, losses.guidance)
+
+    def _compared(
+        self, model: nn.Module, batch: Any, variant: Variant, progress: float
+    ) -> tuple[Tensor | None, Comparison]:
+        """Returns the task's loss of a batch, None without labels, and what both networks made of it."""
         inputs, targets = send_to_device(self.task.split(batch), self.device)
         if variant.channels_last:
             inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
-        with self._autocast(variant):
-            outputs = _called("The model", model, inputs)
-            with torch.no_grad():
-                taught = None if self.teacher is None else _called("The teacher", self.teacher, inputs)
-        outputs, taught = convert_to_fp32(outputs), convert_to_fp32(taught)
+        if self.signal is not None and self.signal.wants_input_gradients:
+            inputs = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in inputs)
+        with self._autocast(variant), self._differentiable_twice():
+            outputs, taps = _called("The model", model, inputs)
+            taught: tuple[Any, list[Tensor]] = (None, [])
+            if self._listened is not None:
+                with torch.set_grad_enabled(self.signal is not None and self.signal.wants_input_gradients):
+                    taught = _called("The teacher", self._listened, inputs)
+        outputs, taps, taught = convert_to_fp32(outputs), convert_to_fp32(taps), convert_to_fp32(taught)
         labelled = self.task.labelled and targets is not None
-        if not labelled and self.teacher is None:
-            raise PenjingError("The data has no labels; pass teacher=, the original model, to learn from it instead.")
-        return combine(
-            self.task.loss(outputs, targets) if labelled else None,
-            None if taught is None else self._signal(outputs, taught),
-            self.settings.distill_weight,
+        task = self.task.loss(outputs, targets) if labelled else None
+        named = self.signal is not None and self.signal.wants_parameters
+        return task, Comparison(
+            Seen(outputs, taps, dict(_student_of(model).named_parameters()) if named else {}),
+            Seen(taught[0], taught[1], dict(self._teacher.named_parameters()) if named and self._teacher else {}),
+            inputs,
+            targets if labelled else None,
+            counted_positions(targets),
+            progress,
+            self._gradients_of_teacher(inputs, targets, variant) if named and labelled else None,
         )
 
-    def _signal(self, outputs: Any, taught: Any) -> Tensor:
-        name = self.settings.signal
-        name = suited(answers_of(self.task), outputs) if name == AUTO else name
-        return signals[name].function(outputs, taught, temperature=self.settings.temperature)
+    def _gradients_of_teacher(
+        self, inputs: Sequence[Any], targets: Any, variant: Variant
+    ) -> Callable[[], Mapping[str, Tensor]]:
+        """Returns what computes the gradients of the task's loss with respect to the teacher's parameters, when called."""
+
+        def compute() -> Mapping[str, Tensor]:
+            assert self._teacher is not None
+            with self._autocast(variant):
+                return parameter_gradients(
+                    self._teacher, inputs, lambda outputs: self.task.loss(convert_to_fp32(outputs), targets)
+                )
+
+        return compute
+
+    def _differentiable_twice(self) -> AbstractContextManager[Any]:
+        # Fused attention has no second derivative, which a signal of input gradients needs.
+        wanted = self.signal is not None and self.signal.wants_input_gradients
+        return sdpa_kernel(SDPBackend.MATH) if wanted else nullcontext()
 
     def _autocast(self, variant: Variant) -> AbstractContextManager[Any]:
         # Not the Accelerator's autocast, which would replace `graph.forward`, so that its steps couldn't be timed before.
         return torch.autocast(self.device.type, torch.bfloat16, enabled=variant.precision == "bfloat16")
+
+
+def _student_of(model: nn.Module) -> nn.Module:
+    inner = getattr(model, "module", model)  # as DistributedDataParallel wraps it
+    return inner.network if isinstance(inner, Tapped) else inner
+
+
+def _made(kind: Any, **choices: Any) -> Any:
+    """Calls a registered class with those of the choices that it has."""
+    known = inspect.signature(kind).parameters
+    return kind(**{name: value for name, value in choices.items() if name in known})

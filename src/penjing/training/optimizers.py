@@ -1,5 +1,7 @@
 """The optimisers, with the usual conventions on which parameters decay."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -12,8 +14,12 @@ def default_lr(optimizer: str, batch: int) -> float:
     return 0.1 * batch / 128 if optimizer == "sgd" else 1e-3
 
 
-def make_optimizer(model: nn.Module, settings: TrainingSettings, lr: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: TrainingSettings, lr: float, beside: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """Returns the optimiser over the parameters that train; biases and norms (one axis or none) don't decay.
+
+    What is trained beside the model, by the distillation itself, stands in a group of its own, and doesn't decay either.
 
     Raises:
         PenjingError: no parameter requires a gradient.
@@ -24,6 +30,7 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings, lr: float) -> t
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": list(beside), "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw":

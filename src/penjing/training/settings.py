@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number, optional
-from penjing.distillation import signals
+from penjing.distillation import balances, distillation_schedules, signals
+from penjing.distillation.taps import Named
 from penjing.errors import unknown_name
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -45,6 +46,9 @@ class TrainingSettings:
     signal: str
     temperature: float
     distill_weight: float
+    balance: str
+    schedule: str
+    taps: Named
     precision: str
     channels_last: bool | Literal["auto"]
     seed: int
@@ -55,14 +59,26 @@ class TrainingSettings:
         Raises:
             PenjingError: a value is out of its range, or a name is unknown.
         """
-        check(vars(self), {"signal": TEXT, "optimizer": TEXT, "precision": TEXT})
-        if self.signal not in (AUTO, *signals):
-            raise unknown_name(signals.kind, self.signal, (AUTO, *signals))
+        check(vars(self), {name: TEXT for name in ("signal", "balance", "schedule", "optimizer", "precision")})
+        check_distillation(self.signal, self.balance, self.schedule)
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         check(vars(self), _RULES)
+
+
+def check_distillation(signal: str, balance: str, schedule: str) -> None:
+    """Makes sure that a signal, a balance and a schedule are known.
+
+    Raises:
+        PenjingError: one isn't; the message names the nearest.
+    """
+    if signal not in (AUTO, *signals):
+        raise unknown_name(signals.kind, signal, (AUTO, *signals))
+    for table, name in ((balances, balance), (distillation_schedules, schedule)):
+        if name not in table:
+            raise unknown_name(table.kind, name, table)
 
 
 _RULES = {

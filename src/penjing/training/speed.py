@@ -76,7 +76,7 @@ def step_seconds(
         allowed: seconds; only the first variant is timed if timing all would take longer.
     """
     model = copy.deepcopy(graph).train()
-    optimizer = make_optimizer(model, settings, lr=0.0)
+    optimizer, tapped = make_optimizer(model, settings, lr=0.0), objective.tapped(model).train()
     timings: dict[Variant, list[float]] = {variant: [] for variant in variants}
     for turn in range(1 + ROUNDS):
         for variant in list(timings):
@@ -84,7 +84,7 @@ def step_seconds(
             optimizer.state.clear()  # momentum in another variant's layout would slow this variant down
             with threads_of(variant):
                 start = time.perf_counter()
-                objective(model, batches[turn % len(batches)], variant).backward()
+                objective.loss(tapped, batches[turn % len(batches)], variant).backward()
                 optimizer.step()
                 optimizer.zero_grad()
                 if objective.device.type != "cpu":

@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from penjing.distillation.positions import position_weights
 from penjing.errors import PenjingError
 
 
@@ -15,7 +16,7 @@ def floating(outputs: object) -> list[Tensor]:
 def pairs(student: object, teacher: object) -> list[tuple[Tensor, Tensor]]:
     """Returns each floating-point tensor of the student with its teacher's, which is detached and on the same device.
 
-    Both are in float32 or wider, since bf16 is too coarse to sum losses in.
+    Both are in float32 or wider.
 
     Raises:
         PenjingError: the two give tensors of different shapes, or none at all.
@@ -31,8 +32,23 @@ def pairs(student: object, teacher: object) -> list[tuple[Tensor, Tensor]]:
             "The model gives no floating-point tensor that it could compare with its teacher's. "
             "Train without a teacher (teacher=None) instead."
         )
-    return [(_wide(own), _wide(target.detach().to(own.device))) for own, target in zip(learned, taught, strict=True)]
+    return [(wide(own), wide(target.detach().to(own.device))) for own, target in zip(learned, taught, strict=True)]
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def wide(tensor: Tensor) -> Tensor:
+    """Returns a tensor in float32, or as it is where it is wider: bf16 is too coarse to sum losses in."""
     return tensor.float() if tensor.element_size() < 4 else tensor
+
+
+def counted_for(outputs: Tensor, counted: Tensor | None) -> Tensor | None:
+    """Returns how much each position of outputs `(batch, classes, ...)` counts, `(batch, ...)`; None where all do alike.
+
+    Among nested outputs may be some whose positions aren't those of the labels, such as boxes beside a map of classes: of
+    these, all count.
+    """
+    positions = outputs.ndim - 2
+    if counted is None or outputs.ndim < 2 or len(counted) != len(outputs):
+        return None
+    if counted.ndim > 1 and positions not in (0, counted.ndim - 1):
+        return None
+    return position_weights(counted, (len(outputs), *outputs.shape[2:]))

@@ -1,7 +1,7 @@
 """Chooses the signal that suits a network, where the user names none."""
 
-from penjing.distillation._pairs import floating
-from penjing.distillation._soft_labels import holds_classes
+from penjing.distillation.pairs import floating
+from penjing.distillation.signals._soft_labels import holds_classes
 
 
 def suited(answers: str, outputs: object) -> str:

@@ -1,0 +1,47 @@
+"""The table of balances, and what a balance is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from penjing.registry import Entry, Registry
+
+Backward = Callable[[Tensor], None]
+
+
+class Balance(nn.Module):
+    """How the task's loss and the teacher's guidance become one step.
+
+    Its parameters are trained beside the student; its buffers are what it remembers. Checkpoints keep both.
+    """
+
+    surgery = False  # whether it changes gradients, for which every process would have to hold all of them
+
+    def combined(self, task: Tensor, guidance: Tensor) -> Tensor:
+        """Returns one loss of two scalars."""
+        raise NotImplementedError
+
+    def backward(self, task: Tensor, guidance: Tensor, parameters: Sequence[Tensor], backward: Backward) -> None:
+        """Adds the step's gradients to the parameters'.
+
+        Args:
+            task: the task's loss, a scalar.
+            guidance: the signal's, a scalar.
+            parameters: those of the student.
+            backward: computes the gradients of a loss, as Accelerate does.
+        """
+        backward(self.combined(task, guidance))
+
+    def measured(self) -> dict[str, float]:
+        """Returns what is to be told of the steps since the last call, by name; nothing where there is nothing."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalanceEntry(Entry[type[Balance]]):
+    """A registered balance: a class, called with the balance's choices."""
+
+
+balances = Registry("balance", BalanceEntry)
+"""Each is a class in a file of its own."""

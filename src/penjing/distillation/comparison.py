@@ -1,0 +1,80 @@
+"""What a signal is given of one batch: what student and teacher made of it, outside and inside."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # the class index that PyTorch's losses leave out: it marks padded positions
+NOTHING = 1e-12  # a sum of weights below this is that of no position at all
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one network made of a batch.
+
+    Attributes:
+        outputs: what it returned, tensors in any nesting.
+        taps: the inner values that the signal asked for, in the order of the pairs: vectors `(N, channels)`, sequences
+            `(N, positions, channels)`, or maps `(N, channels, positions...)` with two or three axes of positions.
+        parameters: its trained tensors by name; empty where the signal doesn't want them.
+    """
+
+    outputs: Any
+    taps: Sequence[Tensor] = ()
+    parameters: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One batch, seen by both networks.
+
+    Attributes:
+        student: with gradients.
+        teacher: without gradients of its parameters. Where the signal wants those of the inputs, the teacher's outputs
+            depend on `inputs` as the student's do.
+        inputs: of the student; they require gradients where the signal wants those of the inputs.
+        targets: labels; None without them.
+        counted: which positions count, boolean of shape (N,) or (N, positions...); None where all do.
+        progress: the share of the training that is done.
+        teacher_gradients: computes the gradients of the task's loss of this batch with respect to the teacher's parameters,
+            by name, as `parameter_gradients` does; None where the signal doesn't want parameters, or without labels.
+    """
+
+    student: Seen
+    teacher: Seen
+    inputs: tuple[Any, ...] = ()
+    targets: Tensor | None = None
+    counted: Tensor | None = None
+    progress: float = 0.0
+    teacher_gradients: Callable[[], Mapping[str, Tensor]] | None = None
+
+
+def counted_positions(targets: Tensor | None) -> Tensor | None:
+    """Returns which positions of class indices count, None where all do: padded ones have the index −100."""
+    if targets is None or targets.is_floating_point() or targets.dtype == torch.bool:
+        return None
+    counted = targets != IGNORED
+    return None if bool(counted.all()) else counted
+
+
+def mean_over(values: Tensor, weights: Tensor | None) -> Tensor:
+    """Returns the mean of values (N, positions...), each with its weight; 0 where nothing has any.
+
+    Args:
+        values: at each position.
+        weights: how much each position counts, of the same shape: boolean, or numbers ≥ 0. None where all count alike.
+
+    Raises:
+        ValueError: `weights` has another shape.
+    """
+    if weights is None:
+        return values.mean()
+    if weights.shape != values.shape:
+        raise ValueError(
+            f"the weights of positions have the shape {tuple(weights.shape)}, values {tuple(values.shape)}"
+        )
+    kept = weights.to(values.dtype)
+    return (values.masked_fill(kept == 0, 0) * kept).sum() / kept.sum().clamp(min=NOTHING)

@@ -1,0 +1,81 @@
+"""What a new training run decides before its first step, by trying a few where that pays: rate, variant, number of steps."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from torch import nn
+
+from penjing.errors import PenjingError
+from penjing.training.checkpoint import Standing, digest
+from penjing.training.deadline import FOR_TRYING, fitting, left, over
+from penjing.training.objective import Objective
+from penjing.training.optimizers import default_lr
+from penjing.training.randomness import batches
+from penjing.training.settings import Variant
+from penjing.training.source import batch_size
+from penjing.training.speed import MUCH, candidates, fastest, step_seconds, thread_counts
+
+TRIED = 3  # batches that are fetched for it
+
+
+def first_batches(loader: Any, seed: int) -> tuple[list[Any], float]:
+    """Returns the first batches of a loader, and the seconds that fetching one took.
+
+    Raises:
+        PenjingError: there are none.
+    """
+    start = time.perf_counter()
+    tried = list(islice(batches(loader, seed, 0, "The training data"), TRIED))
+    if not tried:
+        raise PenjingError(f"The training data has a length of {len(loader)} batches but gave none.")
+    return tried, (time.perf_counter() - start) / len(tried)
+
+
+def begin(
+    graph: nn.Module,
+    objective: Objective,
+    tried: Sequence[Any],
+    fetching: float,
+    steps: int,
+    deadline: float | None,
+    log: Callable[[str], None],
+) -> Standing:
+    """Returns the standing of a run before its first step.
+
+    Args:
+        graph: what is trained, on the objective's device.
+        objective: gives the losses.
+        tried: batches to try steps on.
+        fetching: seconds that a batch takes to fetch.
+        steps: how many there would be without a deadline.
+        deadline: see `recover`.
+        log: called with what a user may want to read.
+    """
+    settings, total = objective.settings, steps
+    variants = candidates(graph, settings, total)
+    variant = variants[0]
+    threads = thread_counts(total, objective.device)
+    if over(deadline):
+        log("The deadline has passed: no training.")
+        total = 0
+    elif len(variants) > 1 or len(threads) > 1 or deadline is not None:
+        seconds: dict[Variant, float] = {}
+        if len(threads) > 1:  # first, as the number of threads decides about the others' times too
+            each = [replace(variant, threads=count) for count in threads]
+            seconds = step_seconds(graph, objective, settings, tried, each, FOR_TRYING * left(deadline))
+            variant = fastest(seconds, MUCH)
+            variants = [replace(other, threads=variant.threads) for other in variants]
+        if len(variants) > 1 or not seconds:
+            more = step_seconds(graph, objective, settings, tried, variants, FOR_TRYING * left(deadline))
+            variant = fastest(more)
+            seconds = {**seconds, **more}
+        times = ", ".join(f"{other} {1000 * value:.0f} ms" for other, value in seconds.items())
+        log(f"Training in {variant} (per step: {times}).")
+        planned, total = total, fitting(total, deadline, seconds[variant] + fetching)
+        if total < planned:
+            log(f"Shortening the training from {planned} to {total} steps, to be done in {left(deadline):.0f} s.")
+    lr = settings.lr or default_lr(settings.optimizer, batch_size(objective.task, tried[0]))
+    return Standing(0, total, lr, variant, began_with=digest(graph.state_dict()))

@@ -1,0 +1,234 @@
+"""The training loop: a run begins or goes on, takes step after step, and keeps its standing."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from penjing.data import Data
+from penjing.errors import PenjingError
+from penjing.training.beginning import begin, first_batches
+from penjing.training.checkpoint import Checkpoint, digest
+from penjing.training.deadline import over, shortened
+from penjing.training.display import bar
+from penjing.training.interrupt import Interrupted
+from penjing.training.objective import Losses, Objective, frozen
+from penjing.training.optimizers import make_optimizer
+from penjing.training.randomness import batches
+from penjing.training.schedule import warmup_cosine
+from penjing.training.settings import TrainingSettings
+from penjing.training.source import training_batches
+from penjing.training.speed import set_layout, threads_of
+from penjing.training.step import Diverged, Penalty, Stepper
+
+Show = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a run has to do with beside what it learns; `recover` documents each."""
+
+    checkpoint: Path | None
+    save_every: float
+    deadline: float | None
+    progress: bool | Literal["always"]
+    report: Callable[[dict[str, Any]], None] | None
+    log: Callable[[str], None]
+    callbacks: Sequence[Callable[[nn.Module, float], None]]
+    penalty: Penalty | None
+
+
+class Run:
+    """One run of `recover`, which documents what it takes."""
+
+    def __init__(
+        self, graph: nn.Module, data: Data, teacher: nn.Module | None, settings: TrainingSettings, around: Around
+    ) -> None:
+        """Begins, or takes up the standing in the checkpoint.
+
+        Raises:
+            PenjingError: there is nothing to train on, the checkpoint is of another run, or names match nothing.
+        """
+        self._graph, self._settings, self._around = graph, settings, around
+        self._loader = training_batches(data, teacher)
+        self._home = next(graph.parameters()).device
+        self._accelerator = Accelerator(mixed_precision="no")  # precision is autocast's, see Objective
+        self._is_main = self._accelerator.is_main_process
+        world = self._accelerator.num_processes
+        self._per_epoch = len(self._loader) // world
+        if self._per_epoch == 0:
+            raise PenjingError(f"The training data has {len(self._loader)} batches for {world} process(es).")
+        device = self._accelerator.device
+        taught_by = None if teacher is None else frozen(teacher)
+        source = {"data": data.identity(), "batches": len(self._loader), "processes": world}
+        source["teacher"] = None if taught_by is None else digest(taught_by.state_dict())
+        self._file = None if around.checkpoint is None else Checkpoint(around.checkpoint, settings, source)
+
+        graph.to(device)
+        self._objective = Objective(data.task, taught_by and taught_by.to(device), settings, device)
+        tried, fetching = first_batches(self._loader, settings.seed)
+        self._objective.prepare(graph, tried[0])
+        if self._objective.balance.surgery and world > 1:
+            raise PenjingError(
+                f"balance='{settings.balance}' needs all gradients in one process, and there are {world}."
+            )
+        self._stateful = [*around.callbacks, *self._learned()]
+        saved = None if self._file is None else self._file.load(graph, self._stateful)
+        graph.train()
+        if saved is not None:
+            self._standing = saved[0]
+            around.log(
+                f"Going on with {around.checkpoint} at {self._standing.progress:.0%} ({self._standing.variant})."
+            )
+        else:
+            steps = settings.epochs * self._per_epoch
+            standing = begin(graph, self._objective, tried, fetching, steps, around.deadline, around.log)
+            self._standing = broadcast_object_list([standing])[0]
+        set_layout(graph, self._standing.variant.channels_last)
+        self._stepper = self._prepared(None if saved is None else saved[1])
+        if saved is None:
+            self._save()  # stopped before the first epoch's end, a run still keeps its variant
+        self._last_save = time.monotonic()
+
+    def _learned(self) -> list[nn.Module]:
+        """Returns signal and balance where they have a state, for checkpoints."""
+        parts = (self._objective.signal, self._objective.balance)
+        return [part for part in parts if part is not None and part.state_dict()]
+
+    def _prepared(self, optimizer_state: dict[str, Any] | None) -> Stepper:
+        """Returns what takes steps, with the model and the optimiser as Accelerate wraps them."""
+        beside = self._objective.parameters()
+        descent = make_optimizer(self._graph, self._settings, self._standing.lr, beside)
+        if optimizer_state is not None:
+            descent.load_state_dict(optimizer_state)
+        others = {id(parameter) for parameter in beside}
+        everything = [parameter for group in descent.param_groups for parameter in group["params"]]
+        own = [parameter for parameter in everything if id(parameter) not in others]
+        self._tapped = self._objective.tapped(self._graph).to(self._accelerator.device).train()
+        model, descent = self._accelerator.prepare(self._tapped, descent)
+        return Stepper(
+            self._graph, model, self._objective, descent, self._accelerator, own, self._settings.clip_norm,
+            self._around.penalty,
+        )  # fmt: skip
+
+    def _save(self) -> None:
+        if self._file is not None and self._is_main:
+            self._file.save(self._standing, self._graph, self._stepper.descent, self._stateful)
+            self._last_save = time.monotonic()
+
+    def train(self, asked_to_stop: Event) -> None:
+        """Takes all steps that are left, or those until the deadline or Ctrl-C.
+
+        Raises:
+            PenjingError: a loss that isn't finite, or data that gave fewer batches than they said.
+            Interrupted: Ctrl-C; the graph holds the weights of the last step and the checkpoint is written.
+        """
+        standing, planned = self._standing, self._standing.total
+        stopped = standing.step < standing.total and over(self._around.deadline)
+        self._began, self._first = time.monotonic(), standing.step
+        shown = self._around.progress if self._is_main else False
+        try:
+            with threads_of(standing.variant), bar(shown, standing.total, standing.step) as show:
+                while standing.step < standing.total and not stopped:
+                    stopped = self._epoch(show, asked_to_stop)
+            self._accelerator.wait_for_everyone()
+        finally:
+            self._tapped.close()
+            self._graph.__dict__.pop("_is_accelerate_prepared", None)  # or another run under DDP would not wrap it
+            set_layout(self._graph, False)
+            self._graph.to(self._home).eval()
+        if asked_to_stop.is_set():
+            raise Interrupted(standing.progress)
+        if standing.total < planned:
+            self._around.log(f"Steps took longer than planned: {standing.total} of {planned} steps were done in time.")
+        if stopped:
+            self._around.log(
+                f"The deadline passed after step {standing.step} of {standing.total}: training stopped early."
+            )
+
+    def _epoch(self, show: Show, asked_to_stop: Event) -> bool:
+        """Takes the steps that are left of an epoch; tells whether the run was stopped among them."""
+        standing, accelerator, stopped = self._standing, self._accelerator, False
+        rank, world = accelerator.process_index, accelerator.num_processes
+        epoch = standing.step // self._per_epoch
+        if standing.step == epoch * self._per_epoch:
+            standing.loss, standing.losses, standing.counted, standing.seconds = 0.0, {}, 0, 0.0
+        clock = time.monotonic() - standing.seconds
+        given = batches(self._loader, self._settings.seed, epoch, "The training data")
+        for index, batch in enumerate(islice(given, self._per_epoch * world)):
+            if stopped or standing.step == standing.total:
+                break
+            # Each process takes its share of the batches; a resumed run passes those that it has seen.
+            if index % world != rank or epoch * self._per_epoch + index // world < standing.step:
+                continue
+            self._step(batch, epoch, index // world)
+            standing.seconds = time.monotonic() - clock
+            show(standing.step, standing.total, standing.loss / standing.counted)
+            if asked_to_stop.is_set() or over(self._around.deadline):
+                accelerator.set_trigger()
+            stopped = accelerator.check_trigger() and standing.step < standing.total
+            if stopped or time.monotonic() - self._last_save > self._around.save_every:
+                self._save()
+        if standing.step < min((epoch + 1) * self._per_epoch, standing.total) and not stopped:
+            raise PenjingError(f"The training data has a length of {len(self._loader)} batches but gave fewer.")
+        self._tell(epoch, stopped)
+        if not stopped:
+            self._save()
+        return stopped
+
+    def _step(self, batch: Any, epoch: int, index: int) -> None:
+        """Takes one step and what follows it."""
+        standing, descent = self._standing, self._stepper.descent
+        rate = standing.lr * warmup_cosine((standing.step + 0.5) / standing.total, self._settings.warmup)
+        for group in descent.param_groups:
+            group["lr"] = rate
+        try:
+            loss, losses = self._stepper(batch, standing.variant, standing.progress)
+        except Diverged as end:
+            raise PenjingError(
+                f"The loss is {end.loss} and the gradient's norm {end.norm:.3g} in epoch {epoch + 1}, step {index + 1}: "
+                f"training diverged. Use a smaller learning rate than lr={standing.lr:.3g}, for example "
+                f"lr={standing.lr / 5:.2g}."
+            ) from end
+        standing.step += 1
+        if self._accelerator.num_processes == 1:  # several processes would have to agree; they keep to the plan
+            done = standing.step - self._first
+            mean_seconds = (time.monotonic() - self._began) / done
+            standing.total = shortened(standing.total, standing.step, self._around.deadline, mean_seconds, done)
+        for callback in self._around.callbacks:
+            callback(self._graph, standing.progress)
+        if getattr(self._graph, "masks", None):
+            self._graph.apply_masks()  # type: ignore[operator]
+        self._tapped.check_unchanged()
+        self._count(loss, losses)
+
+    def _count(self, loss: float, losses: Losses) -> None:
+        """Adds a step's losses to the epoch's."""
+        standing = self._standing
+        standing.loss, standing.counted = standing.loss + loss, standing.counted + 1
+        for name, value in losses.measured().items():
+            standing.losses[name] = standing.losses.get(name, 0.0) + value
+
+    def _tell(self, epoch: int, stopped: bool) -> None:
+        """Reports an epoch."""
+        if self._around.report is None or not self._is_main:
+            return
+        standing = self._standing
+        self._around.report({
+            "epoch": epoch + 1,
+            "loss": standing.loss / standing.counted,
+            "losses": {name: total / standing.counted for name, total in standing.losses.items()},
+            "balance": self._objective.balance.measured(),
+            "lr": self._stepper.descent.param_groups[0]["lr"],
+            "seconds": standing.seconds,
+            "progress": standing.progress,
+            "stopped_early": stopped,
+            **asdict(standing.variant),
+        })  # fmt: skip

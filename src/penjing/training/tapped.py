@@ -1,0 +1,70 @@
+"""Networks that give their inner values along with their outputs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+
+
+class Tapped(nn.Module):
+    """Calls a network and returns `(outputs, taps)`: of a graph, the values of some nodes; else, of some modules.
+
+    It shares the network's parameters.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str] = ()) -> None:
+        """Takes the network, and the nodes (of a graph) or modules (of any other) whose values are wanted."""
+        super().__init__()
+        self._names, self._kept = list(names), dict[str, Any]()
+        self._given = (network,)  # in a tuple, so that it is no second submodule
+        is_graph = isinstance(network, Graph)
+        self._inside = bool(names) and is_graph
+        self._code = ""
+        self.network = network
+        if isinstance(network, Graph) and names:
+            self.network, self._code = network.with_outputs(dict.fromkeys(names)), network.program.code
+        self._handles = list[RemovableHandle]()
+        for name in () if is_graph else dict.fromkeys(names):
+            self._handles.append(network.get_submodule(name).register_forward_hook(self._keeper(name)))
+
+    def _keeper(self, name: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._kept[name] = output
+
+        return keep
+
+    def close(self) -> None:
+        """Takes the hooks off the network."""
+        for handle in self._handles:
+            handle.remove()
+
+    def check_unchanged(self) -> None:
+        """Makes sure that the network's ops are still those that were tapped.
+
+        Raises:
+            PenjingError: they aren't.
+        """
+        network = self._given[0]
+        if isinstance(network, Graph) and self._inside and network.program.code != self._code:
+            raise PenjingError(
+                "The graph's ops changed while it was trained, and the signal looks at values inside it: leave stages=… out, "
+                "or use a signal that compares outputs, such as 'soft_labels'."
+            )
+
+    def forward(self, *inputs: Any) -> tuple[Any, list[Tensor]]:
+        """Returns the network's outputs and the values in the order of their names."""
+        made = self.network(*inputs)
+        if not self._names:
+            return made, []
+        outputs, kept = made if self._inside else (made, self._kept)
+        odd = [name for name in self._names if not isinstance(kept.get(name), Tensor)]
+        if odd:
+            raise PenjingError(
+                f"'{odd[0]}' gives no tensor that could be compared ({type(kept.get(odd[0])).__name__}): name another "
+                "module in taps=…."
+            )
+        return outputs, [kept[name] for name in self._names]
