@@ -37,7 +37,8 @@ def asked(minutes=None, epochs=10, batches=5):
     loader = [(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))] * batches
     data = Data(loader, loader, loader, Classification(3))
     return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, suffixes=(".onnx",), lr=None, seed=0,
-                           precision="float32", channels_last=False)  # fmt: skip
+                           precision="float32", channels_last=False, signal="auto", balance="fixed",
+                           schedule="joint")  # fmt: skip
 
 
 @pytest.mark.parametrize(("more", "made_again"), [(None, True), (2.0, True), (1.0, False), (0.5, False)])

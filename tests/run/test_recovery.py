@@ -19,7 +19,8 @@ from penjing.tasks import Classification, Unlabelled, agreement, evaluate
 from penjing.training import Interrupted
 from penjing.training.checkpoint import steps_of
 
-PLAIN = {"precision": "float32", "channels_last": False, "lr": 0.1, "seed": 0}
+TAUGHT = {"signal": "auto", "balance": "fixed", "schedule": "joint"}
+PLAIN = {"precision": "float32", "channels_last": False, "lr": 0.1, "seed": 0, **TAUGHT}
 
 
 @pytest.fixture(scope="module")
