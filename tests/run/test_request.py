@@ -72,6 +72,9 @@ OTHERS = {
     "units": "heads",
     "min_channels": 2,
     "trained": False,
+    "signal": "values",
+    "balance": "auto",
+    "schedule": "staged",
 }
 
 
@@ -140,6 +143,9 @@ def test_techniques_work_where_the_user_allows_and_by_the_criterion_that_was_ask
     [
         ({"target": "onxruntime"}, "Did you mean 'onnxruntime'"),
         ({"precision": "float16"}, "Unknown precision 'float16'"),
+        ({"signal": "soft_label"}, "Did you mean 'soft_labels'"),
+        ({"balance": "autos"}, "Did you mean 'auto'"),
+        ({"schedule": "stage"}, "Did you mean 'staged'"),
         ({"epochs": -1}, "epochs=-1"),
         ({"threads": 0}, "threads=0"),
         ({"max_minutes": 0}, "max_minutes=0"),
