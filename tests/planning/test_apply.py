@@ -120,6 +120,9 @@ def test_what_cannot_be_carried_out_is_told_and_the_graph_stays(graph, data, tmp
         with pytest.raises(PenjingError, match=said):
             pj.apply(graph, first_changed(plan, **change), data, stage="numbers")
     lacking = [replace(o, setting={k: v for k, v in o.setting.items() if k != "target"}) for o in plan]
+    numbered = [replace(o, setting={**o.setting, "corrections": [1]}) for o in plan]
+    with pytest.raises(PenjingError, match="are no names"):
+        pj.apply(graph, Plan(tuple(numbered)), data, stage="numbers")
     with pytest.raises(PenjingError, match="lacks 'target'"):
         pj.apply(graph, Plan(tuple(lacking)), data, stage="numbers")
     assert_same(graph, before)

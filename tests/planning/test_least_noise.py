@@ -155,3 +155,13 @@ def test_a_solver_of_bits_takes_no_structure(learned):
     graph, data = learned
     with pytest.raises(PenjingError, match=r"'least_noise' chooses a grid for each layer.*not prune, quantize"):
         pj.plan(graph, data, solver="least_noise", budget=pj.Budget(size="0.5x"))
+
+
+def test_where_there_is_no_grid_to_choose_the_reason_is_told(learned):
+    graph, data = learned
+    choices = {"solver": "least_noise", "budget": pj.Budget(size="0.5x")}
+    with pytest.raises(PenjingError, match="torch computes nothing in integers"):
+        pj.plan(graph, data, target="torch", techniques={"quantize": {"weights": ["int4", "int8"]}}, **choices)
+    for none in ("float32", ["float32"], []):
+        with pytest.raises(PenjingError, match="names no grid to round to"):
+            pj.plan(graph, data, techniques={"quantize": {"weights": none}}, **choices)

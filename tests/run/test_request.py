@@ -144,6 +144,7 @@ def test_techniques_work_where_the_user_allows_and_by_the_criterion_that_was_ask
         ({"target": "onxruntime"}, "Did you mean 'onnxruntime'"),
         ({"precision": "float16"}, "Unknown precision 'float16'"),
         ({"signal": "soft_label"}, "Did you mean 'soft_labels'"),
+        ({"signal": "dkd", "data": Data(None, batches(labelled=False), None, Unlabelled())}, "'dkd' needs labels"),
         ({"balance": "autos"}, "Did you mean 'auto'"),
         ({"schedule": "stage"}, "Did you mean 'staged'"),
         ({"epochs": -1}, "epochs=-1"),

@@ -1,15 +1,18 @@
 """Training with any signal that is registered, by its name alone."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from training_fakes import Net, data, same_weights
+from training_fakes import Batches, Net, data, same_weights
 
 from penjing.distillation import Comparison, Signal, balances, signals
 from penjing.errors import PenjingError
 from penjing.graph import capture
+from penjing.tasks import Classification
 from penjing.training import recover
 
 PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False, "progress": False}
@@ -109,6 +112,16 @@ def test_the_schedule_decides_when_labels_and_when_the_teacher_count() -> None:
     assert all(set(epoch["losses"]) == {"task", "guidance"} for epoch in told[3:])
 
 
+def test_a_loss_is_averaged_over_the_steps_that_had_it() -> None:
+    class Two(Classification):
+        def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+            return 2 + 0 * outputs.sum()
+
+    told: list[Any] = []
+    recover(Net(2), replace(data(), task=Two()), Net(1), 2, schedule="staged", report=told.append, **PLAIN)
+    assert [epoch["losses"]["task"] for epoch in told] == [2, 2], "six of the first ten steps are the teacher's alone"
+
+
 @pytest.mark.parametrize("balance", list(balances))
 def test_every_balance_trains_and_says_what_it_measured(balance: str) -> None:
     told: list[Any] = []
@@ -132,3 +145,69 @@ def test_without_a_teacher_no_signal_is_asked(monkeypatch: pytest.MonkeyPatch) -
     net = Net()
     recover(net, data(), epochs=1, **PLAIN)
     assert isinstance(net, nn.Module) and not torch.equal(net.linear.weight, Net().linear.weight)
+
+
+def test_nothing_stays_in_the_user_s_module_if_the_run_can_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    net = Net(2)
+    with pytest.raises(PenjingError, match="can't be written"):
+        recover(
+            net, data(), Net(1), 1, signal="hints", taps="conv", checkpoint=tmp_path / "file" / "run.pt", **PLAIN
+        )  # fmt: skip
+    assert not net.conv._forward_hooks and not net.training
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ({"taps": "conv"}, "compares outputs alone"),
+        ({"taps": 3, "signal": "hints"}, "taps=3"),
+        ({"taps": {"conv": 1}, "signal": "hints"}, "taps="),
+    ],
+)
+def test_taps_that_have_no_effect_or_no_meaning_are_refused(choices: dict[str, Any], words: str) -> None:
+    with pytest.raises(PenjingError, match=words):
+        recover(Net(), data(), Net(1), 1, **choices, **PLAIN)
+
+
+@pytest.mark.parametrize("name", [name for name in signals if "labels" in signals[name].needs])
+def test_a_signal_that_needs_labels_says_so_before_the_first_step(name: str) -> None:
+    net, steps = Net(), []
+    with pytest.raises(PenjingError, match=f"'{name}' needs labels"):
+        recover(net, data(Batches(labelled=False), labelled=False), Net(1), 1, signal=name,
+                callbacks=[lambda graph, share: steps.append(share)], **PLAIN)  # fmt: skip
+    assert not steps
+
+
+def head_alone() -> Net:
+    """Returns a network of which nothing in front of the last layer is trained."""
+    net = Net(2).requires_grad_(False)
+    net.linear.requires_grad_()
+    return net
+
+
+def test_a_loss_that_nothing_trained_takes_part_in_is_refused() -> None:
+    with pytest.raises(PenjingError, match="nothing to learn"):
+        recover(head_alone(), data(), Net(1), 1, signal="hints", taps="conv", schedule="staged", **PLAIN)
+
+
+@pytest.mark.parametrize("balance", list(balances))
+def test_guidance_of_frozen_layers_leaves_the_rest_to_the_labels(balance: str) -> None:
+    net, before = head_alone(), head_alone()
+    recover(net, data(), Net(1), 1, signal="hints", taps="conv", balance=balance, **PLAIN)
+    assert not torch.equal(net.linear.weight, before.linear.weight)
+    assert torch.equal(net.conv.weight, before.conv.weight)
+
+
+def test_targets_may_be_of_any_kind_that_the_task_understands() -> None:
+    class Named(Classification):
+        def split(self, batch: Any) -> Any:
+            return (batch[0],), {"labels": batch[1]}
+
+        def loss(self, outputs: Any, targets: Any) -> Tensor:
+            return super().loss(outputs, targets["labels"])
+
+    named, plain = Net(2), Net(2)
+    recover(named, replace(data(), task=Named()), Net(1), 1, **PLAIN)
+    recover(plain, data(), Net(1), 1, **PLAIN)
+    assert same_weights(named, plain)

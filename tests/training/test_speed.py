@@ -49,6 +49,20 @@ def test_timing_steps_leaves_weights_and_statistics_as_they_were() -> None:
     assert same_weights(net, before) and net.conv.weight.grad is None
 
 
+@pytest.mark.parametrize("balance", ["auto", "uncertainty"])
+def test_timing_steps_leaves_what_is_trained_beside_the_student_as_it_was(balance: str) -> None:
+    net, batches = Net(), list(Batches(2))
+    settings = replace(SETTINGS, signal="contrastive", taps="conv", balance=balance)
+    objective = Objective(Classification(), Net(1).eval(), settings, torch.device("cpu"))
+    objective.prepare(net, batches[0])
+    assert objective.signal is not None
+    beside = nn.ModuleList([objective.signal, objective.balance])
+    before = copy.deepcopy(beside)
+    step_seconds(net, objective, settings, batches, [PLAIN], float("inf"))
+    assert same_weights(beside, before), "what a balance remembers is in its buffers"
+    assert all(parameter.grad is None for parameter in beside.parameters())
+
+
 def test_a_variant_takes_the_median_of_its_steps_behind_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, takes = Time(), iter([9.0, 9.0, 1.0, 5.0, 7.0, 3.0, 2.0, 4.0])  # in turns, the first of each to warm up
     monkeypatch.setattr("penjing.training.speed.time", clock)

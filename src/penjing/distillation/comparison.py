@@ -1,4 +1,4 @@
-"""What a signal is given of one batch: what student and teacher made of it, outside and inside."""
+"""The values that a signal is given of one batch: outputs and inner values of student and teacher."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ NOTHING = 1e-12  # a sum of weights below this is that of no position at all
 
 @dataclass(frozen=True)
 class Seen:
-    """What one network made of a batch.
+    """The values that one network computed of a batch.
 
     Attributes:
-        outputs: what it returned, tensors in any nesting.
+        outputs: the network's outputs, tensors in any nesting.
         taps: the inner values that the signal asked for, in the order of the pairs: vectors `(N, channels)`, sequences
             `(N, positions, channels)`, or maps `(N, channels, positions...)` with two or three axes of positions.
-        parameters: its trained tensors by name; empty where the signal doesn't want them.
+        parameters: the network's parameters by name; empty where the signal doesn't want them.
     """
 
     outputs: Any
@@ -32,11 +32,11 @@ class Comparison:
     """One batch, seen by both networks.
 
     Attributes:
-        student: with gradients.
-        teacher: without gradients of its parameters. Where the signal wants those of the inputs, the teacher's outputs
-            depend on `inputs` as the student's do.
-        inputs: of the student; they require gradients where the signal wants those of the inputs.
-        targets: labels; None without them.
+        student: the student's values, with gradients.
+        teacher: the teacher's values, without gradients of its parameters. Where the signal wants gradients of the inputs, the
+            teacher's outputs depend on `inputs` as the student's do.
+        inputs: the inputs of both; they require gradients where the signal wants these.
+        targets: the labels of the batch; None without labels.
         counted: which positions count, boolean of shape (N,) or (N, positions...); None where all do.
         progress: the share of the training that is done.
         teacher_gradients: computes the gradients of the task's loss of this batch with respect to the teacher's parameters,
@@ -52,9 +52,12 @@ class Comparison:
     teacher_gradients: Callable[[], Mapping[str, Tensor]] | None = None
 
 
-def counted_positions(targets: Tensor | None) -> Tensor | None:
-    """Returns which positions of class indices count, None where all do: padded ones have the index −100."""
-    if targets is None or targets.is_floating_point() or targets.dtype == torch.bool:
+def counted_positions(targets: Any) -> Tensor | None:
+    """Returns which positions of class indices count: padded ones, of index −100, don't. None where all count.
+
+    Targets of another kind, such as the boxes of a detector in a dictionary, have no such positions.
+    """
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.dtype == torch.bool:
         return None
     counted = targets != IGNORED
     return None if bool(counted.all()) else counted
@@ -64,7 +67,7 @@ def mean_over(values: Tensor, weights: Tensor | None) -> Tensor:
     """Returns the mean of values (N, positions...), each with its weight; 0 where nothing has any.
 
     Args:
-        values: at each position.
+        values: one number for each position.
         weights: how much each position counts, of the same shape: boolean, or numbers ≥ 0. None where all count alike.
 
     Raises:

@@ -115,9 +115,9 @@ def not_comparable(student: Tensor, teacher: Tensor) -> PenjingError:
     """Returns the error for two inner values that can't be brought to one shape."""
     return PenjingError(
         f"The student's inner value of shape {tuple(student.shape)} can't be compared with its teacher's of shape "
-        f"{tuple(teacher.shape)}. Name values with as many samples and the same axes with taps=, or give the signal a "
-        'regressor that makes the teacher\'s shape of the student\'s value: signal="hints", "blocks" and "features" take '
-        "regressors=[module, …], one for each pair."
+        f"{tuple(teacher.shape)}. Name values with as many samples and the same axes with taps=, or register a "
+        'signal of your own that gives "hints", "blocks" or "features" its regressors=[module, …], one for each pair, which '
+        "make the teacher's shape of the student's values."
     )
 
 

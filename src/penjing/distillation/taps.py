@@ -26,15 +26,20 @@ def tap_pairs(student: nn.Module, teacher: nn.Module, kind: Taps, named: Named =
     model ("layer1.0") and holds two layers or more; in a model without such blocks, what has one resolution is one block.
 
     Args:
-        student: what is trained.
-        teacher: what it learns from.
-        kind: what the signal looks at; see `Signal.taps`.
+        student: the network that is trained.
+        teacher: the network that it learns from.
+        kind: the values that the signal compares; see `Signal.taps`.
         named: what the user asked for.
 
     Raises:
-        PenjingError: a name is unknown, or there is nothing to pair.
+        PenjingError: a name is unknown, there is nothing to pair, or names are given to a signal that looks at nothing inside.
     """
     if not kind:
+        if named != AUTO:
+            raise PenjingError(
+                "taps=… names inner values, and this signal compares outputs alone: leave taps out, or use a signal that looks "
+                "inside, such as 'hints'."
+            )
         return []
     if named != AUTO:
         given = dict(named) if isinstance(named, Mapping) else {one: one for one in _listed(named)}
@@ -107,12 +112,8 @@ def _ends(network: nn.Module) -> list[tuple[str, Resolution]]:
 
 
 def _module_blocks(network: nn.Module) -> list[str]:
-    holds = [
-        name for name, module in network.named_modules() if name and next(iter(module._parameters), None) is not None
-    ]
-    return _blocks(
-        [name for name in holds if dict(network.named_modules())[name]._parameters.get("weight") is not None]
-    )
+    modules = network.named_modules()
+    return _blocks([name for name, module in modules if name and module._parameters.get("weight") is not None])
 
 
 def _blocks(paths: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from penjing.quantization.rounding import roundings
 from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.training import QuantizedTraining, methods
 from penjing.quantization.verb import NothingToQuantize, quantize, quantize_so
-from penjing.quantization.weights.choices import FLOAT
+from penjing.quantization.weights.choices import FLOAT, grid_of
 from penjing.quantization.weights.places import modules_by_place, weights_by_place
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "check_integers",
     "corrections",
     "find_grid",
+    "grid_of",
     "grids",
     "integers",
     "methods",

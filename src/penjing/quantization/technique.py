@@ -21,7 +21,7 @@ from penjing.quantization.placement.of_target import FASTEST
 from penjing.quantization.rounding import find_rounding
 from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.verb import NothingToQuantize, places_of_integers, quantize_so
-from penjing.quantization.weights.choices import FLOAT, find_choice
+from penjing.quantization.weights.choices import FLOAT, find_choice, grid_of
 from penjing.quantization.weights.places import weights_by_place
 from penjing.techniques import Scope, Stage, Technique, techniques
 
@@ -72,13 +72,18 @@ class Quantization(Technique):
             target: the record of a target that isn't in the table of capabilities; other targets are found by name.
 
         Raises:
-            PenjingError: a grid is unknown.
+            PenjingError: a grid is unknown, or there is none beside "float32".
         """
         find_rounding(rounding)
         self._weights = (weights,) if isinstance(weights, str) else tuple(weights)
-        for name in self._weights:
-            if name != FLOAT:
-                find_choice(name, grain)
+        grids = [name for name in self._weights if name != FLOAT]
+        if not grids:
+            raise PenjingError(
+                f"weights={weights!r} names no grid to round to: give one of `penjing list grids`, such as 'int8'; 'float32' may "
+                "stand beside it."
+            )
+        for name in grids:
+            find_choice(name, grain)
         self._record = target
         self._settings = QuantizationSettings(
             self._weights[0], activations, observer, grain, rounding, corrections, per_layer or {},
@@ -106,9 +111,7 @@ class Quantization(Technique):
             for path, plain in found.items():
                 setting = {**plain, "rounding": self._settings.rounding}
                 own = matches(path, tuple(settings.per_layer))
-                if (
-                    own and name != self._weights[0]
-                ):  # the layer has the same grid whatever `name` is: one option is enough
+                if own and name != self._weights[0]:  # its grid is the same whatever `name` is: one option is enough
                     continue
                 if name == FLOAT and not own:
                     setting = {"weights": FLOAT} | {key: value for key, value in setting.items() if key not in _OWN}
@@ -116,7 +119,7 @@ class Quantization(Technique):
 
     def damage(self, graph: Graph, options: Sequence[Option], data: Any, capabilities: Capabilities) -> list[float]:
         """Measures the noise that each layer adds to the outputs when it alone is rounded; see `sensitivity`."""
-        names = list(dict.fromkeys(_grid_of(option) for option in options))
+        names = list(dict.fromkeys(grid_of(option) for option in options))
         grids = [name for name in names if name != FLOAT]
         if not grids:
             return [0.0] * len(options)
@@ -126,8 +129,8 @@ class Quantization(Technique):
         noise = noise_of(graph, data, grids, settings)
         return [
             0.0
-            if _grid_of(option) == FLOAT
-            else noise[option.place.path][grids[0] if matches(option.place.path, fixed) else _grid_of(option)]
+            if grid_of(option) == FLOAT
+            else noise[option.place.path][grids[0] if matches(option.place.path, fixed) else grid_of(option)]
             for option in options
         ]
 
@@ -178,12 +181,6 @@ def _few(data: Any) -> Any:
         assert data.calibration is not None
         return replace(data, calibration=[first(data.calibration, "data.calibration")])
     return [first(data, "The calibration data")]
-
-
-def _grid_of(option: Option) -> str:
-    """Returns the grid of an option's weights as "GRID/GRAIN", or "GRID" where the option has no grain."""
-    name, grain = option.setting["weights"], option.setting.get("grain")
-    return name if name == FLOAT or grain is None else f"{name}/{grain}"
 
 
 def _check_it_was_pruning(graph: Graph, dead: ConstantActivations) -> None:
@@ -266,6 +263,10 @@ def _shared(options: Sequence[Option]) -> Mapping[str, Json]:
         )
     check({name: shared[name] for name in _RULES}, _RULES)
     corrections = shared["corrections"]
-    if not isinstance(corrections, str) and not (isinstance(corrections, list) and all(map(str, corrections))):
+    if not isinstance(corrections, str) and not _are_names(corrections):
         raise PenjingError(f"The plan's corrections are {corrections!r}, which are no names. Nothing was applied.")
     return shared
+
+
+def _are_names(value: Json) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)

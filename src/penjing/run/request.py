@@ -39,7 +39,7 @@ from penjing.tasks import evaluate
 from penjing.techniques import Scope, Technique
 from penjing.techniques import find as find_technique
 from penjing.training.checkpoint import digest
-from penjing.training.settings import PRECISIONS, check_distillation
+from penjing.training.settings import PRECISIONS, check_distillation, check_labels
 
 RULES = {  # rules for single arguments of `compress`
     "model": TRAINED,
@@ -109,6 +109,7 @@ class CompressRequest:
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         check_distillation(self.signal, self.balance, self.schedule)
+        check_labels(self.signal, self.data.task.labelled)
 
     @property
     def suffixes(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What a new training run decides before its first step, by trying a few where that pays: rate, variant, number of steps."""
+"""Decides the learning rate, the variant and the number of steps of a new run; tries a few steps where that pays."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from penjing.training.settings import Variant
 from penjing.training.source import batch_size
 from penjing.training.speed import MUCH, candidates, fastest, step_seconds, thread_counts
 
-TRIED = 3  # batches that are fetched for it
+TRIED = 3  # batches that are fetched to try steps on
 
 
 def first_batches(loader: Any, seed: int) -> tuple[list[Any], float]:
@@ -46,13 +46,13 @@ def begin(
     """Returns the standing of a run before its first step.
 
     Args:
-        graph: what is trained, on the objective's device.
+        graph: the student, on the objective's device.
         objective: gives the losses.
         tried: batches to try steps on.
         fetching: seconds that a batch takes to fetch.
         steps: how many there would be without a deadline.
         deadline: see `recover`.
-        log: called with what a user may want to read.
+        log: called with messages for the user.
     """
     settings, total = objective.settings, steps
     variants = candidates(graph, settings, total)

@@ -46,9 +46,10 @@ class Standing:
         variant: how steps are computed; a resumed run must compute them in the same way.
         began_with: digest of the weights before the first step.
         loss: sum of the losses of the current epoch's steps.
-        losses: sums of what they are made of, by name: the task's loss and the teacher's guidance.
+        losses: sums of the losses that these consist of, by name: the task's loss and the teacher's guidance.
         seconds: time spent in the current epoch.
         counted: number of the current epoch's steps so far.
+        counts: number of the current epoch's steps that had each of these losses, by name.
     """
 
     step: int
@@ -60,6 +61,7 @@ class Standing:
     losses: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     counted: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def progress(self) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from penjing.checks import FUNCTION, PATH, PROGRESS, a, checked, number, optional, several
+from penjing.checks import FUNCTION, PATH, PROGRESS, TEXT, a, checked, either, mapping, number, optional, several
 from penjing.data import Data
 from penjing.distillation.taps import Named
 from penjing.graph.doors import TRAINED
@@ -23,6 +23,11 @@ M = TypeVar("M", bound=nn.Module)
     graph=TRAINED,
     data=a(Data, "a penjing.Data"),
     teacher=optional(TRAINED),
+    taps=either(
+        TEXT,
+        several(TEXT, "names of modules or nodes"),
+        mapping(TEXT, "a mapping from the student's names to its teacher's"),
+    ),
     checkpoint=optional(PATH),
     save_every=number(0),
     deadline=optional(number()),
@@ -83,13 +88,13 @@ def recover(
         clip_norm: the largest norm of the gradient; None for no limit.
         signal: the loss by which the graph learns from the teacher, a name among `penjing.distillation.signals`; "auto" takes
             "values" where the task's `answers` are values or the network has a single output, and "soft_labels" otherwise.
-        temperature: temperature T of signals that soften the outputs, above 0.
+        temperature: temperature T, above 0, of signals that have an argument of this name: "soft_labels" and "dkd".
         distill_weight: λ in `(1 - λ) · task loss + λ · signal`, of the balance "fixed".
         balance: how the weights of the task's loss and of the signal are found, a name in `penjing list balances`.
         schedule: in which part of the training each of the two counts, a name in `penjing list distillation_schedules`.
         taps: which inner values of student and teacher are compared, by the signals that look inside. "auto" pairs the
             ends of blocks by resolution and order; else names of modules (or of a graph's nodes) that both have, or a mapping
-            from the student's to the teacher's.
+            from the student's to the teacher's. Signals that compare outputs alone take no names.
         precision: "bfloat16" computes in bfloat16 through autocast (weights stay float32); "auto" measures a few steps and
             takes the faster one. Quantised graphs are trained in float32 unless `precision` names bfloat16.
         channels_last: memory layout of 4-D tensors while training; "auto" measures which is faster.

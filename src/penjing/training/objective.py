@@ -2,8 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,13 @@ from penjing.distillation import (
     signals,
     suited,
 )
+from penjing.distillation.pairs import floating
 from penjing.distillation.taps import tap_pairs
 from penjing.errors import PenjingError
 from penjing.raised import raised
 from penjing.tasks import Task, answers_of
-from penjing.training.randomness import seed_generators
-from penjing.training.settings import AUTO, TrainingSettings, Variant
+from penjing.training.randomness import generators_kept, seed_generators
+from penjing.training.settings import AUTO, TrainingSettings, Variant, check_labels
 from penjing.training.tapped import Tapped
 
 PREPARED = 1  # the key, beside the seed, of the random numbers that a signal's own parameters begin with
@@ -67,6 +68,13 @@ class Losses:
     task: Tensor | None
     guidance: Tensor | None
 
+    @property
+    def only(self) -> Tensor | None:
+        """The one loss that is there; None where both are."""
+        if self.task is None or self.guidance is None:
+            return self.guidance if self.task is None else self.task
+        return None
+
     def measured(self) -> dict[str, float]:
         """Returns their values by name."""
         return {name: float(loss.detach()) for name, loss in vars(self).items() if loss is not None}
@@ -83,7 +91,14 @@ class Objective:
         balance: how the two losses become one step.
     """
 
-    def __init__(self, task: Task, teacher: nn.Module | None, settings: TrainingSettings, device: torch.device) -> None:
+    def __init__(
+        self,
+        task: Task,
+        teacher: nn.Module | None,
+        settings: TrainingSettings,
+        device: torch.device,
+        processes: int = 1,
+    ) -> None:
         """Takes what is constant.
 
         Args:
@@ -91,8 +106,9 @@ class Objective:
             teacher: a model in eval mode on the same device, or None.
             settings: see the attribute.
             device: see the attribute.
+            processes: number of processes that train together.
         """
-        self.task, self.settings, self.device = task, settings, device
+        self.task, self.settings, self.device, self._processes = task, settings, device, processes
         self.signal: Signal | None = None
         self.balance: Balance = _made(balances[settings.balance].function, weight=settings.distill_weight)
         self._course = distillation_schedules[settings.schedule].function
@@ -103,7 +119,7 @@ class Objective:
     def prepare(self, student: nn.Module, batch: Any) -> None:
         """Chooses the signal where nobody named one, pairs taps, and makes what the signal must learn, by one batch.
 
-        The student's statistics, mode and the random generators stay as they were.
+        The student's statistics, its mode and the random generators stay as they were.
 
         Raises:
             PenjingError: names match nothing, values can't be paired, or the signal needs labels that there aren't.
@@ -112,23 +128,29 @@ class Objective:
             return
         training = student.training
         student.eval()
-        with torch.no_grad():
-            inputs, _ = send_to_device(self.task.split(batch), self.device)
-            outputs, _ = _called("The model", Tapped(student), inputs)
+        try:
+            with torch.no_grad(), generators_kept():
+                self._prepare(student, self._teacher, batch)
+        finally:
+            student.train(training)
+
+    def _prepare(self, student: nn.Module, teacher: nn.Module, batch: Any) -> None:
         name = self.settings.signal
-        name = suited(answers_of(self.task), outputs) if name == AUTO else name
+        if name == AUTO:
+            inputs, _ = send_to_device(self.task.split(batch), self.device)
+            name = suited(answers_of(self.task), _called("The model", Tapped(student), inputs)[0])
         signal = _made(signals[name].function, temperature=self.settings.temperature)
-        pairs = tap_pairs(student, self._teacher, signal.taps, self.settings.taps)
+        pairs = tap_pairs(student, teacher, signal.taps, self.settings.taps)
         self._student_taps = [own for own, _ in pairs]
-        self._listened = Tapped(self._teacher, [other for _, other in pairs])
+        self._listened = Tapped(teacher, [other for _, other in pairs])
         tapped = self.tapped(student)
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                seed_generators(self.settings.seed, PREPARED)
-                signal.prepare(self._compared(tapped, batch, Variant(), 0.0)[1])
+            _, seen = self._compared(tapped, batch, Variant(), 0.0)
         finally:
             tapped.close()
-            student.train(training)
+        check_labels(name, seen.targets is not None)
+        seed_generators(self.settings.seed, PREPARED)
+        signal.prepare(seen)
         self.signal = signal.to(self.device)
         self.balance.to(self.device)
 
@@ -141,6 +163,18 @@ class Objective:
         parts = [part for part in (self.signal, self.balance) if part is not None]
         return [parameter for part in parts for parameter in part.parameters()]
 
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Restores what signal and balance have learned and remember when the block ends, and drops their gradients."""
+        parts = [part for part in (self.signal, self.balance) if part is not None]
+        states = [copy.deepcopy(part.state_dict()) for part in parts]
+        try:
+            yield
+        finally:
+            for part, state in zip(parts, states, strict=True):
+                part.load_state_dict(state)
+                part.zero_grad()
+
     def __call__(self, model: Tapped, batch: Any, variant: Variant, progress: float = 0.0) -> Losses:
         """Returns the losses of a batch.
 
@@ -151,8 +185,18 @@ class Objective:
             progress: the share of the training that is done.
 
         Raises:
-            PenjingError: the batch has no labels and there is no teacher; the model or the teacher can't take the batch.
+            PenjingError: the batch has no labels and there is no teacher; the model or the teacher can't take the batch; or
+                the losses depend on no parameter that is trained.
         """
+        losses = self._losses(model, batch, variant, progress)
+        if not any(loss.requires_grad for loss in (losses.task, losses.guidance) if loss is not None):
+            raise PenjingError(
+                "The loss depends on no parameter that requires a gradient, so this step has nothing to learn: let more of the "
+                "model's parameters require gradients, or choose another signal=, taps= or schedule=."
+            )
+        return losses
+
+    def _losses(self, model: Tapped, batch: Any, variant: Variant, progress: float) -> Losses:
         of_task, of_guidance = self._course(progress) if self._teacher is not None else (1.0, 0.0)
         task, seen = self._compared(model, batch, variant, progress)
         if task is None and self._teacher is None:
@@ -161,18 +205,27 @@ class Objective:
             return Losses(task, None)
         guidance = self.signal(seen)
         if task is None or of_task == 0:  # λ is a balance, not a scale: where only one is there, it counts in full
-            return Losses(None, guidance)
+            return Losses(None, self._reaching_all(guidance, seen.student.outputs))
         return Losses(
             task if of_task == 1 else of_task * task, guidance if of_guidance == 1 else of_guidance * guidance
         )
+
+    def _reaching_all(self, guidance: Tensor, outputs: Any) -> Tensor:
+        """Returns the guidance so that all parameters behind the outputs have a gradient, which may be zero.
+
+        Where several processes train together, each step waits for the gradient of every parameter, and a signal that looks
+        inside the network has none for those behind its taps.
+        """
+        if self._processes == 1:
+            return guidance
+        return guidance + 0 * torch.stack([each.nan_to_num().sum() for each in floating(outputs)]).sum()
 
     def loss(self, model: Tapped, batch: Any, variant: Variant) -> Tensor:
         """Returns one loss of a batch, as a step at the start of the training has it: for timing steps."""
         losses = self(model, batch, variant)
         if losses.task is None or losses.guidance is None:
-            only = losses.guidance if losses.task is None else losses.task
-            assert only is not None
-            return only
+            assert losses.only is not None
+            return losses.only
         return self.balance.combined(losses.task, losses.guidance)
 
     def _compared(

@@ -19,7 +19,11 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns the optimiser over the parameters that train; biases and norms (one axis or none) don't decay.
 
-    What is trained beside the model, by the distillation itself, stands in a group of its own, and doesn't decay either.
+    Args:
+        model: the student; its parameters that require no gradient are left out.
+        settings: the kind of optimiser, momentum and weight decay.
+        lr: the learning rate to begin with.
+        beside: parameters that are trained beside the model, those of signal and balance; they don't decay either.
 
     Raises:
         PenjingError: no parameter requires a gradient.

@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
@@ -33,7 +34,7 @@ Show = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class Around:
-    """What a run has to do with beside what it learns; `recover` documents each."""
+    """The arguments of a run that don't decide what it learns, except for the penalty; `recover` documents each."""
 
     checkpoint: Path | None
     save_every: float
@@ -51,14 +52,14 @@ class Run:
     def __init__(
         self, graph: nn.Module, data: Data, teacher: nn.Module | None, settings: TrainingSettings, around: Around
     ) -> None:
-        """Begins, or takes up the standing in the checkpoint.
+        """Begins a new run, or goes on with the one in the checkpoint.
 
         Raises:
             PenjingError: there is nothing to train on, the checkpoint is of another run, or names match nothing.
         """
         self._graph, self._settings, self._around = graph, settings, around
         self._loader = training_batches(data, teacher)
-        self._home = next(graph.parameters()).device
+        self._home = next((parameter.device for parameter in graph.parameters()), torch.device("cpu"))
         self._accelerator = Accelerator(mixed_precision="no")  # precision is autocast's, see Objective
         self._is_main = self._accelerator.is_main_process
         world = self._accelerator.num_processes
@@ -72,7 +73,8 @@ class Run:
         self._file = None if around.checkpoint is None else Checkpoint(around.checkpoint, settings, source)
 
         graph.to(device)
-        self._objective = Objective(data.task, taught_by and taught_by.to(device), settings, device)
+        taught_by = None if taught_by is None else taught_by.to(device)
+        self._objective = Objective(data.task, taught_by, settings, device, world)
         tried, fetching = first_batches(self._loader, settings.seed)
         self._objective.prepare(graph, tried[0])
         if self._objective.balance.surgery and world > 1:
@@ -92,18 +94,17 @@ class Run:
             standing = begin(graph, self._objective, tried, fetching, steps, around.deadline, around.log)
             self._standing = broadcast_object_list([standing])[0]
         set_layout(graph, self._standing.variant.channels_last)
-        self._stepper = self._prepared(None if saved is None else saved[1])
-        if saved is None:
-            self._save()  # stopped before the first epoch's end, a run still keeps its variant
+        self._is_new = saved is None
         self._last_save = time.monotonic()
+        self._stepper = self._prepared(None if saved is None else saved[1])
 
     def _learned(self) -> list[nn.Module]:
-        """Returns signal and balance where they have a state, for checkpoints."""
+        """Returns those of signal and balance that have a state, which checkpoints keep."""
         parts = (self._objective.signal, self._objective.balance)
         return [part for part in parts if part is not None and part.state_dict()]
 
     def _prepared(self, optimizer_state: dict[str, Any] | None) -> Stepper:
-        """Returns what takes steps, with the model and the optimiser as Accelerate wraps them."""
+        """Returns a stepper with the model and the optimiser as Accelerate wraps them."""
         beside = self._objective.parameters()
         descent = make_optimizer(self._graph, self._settings, self._standing.lr, beside)
         if optimizer_state is not None:
@@ -127,7 +128,7 @@ class Run:
         """Takes all steps that are left, or those until the deadline or Ctrl-C.
 
         Raises:
-            PenjingError: a loss that isn't finite, or data that gave fewer batches than they said.
+            PenjingError: the checkpoint can't be written, a loss isn't finite, or the data gave fewer batches than they said.
             Interrupted: Ctrl-C; the graph holds the weights of the last step and the checkpoint is written.
         """
         standing, planned = self._standing, self._standing.total
@@ -135,13 +136,14 @@ class Run:
         self._began, self._first = time.monotonic(), standing.step
         shown = self._around.progress if self._is_main else False
         try:
+            if self._is_new:
+                self._save()  # stopped before the first epoch's end, a run still keeps its variant
             with threads_of(standing.variant), bar(shown, standing.total, standing.step) as show:
                 while standing.step < standing.total and not stopped:
                     stopped = self._epoch(show, asked_to_stop)
             self._accelerator.wait_for_everyone()
         finally:
             self._tapped.close()
-            self._graph.__dict__.pop("_is_accelerate_prepared", None)  # or another run under DDP would not wrap it
             set_layout(self._graph, False)
             self._graph.to(self._home).eval()
         if asked_to_stop.is_set():
@@ -160,6 +162,7 @@ class Run:
         epoch = standing.step // self._per_epoch
         if standing.step == epoch * self._per_epoch:
             standing.loss, standing.losses, standing.counted, standing.seconds = 0.0, {}, 0, 0.0
+            standing.counts = {}
         clock = time.monotonic() - standing.seconds
         given = batches(self._loader, self._settings.seed, epoch, "The training data")
         for index, batch in enumerate(islice(given, self._per_epoch * world)):
@@ -184,7 +187,7 @@ class Run:
         return stopped
 
     def _step(self, batch: Any, epoch: int, index: int) -> None:
-        """Takes one step and what follows it."""
+        """Takes one step; then calls the callbacks, applies masks and counts the losses."""
         standing, descent = self._standing, self._stepper.descent
         rate = standing.lr * warmup_cosine((standing.step + 0.5) / standing.total, self._settings.warmup)
         for group in descent.param_groups:
@@ -215,6 +218,7 @@ class Run:
         standing.loss, standing.counted = standing.loss + loss, standing.counted + 1
         for name, value in losses.measured().items():
             standing.losses[name] = standing.losses.get(name, 0.0) + value
+            standing.counts[name] = standing.counts.get(name, 0) + 1
 
     def _tell(self, epoch: int, stopped: bool) -> None:
         """Reports an epoch."""
@@ -224,7 +228,7 @@ class Run:
         self._around.report({
             "epoch": epoch + 1,
             "loss": standing.loss / standing.counted,
-            "losses": {name: total / standing.counted for name, total in standing.losses.items()},
+            "losses": {name: total / standing.counts[name] for name, total in standing.losses.items()},
             "balance": self._objective.balance.measured(),
             "lr": self._stepper.descent.param_groups[0]["lr"],
             "seconds": standing.seconds,

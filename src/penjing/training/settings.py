@@ -6,7 +6,7 @@ from typing import Literal
 from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number, optional
 from penjing.distillation import balances, distillation_schedules, signals
 from penjing.distillation.taps import Named
-from penjing.errors import unknown_name
+from penjing.errors import PenjingError, unknown_name
 
 OPTIMIZERS = ("sgd", "adamw")
 AUTO = "auto"  # value of `signal` that stands for the signal that suits the task and the outputs
@@ -79,6 +79,19 @@ def check_distillation(signal: str, balance: str, schedule: str) -> None:
     for table, name in ((balances, balance), (distillation_schedules, schedule)):
         if name not in table:
             raise unknown_name(table.kind, name, table)
+
+
+def check_labels(signal: str, labelled: bool) -> None:
+    """Makes sure that the training data have labels where a signal needs them.
+
+    Raises:
+        PenjingError: they have none.
+    """
+    if signal != AUTO and "labels" in signals[signal].needs and not labelled:
+        raise PenjingError(
+            f"The signal '{signal}' needs labels, and the training data has none: give labelled batches, or use a signal that "
+            "needs none, such as 'soft_labels'."
+        )
 
 
 _RULES = {

@@ -64,8 +64,8 @@ def step_seconds(
 ) -> dict[Variant, float]:
     """Times whole training steps, interleaved and after one to warm up; returns each variant's median in seconds.
 
-    The steps run on a copy, so the graph keeps its weights, its batch-norm statistics and its masks. The caller must restore
-    the random generators.
+    The steps run on a copy, so the graph keeps its weights, its batch-norm statistics and its masks; signal and balance stay
+    as they were, too. The caller must restore the random generators.
 
     Args:
         graph: the model that would be trained, on the objective's device.
@@ -78,22 +78,23 @@ def step_seconds(
     model = copy.deepcopy(graph).train()
     optimizer, tapped = make_optimizer(model, settings, lr=0.0), objective.tapped(model).train()
     timings: dict[Variant, list[float]] = {variant: [] for variant in variants}
-    for turn in range(1 + ROUNDS):
-        for variant in list(timings):
-            set_layout(model, variant.channels_last)
-            optimizer.state.clear()  # momentum in another variant's layout would slow this variant down
-            with threads_of(variant):
-                start = time.perf_counter()
-                objective.loss(tapped, batches[turn % len(batches)], variant).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                if objective.device.type != "cpu":
-                    torch.accelerator.synchronize()
-                seconds = time.perf_counter() - start
-            timings[variant].append(seconds)
-            if turn == 0 and seconds * (1 + ROUNDS) * len(timings) > allowed:
-                timings = {variants[0]: timings[variants[0]]}
-                break
+    with objective.unchanged():
+        for turn in range(1 + ROUNDS):
+            for variant in list(timings):
+                set_layout(model, variant.channels_last)
+                optimizer.state.clear()  # momentum in another variant's layout would slow this variant down
+                with threads_of(variant):
+                    start = time.perf_counter()
+                    objective.loss(tapped, batches[turn % len(batches)], variant).backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    if objective.device.type != "cpu":
+                        torch.accelerator.synchronize()
+                    seconds = time.perf_counter() - start
+                timings[variant].append(seconds)
+                if turn == 0 and seconds * (1 + ROUNDS) * len(timings) > allowed:
+                    timings = {variants[0]: timings[variants[0]]}
+                    break
     return {variant: statistics.median(times[1:]) for variant, times in timings.items()}
 
 

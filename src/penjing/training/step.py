@@ -22,8 +22,8 @@ class Stepper:
     """Takes optimiser steps.
 
     Attributes:
-        graph: what is trained, as the user gave it.
-        model: it, as losses are computed of it: with taps, and as Accelerate wraps it.
+        graph: the student, as the user gave it.
+        model: the student as losses are computed of it: with taps, and as Accelerate wraps it.
         objective: gives the losses.
         descent: the optimiser.
         accelerator: computes gradients, and averages them over processes.
@@ -50,7 +50,7 @@ class Stepper:
             progress: the share of the training that is done.
 
         Returns:
-            The loss, and what it is made of.
+            The loss, the penalty included, and the losses that it is made of.
 
         Raises:
             Diverged: the loss or the gradient isn't finite; nothing was updated.
@@ -58,7 +58,7 @@ class Stepper:
         losses = self.objective(self.model, batch, variant, progress)
         penalty = None if self.penalty is None else self.penalty(self.graph, progress)
         loss = self._backward(losses, penalty)
-        self._share_gradients()
+        self._share()
         everything = [parameter for group in self.descent.param_groups for parameter in group["params"]]
         norm = float(self.accelerator.clip_grad_norm_(everything, self.clip_norm or math.inf))
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -76,24 +76,26 @@ class Stepper:
             self.accelerator.backward(seen[-1])
 
         if losses.task is None or losses.guidance is None:
-            only = losses.guidance if losses.task is None else losses.task
-            assert only is not None
-            backward(only)
+            assert losses.only is not None
+            backward(losses.only)
         else:
             self.objective.balance.backward(losses.task, losses.guidance, self.parameters, backward)
             if not seen:  # the balance computed the gradients of each loss by itself
-                seen.append(losses.task + losses.guidance)
-                if penalty is not None:
+                seen += [losses.task, losses.guidance, *([] if penalty is None else [penalty])]
+                if penalty is not None and penalty.requires_grad:
                     self.accelerator.backward(penalty)
-                    seen.append(seen[-1] + penalty)
-        return float(seen[-1].item())
+        return sum(float(loss.detach()) for loss in seen)
 
-    def _share_gradients(self) -> None:
-        """Averages over processes the gradients of what is trained beside the student, which no wrapper does."""
+    def _share(self) -> None:
+        """Averages over processes what no wrapper does: gradients of what is trained beside the student, and what the
+        balance remembers of the losses, so that every process gives them the same weights.
+        """
         if self.accelerator.num_processes > 1:
             for parameter in self.objective.parameters():
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+            for buffer in self.objective.balance.buffers():
+                buffer.copy_(self.accelerator.reduce(buffer, "mean"))
 
 
 class Diverged(PenjingError):

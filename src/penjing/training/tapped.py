@@ -33,14 +33,16 @@ class Tapped(nn.Module):
 
     def _keeper(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            self._kept[name] = output
+            # A copy, since an op behind the module may write into its output, as ReLU(inplace=True) does.
+            self._kept[name] = output.clone() if isinstance(output, Tensor) else output
 
         return keep
 
     def close(self) -> None:
-        """Takes the hooks off the network."""
+        """Takes the hooks off the network, and lets go of the values."""
         for handle in self._handles:
             handle.remove()
+        self._kept.clear()
 
     def check_unchanged(self) -> None:
         """Makes sure that the network's ops are still those that were tapped.
@@ -56,7 +58,12 @@ class Tapped(nn.Module):
             )
 
     def forward(self, *inputs: Any) -> tuple[Any, list[Tensor]]:
-        """Returns the network's outputs and the values in the order of their names."""
+        """Returns the network's outputs and the values in the order of their names.
+
+        Raises:
+            PenjingError: a module wasn't called, or gave no tensor.
+        """
+        self._kept.clear()  # a module that isn't called this time must not give the value of an earlier batch
         made = self.network(*inputs)
         if not self._names:
             return made, []
@@ -64,7 +71,7 @@ class Tapped(nn.Module):
         odd = [name for name in self._names if not isinstance(kept.get(name), Tensor)]
         if odd:
             raise PenjingError(
-                f"'{odd[0]}' gives no tensor that could be compared ({type(kept.get(odd[0])).__name__}): name another "
-                "module in taps=…."
+                f"'{odd[0]}' gives no tensor that could be compared ("
+                f"{type(kept[odd[0]]).__name__ if odd[0] in kept else 'it is not called'}): name another module in taps=…."
             )
         return outputs, [kept[name] for name in self._names]

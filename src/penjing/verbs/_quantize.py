@@ -31,10 +31,18 @@ from penjing.errors import PenjingError, unknown_name
 from penjing.evidence.memory import remembering
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
-from penjing.planning import Deployment, Held, Problem, find_solver, grids_of
-from penjing.quantization import FLOAT, QuantizationSettings, QuantizedTraining, check_integers, quantize_so
+from penjing.planning import Deployment, Held, Problem, find_solver
+from penjing.quantization import (
+    FLOAT,
+    QuantizationSettings,
+    QuantizedTraining,
+    check_integers,
+    grid_of,
+    quantize_so,
+    weights_by_place,
+)
 from penjing.quantization.doors import RULES
-from penjing.targets import find_target, lower
+from penjing.targets import find_target, lower, targets
 from penjing.techniques import Scope
 from penjing.techniques import find as find_technique
 from penjing.training import recover
@@ -117,7 +125,8 @@ def quantize(
         simulate: allow grids and grains that the target doesn't run; values are rounded to the grid all the same.
         seed: seed of roundings that draw random numbers, and of the training.
         budget: limits that the choice among several `weights` keeps: size of the file and latency, measured on the
-            target. With `simulate`, size counts the weights' bits. Its `drop` is the same as `drop`.
+            target. With `simulate`, or a target of your own, nothing is measured and size counts the weights' bits. Its
+            `drop` is the same as `drop`.
         drop: how far the metric on `data.validation` may fall: 0.01 or "1%", see `Budget`. If it falls further, layers go
             back to 8 bits and to floating point, first those that remove the most noise for their cost; the plan lists
             them. Without labels, the agreement with `graph` takes the metric's place.
@@ -161,7 +170,7 @@ def quantize(
     small, trained = None, settings
     if not isinstance(weights, str):
         small = _solved("least_noise", graph, data, settings, grids, told, budget=budget)
-        trained = replace(settings, per_layer={**settings.per_layer, **_inner_first(grids_of(small))})
+        trained = replace(settings, per_layer={**settings.per_layer, **_inner_first(_chosen(graph, small))})
     if epochs is not None:
         small = _train_quantized(graph, data, trained, learning, progress, log)
     elif small is None:
@@ -197,7 +206,7 @@ def _solved(
     able = find(settings.target)
     with tempfile.TemporaryDirectory() as folder:
         original = None
-        if not settings.simulate:
+        if not settings.simulate and able.name in targets:  # sizes are counted for a target of the user's own
             original = lower(graph, able.name, Path(folder) / f"original{find_target(able.name).suffix}")
         problem = Problem(
             graph, data, original, budget or Budget(), Deployment(able.name), {"quantize": technique},
@@ -206,6 +215,12 @@ def _solved(
         made = find_solver(solver)(problem).graph
     assert made is not None, "these solvers make the graph"
     return made
+
+
+def _chosen(graph: Graph, small: Graph) -> dict[str, str]:
+    """Returns the grid that each layer of a graph has in its quantised form, as `per_layer` names it."""
+    steps = {step.place.path: grid_of(step) for step in small.plan.of("quantize") if step.place.kind == "weight"}
+    return {path: steps.get(path, FLOAT) for path in weights_by_place(graph)}
 
 
 def _inner_first(grids: Mapping[str, str]) -> dict[str, str]:

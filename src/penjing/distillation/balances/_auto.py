@@ -1,4 +1,4 @@
-"""A weight that follows the losses."""
+"""The balance "auto": the teacher's weight follows the sizes of the two losses."""
 
 import torch
 from torch import Tensor
@@ -31,7 +31,9 @@ class Auto(Balance):
     @property
     def weight(self) -> Tensor:
         """λ, as the steps so far give it."""
-        return torch.where(self.guidance > self.task, self.task / self.guidance.clamp(min=1e-12), torch.ones(()))
+        return torch.where(
+            self.guidance > self.task, self.task / self.guidance.clamp(min=1e-12), torch.ones_like(self.task)
+        )
 
     def combined(self, task: Tensor, guidance: Tensor) -> Tensor:
         """Returns task + λ · guidance, with λ of the steps up to this one."""

@@ -1,4 +1,4 @@
-"""A fixed weight for the teacher."""
+"""The balance "fixed": the teacher's weight stays as the user gave it."""
 
 from torch import Tensor
 

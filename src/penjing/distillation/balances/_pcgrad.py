@@ -1,4 +1,4 @@
-"""Gradients that don't work against one another."""
+"""The balance "pcgrad": neither gradient works against the other."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ class PCGrad(Balance):
     """Takes out of each of the two gradients what points against the other, and adds them.
 
     Where g · h < 0, g becomes g − (g · h / h · h) h and h likewise, each with the other as it was; all parameters are one
-    vector. The log tells in which share of the steps the two conflicted.
+    vector. It measures the share of the steps in which the two conflicted.
     """
 
     surgery = True
@@ -28,7 +28,7 @@ class PCGrad(Balance):
             self.register_buffer(name, torch.zeros(()))
 
     def combined(self, task: Tensor, guidance: Tensor) -> Tensor:
-        """Returns the plain sum, which is what it is where nothing conflicts."""
+        """Returns the plain sum, whose gradient is that of a step without conflict."""
         return task + guidance
 
     def backward(self, task: Tensor, guidance: Tensor, parameters: Sequence[Tensor], backward: Backward) -> None:
@@ -38,7 +38,8 @@ class PCGrad(Balance):
         for loss, again in ((task, True), (guidance, False)):
             for parameter in parameters:
                 parameter.grad = None
-            loss.backward(retain_graph=again)  # type: ignore[no-untyped-call]
+            if loss.requires_grad:  # one of the two may depend on frozen parameters alone
+                loss.backward(retain_graph=again)  # type: ignore[no-untyped-call]
             found.append([parameter.grad for parameter in parameters])
         dot = _dot(found[0], found[1])
         self.steps += 1

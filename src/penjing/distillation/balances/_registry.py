@@ -16,10 +16,10 @@ class Balance(nn.Module):
     Its parameters are trained beside the student; its buffers are what it remembers. Checkpoints keep both.
     """
 
-    surgery = False  # whether it changes gradients, for which every process would have to hold all of them
+    surgery = False  # whether it changes gradients, which takes all of them in one process
 
     def combined(self, task: Tensor, guidance: Tensor) -> Tensor:
-        """Returns one loss of two scalars."""
+        """Returns one loss, a scalar, of the task's loss and of the guidance."""
         raise NotImplementedError
 
     def backward(self, task: Tensor, guidance: Tensor, parameters: Sequence[Tensor], backward: Backward) -> None:
@@ -29,12 +29,13 @@ class Balance(nn.Module):
             task: the task's loss, a scalar.
             guidance: the signal's, a scalar.
             parameters: those of the student.
-            backward: computes the gradients of a loss, as Accelerate does.
+            backward: adds the gradients of a loss to the parameters', as Accelerate does. A balance calls it once, or computes
+                the gradients by itself and doesn't call it.
         """
         backward(self.combined(task, guidance))
 
     def measured(self) -> dict[str, float]:
-        """Returns what is to be told of the steps since the last call, by name; nothing where there is nothing."""
+        """Returns what the balance has measured in all steps so far, by name; empty where it measures nothing."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Weights that are learned."""
+"""The balance "uncertainty": both weights are learned."""
 
 import torch
 from torch import Tensor, nn

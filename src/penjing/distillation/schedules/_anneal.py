@@ -1,4 +1,4 @@
-"""The teacher less and less."""
+"""The schedule "anneal": the teacher counts less and less."""
 
 from penjing.distillation.schedules._registry import distillation_schedules
 

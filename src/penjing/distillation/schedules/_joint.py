@@ -1,4 +1,4 @@
-"""Task and teacher together, from the first step to the last."""
+"""The schedule "joint": labels and teacher count together, from the first step to the last."""
 
 from penjing.distillation.schedules._registry import distillation_schedules
 

@@ -1,4 +1,4 @@
-"""The teacher first, then both."""
+"""The schedule "staged": the teacher counts alone at first, then labels and teacher together."""
 
 from penjing.distillation.schedules._registry import distillation_schedules
 

@@ -1,4 +1,4 @@
-"""Where a network looks."""
+"""The signal "attention": the positions at which a network is active."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Every block's output."""
+"""The signal "blocks": the output of every block."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""Which of the teacher's values belongs to a sample."""
+"""The signal "contrastive": which of the teacher's vectors belongs to a sample."""
 
 import math
 

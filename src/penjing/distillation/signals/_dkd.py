@@ -1,4 +1,4 @@
-"""Hinton's soft labels, taken apart."""
+"""The signal "dkd": soft labels, split into the labelled class and all others."""
 
 import torch
 from torch import Tensor
@@ -23,8 +23,6 @@ class DecoupledLabels(Signal):
     themselves, both softened by T. Soft labels have α = 1 and β = 1 − the teacher's probability of the labelled class, so
     that a sure teacher tells nothing of the others. Of nested outputs, those count for which there are labels.
     """
-
-    wants_targets = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         """Takes the weight α of the labelled class, β of the others, and the temperature T > 0."""

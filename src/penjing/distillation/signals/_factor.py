@@ -1,4 +1,4 @@
-"""Factor transfer: the teacher's values, paraphrased."""
+"""The signal "factor": a short paraphrase of the teacher's inner values."""
 
 from itertools import pairwise
 

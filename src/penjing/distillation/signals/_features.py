@@ -1,4 +1,4 @@
-"""Features at each position, for networks that answer at each position."""
+"""The signal "features": the features at each position, for networks that answer at each position."""
 
 from torch import Tensor
 

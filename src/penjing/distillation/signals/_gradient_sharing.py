@@ -1,4 +1,4 @@
-"""The teacher's gradient beside the student's own."""
+"""The signal "gradient_sharing": the gradient of the teacher's parameters, beside the student's own."""
 
 from collections.abc import Mapping
 
@@ -27,7 +27,6 @@ class GradientSharing(Signal):
     """
 
     wants_parameters = True
-    wants_targets = True
 
     def forward(self, seen: Comparison) -> Tensor:
         """Returns the loss of a batch.

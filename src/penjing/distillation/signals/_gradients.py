@@ -1,4 +1,4 @@
-"""What in its inputs a network's answer hangs on."""
+"""The signal "gradients": the parts of the input on which a network's answer depends."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The teacher's own answers as labels."""
+"""The signal "hard_labels": the teacher's answers as labels."""
 
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""FitNets' hints."""
+"""The signal "hints": an inner value in the middle of the network, as in FitNets."""
 
 from torch import Tensor
 

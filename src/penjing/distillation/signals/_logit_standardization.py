@@ -1,4 +1,4 @@
-"""Soft labels of logits that were standardised."""
+"""The signal "logit_standardization": soft labels of standardised logits."""
 
 from torch import Tensor
 from torch.nn import functional as F

@@ -35,13 +35,11 @@ class Signal(nn.Module):
             networks must then be run with ops that can be differentiated twice: fused attention can't, so they run under
             `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
         wants_parameters: whether it looks at the student's parameters and at the gradients of the teacher's.
-        wants_targets: whether it needs labels.
     """
 
     taps: ClassVar[Taps] = ""
     wants_input_gradients: ClassVar[bool] = False
     wants_parameters: ClassVar[bool] = False
-    wants_targets: ClassVar[bool] = False
 
     def prepare(self, seen: Comparison) -> None:
         """Makes what the signal must learn, for values shaped as those of this batch; it is called once, before training.

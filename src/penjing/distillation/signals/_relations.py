@@ -1,4 +1,4 @@
-"""How samples lie to one another."""
+"""The signal "relations": the distances and angles between the samples of a batch."""
 
 import torch
 from torch import Tensor

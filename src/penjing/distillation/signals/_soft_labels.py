@@ -1,4 +1,4 @@
-"""Hinton's soft labels: the signal that compares class probabilities."""
+"""The signal "soft_labels": class probabilities, softened by a temperature."""
 
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""TinyBERT's distillation of transformers."""
+"""The signal "transformer": hidden states and attention scores, as in TinyBERT."""
 
 import math
 from collections.abc import Sequence

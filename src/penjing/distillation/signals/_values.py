@@ -1,4 +1,4 @@
-"""A teacher's outputs as values to come close to."""
+"""The signal "values": the teacher's outputs as numbers to come close to."""
 
 from torch import Tensor
 

@@ -3,7 +3,7 @@
 from penjing.errors import PenjingError
 from penjing.graph import Option, Place
 from penjing.planning.problem import Problem
-from penjing.quantization import FLOAT
+from penjing.quantization import NothingToQuantize, grid_of
 from penjing.techniques import Technique
 
 
@@ -30,7 +30,10 @@ def grids_proposed(problem: Problem, technique: Technique) -> dict[Place, dict[s
     return found
 
 
-def grid_of(option: Option) -> str:
-    """Returns the grid of a layer's weights in an option, as "int8/channel"; "float32" for floating point."""
-    name, grain = str(option.setting["weights"]), option.setting.get("grain")
-    return name if name == FLOAT or grain is None else f"{name}/{grain}"
+def nothing_proposed(problem: Problem) -> NothingToQuantize:
+    """Returns the error for a problem for which the technique proposes no grid at all."""
+    return NothingToQuantize(
+        f"No grid can be chosen for any layer of {problem.graph.name}: {problem.deployment.target} computes nothing in integers, "
+        "there is no calibration data, or all layers are excluded. Give data.calibration and another target, or weights alone "
+        "(activations=None)."
+    )

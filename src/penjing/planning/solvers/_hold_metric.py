@@ -10,9 +10,9 @@ from penjing.graph.places import Json
 from penjing.planning.bit_costs import Costs
 from penjing.planning.candidate import Candidate
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.solvers._grids import grid_of, grids_proposed, the_technique
+from penjing.planning.solvers._grids import grids_proposed, nothing_proposed, the_technique
 from penjing.planning.solvers._registry import solvers
-from penjing.quantization import FLOAT, NothingToQuantize, find_grid
+from penjing.quantization import FLOAT, NothingToQuantize, find_grid, grid_of
 from penjing.techniques import Technique
 
 FREE = 1e-6  # share of the total cost below which a cost counts as zero
@@ -122,7 +122,13 @@ def hold_metric(problem: Problem) -> Solution:
 
 
 def _first_level(problem: Problem, technique: Technique, options: Mapping[Place, Mapping[str, Option]]) -> Graph:
-    """Returns the graph with the first grid that is proposed for each layer."""
+    """Returns the graph with the first grid that is proposed for each layer.
+
+    Raises:
+        NothingToQuantize: nothing is proposed.
+    """
+    if not options:
+        raise nothing_proposed(problem)
     return technique.apply(problem.graph, [next(iter(some.values())) for some in options.values()], problem.data)
 
 

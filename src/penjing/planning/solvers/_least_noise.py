@@ -11,9 +11,9 @@ from penjing.planning.bit_costs import Costs
 from penjing.planning.candidate import Candidate
 from penjing.planning.knapsack import OverBudget, Priced, solve
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.solvers._grids import grid_of, grids_proposed, the_technique
+from penjing.planning.solvers._grids import grids_proposed, nothing_proposed, the_technique
 from penjing.planning.solvers._registry import solvers
-from penjing.quantization import NothingToQuantize
+from penjing.quantization import NothingToQuantize, grid_of
 
 ROUNDS = 5  # solutions at most, each under a smaller budget than the one before, until the finished file fits
 
@@ -31,12 +31,15 @@ def least_noise(problem: Problem) -> Solution:
 
     Raises:
         OverBudget: no choice keeps the budget; the error says how much the least possible takes.
+        NothingToQuantize: nothing is proposed for any layer.
         PenjingError: there is nothing to choose, or the budget limits neither size nor latency, or it limits latency and
             nothing runs on a target.
     """
     technique = the_technique(problem, "least_noise")
     _check(problem.budget, problem.original is None)
     options = grids_proposed(problem, technique)
+    if not options:
+        raise nothing_proposed(problem)
     if all(len(some) < 2 for some in options.values()):
         raise PenjingError(
             "weights=(…) leaves nothing to choose: every layer has one grid, its own of per_layer=… or the only one named."
@@ -154,4 +157,7 @@ def _check(budget: Budget, simulated: bool) -> None:
             "The solver 'least_noise' chooses grids under a budget: give one, as penjing.Budget(size=…) or (latency=…)."
         )
     if simulated and budget.latency is not None:
-        raise PenjingError("Latency is measured on the target, and simulate=True makes nothing that it runs.")
+        raise PenjingError(
+            "Latency is measured on the target, and here nothing runs on one: the target is simulated, or is a record of your "
+            "own. Give a budget on size, as penjing.Budget(size=…), or name a target of `penjing targets`."
+        )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from penjing.errors import PenjingError
-from penjing.graph import Graph
+from penjing.graph import Graph, Option
 from penjing.graph.patterns import check_patterns, matches
 from penjing.quantization.grids import WeightGrid, find_grid
 from penjing.quantization.settings import QuantizationSettings
@@ -42,6 +42,12 @@ def find_choice(name: str, grain: str) -> Choice:
     if chosen.kind not in allowed:
         raise PenjingError(f"The grid '{name}' knows the grains {' and '.join(allowed)}, not '{chosen.name}'.")
     return Choice(grid, chosen)
+
+
+def grid_of(option: Option) -> str:
+    """Returns the grid of a layer's weights in an option, as `per_layer` names it: "int8/channel", or "float32"."""
+    name, grain = str(option.setting["weights"]), option.setting.get("grain")
+    return name if name == FLOAT or grain is None else f"{name}/{grain}"
 
 
 @dataclass(frozen=True)
