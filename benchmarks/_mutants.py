@@ -278,9 +278,11 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         "distillation/",
         ("distillation", "training/test_recover.py"),
         (
-            ("_soft_labels.py", "* temperature**2", "* temperature"),
-            ("_suited.py", 'answers == "values"', 'answers == "classes"'),
-            ("_combine.py", "(1 - weight) * task + weight * signal", "weight * task + (1 - weight) * signal"),
+            ("signals/_soft_labels.py", "* temperature**2", "* temperature"),
+            ("signals/_suited.py", 'answers == "values"', 'answers == "classes"'),
+            ("balances/_fixed.py", "(1 - self.weight) * task + self.weight", "self.weight * task + (1 - self.weight)"),
+            ("balances/_auto.py", "share = max(1 - KEPT, ", "share = min(1 - KEPT, "),
+            ("balances/_pcgrad.py", "(1 - scale[1]) * own", "(1 - scale[0]) * own"),
         ),
     ),
     (
@@ -300,6 +302,17 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         ),
     ),
     ("training/", ("training/test_deadline.py",), (("deadline.py", "counted < TRUSTED or", ""),)),
+    (
+        "training/",
+        ("training/test_signals.py", "training/test_speed.py", "training/test_tapped.py"),
+        (
+            ("tapped.py", "output.clone() if", "output if"),
+            ("tapped.py", "handle.remove()", "pass"),
+            ("speed.py", "with objective.unchanged():", "if True:"),
+            ("run.py", "total / standing.counts[name]", "total / standing.counted"),
+            ("objective.py", "or of_task == 0:", "or of_task == 1:"),
+        ),
+    ),
     (
         "files.py",
         ("test_files.py",),

@@ -94,6 +94,11 @@ def test_a_small_guidance_is_not_blown_up() -> None:
     assert all(weight == 1 for _, _, weight in found)
 
 
+def test_a_negative_task_loss_turns_no_student_away_from_its_teacher() -> None:
+    balance = balances["auto"].function()
+    assert balance.combined(scalar(-2.0), scalar(10.0)).item() == pytest.approx(-2 + 0.2 * 10)
+
+
 def test_the_automatic_weight_has_no_gradient() -> None:
     task, guidance = scalar(1.0), scalar(4.0)
     balances["auto"].function().combined(task, guidance).backward()
@@ -141,9 +146,9 @@ def step(balance: Balance, task: Sequence[float], guidance: Sequence[float], bef
 
 
 def test_conflicting_gradients_lose_what_points_against_the_other() -> None:
-    g, h = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([-2.0, 1.0, 0.0])
-    dot = -2.0  # g · h; g · g = 5, h · h = 5
-    projected_g, projected_h = g - dot / 5 * h, h - dot / 5 * g
+    g, h = torch.tensor([1.0, 0.0, 2.0]), torch.tensor([-2.0, 3.0, 0.0])
+    dot = -2.0  # g · h; g · g = 5, h · h = 13
+    projected_g, projected_h = g - dot / 13 * h, h - dot / 5 * g
     assert projected_g @ h == pytest.approx(0, abs=1e-6) and projected_h @ g == pytest.approx(0, abs=1e-6)
     balance = balances["pcgrad"].function()
     torch.testing.assert_close(step(balance, g.tolist(), h.tolist()), projected_g + projected_h)

@@ -243,6 +243,7 @@ def test_checking_leaves_the_user_s_random_numbers_alone(graph):
             "outputs don't fit|takes|shape",
         ),
         ({"criterion": "bn_scale"}, "bn_scale"),
+        ({"signal": "transformer"}, r"No sequences .* could be paired"),
     ],
 )
 def test_what_does_not_fit_together_is_told(graph, changes, says):

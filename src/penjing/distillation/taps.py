@@ -22,8 +22,8 @@ def tap_pairs(student: nn.Module, teacher: nn.Module, kind: Taps, named: Named =
     """Returns the names of the values to compare: nodes of a graph, modules of a plain module.
 
     "auto" pairs the ends of blocks by their resolution, and within one resolution by their order: where the teacher has more
-    of them, the student's are spread over the teacher's, last with last. A block is what stands in one numbered place of the
-    model ("layer1.0") and holds two layers or more; in a model without such blocks, what has one resolution is one block.
+    of them, the student's are spread over the teacher's, last with last. A block is a numbered module ("layer1.0") that holds
+    two layers or more. In a graph without such modules, all maps of one resolution form one block.
 
     Args:
         student: the network that is trained.
@@ -117,7 +117,7 @@ def _module_blocks(network: nn.Module) -> list[str]:
 
 
 def _blocks(paths: Sequence[str]) -> list[str]:
-    """Returns the numbered places that hold two layers or more, the innermost of each layer."""
+    """Returns the numbered modules that hold two of these layers or more: for each layer, the innermost such module."""
     found: dict[str, None] = {}
     for path in dict.fromkeys(paths):
         parts = path.split(".")

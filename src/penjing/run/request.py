@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+import penjing.planning  # noqa: F401  registers the techniques
 from penjing.budget import Budget
 from penjing.checks import (
     BATCH,
@@ -29,6 +30,8 @@ from penjing.checks import (
     optional,
 )
 from penjing.data import Data
+from penjing.distillation import signals
+from penjing.distillation.taps import tap_pairs
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph, channels
 from penjing.graph.doors import TRAINED
@@ -152,8 +155,8 @@ class CompressRequest:
         """Makes sure that the model can be judged and ranked on the data, by doing both on one batch.
 
         Raises:
-            PenjingError: a pattern matches nothing, the outputs don't fit the task, or the criterion can't be computed
-                from this model and data.
+            PenjingError: a pattern matches nothing, the outputs don't fit the task, the criterion can't be computed
+                from this model and data, or the signal finds nothing in this model to compare.
         """
         groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
         with torch.random.fork_rng(devices=[]):  # a loader may draw from PyTorch's generator
@@ -163,6 +166,8 @@ class CompressRequest:
             _judge(graph, self.data)
             if groups:
                 _rank(graph, self)
+        if self.epochs and self.signal in signals:  # now, and not after all candidates are measured
+            tap_pairs(graph, graph, signals[self.signal].function.taps)
 
 
 def settled(criterion: str | None, data: Data) -> tuple[str, Data]:

@@ -11,9 +11,9 @@ from penjing.graph import Graph
 
 
 class Tapped(nn.Module):
-    """Calls a network and returns `(outputs, taps)`: of a graph, the values of some nodes; else, of some modules.
+    """A network that returns `(outputs, taps)`: taps are values of nodes where it is a graph, else outputs of modules.
 
-    It shares the network's parameters.
+    It shares the parameters of the network that it is made of.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str] = ()) -> None:

@@ -15,8 +15,9 @@ KEPT = 0.99  # share of the running mean that each step keeps: it looks back ove
 class Auto(Balance):
     """Keeps the running guidance about equal to the running task loss, and never above it: task + λ · guidance.
 
-    λ = min(1, 1 / ratio) where ratio is the running mean of the guidance over that of the task, so that a guidance that is
-    the smaller of the two is never blown up. Both means are exponential, corrected for their start, and λ has no gradient.
+    λ = min(1, 1 / ratio), where ratio is the running mean of the guidance over the magnitude of that of the task, so that a
+    guidance that is the smaller of the two is never blown up. Both means are exponential, corrected for their start, and λ has
+    no gradient.
     """
 
     task: Tensor
@@ -31,9 +32,10 @@ class Auto(Balance):
     @property
     def weight(self) -> Tensor:
         """λ, as the steps so far give it."""
-        return torch.where(
-            self.guidance > self.task, self.task / self.guidance.clamp(min=1e-12), torch.ones_like(self.task)
-        )
+        task = (
+            self.task.abs()
+        )  # the log of a density may make a loss negative, and λ must not push away from the teacher
+        return torch.where(self.guidance > task, task / self.guidance.clamp(min=1e-12), torch.ones_like(task))
 
     def combined(self, task: Tensor, guidance: Tensor) -> Tensor:
         """Returns task + λ · guidance, with λ of the steps up to this one."""

@@ -60,4 +60,5 @@ class PCGrad(Balance):
 
 
 def _dot(one: Sequence[Tensor | None], other: Sequence[Tensor | None]) -> float:
-    return sum(float((a * b).sum()) for a, b in zip(one, other, strict=True) if a is not None and b is not None)
+    terms = [(a * b).sum() for a, b in zip(one, other, strict=True) if a is not None and b is not None]
+    return float(torch.stack(terms).sum()) if terms else 0.0
