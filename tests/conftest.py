@@ -1,10 +1,34 @@
-"""Property tests draw the same examples every time, so that a change is judged by what it changed.
+"""Tests draw the same random numbers every time, each by itself, so that a change is judged by what it changed.
 
-To look for new counterexamples: `pytest --hypothesis-profile=exploring`, with `--hypothesis-seed=N` to come back to them.
+To look for new counterexamples of property tests: `pytest --hypothesis-profile=exploring`, with `--hypothesis-seed=N` to come
+back to them.
 """
 
+import random
+
+import numpy as np
+import pytest
+import torch
 from hypothesis import settings
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("exploring", derandomize=False, deadline=None)
 settings.load_profile("steady")
+
+
+def seed_generators() -> None:
+    """Seeds the global generators of Python, NumPy and PyTorch."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Seeds before a module is imported: what it draws doesn't depend on the modules before it."""
+    seed_generators()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Seeds before a test and its fixtures: what it draws doesn't depend on the tests before it."""
+    seed_generators()
