@@ -253,15 +253,10 @@ def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penji
 @pytest.mark.parametrize(
     ("file", "content", "stage"),
     [
-        ("choice.json", "{}", "choose"),
         ("choice.json", '{"taken": {}, "measured": [], "complete": true}', "choose"),
-        ("baseline.json", '"good"', "profile"),
-        ("original.penjing", "x", "capture"),
         ("original.onnx", "x", "profile"),
-        ("pruned.penjing", "x", "prune"),
         ("recovered.penjing", "x", "recover"),
-        ("recovered.json", "[]", "recover"),
-    ],
+    ],  # tests/test_stages_of_compress.py damages each of them
 )
 def test_a_damaged_file_of_a_stage_is_told_and_the_stage_done_again(
     file, content, stage, copied, finished, penjing, monkeypatch
@@ -292,7 +287,7 @@ def test_ctrl_c_elsewhere_says_how_to_go_on(penjing, quick, monkeypatch, tmp_pat
     assert "Traceback" not in ran.err
 
 
-@pytest.mark.parametrize("stage", ["prune", "quantize", "verify"])
+@pytest.mark.parametrize("stage", ["prune", "quantize"])
 def test_stopped_at_any_other_stage_the_same_command_ends_the_same_way(stage, copied, finished, penjing, monkeypatch):
     for path in copied.iterdir():
         if path.name != ".penjing":
@@ -311,7 +306,6 @@ def test_stopped_at_any_other_stage_the_same_command_ends_the_same_way(stage, co
     place = {
         "prune": (Pruning, "apply"),
         "quantize": (Quantization, "apply"),
-        "verify": (importlib.import_module("penjing.compress"), "verify"),
     }
     with monkeypatch.context() as patch:
         patch.setattr(*place[stage], killed)

@@ -19,7 +19,9 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.DOTALL)
 def after(tmp_path_factory):
     """What the page's names mean after its code has run in an empty folder, and what it printed."""
     names = {}
-    with contextlib.chdir(tmp_path_factory.mktemp("page")):  # the page's paths are relative
+    # The page's paths are relative. Its choices of bits are timed for a moment: it is right without sure times.
+    with contextlib.chdir(tmp_path_factory.mktemp("page")), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penjing.planning.bit_costs.SECONDS", 0.2)
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             for language, code in BLOCKS:
                 if language == "python":
