@@ -18,9 +18,10 @@ $(VENV)/.installed: pyproject.toml Makefile
 demo: install
 	$(BIN)/penjing demo
 
-# One process per core, each on one thread: threads of several processes would wait for each other.
+# One process per core, each on one thread: threads of several processes would wait for each other. Files in alphabetical order:
+# end-to-end runs, which take longest, come early, so that no process ends long before the others.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # `make test-torch VERSION=2.14.1`: the tests on another PyTorch, in an environment of its own.
 test-torch:
