@@ -21,7 +21,7 @@ from made_time import Time
 from penjing import capabilities, load
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Plan
-from penjing.planning import Candidate, Solution
+from penjing.planning import MeasuredPlan, Solution
 from penjing.run import stages
 from penjing.run.workspace import Workspace
 from penjing.techniques import level
@@ -151,7 +151,7 @@ class Run:
             levels.setdefault(level(option, technique), []).append(option)
         wanted = 1 - self.share
         narrow = min(levels.values(), key=lambda options: abs(options[0].after / options[0].before - wanted))
-        taken = Candidate(Plan(tuple(narrow)), 500, 0.5, 0.1, 5000, True)
+        taken = MeasuredPlan(Plan(tuple(narrow)), 500, 0.5, 0.1, 5000, True)
         return Solution(taken, (taken,))
 
     @staticmethod

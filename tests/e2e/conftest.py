@@ -106,7 +106,7 @@ def chosen(quick, monkeypatch) -> None:
     """Takes half of the channels and int8 without measuring anything."""
     from penjing import capabilities
     from penjing.graph import Plan
-    from penjing.planning import Candidate, Problem, Solution
+    from penjing.planning import MeasuredPlan, Problem, Solution
     from penjing.techniques import level
 
     def levels(problem: Problem, name: str) -> list[list[Any]]:
@@ -123,7 +123,7 @@ def chosen(quick, monkeypatch) -> None:
     def solve(problem: Problem) -> Solution:
         half = min(levels(problem, "prune"), key=far_from_half)
         (integers,) = levels(problem, "quantize")
-        taken = Candidate(Plan((*half, *integers)), 1500, 0.5, 0.1, 5000, True)
+        taken = MeasuredPlan(Plan((*half, *integers)), 1500, 0.5, 0.1, 5000, True)
         return Solution(taken, (taken,))
 
     monkeypatch.setattr(importlib.import_module("penjing.compress"), "find_solver", lambda name: solve)

@@ -370,6 +370,14 @@ def test_what_is_no_choice_is_refused(record):
         Solution.from_json(record)
 
 
+@pytest.mark.parametrize("name", ["complete", "short_of_time", "taken", "measured"])
+def test_a_choice_that_lacks_a_part_is_refused(chosen, name):
+    record = json.loads(json.dumps(chosen(Budget(), integers_are_fast).to_json()))
+    del record[name]
+    with pytest.raises(PenjingError, match=name):
+        Solution.from_json(record)
+
+
 @pytest.mark.parametrize(("name", "value"), [("latency", "half"), ("params", 0.5), ("meets", 1), ("size_bytes", "0")])
 def test_a_choice_with_a_value_of_the_wrong_kind_is_refused(chosen, name, value):
     record = json.loads(json.dumps(chosen(Budget(), integers_are_slow).to_json()))

@@ -10,7 +10,7 @@ from torch import nn
 from made_time import Time
 from penjing.data import Data
 from penjing.graph import Option, Place, Plan, capture
-from penjing.planning import Candidate
+from penjing.planning import MeasuredPlan
 from penjing.run import estimate as module
 from penjing.run import stages
 from penjing.run.baseline import Baseline
@@ -21,7 +21,7 @@ from penjing.run.workspace import Workspace, write_json
 from penjing.tasks import Classification
 
 WIDTH = Plan((Option(Place("group", "0"), "prune", {"keep": 8, "amount": 0.5, "round_to": 8}, 16, 8),))
-CANDIDATE = Candidate(WIDTH, 1500, 0.5, 0.1, 5000, True)  # 0.1 ms, half of the original's latency
+CANDIDATE = MeasuredPlan(WIDTH, 1500, 0.5, 0.1, 5000, True)  # 0.1 ms, half of the original's latency
 PRODUCTS = ("report.json", "report.html", "model.penjing", "model.onnx", "run.py", "plan.json")
 
 

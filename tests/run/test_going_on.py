@@ -9,7 +9,7 @@ from torch import nn
 
 from penjing.data import Data
 from penjing.graph import Option, Place, Plan, capture
-from penjing.planning import Candidate, Solution
+from penjing.planning import MeasuredPlan, Solution
 from penjing.run import estimate as module
 from penjing.run import recovery, stages
 from penjing.run.assemble_report import _cut_short
@@ -20,7 +20,7 @@ from penjing.run.workspace import Workspace, write_json
 from penjing.tasks import Classification
 
 WIDTH = Plan((Option(Place("group", "0"), "prune", {"keep": 8, "amount": 0.5, "round_to": 8}, 16, 8),))
-TAKEN = Candidate(WIDTH, 1500, 0.5, 0.1, 5000, True)
+TAKEN = MeasuredPlan(WIDTH, 1500, 0.5, 0.1, 5000, True)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_estimate_goes_by_what_earlier_calls_took(space, graph, monkeypatch)
 
 def test_nothing_is_trained_where_nothing_goes(space, graph, monkeypatch):
     seconds_of(monkeypatch)
-    whole = Candidate(Plan(), 1500, 0.5, 0.1, 5000, True)
+    whole = MeasuredPlan(Plan(), 1500, 0.5, 0.1, 5000, True)
     write_json(Solution(whole, (whole,)).to_json(), space.inner / stages.CHOICE)
     fill(space, "original.penjing", "original.onnx", stages.BASELINE)
     assert estimate(graph, asked(), space.held()).minutes_train == 0

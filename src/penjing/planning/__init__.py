@@ -1,9 +1,9 @@
 """Plans what to do where, so that a budget is kept: techniques propose options, solvers choose, `apply` carries them out."""
 
 from penjing.planning.bit_costs import grids_of
-from penjing.planning.candidate import Candidate
 from penjing.planning.carrying_out import apply, carried_out, of_stage
 from penjing.planning.knapsack import OverBudget, Priced, solve
+from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Deployment, Held, Problem, Solution
 from penjing.planning.solvers import find_solver, read_journal
 from penjing.planning.verb import plan
@@ -12,9 +12,9 @@ from penjing.quantization import technique as _quantization  # noqa: F401  regis
 from penjing.techniques import Technique, techniques
 
 __all__ = [
-    "Candidate",
     "Deployment",
     "Held",
+    "MeasuredPlan",
     "OverBudget",
     "Priced",
     "Problem",

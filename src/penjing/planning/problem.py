@@ -10,9 +10,10 @@ from typing import Any
 from penjing import records
 from penjing.budget import Budget, Limit
 from penjing.capabilities import DEFAULT, Capabilities, find
+from penjing.errors import PenjingError
 from penjing.graph import Graph, Plan
 from penjing.graph.places import Json
-from penjing.planning.candidate import Candidate
+from penjing.planning.measured_plan import MeasuredPlan
 from penjing.targets import Artifact, find_target
 from penjing.techniques import Scope, Technique
 
@@ -122,8 +123,8 @@ class Solution:
         graph: the graph that results from the plan, where the solver made it; it isn't written to files.
     """
 
-    taken: Candidate
-    measured: tuple[Candidate, ...]
+    taken: MeasuredPlan
+    measured: tuple[MeasuredPlan, ...]
     complete: bool = True
     short_of_time: bool = False
     graph: Graph | None = field(default=None, compare=False)
@@ -149,6 +150,11 @@ class Solution:
         Raises:
             PenjingError: the JSON isn't a solution's.
         """
+        missing = (
+            [] if not isinstance(record, dict) else [key for key in ("complete", "short_of_time") if key not in record]
+        )
+        if missing:  # their defaults are for solvers; a file that doesn't say so isn't taken for a finished choice
+            raise PenjingError(f"'choice' has no '{missing[0]}'")
         return records.convert(record, cls, "choice")
 
 

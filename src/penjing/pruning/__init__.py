@@ -1,11 +1,11 @@
 """Pruning: criterion × granularity × allocation × schedule, each a table of independent choices."""
 
 from penjing.pruning._gradual import Gradual
-from penjing.pruning._prune import prune, prune_so
+from penjing.pruning._prune import prune, prune_with
 from penjing.pruning.allocations import allocations
 from penjing.pruning.criteria import criteria
 from penjing.pruning.granularities import granularities
 from penjing.pruning.schedules import schedules
 from penjing.pruning.settings import PruningSettings
 
-__all__ = ["Gradual", "PruningSettings", "allocations", "criteria", "granularities", "prune", "prune_so", "schedules"]
+__all__ = ["Gradual", "PruningSettings", "allocations", "criteria", "granularities", "prune", "prune_with", "schedules"]

@@ -79,11 +79,11 @@ def prune(
     settings = PruningSettings(
         amount, criterion, granularity, allocation, round_to, min_channels, units, include, exclude, batches, seed
     )
-    return prune_so(graph, data, settings)
+    return prune_with(graph, data, settings)
 
 
 @torch.enable_grad()
-def prune_so(graph: Graph, data: Data | None, settings: PruningSettings) -> Graph:
+def prune_with(graph: Graph, data: Data | None, settings: PruningSettings) -> Graph:
     """Returns what `prune` does with these settings."""
     selection, where = selection_of(graph, data, settings), settings.where
     batches, seed = settings.batches, settings.seed

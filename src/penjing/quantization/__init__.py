@@ -14,7 +14,7 @@ from penjing.quantization.placement.sites import Placed, Site, place
 from penjing.quantization.rounding import roundings
 from penjing.quantization.settings import QuantizationSettings
 from penjing.quantization.training import QuantizedTraining, methods
-from penjing.quantization.verb import NothingToQuantize, quantize, quantize_so
+from penjing.quantization.verb import NothingToQuantize, quantize, quantize_with
 from penjing.quantization.weights.choices import FLOAT, grid_of
 from penjing.quantization.weights.places import modules_by_place, weights_by_place
 
@@ -41,7 +41,7 @@ __all__ = [
     "observers",
     "place",
     "quantize",
-    "quantize_so",
+    "quantize_with",
     "roundings",
     "sensitivity",
     "symmetric",

@@ -20,7 +20,7 @@ from penjing.quantization.placement.dynamic import DYNAMIC
 from penjing.quantization.placement.of_target import FASTEST
 from penjing.quantization.rounding import find_rounding
 from penjing.quantization.settings import QuantizationSettings
-from penjing.quantization.verb import NothingToQuantize, places_of_integers, quantize_so
+from penjing.quantization.verb import NothingToQuantize, places_of_integers, quantize_with
 from penjing.quantization.weights.choices import FLOAT, find_choice, grid_of
 from penjing.quantization.weights.places import weights_by_place
 from penjing.techniques import Scope, Stage, Technique, techniques
@@ -136,7 +136,7 @@ class Quantization(Technique):
 
     def apply(self, graph: Graph, options: Sequence[Option], data: Any) -> Graph:
         """Returns a graph in which these weights, and no others, are on their grids; activations as the options say."""
-        return quantize_so(graph, data, self._asked(graph, options))
+        return quantize_with(graph, data, self._asked(graph, options))
 
     def draft(self, graph: Graph, options: Sequence[Option], data: Any) -> Graph | None:
         """Quantises quickly, for measuring time: on little data, without learned roundings and corrections."""
@@ -145,9 +145,9 @@ class Quantization(Technique):
             if has_none(data) and asked.activations not in (None, DYNAMIC):
                 return None
             try:
-                return quantize_so(graph, _few(data), asked)
+                return quantize_with(graph, _few(data), asked)
             except ConstantActivations:  # the first batch may be too little data
-                return quantize_so(graph, data, asked)
+                return quantize_with(graph, data, asked)
         except NothingToQuantize as nothing:
             log.info("no integer candidate: %s", nothing)
             return None

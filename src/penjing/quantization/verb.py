@@ -117,7 +117,7 @@ def quantize(
         >>> step.place.path, step.after, step.setting["activations"], step.found
         ('0', 'int8', 'uint8', {'corrected': 'mean and variance'})
     """
-    return quantize_so(
+    return quantize_with(
         graph,
         data,
         QuantizationSettings(
@@ -127,7 +127,7 @@ def quantize(
     )  # fmt: skip
 
 
-def quantize_so(graph: Graph, data: Any, settings: QuantizationSettings) -> Graph:
+def quantize_with(graph: Graph, data: Any, settings: QuantizationSettings) -> Graph:
     """Does what `quantize` does, with these settings as its arguments."""
     asked = read_request(graph, data, settings)
     made, notes = _quantized(_float_graph(graph, data, asked), data, asked), dict[str, dict[str, Json]]()

@@ -11,7 +11,7 @@ import torch
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.loaders import first
-from penjing.planning import Candidate, Solution, read_journal
+from penjing.planning import MeasuredPlan, Solution, read_journal
 from penjing.run import stages
 from penjing.run.baseline import Baseline
 from penjing.run.clock import Clock, Known
@@ -182,7 +182,7 @@ def _nothing_removed(held: EarlierContent) -> bool:
         return False
 
 
-def _widths(held: EarlierContent) -> list[list[Candidate]]:
+def _widths(held: EarlierContent) -> list[list[MeasuredPlan]]:
     """Returns the widths that were measured before; none if they can't be read (choosing warns of that)."""
     try:
         return read_journal(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []

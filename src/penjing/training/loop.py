@@ -13,7 +13,7 @@ from penjing.distillation.taps import Named
 from penjing.graph.doors import TRAINED
 from penjing.training.interrupt import ctrl_c_sets_a_flag
 from penjing.training.randomness import generators_kept
-from penjing.training.run import Around, Run
+from penjing.training.run import Run, RunOptions
 from penjing.training.settings import TrainingSettings
 
 M = TypeVar("M", bound=nn.Module)
@@ -129,11 +129,11 @@ def recover(
     )  # fmt: skip
     if epochs == 0:
         return graph.eval()
-    around = Around(
+    options = RunOptions(
         None if checkpoint is None else Path(checkpoint), save_every, deadline, progress, report,
         log or logging.getLogger("penjing.train").info, callbacks, penalty,
     )  # fmt: skip
     with generators_kept(), ctrl_c_sets_a_flag() as asked_to_stop:
-        run = Run(graph, data, teacher, settings, around)
+        run = Run(graph, data, teacher, settings, options)
         run.train(asked_to_stop)
     return graph

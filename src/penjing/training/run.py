@@ -33,7 +33,7 @@ Show = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
-class Around:
+class RunOptions:
     """The arguments of a run that don't decide what it learns, except for the penalty; `recover` documents each."""
 
     checkpoint: Path | None
@@ -50,14 +50,14 @@ class Run:
     """One run of `recover`, which documents what it takes."""
 
     def __init__(
-        self, graph: nn.Module, data: Data, teacher: nn.Module | None, settings: TrainingSettings, around: Around
+        self, graph: nn.Module, data: Data, teacher: nn.Module | None, settings: TrainingSettings, options: RunOptions
     ) -> None:
         """Begins a new run, or goes on with the one in the checkpoint.
 
         Raises:
             PenjingError: there is nothing to train on, the checkpoint is of another run, or names match nothing.
         """
-        self._graph, self._settings, self._around = graph, settings, around
+        self._graph, self._settings, self._options = graph, settings, options
         self._loader = training_batches(data, teacher)
         self._home = next((parameter.device for parameter in graph.parameters()), torch.device("cpu"))
         self._accelerator = Accelerator(mixed_precision="no")  # precision is autocast's, see Objective
@@ -70,7 +70,7 @@ class Run:
         taught_by = None if teacher is None else frozen(teacher)
         source = {"data": data.identity(), "batches": len(self._loader), "processes": world}
         source["teacher"] = None if taught_by is None else digest(taught_by.state_dict())
-        self._file = None if around.checkpoint is None else Checkpoint(around.checkpoint, settings, source)
+        self._file = None if options.checkpoint is None else Checkpoint(options.checkpoint, settings, source)
 
         graph.to(device)
         taught_by = None if taught_by is None else taught_by.to(device)
@@ -81,17 +81,17 @@ class Run:
             raise PenjingError(
                 f"balance='{settings.balance}' needs all gradients in one process, and there are {world}."
             )
-        self._stateful = [*around.callbacks, *self._learned()]
+        self._stateful = [*options.callbacks, *self._learned()]
         saved = None if self._file is None else self._file.load(graph, self._stateful)
         graph.train()
         if saved is not None:
             self._standing = saved[0]
-            around.log(
-                f"Going on with {around.checkpoint} at {self._standing.progress:.0%} ({self._standing.variant})."
+            options.log(
+                f"Going on with {options.checkpoint} at {self._standing.progress:.0%} ({self._standing.variant})."
             )
         else:
             steps = settings.epochs * self._per_epoch
-            standing = begin(graph, self._objective, tried, fetching, steps, around.deadline, around.log)
+            standing = begin(graph, self._objective, tried, fetching, steps, options.deadline, options.log)
             self._standing = broadcast_object_list([standing])[0]
         set_layout(graph, self._standing.variant.channels_last)
         self._is_new = saved is None
@@ -116,7 +116,7 @@ class Run:
         model, descent = self._accelerator.prepare(self._tapped, descent)
         return Stepper(
             self._graph, model, self._objective, descent, self._accelerator, own, self._settings.clip_norm,
-            self._around.penalty,
+            self._options.penalty,
         )  # fmt: skip
 
     def _save(self) -> None:
@@ -132,9 +132,9 @@ class Run:
             Interrupted: Ctrl-C; the graph holds the weights of the last step and the checkpoint is written.
         """
         standing, planned = self._standing, self._standing.total
-        stopped = standing.step < standing.total and over(self._around.deadline)
+        stopped = standing.step < standing.total and over(self._options.deadline)
         self._began, self._first = time.monotonic(), standing.step
-        shown = self._around.progress if self._is_main else False
+        shown = self._options.progress if self._is_main else False
         try:
             if self._is_new:
                 self._save()  # stopped before the first epoch's end, a run still keeps its variant
@@ -149,9 +149,9 @@ class Run:
         if asked_to_stop.is_set():
             raise Interrupted(standing.progress)
         if standing.total < planned:
-            self._around.log(f"Steps took longer than planned: {standing.total} of {planned} steps were done in time.")
+            self._options.log(f"Steps took longer than planned: {standing.total} of {planned} steps were done in time.")
         if stopped:
-            self._around.log(
+            self._options.log(
                 f"The deadline passed after step {standing.step} of {standing.total}: training stopped early."
             )
 
@@ -174,10 +174,10 @@ class Run:
             self._step(batch, epoch, index // world)
             standing.seconds = time.monotonic() - clock
             show(standing.step, standing.total, standing.loss / standing.counted)
-            if asked_to_stop.is_set() or over(self._around.deadline):
+            if asked_to_stop.is_set() or over(self._options.deadline):
                 accelerator.set_trigger()
             stopped = accelerator.check_trigger() and standing.step < standing.total
-            if stopped or time.monotonic() - self._last_save > self._around.save_every:
+            if stopped or time.monotonic() - self._last_save > self._options.save_every:
                 self._save()
         if standing.step < min((epoch + 1) * self._per_epoch, standing.total) and not stopped:
             raise PenjingError(f"The training data has a length of {len(self._loader)} batches but gave fewer.")
@@ -204,8 +204,8 @@ class Run:
         if self._accelerator.num_processes == 1:  # several processes would have to agree; they keep to the plan
             done = standing.step - self._first
             mean_seconds = (time.monotonic() - self._began) / done
-            standing.total = shortened(standing.total, standing.step, self._around.deadline, mean_seconds, done)
-        for callback in self._around.callbacks:
+            standing.total = shortened(standing.total, standing.step, self._options.deadline, mean_seconds, done)
+        for callback in self._options.callbacks:
             callback(self._graph, standing.progress)
         if getattr(self._graph, "masks", None):
             self._graph.apply_masks()  # type: ignore[operator]
@@ -222,10 +222,10 @@ class Run:
 
     def _tell(self, epoch: int, stopped: bool) -> None:
         """Reports an epoch."""
-        if self._around.report is None or not self._is_main:
+        if self._options.report is None or not self._is_main:
             return
         standing = self._standing
-        self._around.report({
+        self._options.report({
             "epoch": epoch + 1,
             "loss": standing.loss / standing.counted,
             "losses": {name: total / standing.counts[name] for name, total in standing.losses.items()},

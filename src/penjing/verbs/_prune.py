@@ -13,7 +13,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.doors import TRAINED
-from penjing.pruning import Gradual, PruningSettings, prune_so
+from penjing.pruning import Gradual, PruningSettings, prune_with
 from penjing.pruning.allocations import Rounding
 from penjing.pruning.doors import RULES
 from penjing.pruning.schedules import ChosenSchedule, find
@@ -112,14 +112,14 @@ def prune(
         for name, value in {"drop": drop, "teacher": teacher, "lr": lr, "checkpoint": checkpoint}.items():
             if value is not None:
                 raise PenjingError(f"{name}= is for a training, and schedule='{schedule}' has none without epochs=….")
-        return prune_so(graph, data, settings)
+        return prune_with(graph, data, settings)
     drop = Budget(drop=drop).drop_limit()
     data, epochs = _budget(chosen, data, teacher, epochs, drop)
     how: dict[str, Any] = {
         "teacher": teacher, "epochs": epochs, "lr": lr, "seed": seed, "progress": progress, "log": log,
     }  # fmt: skip
     if "training" not in chosen.entry.needs:
-        return recover(prune_so(graph, data, settings), data, checkpoint=checkpoint, **how)
+        return recover(prune_with(graph, data, settings), data, checkpoint=checkpoint, **how)
 
     pruning = Gradual(graph, schedule=schedule, data=data, log=log, **settings.arguments())
     told = log or logging.getLogger("penjing.prune").info

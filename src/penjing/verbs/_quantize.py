@@ -38,7 +38,7 @@ from penjing.quantization import (
     QuantizedTraining,
     check_integers,
     grid_of,
-    quantize_so,
+    quantize_with,
     weights_by_place,
 )
 from penjing.quantization.doors import RULES
@@ -174,7 +174,7 @@ def quantize(
     if epochs is not None:
         small = _train_quantized(graph, data, trained, learning, progress, log)
     elif small is None:
-        small = quantize_so(graph, data, settings)
+        small = quantize_with(graph, data, settings)
     if drop is not None and judged is not None:
         held = Held(lambda made: metric_of(made, graph, judged), least(graph, judged, drop, told))
         wider = (*dict.fromkeys([*grids, *able.numbers.wider, FLOAT]),)

@@ -32,9 +32,7 @@ class Auto(Balance):
     @property
     def weight(self) -> Tensor:
         """λ, as the steps so far give it."""
-        task = (
-            self.task.abs()
-        )  # the log of a density may make a loss negative, and λ must not push away from the teacher
+        task = self.task.abs()  # a log-density makes a loss negative, and λ must not push away from the teacher
         return torch.where(self.guidance > task, task / self.guidance.clamp(min=1e-12), torch.ones_like(task))
 
     def combined(self, task: Tensor, guidance: Tensor) -> Tensor:

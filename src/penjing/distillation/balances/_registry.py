@@ -1,5 +1,6 @@
 """The table of balances, and what a balance is."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from penjing.registry import Entry, Registry
 Backward = Callable[[Tensor], None]
 
 
-class Balance(nn.Module):
+class Balance(nn.Module, ABC):
     """How the task's loss and the teacher's guidance become one step.
 
     Its parameters are trained beside the student; its buffers are what it remembers. Checkpoints keep both.
@@ -18,9 +19,9 @@ class Balance(nn.Module):
 
     surgery = False  # whether it changes gradients, which takes all of them in one process
 
+    @abstractmethod
     def combined(self, task: Tensor, guidance: Tensor) -> Tensor:
-        """Returns one loss, a scalar, of the task's loss and of the guidance."""
-        raise NotImplementedError
+        """Returns one loss, a scalar, of the task's loss and of the guidance, two scalars."""
 
     def backward(self, task: Tensor, guidance: Tensor, parameters: Sequence[Tensor], backward: Backward) -> None:
         """Adds the step's gradients to the parameters'.

@@ -1,5 +1,6 @@
 """The table of distillation signals, and what a signal is."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -22,7 +23,7 @@ Taps = Literal["", "blocks", "middle", "last", "attention", "transformer"]
 """
 
 
-class Signal(nn.Module):
+class Signal(nn.Module, ABC):
     """One way to listen to a teacher: a loss of a batch that both networks saw.
 
     Its choices are arguments of the constructor and have defaults. What it must learn itself (a regressor where widths
@@ -48,9 +49,9 @@ class Signal(nn.Module):
             PenjingError: the values can't be compared; the message has both shapes.
         """
 
+    @abstractmethod
     def forward(self, seen: Comparison) -> Tensor:
         """Returns the loss of a batch, a scalar in float32 or wider."""
-        raise NotImplementedError
 
     def __call__(self, seen: Comparison) -> Tensor:
         """Returns the loss of a batch, computed outside of autocast: in bf16, sums and products are too coarse for losses."""

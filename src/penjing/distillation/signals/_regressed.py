@@ -1,5 +1,6 @@
 """What signals have in common that ask for the teacher's inner values themselves."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -46,9 +47,9 @@ class Regressed(Signal):
         losses = [pair.mean(self.apart(pair.student, pair.teacher)) for pair in self.compared(seen)]
         return sum(losses[1:], losses[0]) / len(losses)
 
+    @abstractmethod
     def apart(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Returns the loss at each position, of values of one shape: `(N, channels, positions...)` to `(N, positions...)`."""
-        raise NotImplementedError
 
     def compared(self, seen: Comparison) -> list[Compared]:
         """Returns what the regressors make of the student's inner values, with the teacher's.

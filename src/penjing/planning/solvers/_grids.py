@@ -7,7 +7,7 @@ from penjing.quantization import NothingToQuantize, grid_of
 from penjing.techniques import Technique
 
 
-def the_technique(problem: Problem, solver: str) -> Technique:
+def only_technique(problem: Problem, solver: str) -> Technique:
     """Returns the only technique of a problem, for a solver that chooses among the grids of layers.
 
     Raises:

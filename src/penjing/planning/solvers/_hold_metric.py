@@ -8,9 +8,9 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph, Option, Place, Plan
 from penjing.graph.places import Json
 from penjing.planning.bit_costs import Costs
-from penjing.planning.candidate import Candidate
+from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.solvers._grids import grids_proposed, nothing_proposed, the_technique
+from penjing.planning.solvers._grids import grids_proposed, nothing_proposed, only_technique
 from penjing.planning.solvers._registry import solvers
 from penjing.quantization import FLOAT, NothingToQuantize, find_grid, grid_of
 from penjing.techniques import Technique
@@ -60,7 +60,7 @@ def hold_metric(problem: Problem) -> Solution:
     """
     if problem.held is None:
         raise PenjingError("The solver 'hold_metric' needs a metric to hold: quantize(…, drop=…) gives it one.")
-    technique = the_technique(problem, "hold_metric")
+    technique = only_technique(problem, "hold_metric")
     options = grids_proposed(problem, technique)
     small = problem.start if problem.start is not None else _first_level(problem, technique, options)
     metric, least = problem.held.metric, problem.held.least
@@ -135,7 +135,9 @@ def _first_level(problem: Problem, technique: Technique, options: Mapping[Place,
 def _solution(problem: Problem, small: Graph) -> Solution:
     """Returns the solution for a graph whose metric holds, with its size; its latency isn't measured."""
     size = round(Costs(problem).whole(small, ["bytes"])["bytes"])
-    return Solution(Candidate(small.plan.of("quantize"), small.cost().params, None, None, size, True), (), graph=small)
+    return Solution(
+        MeasuredPlan(small.plan.of("quantize"), small.cost().params, None, None, size, True), (), graph=small
+    )
 
 
 def _noise(problem: Problem, technique: Technique, options: Sequence[Option]) -> dict[Place, dict[str, float]]:

@@ -8,10 +8,10 @@ from penjing.budget import Budget
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Option, Place, Plan
 from penjing.planning.bit_costs import Costs
-from penjing.planning.candidate import Candidate
 from penjing.planning.knapsack import OverBudget, Priced, solve
+from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.solvers._grids import grids_proposed, nothing_proposed, the_technique
+from penjing.planning.solvers._grids import grids_proposed, nothing_proposed, only_technique
 from penjing.planning.solvers._registry import solvers
 from penjing.quantization import NothingToQuantize, grid_of
 
@@ -35,7 +35,7 @@ def least_noise(problem: Problem) -> Solution:
         PenjingError: there is nothing to choose, or the budget limits neither size nor latency, or it limits latency and
             nothing runs on a target.
     """
-    technique = the_technique(problem, "least_noise")
+    technique = only_technique(problem, "least_noise")
     _check(problem.budget, problem.original is None)
     options = grids_proposed(problem, technique)
     if not options:
@@ -80,7 +80,7 @@ def _within(
     costs: Costs,
 ) -> Solution:
     """Chooses grids and applies them, under smaller and smaller budgets, until the finished network keeps its limits."""
-    technique, by_path = the_technique(problem, "least_noise"), {place.path: place for place in options}
+    technique, by_path = only_technique(problem, "least_noise"), {place.path: place for place in options}
     for _ in range(ROUNDS):
         try:
             chosen = solve(
@@ -120,10 +120,10 @@ def _within(
     )
 
 
-def _candidate(problem: Problem, taken: Sequence[Option], small: Graph, real: Limits, costs: Costs) -> Candidate:
+def _candidate(problem: Problem, taken: Sequence[Option], small: Graph, real: Limits, costs: Costs) -> MeasuredPlan:
     ms = real.get("ms")
     share = None if ms is None else ms / costs.original_ms
-    return Candidate(Plan(tuple(taken)), small.cost().params, share, ms, round(real["bytes"]), True)
+    return MeasuredPlan(Plan(tuple(taken)), small.cost().params, share, ms, round(real["bytes"]), True)
 
 
 def _limits(budget: Budget, costs: Costs) -> dict[str, float]:

@@ -13,7 +13,7 @@ from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import Graph, Option, Plan
-from penjing.planning.candidate import Candidate
+from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem, Solution, within
 from penjing.planning.solvers._registry import solvers
 from penjing.targets import Artifact, find_target, lower, measure_together, profile
@@ -28,7 +28,7 @@ LEAST_SECONDS = 0.5  # the same, where the deadline leaves less
 MEASURING = 0.1  # share of the time until the deadline that timing the files of a level may take
 
 Options = tuple[Option, ...]
-Journal = dict[str, list[Candidate]]
+Journal = dict[str, list[MeasuredPlan]]
 
 
 @solvers.register(source="Yang et al., NetAdapt, 2018 (measured latency decides); here for all layers at once")
@@ -50,7 +50,7 @@ def widest_that_fits(problem: Problem) -> Solution:
             f"{problem.deployment.target} computes nothing in integers, so every candidate is in floating point."
         )
     structure = _levels(problem, "structure", problem.graph)
-    longest, measured = problem.longest, list[Candidate]()
+    longest, measured = problem.longest, list[MeasuredPlan]()
     complete, short = True, False
     for options in ((), *sorted(structure, key=_saved)):
         key = _key(options)
@@ -122,13 +122,13 @@ def _write(journal: Path | None, known: Journal) -> None:
         atomic_write(journal, json.dumps(levels))
 
 
-def read_journal(journal: Path) -> list[list[Candidate]]:
+def read_journal(journal: Path) -> list[list[MeasuredPlan]]:
     """Returns the candidates of each level that a journal holds.
 
     Raises:
         PenjingError: the journal is damaged.
     """
-    levels = records.convert(records.read(journal), list[list[Candidate]], "levels")
+    levels = records.convert(records.read(journal), list[list[MeasuredPlan]], "levels")
     if not all(levels):
         raise PenjingError("a level of it has no candidate")
     return levels
@@ -147,7 +147,7 @@ def _read(journal: Path | None, say: Callable[[str], None]) -> Journal:
 # Measuring
 
 
-def _measure_level(problem: Problem, options: Options) -> list[Candidate]:
+def _measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
     """Measures a level in floating point and in few bits, and in a mixture of both where their profiles promise a gain."""
     names = ["float"]
     try:
@@ -201,7 +201,7 @@ def _lowered(problem: Problem, graph: Graph, name: str) -> Artifact:
     return lower(graph, problem.deployment.target, problem.file(name))
 
 
-def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifact]]) -> list[Candidate]:
+def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifact]]) -> list[MeasuredPlan]:
     """Times these files in turns with the original's, and returns a candidate for each of them."""
     together = {"original": _original(problem)} | {str(place): file for place, (_, file) in enumerate(files)}
     times = measure_together(
@@ -213,25 +213,25 @@ def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artif
     for place, (options, file) in enumerate(files):
         after = times[str(place)].latency_ms.median
         meets = problem.keeps(after, before, file.size_bytes)
-        found.append(Candidate(Plan(options), thin.cost().params, after / before, after, file.size_bytes, meets))
+        found.append(MeasuredPlan(Plan(options), thin.cost().params, after / before, after, file.size_bytes, meets))
     return found
 
 
 # Choosing
 
 
-def _share(candidate: Candidate) -> float:
+def _share(candidate: MeasuredPlan) -> float:
     """Returns a candidate's latency over the original's; all candidates here are measured."""
     assert candidate.latency is not None
     return candidate.latency
 
 
-def _ms(candidate: Candidate) -> float:
+def _ms(candidate: MeasuredPlan) -> float:
     assert candidate.latency_ms is not None
     return candidate.latency_ms
 
 
-def _preferred(found: Sequence[Candidate]) -> Candidate | None:
+def _preferred(found: Sequence[MeasuredPlan]) -> MeasuredPlan | None:
     """Returns the plainest candidate of a level that keeps the budget, unless another one's speed is worth it.
 
     Integers are taken only if they are faster than floating point, or if they alone keep the budget. A mixture is taken only
@@ -247,7 +247,7 @@ def _preferred(found: Sequence[Candidate]) -> Candidate | None:
     return integer if _share(integer) <= WORTH * _share(plain) else plain
 
 
-def _excess(problem: Problem, candidate: Candidate) -> float:
+def _excess(problem: Problem, candidate: MeasuredPlan) -> float:
     """Returns how far a candidate misses the budget: the larger of its latency and its size, each over its limit."""
     original_ms = _ms(candidate) / _share(candidate)
     latency, size = problem.budget.latency_limit(), problem.budget.size_limit()
@@ -258,7 +258,7 @@ def _excess(problem: Problem, candidate: Candidate) -> float:
 
 
 def _better_in_float(
-    problem: Problem, files: tuple[Artifact, Artifact], plain: Candidate, integer: Candidate
+    problem: Problem, files: tuple[Artifact, Artifact], plain: MeasuredPlan, integer: MeasuredPlan
 ) -> tuple[str, ...]:
     """Returns the modules that are slower as integers, if leaving them in float promises a better candidate."""
     as_float, as_integer = (_module_milliseconds(problem, file) for file in files)

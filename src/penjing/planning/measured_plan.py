@@ -1,4 +1,4 @@
-"""A candidate: a plan that was drafted, lowered and measured beside the original."""
+"""A plan that was drafted, lowered and measured beside the original: a candidate of a solver."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from penjing.techniques import find
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MeasuredPlan:
     """A plan with its measurements.
 
     Attributes:
