@@ -450,19 +450,23 @@ def test_two_names_that_python_takes_for_one_are_refused(file):
 
 
 class Unwritten(nn.Module):
-    """Makes tensors without values, by each of the three ops, and fills what it returns."""
+    """Makes tensors without values, by each of the three ops, and fills them before it returns them."""
 
     def forward(self, x: Tensor) -> Tensor:
         parts = [torch.empty(x.shape[0], 4), torch.empty_like(x), x.new_empty(x.shape)]
         for part in parts:
             part[:, :3] = x[:, :3]
+            part[:, 3:] = 2 * x[:, 3:]
         return torch.cat(parts, 1)
 
 
 def test_memory_that_nobody_wrote_is_zero_in_a_graph_and_has_no_op_in_a_file(tmp_path):
     graph = capture(Unwritten(), (torch.ones(2, 4),))
+    targets = [str(node.target) for node in graph.program.graph.nodes]
+    made = {"aten.zeros.default", "aten.zeros_like.default", "aten.new_zeros.default"}
+    assert made <= set(targets) and not any("empty" in target for target in targets)
     graph.save(tmp_path / "m.penjing")
-    expected = torch.tensor([1.0, 1.0, 1.0, 0.0]).repeat(3, 3)
+    expected = torch.tensor([1.0, 1.0, 1.0, 2.0]).repeat(3, 3)
     torch.testing.assert_close(load(tmp_path / "m.penjing")(torch.ones(3, 4)), expected)
 
 
