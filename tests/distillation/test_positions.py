@@ -74,6 +74,17 @@ def test_padded_labels_say_which_positions_count() -> None:
     assert counted_positions(torch.zeros(2, 3)) is None and counted_positions(None) is None
 
 
+def test_padded_inputs_and_labels_that_are_left_out_both_say_which_positions_count() -> None:
+    tokens = torch.tensor([[True, True], [True, False]])
+    assert torch.equal(counted_positions(torch.tensor([3, 0]), tokens), tokens), "a class for each sequence"
+    assert counted_positions(torch.tensor([-100, 0]), tokens).tolist() == [[False, False], [True, False]]
+    assert counted_positions(torch.tensor([[3, -100], [0, 1]]), tokens).tolist() == [[True, False], [True, False]]
+    pixels = torch.tensor([[[3, -100]], [[0, 1]]])
+    assert counted_positions(pixels, tokens).tolist() == [[[True, False]], [[True, True]]], "those of the outputs"
+    assert counted_positions(torch.zeros(2, 3), tokens) is tokens and counted_positions(None, tokens) is tokens
+    assert counted_positions(None, torch.ones(2, 2, dtype=torch.bool)) is None
+
+
 def test_means_are_weighted_and_those_of_nothing_are_zero() -> None:
     found = torch.tensor([1.0, 5.0, torch.inf])
     assert mean_over(found, torch.tensor([0.5, 0.25, 0])).item() == pytest.approx((0.5 + 1.25) / 0.75)

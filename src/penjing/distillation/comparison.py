@@ -52,15 +52,27 @@ class Comparison:
     teacher_gradients: Callable[[], Mapping[str, Tensor]] | None = None
 
 
-def counted_positions(targets: Any) -> Tensor | None:
-    """Returns which positions of class indices count: padded ones, of index −100, don't. None where all count.
+def counted_positions(targets: Any, inputs: Tensor | None = None) -> Tensor | None:
+    """Returns which positions count: not those whose class index is −100, nor padded ones. None where all count.
 
     Targets of another kind, such as the boxes of a detector in a dictionary, have no such positions.
+
+    Args:
+        targets: of a batch.
+        inputs: which positions of the inputs count, as the task tells it, boolean `(N, positions...)`; None where all do.
     """
-    if not isinstance(targets, Tensor) or targets.is_floating_point() or targets.dtype == torch.bool:
-        return None
-    counted = targets != IGNORED
-    return None if bool(counted.all()) else counted
+    indices = isinstance(targets, Tensor) and not targets.is_floating_point() and targets.dtype != torch.bool
+    counted: Tensor | None = targets != IGNORED if indices else None
+    if inputs is not None:
+        counted = inputs if counted is None else _both(counted, inputs)
+    return None if counted is None or bool(counted.all()) else counted
+
+
+def _both(labels: Tensor, inputs: Tensor) -> Tensor:
+    """Returns which positions count by both; labels whose positions aren't those of the inputs decide alone."""
+    if labels.ndim == 1:
+        return inputs & labels.reshape(-1, *(1 for _ in inputs.shape[1:]))
+    return labels & inputs if labels.shape == inputs.shape else labels
 
 
 def mean_over(values: Tensor, weights: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """One class per sample (or per pixel): cross-entropy and top-1 accuracy."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from penjing.checks import check, number, optional, whole
 from penjing.errors import PenjingError
 from penjing.tasks._likeness import Answers
 from penjing.tasks._outputs import describe, first_tensor, inputs_of
+from penjing.tasks._positions import TOKEN, unpadded
 from penjing.tasks._task import Metric
 
 
@@ -25,6 +26,8 @@ class Classification:
         classes: number of classes; a network with another number of outputs is refused. None allows any number.
         label_smoothing: share of the target's probability that is spread over all classes (Szegedy et al. 2016);
             it changes the loss, never the metric.
+        padding: where the first input holds token ids `(N, positions)`, the id of padded positions: a teacher's inner values
+            aren't compared there. None where no position is padded.
 
     Example:
         >>> import torch
@@ -39,14 +42,16 @@ class Classification:
     metric_name = "accuracy"
     answers: Answers = "classes"
 
-    def __init__(self, classes: int | None = None, label_smoothing: float = 0.0) -> None:
-        given = {"classes": classes, "label_smoothing": label_smoothing}
-        check(given, {"classes": optional(whole(1, 2**20)), "label_smoothing": number(0, below=1)})
+    def __init__(self, classes: int | None = None, label_smoothing: float = 0.0, padding: int | None = None) -> None:
+        given = {"classes": classes, "label_smoothing": label_smoothing, "padding": padding}
+        check(given, _RULES)
         self.classes = classes
         self.label_smoothing = label_smoothing
+        self.padding = padding
 
     def __repr__(self) -> str:
-        return f"Classification(classes={self.classes}, label_smoothing={self.label_smoothing})"
+        padding = "" if self.padding is None else f", padding={self.padding}"
+        return f"Classification(classes={self.classes}, label_smoothing={self.label_smoothing}{padding})"
 
     def split(self, batch: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """Returns the inputs and the class indices of `(input, target)`; the indices are None for `(input,)`.
@@ -74,6 +79,10 @@ class Classification:
         except IndexError as error:
             raise out_of_range(logits, indices) from error
 
+    def counted(self, inputs: Sequence[Tensor]) -> Tensor | None:
+        """Returns which positions of the inputs aren't padded, boolean `(N, positions)`; None without padding."""
+        return unpadded(inputs, self.padding)
+
     def metric(self) -> Metric:
         """Returns a fresh top-1 accuracy, a torchmetrics metric."""
         from penjing.tasks._top_one import TopOne  # torchmetrics takes longer to import than all of Penjing
@@ -91,6 +100,13 @@ class Classification:
             found, times = batch.unique(return_counts=True)
             counts.update(dict(zip(found.tolist(), times.tolist(), strict=True)))
         return max(counts.values()) / sum(counts.values()) if counts else 0.0
+
+
+_RULES = {
+    "classes": optional(whole(1, 2**20)),
+    "label_smoothing": number(0, below=1),
+    "padding": TOKEN,
+}
 
 
 def checked(outputs: Any, targets: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,10 @@ class Task(Protocol):
 
     A task may also have a method `constant(targets)`, which returns the metric that a network would reach which answers every
     sample alike. An original that is no better has learned nothing, and a run on it doesn't count as a success.
+
+    A task may also have a method `counted(inputs)`, which tells of the inputs of one batch which positions count, boolean
+    `(N, positions...)`, or None where all do. Padded positions then count for nothing where a teacher's inner values are
+    compared with a student's.
     """
 
     labelled: bool

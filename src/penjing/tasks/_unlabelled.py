@@ -1,12 +1,15 @@
 """The task of inputs without targets, which are enough to calibrate, to distil and to compare two networks."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from torch import Tensor
 
+from penjing.checks import check
 from penjing.errors import PenjingError, unknown_name
 from penjing.tasks._likeness import Answers
 from penjing.tasks._outputs import describe, inputs_of
+from penjing.tasks._positions import TOKEN, unpadded
 from penjing.tasks._task import Metric
 
 
@@ -20,18 +23,23 @@ class Unlabelled:
             the answer is the largest entry along axis 1 of the first tensor. "values": all outputs are compared as they are.
             "auto" decides by looking at the original's outputs; since scores of classes look like a vector of measurements,
             name "values" for the latter. See `Likeness`.
+        padding: as that of `Classification`.
     """
 
     labelled = False
     metric_name = "agreement"
 
-    def __init__(self, answers: Answers = "auto") -> None:
+    def __init__(self, answers: Answers = "auto", padding: int | None = None) -> None:
         if answers not in get_args(Answers):
             raise unknown_name("kind of answers", str(answers), get_args(Answers))
+        check({"padding": padding}, {"padding": TOKEN})
         self.answers = answers
+        self.padding = padding
 
     def __repr__(self) -> str:
-        return "Unlabelled()" if self.answers == "auto" else f"Unlabelled(answers={self.answers!r})"
+        given: dict[str, object] = {} if self.answers == "auto" else {"answers": self.answers}
+        given |= {} if self.padding is None else {"padding": self.padding}
+        return f"Unlabelled({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
     def split(self, batch: Any) -> tuple[tuple[Tensor, ...], None]:
         """Returns the inputs, and None for the targets.
@@ -47,6 +55,10 @@ class Unlabelled:
                 f"{describe(batch)}. If the second part is a label, use Classification."
             )
         return inputs, None
+
+    def counted(self, inputs: Sequence[Tensor]) -> Tensor | None:
+        """Returns which positions of the inputs aren't padded, boolean `(N, positions)`; None without padding."""
+        return unpadded(inputs, self.padding)
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Raises `PenjingError`, as there are no targets to compare the outputs with."""

@@ -28,7 +28,7 @@ from penjing.distillation.pairs import floating
 from penjing.distillation.taps import tap_pairs
 from penjing.errors import PenjingError
 from penjing.raised import raised
-from penjing.tasks import Task, answers_of
+from penjing.tasks import Task, answers_of, counted_of
 from penjing.training.randomness import generators_kept, seed_generators
 from penjing.training.settings import AUTO, TrainingSettings, Variant, check_labels
 from penjing.training.tapped import Tapped
@@ -252,7 +252,7 @@ class Objective:
             Seen(taught[0], taught[1], dict(self._teacher.named_parameters()) if named and self._teacher else {}),
             inputs,
             targets if labelled else None,
-            counted_positions(targets),
+            counted_positions(targets, counted_of(self.task, inputs)),
             progress,
             self._gradients_of_teacher(inputs, targets, variant) if named and labelled else None,
         )

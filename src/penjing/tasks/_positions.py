@@ -1,0 +1,40 @@
+"""Which positions of a batch of sequences count: those behind a sequence's end, filled with a padding id, don't."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from penjing.checks import optional, whole
+from penjing.errors import PenjingError
+from penjing.tasks._outputs import describe
+
+TOKEN = optional(whole(-(2**62), 2**62))  # the rule of a padding id: some tokenizers have negative ones
+
+
+def unpadded(inputs: Sequence[Tensor], padding: int | None) -> Tensor | None:
+    """Returns which positions of the first input hold a token, boolean `(N, positions)`; None without padding.
+
+    Args:
+        inputs: of the network; the first one holds token ids `(N, positions)` where there is a padding id.
+        padding: the id of padded positions; None where there are none.
+
+    Raises:
+        PenjingError: the first input doesn't hold token ids.
+    """
+    if padding is None:
+        return None
+    ids = inputs[0] if inputs else None
+    if ids is None or ids.ndim != 2 or ids.is_floating_point():
+        raise PenjingError(
+            f"padding={padding} is the id of padded positions of token ids (N, positions), the network's first input, but that "
+            f"is {'missing' if ids is None else f'{describe(ids)} {ids.dtype}'}. Leave padding out, or write a task with a "
+            "method counted(inputs) of your own."
+        )
+    return ids != padding
+
+
+def counted_of(task: Any, inputs: Sequence[Tensor]) -> Tensor | None:
+    """Returns which positions of the inputs count, as the task's method `counted` says; None where all do, or without one."""
+    counted = getattr(task, "counted", None)
+    return None if counted is None else counted(inputs)
