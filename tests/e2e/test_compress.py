@@ -563,6 +563,7 @@ def test_channels_shows_groups_and_what_pins_the_rest(penjing):
         "signals",
         "balances",
         "distillation_schedules",
+        "teachers",
         "networks",
     ],
 )

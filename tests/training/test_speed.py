@@ -10,6 +10,7 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.
 from training_fakes import Batches, Net, data, same_weights
 
 from made_time import Time
+from penjing.distillation.teachers import One
 from penjing.tasks import Classification
 from penjing.training import TrainingSettings, recover
 from penjing.training.objective import Objective
@@ -43,7 +44,7 @@ def test_a_quantised_graph_stays_in_float32() -> None:
 def test_timing_steps_leaves_weights_and_statistics_as_they_were() -> None:
     net = Net().train()
     before = copy.deepcopy(net)
-    objective = Objective(Classification(), Net(1).eval(), SETTINGS, torch.device("cpu"))
+    objective = Objective(Classification(), One(Net(1)), SETTINGS, torch.device("cpu"))
     seconds = step_seconds(net, objective, SETTINGS, list(Batches(2)), [PLAIN, BF16], float("inf"))
     assert list(seconds) == [PLAIN, BF16] and all(value > 0 for value in seconds.values())
     assert same_weights(net, before) and net.conv.weight.grad is None
@@ -53,7 +54,7 @@ def test_timing_steps_leaves_weights_and_statistics_as_they_were() -> None:
 def test_timing_steps_leaves_what_is_trained_beside_the_student_as_it_was(balance: str) -> None:
     net, batches = Net(), list(Batches(2))
     settings = replace(SETTINGS, signal="contrastive", taps="conv", balance=balance)
-    objective = Objective(Classification(), Net(1).eval(), settings, torch.device("cpu"))
+    objective = Objective(Classification(), One(Net(1)), settings, torch.device("cpu"))
     objective.prepare(net, batches[0])
     assert objective.signal is not None
     beside = nn.ModuleList([objective.signal, objective.balance])

@@ -32,6 +32,7 @@ FAMILIES = {  # the package of each family's registry, by the family's name on t
     "signals": "penjing.distillation",
     "balances": "penjing.distillation",
     "distillation_schedules": "penjing.distillation",
+    "teachers": "penjing.training",
     "techniques": "penjing.planning",
     "solvers": "penjing.planning.solvers",
     "networks": "penjing.zoo",

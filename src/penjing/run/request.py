@@ -34,6 +34,7 @@ from penjing.distillation import signals
 from penjing.distillation.taps import tap_pairs
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph, channels
+from penjing.graph.digest import digest
 from penjing.graph.doors import TRAINED
 from penjing.loaders import first, read
 from penjing.pruning import criteria, prune
@@ -41,7 +42,6 @@ from penjing.targets import find_target
 from penjing.tasks import evaluate
 from penjing.techniques import Scope, Technique
 from penjing.techniques import find as find_technique
-from penjing.training.checkpoint import digest
 from penjing.training.settings import PRECISIONS, check_distillation, check_labels
 
 RULES = {  # rules for single arguments of `compress`

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from penjing.errors import PenjingError
-from penjing.training.checkpoint import Standing, digest
+from penjing.graph.digest import digest
+from penjing.training.checkpoint import Standing
 from penjing.training.deadline import FOR_TRYING, fitting, left, over
 from penjing.training.objective import Objective
 from penjing.training.optimizers import default_lr

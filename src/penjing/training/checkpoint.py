@@ -1,18 +1,18 @@
 """Checkpoints keep the state of a training run on disk: written whole or not at all, and read without running any code."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from penjing import records
 from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError
 from penjing.files import atomic_path
+from penjing.graph.digest import digest
 from penjing.training.settings import TrainingSettings, Variant
 
 FORMAT: Literal[1] = 1
@@ -236,15 +236,3 @@ def _header(content: Any) -> _CheckpointHeader:
     if not 0 <= header.standing.step <= header.standing.total:
         raise PenjingError(f"it is at step {header.standing.step} of {header.standing.total}")
     return header
-
-
-def digest(tensors: dict[str, Tensor]) -> str:
-    """Returns a hash of names, dtypes, shapes and values, which doesn't depend on device and memory layout."""
-    total = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(tensors.items()):
-        if not isinstance(tensor, Tensor):  # extra state of the user's own modules has no common form
-            continue
-        value = tensor.detach().cpu().contiguous()
-        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        total.update(value.flatten().view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return total.hexdigest()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from penjing.checks import FUNCTION, PATH, PROGRESS, TEXT, a, checked, either, mapping, number, optional, several
 from penjing.data import Data
 from penjing.distillation.taps import Named
+from penjing.distillation.teachers import TAUGHT_BY, TaughtBy, taught_by
 from penjing.graph.doors import TRAINED
 from penjing.training.interrupt import ctrl_c_sets_a_flag
 from penjing.training.randomness import generators_kept
@@ -22,7 +23,7 @@ M = TypeVar("M", bound=nn.Module)
 @checked(
     graph=TRAINED,
     data=a(Data, "a penjing.Data"),
-    teacher=optional(TRAINED),
+    teacher=TAUGHT_BY,
     taps=either(
         TEXT,
         several(TEXT, "names of modules or nodes"),
@@ -40,7 +41,7 @@ M = TypeVar("M", bound=nn.Module)
 def recover(
     graph: M,
     data: Data,
-    teacher: nn.Module | None = None,
+    teacher: TaughtBy = None,
     epochs: int = 5,
     *,
     lr: float | None = None,
@@ -78,7 +79,8 @@ def recover(
         graph: the model to train, in place; a `penjing.Graph` or any `nn.Module`. Its `masks`, if it has any, are applied
             after every step.
         data: `data.train` is used, or, if it is None and there is a teacher, `data.calibration`, even without labels.
-        teacher: the model to learn from, often the original; it is copied and never changed.
+        teacher: the model to learn from, often the original; several, of which the mean is taken; or a teacher of
+            `penjing.distillation.teachers`, such as `Ema()` or `Stored(model)`. It is copied and never changed.
         epochs: passes over the data; 0 returns at once.
         lr: the peak learning rate; by default 0.1 per 128 samples of a batch for SGD, 0.001 for AdamW.
         optimizer: "sgd" (with Nesterov momentum) or "adamw".
@@ -134,6 +136,6 @@ def recover(
         log or logging.getLogger("penjing.train").info, callbacks, penalty,
     )  # fmt: skip
     with generators_kept(), ctrl_c_sets_a_flag() as asked_to_stop:
-        run = Run(graph, data, teacher, settings, options)
+        run = Run(graph, data, taught_by(teacher), settings, options)
         run.train(asked_to_stop)
     return graph

@@ -25,35 +25,15 @@ from penjing.distillation import (
     suited,
 )
 from penjing.distillation.pairs import floating
-from penjing.distillation.taps import tap_pairs
+from penjing.distillation.teachers import Teacher
 from penjing.errors import PenjingError
-from penjing.raised import raised
 from penjing.tasks import Task, answers_of, counted_of
+from penjing.training.listened import Listened
 from penjing.training.randomness import generators_kept, seed_generators
 from penjing.training.settings import AUTO, TrainingSettings, Variant, check_labels
-from penjing.training.tapped import Tapped
+from penjing.training.tapped import Tapped, called
 
 PREPARED = 1  # the key, beside the seed, of the random numbers that a signal's own parameters begin with
-
-
-def frozen(teacher: nn.Module) -> nn.Module:
-    """Returns a copy of the teacher in eval mode whose parameters take no gradient."""
-    with torch.no_grad():  # otherwise the copies of a torch.jit module's parameters would have a gradient function
-        copied = copy.deepcopy(teacher).eval()
-    for parameter in copied.parameters():  # one by one, since a torch.jit module has no `requires_grad_`
-        parameter.requires_grad_(False)
-    return copied
-
-
-def _called(name: str, model: nn.Module, inputs: Sequence[Any]) -> tuple[Any, list[Tensor]]:
-    try:
-        made: tuple[Any, list[Tensor]] = model(*inputs)
-        return made
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        given = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
-        raise raised(
-            f"{name} can't take a batch of the training data (inputs of shape {given}): it raised", error
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -89,12 +69,13 @@ class Objective:
         device: where the model is.
         signal: how the teacher is listened to; None without a teacher.
         balance: how the two losses become one step.
+        teacher: whom the student learns from; None without one.
     """
 
     def __init__(
         self,
         task: Task,
-        teacher: nn.Module | None,
+        teacher: Teacher | None,
         settings: TrainingSettings,
         device: torch.device,
         processes: int = 1,
@@ -103,7 +84,7 @@ class Objective:
 
         Args:
             task: see the attribute.
-            teacher: a model in eval mode on the same device, or None.
+            teacher: as `Teacher.begin` makes it, on the same device, or None.
             settings: see the attribute.
             device: see the attribute.
             processes: number of processes that train together.
@@ -112,9 +93,8 @@ class Objective:
         self.signal: Signal | None = None
         self.balance: Balance = _made(balances[settings.balance].function, weight=settings.distill_weight)
         self._course = distillation_schedules[settings.schedule].function
-        self._teacher = teacher
-        self._listened: Tapped | None = None if teacher is None else Tapped(teacher)
-        self._student_taps: list[str] = []
+        self.teacher = teacher
+        self._listened = None if teacher is None else Listened(teacher)
 
     def prepare(self, student: nn.Module, batch: Any) -> None:
         """Chooses the signal where nobody named one, pairs taps, and makes what the signal must learn, by one batch.
@@ -124,25 +104,25 @@ class Objective:
         Raises:
             PenjingError: names match nothing, values can't be paired, or the signal needs labels that there aren't.
         """
-        if self._teacher is None or self.signal is not None:
+        if self._listened is None or self.signal is not None:
             return
         training = student.training
         student.eval()
         try:
             with torch.no_grad(), generators_kept():
-                self._prepare(student, self._teacher, batch)
+                self._prepare(student, self._listened, batch)
         finally:
             student.train(training)
 
-    def _prepare(self, student: nn.Module, teacher: nn.Module, batch: Any) -> None:
+    def _prepare(self, student: nn.Module, listened: Listened, batch: Any) -> None:
         name = self.settings.signal
         if name == AUTO:
             inputs, _ = send_to_device(self.task.split(batch), self.device)
-            name = suited(answers_of(self.task), _called("The model", Tapped(student), inputs)[0])
+            name = suited(
+                answers_of(self.task), called("The model", Tapped(student), listened.teacher.shown(inputs))[0]
+            )
         signal = _made(signals[name].function, temperature=self.settings.temperature)
-        pairs = tap_pairs(student, teacher, signal.taps, self.settings.taps)
-        self._student_taps = [own for own, _ in pairs]
-        self._listened = Tapped(teacher, [other for _, other in pairs])
+        listened.look_inside(student, signal, name, self.settings.taps)
         tapped = self.tapped(student)
         try:
             _, seen = self._compared(tapped, batch, Variant(), 0.0)
@@ -156,7 +136,7 @@ class Objective:
 
     def tapped(self, student: nn.Module) -> Tapped:
         """Returns a student in the form in which losses are computed of it; its parameters are shared."""
-        return Tapped(student, self._student_taps)
+        return Tapped(student, [] if self._listened is None else [own for own, _ in self._listened.pairs])
 
     def parameters(self) -> list[nn.Parameter]:
         """Returns what is trained beside the student: the signal's parameters and the balance's."""
@@ -197,9 +177,9 @@ class Objective:
         return losses
 
     def _losses(self, model: Tapped, batch: Any, variant: Variant, progress: float) -> Losses:
-        of_task, of_guidance = self._course(progress) if self._teacher is not None else (1.0, 0.0)
+        of_task, of_guidance = self._course(progress) if self.teacher is not None else (1.0, 0.0)
         task, seen = self._compared(model, batch, variant, progress)
-        if task is None and self._teacher is None:
+        if task is None and self.teacher is None:
             raise PenjingError("The data has no labels; pass teacher=, the original model, to learn from it instead.")
         if self.signal is None or (of_guidance == 0 and task is not None):
             return Losses(task, None)
@@ -238,18 +218,18 @@ class Objective:
         if self.signal is not None and self.signal.wants_input_gradients:
             inputs = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in inputs)
         with self._autocast(variant), self._differentiable_twice():
-            outputs, taps = _called("The model", model, inputs)
+            outputs, taps = called("The model", model, inputs if self.teacher is None else self.teacher.shown(inputs))
             taught: tuple[Any, list[Tensor]] = (None, [])
             if self._listened is not None:
                 with torch.set_grad_enabled(self.signal is not None and self.signal.wants_input_gradients):
-                    taught = _called("The teacher", self._listened, inputs)
+                    taught = self._listened(inputs, targets)
         outputs, taps, taught = convert_to_fp32(outputs), convert_to_fp32(taps), convert_to_fp32(taught)
         labelled = self.task.labelled and targets is not None
         task = self.task.loss(outputs, targets) if labelled else None
         named = self.signal is not None and self.signal.wants_parameters
         return task, Comparison(
             Seen(outputs, taps, dict(_student_of(model).named_parameters()) if named else {}),
-            Seen(taught[0], taught[1], dict(self._teacher.named_parameters()) if named and self._teacher else {}),
+            Seen(taught[0], taught[1], self._listened.parameters() if named and self._listened is not None else {}),
             inputs,
             targets if labelled else None,
             counted_positions(targets, counted_of(self.task, inputs)),
@@ -263,10 +243,13 @@ class Objective:
         """Returns what computes the gradients of the task's loss with respect to the teacher's parameters, when called."""
 
         def compute() -> Mapping[str, Tensor]:
-            assert self._teacher is not None
+            teacher = self.teacher
+            assert teacher is not None and teacher.network is not None  # as `look_inside` made sure
             with self._autocast(variant):
                 return parameter_gradients(
-                    self._teacher, inputs, lambda outputs: self.task.loss(convert_to_fp32(outputs), targets)
+                    teacher.network,
+                    teacher.seen(inputs),
+                    lambda outputs: self.task.loss(convert_to_fp32(outputs), targets),
                 )
 
         return compute

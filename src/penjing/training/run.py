@@ -14,13 +14,15 @@ from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from penjing.data import Data
+from penjing.distillation import Teacher
 from penjing.errors import PenjingError
+from penjing.tasks import answers_of
 from penjing.training.beginning import begin, first_batches
-from penjing.training.checkpoint import Checkpoint, digest
+from penjing.training.checkpoint import Checkpoint
 from penjing.training.deadline import over, shortened
 from penjing.training.display import bar
 from penjing.training.interrupt import Interrupted
-from penjing.training.objective import Losses, Objective, frozen
+from penjing.training.objective import Losses, Objective
 from penjing.training.optimizers import make_optimizer
 from penjing.training.randomness import batches
 from penjing.training.schedule import warmup_cosine
@@ -50,7 +52,7 @@ class Run:
     """One run of `recover`, which documents what it takes."""
 
     def __init__(
-        self, graph: nn.Module, data: Data, teacher: nn.Module | None, settings: TrainingSettings, options: RunOptions
+        self, graph: nn.Module, data: Data, teacher: Teacher | None, settings: TrainingSettings, options: RunOptions
     ) -> None:
         """Begins a new run, or goes on with the one in the checkpoint.
 
@@ -67,13 +69,12 @@ class Run:
         if self._per_epoch == 0:
             raise PenjingError(f"The training data has {len(self._loader)} batches for {world} process(es).")
         device = self._accelerator.device
-        taught_by = None if teacher is None else frozen(teacher)
         source = {"data": data.identity(), "batches": len(self._loader), "processes": world}
-        source["teacher"] = None if taught_by is None else digest(taught_by.state_dict())
+        source["teacher"] = None if teacher is None else teacher.identity()
         self._file = None if options.checkpoint is None else Checkpoint(options.checkpoint, settings, source)
 
         graph.to(device)
-        taught_by = None if taught_by is None else taught_by.to(device)
+        taught_by = None if teacher is None else teacher.begin(graph, device, answers_of(data.task), options.log)
         self._objective = Objective(data.task, taught_by, settings, device, world)
         tried, fetching = first_batches(self._loader, settings.seed)
         self._objective.prepare(graph, tried[0])
@@ -98,9 +99,9 @@ class Run:
         self._last_save = time.monotonic()
         self._stepper = self._prepared(None if saved is None else saved[1])
 
-    def _learned(self) -> list[nn.Module]:
-        """Returns those of signal and balance that have a state, which checkpoints keep."""
-        parts = (self._objective.signal, self._objective.balance)
+    def _learned(self) -> list[object]:
+        """Returns those of signal, balance and teacher that have a state, which checkpoints keep."""
+        parts = (self._objective.signal, self._objective.balance, self._objective.teacher)
         return [part for part in parts if part is not None and part.state_dict()]
 
     def _prepared(self, optimizer_state: dict[str, Any] | None) -> Stepper:
@@ -120,6 +121,8 @@ class Run:
         )  # fmt: skip
 
     def _save(self) -> None:
+        if self._objective.teacher is not None and self._is_main:
+            self._objective.teacher.save()
         if self._file is not None and self._is_main:
             self._file.save(self._standing, self._graph, self._stepper.descent, self._stateful)
             self._last_save = time.monotonic()
@@ -209,6 +212,8 @@ class Run:
             callback(self._graph, standing.progress)
         if getattr(self._graph, "masks", None):
             self._graph.apply_masks()  # type: ignore[operator]
+        if self._objective.teacher is not None:
+            self._objective.teacher.follow(self._graph)
         self._tapped.check_unchanged()
         self._count(loss, losses)
 

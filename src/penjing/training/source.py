@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.tasks import Task
 
 
-def training_batches(data: Data, teacher: nn.Module | None) -> Any:
+def training_batches(data: Data, teacher: object | None) -> Any:
     """Returns `data.train`, or, where it is None and there is a teacher to learn from, `data.calibration`.
 
     Raises:

@@ -8,6 +8,7 @@ from torch.utils.hooks import RemovableHandle
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.raised import raised
 
 
 class Tapped(nn.Module):
@@ -75,3 +76,24 @@ class Tapped(nn.Module):
                 f"{type(kept[odd[0]]).__name__ if odd[0] in kept else 'it is not called'}): name another module in taps=…."
             )
         return outputs, [kept[name] for name in self._names]
+
+
+def called(name: str, model: nn.Module, inputs: Sequence[Any]) -> tuple[Any, list[Tensor]]:
+    """Returns what a network, tapped, gives for a batch of the training data.
+
+    Args:
+        name: what the network is called in errors.
+        model: a `Tapped`, maybe wrapped by Accelerate.
+        inputs: of the batch.
+
+    Raises:
+        PenjingError: the network raised an exception; its text and the inputs' shapes are told.
+    """
+    try:
+        made: tuple[Any, list[Tensor]] = model(*inputs)
+        return made
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        given = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
+        raise raised(
+            f"{name} can't take a batch of the training data (inputs of shape {given}): it raised", error
+        ) from error

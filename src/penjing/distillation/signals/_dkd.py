@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from penjing.distillation.comparison import IGNORED, Comparison, mean_over
 from penjing.distillation.pairs import counted_for, pairs
 from penjing.distillation.signals._registry import Signal, signals
-from penjing.distillation.signals._soft_labels import holds_classes
+from penjing.distillation.signals._soft_labels import holds_labels
 from penjing.errors import PenjingError
 
 
@@ -37,7 +37,7 @@ class DecoupledLabels(Signal):
         """
         labels = seen.targets
         compared = pairs(seen.student.outputs, seen.teacher.outputs)
-        labelled = [(own, target) for own, target in compared if labels is not None and _fit(own, labels)]
+        labelled = [(own, target) for own, target in compared if labels is not None and holds_labels(own, labels)]
         if labels is None or not labelled:
             given = "no labels" if labels is None else f"labels {labels.dtype} of shape {tuple(labels.shape)}"
             raise PenjingError(
@@ -72,8 +72,3 @@ def _decoupled(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     labelled = logits.masked_fill(~chosen, 0).sum(1)
     binary = torch.stack([labelled - everything, others - everything], 1)
     return binary, (logits - others.unsqueeze(1)).masked_fill(chosen, 0)
-
-
-def _fit(logits: Tensor, labels: Tensor) -> bool:
-    whole = not labels.is_floating_point() and labels.dtype != torch.bool
-    return whole and holds_classes(logits) and labels.shape == (logits.shape[0], *logits.shape[2:])

@@ -1,5 +1,6 @@
 """The signal "soft_labels": class probabilities, softened by a temperature."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -65,6 +66,12 @@ def soft_labels(student: object, teacher: object, *, temperature: float = 4.0, c
 def holds_classes(outputs: Tensor) -> bool:
     """Tells whether a tensor may be logits `(batch, classes, ...)` of two classes or more."""
     return outputs.ndim >= 2 and outputs.shape[1] >= 2
+
+
+def holds_labels(outputs: Tensor, labels: Tensor) -> bool:
+    """Tells whether labels are class indices `(batch, ...)` of the positions of outputs `(batch, classes, ...)`."""
+    whole = not labels.is_floating_point() and labels.dtype != torch.bool
+    return whole and holds_classes(outputs) and labels.shape == (outputs.shape[0], *outputs.shape[2:])
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
