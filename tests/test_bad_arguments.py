@@ -173,7 +173,8 @@ TABLE = {
         "deadline": NO_NUMBER,
         "callbacks": (5, [5], print),
         "report": NO_FUNCTION,
-        "penalty": NO_FUNCTION,
+        "penalty": (*NO_FUNCTION, "", ["orthogonal"]),
+        "penalty_weight": (0.1, -1, *NO_NUMBER),
     },
     "lower": {"graph": (None, nn.Linear(2, 2)), "target": NO_TEXT, "path": (5, "", "\0")},
     "measure": {
@@ -204,6 +205,8 @@ TABLE = {
         "epochs": (10**30, 0.5, *NO_WHOLE),
         "criterion": (5, ["l2"]),
         "lr": (0, *NO_NUMBER),
+        "penalty": (5, "", "lasso", ["orthogonal"]),
+        "penalty_weight": (0.1, -1, *NO_NUMBER),
         "precision": NO_TEXT,
         "channels_last": (2, None),
         "threads": (2**40, *NO_COUNT),

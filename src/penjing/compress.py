@@ -83,6 +83,8 @@ def compress(
     signal: str = "auto",
     balance: str = "fixed",
     schedule: str = "joint",
+    penalty: str | None = None,
+    penalty_weight: float | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     channels_last: bool | Literal["auto"] = "auto",
     threads: int = 1,
@@ -119,6 +121,8 @@ def compress(
         signal: how the small model listens to the original, a name in `penjing list signals`, or "auto"; see `recover`.
         balance: how much the original counts beside the labels, a name in `penjing list balances`.
         schedule: when it does, a name in `penjing list distillation_schedules`.
+        penalty: a term of the recovery's loss that shapes the weights, a name in `penjing list penalties`.
+        penalty_weight: the penalty's factor; None takes the one of `penjing.penalties`.
         precision: of training steps, see `recover`. "auto" measures what is faster, so equal seeds may end differently;
             name it, and `channels_last`, where they must not. The report tells what was used.
         channels_last: memory layout of training steps; "auto" measures.
@@ -149,6 +153,7 @@ def compress(
     asked = CompressRequest(
         data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
         channels_last, threads, batch, seed, max_minutes, units, min_channels, trained, signal, balance, schedule,
+        penalty, penalty_weight,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)

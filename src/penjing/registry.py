@@ -4,12 +4,13 @@ A family is a table and the record of its entries: a frozen dataclass derived fr
 only this family knows of its members. `register` takes the record's fields as keywords, so that a type checker knows them.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
-from penjing.errors import unknown_name
+from penjing.errors import PenjingError, unknown_name
 
 Need = Literal["data", "labels", "gradients", "training", "validation"]
 
@@ -112,6 +113,53 @@ class Registry(Mapping[str, E], Generic[E, P]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+@dataclass(frozen=True)
+class OwnNumber:
+    """The number that may stand in a method's name, behind a colon.
+
+    Attributes:
+        meaning: what the number means, in words.
+        default: the number if the user types none. If it is an `int`, only whole numbers are allowed.
+        lowest: the smallest allowed number.
+        highest: the largest allowed number.
+    """
+
+    meaning: str
+    default: float
+    lowest: float
+    highest: float
+
+
+def number_in(argument: str, name: str, known: OwnNumber | None) -> float | None:
+    """Returns the number that a name such as "cubic:0.5" holds, or its default; None where the method has no number.
+
+    Args:
+        argument: what the user calls the argument, for errors.
+        name: the name as typed.
+        known: what the method's number may be.
+
+    Raises:
+        PenjingError: the number makes no sense, or the method takes none.
+    """
+    kind, colon, text = name.partition(":")
+    if known is None:
+        if colon:
+            raise PenjingError(f"{argument}='{name}': '{kind}' takes no number.")
+        return None
+    if not colon:
+        return known.default
+    low, high, whole = known.lowest, known.highest, isinstance(known.default, int)
+    try:
+        number = int(text) if whole else float(text)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        kind_of = "a whole number" if whole else "a number"
+        bounds = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
+        raise PenjingError(f"{argument}='{name}': what follows the colon is the {known.meaning}, {kind_of} {bounds}.")
+    return number
 
 
 def _unlisted(value: Any, kind: Any) -> list[Any]:

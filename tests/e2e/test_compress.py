@@ -564,6 +564,7 @@ def test_channels_shows_groups_and_what_pins_the_rest(penjing):
         "balances",
         "distillation_schedules",
         "teachers",
+        "penalties",
         "networks",
     ],
 )

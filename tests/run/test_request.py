@@ -75,7 +75,10 @@ OTHERS = {
     "signal": "values",
     "balance": "auto",
     "schedule": "staged",
+    "penalty": "orthogonal",
+    "penalty_weight": 0.5,
 }
+BESIDE = {"penalty_weight": {"penalty": "orthogonal"}}  # what an argument means nothing without
 
 
 def test_every_argument_but_the_time_limit_is_tried_here():
@@ -84,7 +87,8 @@ def test_every_argument_but_the_time_limit_is_tried_here():
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_value_of_any_argument_is_another_run(graph, name):
-    usual, other = asked().settings(graph), asked(**{name: OTHERS[name]}).settings(graph)
+    beside = BESIDE.get(name, {})
+    usual, other = asked(**beside).settings(graph), asked(**beside, **{name: OTHERS[name]}).settings(graph)
     assert {key for key in usual if usual[key] != other[key]} == {name}
 
 

@@ -46,6 +46,10 @@ ChannelsLast = Annotated[
 Signal = Annotated[str, typer.Option(help="how the teacher is listened to; see penjing list signals")]
 Balance = Annotated[str, typer.Option(help="how much it counts beside the labels; see penjing list balances")]
 Schedule = Annotated[str, typer.Option(help="when it does; see penjing list distillation_schedules")]
+Penalty = Annotated[
+    str | None, typer.Option(help="what shapes the weights while they train; see penjing list penalties")
+]
+PenaltyWeight = Annotated[float | None, typer.Option(help="the penalty's factor in the loss; by default its own")]
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
     "left out, and latency is measured on fewer calls; the result is verified in any case"
@@ -144,6 +148,8 @@ def compress_command(
     signal: Signal = "auto",
     balance: Balance = "fixed",
     schedule: Schedule = "joint",
+    penalty: Penalty = None,
+    penalty_weight: PenaltyWeight = None,
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
@@ -159,16 +165,18 @@ def compress_command(
     from penjing.models import load_model
     from penjing.pruning import criteria
     from penjing.targets import find_target
+    from penjing.training.penalty import check_penalty
     from penjing.training.settings import check_distillation
 
     budget = Budget(latency, size, drop)
     numbers = {
         "min_channels": min_channels, "epochs": epochs, "lr": lr, "threads": threads, "batch": batch, "seed": seed,
-        "max_minutes": max_minutes,
+        "max_minutes": max_minutes, "penalty_weight": penalty_weight,
     }  # fmt: skip
     check_options(numbers)  # before anything is loaded, so that a mistake is reported at once
     find_target(target)
     check_distillation(signal, balance, schedule)
+    check_penalty(penalty, penalty_weight)
     if criterion is not None:
         criteria[criterion]
     chosen = load(data, seed)
@@ -191,6 +199,8 @@ def compress_command(
         signal=signal,
         balance=balance,
         schedule=schedule,
+        penalty=penalty,
+        penalty_weight=penalty_weight,
         precision=precision,  # type: ignore[arg-type]  # it is checked there
         channels_last="auto" if channels_last is None else channels_last,
         threads=threads,
@@ -226,6 +236,8 @@ def recover_command(
     signal: Signal = "auto",
     balance: Balance = "fixed",
     schedule: Schedule = "joint",
+    penalty: Penalty = None,
+    penalty_weight: PenaltyWeight = None,
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     as_json: AsJson = False,
@@ -236,10 +248,12 @@ def recover_command(
     from penjing.models import load_model
     from penjing.tasks import evaluate
     from penjing.training import Interrupted, recover
+    from penjing.training.penalty import check_penalty
     from penjing.training.settings import check_distillation
 
     say = printer(as_json)
     check_distillation(signal, balance, schedule)
+    check_penalty(penalty, penalty_weight)
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
     chosen = load(data, seed)
@@ -265,6 +279,8 @@ def recover_command(
             signal=signal,
             balance=balance,
             schedule=schedule,
+            penalty=penalty,
+            penalty_weight=penalty_weight,
             precision=precision,  # type: ignore[arg-type]  # it is checked there
             channels_last="auto" if channels_last is None else channels_last,
             seed=seed,

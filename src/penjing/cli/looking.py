@@ -33,6 +33,7 @@ FAMILIES = {  # the package of each family's registry, by the family's name on t
     "balances": "penjing.distillation",
     "distillation_schedules": "penjing.distillation",
     "teachers": "penjing.training",
+    "penalties": "penjing.penalties",
     "techniques": "penjing.planning",
     "solvers": "penjing.planning.solvers",
     "networks": "penjing.zoo",

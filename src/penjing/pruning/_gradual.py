@@ -21,6 +21,7 @@ from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.graph import Graph, Option
 from penjing.graph.weights import weights
+from penjing.penalties import Structure, bn_scale
 from penjing.pruning._hidden_weights import HiddenWeights, Masks, masks_on_devices
 from penjing.pruning._prune import selection_of
 from penjing.pruning._scheduled_selection import ScheduledSelection
@@ -103,7 +104,8 @@ class Gradual:
             schedule, amount, criterion, granularity, allocation, getattr(round_to, "__qualname__", round_to),
             min_channels, units, list(include), list(exclude), batches, seed,
         ])  # fmt: skip
-        self._scales = self._norm_scales() if self._scheduled.ever("sparsity") else []
+        self._structure = Structure(self.graph, groups=self._zeroed.groups())
+        self._check_scales()
         self._hidden = HiddenWeights(self.graph)
         self.returned: dict[str, int] = {}
         self._training, self._tick, self._draws = 0, 0, 0
@@ -153,7 +155,7 @@ class Gradual:
             ]
             terms += [moment.decay / 2 * part.square().sum() for part in parts]
         if moment.sparsity:
-            terms += [moment.sparsity * self.graph.tensor(name).abs().sum() for name in self._scales]
+            terms.append(moment.sparsity * bn_scale(self._structure))
         return torch.stack(terms).sum() if terms else None
 
     def finish(self) -> Graph:
@@ -295,14 +297,12 @@ class Gradual:
         if moment.saves:
             self._early = {name: tensor.detach().clone() for name, tensor in self.graph.state_dict().items()}
 
-    def _norm_scales(self) -> list[str]:
-        scales = self._zeroed.scales()
-        if not scales:
+    def _check_scales(self) -> None:
+        if self._scheduled.ever("sparsity") and not self._structure.scales():
             raise PenjingError(
                 f"schedule='{self._scheduled.schedule.name}' trains the scales of norms, and no channels that can be removed "
                 "have a norm with scales behind them. schedule='growing_reg' needs none."
             )
-        return scales
 
 
 def _decisions(needs: AbstractSet[str]) -> int:

@@ -44,8 +44,8 @@ class Zeroed(Protocol):
     def drawn(self, masks: Mapping[str, Tensor], probability: float, generator: torch.Generator) -> Masks:
         """Returns masks that prune each of the weights or units that `masks` prune with this probability."""
 
-    def scales(self) -> list[str]:
-        """Returns the names of the scales of norms behind the channels that may go."""
+    def groups(self) -> tuple[Group, ...]:
+        """Returns the groups of the channels that may go; none where single weights go."""
 
     def finish(self, graph: Graph) -> Graph:
         """Returns the pruned graph once its masks are final, made smaller where that is possible."""
@@ -79,8 +79,8 @@ class ZeroedWeights:
             for name, mask in masks.items()
         }
 
-    def scales(self) -> list[str]:
-        return []
+    def groups(self) -> tuple[Group, ...]:
+        return ()
 
     def finish(self, graph: Graph) -> Graph:
         return shrunk(graph, self.selection, self.found)
@@ -119,9 +119,8 @@ class ZeroedChannels:
             _take(found, group, _gone(masks, group) & (torch.rand(group.units, generator=generator) < probability))
         return found
 
-    def scales(self) -> list[str]:
-        entries = (entry for group in self.channels.groups for entry in group.entries)
-        return list(dict.fromkeys(entry.tensor for entry in entries if entry.role == "scale"))
+    def groups(self) -> tuple[Group, ...]:
+        return self.channels.groups
 
     def finish(self, graph: Graph) -> Graph:
         gone = {position: _gone(graph.masks, group) for position, group in enumerate(self.channels.groups)}

@@ -119,7 +119,8 @@ def recovered(
     try:
         recover(
             small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
-            signal=asked.signal, balance=asked.balance, schedule=asked.schedule, precision=asked.precision,
+            signal=asked.signal, balance=asked.balance, schedule=asked.schedule, penalty=asked.penalty,
+            penalty_weight=asked.penalty_weight, precision=asked.precision,
             channels_last=asked.channels_last, deadline=deadline,
             checkpoint=checkpoint, progress=progress, log=log, report=told,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from penjing.checks import (
     EPOCHS,
     FLAG,
     FUNCTION,
+    NAME,
     PATH,
     PATTERNS,
     RATE,
@@ -42,6 +43,7 @@ from penjing.targets import find_target
 from penjing.tasks import evaluate
 from penjing.techniques import Scope, Technique
 from penjing.techniques import find as find_technique
+from penjing.training.penalty import check_penalty, penalty_of
 from penjing.training.settings import PRECISIONS, check_distillation, check_labels
 
 RULES = {  # rules for single arguments of `compress`
@@ -60,6 +62,8 @@ RULES = {  # rules for single arguments of `compress`
     "signal": TEXT,
     "balance": TEXT,
     "schedule": TEXT,
+    "penalty": optional(NAME),
+    "penalty_weight": optional(number(0)),
     "precision": TEXT,
     "channels_last": either(FLAG, among("auto")),
     "threads": THREADS,
@@ -100,6 +104,8 @@ class CompressRequest:
     signal: str = "auto"
     balance: str = "fixed"
     schedule: str = "joint"
+    penalty: str | None = None
+    penalty_weight: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the arguments.
@@ -113,6 +119,7 @@ class CompressRequest:
             raise unknown_name("precision", self.precision, PRECISIONS)
         check_distillation(self.signal, self.balance, self.schedule)
         check_labels(self.signal, self.data.task.labelled)
+        check_penalty(self.penalty, self.penalty_weight)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -156,7 +163,7 @@ class CompressRequest:
 
         Raises:
             PenjingError: a pattern matches nothing, the outputs don't fit the task, the criterion can't be computed
-                from this model and data, or the signal finds nothing in this model to compare.
+                from this model and data, the signal finds nothing in this model to compare, or the penalty nothing to shape.
         """
         groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
         with torch.random.fork_rng(devices=[]):  # a loader may draw from PyTorch's generator
@@ -168,6 +175,8 @@ class CompressRequest:
                 _rank(graph, self)
         if self.epochs and self.signal in signals:  # now, and not after all candidates are measured
             tap_pairs(graph, graph, signals[self.signal].function.taps)
+        if self.epochs:
+            penalty_of(graph, self.penalty, self.penalty_weight)
 
 
 def settled(criterion: str | None, data: Data) -> tuple[str, Data]:

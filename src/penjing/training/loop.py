@@ -7,12 +7,13 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from penjing.checks import FUNCTION, PATH, PROGRESS, TEXT, a, checked, either, mapping, number, optional, several
+from penjing.checks import FUNCTION, NAME, PATH, PROGRESS, TEXT, a, checked, either, mapping, number, optional, several
 from penjing.data import Data
 from penjing.distillation.taps import Named
 from penjing.distillation.teachers import TAUGHT_BY, TaughtBy, taught_by
 from penjing.graph.doors import TRAINED
 from penjing.training.interrupt import ctrl_c_sets_a_flag
+from penjing.training.penalty import penalty_of
 from penjing.training.randomness import generators_kept
 from penjing.training.run import Run, RunOptions
 from penjing.training.settings import TrainingSettings
@@ -36,7 +37,7 @@ M = TypeVar("M", bound=nn.Module)
     report=optional(FUNCTION),
     log=optional(FUNCTION),
     callbacks=several(FUNCTION, "functions"),
-    penalty=optional(FUNCTION),
+    penalty=optional(either(FUNCTION, NAME)),
 )
 def recover(
     graph: M,
@@ -66,7 +67,8 @@ def recover(
     report: Callable[[dict[str, Any]], None] | None = None,
     log: Callable[[str], None] | None = None,
     callbacks: Sequence[Callable[[nn.Module, float], None]] = (),
-    penalty: Callable[[nn.Module, float], Tensor | None] | None = None,
+    penalty: str | Callable[[nn.Module, float], Tensor | None] | None = None,
+    penalty_weight: float | None = None,
 ) -> M:
     """Trains a graph from a teacher's outputs and the labels, or from one of the two where the other is missing.
 
@@ -107,15 +109,17 @@ def recover(
         deadline: a value of `time.monotonic()` by which training must be done. The number of steps is reduced so that the
             whole schedule fits; if it still doesn't, training stops early.
         progress: True shows a progress bar when stderr is a terminal, "always" in any case, False never.
-        report: called after each epoch (and an early stop) with `epoch`, `loss` (mean), `losses` (the means of "task" and
-            "guidance", where there are such), `balance` (what the balance measured), `lr`, `seconds`, `progress`
+        report: called after each epoch (and an early stop) with `epoch`, `loss` (mean), `losses` (the means of "task",
+            "guidance" and "penalty", where there are such), `balance` (what the balance measured), `lr`, `seconds`, `progress`
             (share of all steps), `stopped_early`, and the variant that steps are computed in: `precision`,
             `channels_last` and `threads` (None where there was nothing to choose).
         log: called with messages for the user; by default they go to the logger "penjing.train" at level INFO.
         callbacks: each is called as `callback(graph, share of the steps done)` after every step, before masks are applied.
             If one has `state_dict()` and `load_state_dict()`, checkpoints hold its state.
-        penalty: called as `penalty(graph, share of the steps done)` before every step; the scalar that it returns is added to
-            the loss. It may return None.
+        penalty: a term of the loss that shapes weights before they are cut: a name in `penjing list penalties`, or a function,
+            called as `penalty(graph, share of the steps done)` before every step, whose scalar is added to the loss, if it isn't
+            None. A name needs a captured graph.
+        penalty_weight: the factor of a penalty that `penalty` names; None takes the one of `penjing.penalties`.
 
     Returns:
         The same graph, trained, in eval mode.
@@ -128,12 +132,13 @@ def recover(
     settings = TrainingSettings(
         epochs, lr, optimizer, momentum, weight_decay, warmup, clip_norm,
         signal, temperature, distill_weight, balance, schedule, taps, precision, channels_last, seed,
+        penalty if isinstance(penalty, str) else None, penalty_weight,
     )  # fmt: skip
     if epochs == 0:
         return graph.eval()
     options = RunOptions(
         None if checkpoint is None else Path(checkpoint), save_every, deadline, progress, report,
-        log or logging.getLogger("penjing.train").info, callbacks, penalty,
+        log or logging.getLogger("penjing.train").info, callbacks, penalty_of(graph, penalty, penalty_weight),
     )  # fmt: skip
     with generators_kept(), ctrl_c_sets_a_flag() as asked_to_stop:
         run = Run(graph, data, taught_by(teacher), settings, options)

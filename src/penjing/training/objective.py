@@ -43,10 +43,12 @@ class Losses:
     Attributes:
         task: the task's own, times the schedule's weight; None without labels, or where the schedule leaves it out.
         guidance: the signal's, likewise; None without a teacher.
+        penalty: the penalty's, once the step has computed it; None where there is none.
     """
 
     task: Tensor | None
     guidance: Tensor | None
+    penalty: Tensor | None = None
 
     @property
     def only(self) -> Tensor | None:

@@ -24,19 +24,20 @@ from penjing.training.display import bar
 from penjing.training.interrupt import Interrupted
 from penjing.training.objective import Losses, Objective
 from penjing.training.optimizers import make_optimizer
+from penjing.training.penalty import Penalty
 from penjing.training.randomness import batches
 from penjing.training.schedule import warmup_cosine
 from penjing.training.settings import TrainingSettings
 from penjing.training.source import training_batches
 from penjing.training.speed import set_layout, threads_of
-from penjing.training.step import Diverged, Penalty, Stepper
+from penjing.training.step import Diverged, Stepper
 
 Show = Callable[[int, int, float], None]
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The arguments of a run that don't decide what it learns, except for the penalty; `recover` documents each."""
+    """The arguments of a run that are no plain values or don't decide what it learns; `recover` documents each."""
 
     checkpoint: Path | None
     save_every: float

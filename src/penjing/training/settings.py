@@ -7,6 +7,7 @@ from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either,
 from penjing.distillation import balances, distillation_schedules, signals
 from penjing.distillation.taps import Named
 from penjing.errors import PenjingError, unknown_name
+from penjing.training.penalty import check_penalty
 
 OPTIMIZERS = ("sgd", "adamw")
 AUTO = "auto"  # value of `signal` that stands for the signal that suits the task and the outputs
@@ -52,6 +53,8 @@ class TrainingSettings:
     precision: str
     channels_last: bool | Literal["auto"]
     seed: int
+    penalty: str | None = None
+    penalty_weight: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses values that no run can use.
@@ -66,6 +69,7 @@ class TrainingSettings:
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         check(vars(self), _RULES)
+        check_penalty(self.penalty, self.penalty_weight)
 
 
 def check_distillation(signal: str, balance: str, schedule: str) -> None:
@@ -105,4 +109,5 @@ _RULES = {
     "distill_weight": number(0, most=1),
     "channels_last": either(FLAG, among("auto")),
     "seed": SEED,
+    "penalty_weight": optional(number(0)),
 }

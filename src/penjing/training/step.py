@@ -1,8 +1,8 @@
 """One optimiser step: losses, gradients, the update."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from penjing.errors import PenjingError
 from penjing.training.objective import Losses, Objective
+from penjing.training.penalty import Penalty
 from penjing.training.settings import Variant
 from penjing.training.tapped import Tapped
-
-Penalty = Callable[[nn.Module, float], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Stepper:
             progress: the share of the training that is done.
 
         Returns:
-            The loss, the penalty included, and the losses that it is made of.
+            The loss, the penalty included, and the losses that it is made of, the penalty's as well.
 
         Raises:
             Diverged: the loss or the gradient isn't finite; nothing was updated.
@@ -65,7 +64,7 @@ class Stepper:
             raise Diverged(loss, norm)
         self.descent.step()
         self.descent.zero_grad()
-        return loss, losses
+        return loss, replace(losses, penalty=penalty)
 
     def _backward(self, losses: Losses, penalty: Tensor | None) -> float:
         """Computes all gradients; returns the loss, the penalty included."""

@@ -313,6 +313,7 @@ def _judged(data: Any, drop: float) -> Data:
 # Arguments of `recover` that `quantize` sets itself.
 _SETTLED = (
     "graph", "data", "teacher", "epochs", "lr", "seed", "checkpoint", "progress", "log", "callbacks", "penalty",
+    "penalty_weight",
 )  # fmt: skip
 
 

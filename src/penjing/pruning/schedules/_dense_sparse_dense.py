@@ -1,12 +1,13 @@
 """Weights are pruned for a while, so that the whole network trains better."""
 
-from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
+from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.registry import OwnNumber
 
 
 @schedules.register(
     source="Han et al., DSD: Dense-Sparse-Dense Training for Deep Neural Networks, 2017",
     needs={"training"},
-    number=ScheduleNumber("share of the training that is sparse", default=2 / 3, lowest=0.01, highest=0.99),
+    number=OwnNumber("share of the training that is sparse", default=2 / 3, lowest=0.01, highest=0.99),
     removes=("weights",),
 )
 def dense_sparse_dense(progress: float, amount: float, sparse: float) -> Moment:

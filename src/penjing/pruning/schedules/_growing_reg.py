@@ -1,6 +1,7 @@
 """Regularisation makes weights small before they go."""
 
-from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
+from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.registry import OwnNumber
 
 GROWS = 0.5  # share of the training in which the regularisation grows
 
@@ -8,7 +9,7 @@ GROWS = 0.5  # share of the training in which the regularisation grows
 @schedules.register(
     source="Wang et al., Neural Pruning via Growing Regularization, 2021",
     needs={"training"},
-    number=ScheduleNumber("largest strength of the regularisation", default=1.0, lowest=0.0, highest=1000.0),
+    number=OwnNumber("largest strength of the regularisation", default=1.0, lowest=0.0, highest=1000.0),
 )
 def growing_reg(progress: float, amount: float, largest: float) -> Moment:
     """Growing regularisation ("growing_reg:1"): L2 on chosen weights grows linearly for half of the training; then they go.

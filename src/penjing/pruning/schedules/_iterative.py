@@ -1,12 +1,13 @@
 """Prunes and trains in turn, as long as the metric holds."""
 
-from penjing.pruning.schedules._registry import Moment, ScheduleNumber, evenly, round_at, schedules
+from penjing.pruning.schedules._registry import Moment, evenly, round_at, schedules
+from penjing.registry import OwnNumber
 
 
 @schedules.register(
     source="Han et al., Learning both Weights and Connections for Efficient Neural Networks, 2015",
     needs={"training", "validation"},
-    number=ScheduleNumber("number of rounds", default=10, lowest=1, highest=1000),
+    number=OwnNumber("number of rounds", default=10, lowest=1, highest=1000),
     trainings=int,
 )
 def iterative(progress: float, amount: float, rounds: float) -> Moment:

@@ -1,6 +1,7 @@
 """An L1 penalty draws the scales of norms to zero before channels go."""
 
-from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
+from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.registry import OwnNumber
 
 SPARSITY = 0.5  # share of the training with the penalty
 
@@ -8,7 +9,7 @@ SPARSITY = 0.5  # share of the training with the penalty
 @schedules.register(
     source="Liu et al., Learning Efficient Convolutional Networks through Network Slimming, 2017",
     needs={"training"},
-    number=ScheduleNumber("strength of the L1 regularisation", default=1e-4, lowest=0.0, highest=1000.0),
+    number=OwnNumber("strength of the L1 regularisation", default=1e-4, lowest=0.0, highest=1000.0),
     removes=("channels",),
 )
 def lasso_bn(progress: float, amount: float, strength: float) -> Moment:

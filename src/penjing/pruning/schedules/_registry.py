@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from penjing.errors import PenjingError
-from penjing.registry import Entry, Registry
+from penjing.registry import Entry, OwnNumber, Registry, number_in
 
 
 @dataclass(frozen=True)
@@ -38,23 +37,6 @@ together. `amount` is the share of all weights or units that is gone in the end,
 the schedule's own number, from its name or its default."""
 
 
-@dataclass(frozen=True)
-class ScheduleNumber:
-    """The number that may stand in a schedule's name, behind a colon.
-
-    Attributes:
-        meaning: what the number means, in words.
-        default: the number if the user types none. If it is an `int`, only whole numbers are allowed.
-        lowest: the smallest allowed number.
-        highest: the largest allowed number.
-    """
-
-    meaning: str
-    default: float
-    lowest: float
-    highest: float
-
-
 def one_training(number: float) -> int:
     """Returns 1, the number of trainings of most schedules, whatever the schedule's own number is."""
     return 1
@@ -70,7 +52,7 @@ class ScheduleEntry(Entry[Schedule]):
         removes: what the schedule can remove, in the words of `GranularityEntry.removes`.
     """
 
-    number: ScheduleNumber | None = None
+    number: OwnNumber | None = None
     trainings: Callable[[float], int] = one_training
     removes: tuple[Literal["weights", "channels", "branches"], ...] = ("weights", "channels")
 
@@ -113,25 +95,8 @@ def find(name: str) -> ChosenSchedule:
     Raises:
         PenjingError: there is no such schedule, or its number makes no sense.
     """
-    kind, colon, text = name.partition(":")
-    entry = schedules[kind]
-    known = entry.number
-    if known is None:
-        if colon:
-            raise PenjingError(f"schedule='{name}': '{kind}' takes no number.")
-        return ChosenSchedule(name, entry)
-    if not colon:
-        return ChosenSchedule(name, entry, known.default)
-    low, high, whole = known.lowest, known.highest, isinstance(known.default, int)
-    try:
-        number = int(text) if whole else float(text)
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        kind_of = "a whole number" if whole else "a number"
-        bounds = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
-        raise PenjingError(f"schedule='{name}': what follows the colon is the {known.meaning}, {kind_of} {bounds}.")
-    return ChosenSchedule(name, entry, number)
+    entry = schedules[name.partition(":")[0]]
+    return ChosenSchedule(name, entry, number_in("schedule", name, entry.number) or 0.0)
 
 
 def round_at(progress: float, trainings: float) -> int:

@@ -1,6 +1,7 @@
 """Lottery tickets: after pruning, training starts again from early weights."""
 
-from penjing.pruning.schedules._registry import Moment, ScheduleNumber, evenly, round_at, schedules
+from penjing.pruning.schedules._registry import Moment, evenly, round_at, schedules
+from penjing.registry import OwnNumber
 
 EARLY = 0.05  # share of the first training at which the early weights are saved
 
@@ -8,7 +9,7 @@ EARLY = 0.05  # share of the first training at which the early weights are saved
 @schedules.register(
     source="Frankle and Carbin, The Lottery Ticket Hypothesis, 2019; Frankle et al., Linear Mode Connectivity, 2020",
     needs={"training"},
-    number=ScheduleNumber("number of rounds", default=5, lowest=1, highest=1000),
+    number=OwnNumber("number of rounds", default=5, lowest=1, highest=1000),
     trainings=lambda rounds: int(rounds) + 1,
 )
 def rewind(progress: float, amount: float, rounds: float) -> Moment:

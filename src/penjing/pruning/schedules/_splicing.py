@@ -1,6 +1,7 @@
 """Pruned weights may return."""
 
-from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
+from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.registry import OwnNumber
 
 RAMP = 0.5  # share of the time in which masks change: the amount grows until then
 
@@ -8,7 +9,7 @@ RAMP = 0.5  # share of the time in which masks change: the amount grows until th
 @schedules.register(
     source="Guo et al., Dynamic Network Surgery for Efficient DNNs, 2016",
     needs={"training"},
-    number=ScheduleNumber("share of the training in which masks change", default=0.7, lowest=0.01, highest=1.0),
+    number=OwnNumber("share of the training in which masks change", default=0.7, lowest=0.01, highest=1.0),
 )
 def splicing(progress: float, amount: float, until: float) -> Moment:
     """Dynamic network surgery ("splicing:0.7" of the training): pruned weights go on learning, and those that matter return.

@@ -1,6 +1,7 @@
 """Dropout of the weights or units that will go."""
 
-from penjing.pruning.schedules._registry import Moment, ScheduleNumber, schedules
+from penjing.pruning.schedules._registry import Moment, schedules
+from penjing.registry import OwnNumber
 
 DROPS = 0.8  # share of the training with dropout
 
@@ -8,7 +9,7 @@ DROPS = 0.8  # share of the training with dropout
 @schedules.register(
     source="Gomez et al., Learning Sparse Networks Using Targeted Dropout, 2019",
     needs={"training"},
-    number=ScheduleNumber("largest probability", default=0.99, lowest=0.0, highest=1.0),
+    number=OwnNumber("largest probability", default=0.99, lowest=0.0, highest=1.0),
 )
 def targeted_dropout(progress: float, amount: float, largest: float) -> Moment:
     """Targeted dropout ("targeted_dropout:0.99"): steps drop some of the weakest weights, so that the others do without them.
