@@ -85,6 +85,11 @@ def compress(
     schedule: str = "joint",
     penalty: str | None = None,
     penalty_weight: float | None = None,
+    layer_decay: float = 1.0,
+    ema: float | None = None,
+    reestimate_norms: bool | Literal["auto"] = "auto",
+    augment: str | Sequence[str] = (),
+    label_smoothing: float = 0.0,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     channels_last: bool | Literal["auto"] = "auto",
     threads: int = 1,
@@ -123,6 +128,11 @@ def compress(
         schedule: when it does, a name in `penjing list distillation_schedules`.
         penalty: a term of the recovery's loss that shapes the weights, a name in `penjing list penalties`.
         penalty_weight: the penalty's factor; None takes the one of `penjing.penalties`.
+        layer_decay: factor of the recovery's learning rate from one layer to the layer in front of it; see `recover`.
+        ema: share of a moving average of the weights that stays at each step; the recovery ends with the average.
+        reestimate_norms: whether the recovery ends with statistics of batch norms computed anew; "auto" does so with `ema`.
+        augment: what changes each batch of the recovery, names in `penjing list augmentations`, such as "mixup:0.2".
+        label_smoothing: share of a label's probability that is spread over all classes.
         precision: of training steps, see `recover`. "auto" measures what is faster, so equal seeds may end differently;
             name it, and `channels_last`, where they must not. The report tells what was used.
         channels_last: memory layout of training steps; "auto" measures.
@@ -154,6 +164,8 @@ def compress(
         data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
         channels_last, threads, batch, seed, max_minutes, units, min_channels, trained, signal, balance, schedule,
         penalty, penalty_weight,
+        layer_decay=layer_decay, ema=ema, reestimate_norms=reestimate_norms, label_smoothing=label_smoothing,
+        augment=(augment,) if isinstance(augment, str) else tuple(augment),
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)

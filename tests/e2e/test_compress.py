@@ -565,6 +565,7 @@ def test_channels_shows_groups_and_what_pins_the_rest(penjing):
         "distillation_schedules",
         "teachers",
         "penalties",
+        "augmentations",
         "networks",
     ],
 )

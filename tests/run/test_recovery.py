@@ -20,7 +20,8 @@ from penjing.training import Interrupted
 from penjing.training.checkpoint import steps_of
 
 TAUGHT = {"signal": "auto", "balance": "fixed", "schedule": "joint"}
-PLAIN = {"precision": "float32", "channels_last": False, "lr": 0.1, "seed": 0, **TAUGHT}
+BATCHED = {"layer_decay": 0.9, "ema": 0.9, "reestimate_norms": True, "augment": ("mixup",), "label_smoothing": 0.1}
+PLAIN = {"precision": "float32", "channels_last": False, "lr": 0.1, "seed": 0, **TAUGHT, **BATCHED}
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,11 @@ OTHERS = {
     "schedule": "staged",
     "penalty": "orthogonal",
     "penalty_weight": 0.5,
+    "layer_decay": 0.8,
+    "ema": 0.9,
+    "reestimate_norms": True,
+    "augment": ("mixup",),
+    "label_smoothing": 0.1,
 }
 BESIDE = {"penalty_weight": {"penalty": "orthogonal"}}  # what an argument means nothing without
 

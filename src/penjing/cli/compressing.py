@@ -50,6 +50,26 @@ Penalty = Annotated[
     str | None, typer.Option(help="what shapes the weights while they train; see penjing list penalties")
 ]
 PenaltyWeight = Annotated[float | None, typer.Option(help="the penalty's factor in the loss; by default its own")]
+LayerDecay = Annotated[
+    float, typer.Option(help="factor of the learning rate from one layer to the layer in front of it, such as 0.8")
+]
+Ema = Annotated[
+    float | None, typer.Option(help="end with a moving average of the weights that keeps this share, such as 0.999")
+]
+ReestimateNorms = Annotated[
+    bool | None,
+    typer.Option(
+        "--reestimate-norms/--keep-norms",
+        help="whether batch norms get statistics of the training data anew at the end; by default with --ema",
+    ),
+]
+Augment = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="what changes each training batch, such as mixup:0.2; see penjing list augmentations; may be given many times"
+    ),
+]
+LabelSmoothing = Annotated[float, typer.Option(help="share of a label that is spread over all classes, such as 0.1")]
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
     "left out, and latency is measured on fewer calls; the result is verified in any case"
@@ -150,6 +170,11 @@ def compress_command(
     schedule: Schedule = "joint",
     penalty: Penalty = None,
     penalty_weight: PenaltyWeight = None,
+    layer_decay: LayerDecay = 1.0,
+    ema: Ema = None,
+    reestimate_norms: ReestimateNorms = None,
+    augment: Augment = None,
+    label_smoothing: LabelSmoothing = 0.0,
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
@@ -166,17 +191,19 @@ def compress_command(
     from penjing.pruning import criteria
     from penjing.targets import find_target
     from penjing.training.penalty import check_penalty
-    from penjing.training.settings import check_distillation
+    from penjing.training.settings import check_augmentations, check_distillation
 
     budget = Budget(latency, size, drop)
     numbers = {
         "min_channels": min_channels, "epochs": epochs, "lr": lr, "threads": threads, "batch": batch, "seed": seed,
-        "max_minutes": max_minutes, "penalty_weight": penalty_weight,
+        "max_minutes": max_minutes, "penalty_weight": penalty_weight, "layer_decay": layer_decay,
+        "ema": ema, "label_smoothing": label_smoothing,
     }  # fmt: skip
     check_options(numbers)  # before anything is loaded, so that a mistake is reported at once
     find_target(target)
     check_distillation(signal, balance, schedule)
     check_penalty(penalty, penalty_weight)
+    check_augmentations(augment or ())
     if criterion is not None:
         criteria[criterion]
     chosen = load(data, seed)
@@ -201,6 +228,11 @@ def compress_command(
         schedule=schedule,
         penalty=penalty,
         penalty_weight=penalty_weight,
+        layer_decay=layer_decay,
+        ema=ema,
+        reestimate_norms="auto" if reestimate_norms is None else reestimate_norms,
+        augment=augment or (),
+        label_smoothing=label_smoothing,
         precision=precision,  # type: ignore[arg-type]  # it is checked there
         channels_last="auto" if channels_last is None else channels_last,
         threads=threads,
@@ -238,6 +270,11 @@ def recover_command(
     schedule: Schedule = "joint",
     penalty: Penalty = None,
     penalty_weight: PenaltyWeight = None,
+    layer_decay: LayerDecay = 1.0,
+    ema: Ema = None,
+    reestimate_norms: ReestimateNorms = None,
+    augment: Augment = None,
+    label_smoothing: LabelSmoothing = 0.0,
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     as_json: AsJson = False,
@@ -249,11 +286,12 @@ def recover_command(
     from penjing.tasks import evaluate
     from penjing.training import Interrupted, recover
     from penjing.training.penalty import check_penalty
-    from penjing.training.settings import check_distillation
+    from penjing.training.settings import check_augmentations, check_distillation
 
     say = printer(as_json)
     check_distillation(signal, balance, schedule)
     check_penalty(penalty, penalty_weight)
+    check_augmentations(augment or ())
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
     chosen = load(data, seed)
@@ -281,6 +319,11 @@ def recover_command(
             schedule=schedule,
             penalty=penalty,
             penalty_weight=penalty_weight,
+            layer_decay=layer_decay,
+            ema=ema,
+            reestimate_norms="auto" if reestimate_norms is None else reestimate_norms,
+            augment=augment or (),
+            label_smoothing=label_smoothing,
             precision=precision,  # type: ignore[arg-type]  # it is checked there
             channels_last="auto" if channels_last is None else channels_last,
             seed=seed,

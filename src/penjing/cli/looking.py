@@ -34,6 +34,7 @@ FAMILIES = {  # the package of each family's registry, by the family's name on t
     "distillation_schedules": "penjing.distillation",
     "teachers": "penjing.training",
     "penalties": "penjing.penalties",
+    "augmentations": "penjing.training.augmentations",
     "techniques": "penjing.planning",
     "solvers": "penjing.planning.solvers",
     "networks": "penjing.zoo",

@@ -101,7 +101,7 @@ def _ends(network: nn.Module) -> list[tuple[str, Resolution]]:
         return [(name, ()) for name in _module_blocks(network)]
     nodes = [node for node in network.program.graph.nodes if node.op == "call_function" and _is_value(node)]
     paths = [str(node.meta.get("module", "")) for node in nodes if node.target in LAYERS or node.target in RECURRENT]
-    blocks = _blocks(paths)
+    blocks = numbered_blocks(paths)
     if blocks:
         ends = {block: node for node in nodes for block in blocks if _lies_in(node, block)}  # the last one stays
         found = sorted(ends.values(), key=nodes.index)
@@ -113,10 +113,10 @@ def _ends(network: nn.Module) -> list[tuple[str, Resolution]]:
 
 def _module_blocks(network: nn.Module) -> list[str]:
     modules = network.named_modules()
-    return _blocks([name for name, module in modules if name and module._parameters.get("weight") is not None])
+    return numbered_blocks([name for name, module in modules if name and module._parameters.get("weight") is not None])
 
 
-def _blocks(paths: Sequence[str]) -> list[str]:
+def numbered_blocks(paths: Sequence[str]) -> list[str]:
     """Returns the numbered modules that hold two of these layers or more: for each layer, the innermost such module."""
     found: dict[str, None] = {}
     for path in dict.fromkeys(paths):

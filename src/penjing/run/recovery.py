@@ -120,7 +120,9 @@ def recovered(
         recover(
             small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
             signal=asked.signal, balance=asked.balance, schedule=asked.schedule, penalty=asked.penalty,
-            penalty_weight=asked.penalty_weight, precision=asked.precision,
+            penalty_weight=asked.penalty_weight, layer_decay=asked.layer_decay,
+            ema=asked.ema, reestimate_norms=asked.reestimate_norms, augment=asked.augment,
+            label_smoothing=asked.label_smoothing, precision=asked.precision,
             channels_last=asked.channels_last, deadline=deadline,
             checkpoint=checkpoint, progress=progress, log=log, report=told,
         )  # fmt: skip

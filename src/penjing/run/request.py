@@ -29,6 +29,7 @@ from penjing.checks import (
     mapping,
     number,
     optional,
+    several,
 )
 from penjing.data import Data
 from penjing.distillation import signals
@@ -43,8 +44,9 @@ from penjing.targets import find_target
 from penjing.tasks import evaluate
 from penjing.techniques import Scope, Technique
 from penjing.techniques import find as find_technique
+from penjing.training.label_smoothing import smoothed
 from penjing.training.penalty import check_penalty, penalty_of
-from penjing.training.settings import PRECISIONS, check_distillation, check_labels
+from penjing.training.settings import BATCH_RULES, PRECISIONS, check_augmentations, check_distillation, check_labels
 
 RULES = {  # rules for single arguments of `compress`
     "model": TRAINED,
@@ -64,6 +66,8 @@ RULES = {  # rules for single arguments of `compress`
     "schedule": TEXT,
     "penalty": optional(NAME),
     "penalty_weight": optional(number(0)),
+    **BATCH_RULES,
+    "augment": either(TEXT, several(TEXT, "names of augmentations")),
     "precision": TEXT,
     "channels_last": either(FLAG, among("auto")),
     "threads": THREADS,
@@ -106,6 +110,11 @@ class CompressRequest:
     schedule: str = "joint"
     penalty: str | None = None
     penalty_weight: float | None = None
+    layer_decay: float = 1.0
+    ema: float | None = None
+    reestimate_norms: bool | Literal["auto"] = "auto"
+    augment: tuple[str, ...] = ()
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the arguments.
@@ -120,6 +129,8 @@ class CompressRequest:
         check_distillation(self.signal, self.balance, self.schedule)
         check_labels(self.signal, self.data.task.labelled)
         check_penalty(self.penalty, self.penalty_weight)
+        check_augmentations(self.augment)
+        smoothed(self.data.task, self.label_smoothing)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -153,6 +164,7 @@ class CompressRequest:
             **own,
             "include": list(self.include),
             "exclude": list(self.exclude),
+            "augment": list(self.augment),
             "model": hash_of(graph),
             "data": self.data.identity(),
             "budget": asdict(self.budget),

@@ -50,6 +50,8 @@ class Standing:
         seconds: time spent in the current epoch.
         counted: number of the current epoch's steps so far.
         counts: number of the current epoch's steps that had each of these losses, by name.
+        ended: whether the checkpoint's weights are those that the run ends with, which may be others than the last step's.
+        left_with: digest of the weights in which a deadline left the graph, where they aren't the last step's; "" otherwise.
     """
 
     step: int
@@ -62,6 +64,8 @@ class Standing:
     seconds: float = 0.0
     counted: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    ended: bool = False
+    left_with: str = ""
 
     @property
     def progress(self) -> float:
@@ -144,7 +148,7 @@ class Checkpoint:
                 f"{self.path} belongs to a training run with other settings ({'; '.join(differing)}). {start_anew}"
             )
         # The graph may be as it was at the beginning, or as the interrupted run left it.
-        if digest(graph.state_dict()) not in (standing.began_with, digest(content["model"])):
+        if digest(graph.state_dict()) not in (standing.began_with, standing.left_with, digest(content["model"])):
             raise PenjingError(f"{self.path} belongs to the training of a model with other weights. {start_anew}")
         states, stateful = content.get("callbacks", []), _with_state(callbacks)
         if len(states) != len(stateful):

@@ -30,6 +30,7 @@ M = TypeVar("M", bound=nn.Module)
         several(TEXT, "names of modules or nodes"),
         mapping(TEXT, "a mapping from the student's names to its teacher's"),
     ),
+    augment=either(TEXT, several(TEXT, "names of augmentations")),
     checkpoint=optional(PATH),
     save_every=number(0),
     deadline=optional(number()),
@@ -60,6 +61,11 @@ def recover(
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     channels_last: bool | Literal["auto"] = "auto",
     seed: int = 0,
+    layer_decay: float = 1.0,
+    ema: float | None = None,
+    reestimate_norms: bool | Literal["auto"] = "auto",
+    augment: str | Sequence[str] = (),
+    label_smoothing: float = 0.0,
     checkpoint: Path | str | None = None,
     save_every: float = 60.0,
     deadline: float | None = None,
@@ -103,6 +109,16 @@ def recover(
             takes the faster one. Quantised graphs are trained in float32 unless `precision` names bfloat16.
         channels_last: memory layout of 4-D tensors while training; "auto" measures which is faster.
         seed: seed of the order of the samples, of augmentation and of dropout.
+        layer_decay: the factor of the learning rate from one layer to the layer in front of it, nearer to the input: 0.8 trains
+            the first layers least. A layer is a block or, outside of blocks, any module with a weight. 1 trains all alike.
+        ema: the share of a moving average of the weights that stays at each step, such as 0.999; the graph ends with the
+            average. None ends with the last weights.
+        reestimate_norms: whether the running statistics of batch norms are computed anew at the end, with the final weights on
+            up to 10,000 training samples; "auto" does so where `ema` averages the weights.
+        augment: what changes each batch behind the loader, names in `penjing list augmentations` such as "mixup:0.2" or
+            ("mixup:0.2", "cutmix:1", "erasing:0.25"); of several that mix samples, one is drawn for each batch. A teacher sees
+            the same inputs as the graph. Mixed labels count by their shares in the task's loss.
+        label_smoothing: the share of a label's probability that is spread over all classes; for classification.
         checkpoint: a file in which the run keeps its state. If `recover` is called again with the same arguments after any
             stop (kill -9 included), it goes on from there and ends with the same weights; after a finished run it loads them.
         save_every: seconds between checkpoints within an epoch; one is always written at an epoch's end.
@@ -133,6 +149,8 @@ def recover(
         epochs, lr, optimizer, momentum, weight_decay, warmup, clip_norm,
         signal, temperature, distill_weight, balance, schedule, taps, precision, channels_last, seed,
         penalty if isinstance(penalty, str) else None, penalty_weight,
+        layer_decay=layer_decay, ema=ema, reestimate_norms=reestimate_norms, label_smoothing=label_smoothing,
+        augment=(augment,) if isinstance(augment, str) else tuple(augment),
     )  # fmt: skip
     if epochs == 0:
         return graph.eval()

@@ -18,7 +18,6 @@ from penjing.distillation import (
     Seen,
     Signal,
     balances,
-    counted_positions,
     distillation_schedules,
     parameter_gradients,
     signals,
@@ -29,6 +28,7 @@ from penjing.distillation.teachers import Teacher
 from penjing.errors import PenjingError
 from penjing.tasks import Task, answers_of, counted_of
 from penjing.training.listened import Listened
+from penjing.training.mixing import counted, guided, unmixed
 from penjing.training.randomness import generators_kept, seed_generators
 from penjing.training.settings import AUTO, TrainingSettings, Variant, check_labels
 from penjing.training.tapped import Tapped, called
@@ -97,6 +97,7 @@ class Objective:
         self._course = distillation_schedules[settings.schedule].function
         self.teacher = teacher
         self._listened = None if teacher is None else Listened(teacher)
+        self._by_labels = False
 
     def prepare(self, student: nn.Module, batch: Any) -> None:
         """Chooses the signal where nobody named one, pairs taps, and makes what the signal must learn, by one batch.
@@ -133,7 +134,7 @@ class Objective:
         check_labels(name, seen.targets is not None)
         seed_generators(self.settings.seed, PREPARED)
         signal.prepare(seen)
-        self.signal = signal.to(self.device)
+        self.signal, self._by_labels = signal.to(self.device), "labels" in signals[name].needs
         self.balance.to(self.device)
 
     def tapped(self, student: nn.Module) -> Tapped:
@@ -185,7 +186,7 @@ class Objective:
             raise PenjingError("The data has no labels; pass teacher=, the original model, to learn from it instead.")
         if self.signal is None or (of_guidance == 0 and task is not None):
             return Losses(task, None)
-        guidance = self.signal(seen)
+        guidance = guided(self.signal, seen, by_labels=self._by_labels)
         if task is None or of_task == 0:  # λ is a balance, not a scale: where only one is there, it counts in full
             return Losses(None, self._reaching_all(guidance, seen.student.outputs))
         return Losses(
@@ -224,7 +225,7 @@ class Objective:
             taught: tuple[Any, list[Tensor]] = (None, [])
             if self._listened is not None:
                 with torch.set_grad_enabled(self.signal is not None and self.signal.wants_input_gradients):
-                    taught = self._listened(inputs, targets)
+                    taught = self._listened(inputs, unmixed(targets))
         outputs, taps, taught = convert_to_fp32(outputs), convert_to_fp32(taps), convert_to_fp32(taught)
         labelled = self.task.labelled and targets is not None
         task = self.task.loss(outputs, targets) if labelled else None
@@ -234,7 +235,7 @@ class Objective:
             Seen(taught[0], taught[1], self._listened.parameters() if named and self._listened is not None else {}),
             inputs,
             targets if labelled else None,
-            counted_positions(targets, counted_of(self.task, inputs)),
+            counted(targets, counted_of(self.task, inputs)),
             progress,
             self._gradients_of_teacher(inputs, targets, variant) if named and labelled else None,
         )

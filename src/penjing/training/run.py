@@ -1,5 +1,6 @@
 """The training loop: a run begins or goes on, takes step after step, and keeps its standing."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,14 +17,19 @@ from torch import nn
 from penjing.data import Data
 from penjing.distillation import Teacher
 from penjing.errors import PenjingError
+from penjing.graph.digest import digest
 from penjing.tasks import answers_of
+from penjing.training.averaging import Average
 from penjing.training.beginning import begin, first_batches
 from penjing.training.checkpoint import Checkpoint
 from penjing.training.deadline import over, shortened
 from penjing.training.display import bar
+from penjing.training.ending import finish, inputs_as_they_are
 from penjing.training.interrupt import Interrupted
+from penjing.training.label_smoothing import smoothed
+from penjing.training.mixing import AugmentedTask, Augmenter
 from penjing.training.objective import Losses, Objective
-from penjing.training.optimizers import make_optimizer
+from penjing.training.optimizers import make_optimizer, set_rate
 from penjing.training.penalty import Penalty
 from penjing.training.randomness import batches
 from penjing.training.schedule import warmup_cosine
@@ -76,14 +82,21 @@ class Run:
 
         graph.to(device)
         taught_by = None if teacher is None else teacher.begin(graph, device, answers_of(data.task), options.log)
-        self._objective = Objective(data.task, taught_by, settings, device, world)
+        task = smoothed(data.task, settings.label_smoothing)
+        self._augment = Augmenter(settings.augment, task, settings.seed) if settings.augment else None
+        self._objective = Objective(
+            task if self._augment is None else AugmentedTask(task), taught_by, settings, device, world
+        )
         tried, fetching = first_batches(self._loader, settings.seed)
+        if self._augment is not None:
+            self._augment(tried[0], 0, 0)  # so that inputs which it can't change are told before the first step
         self._objective.prepare(graph, tried[0])
         if self._objective.balance.surgery and world > 1:
             raise PenjingError(
                 f"balance='{settings.balance}' needs all gradients in one process, and there are {world}."
             )
-        self._stateful = [*options.callbacks, *self._learned()]
+        self._average = None if settings.ema is None else Average(settings.ema)
+        self._stateful = [*options.callbacks, *self._learned(), *([] if self._average is None else [self._average])]
         saved = None if self._file is None else self._file.load(graph, self._stateful)
         graph.train()
         if saved is not None:
@@ -145,6 +158,8 @@ class Run:
             with threads_of(standing.variant), bar(shown, standing.total, standing.step) as show:
                 while standing.step < standing.total and not stopped:
                     stopped = self._epoch(show, asked_to_stop)
+                if not asked_to_stop.is_set():
+                    self._finish(asked_to_stop)
             self._accelerator.wait_for_everyone()
         finally:
             self._tapped.close()
@@ -175,7 +190,8 @@ class Run:
             # Each process takes its share of the batches; a resumed run passes those that it has seen.
             if index % world != rank or epoch * self._per_epoch + index // world < standing.step:
                 continue
-            self._step(batch, epoch, index // world)
+            changed = batch if self._augment is None else self._augment(batch, epoch, index)
+            self._step(changed, epoch, index // world)
             standing.seconds = time.monotonic() - clock
             show(standing.step, standing.total, standing.loss / standing.counted)
             if asked_to_stop.is_set() or over(self._options.deadline):
@@ -194,8 +210,7 @@ class Run:
         """Takes one step; then calls the callbacks, applies masks and counts the losses."""
         standing, descent = self._standing, self._stepper.descent
         rate = standing.lr * warmup_cosine((standing.step + 0.5) / standing.total, self._settings.warmup)
-        for group in descent.param_groups:
-            group["lr"] = rate
+        set_rate(descent, rate)
         try:
             loss, losses = self._stepper(batch, standing.variant, standing.progress)
         except Diverged as end:
@@ -215,8 +230,36 @@ class Run:
             self._graph.apply_masks()  # type: ignore[operator]
         if self._objective.teacher is not None:
             self._objective.teacher.follow(self._graph)
+        if self._average is not None:
+            self._average.update(self._graph)
         self._tapped.check_unchanged()
         self._count(loss, losses)
+
+    def _finish(self, asked_to_stop: Event) -> None:
+        """Gives the graph the weights that the run ends with, where these aren't the last step's."""
+        standing, settings, graph = self._standing, self._settings, self._graph
+        if standing.step == 0 or standing.ended or (self._average is None and not settings.reestimates):
+            return
+
+        def stop() -> bool:
+            if asked_to_stop.is_set() or over(self._options.deadline):
+                self._accelerator.set_trigger()
+            return bool(self._accelerator.check_trigger())
+
+        inputs = inputs_as_they_are(self._loader, self._objective, standing.variant)
+        last = copy.deepcopy(graph.state_dict())
+        finish(graph, self._average, inputs if settings.reestimates else None, stop, self._options.log)
+        if asked_to_stop.is_set():  # the next call finishes from the weights of the last step
+            graph.load_state_dict(last)
+        elif standing.step == standing.total:
+            standing.ended = True
+            self._save()
+        else:  # the deadline came: the next call goes on from the weights of the last step
+            final = copy.deepcopy(graph.state_dict())
+            standing.left_with = digest(final)
+            graph.load_state_dict(last)
+            self._save()
+            graph.load_state_dict(final)
 
     def _count(self, loss: float, losses: Losses) -> None:
         """Adds a step's losses to the epoch's."""

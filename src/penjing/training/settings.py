@@ -1,12 +1,14 @@
 """The settings that decide the result of a training run, which a resumed run must share with the first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number, optional
+from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number, optional, several
 from penjing.distillation import balances, distillation_schedules, signals
 from penjing.distillation.taps import Named
 from penjing.errors import PenjingError, unknown_name
+from penjing.training.augmentations import find
 from penjing.training.penalty import check_penalty
 
 OPTIMIZERS = ("sgd", "adamw")
@@ -55,6 +57,11 @@ class TrainingSettings:
     seed: int
     penalty: str | None = None
     penalty_weight: float | None = None
+    layer_decay: float = 1.0
+    ema: float | None = None
+    reestimate_norms: bool | Literal["auto"] = "auto"
+    augment: tuple[str, ...] = ()
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses values that no run can use.
@@ -70,6 +77,12 @@ class TrainingSettings:
             raise unknown_name("precision", self.precision, PRECISIONS)
         check(vars(self), _RULES)
         check_penalty(self.penalty, self.penalty_weight)
+        check_augmentations(self.augment)
+
+    @property
+    def reestimates(self) -> bool:
+        """Whether batch norms get statistics anew at the end: by default where averaged weights have none of their own."""
+        return self.ema is not None if self.reestimate_norms == AUTO else bool(self.reestimate_norms)
 
 
 def check_distillation(signal: str, balance: str, schedule: str) -> None:
@@ -85,6 +98,16 @@ def check_distillation(signal: str, balance: str, schedule: str) -> None:
             raise unknown_name(table.kind, name, table)
 
 
+def check_augmentations(names: Sequence[str]) -> None:
+    """Makes sure that augmentations are known, and that their numbers make sense.
+
+    Raises:
+        PenjingError: one isn't; the message names the nearest.
+    """
+    for name in names:
+        find(name)
+
+
 def check_labels(signal: str, labelled: bool) -> None:
     """Makes sure that the training data have labels where a signal needs them.
 
@@ -98,6 +121,12 @@ def check_labels(signal: str, labelled: bool) -> None:
         )
 
 
+BATCH_RULES = {  # rules for the choices that concern weights and labels, which several verbs have
+    "layer_decay": number(above=0, most=1),
+    "ema": optional(number(above=0, below=1)),
+    "reestimate_norms": either(FLAG, among("auto")),
+    "label_smoothing": number(0, below=1),
+}
 _RULES = {
     "epochs": EPOCHS,
     "lr": RATE,
@@ -110,4 +139,6 @@ _RULES = {
     "channels_last": either(FLAG, among("auto")),
     "seed": SEED,
     "penalty_weight": optional(number(0)),
+    **BATCH_RULES,
+    "augment": several(TEXT, "names of augmentations"),
 }

@@ -1,0 +1,13 @@
+"""Augmentations of whole batches, after the loader: images are mixed with one another, or lose a part. One file each."""
+
+from penjing.training.augmentations import _cutmix, _erasing, _mixup  # noqa: F401  registers
+from penjing.training.augmentations._registry import (
+    Augmentation,
+    AugmentationEntry,
+    Augmented,
+    Chosen,
+    augmentations,
+    find,
+)
+
+__all__ = ["Augmentation", "AugmentationEntry", "Augmented", "Chosen", "augmentations", "find"]
