@@ -19,7 +19,7 @@ from penjing.tasks import Classification, Unlabelled, agreement, evaluate
 from penjing.training import Interrupted
 from penjing.training.checkpoint import steps_of
 
-TAUGHT = {"signal": "auto", "balance": "fixed", "schedule": "joint"}
+TAUGHT = {"signal": "auto", "balance": "fixed", "schedule": "joint", "penalty": None, "penalty_weight": None}
 BATCHED = {"layer_decay": 0.9, "ema": 0.9, "reestimate_norms": True, "augment": ("mixup",), "label_smoothing": 0.1}
 PLAIN = {"precision": "float32", "channels_last": False, "lr": 0.1, "seed": 0, **TAUGHT, **BATCHED}
 
