@@ -90,6 +90,9 @@ def compress(
     reestimate_norms: bool | Literal["auto"] = "auto",
     augment: str | Sequence[str] = (),
     label_smoothing: float = 0.0,
+    stop_at: float | None = None,
+    keep: Literal["last", "best"] = "last",
+    trackers: Sequence[str] = (),
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     channels_last: bool | Literal["auto"] = "auto",
     threads: int = 1,
@@ -133,6 +136,9 @@ def compress(
         reestimate_norms: whether the recovery ends with statistics of batch norms computed anew; "auto" does so with `ema`.
         augment: what changes each batch of the recovery, names in `penjing list augmentations`, such as "mixup:0.2".
         label_smoothing: share of a label's probability that is spread over all classes.
+        stop_at: the metric on the validation data at which the recovery ends; see `recover`.
+        keep: the weights that the recovery ends with, those of the "last" step or of the "best" epoch.
+        trackers: "tensorboard" and "mlflow" show the recovery's progress; see `recover`.
         precision: of training steps, see `recover`. "auto" measures what is faster, so equal seeds may end differently;
             name it, and `channels_last`, where they must not. The report tells what was used.
         channels_last: memory layout of training steps; "auto" measures.
@@ -163,7 +169,7 @@ def compress(
     asked = CompressRequest(
         data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
         channels_last, threads, batch, seed, max_minutes, units, min_channels, trained, signal, balance, schedule,
-        penalty, penalty_weight,
+        penalty, penalty_weight, stop_at=stop_at, keep=keep, trackers=tuple(trackers),
         layer_decay=layer_decay, ema=ema, reestimate_norms=reestimate_norms, label_smoothing=label_smoothing,
         augment=(augment,) if isinstance(augment, str) else tuple(augment),
     )  # fmt: skip

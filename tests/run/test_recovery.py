@@ -21,7 +21,8 @@ from penjing.training.checkpoint import steps_of
 
 TAUGHT = {"signal": "auto", "balance": "fixed", "schedule": "joint", "penalty": None, "penalty_weight": None}
 BATCHED = {"layer_decay": 0.9, "ema": 0.9, "reestimate_norms": True, "augment": ("mixup",), "label_smoothing": 0.1}
-PLAIN = {"precision": "float32", "channels_last": False, "lr": 0.1, "seed": 0, **TAUGHT, **BATCHED}
+ENDED = {"stop_at": None, "keep": "last", "trackers": ()}
+PLAIN = {"precision": "float32", "channels_last": False, "lr": 0.1, "seed": 0, **TAUGHT, **BATCHED, **ENDED}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def trained(monkeypatch, space):
             for parameter in small.parameters():
                 parameter += 1
         for epoch in range(2):
-            options["report"]({"epoch": epoch + 1, "loss": 0.5, "seconds": 1.0})
+            options["report"]({"epoch": epoch + 1, "loss": 0.5, "seconds": 1.0, "metric": None})
         if calls.stop is not None:
             raise calls.stop
         return small

@@ -82,12 +82,15 @@ OTHERS = {
     "reestimate_norms": True,
     "augment": ("mixup",),
     "label_smoothing": 0.1,
+    "stop_at": 0.5,
+    "keep": "best",
 }
 BESIDE = {"penalty_weight": {"penalty": "orthogonal"}}  # what an argument means nothing without
+SAME = {"max_minutes": 3.0, "trackers": ("tensorboard",)}  # another value is the same run
 
 
-def test_every_argument_but_the_time_limit_is_tried_here():
-    assert OTHERS.keys() == {field.name for field in fields(CompressRequest)} - {"max_minutes"}
+def test_every_argument_is_tried_here():
+    assert {*OTHERS, *SAME} == {field.name for field in fields(CompressRequest)}
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -97,8 +100,9 @@ def test_another_value_of_any_argument_is_another_run(graph, name):
     assert {key for key in usual if usual[key] != other[key]} == {name}
 
 
-def test_another_time_limit_is_the_same_run(graph):
-    assert asked(max_minutes=3.0).settings(graph) == asked().settings(graph)
+@pytest.mark.parametrize("name", SAME)
+def test_another_time_limit_and_other_trackers_are_the_same_run(graph, name):
+    assert asked(**{name: SAME[name]}).settings(graph) == asked().settings(graph)
 
 
 def test_another_model_is_another_run(graph):

@@ -1,5 +1,7 @@
 import dataclasses
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,35 +19,95 @@ from penjing.training.checkpoint import discard_damaged, progress_of, steps_of
 
 PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False, "progress": False, "lr": 0.1}
 
-# Kills itself, as nothing but the system can, once a share of the steps is done; every step is saved before the next begins.
+# Imports everything once, then trains in processes of its own: undisturbed in one folder, and in another folder killed three
+# times, as only the system can be: behind a step, in the middle of writing a checkpoint, and in the middle of a forward pass.
+# Every step is saved before the next begins.
 SCRIPT = """
-import os, signal, sys, torch
+import os, random, signal, sys, torch
 from penjing.training import recover
 from training_fakes import Net, data
 torch.set_num_threads(1)
-def kill(graph, share):
-    if share >= float(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-net = recover(Net(1), data(), Net(2), 4, precision="bfloat16", channels_last=True, progress=False,
-              checkpoint=sys.argv[1] + "/run.pt", save_every=0.0, callbacks=[kill])
-torch.save(net.state_dict(), sys.argv[1] + "/end.pt")
+
+def killing(function, count):
+    def counted(*given, **named):
+        nonlocal count
+        count -= 1
+        if count == 0:
+            if function is torch.save:  # half of the file is there
+                with open(given[1], "wb") as file:
+                    file.write(bytes(1000))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*given, **named)
+    return counted
+
+def run(folder, kind, count):
+    net, callbacks = Net(1), []
+    if kind == "step":
+        callbacks = [killing(lambda graph, share: None, count)]
+    elif kind == "forward":
+        net.forward = killing(net.forward, count)
+    elif kind == "save":
+        torch.save = killing(torch.save, count)
+    recover(net, data(), Net(2), 4, lr=0.1, precision="bfloat16", channels_last=True, progress=False,
+            checkpoint=folder + "/run.pt", save_every=0.0, callbacks=callbacks)
+    torch.save(net.state_dict(), folder + "/end.pt")
+
+def in_a_process(*how):
+    child = os.fork()
+    if child == 0:
+        run(*how)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+whole, killed = sys.argv[1:]
+assert in_a_process(whole, "never", 0) == 0
+draw = random.Random(0)
+for kind in ("step", "save", "forward"):
+    assert in_a_process(killed, kind, draw.randint(5, 12)) == -signal.SIGKILL, kind
+    print(kind, torch.load(killed + "/run.pt", weights_only=True)["standing"]["step"], flush=True)
+assert in_a_process(killed, "never", 0) == 0
 """
-NEVER = 2.0
 
 
-def start(folder: Path, kill_at: float = NEVER) -> subprocess.Popen[bytes]:
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder), str(kill_at)], cwd=Path(__file__).parent)
+def test_a_run_killed_at_three_moments_ends_with_the_same_weights_to_the_last_bit(tmp_path: Path) -> None:
+    folders = [tmp_path / "whole", tmp_path / "killed"]
+    for folder in folders:
+        folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, folders)],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    steps = [int(line.split()[1]) for line in done.stdout.decode().splitlines()]
+    assert len(steps) == 3 and 0 < steps[0] < steps[1] < steps[2] < 40, "it was killed three times on its way"
+    one, other = (torch.load(folder / "end.pt", weights_only=True) for folder in folders)
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_run_killed_in_the_middle_of_an_epoch_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole, killed = start(tmp_path / "whole"), start(tmp_path / "killed", 15 / 40)
-    assert killed.wait() == -signal.SIGKILL
-    assert steps_of(tmp_path / "killed" / "run.pt") == (14, 40), "the last that was saved before the kill"
-    assert start(tmp_path / "killed").wait() == whole.wait() == 0
-    one, other = (torch.load(tmp_path / name / "end.pt", weights_only=True) for name in ("whole", "killed"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert {path.suffix for path in (tmp_path / "whole").iterdir()} == {".pt"}
+@pytest.mark.parametrize(
+    "raised", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("file write failed")]
+)
+def test_a_full_disk_leaves_the_last_checkpoint_good(
+    tmp_path: Path, raised: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = recover(Net(), data(), epochs=3, **PLAIN)
+    path, saves, save = tmp_path / "run.pt", [0], torch.save
+
+    def full(content: Any, file: Path) -> None:
+        saves[0] += 1
+        if saves[0] == 3:  # the first is written before any step, the second behind the first epoch
+            file.write_bytes(b"half of it")
+            raise raised
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        PenjingError, match=f"checkpoint {re.escape(str(path))} can't be written: {re.escape(str(raised))}"
+    ):
+        recover(Net(), data(), epochs=3, checkpoint=path, **PLAIN)
+    assert steps_of(path) == (10, 30) and list(tmp_path.iterdir()) == [path], "nothing half-written is left"
+    assert same_weights(recover(Net(), data(), epochs=3, checkpoint=path, **PLAIN), whole)
 
 
 def interrupt_at(share: float) -> Any:

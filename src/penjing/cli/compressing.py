@@ -70,6 +70,17 @@ Augment = Annotated[
     ),
 ]
 LabelSmoothing = Annotated[float, typer.Option(help="share of a label that is spread over all classes, such as 0.1")]
+StopAt = Annotated[
+    float | None,
+    typer.Option(help="end training at this value of the metric on the validation data, judged after each epoch"),
+]
+Keep = Annotated[str, typer.Option(help="weights to end with: of the last step, or of the best epoch (last, best)")]
+Tracker = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="also log to tensorboard, tensorboard:FOLDER, mlflow or mlflow:EXPERIMENT; may be given many times"
+    ),
+]
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
     "left out, and latency is measured on fewer calls; the result is verified in any case"
@@ -175,6 +186,9 @@ def compress_command(
     reestimate_norms: ReestimateNorms = None,
     augment: Augment = None,
     label_smoothing: LabelSmoothing = 0.0,
+    stop_at: StopAt = None,
+    keep: Keep = "last",
+    tracker: Tracker = None,
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
@@ -192,18 +206,20 @@ def compress_command(
     from penjing.targets import find_target
     from penjing.training.penalty import check_penalty
     from penjing.training.settings import check_augmentations, check_distillation
+    from penjing.training.trackers import check_trackers
 
     budget = Budget(latency, size, drop)
     numbers = {
         "min_channels": min_channels, "epochs": epochs, "lr": lr, "threads": threads, "batch": batch, "seed": seed,
         "max_minutes": max_minutes, "penalty_weight": penalty_weight, "layer_decay": layer_decay,
-        "ema": ema, "label_smoothing": label_smoothing,
+        "ema": ema, "label_smoothing": label_smoothing, "stop_at": stop_at, "keep": keep,
     }  # fmt: skip
     check_options(numbers)  # before anything is loaded, so that a mistake is reported at once
     find_target(target)
     check_distillation(signal, balance, schedule)
     check_penalty(penalty, penalty_weight)
     check_augmentations(augment or ())
+    check_trackers(tracker or ())
     if criterion is not None:
         criteria[criterion]
     chosen = load(data, seed)
@@ -233,6 +249,9 @@ def compress_command(
         reestimate_norms="auto" if reestimate_norms is None else reestimate_norms,
         augment=augment or (),
         label_smoothing=label_smoothing,
+        stop_at=stop_at,
+        keep=keep,  # type: ignore[arg-type]  # it is checked there
+        trackers=tracker or (),
         precision=precision,  # type: ignore[arg-type]  # it is checked there
         channels_last="auto" if channels_last is None else channels_last,
         threads=threads,
@@ -275,6 +294,9 @@ def recover_command(
     reestimate_norms: ReestimateNorms = None,
     augment: Augment = None,
     label_smoothing: LabelSmoothing = 0.0,
+    stop_at: StopAt = None,
+    keep: Keep = "last",
+    tracker: Tracker = None,
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     as_json: AsJson = False,
@@ -287,11 +309,13 @@ def recover_command(
     from penjing.training import Interrupted, recover
     from penjing.training.penalty import check_penalty
     from penjing.training.settings import check_augmentations, check_distillation
+    from penjing.training.trackers import check_trackers
 
     say = printer(as_json)
     check_distillation(signal, balance, schedule)
     check_penalty(penalty, penalty_weight)
     check_augmentations(augment or ())
+    check_trackers(tracker or ())
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
     chosen = load(data, seed)
@@ -304,7 +328,8 @@ def recover_command(
 
     def told(epoch: dict[str, Any]) -> None:
         done.append(epoch)
-        say(f"epoch {epoch['epoch']}: loss {epoch['loss']:.4f} ({epoch['seconds']:.0f} s)")
+        judged = "" if epoch["metric"] is None else f", {chosen.task.metric_name} {epoch['metric']:.4f}"
+        say(f"epoch {epoch['epoch']}: loss {epoch['loss']:.4f}{judged} ({epoch['seconds']:.0f} s)")
 
     before = evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
     try:
@@ -324,6 +349,9 @@ def recover_command(
             reestimate_norms="auto" if reestimate_norms is None else reestimate_norms,
             augment=augment or (),
             label_smoothing=label_smoothing,
+            stop_at=stop_at,
+            keep=keep,  # type: ignore[arg-type]  # it is checked there
+            trackers=tracker or (),
             precision=precision,  # type: ignore[arg-type]  # it is checked there
             channels_last="auto" if channels_last is None else channels_last,
             seed=seed,

@@ -12,7 +12,7 @@ from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.tasks import agreement, evaluate
 from penjing.training import Interrupted, recover
-from penjing.training.checkpoint import discard_damaged, steps_of, variant_of
+from penjing.training.checkpoint import discard_damaged, ended_good_enough, steps_of, variant_of
 from penjing.training.deadline import over
 from penjing.training.source import training_batches
 
@@ -111,7 +111,8 @@ def recovered(
             notes.append(line)
 
     def told(epoch: dict[str, Any]) -> None:
-        say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f} ({epoch['seconds']:.0f} s)")
+        judged = "" if epoch["metric"] is None else f", {asked.data.task.metric_name} {epoch['metric']:.4f}"
+        say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f}{judged} ({epoch['seconds']:.0f} s)")
 
     finished = True
     untrained = {name: tensor.clone() for name, tensor in small.state_dict().items()}
@@ -122,7 +123,8 @@ def recovered(
             signal=asked.signal, balance=asked.balance, schedule=asked.schedule, penalty=asked.penalty,
             penalty_weight=asked.penalty_weight, layer_decay=asked.layer_decay,
             ema=asked.ema, reestimate_norms=asked.reestimate_norms, augment=asked.augment,
-            label_smoothing=asked.label_smoothing, precision=asked.precision,
+            label_smoothing=asked.label_smoothing, stop_at=asked.stop_at, keep=asked.keep,
+            trackers=asked.trackers, precision=asked.precision,
             channels_last=asked.channels_last, deadline=deadline,
             checkpoint=checkpoint, progress=progress, log=log, report=told,
         )  # fmt: skip
@@ -136,7 +138,7 @@ def recovered(
             f"Training made the network worse ({before:.4f} before, {after:.4f} after, in PyTorch), so the weights before it "
             "were kept: give it more epochs, more time or another learning rate."
         )
-    short = finished and (steps_of(checkpoint) or (0, 0))[0] < wanted
+    short = finished and not ended_good_enough(checkpoint) and (steps_of(checkpoint) or (0, 0))[0] < wanted
     if finished:
         stages.note_cut(space, asked.max_minutes, MADE, short)
     return Recovery(small, tuple(notes), _variant(checkpoint), finished, short)

@@ -44,9 +44,19 @@ from penjing.targets import find_target
 from penjing.tasks import evaluate
 from penjing.techniques import Scope, Technique
 from penjing.techniques import find as find_technique
+from penjing.training.judging import check_judged
 from penjing.training.label_smoothing import smoothed
 from penjing.training.penalty import check_penalty, penalty_of
-from penjing.training.settings import BATCH_RULES, PRECISIONS, check_augmentations, check_distillation, check_labels
+from penjing.training.settings import (
+    BATCH_RULES,
+    KEEP,
+    PRECISIONS,
+    STOP_AT,
+    check_augmentations,
+    check_distillation,
+    check_labels,
+)
+from penjing.training.trackers import check_trackers
 
 RULES = {  # rules for single arguments of `compress`
     "model": TRAINED,
@@ -68,6 +78,9 @@ RULES = {  # rules for single arguments of `compress`
     "penalty_weight": optional(number(0)),
     **BATCH_RULES,
     "augment": either(TEXT, several(TEXT, "names of augmentations")),
+    "stop_at": STOP_AT,
+    "keep": KEEP,
+    "trackers": several(TEXT, "names of trackers"),
     "precision": TEXT,
     "channels_last": either(FLAG, among("auto")),
     "threads": THREADS,
@@ -115,6 +128,9 @@ class CompressRequest:
     reestimate_norms: bool | Literal["auto"] = "auto"
     augment: tuple[str, ...] = ()
     label_smoothing: float = 0.0
+    stop_at: float | None = None
+    keep: Literal["last", "best"] = "last"
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the arguments.
@@ -131,6 +147,8 @@ class CompressRequest:
         check_penalty(self.penalty, self.penalty_weight)
         check_augmentations(self.augment)
         smoothed(self.data.task, self.label_smoothing)
+        check_judged(self.stop_at, self.keep, self.data)
+        check_trackers(self.trackers)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -159,7 +177,8 @@ class CompressRequest:
 
         The time limit isn't included, so that a run that was cut short can go on with more time.
         """
-        own = {name: value for name, value in vars(self).items() if name not in ("data", "budget", "max_minutes")}
+        apart = ("data", "budget", "max_minutes", "trackers")
+        own = {name: value for name, value in vars(self).items() if name not in apart}
         return {
             **own,
             "include": list(self.include),

@@ -1,6 +1,6 @@
 """Checkpoints keep the state of a training run on disk: written whole or not at all, and read without running any code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -52,6 +52,9 @@ class Standing:
         counts: number of the current epoch's steps that had each of these losses, by name.
         ended: whether the checkpoint's weights are those that the run ends with, which may be others than the last step's.
         left_with: digest of the weights in which a deadline left the graph, where they aren't the last step's; "" otherwise.
+        diverged_at: number of steps done before one whose loss wasn't finite; None where none was. Such a run may go on with
+            a lower learning rate.
+        good_enough: whether the run ended early, since the metric reached its bound.
     """
 
     step: int
@@ -66,6 +69,8 @@ class Standing:
     counts: dict[str, int] = field(default_factory=dict)
     ended: bool = False
     left_with: str = ""
+    diverged_at: int | None = None
+    good_enough: bool = False
 
     @property
     def progress(self) -> float:
@@ -119,13 +124,39 @@ class Checkpoint:
             "model": graph.state_dict(),
             "masks": dict(getattr(graph, "masks", None) or {}),
             "optimizer": optimizer.state_dict(),
-            "callbacks": [callback.state_dict() for callback in _with_state(callbacks)],
+            "callbacks": [callback.state_dict() for callback in with_state(callbacks)],
         }
+        self._write(content)
+
+    def _write(self, content: dict[str, Any]) -> None:
         try:
             with atomic_path(self.path) as temporary:
                 torch.save(content, temporary)
         except (OSError, RuntimeError) as error:  # torch's writer reports a full disk as a RuntimeError
             raise PenjingError(f"The training checkpoint {self.path} can't be written: {error}") from error
+
+    def go_back(self, graph: nn.Module, now: Standing, *, write: bool) -> int:
+        """Gives a graph whose training diverged the file's weights and masks, and notes the divergence in the file.
+
+        Args:
+            graph: the model that was trained.
+            now: where the training diverged.
+            write: whether this process writes the file.
+
+        Returns:
+            The number of steps that were done when the file was written.
+
+        Raises:
+            PenjingError: the file can't be read or written.
+        """
+        content, kept = _read(self.path, "Training must start anew.")
+        if write:
+            noted = {**asdict(kept), "lr": now.lr, "diverged_at": now.step}
+            self._write({**content, "settings": asdict(self.settings) | self.source, "standing": noted})
+        put(content, graph)
+        for parameter in graph.parameters():
+            parameter.grad = None  # the gradient that isn't finite would be added to that of the next run's first step
+        return kept.step
 
     def load(self, graph: nn.Module, callbacks: Sequence[object] = ()) -> tuple[Standing, dict[str, Any]] | None:
         """Restores the saved weights and masks of the graph, and the states of those callbacks that have one.
@@ -142,7 +173,12 @@ class Checkpoint:
         content, standing = _read(self.path, start_anew)
         stored = content["settings"]
         ours = asdict(self.settings) | self.source
-        differing = [f"{n} was {stored.get(n)!r}, is {v!r}" for n, v in ours.items() if stored.get(n) != v]
+        slower = self._goes_on_slower(standing)
+        differing = [
+            f"{n} was {stored.get(n)!r}, is {v!r}"
+            for n, v in ours.items()
+            if stored.get(n) != v and not (slower and n == "lr")
+        ]
         if differing:
             raise PenjingError(
                 f"{self.path} belongs to a training run with other settings ({'; '.join(differing)}). {start_anew}"
@@ -150,7 +186,7 @@ class Checkpoint:
         # The graph may be as it was at the beginning, or as the interrupted run left it.
         if digest(graph.state_dict()) not in (standing.began_with, standing.left_with, digest(content["model"])):
             raise PenjingError(f"{self.path} belongs to the training of a model with other weights. {start_anew}")
-        states, stateful = content.get("callbacks", []), _with_state(callbacks)
+        states, stateful = content.get("callbacks", []), with_state(callbacks)
         if len(states) != len(stateful):
             raise PenjingError(
                 f"{self.path} belongs to a training run with {len(states)} callbacks that have a state, not "
@@ -161,15 +197,29 @@ class Checkpoint:
                 callback.load_state_dict(state)
             except PenjingError as error:
                 raise PenjingError(f"{self.path} belongs to another training run. {error} {start_anew}") from error
-        graph.load_state_dict(content["model"])
-        masks = getattr(graph, "masks", None)
-        if masks is not None:
-            masks.clear()
-            masks.update(content["masks"])
+        put(content, graph)
+        if slower:
+            assert self.settings.lr is not None
+            standing.lr = self.settings.lr
         return standing, content["optimizer"]
 
+    def _goes_on_slower(self, standing: Standing) -> bool:
+        """Tells whether the run in the file diverged, and these settings name a lower learning rate."""
+        lr = self.settings.lr
+        return standing.diverged_at is not None and lr is not None and lr < standing.lr
 
-def _with_state(callbacks: Sequence[object]) -> list[Stateful]:
+
+def put(content: Mapping[str, Any], graph: nn.Module) -> None:
+    """Gives a graph the weights and masks of a checkpoint."""
+    graph.load_state_dict(content["model"])
+    masks = getattr(graph, "masks", None)
+    if masks is not None:
+        masks.clear()
+        masks.update({name: mask.clone() for name, mask in content["masks"].items()})  # masks may be changed in place
+
+
+def with_state(callbacks: Sequence[object]) -> list[Stateful]:
+    """Returns those callbacks that have a state."""
     return [callback for callback in callbacks if isinstance(callback, Stateful)]
 
 
@@ -177,6 +227,12 @@ def steps_of(path: Path) -> tuple[int, int] | None:
     """Returns the number of steps that a run has done, and of all its steps; None where no checkpoint can be read."""
     found = _standing(path)
     return None if found is None else (found.step, found.total)
+
+
+def ended_good_enough(path: Path) -> bool:
+    """Tells whether a run ended early because its metric reached the bound that was asked for."""
+    found = _standing(path)
+    return found is not None and found.good_enough
 
 
 def variant_of(path: Path) -> Variant | None:

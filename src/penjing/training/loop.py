@@ -17,6 +17,7 @@ from penjing.training.penalty import penalty_of
 from penjing.training.randomness import generators_kept
 from penjing.training.run import Run, RunOptions
 from penjing.training.settings import TrainingSettings
+from penjing.training.trackers import check_trackers
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -39,6 +40,7 @@ M = TypeVar("M", bound=nn.Module)
     log=optional(FUNCTION),
     callbacks=several(FUNCTION, "functions"),
     penalty=optional(either(FUNCTION, NAME)),
+    trackers=several(TEXT, "names of trackers"),
 )
 def recover(
     graph: M,
@@ -66,6 +68,8 @@ def recover(
     reestimate_norms: bool | Literal["auto"] = "auto",
     augment: str | Sequence[str] = (),
     label_smoothing: float = 0.0,
+    stop_at: float | None = None,
+    keep: Literal["last", "best"] = "last",
     checkpoint: Path | str | None = None,
     save_every: float = 60.0,
     deadline: float | None = None,
@@ -75,6 +79,7 @@ def recover(
     callbacks: Sequence[Callable[[nn.Module, float], None]] = (),
     penalty: str | Callable[[nn.Module, float], Tensor | None] | None = None,
     penalty_weight: float | None = None,
+    trackers: Sequence[str] = (),
 ) -> M:
     """Trains a graph from a teacher's outputs and the labels, or from one of the two where the other is missing.
 
@@ -119,13 +124,18 @@ def recover(
             ("mixup:0.2", "cutmix:1", "erasing:0.25"); of several that mix samples, one is drawn for each batch. A teacher sees
             the same inputs as the graph. Mixed labels count by their shares in the task's loss.
         label_smoothing: the share of a label's probability that is spread over all classes; for classification.
+        stop_at: a value of the task's metric on `data.validation` (without labels, of the agreement with the teacher) at which
+            training ends; it is measured after each epoch. None takes all epochs.
+        keep: "best" ends with the weights of the epoch that was the best on `data.validation`, together with their masks and
+            with the states of callbacks; "last" with those of the last step.
         checkpoint: a file in which the run keeps its state. If `recover` is called again with the same arguments after any
             stop (kill -9 included), it goes on from there and ends with the same weights; after a finished run it loads them.
         save_every: seconds between checkpoints within an epoch; one is always written at an epoch's end.
         deadline: a value of `time.monotonic()` by which training must be done. The number of steps is reduced so that the
             whole schedule fits; if it still doesn't, training stops early.
         progress: True shows a progress bar when stderr is a terminal, "always" in any case, False never.
-        report: called after each epoch (and an early stop) with `epoch`, `loss` (mean), `losses` (the means of "task",
+        report: called after each epoch (and an early stop) with `epoch`, `step` (steps done), `loss` (mean), `metric` (on
+            `data.validation`, where `stop_at` or `keep` ask for it, else None), `losses` (the means of "task",
             "guidance" and "penalty", where there are such), `balance` (what the balance measured), `lr`, `seconds`, `progress`
             (share of all steps), `stopped_early`, and the variant that steps are computed in: `precision`,
             `channels_last` and `threads` (None where there was nothing to choose).
@@ -136,13 +146,16 @@ def recover(
             called as `penalty(graph, share of the steps done)` before every step, whose scalar is added to the loss, if it isn't
             None. A name needs a captured graph.
         penalty_weight: the factor of a penalty that `penalty` names; None takes the one of `penjing.penalties`.
+        trackers: what else gets the numbers of `report`, each an optional package: "tensorboard" (into the folder "runs/penjing",
+            or as in "tensorboard:FOLDER") and "mlflow" (into the experiment "penjing", or as in "mlflow:EXPERIMENT").
 
     Returns:
         The same graph, trained, in eval mode.
 
     Raises:
-        PenjingError: an argument is out of its range; there is nothing to train on; the loss isn't finite; the checkpoint is
-            that of another run, or can't be written.
+        PenjingError: an argument is out of its range; there is nothing to train on or to judge on; the checkpoint is that of
+            another run, or can't be written; or the loss isn't finite: the graph then has the weights of the checkpoint, and a
+            call with a lower `lr` goes on from there.
         Interrupted: the user pressed Ctrl-C; the graph holds the weights of the last step, and the checkpoint is written.
     """
     settings = TrainingSettings(
@@ -150,13 +163,15 @@ def recover(
         signal, temperature, distill_weight, balance, schedule, taps, precision, channels_last, seed,
         penalty if isinstance(penalty, str) else None, penalty_weight,
         layer_decay=layer_decay, ema=ema, reestimate_norms=reestimate_norms, label_smoothing=label_smoothing,
-        augment=(augment,) if isinstance(augment, str) else tuple(augment),
+        augment=(augment,) if isinstance(augment, str) else tuple(augment), stop_at=stop_at, keep=keep,
     )  # fmt: skip
+    check_trackers(trackers)
     if epochs == 0:
         return graph.eval()
     options = RunOptions(
         None if checkpoint is None else Path(checkpoint), save_every, deadline, progress, report,
         log or logging.getLogger("penjing.train").info, callbacks, penalty_of(graph, penalty, penalty_weight),
+        trackers,
     )  # fmt: skip
     with generators_kept(), ctrl_c_sets_a_flag() as asked_to_stop:
         run = Run(graph, data, taught_by(teacher), settings, options)

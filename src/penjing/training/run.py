@@ -1,6 +1,5 @@
 """The training loop: a run begins or goes on, takes step after step, and keeps its standing."""
 
-import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,8 +23,10 @@ from penjing.training.beginning import begin, first_batches
 from penjing.training.checkpoint import Checkpoint
 from penjing.training.deadline import over, shortened
 from penjing.training.display import bar
+from penjing.training.divergence import ended, going_on
 from penjing.training.ending import finish, inputs_as_they_are
 from penjing.training.interrupt import Interrupted
+from penjing.training.judging import Judge
 from penjing.training.label_smoothing import smoothed
 from penjing.training.mixing import AugmentedTask, Augmenter
 from penjing.training.objective import Losses, Objective
@@ -37,6 +38,7 @@ from penjing.training.settings import TrainingSettings
 from penjing.training.source import training_batches
 from penjing.training.speed import set_layout, threads_of
 from penjing.training.step import Diverged, Stepper
+from penjing.training.trackers import Trackers
 
 Show = Callable[[int, int, float], None]
 
@@ -53,6 +55,7 @@ class RunOptions:
     log: Callable[[str], None]
     callbacks: Sequence[Callable[[nn.Module, float], None]]
     penalty: Penalty | None
+    trackers: Sequence[str] = ()
 
 
 class Run:
@@ -97,6 +100,8 @@ class Run:
             )
         self._average = None if settings.ema is None else Average(settings.ema)
         self._stateful = [*options.callbacks, *self._learned(), *([] if self._average is None else [self._average])]
+        self._judge = Judge(data, taught_by, settings, self._accelerator, options.callbacks, options.log)
+        self._stateful += [self._judge] if self._judge.keeps else []
         saved = None if self._file is None else self._file.load(graph, self._stateful)
         graph.train()
         if saved is not None:
@@ -104,6 +109,8 @@ class Run:
             options.log(
                 f"Going on with {options.checkpoint} at {self._standing.progress:.0%} ({self._standing.variant})."
             )
+            if self._standing.diverged_at is not None:
+                options.log(going_on(self._standing))
         else:
             steps = settings.epochs * self._per_epoch
             standing = begin(graph, self._objective, tried, fetching, steps, options.deadline, options.log)
@@ -152,10 +159,13 @@ class Run:
         stopped = standing.step < standing.total and over(self._options.deadline)
         self._began, self._first = time.monotonic(), standing.step
         shown = self._options.progress if self._is_main else False
+        trackers = Trackers(self._options.trackers if self._is_main else (), self._settings, is_new=self._is_new)
+        self._listeners: list[Callable[[dict[str, Any]], None]] = [trackers]
+        self._listeners += [] if self._options.report is None else [self._options.report]
         try:
             if self._is_new:
                 self._save()  # stopped before the first epoch's end, a run still keeps its variant
-            with threads_of(standing.variant), bar(shown, standing.total, standing.step) as show:
+            with trackers, threads_of(standing.variant), bar(shown, standing.total, standing.step) as show:
                 while standing.step < standing.total and not stopped:
                     stopped = self._epoch(show, asked_to_stop)
                 if not asked_to_stop.is_set():
@@ -167,7 +177,7 @@ class Run:
             self._graph.to(self._home).eval()
         if asked_to_stop.is_set():
             raise Interrupted(standing.progress)
-        if standing.total < planned:
+        if standing.total < planned and not standing.good_enough:
             self._options.log(f"Steps took longer than planned: {standing.total} of {planned} steps were done in time.")
         if stopped:
             self._options.log(
@@ -191,7 +201,7 @@ class Run:
             if index % world != rank or epoch * self._per_epoch + index // world < standing.step:
                 continue
             changed = batch if self._augment is None else self._augment(batch, epoch, index)
-            self._step(changed, epoch, index // world)
+            self._step(changed, epoch, index)
             standing.seconds = time.monotonic() - clock
             show(standing.step, standing.total, standing.loss / standing.counted)
             if asked_to_stop.is_set() or over(self._options.deadline):
@@ -201,7 +211,7 @@ class Run:
                 self._save()
         if standing.step < min((epoch + 1) * self._per_epoch, standing.total) and not stopped:
             raise PenjingError(f"The training data has a length of {len(self._loader)} batches but gave fewer.")
-        self._tell(epoch, stopped)
+        self._tell(epoch, stopped, None if stopped else self._judge(self._graph, standing, self._average))
         if not stopped:
             self._save()
         return stopped
@@ -214,11 +224,7 @@ class Run:
         try:
             loss, losses = self._stepper(batch, standing.variant, standing.progress)
         except Diverged as end:
-            raise PenjingError(
-                f"The loss is {end.loss} and the gradient's norm {end.norm:.3g} in epoch {epoch + 1}, step {index + 1}: "
-                f"training diverged. Use a smaller learning rate than lr={standing.lr:.3g}, for example "
-                f"lr={standing.lr / 5:.2g}."
-            ) from end
+            raise ended(end, standing, epoch, index, self._file, self._graph, write=self._is_main) from end
         standing.step += 1
         if self._accelerator.num_processes == 1:  # several processes would have to agree; they keep to the plan
             done = standing.step - self._first
@@ -238,7 +244,8 @@ class Run:
     def _finish(self, asked_to_stop: Event) -> None:
         """Gives the graph the weights that the run ends with, where these aren't the last step's."""
         standing, settings, graph = self._standing, self._settings, self._graph
-        if standing.step == 0 or standing.ended or (self._average is None and not settings.reestimates):
+        other = self._judge.keeps or self._average is not None or settings.reestimates
+        if standing.step == 0 or standing.ended or not other:
             return
 
         def stop() -> bool:
@@ -247,19 +254,21 @@ class Run:
             return bool(self._accelerator.check_trigger())
 
         inputs = inputs_as_they_are(self._loader, self._objective, standing.variant)
-        last = copy.deepcopy(graph.state_dict())
-        finish(graph, self._average, inputs if settings.reestimates else None, stop, self._options.log)
+        last, best = self._judge.snapshot(graph), self._judge.put_best(graph, standing)
+        finish(
+            graph, None if best else self._average, inputs if settings.reestimates else None, stop, self._options.log
+        )
         if asked_to_stop.is_set():  # the next call finishes from the weights of the last step
-            graph.load_state_dict(last)
+            self._judge.put(last, graph)
         elif standing.step == standing.total:
             standing.ended = True
             self._save()
         else:  # the deadline came: the next call goes on from the weights of the last step
-            final = copy.deepcopy(graph.state_dict())
-            standing.left_with = digest(final)
-            graph.load_state_dict(last)
+            final = self._judge.snapshot(graph)
+            standing.left_with = digest(final["model"])
+            self._judge.put(last, graph)
             self._save()
-            graph.load_state_dict(final)
+            self._judge.put(final, graph)
 
     def _count(self, loss: float, losses: Losses) -> None:
         """Adds a step's losses to the epoch's."""
@@ -269,19 +278,23 @@ class Run:
             standing.losses[name] = standing.losses.get(name, 0.0) + value
             standing.counts[name] = standing.counts.get(name, 0) + 1
 
-    def _tell(self, epoch: int, stopped: bool) -> None:
+    def _tell(self, epoch: int, stopped: bool, metric: float | None) -> None:
         """Reports an epoch."""
-        if self._options.report is None or not self._is_main:
+        if not self._is_main:
             return
         standing = self._standing
-        self._options.report({
+        told = {
             "epoch": epoch + 1,
+            "step": standing.step,
             "loss": standing.loss / standing.counted,
             "losses": {name: total / standing.counts[name] for name, total in standing.losses.items()},
+            "metric": metric,
             "balance": self._objective.balance.measured(),
             "lr": self._stepper.descent.param_groups[0]["lr"],
             "seconds": standing.seconds,
             "progress": standing.progress,
             "stopped_early": stopped,
             **asdict(standing.variant),
-        })  # fmt: skip
+        }
+        for listen in self._listeners:
+            listen(told)

@@ -14,6 +14,8 @@ from penjing.training.penalty import check_penalty
 OPTIMIZERS = ("sgd", "adamw")
 AUTO = "auto"  # value of `signal` that stands for the signal that suits the task and the outputs
 PRECISIONS = ("auto", "float32", "bfloat16")
+STOP_AT, KEEP = optional(number()), among("last", "best")
+"""Rules of the arguments of `recover` with these names."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class TrainingSettings:
     reestimate_norms: bool | Literal["auto"] = "auto"
     augment: tuple[str, ...] = ()
     label_smoothing: float = 0.0
+    stop_at: float | None = None
+    keep: str = "last"
 
     def __post_init__(self) -> None:
         """Refuses values that no run can use.
@@ -141,4 +145,6 @@ _RULES = {
     "penalty_weight": optional(number(0)),
     **BATCH_RULES,
     "augment": several(TEXT, "names of augmentations"),
+    "stop_at": STOP_AT,
+    "keep": KEEP,
 }
