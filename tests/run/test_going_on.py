@@ -38,7 +38,9 @@ def asked(minutes=None, epochs=10, batches=5):
     data = Data(loader, loader, loader, Classification(3))
     return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, suffixes=(".onnx",), lr=None, seed=0,
                            precision="float32", channels_last=False, signal="auto", balance="fixed",
-                           schedule="joint", stop_at=None, keep="last", trackers=())  # fmt: skip
+                           schedule="joint", penalty=None, penalty_weight=None, layer_decay=1.0, ema=None,
+                           reestimate_norms="auto", augment=(), label_smoothing=0.0, stop_at=None, keep="last",
+                           trackers=())  # fmt: skip
 
 
 @pytest.mark.parametrize(("more", "made_again"), [(None, True), (2.0, True), (1.0, False), (0.5, False)])
