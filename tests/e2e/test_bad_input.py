@@ -245,6 +245,11 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"data": "folder:photos,size=100000"}, ("size=100000: it must be a whole number from 1 to 8,192",)),
         ({"data": "folder:photos,size=:b:"}, ("'size=:b:'", "must be a number")),
         ({"criterion": "[bold]"}, ("Unknown criterion '[bold]'",)),
+        ({"augment": "mixap:0.2"}, ("Unknown augmentation 'mixap'", "Did you mean 'mixup'?")),
+        ({"augment": "erasing:2"}, ("augment='erasing:2'", "probability", "at most 1")),
+        ({"ema": "1"}, ("--ema=1.0: it must be a number, more than 0, less than 1",)),
+        ({"layer_decay": "2"}, ("--layer-decay=2.0: it must be a number", "at most 1")),
+        ({"label_smoothing": "1"}, ("--label-smoothing=1.0: it must be a number", "less than 1")),
     ],
 )
 def test_an_option_that_can_not_be(refused, option, parts):
@@ -318,6 +323,7 @@ def test_a_dry_run_refuses_a_full_disk(penjing, monkeypatch):
         (["report", "photos"], ("report.json",)),
         (["recover", "net.py", "--data", "digits"], ("takes a .penjing file, not net.py",)),
         (["recover", "none.penjing", "--data", "digits"], ("none.penjing",)),
+        (["recover", "none.penjing", "--data", "digits", "--augment", "cutmux"], ("Did you mean 'cutmix'?",)),
         (["list", "criterias"], ("Unknown family 'criterias'", "Did you mean 'criteria'?")),
         (["profile", "zoo:lenet6"], ("Unknown network 'lenet6'", "Did you mean 'lenet5'?")),
         (["profile", "net.py:small"], ("No example inputs are known for net.py:small", "or give data")),

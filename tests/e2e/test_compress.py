@@ -519,6 +519,31 @@ def test_recover_trains_the_compressed_graph_further(copied, penjing, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if "checkpoint" in path.name] == []
 
 
+BATCHED = (
+    "--ema", 0.99, "--keep-norms", "--layer-decay", 0.8, "--augment", "mixup:0.4", "--augment", "erasing",
+    "--label-smoothing", 0.1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["recover", "compress"])
+def test_choices_of_weights_and_batches_reach_the_training(copied, penjing, monkeypatch, tmp_path, command):
+    given = {}
+
+    def told(*_, **choices):
+        given.update(choices)
+        raise PenjingError("This is enough.")
+
+    model = copied / "model.penjing" if command == "recover" else "net.py:small"
+    monkeypatch.setattr(importlib.import_module("penjing.training"), "recover", told)
+    monkeypatch.setattr(importlib.import_module("penjing.compress"), "compress", told)
+    ran = penjing(command, model, "--data", "folder:photos", "--out", tmp_path / "out.penjing", *BATCHED)
+    assert ran.code == 2 and "This is enough." in ran.err
+    assert {name: given[name] for name in ("ema", "layer_decay", "label_smoothing", "reestimate_norms")} == {
+        "ema": 0.99, "layer_decay": 0.8, "label_smoothing": 0.1, "reestimate_norms": False,
+    }  # fmt: skip
+    assert list(given["augment"]) == ["mixup:0.4", "erasing"]
+
+
 def test_recover_interrupted_keeps_the_weights_and_goes_on(copied, penjing, monkeypatch, tmp_path):
     from penjing.training import Interrupted
 

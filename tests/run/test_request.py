@@ -284,3 +284,15 @@ def test_a_metric_that_fails_on_the_outputs_says_where_the_slip_may_be(graph):
         PenjingError, match=r"outputs don't fit the data points and its task: no such classes\. Does the"
     ):
         asked(data=replace(DATA, task=Broken(3))).check(graph)
+
+
+def test_an_augmentation_that_can_not_change_such_data_is_told_before_anything_is_measured(graph):
+    with pytest.raises(PenjingError, match=r"augment='cutmix' changes inputs that are images"):
+        asked(augment=("cutmix",)).check(graph)
+    asked(augment=("cutmix",), epochs=0).check(graph)
+    asked(augment=("mixup",)).check(graph)
+
+
+def test_labels_that_can_not_be_smoothed_are_told(graph):
+    with pytest.raises(PenjingError, match=r"label_smoothing=0\.1"):
+        asked(label_smoothing=0.1, data=Data(None, batches(labelled=False), None, Unlabelled()))

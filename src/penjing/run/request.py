@@ -46,6 +46,7 @@ from penjing.techniques import Scope, Technique
 from penjing.techniques import find as find_technique
 from penjing.training.judging import check_judged
 from penjing.training.label_smoothing import smoothed
+from penjing.training.mixing import Augmenter
 from penjing.training.penalty import check_penalty, penalty_of
 from penjing.training.settings import (
     BATCH_RULES,
@@ -56,6 +57,7 @@ from penjing.training.settings import (
     check_distillation,
     check_labels,
 )
+from penjing.training.source import training_batches
 from penjing.training.trackers import check_trackers
 
 RULES = {  # rules for single arguments of `compress`
@@ -194,7 +196,8 @@ class CompressRequest:
 
         Raises:
             PenjingError: a pattern matches nothing, the outputs don't fit the task, the criterion can't be computed
-                from this model and data, the signal finds nothing in this model to compare, or the penalty nothing to shape.
+                from this model and data, an augmentation can't change such data, the signal finds nothing in this model to
+                compare, or the penalty nothing to shape.
         """
         groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
         with torch.random.fork_rng(devices=[]):  # a loader may draw from PyTorch's generator
@@ -204,6 +207,8 @@ class CompressRequest:
             _judge(graph, self.data)
             if groups:
                 _rank(graph, self)
+            if self.epochs and self.augment:  # now, and not after all candidates are measured
+                Augmenter(self.augment, self.data.task, self.seed)(first(training_batches(self.data, graph)), 0, 0)
         if self.epochs and self.signal in signals:  # now, and not after all candidates are measured
             tap_pairs(graph, graph, signals[self.signal].function.taps)
         if self.epochs:
