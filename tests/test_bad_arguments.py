@@ -210,6 +210,7 @@ TABLE = {
         "lr": (0, *NO_NUMBER),
         "penalty": (5, "", "lasso", ["orthogonal"]),
         "penalty_weight": (0.1, -1, *NO_NUMBER),
+        "teacher": (5, "zoo:lenet5", ON_META, [], [ON_META]),
         "precision": NO_TEXT,
         "channels_last": (2, None),
         "threads": (2**40, *NO_COUNT),

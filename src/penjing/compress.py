@@ -12,6 +12,7 @@ from penjing import report
 from penjing.budget import Budget
 from penjing.checks import checked
 from penjing.data import Data
+from penjing.distillation.teachers import TaughtBy, taught_by
 from penjing.errors import PenjingError
 from penjing.evidence.memory import remembering
 from penjing.graph import Graph, capture
@@ -93,6 +94,7 @@ def compress(
     stop_at: float | None = None,
     keep: Literal["last", "best"] = "last",
     trackers: Sequence[str] = (),
+    teacher: TaughtBy = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     channels_last: bool | Literal["auto"] = "auto",
     threads: int = 1,
@@ -139,6 +141,7 @@ def compress(
         stop_at: the metric on the validation data at which the recovery ends; see `recover`.
         keep: the weights that the recovery ends with, those of the "last" step or of the "best" epoch.
         trackers: "tensorboard" and "mlflow" show the recovery's progress; see `recover`.
+        teacher: whom the small model learns from instead of the original: a model, several, or a teacher; see `recover`.
         precision: of training steps, see `recover`. "auto" measures what is faster, so equal seeds may end differently;
             name it, and `channels_last`, where they must not. The report tells what was used.
         channels_last: memory layout of training steps; "auto" measures.
@@ -171,7 +174,7 @@ def compress(
         channels_last, threads, batch, seed, max_minutes, units, min_channels, trained, signal, balance, schedule,
         penalty, penalty_weight, stop_at=stop_at, keep=keep, trackers=tuple(trackers),
         layer_decay=layer_decay, ema=ema, reestimate_norms=reestimate_norms, label_smoothing=label_smoothing,
-        augment=(augment,) if isinstance(augment, str) else tuple(augment),
+        augment=(augment,) if isinstance(augment, str) else tuple(augment), teacher=taught_by(teacher),
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)

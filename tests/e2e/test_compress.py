@@ -509,6 +509,7 @@ def test_recover_trains_the_compressed_graph_further(copied, penjing, tmp_path):
     assert ran.code == 0 and "epoch 2: loss" in ran.out and "accuracy: " in ran.out, ran.text
     again = penjing(
         "recover", copied / "model.penjing", "--data", "folder:photos", "--teacher", teacher, "--epochs", 2, "--json",
+        "--teacher", teacher, "--join", "confidence",
         "--precision", "float32", "--out", target,
     )  # fmt: skip
     told = again.json()

@@ -9,6 +9,7 @@ from torch import nn
 
 from made_time import Time
 from penjing.data import Data
+from penjing.distillation import Mean
 from penjing.graph import Option, Place, Plan, capture
 from penjing.planning import MeasuredPlan
 from penjing.run import estimate as module
@@ -47,7 +48,7 @@ BATCHES = [(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))] * 5
 def asked(minutes=None, epochs=10, **parts):
     loaders = {"train": BATCHES, "calibration": BATCHES, "validation": BATCHES} | parts
     data = Data(**loaders, task=Classification(3))
-    return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, suffixes=(".onnx",))
+    return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, teacher=None, suffixes=(".onnx",))
 
 
 class Streamed:
@@ -88,6 +89,16 @@ def test_a_larger_network_is_expected_to_write_in_proportion(space, graph, quick
 )
 def test_training_takes_four_passes_for_each_step(space, graph, quick, given, minutes):
     assert estimate(graph, asked(**given), space.held()).minutes_train == pytest.approx(minutes)
+
+
+def test_other_teachers_take_as_long_as_their_macs_say(space, graph, quick):
+    usual, other = asked(), asked()
+    wide = capture(nn.Sequential(nn.Linear(4, 80), nn.ReLU(), nn.Linear(80, 3)), torch.randn(2, 4))
+    other.teacher = Mean(wide, nn.Linear(4, 3))
+    ratio = wide.cost().macs / graph.cost().macs
+    assert ratio > 2
+    minutes = [estimate(graph, request, space.held()).minutes_train for request in (usual, other)]
+    assert minutes[1] == pytest.approx(minutes[0] * (3 + ratio + 1) / 4)
 
 
 def test_before_anything_was_measured_eight_widths_take_what_their_size_makes_likely(space, graph, quick):

@@ -36,7 +36,7 @@ def graph():
 def asked(minutes=None, epochs=10, batches=5):
     loader = [(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))] * batches
     data = Data(loader, loader, loader, Classification(3))
-    return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, suffixes=(".onnx",), lr=None, seed=0,
+    return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, teacher=None, suffixes=(".onnx",), lr=None, seed=0,
                            precision="float32", channels_last=False, signal="auto", balance="fixed",
                            schedule="joint", penalty=None, penalty_weight=None, layer_decay=1.0, ema=None,
                            reestimate_norms="auto", augment=(), label_smoothing=0.0, stop_at=None, keep="last",

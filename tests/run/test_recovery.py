@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from penjing.data import Data
+from penjing.distillation import One
 from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.run import recovery as module
@@ -50,7 +51,7 @@ DATA = Data(batches(), batches(), batches(), Classification(3))
 
 
 def asked(epochs=2, minutes=None, data=DATA):
-    return SimpleNamespace(data=data, epochs=epochs, max_minutes=minutes, **PLAIN)
+    return SimpleNamespace(data=data, epochs=epochs, max_minutes=minutes, teacher=None, **PLAIN)
 
 
 def recovering(space, small, original, request=None, *, pruned=True, deadline=None, say=lambda line: None):
@@ -136,6 +137,14 @@ def test_training_is_asked_for_as_the_user_asked(space, small, original, trained
     }  # fmt: skip
     assert options["checkpoint"] == space.inner / stages.CHECKPOINT
     assert made.graph is small and made.finished
+
+
+def test_another_teacher_takes_the_original_s_place(space, small, original, trained, judged):
+    teacher = One(nn.Linear(4, 3))
+    request = asked()
+    request.teacher = teacher
+    recovering(space, small, original, request)
+    assert trained.options[0]["teacher"] is teacher
 
 
 def test_the_variant_of_the_steps_is_told_as_far_as_there_was_a_choice(space, small, original):

@@ -11,6 +11,7 @@ from torch import nn
 from penjing import capabilities
 from penjing.budget import Budget
 from penjing.data import Data
+from penjing.distillation import Mean, One
 from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.run.request import CALIBRATION_BATCHES, CompressRequest, hash_of, settled
@@ -84,6 +85,7 @@ OTHERS = {
     "label_smoothing": 0.1,
     "stop_at": 0.5,
     "keep": "best",
+    "teacher": One(nn.Linear(4, 3)),
 }
 BESIDE = {"penalty_weight": {"penalty": "orthogonal"}}  # what an argument means nothing without
 SAME = {"max_minutes": 3.0, "trackers": ("tensorboard",)}  # another value is the same run
@@ -226,6 +228,30 @@ def test_what_fits_together_passes_and_leaves_the_model_as_it_was(graph):
     before = {name: tensor.clone() for name, tensor in graph.tensors().items()}
     asked(criterion="taylor").check(graph)
     assert all(torch.equal(tensor, before[name]) for name, tensor in graph.tensors().items()) and not graph.plan
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"teacher": One(nn.Linear(4, 5))}, r"\(6, 3\).*its teacher of .*\(6, 5\)"),
+        ({"teacher": One(nn.Linear(5, 3))}, "The teacher can't take a batch"),
+        ({"teacher": Mean(nn.Linear(4, 3), nn.Linear(4, 5))}, "The teachers disagree"),
+        ({"teacher": Mean(Net(), Net()), "signal": "hints"}, "'hints' looks inside .* several networks"),
+        ({"teacher": One(nn.Linear(4, 3)), "signal": "hints"}, "blocks"),
+        ({"signal": "transformer"}, "sequences"),
+    ],
+)
+def test_a_teacher_that_can_not_teach_the_model_is_told_before_anything_is_measured(graph, changes, says):
+    with pytest.raises(PenjingError, match=says):
+        asked(**changes).check(graph)
+    asked(**changes, epochs=0).check(graph)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"signal": "dkd"}, {"data": Data(None, batches(labelled=False), None, Unlabelled())}]
+)
+def test_a_teacher_that_can_teach_the_model_passes(graph, changes):
+    asked(teacher=Mean(nn.Linear(4, 3), nn.Linear(4, 3)), **changes).check(graph)
 
 
 class Drawing:

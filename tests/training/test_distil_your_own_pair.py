@@ -11,6 +11,7 @@ import pytest
 import penjing as pj
 from penjing.distillation import balances, distillation_schedules, signals
 from penjing.tasks import evaluate
+from penjing.training import teachers
 
 PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "distil-your-own-pair.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", PAGE, re.DOTALL)
@@ -43,5 +44,5 @@ def test_the_student_learned_from_the_teacher_what_labels_alone_did_not_tell(
 
 
 def test_the_page_names_every_choice() -> None:
-    for family in (signals, balances, distillation_schedules):
+    for family in (signals, balances, distillation_schedules, teachers):
         assert all(f"`{name}`" in PAGE or f'"{name}"' in PAGE for name in family)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from training_fakes import Batches, Net, data, same_weights
 
+from made_time import Time
 from penjing.data import Data
 from penjing.distillation import Confidence, CrossModal, Ema, Mean, Stored, teachers
 from penjing.errors import PenjingError
@@ -165,6 +166,23 @@ def test_a_training_without_a_checkpoint_keeps_its_answers_too(tmp_path: Path) -
     with pytest.raises(RuntimeError):
         recover(Net(), data(), Stored(Net(1), tmp_path / "answers.safetensors"), 2, callbacks=[stops], **PLAIN)
     assert (tmp_path / "answers.safetensors").exists()
+
+
+def test_answers_are_written_no_more_often_than_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, written = Time(), list[float]()
+    monkeypatch.setattr("penjing.training.run.time", clock)
+    save = Stored.save
+
+    def counted(teacher: Stored) -> None:
+        written.append(clock.monotonic())
+        save(teacher)
+
+    monkeypatch.setattr(Stored, "save", counted)
+    recover(
+        Net(), data(), Stored(Net(1), tmp_path / "answers.safetensors"), 1, save_every=30.0,
+        callbacks=[lambda graph, share: clock.sleep(10)], **PLAIN,
+    )  # fmt: skip
+    assert [round(now - written[0]) for now in written] == [0, 40, 80, 100]
 
 
 def test_a_damaged_file_of_answers_is_told_in_the_log(tmp_path: Path) -> None:

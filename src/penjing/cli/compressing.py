@@ -12,6 +12,7 @@ from rich.text import Text
 from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.screen import Screen, styled
+from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher
 from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
@@ -189,6 +190,9 @@ def compress_command(
     stop_at: StopAt = None,
     keep: Keep = "last",
     tracker: Tracker = None,
+    teacher: Teachers = None,
+    teacher_weights: TeacherWeights = None,
+    join: Join = "mean",
     precision: Training = "auto",
     channels_last: ChannelsLast = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
@@ -252,6 +256,7 @@ def compress_command(
         stop_at=stop_at,
         keep=keep,  # type: ignore[arg-type]  # it is checked there
         trackers=tracker or (),
+        teacher=load_teacher(teacher, teacher_weights, chosen, join),
         precision=precision,  # type: ignore[arg-type]  # it is checked there
         channels_last="auto" if channels_last is None else channels_last,
         threads=threads,
@@ -274,10 +279,9 @@ def compress_command(
 def recover_command(
     file: Annotated[Path, typer.Argument(help="a .penjing file")],
     data: DataSpec,
-    teacher: Annotated[
-        str | None, typer.Option(help="the model to learn from, often the original's .penjing file")
-    ] = None,
-    teacher_weights: Annotated[Path | None, typer.Option(help="weights for the teacher")] = None,
+    teacher: Teachers = None,
+    teacher_weights: TeacherWeights = None,
+    join: Join = "mean",
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data")] = 5,
     lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
     seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0,
@@ -320,7 +324,7 @@ def recover_command(
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
     chosen = load(data, seed)
     graph = load_model(str(file)).graph()
-    taught_by = load_model(teacher, teacher_weights, chosen).graph() if teacher else None
+    taught_by = load_teacher(teacher, teacher_weights, chosen, join)
     target = out or file.with_name(f"{file.stem}-recovered.penjing")
     checkpoint = target.with_suffix(".checkpoint")
     sweep(target.parent, target.stem)  # half-written files that a killed command left

@@ -131,7 +131,7 @@ def seconds_of_a_width(held: EarlierContent) -> float:
 
 
 def _training(graph: Graph, asked: CompressRequest, held: EarlierContent) -> float:
-    """Estimates the seconds of the steps left: a step costs about three forward passes, and the teacher's is a fourth."""
+    """Estimates the seconds of the steps left: a step costs about three forward passes, and that of the teacher."""
     data = asked.data
     loader = data.train if data.train is not None else data.calibration
     if asked.epochs == 0 or not isinstance(loader, Sized):
@@ -142,7 +142,15 @@ def _training(graph: Graph, asked: CompressRequest, held: EarlierContent) -> flo
     else:
         step, total = steps_of(held.path(stages.CHECKPOINT)) or (0, steps)
         left = total - step
-    return 4 * _pass(graph, loader, data.task) / max(1, len(loader)) * left
+    return (3 + _teaching(graph, asked)) * _pass(graph, loader, data.task) / max(1, len(loader)) * left
+
+
+def _teaching(graph: Graph, asked: CompressRequest) -> float:
+    """Returns how long the teacher's forward pass takes, in those of the original: by MACs, where they are known."""
+    if asked.teacher is None:
+        return 1.0
+    own = max(1, graph.cost().macs)
+    return sum(one.cost().macs / own if isinstance(one, Graph) else 1.0 for one in asked.teacher.networks)
 
 
 def _verifying(graph: Graph, asked: CompressRequest, held: EarlierContent) -> float:

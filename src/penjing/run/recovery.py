@@ -82,7 +82,7 @@ def recovered(
         space: the folder of the run, which keeps the checkpoint.
         asked: the user's request: data, epochs and settings of the training.
         small: the pruned graph.
-        original: the original graph, the teacher.
+        original: the original graph, the teacher where the request names no other.
         pruned: whether anything was removed.
         deadline: the value of `time.monotonic()` by which training must end.
         progress: whether to show a progress bar.
@@ -119,7 +119,8 @@ def recovered(
     before = _judged(small, original, asked)
     try:
         recover(
-            small, asked.data, teacher=original, epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
+            small, asked.data, teacher=original if asked.teacher is None else asked.teacher,
+            epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
             signal=asked.signal, balance=asked.balance, schedule=asked.schedule, penalty=asked.penalty,
             penalty_weight=asked.penalty_weight, layer_decay=asked.layer_decay,
             ema=asked.ema, reestimate_norms=asked.reestimate_norms, augment=asked.augment,

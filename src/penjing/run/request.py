@@ -32,8 +32,8 @@ from penjing.checks import (
     several,
 )
 from penjing.data import Data
-from penjing.distillation import signals
-from penjing.distillation.taps import tap_pairs
+from penjing.distillation import One, Teacher, signals
+from penjing.distillation.teachers import TAUGHT_BY
 from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph, channels
 from penjing.graph.digest import digest
@@ -46,6 +46,7 @@ from penjing.techniques import Scope, Technique
 from penjing.techniques import find as find_technique
 from penjing.training.judging import check_judged
 from penjing.training.label_smoothing import smoothed
+from penjing.training.listened import check_teacher
 from penjing.training.mixing import Augmenter
 from penjing.training.penalty import check_penalty, penalty_of
 from penjing.training.settings import (
@@ -83,6 +84,7 @@ RULES = {  # rules for single arguments of `compress`
     "stop_at": STOP_AT,
     "keep": KEEP,
     "trackers": several(TEXT, "names of trackers"),
+    "teacher": TAUGHT_BY,
     "precision": TEXT,
     "channels_last": either(FLAG, among("auto")),
     "threads": THREADS,
@@ -133,6 +135,7 @@ class CompressRequest:
     stop_at: float | None = None
     keep: Literal["last", "best"] = "last"
     trackers: tuple[str, ...] = ()
+    teacher: Teacher | None = None
 
     def __post_init__(self) -> None:
         """Checks the arguments.
@@ -179,7 +182,7 @@ class CompressRequest:
 
         The time limit isn't included, so that a run that was cut short can go on with more time.
         """
-        apart = ("data", "budget", "max_minutes", "trackers")
+        apart = ("data", "budget", "max_minutes", "trackers", "teacher")
         own = {name: value for name, value in vars(self).items() if name not in apart}
         return {
             **own,
@@ -189,6 +192,7 @@ class CompressRequest:
             "model": hash_of(graph),
             "data": self.data.identity(),
             "budget": asdict(self.budget),
+            "teacher": None if self.teacher is None else self.teacher.identity(),
         }
 
     def check(self, graph: Graph) -> None:
@@ -197,7 +201,7 @@ class CompressRequest:
         Raises:
             PenjingError: a pattern matches nothing, the outputs don't fit the task, the criterion can't be computed
                 from this model and data, an augmentation can't change such data, the signal finds nothing in this model to
-                compare, or the penalty nothing to shape.
+                compare, the penalty nothing to shape, or the teacher can't teach it.
         """
         groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
         with torch.random.fork_rng(devices=[]):  # a loader may draw from PyTorch's generator
@@ -209,8 +213,12 @@ class CompressRequest:
                 _rank(graph, self)
             if self.epochs and self.augment:  # now, and not after all candidates are measured
                 Augmenter(self.augment, self.data.task, self.seed)(first(training_batches(self.data, graph)), 0, 0)
-        if self.epochs and self.signal in signals:  # now, and not after all candidates are measured
-            tap_pairs(graph, graph, signals[self.signal].function.taps)
+        if self.epochs and (self.teacher is not None or self.signal in signals):  # now, and not after all the measuring
+            teacher, batch = One(graph) if self.teacher is None else self.teacher, None
+            if self.teacher is not None:
+                with torch.random.fork_rng(devices=[]):
+                    batch = first(training_batches(self.data, teacher))
+            check_teacher(graph, teacher, self.signal, self.data.task, batch)
         if self.epochs:
             penalty_of(graph, self.penalty, self.penalty_weight)
 

@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from penjing.distillation import Teacher
-from penjing.distillation.signals import Signal
+from penjing.distillation import Signal, Teacher, signals
+from penjing.distillation.pairs import pairs
 from penjing.distillation.taps import Named, Pair, tap_pairs
 from penjing.distillation.teachers import Lesson
 from penjing.errors import PenjingError
+from penjing.tasks import Task, answers_of
+from penjing.training.settings import AUTO
 from penjing.training.tapped import Tapped, called
 
 
@@ -61,3 +65,30 @@ class Listened:
     def parameters(self) -> Mapping[str, Tensor]:
         """Returns the network's parameters by name; none where there is no single network."""
         return {} if self.teacher.network is None else dict(self.teacher.network.named_parameters())
+
+
+def check_teacher(student: nn.Module, teacher: Teacher, signal: str, task: Task, batch: Any) -> None:
+    """Makes sure that a teacher can teach a student by a signal, before anything is trained.
+
+    Args:
+        student: as it will be trained, or the network that it is made of.
+        teacher: as a user made it.
+        signal: the name of a signal, or "auto".
+        task: splits batches.
+        batch: one of the training batches; None to look at the networks alone.
+
+    Raises:
+        PenjingError: the teacher can't take the batch, its outputs aren't like the student's, or the signal finds nothing to
+            compare in the two.
+    """
+    device = next((tensor.device for tensor in student.parameters()), torch.device("cpu"))
+    listened = Listened(teacher.begin(student, device, answers_of(task)))
+    kind = None if signal == AUTO else signals[signal].function
+    if kind is not None:
+        listened.look_inside(student, kind(), signal, AUTO)
+    if batch is None or (kind is not None and kind.taps):
+        return
+    inputs, targets = send_to_device(task.split(batch), device)
+    with torch.no_grad():
+        taught, _ = listened(inputs, targets)
+        pairs(called("The model", Tapped(student), listened.teacher.shown(inputs))[0], taught)

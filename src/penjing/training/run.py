@@ -146,7 +146,7 @@ class Run:
             self._objective.teacher.save()
         if self._file is not None and self._is_main:
             self._file.save(self._standing, self._graph, self._stepper.descent, self._stateful)
-            self._last_save = time.monotonic()
+        self._last_save = time.monotonic()
 
     def train(self, asked_to_stop: Event) -> None:
         """Takes all steps that are left, or those until the deadline or Ctrl-C.

@@ -5,14 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from penjing.budget import Budget
 from penjing.checks import EPOCHS, FUNCTION, PATH, PROGRESS, RATE, TEXT, checked, optional
 from penjing.data import Data
+from penjing.distillation.teachers import TAUGHT_BY, TaughtBy
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.graph.doors import TRAINED
 from penjing.pruning import Gradual, PruningSettings, prune_with
 from penjing.pruning.allocations import Rounding
 from penjing.pruning.doors import RULES
@@ -25,7 +23,7 @@ from penjing.verbs._metric import least, metric_of
     **RULES,
     schedule=TEXT,
     epochs=optional(EPOCHS),
-    teacher=optional(TRAINED),
+    teacher=TAUGHT_BY,
     lr=RATE,
     checkpoint=optional(PATH),
     progress=PROGRESS,
@@ -49,7 +47,7 @@ def prune(
     seed: int = 0,
     epochs: int | None = None,
     drop: float | str | None = None,
-    teacher: nn.Module | None = None,
+    teacher: TaughtBy = None,
     lr: float | None = None,
     checkpoint: Path | str | None = None,
     progress: bool | Literal["always"] = True,
@@ -88,7 +86,7 @@ def prune(
             With "one_shot", passes of the training that follows the pruning.
         drop: how far the metric on `data.validation` may fall with "iterative": 0.01 or "1%", see `Budget`. Without labels,
             the agreement with `graph` takes the metric's place.
-        teacher: a model to learn from while training, often the original; see `recover`.
+        teacher: a model to learn from while training, often the original, or several; see `recover`.
         lr: the peak learning rate of the training; see `recover`.
         checkpoint: a file in which the training keeps its state, to resume from after any stop. With several trainings, a
             file for each, with the training's number in its name.
@@ -139,7 +137,7 @@ def prune(
 
 
 def _budget(
-    schedule: ChosenSchedule, data: Data | None, teacher: nn.Module | None, epochs: int | None, drop: float | None
+    schedule: ChosenSchedule, data: Data | None, teacher: TaughtBy, epochs: int | None, drop: float | None
 ) -> tuple[Data, int]:
     """Returns the data to train on and the number of epochs, once they are checked to be there.
 

@@ -8,8 +8,6 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from penjing.budget import Budget
 from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.checks import (
@@ -27,10 +25,10 @@ from penjing.checks import (
     several,
 )
 from penjing.data import Data
+from penjing.distillation.teachers import TAUGHT_BY, TaughtBy
 from penjing.errors import PenjingError, unknown_name
 from penjing.evidence.memory import remembering
 from penjing.graph import Graph
-from penjing.graph.doors import TRAINED
 from penjing.planning import Deployment, Held, Problem, find_solver
 from penjing.quantization import (
     FLOAT,
@@ -56,7 +54,7 @@ from penjing.verbs._metric import least, metric_of
     epochs=optional(EPOCHS),
     method=TEXT,
     stages=several(COUNT, "numbers of bits"),
-    teacher=optional(TRAINED),
+    teacher=TAUGHT_BY,
     lr=RATE,
     checkpoint=optional(PATH),
     training=optional(a(Mapping, "a mapping of arguments of recover")),
@@ -85,7 +83,7 @@ def quantize(
     epochs: int | None = None,
     method: str = "lsq",
     stages: Sequence[int] = (),
-    teacher: nn.Module | None = None,
+    teacher: TaughtBy = None,
     lr: float | None = None,
     checkpoint: Path | str | None = None,
     training: Mapping[str, Any] | None = None,
@@ -248,7 +246,7 @@ class _Learning:
     epochs: int | None
     method: str = "lsq"
     stages: Sequence[int] = ()
-    teacher: nn.Module | None = None
+    teacher: TaughtBy = None
     lr: float | None = None
     checkpoint: Path | str | None = None
     training: Mapping[str, Any] | None = None
