@@ -39,21 +39,31 @@ def module_of(path: Path, sources: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache  # copies of the package hold the same text in all files but one
+def statements(source: str) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], ...]:
+    """Returns the imports in a file's text, and whether each stands within a function; not those that only a type checker sees."""
+    waiting: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
+    found = []
+    while waiting:
+        node, late = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append((node, late))
+        hidden = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        late = late or isinstance(node, ast.FunctionDef)
+        waiting += [(inner, late) for inner in (node.orelse if hidden else ast.iter_child_nodes(node))]
+    return tuple(found)
+
+
 def imports(path: Path, modules: set[str], late: bool = True) -> Iterator[str]:
-    """Yields the modules of the package that a file imports; not those that only a type checker sees.
+    """Yields the modules of the package that a file imports.
 
     Args:
         path: the file.
         modules: of the package.
         late: whether imports within functions count.
     """
-    waiting: list[ast.AST] = [ast.parse(path.read_text())]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            waiting += node.orelse
-            continue
-        if isinstance(node, ast.FunctionDef) and not late:
+    for node, within in statements(path.read_text()):
+        if within and not late:
             continue
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "penjing":
             for name in node.names:
@@ -61,7 +71,6 @@ def imports(path: Path, modules: set[str], late: bool = True) -> Iterator[str]:
                 yield inner if inner in modules else str(node.module)
         elif isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.partition(".")[0] == "penjing")
-        waiting += ast.iter_child_nodes(node)
 
 
 def faults(sources: Path) -> list[str]:

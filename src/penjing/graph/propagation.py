@@ -52,6 +52,9 @@ def propagate(graph: "Graph", watch: Watch | None = None) -> None:
     """
     environment = ShapeEnv()
     mode = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True, allow_fallback_kernels=watch is None)
+    mode.cache_enabled = (
+        False  # the propagator keeps what it met, and an entry of symbolic sizes costs as much as the call
+    )
     fakes = [_fake_input(mode, given) for given in graph.inputs]
     device = next((tensor.device for tensor in graph.tensors().values()), torch.device("cpu"))
     propagator = _Propagator(graph.program, mode, watch)
