@@ -41,7 +41,7 @@ def module_of(path: Path, sources: Path) -> str:
 
 @cache  # copies of the package hold the same text in all files but one
 def statements(source: str) -> tuple[tuple[ast.Import | ast.ImportFrom, bool], ...]:
-    """Returns the imports in a file's text, and whether each stands within a function; not those that only a type checker sees."""
+    """Returns the imports of a text and whether each stands in a function; not those that only a type checker sees."""
     waiting: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
     found = []
     while waiting:
