@@ -251,7 +251,7 @@ def stops_at(share: float) -> Any:
 
 
 def test_with_everything_on_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    how: dict[str, Any] = {"epochs": 2, "signal": "dkd", "balance": "auto", **ALL, **PLAIN}
+    how: dict[str, Any] = {"epochs": 2, "signal": "dkd", "balance": "auto", **ALL, **PLAIN, "channels_last": True}
     whole = recover(Net(2), data(), Net(1), **how)
     file, net = tmp_path / "run.pt", Net(2)
     for share in (0.2, 0.45, 0.8):
