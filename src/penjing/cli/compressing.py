@@ -95,6 +95,10 @@ def printer(as_json: bool) -> Any:
     return Screen(stderr=as_json, soft_wrap=True).print
 
 
+def _say_nothing(line: object) -> None:
+    """Takes the place of `printer`'s function where another process says the same."""
+
+
 def check_options(given: Mapping[str, Any]) -> None:
     """Applies the rules of `compress` to the options that were given, and calls them by their names on the command line.
 
@@ -312,10 +316,12 @@ def recover_command(
     from penjing.tasks import evaluate
     from penjing.training import Interrupted, recover
     from penjing.training.penalty import check_penalty
+    from penjing.training.processes import accelerator
     from penjing.training.settings import check_augmentations, check_distillation
     from penjing.training.trackers import check_trackers
 
-    say = printer(as_json)
+    is_main = accelerator().is_main_process  # of several processes that train together, the first speaks and writes
+    say = printer(as_json) if is_main else _say_nothing
     check_distillation(signal, balance, schedule)
     check_penalty(penalty, penalty_weight)
     check_augmentations(augment or ())
@@ -364,6 +370,8 @@ def recover_command(
             report=told,
         )
     except Interrupted as stop:
+        if not is_main:
+            raise typer.Exit(130) from None
         say(f"Interrupted at {stop.progress:.0%}; the same command goes on. The weights so far are in {target}.")
         graph.save(target)
         if as_json:
@@ -371,6 +379,8 @@ def recover_command(
                 json.dumps({"out": str(target), "finished": False, "progress": stop.progress, "epochs": done}, indent=2)
             )
         raise typer.Exit(130) from None
+    if not is_main:
+        return
     graph.save(target)
     checkpoint.unlink(missing_ok=True)
     after = evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None

@@ -14,7 +14,7 @@ from penjing.errors import PenjingError
 from penjing.loaders import check_loader, read
 from penjing.tasks._likeness import Likeness, Tally, answers_of
 from penjing.tasks._outputs import all_tensors, first_tensor
-from penjing.tasks._task import Task
+from penjing.tasks._task import Metric, Task
 from penjing.tasks.doors import TASK
 
 
@@ -39,7 +39,7 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
     check_loader(loader)
     if not task.labelled:
         return None
-    metric = task.metric()
+    metric = _of_this_process(task.metric())
     samples = 0
     with _inference(run) as device:
         for batch in read(loader):
@@ -106,6 +106,16 @@ def likeness(
     found = [tally.likeness() for tally in tallies]
     least = min(range(len(found)), key=lambda index: found[index].value)
     return replace(found[least], output=least, outputs=len(found))
+
+
+def _of_this_process(metric: Metric) -> Metric:
+    """Lets a metric of torchmetrics judge what this process saw.
+
+    By itself it would wait for every other process that trains beside this one, and all of them read the same batches.
+    """
+    if hasattr(metric, "distributed_available_fn"):
+        metric.distributed_available_fn = lambda: False
+    return metric
 
 
 @contextmanager

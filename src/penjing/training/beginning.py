@@ -78,5 +78,5 @@ def begin(
         planned, total = total, fitting(total, deadline, seconds[variant] + fetching)
         if total < planned:
             log(f"Shortening the training from {planned} to {total} steps, to be done in {left(deadline):.0f} s.")
-    lr = settings.lr or default_lr(settings.optimizer, batch_size(objective.task, tried[0]))
+    lr = settings.lr or default_lr(settings.optimizer, batch_size(objective.task, tried[0]) * objective.processes)
     return Standing(0, total, lr, variant, began_with=digest(graph.state_dict()))

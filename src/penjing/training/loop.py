@@ -14,6 +14,7 @@ from penjing.distillation.teachers import TAUGHT_BY, TaughtBy, taught_by
 from penjing.graph.doors import TRAINED
 from penjing.training.interrupt import ctrl_c_sets_a_flag
 from penjing.training.penalty import penalty_of
+from penjing.training.processes import together
 from penjing.training.randomness import generators_kept
 from penjing.training.run import Run, RunOptions
 from penjing.training.settings import TrainingSettings
@@ -95,7 +96,7 @@ def recover(
         teacher: the model to learn from, often the original; several, of which the mean is taken; or a teacher of
             `penjing.distillation.teachers`, such as `Ema()` or `Stored(model)`. It is copied and never changed.
         epochs: passes over the data; 0 returns at once.
-        lr: the peak learning rate; by default 0.1 per 128 samples of a batch for SGD, 0.001 for AdamW.
+        lr: the peak learning rate; by default 0.1 per 128 samples of a step, over all processes, for SGD, 0.001 for AdamW.
         optimizer: "sgd" (with Nesterov momentum) or "adamw".
         momentum: momentum of SGD.
         weight_decay: weight decay of all parameters except biases and norms.
@@ -154,8 +155,8 @@ def recover(
 
     Raises:
         PenjingError: an argument is out of its range; there is nothing to train on or to judge on; the checkpoint is that of
-            another run, or can't be written; or the loss isn't finite: the graph then has the weights of the checkpoint, and a
-            call with a lower `lr` goes on from there.
+            another run, or can't be written; another of several processes has ended; or the loss isn't finite: the graph then
+            has the weights of the checkpoint, and a call with a lower `lr` goes on from there.
         Interrupted: the user pressed Ctrl-C; the graph holds the weights of the last step, and the checkpoint is written.
     """
     settings = TrainingSettings(
@@ -173,7 +174,7 @@ def recover(
         log or logging.getLogger("penjing.train").info, callbacks, penalty_of(graph, penalty, penalty_weight),
         trackers,
     )  # fmt: skip
-    with generators_kept(), ctrl_c_sets_a_flag() as asked_to_stop:
+    with generators_kept(), ctrl_c_sets_a_flag() as asked_to_stop, together(options.checkpoint, options.log):
         run = Run(graph, data, taught_by(teacher), settings, options)
         run.train(asked_to_stop)
     return graph

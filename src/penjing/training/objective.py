@@ -72,6 +72,7 @@ class Objective:
         signal: how the teacher is listened to; None without a teacher.
         balance: how the two losses become one step.
         teacher: whom the student learns from; None without one.
+        processes: number of processes that train together.
     """
 
     def __init__(
@@ -89,9 +90,9 @@ class Objective:
             teacher: as `Teacher.begin` makes it, on the same device, or None.
             settings: see the attribute.
             device: see the attribute.
-            processes: number of processes that train together.
+            processes: see the attribute.
         """
-        self.task, self.settings, self.device, self._processes = task, settings, device, processes
+        self.task, self.settings, self.device, self.processes = task, settings, device, processes
         self.signal: Signal | None = None
         self.balance: Balance = _made(balances[settings.balance].function, weight=settings.distill_weight)
         self._course = distillation_schedules[settings.schedule].function
@@ -199,7 +200,7 @@ class Objective:
         Where several processes train together, each step waits for the gradient of every parameter, and a signal that looks
         inside the network has none for those behind its taps.
         """
-        if self._processes == 1:
+        if self.processes == 1:
             return guidance
         return guidance + 0 * torch.stack([each.nan_to_num().sum() for each in floating(outputs)]).sum()
 

@@ -9,7 +9,6 @@ from threading import Event
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import nn
 
@@ -32,6 +31,7 @@ from penjing.training.mixing import AugmentedTask, Augmenter
 from penjing.training.objective import Losses, Objective
 from penjing.training.optimizers import make_optimizer, set_rate
 from penjing.training.penalty import Penalty
+from penjing.training.processes import accelerator, check_agreement
 from penjing.training.randomness import batches
 from penjing.training.schedule import warmup_cosine
 from penjing.training.settings import TrainingSettings
@@ -72,7 +72,7 @@ class Run:
         self._graph, self._settings, self._options = graph, settings, options
         self._loader = training_batches(data, teacher)
         self._home = next((parameter.device for parameter in graph.parameters()), torch.device("cpu"))
-        self._accelerator = Accelerator(mixed_precision="no")  # precision is autocast's, see Objective
+        self._accelerator = accelerator()
         self._is_main = self._accelerator.is_main_process
         world = self._accelerator.num_processes
         self._per_epoch = len(self._loader) // world
@@ -103,6 +103,7 @@ class Run:
         self._judge = Judge(data, taught_by, settings, self._accelerator, options.callbacks, options.log)
         self._stateful += [self._judge] if self._judge.keeps else []
         saved = None if self._file is None else self._file.load(graph, self._stateful)
+        check_agreement(self._accelerator, options.checkpoint, None if saved is None else saved[0].step)
         graph.train()
         if saved is not None:
             self._standing = saved[0]
