@@ -249,6 +249,11 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"augment": "erasing:2"}, ("augment='erasing:2'", "probability", "at most 1")),
         ({"ema": "1"}, ("--ema=1.0: it must be a number, more than 0, less than 1",)),
         ({"layer_decay": "2"}, ("--layer-decay=2.0: it must be a number", "at most 1")),
+        ({"penalty": "grouplasso"}, ("Unknown penalty 'grouplasso'", "Did you mean 'group_lasso'?")),
+        ({"penalty": "subspace:2"}, ("penalty='subspace:2'", "from 0.0 to 1.0")),
+        ({"penalty": "bn_scale", "model": "net.py:plain"}, ("penalty='bn_scale'", "'group_lasso' needs none")),
+        ({"penalty_weight": "0.1"}, ("penalty_weight=0.1 is the factor of a penalty",)),
+        ({"penalty": "orthogonal", "penalty_weight": "-1"}, ("--penalty-weight=-1.0: it must be a number, 0 or more",)),
         ({"label_smoothing": "1"}, ("--label-smoothing=1.0: it must be a number", "less than 1")),
     ],
 )
