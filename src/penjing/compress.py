@@ -135,7 +135,8 @@ def compress(
         penalty_weight: the penalty's factor; None takes the one of `penjing.penalties`.
         layer_decay: factor of the recovery's learning rate from one layer to the layer in front of it; see `recover`.
         ema: share of a moving average of the weights that stays at each step; the recovery ends with the average.
-        reestimate_norms: whether the recovery ends with statistics of batch norms computed anew; "auto" does so with `ema`.
+        reestimate_norms: whether the recovery ends with statistics of batch norms computed anew; "auto" does so with
+            `ema` and with `augment`.
         augment: what changes each batch of the recovery, names in `penjing list augmentations`, such as "mixup:0.2".
         label_smoothing: share of a label's probability that is spread over all classes.
         stop_at: the metric on the validation data at which the recovery ends; see `recover`.

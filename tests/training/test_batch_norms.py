@@ -97,6 +97,21 @@ def test_a_norm_that_is_never_called_and_a_pass_without_batches_keep_their_stati
     assert same_weights(net, before)
 
 
+def test_a_norm_has_the_mean_of_those_batches_in_which_it_is_called() -> None:
+    class Sometimes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.always, self.sometimes = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sometimes(x) if float(x.mean()) > 0 else self.always(x)
+
+    net, high, low = Sometimes(), torch.randn(4, 2) + 9, torch.randn(6, 2) - 9
+    assert reestimate(net, [(low,), (high,), (low,)]) == 16
+    torch.testing.assert_close(net.sometimes.running_mean, high.mean(0))
+    torch.testing.assert_close(net.always.running_var, low.var(0))
+
+
 def test_a_training_ends_with_statistics_of_its_data_under_the_final_weights() -> None:
     said: list[str] = []
     net = recover(Net(), data(), epochs=1, reestimate_norms=True, log=said.append, **PLAIN)
@@ -112,9 +127,10 @@ def test_a_training_ends_with_statistics_of_its_data_under_the_final_weights() -
     assert "160 training samples" in said[-1]
 
 
-def test_averaged_weights_get_statistics_of_their_own_unless_told_otherwise() -> None:
+@pytest.mark.parametrize("choice", [{"ema": 0.9}, {"augment": "erasing"}], ids=["averaged", "augmented"])
+def test_other_weights_and_other_images_get_statistics_anew_unless_told_otherwise(choice: dict[str, Any]) -> None:
     auto, told, kept = (
-        recover(Net(), data(), epochs=1, ema=0.9, **PLAIN, **more)
+        recover(Net(), data(), epochs=1, **choice, **PLAIN, **more)
         for more in ({}, {"reestimate_norms": True}, {"reestimate_norms": False})
     )
     assert same_weights(auto, told) and torch.equal(auto.conv.weight, kept.conv.weight)

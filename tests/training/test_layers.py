@@ -56,6 +56,30 @@ def test_layers_of_a_graph_follow_one_another_as_they_run() -> None:
     assert found == {**first, **dict.fromkeys(second, 1.0), "norm.weight": 1.0, "norm.bias": 1.0}
 
 
+class Nested(nn.Module):
+    """A stage that holds a block and a layer of its own, a layer that shares its weight, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        self.stages = nn.ModuleList([nn.ModuleDict({"blocks": nn.Sequential(block), "merge": nn.Linear(3, 3)})])
+        self.again, self.head = nn.Linear(3, 3, bias=False), nn.Linear(3, 3)
+        self.again.weight = block[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        stage: Any = self.stages[0]
+        return self.head(self.again(stage["merge"](stage["blocks"](x))))
+
+
+@pytest.mark.parametrize("captured", [True, False], ids=["graph", "module"])
+def test_a_parameter_counts_in_its_innermost_block_and_a_shared_one_in_its_first_layer(captured: bool) -> None:
+    net = Nested().eval()
+    found = by_name(capture(net, torch.randn(2, 3)) if captured else net)
+    block = [f"stages.0.blocks.0.{layer}.{kind}" for layer in (0, 1) for kind in ("weight", "bias")]
+    merge = dict.fromkeys(["stages.0.merge.weight", "stages.0.merge.bias"], 0.5)
+    assert found == {**dict.fromkeys(block, 0.25), **merge, "head.weight": 1.0, "head.bias": 1.0}
+
+
 def test_the_steps_of_a_layer_are_its_part_of_the_rate() -> None:
     class Idle(nn.Module):
         def __init__(self) -> None:
@@ -75,7 +99,8 @@ def test_the_steps_of_a_layer_are_its_part_of_the_rate() -> None:
     moved = [old - new.weight.detach() for old, new in zip(before, (net.first, net.last), strict=True)]
     assert float(moved[1].mean()) == pytest.approx(0.1 * 5, rel=0.05), "the mean of warm-up and cosine is about a half"
     torch.testing.assert_close(moved[0], 0.25 * moved[1], atol=1e-6, rtol=1e-4)
-    assert 0 < told[-1]["lr"] < 0.1
+    recover(Idle(), data(Batches()), epochs=1, report=told.append, **PLAIN)
+    assert told[0]["lr"] == told[1]["lr"], "reports tell the full rate"
 
 
 def test_what_is_trained_beside_the_student_has_the_full_rate() -> None:

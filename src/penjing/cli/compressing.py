@@ -61,7 +61,7 @@ ReestimateNorms = Annotated[
     bool | None,
     typer.Option(
         "--reestimate-norms/--keep-norms",
-        help="whether batch norms get statistics of the training data anew at the end; by default with --ema",
+        help="whether batch norms get statistics of the training data anew at the end; by default with --ema and --augment",
     ),
 ]
 Augment = Annotated[

@@ -51,9 +51,10 @@ def _in_order(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
     if not isinstance(network, Graph):
         return named
     places: dict[fx.Node, int] = {node: place for place, node in enumerate(network.program.graph.nodes)}
-    first: dict[str, int] = {}
+    first: dict[int, int] = {}  # by the parameter itself, which may have several names
     for node in places:
         if node.op == "get_attr":
             used = min((places[user] for user in node.users), default=len(places))
-            first[str(node.target)] = min(used, first.get(str(node.target), used))
-    return sorted(named, key=lambda one: first.get(one[0], len(places)))
+            tensor = id(network.tensor(str(node.target)))
+            first[tensor] = min(used, first.get(tensor, used))
+    return sorted(named, key=lambda one: first.get(id(one[1]), len(places)))

@@ -120,7 +120,7 @@ def recover(
         ema: the share of a moving average of the weights that stays at each step, such as 0.999; the graph ends with the
             average. None ends with the last weights.
         reestimate_norms: whether the running statistics of batch norms are computed anew at the end, with the final weights on
-            up to 10,000 training samples; "auto" does so where `ema` averages the weights.
+            up to 10,000 training samples, none of them augmented; "auto" does so with `ema` and with `augment`.
         augment: what changes each batch behind the loader, names in `penjing list augmentations` such as "mixup:0.2" or
             ("mixup:0.2", "cutmix:1", "erasing:0.25"); of several that mix samples, one is drawn for each batch. A teacher sees
             the same inputs as the graph. Mixed labels count by their shares in the task's loss.
