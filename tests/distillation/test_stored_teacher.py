@@ -189,6 +189,10 @@ def test_no_more_is_kept_than_was_allowed_and_the_rest_is_computed_each_time(pat
     assert safe_open(path, "pt").get_slice("0/keys").get_shape() == [10, 16]
 
 
+def test_more_than_two_gigabytes_may_be_allowed(path: Path) -> None:
+    assert torch.allclose(Asked(Stored(Net(), path, largest=2**33))(batch()), Net()(batch()))
+
+
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from made_time import Time
 from penjing.data import Data
-from penjing.distillation import Mean
+from penjing.distillation import Ema, Mean
 from penjing.graph import Option, Place, Plan, capture
 from penjing.planning import MeasuredPlan
 from penjing.run import estimate as module
@@ -99,6 +99,8 @@ def test_other_teachers_take_as_long_as_their_macs_say(space, graph, quick):
     assert ratio > 2
     minutes = [estimate(graph, request, space.held()).minutes_train for request in (usual, other)]
     assert minutes[1] == pytest.approx(minutes[0] * (3 + ratio + 1) / 4)
+    other.teacher = Ema()
+    assert estimate(graph, other, space.held()).minutes_train == pytest.approx(minutes[0])
 
 
 def test_before_anything_was_measured_eight_widths_take_what_their_size_makes_likely(space, graph, quick):

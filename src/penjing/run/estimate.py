@@ -147,7 +147,7 @@ def _training(graph: Graph, asked: CompressRequest, held: EarlierContent) -> flo
 
 def _teaching(graph: Graph, asked: CompressRequest) -> float:
     """Returns how long the teacher's forward pass takes, in those of the original: by MACs, where they are known."""
-    if asked.teacher is None:
+    if asked.teacher is None or not asked.teacher.networks:  # the original, or what is as large as the student
         return 1.0
     own = max(1, graph.cost().macs)
     return sum(one.cost().macs / own if isinstance(one, Graph) else 1.0 for one in asked.teacher.networks)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from penjing.checks import COUNT, PATH, check, optional
+from penjing.checks import PATH, check, optional, whole
 from penjing.distillation.teachers._answer_file import KEY, Answers, Damaged, read
 from penjing.distillation.teachers._one import One
 from penjing.distillation.teachers._registry import Lesson, Say, Teacher, teachers
@@ -18,6 +18,7 @@ from penjing.errors import PenjingError
 from penjing.files import sweep
 
 LARGEST = 2**30  # bytes: logits of ten classes for some four million samples, a quarter of a small machine's memory
+MOST = 2**50  # bytes: no machine of today has as many
 SUFFIX = ".safetensors"
 
 
@@ -48,14 +49,15 @@ class Stored(Teacher):
             teacher: a network, or a teacher of several.
             path: a file with the suffix ".safetensors"; by default one in `$PENJING_CACHE`, or else `~/.cache/penjing`, that
                 is named after the teacher's weights.
-            largest: the most bytes to keep, in memory and on disk; what is more is computed each time.
+            largest: the most bytes of answers to keep, in memory and on disk; what is more is computed each time. Memory holds
+                room for up to twice as many.
 
         Raises:
             PenjingError: the teacher's answers can't be stored, or the path has another suffix.
         """
         given = teacher if isinstance(teacher, Teacher) else One(teacher)
         super().__init__()
-        check({"path": path, "largest": largest}, {"path": optional(PATH), "largest": COUNT})
+        check({"path": path, "largest": largest}, {"path": optional(PATH), "largest": whole(1, MOST)})
         if not given.constant or not given.networks:
             raise PenjingError(
                 f"The answers of the teacher {type(given).__name__} aren't the same each time that a sample comes, so they can't "
