@@ -5,12 +5,15 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnxscript import TracedOnnxFunction
+from onnxscript.function_libs.torch_lib.ops.nn import aten_gelu
 from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.quantization import quantize
 from penjing.targets import check_parity, integer_macs, lower, open_artifact, profile, run
+from penjing.targets.onnxruntime._read_once import translations_read_once
 
 
 def fingerprint(graph):
@@ -235,3 +238,13 @@ def test_the_profile_counts_the_products_of_recurrent_layers(layer, tmp_path):
     gates = {nn.LSTM: 4, nn.GRU: 3, nn.RNN: 1}[layer]
     assert [row.macs for row in rows if row.macs] == [3 * 2 * gates * 5 * (6 + 5), 3 * 2 * gates * 5 * (10 + 5)]
     assert sum(row.macs for row in rows) == graph.cost().macs
+
+
+def test_the_exporters_translations_are_read_once_and_their_class_stays_as_it_was():
+    before = vars(TracedOnnxFunction)["function_ir"]
+    with translations_read_once():
+        read = aten_gelu.function_ir
+        assert aten_gelu.function_ir is read
+    assert vars(TracedOnnxFunction)["function_ir"] is before
+    anew = aten_gelu.function_ir
+    assert anew is not read and (anew.name, anew.domain) == (read.name, read.domain)

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 SCRIPT = """
-import sys, torch
+import os, sys, torch
 from accelerate import PartialState
 from training_fakes import Net, data
 from penjing.distillation import balances
 from penjing.training import recover
 torch.set_num_threads(1)
-epochs, made = [], []
+made = []
 
 class Followed(balances["auto"].function):
     "The automatic balance, kept so that it can be looked at."
@@ -23,47 +23,52 @@ class Followed(balances["auto"].function):
         made.append(self)
 
 balances.register(source="this test", name="followed")(Followed)
-net = recover(Net(), data(), Net(1), 2, precision="float32", channels_last=False, report=epochs.append,
-              checkpoint=sys.argv[1] + "/run.pt", **HOW)
-rank = PartialState().process_index
-torch.save({"net": net.state_dict(), "reports": len(epochs), "beside": made[0].state_dict() if made else {}},
-           f"{sys.argv[1]}/{rank}.pt")
+for case, how in CASES.items():
+    epochs = []
+    made.clear()
+    folder = os.path.join(sys.argv[1], case)
+    net = recover(Net(), data(), Net(1), 2, precision="float32", channels_last=False, report=epochs.append,
+                  checkpoint=folder + "/run.pt", **how)
+    torch.save({"net": net.state_dict(), "reports": len(epochs), "beside": made[0].state_dict() if made else {}},
+               f"{folder}/{PartialState().process_index}.pt")
 """
 
+CASES: dict[str, dict[str, Any]] = {
+    "outputs": {},
+    "inside": {
+        "signal": "hints",
+        "taps": "conv",
+        "schedule": "staged",
+        "balance": "followed",
+        "ema": 0.9,
+        "augment": "mixup",
+    },
+}
 
-def in_two_processes(folder: Path, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Trains a network in two processes, and returns what each of them ends with."""
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of each case, in which each of two processes that trained a network left what it ended with."""
+    folder = tmp_path_factory.mktemp("processes")
+    for case in CASES:
+        (folder / case).mkdir()
     script = folder / "script.py"
-    script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nHOW = {how!r}\n{SCRIPT}")
+    script.write_text(f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nCASES = {CASES!r}\n{SCRIPT}")
     # On CPUs `accelerate launch` needs MPI; PyTorch's own launcher sets the same variables.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     subprocess.run([*launch, str(script), str(folder)], check=True, env=environment)
-    one, other = (torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1))
-    return one, other
+    return folder
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        {},
-        {
-            "signal": "hints",
-            "taps": "conv",
-            "schedule": "staged",
-            "balance": "followed",
-            "ema": 0.9,
-            "augment": "mixup",
-        },
-    ],
-    ids=["outputs", "inside"],
-)
-def test_two_processes_train_one_model_and_share_the_batches(tmp_path: Path, how: dict[str, Any]) -> None:
-    one, other = in_two_processes(tmp_path, **how)
-    alike = ["weight", "bias", *(["running"] if "ema" in how else [])]  # statistics were computed anew, of all batches
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_one_model_and_share_the_batches(folder: Path, case: str) -> None:
+    one, other = (torch.load(folder / case / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    # Statistics are alike where they were computed anew, of all batches.
+    alike = ["weight", "bias", *(["running"] if "ema" in CASES[case] else [])]
     parameters = [name for name in one["net"] if any(part in name for part in alike)]
     assert all(torch.equal(one["net"][name], other["net"][name]) for name in parameters)
     assert (one["reports"], other["reports"]) == (2, 0)
-    assert torch.load(tmp_path / "run.pt", weights_only=True)["standing"]["step"] == 10
-    assert bool(one["beside"]) == bool(how), "the balance remembers the losses of both processes"
+    assert torch.load(folder / case / "run.pt", weights_only=True)["standing"]["step"] == 10
+    assert bool(one["beside"]) == bool(CASES[case]), "the balance remembers the losses of both processes"
     assert all(torch.equal(value, other["beside"][name]) for name, value in one["beside"].items())
