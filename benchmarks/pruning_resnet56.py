@@ -12,8 +12,6 @@ where it stopped when it is started again.
 """
 
 import argparse
-import hashlib
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from torch import nn
 import penjing as pj
 from _pruning import HERE, Rows, held_out, judge, macs_by_unit, module, network, ranked, recalibrated, to_ratio
 from _tables import publish
-from penjing.files import atomic_write
+from penjing.distillation import Stored
 
 RATIOS = (2.1, 2.55)
 TOOLS = ("penjing", "torch-pruning")
@@ -108,43 +106,13 @@ def trained(
     checkpoint.parent.mkdir(exist_ok=True)
     widths = {group.name: group.units for group in pj.channels(small).groups}
     start = time.process_time()
-    teacher = Remembered(base, HERE / "out" / f"pruning_resnet56_teacher_{key[-1]}.pt")
+    teacher = Stored(base, HERE / "out" / f"pruning_resnet56_teacher_{key[-1]}.safetensors")
     pj.recover(
         small, data, teacher=teacher, seed=key[-1], checkpoint=checkpoint, progress=False,
         report=lambda told: print(key, told, flush=True), **arguments,
     )  # fmt: skip
     small.save(HERE / "out" / f"pruning_resnet56_{name}.penjing")
     return {**cost(small), **judge(small, data), "seconds": round(time.process_time() - start), "widths": widths}
-
-
-class Remembered(nn.Module):
-    """A teacher that answers from a file what it was asked before: all runs of one seed see the same batches."""
-
-    def __init__(self, teacher: pj.Graph, file: Path) -> None:
-        super().__init__()
-        self.teacher, self.file, self.new = teacher, file, 0
-        self.answers: dict[str, torch.Tensor] = torch.load(file) if file.exists() else {}
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Returns the teacher's logits."""
-        key = hashlib.sha1(inputs.permute(0, 2, 3, 1).contiguous().numpy()).hexdigest()
-        if key not in self.answers:
-            self.answers[key] = self.teacher(inputs).detach().clone()
-            self.new += 1
-            if self.new % 100 == 0:
-                self.answers |= torch.load(self.file) if self.file.exists() else {}
-                atomic_write(self.file, _bytes(self.answers))
-        return self.answers[key]
-
-    def state_dict(self, *arguments: Any, **named: Any) -> dict[str, Any]:
-        """Returns the teacher's, by which `recover` knows it again."""
-        return self.teacher.state_dict(*arguments, **named)
-
-
-def _bytes(value: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
 
 
 def by_penjing(base: pj.Graph, data: pj.Data, options: argparse.Namespace, ratio: float) -> tuple[str, pj.Graph]:
@@ -237,7 +205,7 @@ def choose_lr(base: pj.Graph, data: pj.Data, options: argparse.Namespace) -> Non
             def run(tool: str = tool, lr: float = lr) -> dict[str, Any]:
                 prune = by_penjing if tool == "penjing" else by_torch_pruning
                 small = prune(base, data, options, options.ratios[0])[1]
-                teacher = Remembered(base, HERE / "out" / f"pruning_resnet56_teacher_{options.seed}_held.pt")
+                teacher = Stored(base, HERE / "out" / f"pruning_resnet56_teacher_{options.seed}_held.safetensors")
                 pj.recover(
                     small, data, teacher=teacher, epochs=1, lr=lr, precision="bfloat16", channels_last=True,
                     seed=options.seed, progress=False,
