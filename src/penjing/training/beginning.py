@@ -15,6 +15,7 @@ from penjing.training.deadline import FOR_TRYING, fitting, left, over
 from penjing.training.objective import Objective
 from penjing.training.optimizers import default_lr
 from penjing.training.randomness import batches
+from penjing.training.rates import find_rate
 from penjing.training.settings import Variant
 from penjing.training.source import batch_size
 from penjing.training.speed import MUCH, candidates, fastest, step_seconds, thread_counts
@@ -38,6 +39,7 @@ def first_batches(loader: Any, seed: int) -> tuple[list[Any], float]:
 def begin(
     graph: nn.Module,
     objective: Objective,
+    loader: Any,
     tried: Sequence[Any],
     fetching: float,
     steps: int,
@@ -49,13 +51,15 @@ def begin(
     Args:
         graph: the student, on the objective's device.
         objective: gives the losses.
-        tried: batches to try steps on.
+        loader: the training data.
+        tried: its first batches, to try steps on.
         fetching: seconds that a batch takes to fetch.
         steps: how many there would be without a deadline.
         deadline: see `recover`.
         log: called with messages for the user.
     """
     settings, total = objective.settings, steps
+    lasting = float("inf")  # seconds of a step, measured where there is a deadline
     variants = candidates(graph, settings, total)
     variant = variants[0]
     threads = thread_counts(total, objective.device)
@@ -75,8 +79,12 @@ def begin(
             seconds = {**seconds, **more}
         times = ", ".join(f"{other} {1000 * value:.0f} ms" for other, value in seconds.items())
         log(f"Training in {variant} (per step: {times}).")
-        planned, total = total, fitting(total, deadline, seconds[variant] + fetching)
-        if total < planned:
-            log(f"Shortening the training from {planned} to {total} steps, to be done in {left(deadline):.0f} s.")
-    lr = settings.lr or default_lr(settings.optimizer, batch_size(objective.task, tried[0]) * objective.processes)
+        lasting = seconds[variant] + fetching
+    lr = settings.lr
+    if lr is None:
+        usual = default_lr(settings.optimizer, batch_size(objective.task, tried[0]) * objective.processes)
+        lr = find_rate(graph, objective, loader, tried, variant, usual, fitting(total, deadline, lasting), log)
+    planned, total = total, fitting(total, deadline, lasting)
+    if total < planned:
+        log(f"Shortening the training from {planned} to {total} steps, to be done in {left(deadline):.0f} s.")
     return Standing(0, total, lr, variant, began_with=digest(graph.state_dict()))

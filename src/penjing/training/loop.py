@@ -96,7 +96,9 @@ def recover(
         teacher: the model to learn from, often the original; several, of which the mean is taken; or a teacher of
             `penjing.distillation.teachers`, such as `Ema()` or `Stored(model)`. It is copied and never changed.
         epochs: passes over the data; 0 returns at once.
-        lr: the peak learning rate; by default 0.1 per 128 samples of a step, over all processes, for SGD, 0.001 for AdamW.
+        lr: the peak learning rate. By default 0.1 per 128 samples of a step, over all processes, for SGD and 0.001 for AdamW, or
+            a smaller rate where a few steps on a copy of the graph show it to be clearly better. Trainings of fewer than 40
+            steps try none.
         optimizer: "sgd" (with Nesterov momentum) or "adamw".
         momentum: momentum of SGD.
         weight_decay: weight decay of all parameters except biases and norms.

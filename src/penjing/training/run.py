@@ -114,7 +114,9 @@ class Run:
                 options.log(going_on(self._standing))
         else:
             steps = settings.epochs * self._per_epoch
-            standing = begin(graph, self._objective, tried, fetching, steps, options.deadline, options.log)
+            standing = begin(
+                graph, self._objective, self._loader, tried, fetching, steps, options.deadline, options.log
+            )
             self._standing = broadcast_object_list([standing])[0]
         set_layout(graph, self._standing.variant.channels_last)
         self._is_new = saved is None
