@@ -254,6 +254,9 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"penalty": "bn_scale", "model": "net.py:plain"}, ("penalty='bn_scale'", "'group_lasso' needs none")),
         ({"penalty_weight": "0.1"}, ("penalty_weight=0.1 is the factor of a penalty",)),
         ({"penalty": "orthogonal", "penalty_weight": "-1"}, ("--penalty-weight=-1.0: it must be a number, 0 or more",)),
+        ({"stop_at": "nan"}, ("--stop-at=nan: it must be a number",)),
+        ({"keep": "bests"}, ("--keep='bests': it must be 'last' or 'best'",)),
+        ({"tracker": "tensorbord"}, ("Unknown tracker 'tensorbord'", "Did you mean 'tensorboard'?")),
         ({"label_smoothing": "1"}, ("--label-smoothing=1.0: it must be a number", "less than 1")),
     ],
 )

@@ -523,6 +523,7 @@ def test_recover_trains_the_compressed_graph_further(copied, penjing, tmp_path):
 BATCHED = (
     "--ema", 0.99, "--keep-norms", "--layer-decay", 0.8, "--augment", "mixup:0.4", "--augment", "erasing",
     "--label-smoothing", 0.1, "--penalty", "subspace:0.5", "--penalty-weight", 0.2,
+    "--stop-at", 0.9, "--keep", "best", "--tracker", "tensorboard:logs",
 )  # fmt: skip
 
 
@@ -543,7 +544,8 @@ def test_choices_of_weights_and_batches_reach_the_training(copied, penjing, monk
         "ema": 0.99, "layer_decay": 0.8, "label_smoothing": 0.1, "reestimate_norms": False,
     }  # fmt: skip
     assert (given["penalty"], given["penalty_weight"]) == ("subspace:0.5", 0.2)
-    assert list(given["augment"]) == ["mixup:0.4", "erasing"]
+    assert list(given["augment"]) == ["mixup:0.4", "erasing"] and list(given["trackers"]) == ["tensorboard:logs"]
+    assert (given["stop_at"], given["keep"]) == (0.9, "best")
 
 
 def test_recover_interrupted_keeps_the_weights_and_goes_on(copied, penjing, monkeypatch, tmp_path):

@@ -82,6 +82,7 @@ Tracker = Annotated[
         help="also log to tensorboard, tensorboard:FOLDER, mlflow or mlflow:EXPERIMENT; may be given many times"
     ),
 ]
+LR = "peak learning rate of the training; by default the usual one, or a smaller one where a few steps show it to be better"
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
     "left out, and latency is measured on fewer calls; the result is verified in any case"
@@ -180,7 +181,7 @@ def compress_command(
     out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("out"),
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data to recover")] = 5,
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
-    lr: Annotated[float | None, typer.Option(help="peak learning rate of the recovery")] = None,
+    lr: Annotated[float | None, typer.Option(help=LR)] = None,
     signal: Signal = "auto",
     balance: Balance = "fixed",
     schedule: Schedule = "joint",
@@ -287,7 +288,7 @@ def recover_command(
     teacher_weights: TeacherWeights = None,
     join: Join = "mean",
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data")] = 5,
-    lr: Annotated[float | None, typer.Option(help="peak learning rate")] = None,
+    lr: Annotated[float | None, typer.Option(help=LR)] = None,
     seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="file to write; by default NAME-recovered.penjing beside FILE")
