@@ -5,9 +5,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnxscript import TracedOnnxFunction
-from onnxscript.function_libs.torch_lib.ops.nn import aten_gelu
 from torch import nn
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
@@ -240,11 +239,16 @@ def test_the_profile_counts_the_products_of_recurrent_layers(layer, tmp_path):
     assert sum(row.macs for row in rows) == graph.cost().macs
 
 
-def test_the_exporters_translations_are_read_once_and_their_class_stays_as_it_was():
-    before = vars(TracedOnnxFunction)["function_ir"]
+def test_the_exporters_translations_are_read_once_and_each_export_has_its_own():
+    before = vars(ONNXRegistry)["from_torchlib"]
     with translations_read_once():
-        read = aten_gelu.function_ir
-        assert aten_gelu.function_ir is read
-    assert vars(TracedOnnxFunction)["function_ir"] is before
-    anew = aten_gelu.function_ir
-    assert anew is not read and (anew.name, anew.domain) == (read.name, read.domain)
+        one, other = (ONNXRegistry.from_torchlib(opset_version=18) for _ in range(2))
+        one.register_op(torch.ops.aten.relu.default, lambda x: x)
+    assert vars(ONNXRegistry)["from_torchlib"] is before
+    (known,) = other.get_decomps(torch.ops.aten.relu.default)
+    added, same = one.get_decomps(torch.ops.aten.relu.default)
+    assert added.is_custom and same is known
+    anew = ONNXRegistry.from_torchlib(opset_version=18)
+    assert anew.functions.keys() == other.functions.keys() and anew.opset_version == other.opset_version
+    (read_anew,) = anew.get_decomps(torch.ops.aten.relu.default)
+    assert read_anew is not known
