@@ -118,6 +118,26 @@ def test_ctrl_c_leaves_the_weights_of_the_last_step_and_the_next_call_the_averag
     assert same_weights(net, recover(Net(), data(), **how))
 
 
+def test_ctrl_c_while_statistics_are_computed_leaves_the_weights_of_the_last_step_too(tmp_path: Path) -> None:
+    class Pressing(Batches):
+        def __iter__(self) -> Any:
+            for number, batch in enumerate(super().__iter__()):
+                if self.epoch == 1 and number == 3:  # the epoch behind the last
+                    os.kill(os.getpid(), signal.SIGINT)
+                yield batch
+
+    last: dict[str, torch.Tensor] = {}
+
+    def watch(graph: nn.Module, share: float) -> None:
+        last.update({name: tensor.clone() for name, tensor in graph.state_dict().items()})
+
+    net, how = Net(), {"ema": 0.9, "epochs": 1, "checkpoint": tmp_path / "run.pt", **PLAIN}
+    with pytest.raises(Interrupted):
+        recover(net, data(Pressing()), callbacks=[watch], **how)
+    assert all(torch.equal(tensor, last[name]) for name, tensor in net.state_dict().items())
+    assert same_weights(recover(net, data(), **how), recover(Net(), data(), epochs=1, ema=0.9, **PLAIN))
+
+
 def test_weights_that_change_their_shapes_on_the_way_are_refused() -> None:
     def cut(graph: Any, share: float) -> None:
         if share > 0.45:

@@ -173,18 +173,19 @@ def test_mixup_works_with_inputs_of_any_shape_and_values_of_whole_samples() -> N
         ([], "gives none"),
     ],
 )
-def test_labels_of_anything_but_whole_samples_are_refused_before_the_first_step(targets: Any, words: str) -> None:
+def test_labels_of_anything_but_whole_samples_are_refused_before_the_first_step(
+    targets: Any, words: str, tmp_path: Path
+) -> None:
     class Task(Vectors):
         def split(self, batch: Any) -> Any:
             return batch
 
     train = [((torch.zeros(4, 3, 8, 8),), targets)]
     with pytest.raises(PenjingError, match=words):
-        recover(Net(), Data(train, None, None, Task()), epochs=1, augment="cutmix", callbacks=[_never], **PLAIN)
-
-
-def _never(graph: nn.Module, share: float) -> None:
-    raise AssertionError("no step must be taken")
+        recover(
+            Net(), Data(train, None, None, Task()), epochs=1, augment="cutmix", checkpoint=tmp_path / "run.pt", **PLAIN
+        )  # fmt: skip
+    assert not (tmp_path / "run.pt").exists(), "nothing was begun"
 
 
 def test_erasing_leaves_labels_of_any_kind_alone() -> None:
@@ -215,11 +216,18 @@ def test_smoothed_labels_are_pytorch_s() -> None:
     assert same_weights(by_task, by_argument) and not same_weights(by_task, recover(Net(), data(), epochs=1, **PLAIN))
 
 
+class Smooth(Unlabelled):
+    """A task that says how far it smooths labels, and has none."""
+
+    label_smoothing = 0.0
+
+
 @pytest.mark.parametrize(
     ("task", "words"),
     [
         (Vectors(), "the task Vectors has no labels that are classes"),
         (Unlabelled(), "the task Unlabelled has no labels"),
+        (Smooth(), "the task Smooth has no labels"),
         (Classification(label_smoothing=0.1), r"label_smoothing=0\.1 already"),
     ],
 )
