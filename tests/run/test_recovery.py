@@ -228,6 +228,15 @@ def test_ctrl_c_keeps_the_weights_so_far_and_is_no_lack_of_time(space, small, or
     assert stages.outlived(space.held(), None) == ()
 
 
+def test_a_training_that_diverges_says_which_rate_another_run_should_have(space, small, original):
+    request = asked()
+    request.lr, request.augment, request.label_smoothing = 1e30, (), 0.0
+    with pytest.raises(
+        PenjingError, match=r"training diverged\. Give a smaller rate, for example lr=2e\+29, and another"
+    ):
+        recovering(space, small, original, request)
+
+
 def test_other_errors_are_passed_on(space, small, original, trained, judged):
     trained.stop = PenjingError("training diverged")
     with pytest.raises(PenjingError, match="diverged"):

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from training_fakes import Batches, Net, data, same_weights
 
+import penjing as pj
 from penjing.data import Data
 from penjing.distillation.teachers import One
+from penjing.quantization import QuantizedTraining
 from penjing.tasks import Classification
 from penjing.training import TrainingSettings, recover
 from penjing.training.objective import Objective
@@ -118,6 +120,7 @@ def test_the_rate_is_kept_when_a_run_goes_on(tmp_path: Path) -> None:
         if share > 0.5:
             raise RuntimeError("power cut")
 
+    fail.same_throughout = True
     with pytest.raises(RuntimeError):
         recover(Bowl(), bowls, checkpoint=path, callbacks=[fail], **how)
     assert same_weights(recover(Bowl(), bowls, checkpoint=path, log=lines.append, **how), whole)
@@ -130,6 +133,29 @@ def test_a_rate_that_is_named_is_taken_untried() -> None:
     bowls = Data(ONES, None, None, Steep(60.0))
     recover(Bowl(), bowls, epochs=5, lr=0.01, momentum=0.0, clip_norm=None, log=lines.append, **PLAIN)
     assert not lines
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_steps_on_a_graph_that_callbacks_change_on_the_way_tell_nothing(same: bool) -> None:
+    def callback(graph: nn.Module, share: float) -> None:
+        return None
+
+    callback.same_throughout = same
+    how: dict[str, Any] = {
+        "epochs": 5,
+        "momentum": 0.0,
+        "clip_norm": None,
+        "log": (lines := list[str]()).append,
+        **PLAIN,
+    }
+    recover(Bowl(), Data(ONES, None, None, Steep(6.0)), callbacks=[callback], **how)
+    assert len(lines) == same
+
+
+@pytest.mark.parametrize("stages", [(), (8, 4)])
+def test_roundings_of_the_same_bits_throughout_let_a_rate_be_tried(stages: Any) -> None:
+    graph = pj.capture(nn.Sequential(nn.Linear(4, 4)), torch.randn(2, 4))
+    assert QuantizedTraining(graph, activations=None, weights="ternary", stages=stages).same_throughout == (not stages)
 
 
 @pytest.mark.parametrize("balance", ["auto", "uncertainty"])

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.run import stages
 from penjing.run.request import CompressRequest
@@ -14,6 +15,7 @@ from penjing.tasks import agreement, evaluate
 from penjing.training import Interrupted, recover
 from penjing.training.checkpoint import discard_damaged, ended_good_enough, steps_of, variant_of
 from penjing.training.deadline import over
+from penjing.training.divergence import TrainingDiverged
 from penjing.training.source import training_batches
 
 SAMPLES = 2000  # validation samples on which training is judged
@@ -129,6 +131,10 @@ def recovered(
             channels_last=asked.channels_last, deadline=deadline,
             checkpoint=checkpoint, progress=progress, log=log, report=told,
         )  # fmt: skip
+    except TrainingDiverged as end:  # the folder belongs to a run with this rate
+        raise PenjingError(
+            f"{end.told} Give a smaller rate, for example lr={end.lower:.2g}, and another folder."
+        ) from end
     except Interrupted as stop:
         say(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far.")
         notes.append(f"Training was interrupted at {stop.progress:.0%}; the same command goes on with it.")

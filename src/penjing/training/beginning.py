@@ -15,7 +15,7 @@ from penjing.training.deadline import FOR_TRYING, fitting, left, over
 from penjing.training.objective import Objective
 from penjing.training.optimizers import default_lr
 from penjing.training.randomness import batches
-from penjing.training.rates import find_rate
+from penjing.training.rates import find_rate, steps_tell
 from penjing.training.settings import Variant
 from penjing.training.source import batch_size
 from penjing.training.speed import MUCH, candidates, fastest, step_seconds, thread_counts
@@ -45,6 +45,7 @@ def begin(
     steps: int,
     deadline: float | None,
     log: Callable[[str], None],
+    callbacks: Sequence[object] = (),
 ) -> Standing:
     """Returns the standing of a run before its first step.
 
@@ -57,6 +58,7 @@ def begin(
         steps: how many there would be without a deadline.
         deadline: see `recover`.
         log: called with messages for the user.
+        callbacks: those of the run.
     """
     settings, total = objective.settings, steps
     lasting = float("inf")  # seconds of a step, measured where there is a deadline
@@ -83,7 +85,8 @@ def begin(
     lr = settings.lr
     if lr is None:
         usual = default_lr(settings.optimizer, batch_size(objective.task, tried[0]) * objective.processes)
-        lr = find_rate(graph, objective, loader, tried, variant, usual, fitting(total, deadline, lasting), log)
+        trying = fitting(total, deadline, lasting) if steps_tell(callbacks) else 0
+        lr = find_rate(graph, objective, loader, tried, variant, usual, trying, log)
     planned, total = total, fitting(total, deadline, lasting)
     if total < planned:
         log(f"Shortening the training from {planned} to {total} steps, to be done in {left(deadline):.0f} s.")

@@ -6,6 +6,21 @@ from penjing.errors import PenjingError
 from penjing.training.checkpoint import Checkpoint, Standing
 from penjing.training.step import Diverged
 
+
+class TrainingDiverged(PenjingError):
+    """A training whose loss isn't finite any more, which could be done with a lower learning rate.
+
+    Attributes:
+        told: what happened where, a sentence.
+        lower: a learning rate that may do.
+    """
+
+    def __init__(self, told: str, lower: float, advice: str) -> None:
+        """Takes the attributes, and a sentence on how to go on."""
+        super().__init__(f"{told} {advice}")
+        self.told, self.lower = told, lower
+
+
 LOWER = 5  # the rate that the error proposes is this many times lower than the one that diverged
 
 
@@ -35,18 +50,22 @@ def ended(
             f"{told}. No step had been taken, so no learning rate is to blame: look for values that are NaN or infinite in this "
             "batch and in the model's weights."
         )
-    told, lower = f"{told}: training diverged.", f"lr={standing.lr / LOWER:.2g}"
-    smaller = f"Use a smaller learning rate than lr={standing.lr:.3g}, for example {lower}"
+    told, lower = f"{told}: training diverged.", standing.lr / LOWER
+    smaller = f"Use a smaller learning rate than lr={standing.lr:.3g}, for example lr={lower:.2g}"
     if file is None:
-        return PenjingError(f"{told} {smaller}. No checkpoint= was given, so training must start anew.")
+        return TrainingDiverged(told, lower, f"{smaller}. No checkpoint= was given, so training must start anew.")
     kept = file.go_back(graph, standing, write=write)
     if kept == standing.step:
-        return PenjingError(
-            f"{told} The weights in {file.path} lead there at once. Delete that file to start anew: use a smaller learning "
-            f"rate from the beginning than lr={standing.lr:.3g}, for example {lower}."
+        return TrainingDiverged(
+            told,
+            lower,
+            f"The weights in {file.path} lead there at once. Delete that file to start anew: use a smaller learning rate from "
+            f"the beginning than lr={standing.lr:.3g}, for example lr={lower:.2g}.",
         )
-    return PenjingError(
-        f"{told} {smaller}: with {file.path}, training goes on behind step {kept}, where this checkpoint was written."
+    return TrainingDiverged(
+        told,
+        lower,
+        f"{smaller}: with {file.path}, training goes on behind step {kept}, where this checkpoint was written.",
     )
 
 

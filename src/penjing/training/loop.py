@@ -98,7 +98,8 @@ def recover(
         epochs: passes over the data; 0 returns at once.
         lr: the peak learning rate. By default 0.1 per 128 samples of a step, over all processes, for SGD and 0.001 for AdamW, or
             a smaller rate where a few steps on a copy of the graph show it to be clearly better. Trainings of fewer than 40
-            steps try none.
+            steps try none, nor do those with callbacks that may take weights or bits away on the way, which are all without an
+            attribute `same_throughout` that is True.
         optimizer: "sgd" (with Nesterov momentum) or "adamw".
         momentum: momentum of SGD.
         weight_decay: weight decay of all parameters except biases and norms.
@@ -130,7 +131,8 @@ def recover(
         stop_at: a value of the task's metric on `data.validation` (without labels, of the agreement with the teacher) at which
             training ends; it is measured after each epoch. None takes all epochs.
         keep: "best" ends with the weights of the epoch that was the best on `data.validation`, together with their masks and
-            with the states of callbacks; "last" with those of the last step.
+            with the states of callbacks, so that one that takes weights or bits away step by step ends there too; "last" with
+            those of the last step.
         checkpoint: a file in which the run keeps its state. If `recover` is called again with the same arguments after any
             stop (kill -9 included), it goes on from there and ends with the same weights; after a finished run it loads them.
         save_every: seconds between checkpoints within an epoch; one is always written at an epoch's end.

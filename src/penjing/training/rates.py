@@ -35,6 +35,15 @@ HELD = 2  # batches on which the loss is measured; no step is taken on them wher
 CLEARLY = 0.02
 
 
+def steps_tell(callbacks: Sequence[object]) -> bool:
+    """Tells whether steps at the beginning of a run speak for its later ones.
+
+    They don't where a callback takes weights or bits away in the course of the training: what is left needs larger rates than the
+    graph at the beginning. Callbacks say by an attribute `same_throughout` that they do nothing of the kind.
+    """
+    return all(getattr(callback, "same_throughout", False) for callback in callbacks)
+
+
 def find_rate(
     graph: nn.Module,
     objective: Objective,

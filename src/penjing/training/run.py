@@ -115,7 +115,15 @@ class Run:
         else:
             steps = settings.epochs * self._per_epoch
             standing = begin(
-                graph, self._objective, self._loader, tried, fetching, steps, options.deadline, options.log
+                graph,
+                self._objective,
+                self._loader,
+                tried,
+                fetching,
+                steps,
+                options.deadline,
+                options.log,
+                options.callbacks,
             )
             self._standing = broadcast_object_list([standing])[0]
         set_layout(graph, self._standing.variant.channels_last)

@@ -43,6 +43,7 @@ class QuantizedTraining:
 
     Attributes:
         graph: the graph to train, a copy whose roundings let gradients through. It can't be saved or lowered.
+        same_throughout: whether the bits stay the same throughout the training: there are no stages.
 
     Example:
         >>> training = QuantizedTraining(graph, data, weights="ternary")  # doctest: +SKIP
@@ -84,6 +85,7 @@ class QuantizedTraining:
         """
         self._method = methods[method].function()
         stages = check_stages(stages)
+        self.same_throughout = not stages
         settings = QuantizationSettings(
             weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer or {},
             exclude=exclude, target=target, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
