@@ -175,18 +175,18 @@ def test_the_script_takes_images_where_it_knows_how_and_names_classes_where_they
     script, image, classes = write_runner(path.parent, target), path.parent / "a.png", path.parent / "classes.txt"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)).save(image)
     preprocess = Preprocess("RGB", None, None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)).to_dict()
+    (script.parent / "preprocess.json").write_text(json.dumps(preprocess))
     for names in ([], ["ant", "bee", "cat", "dog", "elk"]):
         if names:
             classes.write_text("\n".join(names) + "\n")
-        (script.parent / "preprocess.json").write_text(json.dumps(preprocess))
         done = executed(script, image)
         assert done.returncode == 0, done.stderr
         lines = [line.split() for line in done.stdout.splitlines()[1:]]
         assert {name for _, name in lines} == set(names or "01234")
         assert sum(float(share.rstrip("%")) for share, _ in lines) == pytest.approx(100, abs=0.5)
-        (script.parent / "preprocess.json").write_text("null")
-        done = executed(script, image)
-        assert done.returncode == 1 and "preprocess.json doesn't say how an image becomes an input" in done.stderr
+    (script.parent / "preprocess.json").write_text("null")
+    done = executed(script, image)
+    assert done.returncode == 1 and "preprocess.json doesn't say how an image becomes an input" in done.stderr
 
 
 @pytest.mark.parametrize("integer", [False, True])

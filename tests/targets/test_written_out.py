@@ -1,6 +1,7 @@
 """Ops that the exporter doesn't know are written out, and give the same in the runtime."""
 
-import pytest
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,12 +50,31 @@ class Pooled(nn.Module):
         return F.adaptive_max_pool2d(self.conv(x), self.size)
 
 
-@pytest.mark.parametrize("mask", [None, (3, 3), (2, 3, 3), (4, 1, 3, 3), (1, 4, 2, 3, 3)], ids=str)
-def test_attention_over_windows_runs(mask, tmp_path):
-    graph = pj.capture(Windows(mask).eval(), torch.randn(2, 12, 8))
-    artifact = pj.lower(graph, "onnxruntime", tmp_path / "m.onnx")
-    x = torch.randn(3, 12, 8)
-    torch.testing.assert_close(run(artifact, x), graph(x), atol=1e-5, rtol=1e-4)
+class Several(nn.Module):
+    """Networks of one input side by side, in one file."""
+
+    def __init__(self, networks: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleDict(networks)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: network(x) for name, network in self.networks.items()}
+
+
+def assert_all_run(networks: dict[str, nn.Module], example: Tensor, x: Tensor, path: Path) -> None:
+    graph = pj.capture(Several(networks).eval(), example)
+    given, wanted = run(pj.lower(graph, "onnxruntime", path), x), graph(x)
+    assert given.keys() == wanted.keys() == networks.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(
+            given[name], value, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def test_attention_over_windows_runs(tmp_path):
+    masks = [None, (3, 3), (2, 3, 3), (4, 1, 3, 3), (1, 4, 2, 3, 3)]
+    networks = {f"mask of {mask}": Windows(mask) for mask in masks}
+    assert_all_run(networks, torch.randn(2, 12, 8), torch.randn(3, 12, 8), tmp_path / "m.onnx")
 
 
 def test_attention_with_heads_in_the_batch_runs(tmp_path):
@@ -64,12 +84,9 @@ def test_attention_with_heads_in_the_batch_runs(tmp_path):
     torch.testing.assert_close(run(artifact, *given), graph(*given), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 4), (7, 5)], ids=str)
-def test_adaptive_max_pooling_runs(size, tmp_path):
-    graph = pj.capture(Pooled(size).eval(), torch.randn(2, 3, 12, 11))
-    artifact = pj.lower(graph, "onnxruntime", tmp_path / "m.onnx")
-    x = torch.randn(3, 3, 12, 11)
-    torch.testing.assert_close(run(artifact, x), graph(x), atol=1e-5, rtol=1e-4)
+def test_adaptive_max_pooling_runs(tmp_path):
+    networks = {f"to {size}": Pooled(size) for size in ((1, 1), (3, 4), (7, 5))}
+    assert_all_run(networks, torch.randn(2, 3, 12, 11), torch.randn(3, 3, 12, 11), tmp_path / "m.onnx")
 
 
 def test_what_is_written_out_is_traced_to_the_op_that_it_stands_for(tmp_path):
