@@ -5,6 +5,7 @@ back to them.
 """
 
 import gc
+import logging
 import random
 
 import numpy as np
@@ -20,6 +21,9 @@ settings.load_profile("steady")
 # Small networks repeat few calls: PyTorch's cache of what fake tensors gave, meant for deep ones, takes a quarter of a capture.
 # Tests that start a process run with the cache.
 torch._dynamo.config.fake_tensor_cache_enabled = False
+
+# pytest listens to loggers that don't propagate; PyTorch would then write a record of every step of every export.
+logging.getLogger("torch.__trace").propagate = True
 
 
 def seed_generators() -> None:
