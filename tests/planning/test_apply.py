@@ -131,12 +131,49 @@ def test_what_cannot_be_carried_out_is_told_and_the_graph_stays(graph, data, tmp
         pj.apply(graph, tmp_path / "plan.json", data)
 
 
-def test_the_plan_of_another_model_is_refused(graph, data):
+def test_the_plan_of_another_model_is_refused_with_the_nearest_place(graph, data):
     other = pj.capture(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(2, 4))
-    with pytest.raises(PenjingError, match=r"which Sequential hasn't"):
-        pj.apply(other, pj.prune(graph, 0.5).plan, data)
-    with pytest.raises(PenjingError, match=r"which Sequential hasn't"):
-        pj.apply(other, pj.quantize(graph, data).plan, data, stage="numbers")
+    before = copy.deepcopy(other)
+    for plan, stage in ((pj.prune(graph, 0.5).plan, "structure"), (pj.quantize(graph, data).plan, "numbers")):
+        with pytest.raises(
+            PenjingError, match=r"made for Net .* this graph is Sequential .* has no '\w+' \(the nearest is"
+        ):
+            pj.apply(other, plan, data, stage=stage)
+    assert_same(other, before)
+    by_hand = Plan(pj.prune(graph, 0.5).plan.options)
+    with pytest.raises(PenjingError, match=r"which Sequential hasn't; the nearest is"):
+        pj.apply(other, by_hand, data)
+
+
+def stack(depth: int) -> Graph:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(depth) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
+    return pj.capture(nn.Sequential(*layers), torch.randn(2, 4, 6, 6))
+
+
+def test_the_plan_of_a_model_whose_places_all_stand_in_another_is_refused():
+    short, long = stack(3), stack(5)
+    plan = pj.prune(short, 0.5).plan
+    assert {option.place for option in plan} < {option.place for option in pj.prune(long, 0.5).plan}
+    with pytest.raises(
+        PenjingError, match=r"Sequential \(444 parameters\).*Sequential \(740 parameters\).*Nothing was"
+    ):
+        pj.apply(long, plan)
+    read = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert_same(pj.apply(stack(3), read), pj.prune(short, 0.5))
+
+
+def test_a_plan_goes_with_a_graph_through_files_and_copies(graph, data, tmp_path):
+    pruned = pj.prune(graph, 0.5)
+    pruned.save(tmp_path / "pruned.penjing")
+    pruned.save(tmp_path / "compact.penjing", compact=True)
+    graph.save(tmp_path / "graph.penjing")
+    loaded = [pj.load(tmp_path / f"{name}.penjing") for name in ("pruned", "compact", "graph")]
+    for one in (pruned, copy.deepcopy(pruned), pruned.with_outputs([]), *loaded):
+        assert one.plan.architecture == graph.architecture
+    assert pruned.architecture != graph.architecture, "its plan tells what it was, and it has other shapes"
+    again = pj.apply(loaded[2], pruned.plan)
+    assert all(torch.equal(tensor, again.tensor(name)) for name, tensor in pruned.tensors().items())
 
 
 @pytest.mark.parametrize(

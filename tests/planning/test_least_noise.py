@@ -146,6 +146,7 @@ def test_a_plan_of_bits_is_what_quantize_does_bit_for_bit(learned):
     plan = pj.plan(graph, data, techniques={"quantize": {"weights": grids}}, solver="least_noise", budget=budget)
     made, small = pj.apply(graph, plan, data, stage="numbers"), pj.quantize(graph, data, weights=grids, budget=budget)
     assert {step.after for step in plan} == set(grids) and made.plan == small.plan
+    assert plan.architecture == graph.architecture
     weights = small.tensors()
     assert made.tensors().keys() == weights.keys()
     assert all(torch.equal(tensor, weights[name]) for name, tensor in made.tensors().items())

@@ -18,7 +18,7 @@ from penjing.graph import cost, modes, propagation
 from penjing.graph.capture.constants import Folded
 from penjing.graph.capture.parts import CapturedPart
 from penjing.graph.inputs import Input, Signature
-from penjing.graph.places import Plan
+from penjing.graph.places import Architecture, Plan
 
 
 class Graph(nn.Module):
@@ -35,7 +35,7 @@ class Graph(nn.Module):
         masks: boolean masks of unstructured pruning by parameter name; False is pruned. Not part of `state_dict()`.
         lost_in_training: what the model did only while training and this graph can't do.
         name: what the model is called in reports.
-        plan: what was done to the graph so far.
+        plan: what was done to the graph so far, and the architecture that it had before.
         part: how the part of a model that this is a graph of is called, or None for a whole model.
         folded: the weights that the model computes from its parameters, and from which ones, by name.
     """
@@ -62,7 +62,7 @@ class Graph(nn.Module):
         self.lost_in_training = tuple(lost_in_training)
         self.name = name
         self.masks: dict[str, Tensor] = {}
-        self.plan = Plan()
+        self.plan = Plan(architecture=Architecture.of(name, tensors))
         self.part: CapturedPart | None = None
         self.folded = dict(folded or {})
         transient = frozenset(transient)
@@ -119,7 +119,7 @@ class Graph(nn.Module):
         tapped = Graph(nodes, {}, self.signature, _with_taps(self.out_spec, names), batch=self.batch, name=self.name)
         for table in ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"):
             tapped.__dict__[table] = tapped.program.__dict__[table] = self.__dict__[table]
-        tapped.training = self.training
+        tapped.training, tapped.plan = self.training, self.plan
         return tapped
 
     # Inputs
@@ -194,6 +194,11 @@ class Graph(nn.Module):
             **dict(self.named_parameters(remove_duplicate=False)),
             **dict(self.named_buffers(remove_duplicate=False)),
         }
+
+    @property
+    def architecture(self) -> Architecture:
+        """What tells it from graphs with other parameters, as it is now; `plan.architecture` is what it was captured with."""
+        return Architecture.of(self.name, self.tensors())
 
     def transient(self) -> frozenset[str]:
         """The names of buffers that are no part of the model's state: constants and non-persistent buffers."""

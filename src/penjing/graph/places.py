@@ -4,11 +4,14 @@ Nothing here is a sentence, and nothing parses one: `penjing.report.words` makes
 """
 
 import difflib
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
+
+from torch import Tensor, nn
 
 from penjing import records
 from penjing.errors import PenjingError
@@ -79,33 +82,90 @@ class Option:
         return records.convert(record, cls, "option", deepest=MOST_NESTED)
 
 
-class Plan(tuple[Option, ...]):
-    """What is done to a graph, in this order: a tuple of options."""
+@dataclass(frozen=True)
+class Architecture:
+    """What tells models of one architecture from others, whatever their weights are.
 
-    @property
-    def options(self) -> tuple[Option, ...]:
-        """The options as a tuple without the methods of a plan."""
-        return tuple(self)
+    Attributes:
+        name: what the model is called, for errors; two models of one architecture may have different names.
+        params: number of parameters, for errors.
+        tensors: hash of the names and shapes of all parameters and buffers.
+    """
 
-    def __add__(self, more: Iterable[Option]) -> "Plan":  # type: ignore[override]
-        return Plan((*self, *more))
+    name: str
+    params: int
+    tensors: Name
+
+    @classmethod
+    def of(cls, name: str, tensors: Mapping[str, Tensor]) -> "Architecture":
+        """Returns the architecture of a model with these parameters and buffers, by name."""
+        shapes = json.dumps(sorted((path, list(tensor.shape)) for path, tensor in tensors.items()))
+        own = {id(tensor): tensor.numel() for tensor in tensors.values() if isinstance(tensor, nn.Parameter)}
+        return cls(name, sum(own.values()), hashlib.blake2b(shapes.encode(), digest_size=16).hexdigest())
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.params:,} parameters)"
+
+
+@dataclass(frozen=True)
+class Plan(Sequence[Option]):
+    """What is done to a graph, in this order.
+
+    Attributes:
+        options: what is done.
+        architecture: that of the model before anything was done to it; None in a plan that was written by hand.
+    """
+
+    options: tuple[Option, ...] = ()
+    architecture: Architecture | None = None
+
+    def __post_init__(self) -> None:
+        """Takes the options from any iterable."""
+        object.__setattr__(self, "options", tuple(self.options))
+
+    @overload
+    def __getitem__(self, index: int) -> Option: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Option, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Option | tuple[Option, ...]:
+        return self.options[index]
+
+    def __len__(self) -> int:
+        return len(self.options)
+
+    def __iter__(self) -> Iterator[Option]:
+        return iter(self.options)
+
+    def __add__(self, more: Iterable[Option]) -> "Plan":
+        return self.having((*self.options, *more))
+
+    def having(self, options: Iterable[Option]) -> "Plan":
+        """Returns a plan for the same architecture with other options."""
+        return Plan(tuple(options), self.architecture)
 
     def of(self, *techniques: str) -> "Plan":
         """Returns the options of these techniques alone."""
-        return Plan(option for option in self if option.technique in techniques)
+        return self.having(option for option in self if option.technique in techniques)
 
-    def to_json(self) -> list[dict[str, Json]]:
+    def to_json(self) -> dict[str, Json]:
         """Returns it as plain JSON."""
-        return [option.to_json() for option in self]
+        return {
+            "architecture": None if self.architecture is None else asdict(self.architecture),
+            "options": [option.to_json() for option in self],
+        }
 
     @classmethod
-    def from_json(cls, steps: Json) -> "Plan":
-        """Reads what `to_json` gave.
+    def from_json(cls, record: Json) -> "Plan":
+        """Reads what `to_json` gave, or a bare list of options, as people write it by hand.
 
         Raises:
             PenjingError: it is no plan; says which part isn't.
         """
-        return cls(records.convert(steps, tuple[Option, ...], "plan", deepest=1 + MOST_NESTED))
+        if isinstance(record, list):
+            record = {"options": record, "architecture": None}
+        return records.convert(record, cls, "plan", whole=True, deepest=2 + MOST_NESTED)
 
     def write(self, path: Path | str) -> None:
         """Writes `plan.json`, whole or not at all."""

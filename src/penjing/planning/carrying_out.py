@@ -1,5 +1,6 @@
 """`apply`, the verb that carries out a plan."""
 
+import difflib
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +11,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Option, Plan
 from penjing.graph.doors import GRAPH
+from penjing.graph.places import Architecture
 from penjing.techniques import find
 
 STAGES = ("structure", "numbers", "all")
@@ -41,13 +43,15 @@ def apply(
             comes with or after it (grids), "all" both, without any training between them.
 
     Raises:
-        PenjingError: the plan is damaged, belongs to another model, or names a place that the graph hasn't (the error gives
-            the nearest); a setting makes no sense; or the plan has nothing for the stage. Nothing is applied then.
+        PenjingError: the plan is damaged, was made for a model of another architecture, or names a place that the graph
+            hasn't (the error gives the nearest); a setting makes no sense; or the plan has nothing for the stage. Nothing is
+            applied then.
 
     Example:
         >>> small = pj.apply(graph, "out/plan.json", data)  # doctest: +SKIP
     """
     steps = plan if isinstance(plan, Plan) else Plan.read(plan)
+    _check_architecture(graph, steps)
     wanted = {"all": ("structure", "numbers")}.get(stage, (stage,))
     chosen = [option for one in wanted for option in of_stage(steps, one)]
     if not chosen and len(steps):
@@ -56,6 +60,37 @@ def apply(
             f"Pass stage='{'numbers' if stage == 'structure' else 'structure'}', or 'all'."
         )
     return carried_out(graph, chosen, data)
+
+
+def _check_architecture(graph: Graph, plan: Plan) -> None:
+    """Refuses the plan of a model with other parameters, which may have places of the same names.
+
+    A graph on which the plan was begun already, as when its channels were removed and its numbers are still to come, is
+    known by the architecture that it was captured with.
+
+    Raises:
+        PenjingError: the plan was made for another architecture.
+    """
+    meant = plan.architecture
+    if meant is None or meant.tensors in (graph.architecture.tensors, _tensors(graph.plan.architecture)):
+        return
+    modules = {".".join(parts[:count]) for parts in map(_parts, graph.tensors()) for count in range(1, len(parts))}
+    names = modules | {node.name for node in graph.program.graph.nodes}
+    missing = next((option.place for option in plan if option.place.path not in names), None)
+    near = difflib.get_close_matches(missing.path, names, 1, 0.0) if missing is not None else []
+    hint = f", which has no '{missing}' (the nearest is '{near[0]}')" if missing is not None and near else ""
+    raise PenjingError(
+        f"The plan was made for {meant}, and this graph is {graph.architecture}, another architecture{hint}. Nothing was "
+        "applied. Pass the graph of the original, as it was captured for the plan."
+    )
+
+
+def _parts(path: str) -> list[str]:
+    return path.split(".")
+
+
+def _tensors(architecture: Architecture | None) -> str | None:
+    return None if architecture is None else architecture.tensors
 
 
 def of_stage(plan: Plan, stage: str) -> list[Option]:

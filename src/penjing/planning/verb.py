@@ -112,4 +112,4 @@ def plan(
         warnings.warn(
             f"No candidate kept the budget of {problem.budget}; the plan is the one that came nearest.", stacklevel=3
         )
-    return solution.plan
+    return Plan(solution.plan.options, graph.architecture)

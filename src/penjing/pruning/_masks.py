@@ -11,7 +11,7 @@ from torch import Tensor
 
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
-from penjing.graph import Graph, Option, Plan
+from penjing.graph import Graph, Option
 from penjing.graph.weights import Weight
 from penjing.pruning._selection import Selection, lowest
 from penjing.pruning.allocations._registry import Scored
@@ -89,7 +89,7 @@ def shrunk(graph: Graph, selection: Selection, found: Sequence[Weight]) -> Graph
         if (position := last.get(places[name])) is not None:
             step = options[position]
             options[position] = replace(step, found={**step.found, "became": what})
-    small.plan = Plan(tuple(options))
+    small.plan = small.plan.having(options)
     return small
 
 

@@ -127,7 +127,8 @@ def load(path: Path | str, *, largest: int | None = None) -> Graph:
         size = path.stat().st_size
         allowed = largest_for(size) if largest is None else largest
         graph = _rebuild(description, tensors, allowed, nodes_for(size, largest))
-        graph.plan = Plan.from_json(plan)
+        if (read := Plan.from_json(plan)) or read.architecture is not None:  # an empty list tells nothing of the graph
+            graph.plan = read
         return graph.refresh(watch=Values(allowed, graph.inputs))
     except PenjingError as error:
         raise PenjingError(f"{path} can't be loaded: {error}") from error

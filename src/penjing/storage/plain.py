@@ -27,9 +27,7 @@ _ENCRYPTED = 0x1
 _LOCAL_HEADER = 30  # bytes before a member's name and contents
 
 
-def write(
-    path: Path | str, description: dict[str, Any], tensors: dict[str, Tensor], plan: list[dict[str, Any]]
-) -> None:
+def write(path: Path | str, description: dict[str, Any], tensors: dict[str, Tensor], plan: dict[str, Any]) -> None:
     """Writes the file, whole or not at all.
 
     Raises:
@@ -44,7 +42,7 @@ def write(
         archive.writestr("plan.json", texts["plan.json"])
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], list[dict[str, Any]]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor], Any]:
     """Returns description, tensors and plan.
 
     Raises:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from penjing.errors import PenjingError
-from penjing.graph import Graph, Option, Place, Plan
+from penjing.graph import Graph, Option, Place
 from penjing.graph.places import Json
 from penjing.planning.bit_costs import Costs
 from penjing.planning.measured_plan import MeasuredPlan
@@ -218,4 +218,4 @@ def _record(made: Graph, steps: Sequence[Step]) -> None:
         found = {**option.found, "steps_back": [step.to_json() for step in way]} if way else option.found
         found = {**found, "reason": "metric"} if way and way[-1].after == FLOAT else found
         options.append(replace(option, found=found))
-    made.plan = Plan(tuple(options))
+    made.plan = made.plan.having(options)
