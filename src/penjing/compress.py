@@ -21,6 +21,7 @@ from penjing.run import stages
 from penjing.run.assemble_report import assemble_report
 from penjing.run.baseline import Baseline, judge_original, nothing_learned
 from penjing.run.clock import Clock
+from penjing.run.correction import anchor_of, choose_again
 from penjing.run.delivery import deliver
 from penjing.run.estimate import Estimate, estimate, known, seconds_of_a_width, what_follows
 from penjing.run.lock import locked
@@ -220,7 +221,41 @@ def _run(
     if (unlearned := nothing_learned(original.baseline, None, name, asked.trained)) is not None:
         say(f"Warning: {unlearned}. Whatever is made of it, this run won't count as a success.")
 
-    solution = _solved(space, asked, original, clock, say)
+    while True:
+        problem = _problem(space, asked, original, clock, say)
+        solution = _solved(space, asked, problem)
+        small, recovery, measured = _made(space, asked, original, solution, clock, progress, say)
+        whole = solution.complete and recovery.finished
+        again = choose_again(space, problem, solution, measured, clock, say) if whole else "no"
+        if again != "now":
+            break
+    if again == "with more time":
+        solution = replace(solution, short_of_time=True)
+        stages.note_cut(space, asked.max_minutes, [stages.CHOICE], True)
+    content = assemble_report(
+        space, asked, small, solution=solution, recovery=recovery, measured=measured, inputs=inputs, clock=clock
+    )
+    with space.timed("report"):
+        report.write(content, space.out)
+    if recovery.finished and solution.complete:
+        write_json(True, space.inner / stages.FINISHED)
+    return Result(small, content, space.out)
+
+
+def _made(
+    space: Workspace,
+    asked: CompressRequest,
+    original: Original,
+    solution: Solution,
+    clock: Clock,
+    progress: bool,
+    say: Callable[[str], None],
+) -> tuple[Graph, Recovery, dict[str, Any]]:
+    """Carries out the solution's plan: prunes, recovers, quantises, lowers and verifies.
+
+    Returns:
+        The compressed graph, how training went, and what was measured of the finished model.
+    """
     taken = solution.taken
     say(f"Chosen: {taken}: {taken.latency:.2f}× the original's latency.")
     if not solution.complete:
@@ -257,14 +292,7 @@ def _run(
             OriginalAndCompressed(original.graph, original.file, small, small_file), asked.data, asked.budget,
             threads=asked.threads, batch=asked.batch, original=original.baseline, trained=asked.trained, deadline=clock.end,
         )  # fmt: skip
-    content = assemble_report(
-        space, asked, small, solution=solution, recovery=recovery, measured=measured, inputs=inputs, clock=clock
-    )
-    with space.timed("report"):
-        report.write(content, space.out)
-    if recovery.finished and solution.complete:
-        write_json(True, space.inner / stages.FINISHED)
-    return Result(small, content, space.out)
+    return small, recovery, measured
 
 
 def _captured(model: nn.Module, example_inputs: Any) -> Graph:
@@ -310,22 +338,26 @@ def _profiled(space: Workspace, asked: CompressRequest, given: Graph) -> Origina
     return Original(graph, file, baseline)
 
 
-def _solved(
+def _problem(
     space: Workspace, asked: CompressRequest, original: Original, clock: Clock, say: Callable[[str], None]
-) -> Solution:
+) -> Problem:
+    """Returns the problem that candidates are to solve."""
+    return Problem(
+        original.graph, asked.data, original.file, asked.budget, Deployment(asked.target, asked.threads, asked.batch),
+        asked.techniques(), asked.scope, space.inner / CANDIDATES,
+        deadline=clock.choosing_ends(known(space.held()), training=asked.epochs > 0),
+        longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES,
+        say=lambda line: say(f"  {line}"), anchor=anchor_of(space, asked.target),
+    )  # fmt: skip
+
+
+def _solved(space: Workspace, asked: CompressRequest, problem: Problem) -> Solution:
     """Measures candidates and takes one; files that later stages made for another candidate are removed."""
 
     def write(made: Solution, path: Path) -> None:
         stages.note_cut(space, asked.max_minutes, [stages.CHOICE], made.short_of_time)
         write_json(made.to_json(), path)
 
-    problem = Problem(
-        original.graph, asked.data, original.file, asked.budget, Deployment(asked.target, asked.threads, asked.batch),
-        asked.techniques(), asked.scope, space.inner / CANDIDATES,
-        deadline=clock.choosing_ends(known(space.held()), training=asked.epochs > 0),
-        longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES,
-        say=lambda line: say(f"  {line}"),
-    )  # fmt: skip
     solution = space.stage(
         "choose",
         stages.CHOICE,

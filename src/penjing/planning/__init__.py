@@ -2,16 +2,18 @@
 
 from penjing.planning.bit_costs import grids_of
 from penjing.planning.carrying_out import apply, carried_out, of_stage
+from penjing.planning.journal import by_level, corrected, read_journal, write_journal
 from penjing.planning.knapsack import OverBudget, Priced, solve
 from penjing.planning.measured_plan import MeasuredPlan
-from penjing.planning.problem import Deployment, Held, Problem, Solution
-from penjing.planning.solvers import find_solver, read_journal
+from penjing.planning.problem import Anchor, Deployment, Held, Problem, Solution
+from penjing.planning.solvers import find_solver
 from penjing.planning.verb import plan
 from penjing.pruning import technique as _pruning  # noqa: F401  registers
 from penjing.quantization import technique as _quantization  # noqa: F401  registers
 from penjing.techniques import Technique, techniques
 
 __all__ = [
+    "Anchor",
     "Deployment",
     "Held",
     "MeasuredPlan",
@@ -21,7 +23,9 @@ __all__ = [
     "Solution",
     "Technique",
     "apply",
+    "by_level",
     "carried_out",
+    "corrected",
     "find_solver",
     "grids_of",
     "of_stage",
@@ -29,4 +33,5 @@ __all__ = [
     "read_journal",
     "solve",
     "techniques",
+    "write_journal",
 ]

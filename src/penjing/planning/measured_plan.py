@@ -17,7 +17,9 @@ class MeasuredPlan:
         latency: median latency over that of the original, measured in turns in one process; None where it wasn't measured.
         latency_ms: median latency in milliseconds; None where it wasn't measured.
         size_bytes: size of the lowered file.
-        meets: whether latency and size keep the budget, with a margin.
+        meets: whether the expected latency and the size keep the budget, with a margin.
+        correction: how many times the measured latency a model with such numbers took once it was finished; 1 where no
+            finished model told otherwise.
     """
 
     plan: Plan
@@ -26,6 +28,17 @@ class MeasuredPlan:
     latency_ms: float | None
     size_bytes: int
     meets: bool
+    correction: float = 1.0
+
+    @property
+    def expected(self) -> float | None:
+        """The latency over that of the original that a finished model is expected to have; None where none was measured."""
+        return None if self.latency is None else self.latency * self.correction
+
+    @property
+    def integer(self) -> bool:
+        """Whether anything is computed in fewer bits than in the original."""
+        return any(option.before != option.after for option in self.numbers)
 
     @property
     def original_ms(self) -> float | None:
@@ -67,10 +80,11 @@ class MeasuredPlan:
             "round_to": shared.get("round_to"),
             "techniques": list(dict.fromkeys(option.technique for option in self.plan)),
             "params": self.params,
-            "integer": any(option.before != option.after for option in self.numbers),
+            "integer": self.integer,
             "in_float": list(self.left_alone),
             "latency": self.latency,
             "latency_ms": self.latency_ms,
+            "correction": self.correction,
             "size_bytes": self.size_bytes,
             "meets": self.meets,
         }

@@ -49,6 +49,24 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """A finished model whose latency is known, beside which further candidates are measured.
+
+    A shared machine has phases in which integers gain less over floating point than in others. How much faster than the
+    anchor a candidate is, depends less on the phase than how much faster than the original it is.
+
+    Attributes:
+        file: the finished model's lowered file.
+        latency: its median latency over that of the original, as measured when it was verified.
+        integer: whether it computes in integers.
+    """
+
+    file: Artifact
+    latency: float
+    integer: bool
+
+
+@dataclass(frozen=True)
 class Problem:
     """A graph that should keep a budget, and the means to that end.
 
@@ -70,6 +88,7 @@ class Problem:
         say: called with a line about each candidate.
         held: a metric that must hold, for solvers that judge candidates.
         start: a graph that was already made of the original, for solvers that start from one.
+        anchor: an earlier solution's finished model, which missed the budget.
         record: the capabilities of a target that isn't in the table of capabilities.
     """
 
@@ -87,6 +106,7 @@ class Problem:
     say: Callable[[str], None] = field(default=lambda line: None)
     held: Held | None = None
     start: Graph | None = None
+    anchor: Anchor | None = None
     record: Capabilities | None = None
 
     @property

@@ -11,6 +11,7 @@ from penjing.graph.cost import uncounted
 from penjing.planning import Solution
 from penjing.run import stages
 from penjing.run.clock import Clock, seconds_until
+from penjing.run.correction import misses_of
 from penjing.run.provenance import provenance
 from penjing.run.recovery import Recovery
 from penjing.run.request import CompressRequest
@@ -61,6 +62,7 @@ def assemble_report(
         ),
         "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
         "notes": [
+            *(f"{miss}." for miss in misses_of(space)),
             *_notes(asked, solution, recovery, measured, clock),
             *([uncounted(left_out)] if left_out else []),
         ],

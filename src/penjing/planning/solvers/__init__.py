@@ -2,6 +2,5 @@
 
 from penjing.planning.solvers import _hold_metric, _least_noise, _widest_that_fits  # noqa: F401  registers
 from penjing.planning.solvers._registry import Solver, find_solver, solvers
-from penjing.planning.solvers._widest_that_fits import read_journal
 
-__all__ = ["Solver", "find_solver", "read_journal", "solvers"]
+__all__ = ["Solver", "find_solver", "solvers"]

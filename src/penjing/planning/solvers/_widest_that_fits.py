@@ -3,16 +3,14 @@
 Latency is not monotone in width, and integers are not always faster, so nothing here trusts a count of operations.
 """
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from penjing import records
 from penjing.errors import PenjingError
-from penjing.files import atomic_write
 from penjing.graph import Graph, Option, Plan
+from penjing.planning.journal import key_of, known, meeting, write_journal
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem, Solution, within
 from penjing.planning.solvers._registry import solvers
@@ -28,7 +26,6 @@ LEAST_SECONDS = 0.5  # the same, where the deadline leaves less
 MEASURING = 0.1  # share of the time until the deadline that timing the files of a level may take
 
 Options = tuple[Option, ...]
-Journal = dict[str, list[MeasuredPlan]]
 
 
 @solvers.register(source="Yang et al., NetAdapt, 2018 (measured latency decides); here for all layers at once")
@@ -42,9 +39,9 @@ def widest_that_fits(problem: Problem) -> Solution:
     """
     _original(problem)
     problem.folder.mkdir(parents=True, exist_ok=True)
-    known = _read(problem.journal, problem.say)
-    if known:
-        problem.say(f"Going on from {len(known)} width{'' if len(known) == 1 else 's'} measured before.")
+    journal = known(problem.journal, problem.say)
+    if journal:
+        problem.say(f"Going on from {len(journal)} width{'' if len(journal) == 1 else 's'} measured before.")
     if not problem.capabilities.has_integers:
         problem.say(
             f"{problem.deployment.target} computes nothing in integers, so every candidate is in floating point."
@@ -53,15 +50,15 @@ def widest_that_fits(problem: Problem) -> Solution:
     longest, measured = problem.longest, list[MeasuredPlan]()
     complete, short = True, False
     for options in ((), *sorted(structure, key=_saved)):
-        key = _key(options)
-        if key not in known:
+        key = key_of(options)
+        if key not in journal:
             if measured and longest > problem.left:
                 problem.say("The time for measuring candidates is over.")
                 short = True
                 break
             start = time.monotonic()
             try:
-                known[key] = _measure_level(problem, options)
+                journal[key] = _measure_level(problem, options)
             except KeyboardInterrupt:
                 if not measured:
                     raise
@@ -69,10 +66,11 @@ def widest_that_fits(problem: Problem) -> Solution:
                 complete = False
                 break
             longest = max(longest, time.monotonic() - start)
-            _write(problem.journal, known)
-        found = known[key]
+            if problem.journal is not None:
+                write_journal(problem.journal, journal.values())
+        found = journal[key]
         for candidate in found:
-            problem.say(f"{candidate}: {_share(candidate):.2f}× the latency, {candidate.size_bytes:,} bytes")
+            problem.say(_in_words(candidate))
         measured += found
         taken = _preferred(found)
         if taken is not None:
@@ -107,41 +105,6 @@ def _levels(problem: Problem, stage: str, graph: Graph) -> list[Options]:
 
 def _saved(options: Options) -> float:
     return sum(option.found.get("saves_params", 0.0) for option in options)
-
-
-# The journal: what was measured, level by level
-
-
-def _key(options: Options) -> str:
-    return json.dumps(Plan(options).to_json(), sort_keys=True)
-
-
-def _write(journal: Path | None, known: Journal) -> None:
-    if journal is not None:
-        levels = [[candidate.to_json() for candidate in found] for found in known.values() if found]
-        atomic_write(journal, json.dumps(levels))
-
-
-def read_journal(journal: Path) -> list[list[MeasuredPlan]]:
-    """Returns the candidates of each level that a journal holds.
-
-    Raises:
-        PenjingError: the journal is damaged.
-    """
-    levels = records.convert(records.read(journal), list[list[MeasuredPlan]], "levels")
-    if not all(levels):
-        raise PenjingError("a level of it has no candidate")
-    return levels
-
-
-def _read(journal: Path | None, say: Callable[[str], None]) -> Journal:
-    if journal is None or not journal.exists():
-        return {}
-    try:
-        return {_key(found[0].structure): found for found in read_journal(journal)}
-    except PenjingError as damage:
-        say(f"{journal} is damaged ({damage}): all candidates are measured again.")
-        return {}
 
 
 # Measuring
@@ -203,7 +166,9 @@ def _lowered(problem: Problem, graph: Graph, name: str) -> Artifact:
 
 def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifact]]) -> list[MeasuredPlan]:
     """Times these files in turns with the original's, and returns a candidate for each of them."""
+    anchor = problem.anchor
     together = {"original": _original(problem)} | {str(place): file for place, (_, file) in enumerate(files)}
+    together |= {} if anchor is None else {"anchor": anchor.file}
     times = measure_together(
         together, threads=problem.deployment.threads, batch=problem.deployment.batch, runs=RUNS, memory=False,
         seconds=max(LEAST_SECONDS, min(SECONDS, MEASURING * problem.left)),
@@ -212,8 +177,11 @@ def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artif
     found = []
     for place, (options, file) in enumerate(files):
         after = times[str(place)].latency_ms.median
-        meets = problem.keeps(after, before, file.size_bytes)
-        found.append(MeasuredPlan(Plan(options), thin.cost().params, after / before, after, file.size_bytes, meets))
+        one = MeasuredPlan(Plan(options), thin.cost().params, after / before, after, file.size_bytes, True)
+        if anchor is not None and one.integer == anchor.integer:
+            now = times["anchor"].latency_ms.median / before
+            one = replace(one, correction=max(1.0, anchor.latency / now))
+        found.append(meeting(one, problem))
     return found
 
 
@@ -221,14 +189,19 @@ def _measure(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artif
 
 
 def _share(candidate: MeasuredPlan) -> float:
-    """Returns a candidate's latency over the original's; all candidates here are measured."""
-    assert candidate.latency is not None
-    return candidate.latency
+    """Returns the expected latency of a candidate over the original's; all candidates here are measured."""
+    assert candidate.expected is not None
+    return candidate.expected
 
 
 def _ms(candidate: MeasuredPlan) -> float:
     assert candidate.latency_ms is not None
-    return candidate.latency_ms
+    return candidate.latency_ms * candidate.correction
+
+
+def _in_words(candidate: MeasuredPlan) -> str:
+    expected = "" if candidate.correction == 1 else f" ({_share(candidate):.2f}× expected once it is finished)"
+    return f"{candidate}: {candidate.latency:.2f}× the latency{expected}, {candidate.size_bytes:,} bytes"
 
 
 def _preferred(found: Sequence[MeasuredPlan]) -> MeasuredPlan | None:
@@ -263,7 +236,8 @@ def _better_in_float(
     """Returns the modules that are slower as integers, if leaving them in float promises a better candidate."""
     as_float, as_integer = (_module_milliseconds(problem, file) for file in files)
     slower = {name: ms - as_float[name] for name, ms in as_integer.items() if ms > as_float.get(name, ms)}
-    hoped = 1 - sum(slower.values()) / _ms(integer)
+    assert integer.latency_ms is not None
+    hoped = 1 - sum(slower.values()) / integer.latency_ms
     original_ms = _ms(integer) / _share(integer)
     fast_enough = within(problem.budget.latency_limit(), hoped * _ms(integer), original_ms)
     if hoped > WORTH or hoped * _share(integer) > WORTH * _share(plain) or not fast_enough:
