@@ -6,7 +6,6 @@ Steps of all kinds are taken in turn, so that a busy machine slows all of them a
 the wall. Stored answers are measured where they are found, which is what a step costs after the first epoch.
 """
 
-import inspect
 import statistics
 import tempfile
 import time
@@ -22,7 +21,6 @@ from penjing.distillation import Confidence, One, Stored, Teacher
 from penjing.distillation.teachers import Lesson
 from penjing.graph import capture
 from penjing.tasks import Classification
-from penjing.training import recover
 from penjing.training.objective import Objective
 from penjing.training.optimizers import make_optimizer
 from penjing.training.settings import TrainingSettings, Variant
@@ -38,9 +36,7 @@ FORWARD = "the teacher's forward pass alone"
 
 def settings(signal: str) -> TrainingSettings:
     """Returns the settings of `recover` with this signal, and all else by default."""
-    defaults = {name: one.default for name, one in inspect.signature(recover).parameters.items()}
-    names = inspect.signature(TrainingSettings).parameters
-    return TrainingSettings(**{name: defaults[name] for name in names} | {"signal": signal, "lr": 0.01})
+    return TrainingSettings(signal=signal, lr=0.01)
 
 
 def step(teacher: Teacher | None, signal: str, batches: list[Any]) -> Callable[[int], object]:

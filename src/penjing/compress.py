@@ -30,6 +30,8 @@ from penjing.run.request import RULES, CompressRequest, settled
 from penjing.run.verification import OriginalAndCompressed, verify
 from penjing.run.workspace import CANDIDATES, EVIDENCE, INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
+from penjing.techniques import Scope
+from penjing.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,16 @@ def compress(
     """
     clock = Clock(minutes=max_minutes) if began is None else Clock(began, max_minutes)
     criterion, data = settled(criterion, data)
+    training = TrainingSettings(
+        epochs=epochs, lr=lr, signal=signal, balance=balance, schedule=schedule, precision=precision,
+        channels_last=channels_last, seed=seed, penalty=penalty, penalty_weight=penalty_weight, layer_decay=layer_decay,
+        ema=ema, reestimate_norms=reestimate_norms, augment=(augment,) if isinstance(augment, str) else tuple(augment),
+        label_smoothing=label_smoothing, stop_at=stop_at, keep=keep,
+    )  # fmt: skip
     asked = CompressRequest(
-        data, target, budget or Budget(), tuple(include), tuple(exclude), epochs, criterion, lr, precision,
-        channels_last, threads, batch, seed, max_minutes, units, min_channels, trained, signal, balance, schedule,
-        penalty, penalty_weight, stop_at=stop_at, keep=keep, trackers=tuple(trackers),
-        layer_decay=layer_decay, ema=ema, reestimate_norms=reestimate_norms, label_smoothing=label_smoothing,
-        augment=(augment,) if isinstance(augment, str) else tuple(augment), teacher=taught_by(teacher),
+        data, criterion, budget or Budget(), Deployment(target, threads, batch),
+        Scope(tuple(include), tuple(exclude), units, min_channels), training, taught_by(teacher), tuple(trackers),
+        max_minutes, trained,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)
@@ -285,12 +291,13 @@ def _made(
     with space.timed("quantise"):
         small = carried_out(small, taken.numbers, asked.data)
     with space.timed("lower"):
-        small_file = lower(small, asked.target, space.out / f"model{asked.suffix}")
-        deliver(small, asked.data, asked.target, space.out)
+        small_file = lower(small, asked.deployment.target, space.out / f"model{asked.suffix}")
+        deliver(small, asked.data, asked.deployment.target, space.out)
     with space.timed("verify"):
         measured = verify(
             OriginalAndCompressed(original.graph, original.file, small, small_file), asked.data, asked.budget,
-            threads=asked.threads, batch=asked.batch, original=original.baseline, trained=asked.trained, deadline=clock.end,
+            threads=asked.deployment.threads, batch=asked.deployment.batch, original=original.baseline,
+            trained=asked.trained, deadline=clock.end,
         )  # fmt: skip
     return small, recovery, measured
 
@@ -309,7 +316,7 @@ def _finished(space: Workspace, asked: CompressRequest, say: Callable[[str], Non
     if stages.is_finished(space.held(), asked.suffixes):
         try:
             done = Result(stages.read_graph(space.out / "model.penjing"), report.read(space.out), space.out)
-            open_artifact(space.out / f"model{asked.suffix}", asked.target)
+            open_artifact(space.out / f"model{asked.suffix}", asked.deployment.target)
             say(f"{space.out} holds this run, finished.")
             return done
         except PenjingError as damage:
@@ -324,14 +331,14 @@ def _profiled(space: Workspace, asked: CompressRequest, given: Graph) -> Origina
     file = space.stage(
         "profile",
         stages.lowered(asked.suffix),
-        lambda: lower(graph, asked.target, space.inner / stages.lowered(asked.suffix)),
+        lambda: lower(graph, asked.deployment.target, space.inner / stages.lowered(asked.suffix)),
         lambda made, path: None,  # lowering has written it
-        lambda path: open_artifact(path, asked.target),
+        lambda path: open_artifact(path, asked.deployment.target),
     )
     baseline = space.stage(
         "profile",
         stages.BASELINE,
-        lambda: judge_original(file, asked.data, asked.threads),
+        lambda: judge_original(file, asked.data, asked.deployment.threads),
         lambda made, path: write_json(made.to_dict(), path),
         lambda path: Baseline.from_dict(read_json(path)),
     )
@@ -343,11 +350,11 @@ def _problem(
 ) -> Problem:
     """Returns the problem that candidates are to solve."""
     return Problem(
-        original.graph, asked.data, original.file, asked.budget, Deployment(asked.target, asked.threads, asked.batch),
+        original.graph, asked.data, original.file, asked.budget, asked.deployment,
         asked.techniques(), asked.scope, space.inner / CANDIDATES,
-        deadline=clock.choosing_ends(known(space.held()), training=asked.epochs > 0),
+        deadline=clock.choosing_ends(known(space.held()), training=asked.training.epochs > 0),
         longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES,
-        say=lambda line: say(f"  {line}"), anchor=anchor_of(space, asked.target),
+        say=lambda line: say(f"  {line}"), anchor=anchor_of(space, asked.deployment.target),
     )  # fmt: skip
 
 

@@ -8,12 +8,16 @@ from torch import nn
 
 from penjing import report
 from penjing.budget import Budget
+from penjing.data import Data
 from penjing.graph import capture
+from penjing.planning import Deployment
 from penjing.pruning import prune
 from penjing.run import stages
 from penjing.run.assemble_report import _notes, assemble_report
+from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace
 from penjing.targets import lower
+from penjing.tasks import Unlabelled
 from report.report_samples import report as sample
 
 MEASURED = ("target", "baseline", "compressed", "ratios", "parity", "integer_macs", "layers", "met")
@@ -31,7 +35,7 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
     made = sample()
     content = assemble_report(
         space,
-        SimpleNamespace(budget=Budget(latency="0.5x"), seed=0, target="onnxruntime", suffix=".onnx"),  # type: ignore[arg-type]
+        CompressRequest(Data(None, [(torch.randn(2, 16),)], None, Unlabelled()), "l2", Budget(latency="0.5x")),
         small,
         solution=SimpleNamespace(
             measured=(),
@@ -58,7 +62,7 @@ USUAL = {
     "recovery": {"notes": (), "short_of_time": False},
     "solution": {"complete": True, "short_of_time": False, "measured": (), "plan": (1,), "taken": None, "meets": True},
     "measured": {"missed": [], "warnings": [], "baseline": {"metric": 0.9}, "parity": PARITY},
-    "asked": {"budget": Budget(size="0.5x"), "trained": True, "target": "onnxruntime"},
+    "asked": {"budget": Budget(size="0.5x"), "trained": True, "deployment": Deployment("onnxruntime")},
     "clock": {"end": None, "minutes": None},
 }
 
@@ -91,7 +95,7 @@ def test_of_a_run_in_which_all_went_well_there_is_nothing_to_note():
             {"solution": {"plan": ()}},
             "Float is already the fastest within your budget: nothing was pruned or quantised.",
         ),
-        ({"asked": {"target": "torch"}}, "Nothing was quantised: torch computes nothing in integers."),
+        ({"asked": {"deployment": Deployment("torch")}}, "Nothing was quantised: torch computes nothing in integers."),
     ],
 )
 def test_what_a_user_should_know_of_a_run_is_noted(changes, says):

@@ -1,7 +1,6 @@
 """What a run is expected to take and to write; forward passes take as long here as a test says."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,8 +17,10 @@ from penjing.run.baseline import Baseline
 from penjing.run.clock import Known
 from penjing.run.delivery import delivered_names
 from penjing.run.estimate import Estimate, estimate, known, seconds_of_a_width
+from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, write_json
 from penjing.tasks import Classification
+from penjing.training import TrainingSettings
 
 WIDTH = Plan((Option(Place("group", "0"), "prune", {"keep": 8, "amount": 0.5, "round_to": 8}, 16, 8),))
 CANDIDATE = MeasuredPlan(WIDTH, 1500, 0.5, 0.1, 5000, True)  # 0.1 ms, half of the original's latency
@@ -48,7 +49,7 @@ BATCHES = [(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))] * 5
 def asked(minutes=None, epochs=10, **parts):
     loaders = {"train": BATCHES, "calibration": BATCHES, "validation": BATCHES} | parts
     data = Data(**loaders, task=Classification(3))
-    return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, teacher=None, suffixes=(".onnx",))
+    return CompressRequest(data, "l2", training=TrainingSettings(epochs=epochs), max_minutes=minutes)
 
 
 class Streamed:
@@ -92,15 +93,15 @@ def test_training_takes_four_passes_for_each_step(space, graph, quick, given, mi
 
 
 def test_other_teachers_take_as_long_as_their_macs_say(space, graph, quick):
-    usual, other = asked(), asked()
+    usual = asked()
     wide = capture(nn.Sequential(nn.Linear(4, 80), nn.ReLU(), nn.Linear(80, 3)), torch.randn(2, 4))
-    other.teacher = Mean(wide, nn.Linear(4, 3))
+    other = replace(usual, teacher=Mean(wide, nn.Linear(4, 3)))
     ratio = wide.cost().macs / graph.cost().macs
     assert ratio > 2
     minutes = [estimate(graph, request, space.held()).minutes_train for request in (usual, other)]
     assert minutes[1] == pytest.approx(minutes[0] * (3 + ratio + 1) / 4)
-    other.teacher = Ema()
-    assert estimate(graph, other, space.held()).minutes_train == pytest.approx(minutes[0])
+    alone = replace(usual, teacher=Ema())
+    assert estimate(graph, alone, space.held()).minutes_train == pytest.approx(minutes[0])
 
 
 def test_before_anything_was_measured_eight_widths_take_what_their_size_makes_likely(space, graph, quick):

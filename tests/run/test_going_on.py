@@ -16,8 +16,10 @@ from penjing.run.assemble_report import _cut_short
 from penjing.run.baseline import Baseline
 from penjing.run.estimate import Estimate, durations, estimate, what_follows
 from penjing.run.recovery import Recovery, recovered
+from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, write_json
 from penjing.tasks import Classification
+from penjing.training import TrainingSettings
 
 WIDTH = Plan((Option(Place("group", "0"), "prune", {"keep": 8, "amount": 0.5, "round_to": 8}, 16, 8),))
 TAKEN = MeasuredPlan(WIDTH, 1500, 0.5, 0.1, 5000, True)
@@ -36,11 +38,8 @@ def graph():
 def asked(minutes=None, epochs=10, batches=5):
     loader = [(torch.randn(4, 4), torch.tensor([0, 1, 2, 0]))] * batches
     data = Data(loader, loader, loader, Classification(3))
-    return SimpleNamespace(data=data, max_minutes=minutes, epochs=epochs, teacher=None, suffixes=(".onnx",), lr=None, seed=0,
-                           precision="float32", channels_last=False, signal="auto", balance="fixed",
-                           schedule="joint", penalty=None, penalty_weight=None, layer_decay=1.0, ema=None,
-                           reestimate_norms="auto", augment=(), label_smoothing=0.0, stop_at=None, keep="last",
-                           trackers=())  # fmt: skip
+    training = TrainingSettings(epochs=epochs, precision="float32", channels_last=False)
+    return CompressRequest(data, "l2", training=training, max_minutes=minutes)
 
 
 @pytest.mark.parametrize(("more", "made_again"), [(None, True), (2.0, True), (1.0, False), (0.5, False)])
@@ -171,12 +170,12 @@ def train(space, graph, monkeypatch):
     """Returns a function that recovers under a limit, where training does `steps` of the 50; it tells how often it ran."""
     runs = []
 
-    def recover(small, data, **options):
+    def train(small, *_):
         runs.append((space.inner / stages.CHECKPOINT).exists())
         (space.inner / stages.CHECKPOINT).touch()
         return small
 
-    monkeypatch.setattr(recovery, "recover", recover)
+    monkeypatch.setattr(recovery, "train", train)
     monkeypatch.setattr(recovery, "_judged", lambda *_: 0.5)
     monkeypatch.setattr(recovery, "discard_damaged", lambda *_: None)  # the made-up one is empty
 

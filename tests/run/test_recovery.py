@@ -15,15 +15,16 @@ from penjing.graph import capture
 from penjing.run import recovery as module
 from penjing.run import stages
 from penjing.run.recovery import Recovery, recovered
+from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace
 from penjing.tasks import Classification, Unlabelled, agreement, evaluate
-from penjing.training import Interrupted
+from penjing.training import Interrupted, TrainingSettings
 from penjing.training.checkpoint import steps_of
 
-TAUGHT = {"signal": "auto", "balance": "fixed", "schedule": "joint", "penalty": None, "penalty_weight": None}
-BATCHED = {"layer_decay": 0.9, "ema": 0.9, "reestimate_norms": True, "augment": ("mixup",), "label_smoothing": 0.1}
-ENDED = {"stop_at": None, "keep": "last", "trackers": ()}
-PLAIN = {"precision": "float32", "channels_last": False, "lr": 0.1, "seed": 0, **TAUGHT, **BATCHED, **ENDED}
+TRAINING = TrainingSettings(
+    2, 0.1, precision="float32", channels_last=False, layer_decay=0.9, ema=0.9, reestimate_norms=True, augment=("mixup",),
+    label_smoothing=0.1,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,8 @@ DATA = Data(batches(), batches(), batches(), Classification(3))
 
 
 def asked(epochs=2, minutes=None, data=DATA):
-    return SimpleNamespace(data=data, epochs=epochs, max_minutes=minutes, teacher=None, **PLAIN)
+    training = TRAINING if data.task.labelled else replace(TRAINING, label_smoothing=0.0)
+    return CompressRequest(data, "l2", training=replace(training, epochs=epochs), max_minutes=minutes)
 
 
 def recovering(space, small, original, request=None, *, pruned=True, deadline=None, say=lambda line: None):
@@ -70,20 +72,20 @@ def same(one, other):
 @pytest.fixture
 def trained(monkeypatch, space):
     """Lets training add 1 to every weight; returns the arguments that it was called with, and may raise `stop`."""
-    calls = SimpleNamespace(options=[], stop=None)
+    calls = SimpleNamespace(given=[], stop=None)
 
-    def recover(small, data, **options):
-        calls.options.append({"data": data, **options})
+    def train(small, data, teacher, settings, options):
+        calls.given.append((data, teacher, settings, options))
         with torch.no_grad():
             for parameter in small.parameters():
                 parameter += 1
         for epoch in range(2):
-            options["report"]({"epoch": epoch + 1, "loss": 0.5, "seconds": 1.0, "metric": None})
+            options.report({"epoch": epoch + 1, "loss": 0.5, "seconds": 1.0, "metric": None})
         if calls.stop is not None:
             raise calls.stop
         return small
 
-    monkeypatch.setattr(module, "recover", recover)
+    monkeypatch.setattr(module, "train", train)
     return calls
 
 
@@ -114,7 +116,7 @@ def test_what_need_not_be_trained_is_not_and_says_why(space, small, original, tr
     before = state(small)
     made = recovering(space, small, original, asked(epochs), pruned=pruned)
     assert made == Recovery(small, (note,)) and made.finished and made.variant is None
-    assert trained.options == [] and same(state(small), before)
+    assert trained.given == [] and same(state(small), before)
     assert sorted(path.name for path in space.inner.iterdir()) == ["run.json"]
 
 
@@ -122,7 +124,7 @@ def test_behind_the_deadline_nothing_is_trained_or_judged(space, small, original
     monkeypatch.setattr(module, "_judged", None)
     made = recovering(space, small, original, asked(minutes=1.0), deadline=0.0)
     assert made.notes == ("The deadline has passed: no training.",) and made.short_of_time and made.finished
-    assert trained.options == [] and stages.outlived(space.held(), 2.0) == module.MADE
+    assert trained.given == [] and stages.outlived(space.held(), 2.0) == module.MADE
 
 
 # Training
@@ -130,21 +132,16 @@ def test_behind_the_deadline_nothing_is_trained_or_judged(space, small, original
 
 def test_training_is_asked_for_as_the_user_asked(space, small, original, trained, judged):
     made = recovering(space, small, original)
-    (options,) = trained.options
-    assert options["teacher"] is original and options["data"] is DATA
-    assert {name: options[name] for name in (*PLAIN, "epochs", "deadline")} == {
-        **PLAIN, "epochs": 2, "deadline": None,
-    }  # fmt: skip
-    assert options["checkpoint"] == space.inner / stages.CHECKPOINT
+    ((data, teacher, settings, options),) = trained.given
+    assert data is DATA and settings == TRAINING and teacher.networks == (original,)
+    assert options.checkpoint == space.inner / stages.CHECKPOINT and options.deadline is None
     assert made.graph is small and made.finished
 
 
 def test_another_teacher_takes_the_original_s_place(space, small, original, trained, judged):
     teacher = One(nn.Linear(4, 3))
-    request = asked()
-    request.teacher = teacher
-    recovering(space, small, original, request)
-    assert trained.options[0]["teacher"] is teacher
+    recovering(space, small, original, replace(asked(), teacher=teacher))
+    assert trained.given[0][1] is teacher
 
 
 def test_the_variant_of_the_steps_is_told_as_far_as_there_was_a_choice(space, small, original):
@@ -207,10 +204,10 @@ def test_without_labels_training_is_judged_by_the_agreement_with_the_original(or
 def test_the_notes_tell_how_far_a_limit_shortened_training_and_nothing_of_it_without_one(
     space, small, original, monkeypatch, judged
 ):
-    def recover(small, data, **options):
-        options["log"]("Shortening the training from 8 to 4 steps.")
+    def train(small, data, teacher, settings, options):
+        options.log("Shortening the training from 8 to 4 steps.")
 
-    monkeypatch.setattr(module, "recover", recover)
+    monkeypatch.setattr(module, "train", train)
     said = []
     assert recovering(space, small, original, say=said.append).notes == () and len(said) == 1
     judged(0.5, 0.6)
@@ -229,8 +226,7 @@ def test_ctrl_c_keeps_the_weights_so_far_and_is_no_lack_of_time(space, small, or
 
 
 def test_a_training_that_diverges_says_which_rate_another_run_should_have(space, small, original):
-    request = asked()
-    request.lr, request.augment, request.label_smoothing = 1e30, (), 0.0
+    request = replace(asked(), training=replace(TRAINING, lr=1e30, augment=(), label_smoothing=0.0))
     with pytest.raises(
         PenjingError, match=r"training diverged\. Give a smaller rate, for example lr=2e\+29, and another"
     ):

@@ -104,25 +104,7 @@ def test_the_steps_of_a_layer_are_its_part_of_the_rate() -> None:
 
 
 def test_what_is_trained_beside_the_student_has_the_full_rate() -> None:
-    settings = TrainingSettings(
-        1,
-        0.1,
-        "sgd",
-        0.9,
-        1e-4,
-        0.05,
-        5.0,
-        "auto",
-        4.0,
-        0.9,
-        "fixed",
-        "joint",
-        "auto",
-        "auto",
-        "auto",
-        0,
-        layer_decay=0.5,
-    )
+    settings = TrainingSettings(lr=0.1, layer_decay=0.5)
     beside = nn.Parameter(torch.ones(2, 2))
     optimizer = make_optimizer(Net(), settings, 0.1, [beside])
     set_rate(optimizer, 0.2)

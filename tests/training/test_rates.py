@@ -68,7 +68,7 @@ def expected(curvature: float, rate: float, steps: int = 10) -> float:
 def found(curvature: float, total: int = 400, processes: int = 1) -> tuple[float, str]:
     """The rate that is found for a bowl, and what is said about it."""
     settings = TrainingSettings(
-        1, None, "sgd", 0.0, 0.0, 0.05, None, "auto", 4.0, 0.9, "fixed", "joint", "auto", "float32", False, 0
+        momentum=0.0, weight_decay=0.0, clip_norm=None, precision="float32", channels_last=False
     )
     objective, lines = Objective(Steep(curvature), None, settings, torch.device("cpu"), processes), [""]
     rate = find_rate(Bowl(), objective, ONES, ONES[:3], Variant(), USUAL, total, lines.append)
@@ -162,7 +162,7 @@ def test_roundings_of_the_same_bits_throughout_let_a_rate_be_tried(stages: Any) 
 def test_trials_leave_everything_as_it_was_and_are_alike(balance: str) -> None:
     net, batches = Net().train(), Batches()
     settings = TrainingSettings(
-        1, None, "sgd", 0.9, 1e-4, 0.05, 5.0, "contrastive", 4.0, 0.9, balance, "joint", "conv", "float32", False, 0
+        signal="contrastive", balance=balance, taps="conv", precision="float32", channels_last=False
     )
     objective = Objective(Classification(), One(Net(1)), settings, torch.device("cpu"))
     objective.prepare(net, next(iter(batches)))

@@ -17,9 +17,7 @@ from penjing.training.objective import Objective
 from penjing.training.settings import Variant
 from penjing.training.speed import WORTH_MEASURING, candidates, fastest, set_layout, step_seconds, thread_counts
 
-SETTINGS = TrainingSettings(
-    1, 0.1, "sgd", 0.9, 1e-4, 0.05, 5.0, "soft_labels", 4.0, 0.9, "fixed", "joint", "auto", "auto", "auto", 0
-)
+SETTINGS = TrainingSettings(epochs=1, lr=0.1, signal="soft_labels")
 PLAIN, BF16 = Variant(), Variant("bfloat16", True)
 
 

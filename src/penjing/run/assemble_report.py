@@ -49,7 +49,7 @@ def assemble_report(
         "schema": 1,
         "model": small.name,
         "budget": {key: value for key, value in asdict(asked.budget).items() if value is not None},
-        "seed": asked.seed,
+        "seed": asked.training.seed,
         "provenance": {**provenance(inputs, settings, space.out), "training": recovery.variant},
         "plan": [report.row(step.to_json()) for step in small.plan],
         "zeros": zeros_on(
@@ -121,8 +121,8 @@ def _notes(
         notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")
     elif not solution.plan:
         notes.append("Float is already the fastest within your budget: nothing was pruned or quantised.")
-    if not find(asked.target).has_integers:
-        notes.append(f"Nothing was quantised: {asked.target} computes nothing in integers.")
+    if not find(asked.deployment.target).has_integers:
+        notes.append(f"Nothing was quantised: {asked.deployment.target} computes nothing in integers.")
     notes += _cut_short(solution, recovery, measured, clock)
     if (late := -seconds_until(clock.end)) > 0:
         notes.append(

@@ -112,7 +112,7 @@ def what_follows(graph: Graph, asked: CompressRequest, held: EarlierContent, *, 
     """
     train = _training(graph, asked, held) if training else 0.0
     _, (train_for, verify_for) = durations((train / 60, _verifying(graph, asked, held) / 60))
-    parts = [f"training ({train_for})"] if training and asked.epochs else []
+    parts = [f"training ({train_for})"] if training and asked.training.epochs else []
     parts.append(f"writing and verifying the file ({verify_for})")
     return f"Still to come: {', '.join(parts)}. Ctrl-C again stops; the same command goes on later."
 
@@ -134,9 +134,9 @@ def _training(graph: Graph, asked: CompressRequest, held: EarlierContent) -> flo
     """Estimates the seconds of the steps left: a step costs about three forward passes, and that of the teacher."""
     data = asked.data
     loader = data.train if data.train is not None else data.calibration
-    if asked.epochs == 0 or not isinstance(loader, Sized):
+    if asked.training.epochs == 0 or not isinstance(loader, Sized):
         return 0.0
-    steps = asked.epochs * len(loader)
+    steps = asked.training.epochs * len(loader)
     if not held.has(stages.CHECKPOINT):
         left = steps
     else:

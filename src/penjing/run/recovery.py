@@ -6,16 +6,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from penjing.distillation.teachers import taught_by
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.run import stages
 from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.tasks import agreement, evaluate
-from penjing.training import Interrupted, recover
+from penjing.training import Interrupted
 from penjing.training.checkpoint import discard_damaged, ended_good_enough, steps_of, variant_of
 from penjing.training.deadline import over
 from penjing.training.divergence import TrainingDiverged
+from penjing.training.loop import train
+from penjing.training.run import RunOptions
 from penjing.training.source import training_batches
 
 SAMPLES = 2000  # validation samples on which training is judged
@@ -90,7 +93,7 @@ def recovered(
         progress: whether to show a progress bar.
         say: receives lines for the user.
     """
-    if not pruned or asked.epochs == 0:
+    if not pruned or asked.training.epochs == 0:
         return Recovery(small, (f"Not trained: {'no epochs were asked for' if pruned else 'nothing was removed'}.",))
     if over(deadline):  # no time is left to judge the graph before and after
         stages.note_cut(space, asked.max_minutes, MADE, True)
@@ -98,7 +101,7 @@ def recovered(
     notes: list[str] = []
     checkpoint = space.inner / stages.CHECKPOINT
     discard_damaged(checkpoint, say)
-    wanted = asked.epochs * len(training_batches(asked.data, original))
+    wanted = asked.training.epochs * len(training_batches(asked.data, original))
     if stages.CHECKPOINT in stages.outlived(space.held(), asked.max_minutes):
         planned = steps_of(checkpoint)
         if planned is not None and planned[1] < wanted:
@@ -117,20 +120,15 @@ def recovered(
         say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f}{judged} ({epoch['seconds']:.0f} s)")
 
     finished = True
+    options = RunOptions(
+        checkpoint=checkpoint, deadline=deadline, progress=progress, report=told, log=log, trackers=asked.trackers
+    )
     untrained = {name: tensor.clone() for name, tensor in small.state_dict().items()}
     before = _judged(small, original, asked)
     try:
-        recover(
-            small, asked.data, teacher=original if asked.teacher is None else asked.teacher,
-            epochs=asked.epochs, lr=asked.lr, seed=asked.seed,
-            signal=asked.signal, balance=asked.balance, schedule=asked.schedule, penalty=asked.penalty,
-            penalty_weight=asked.penalty_weight, layer_decay=asked.layer_decay,
-            ema=asked.ema, reestimate_norms=asked.reestimate_norms, augment=asked.augment,
-            label_smoothing=asked.label_smoothing, stop_at=asked.stop_at, keep=asked.keep,
-            trackers=asked.trackers, precision=asked.precision,
-            channels_last=asked.channels_last, deadline=deadline,
-            checkpoint=checkpoint, progress=progress, log=log, report=told,
-        )  # fmt: skip
+        train(
+            small, asked.data, taught_by(original) if asked.teacher is None else asked.teacher, asked.training, options
+        )
     except TrainingDiverged as end:  # the folder belongs to a run with this rate
         raise PenjingError(
             f"{end.told} Give a smaller rate, for example lr={end.lower:.2g}, and another folder."

@@ -1,30 +1,23 @@
 """The user's request to `compress`, and checks that model, data and choices fit together before anything is written."""
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-import penjing.planning  # noqa: F401  registers the techniques
 from penjing.budget import Budget
 from penjing.checks import (
     BATCH,
     COUNT,
-    EPOCHS,
     FLAG,
     FUNCTION,
-    NAME,
     PATH,
     PATTERNS,
-    RATE,
-    SEED,
     TEXT,
     THREADS,
     a,
-    among,
-    check,
     either,
     mapping,
     number,
@@ -34,11 +27,12 @@ from penjing.checks import (
 from penjing.data import Data
 from penjing.distillation import One, Teacher, signals
 from penjing.distillation.teachers import TAUGHT_BY
-from penjing.errors import PenjingError, unknown_name
+from penjing.errors import PenjingError
 from penjing.graph import Graph, channels
 from penjing.graph.digest import digest
 from penjing.graph.doors import TRAINED
 from penjing.loaders import first, read
+from penjing.planning import Deployment
 from penjing.pruning import criteria, prune
 from penjing.targets import find_target
 from penjing.tasks import evaluate
@@ -48,19 +42,14 @@ from penjing.training.judging import check_judged
 from penjing.training.label_smoothing import smoothed
 from penjing.training.listened import check_teacher
 from penjing.training.mixing import Augmenter
-from penjing.training.penalty import check_penalty, penalty_of
-from penjing.training.settings import (
-    BATCH_RULES,
-    KEEP,
-    PRECISIONS,
-    STOP_AT,
-    check_augmentations,
-    check_distillation,
-    check_labels,
-)
+from penjing.training.penalty import penalty_of
+from penjing.training.settings import RULES as TRAINING_RULES
+from penjing.training.settings import TrainingSettings, check_labels
 from penjing.training.source import training_batches
 from penjing.training.trackers import check_trackers
 
+NOT_EXPOSED = ("optimizer", "momentum", "weight_decay", "warmup", "clip_norm", "temperature", "distill_weight")
+"""The settings of training with a rule that `compress` has no argument for."""
 RULES = {  # rules for single arguments of `compress`
     "model": TRAINED,
     "data": a(Data, "a penjing.Data"),
@@ -71,25 +60,13 @@ RULES = {  # rules for single arguments of `compress`
     "units": TEXT,
     "min_channels": COUNT,
     "out": PATH,
-    "epochs": EPOCHS,
     "criterion": optional(TEXT),
-    "lr": RATE,
-    "signal": TEXT,
-    "balance": TEXT,
-    "schedule": TEXT,
-    "penalty": optional(NAME),
-    "penalty_weight": optional(number(0)),
-    **BATCH_RULES,
+    **{name: rule for name, rule in TRAINING_RULES.items() if name not in NOT_EXPOSED},
     "augment": either(TEXT, several(TEXT, "names of augmentations")),
-    "stop_at": STOP_AT,
-    "keep": KEEP,
     "trackers": several(TEXT, "names of trackers"),
     "teacher": TAUGHT_BY,
-    "precision": TEXT,
-    "channels_last": either(FLAG, among("auto")),
     "threads": THREADS,
     "batch": BATCH,
-    "seed": SEED,
     "max_minutes": optional(number(above=0)),
     "began": optional(number()),
     "dry_run": FLAG,
@@ -103,77 +80,58 @@ CALIBRATION_BATCHES = 8  # batches that serve as calibration data where the data
 
 @dataclass(frozen=True)
 class CompressRequest:
-    """The arguments of `compress`, which documents them; `criterion` and the calibration data are resolved already."""
+    """What a user asked of `compress`, which documents it; `criterion` and the calibration data are resolved already.
+
+    Attributes:
+        data: what to calibrate, train and judge on.
+        criterion: how channels are ranked.
+        budget: the limits.
+        deployment: where and how the result runs.
+        scope: where techniques may work.
+        training: the recovery; its seed is that of everything random.
+        teacher: whom the small model learns from instead of the original; None for the original.
+        trackers: what else shows the recovery's progress.
+        max_minutes: the limit on the time of the whole call.
+        trained: whether the model is known to have trained weights.
+    """
 
     data: Data
-    target: str
-    budget: Budget
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    epochs: int
     criterion: str
-    lr: float | None
-    precision: Literal["auto", "float32", "bfloat16"]
-    channels_last: bool | Literal["auto"]
-    threads: int
-    batch: int
-    seed: int
-    max_minutes: float | None
-    units: str = "auto"
-    min_channels: int = 1
-    trained: bool = True
-    signal: str = "auto"
-    balance: str = "fixed"
-    schedule: str = "joint"
-    penalty: str | None = None
-    penalty_weight: float | None = None
-    layer_decay: float = 1.0
-    ema: float | None = None
-    reestimate_norms: bool | Literal["auto"] = "auto"
-    augment: tuple[str, ...] = ()
-    label_smoothing: float = 0.0
-    stop_at: float | None = None
-    keep: Literal["last", "best"] = "last"
-    trackers: tuple[str, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    deployment: Deployment = field(default_factory=Deployment)
+    scope: Scope = field(default_factory=Scope)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
     teacher: Teacher | None = None
+    trackers: tuple[str, ...] = ()
+    max_minutes: float | None = None
+    trained: bool = True
 
     def __post_init__(self) -> None:
-        """Checks the arguments.
+        """Makes sure that names are known, and that the training suits the data.
 
         Raises:
-            PenjingError: a name is unknown, or a number is out of range.
+            PenjingError: a name is unknown, or the data lack what the training needs.
         """
-        check(vars(self), {name: rule for name, rule in RULES.items() if name in vars(self)})
-        find_target(self.target)
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
-        check_distillation(self.signal, self.balance, self.schedule)
-        check_labels(self.signal, self.data.task.labelled)
-        check_penalty(self.penalty, self.penalty_weight)
-        check_augmentations(self.augment)
-        smoothed(self.data.task, self.label_smoothing)
-        check_judged(self.stop_at, self.keep, self.data)
+        find_target(self.deployment.target)
+        check_labels(self.training.signal, self.data.task.labelled)
+        smoothed(self.data.task, self.training.label_smoothing)
+        check_judged(self.training.stop_at, self.training.keep, self.data)
         check_trackers(self.trackers)
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         """The suffixes of the target's files, the main file's first."""
-        return find_target(self.target).suffixes
+        return find_target(self.deployment.target).suffixes
 
     @property
     def suffix(self) -> str:
         """The suffix of the target's main file."""
         return self.suffixes[0]
 
-    @property
-    def scope(self) -> Scope:
-        """Where techniques may work."""
-        return Scope(self.include, self.exclude, self.units, self.min_channels)
-
     def techniques(self) -> dict[str, Technique]:
         """Returns the techniques that may propose, with their choices."""
         return {
-            "prune": find_technique("prune", {"criterion": self.criterion, "seed": self.seed}),
+            "prune": find_technique("prune", {"criterion": self.criterion, "seed": self.training.seed}),
             "quantize": find_technique("quantize"),
         }
 
@@ -182,13 +140,15 @@ class CompressRequest:
 
         The time limit isn't included, so that a run that was cut short can go on with more time.
         """
-        apart = ("data", "budget", "max_minutes", "trackers", "teacher")
-        own = {name: value for name, value in vars(self).items() if name not in apart}
         return {
-            **own,
-            "include": list(self.include),
-            "exclude": list(self.exclude),
-            "augment": list(self.augment),
+            **asdict(self.deployment),
+            **asdict(self.scope),
+            "include": list(self.scope.include),
+            "exclude": list(self.scope.exclude),
+            **asdict(self.training),
+            "augment": list(self.training.augment),
+            "criterion": self.criterion,
+            "trained": self.trained,
             "model": hash_of(graph),
             "data": self.data.identity(),
             "budget": asdict(self.budget),
@@ -203,7 +163,8 @@ class CompressRequest:
                 from this model and data, an augmentation can't change such data, the signal finds nothing in this model to
                 compare, the penalty nothing to shape, or the teacher can't teach it.
         """
-        groups = channels(graph, include=self.include, exclude=self.exclude, units=self.units).groups
+        scope, training = self.scope, self.training
+        groups = channels(graph, include=scope.include, exclude=scope.exclude, units=scope.units).groups
         with torch.random.fork_rng(devices=[]):  # a loader may draw from PyTorch's generator
             for part in ("train", "calibration", "validation"):
                 if (loader := getattr(self.data, part)) is not None:
@@ -211,16 +172,17 @@ class CompressRequest:
             _judge(graph, self.data)
             if groups:
                 _rank(graph, self)
-            if self.epochs and self.augment:  # now, and not after all candidates are measured
-                Augmenter(self.augment, self.data.task, self.seed)(first(training_batches(self.data, graph)), 0, 0)
-        if self.epochs and (self.teacher is not None or self.signal in signals):  # now, and not after all the measuring
+            if training.epochs and training.augment:  # now, and not after all candidates are measured
+                batch = first(training_batches(self.data, graph))
+                Augmenter(training.augment, self.data.task, training.seed)(batch, 0, 0)
+        if training.epochs and (self.teacher is not None or training.signal in signals):  # now, and not after measuring
             teacher, batch = One(graph) if self.teacher is None else self.teacher, None
             if self.teacher is not None:
                 with torch.random.fork_rng(devices=[]):
                     batch = first(training_batches(self.data, teacher))
-            check_teacher(graph, teacher, self.signal, self.data.task, batch)
-        if self.epochs:
-            penalty_of(graph, self.penalty, self.penalty_weight)
+            check_teacher(graph, teacher, training.signal, self.data.task, batch)
+        if training.epochs:
+            penalty_of(graph, training.penalty, training.penalty_weight)
 
 
 def settled(criterion: str | None, data: Data) -> tuple[str, Data]:
@@ -265,8 +227,7 @@ def _judge(graph: Graph, data: Data) -> None:
 def _rank(graph: Graph, asked: CompressRequest) -> None:
     try:
         prune(
-            graph, 0.0, criterion=asked.criterion, data=asked.data, batches=1, seed=asked.seed,
-            include=asked.include, exclude=asked.exclude, units=asked.units, min_channels=asked.min_channels,
+            graph, 0.0, criterion=asked.criterion, data=asked.data, batches=1, seed=asked.training.seed, **vars(asked.scope)
         )  # fmt: skip
     except _WRONG as error:
         raise PenjingError(

@@ -1,6 +1,5 @@
-"""The verb that trains."""
+"""The verb that trains, and the function below it that takes its arguments as values."""
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -9,11 +8,11 @@ from torch import Tensor, nn
 
 from penjing.checks import FUNCTION, NAME, PATH, PROGRESS, TEXT, a, checked, either, mapping, number, optional, several
 from penjing.data import Data
+from penjing.distillation import Teacher
 from penjing.distillation.taps import Named
 from penjing.distillation.teachers import TAUGHT_BY, TaughtBy, taught_by
 from penjing.graph.doors import TRAINED
 from penjing.training.interrupt import ctrl_c_sets_a_flag
-from penjing.training.penalty import penalty_of
 from penjing.training.processes import together
 from penjing.training.randomness import generators_kept
 from penjing.training.run import Run, RunOptions
@@ -164,21 +163,31 @@ def recover(
         Interrupted: the user pressed Ctrl-C; the graph holds the weights of the last step, and the checkpoint is written.
     """
     settings = TrainingSettings(
-        epochs, lr, optimizer, momentum, weight_decay, warmup, clip_norm,
-        signal, temperature, distill_weight, balance, schedule, taps, precision, channels_last, seed,
-        penalty if isinstance(penalty, str) else None, penalty_weight,
-        layer_decay=layer_decay, ema=ema, reestimate_norms=reestimate_norms, label_smoothing=label_smoothing,
-        augment=(augment,) if isinstance(augment, str) else tuple(augment), stop_at=stop_at, keep=keep,
+        epochs=epochs, lr=lr, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay, warmup=warmup,
+        clip_norm=clip_norm, signal=signal, temperature=temperature, distill_weight=distill_weight, balance=balance,
+        schedule=schedule, taps=taps, precision=precision, channels_last=channels_last, seed=seed,
+        penalty=penalty if isinstance(penalty, str) else None, penalty_weight=penalty_weight, layer_decay=layer_decay,
+        ema=ema, reestimate_norms=reestimate_norms, augment=(augment,) if isinstance(augment, str) else tuple(augment),
+        label_smoothing=label_smoothing, stop_at=stop_at, keep=keep,
     )  # fmt: skip
-    check_trackers(trackers)
-    if epochs == 0:
-        return graph.eval()
     options = RunOptions(
-        None if checkpoint is None else Path(checkpoint), save_every, deadline, progress, report,
-        log or logging.getLogger("penjing.train").info, callbacks, penalty_of(graph, penalty, penalty_weight),
-        trackers,
+        checkpoint=None if checkpoint is None else Path(checkpoint), save_every=save_every, deadline=deadline,
+        progress=progress, report=report, log=log or RunOptions.log, callbacks=callbacks,
+        penalty=None if isinstance(penalty, str) else penalty, trackers=trackers,
     )  # fmt: skip
+    return train(graph, data, taught_by(teacher), settings, options)
+
+
+def train(graph: M, data: Data, teacher: Teacher | None, settings: TrainingSettings, options: RunOptions) -> M:
+    """Trains a graph as `recover` does, which makes these values of its keywords and documents them; returns the graph.
+
+    Raises:
+        PenjingError: as in `recover`.
+        Interrupted: as in `recover`.
+    """
+    check_trackers(options.trackers)
+    if settings.epochs == 0:
+        return graph.eval()
     with generators_kept(), ctrl_c_sets_a_flag() as asked_to_stop, together(options.checkpoint, options.log):
-        run = Run(graph, data, taught_by(teacher), settings, options)
-        run.train(asked_to_stop)
+        Run(graph, data, teacher, settings, options).train(asked_to_stop)
     return graph

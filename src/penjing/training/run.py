@@ -1,5 +1,6 @@
 """The training loop: a run begins or goes on, takes step after step, and keeps its standing."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from penjing.training.label_smoothing import smoothed
 from penjing.training.mixing import AugmentedTask, Augmenter
 from penjing.training.objective import Losses, Objective
 from penjing.training.optimizers import make_optimizer, set_rate
-from penjing.training.penalty import Penalty
+from penjing.training.penalty import Penalty, penalty_of
 from penjing.training.processes import accelerator, check_agreement
 from penjing.training.randomness import batches
 from penjing.training.schedule import warmup_cosine
@@ -45,16 +46,19 @@ Show = Callable[[int, int, float], None]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The arguments of a run that are no plain values or don't decide what it learns; `recover` documents each."""
+    """The arguments of a run that are no plain values or don't decide what it learns; `recover` documents them.
 
-    checkpoint: Path | None
-    save_every: float
-    deadline: float | None
-    progress: bool | Literal["always"]
-    report: Callable[[dict[str, Any]], None] | None
-    log: Callable[[str], None]
-    callbacks: Sequence[Callable[[nn.Module, float], None]]
-    penalty: Penalty | None
+    A penalty is the user's function here; `TrainingSettings` names those of `penjing.penalties`.
+    """
+
+    checkpoint: Path | None = None
+    save_every: float = 60.0
+    deadline: float | None = None
+    progress: bool | Literal["always"] = True
+    report: Callable[[dict[str, Any]], None] | None = None
+    log: Callable[[str], None] = logging.getLogger("penjing.train").info
+    callbacks: Sequence[Callable[[nn.Module, float], None]] = ()
+    penalty: Penalty | None = None
     trackers: Sequence[str] = ()
 
 
@@ -70,6 +74,7 @@ class Run:
             PenjingError: there is nothing to train on, the checkpoint is of another run, or names match nothing.
         """
         self._graph, self._settings, self._options = graph, settings, options
+        self._penalty = penalty_of(graph, settings.penalty or options.penalty, settings.penalty_weight)
         self._loader = training_batches(data, teacher)
         self._home = next((parameter.device for parameter in graph.parameters()), torch.device("cpu"))
         self._accelerator = accelerator()
@@ -149,7 +154,7 @@ class Run:
         model, descent = self._accelerator.prepare(self._tapped, descent)
         return Stepper(
             self._graph, model, self._objective, descent, self._accelerator, own, self._settings.clip_norm,
-            self._options.penalty,
+            self._penalty,
         )  # fmt: skip
 
     def _save(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from penjing.checks import EPOCHS, FLAG, RATE, SEED, TEXT, among, check, either, number, optional, several
+from penjing.checks import EPOCHS, FLAG, NAME, RATE, SEED, TEXT, among, check, either, number, optional, several
 from penjing.distillation import balances, distillation_schedules, signals
 from penjing.distillation.taps import Named
 from penjing.errors import PenjingError, unknown_name
@@ -14,8 +14,6 @@ from penjing.training.penalty import check_penalty
 OPTIMIZERS = ("sgd", "adamw")
 AUTO = "auto"  # value of `signal` that stands for the signal that suits the task and the outputs
 PRECISIONS = ("auto", "float32", "bfloat16")
-STOP_AT, KEEP = optional(number()), among("last", "best")
-"""Rules of the arguments of `recover` with these names."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +37,24 @@ class Variant:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The choices of one run of `recover`, which documents them."""
+    """The choices of one run of `recover`, which documents them, with its defaults."""
 
-    epochs: int
-    lr: float | None
-    optimizer: str
-    momentum: float
-    weight_decay: float
-    warmup: float
-    clip_norm: float | None
-    signal: str
-    temperature: float
-    distill_weight: float
-    balance: str
-    schedule: str
-    taps: Named
-    precision: str
-    channels_last: bool | Literal["auto"]
-    seed: int
+    epochs: int = 5
+    lr: float | None = None
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    clip_norm: float | None = 5.0
+    signal: str = AUTO
+    temperature: float = 4.0
+    distill_weight: float = 0.9
+    balance: str = "fixed"
+    schedule: str = "joint"
+    taps: Named = "auto"
+    precision: str = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    seed: int = 0
     penalty: str | None = None
     penalty_weight: float | None = None
     layer_decay: float = 1.0
@@ -73,13 +71,12 @@ class TrainingSettings:
         Raises:
             PenjingError: a value is out of its range, or a name is unknown.
         """
-        check(vars(self), {name: TEXT for name in ("signal", "balance", "schedule", "optimizer", "precision")})
+        check(vars(self), RULES)
         check_distillation(self.signal, self.balance, self.schedule)
         if self.optimizer not in OPTIMIZERS:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
-        check(vars(self), _RULES)
         check_penalty(self.penalty, self.penalty_weight)
         check_augmentations(self.augment)
 
@@ -131,13 +128,8 @@ def check_labels(signal: str, labelled: bool) -> None:
         )
 
 
-BATCH_RULES = {  # rules for the choices that concern weights and labels, which several verbs have
-    "layer_decay": number(above=0, most=1),
-    "ema": optional(number(above=0, below=1)),
-    "reestimate_norms": either(FLAG, among("auto")),
-    "label_smoothing": number(0, below=1),
-}
-_RULES = {
+RULES = {  # rules for single settings, which are arguments of the verbs that train
+    **dict.fromkeys(("signal", "balance", "schedule", "optimizer", "precision"), TEXT),
     "epochs": EPOCHS,
     "lr": RATE,
     "momentum": number(0, below=1),
@@ -148,9 +140,13 @@ _RULES = {
     "distill_weight": number(0, most=1),
     "channels_last": either(FLAG, among("auto")),
     "seed": SEED,
+    "penalty": optional(NAME),
     "penalty_weight": optional(number(0)),
-    **BATCH_RULES,
+    "layer_decay": number(above=0, most=1),
+    "ema": optional(number(above=0, below=1)),
+    "reestimate_norms": either(FLAG, among("auto")),
     "augment": several(TEXT, "names of augmentations"),
-    "stop_at": STOP_AT,
-    "keep": KEEP,
+    "label_smoothing": number(0, below=1),
+    "stop_at": optional(number()),
+    "keep": among("last", "best"),
 }
