@@ -6,13 +6,14 @@ from dataclasses import fields
 import pytest
 
 import penjing as pj
+from penjing.cli.training_options import TrainingOptions
 from penjing.planning import Deployment
 from penjing.techniques import Scope
 from penjing.training import TrainingSettings
 from penjing.training.run import RunOptions
 
-# A verb's log=None means the logger of `RunOptions`.
-VALUES = (TrainingSettings(), RunOptions(log=None), Deployment(), Scope())
+VALUES = (TrainingSettings(), RunOptions(log=None), Deployment(), Scope())  # log=None means the logger of `RunOptions`
+HELD = {field.name: getattr(value, field.name) for value in VALUES for field in fields(value)}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,10 @@ def test_every_field_of_a_value_is_a_keyword(verb, part):
 
 @pytest.mark.parametrize("verb", [pj.recover, pj.compress])
 def test_keywords_have_the_defaults_of_the_values_that_they_become(verb):
-    held = {field.name: getattr(value, field.name) for value in VALUES for field in fields(value)}
-    own = {name: one.default for name, one in inspect.signature(verb).parameters.items() if name in held}
-    assert own == {name: held[name] for name in own}
+    own = {name: one.default for name, one in inspect.signature(verb).parameters.items() if name in HELD}
+    assert own == {name: HELD[name] for name in own}
+
+
+def test_options_of_the_command_line_have_them_too():
+    given = TrainingOptions().keywords()
+    assert given == {name: HELD[name] for name in given}

@@ -13,6 +13,7 @@ from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.screen import Screen, styled
 from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher
+from penjing.cli.training_options import TrainingOptions, takes_training_options
 from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
@@ -32,57 +33,6 @@ DataSpec = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")]
 Patterns = Annotated[list[str] | None, typer.Option(help="pattern of module paths; may be given many times")]
-Training = Annotated[
-    str,
-    typer.Option(
-        "--precision",
-        help="precision of training steps: float32, bfloat16, or auto, which measures which is faster; name it and the layout "
-        "where equal seeds must give equal weights",
-    ),
-]
-ChannelsLast = Annotated[
-    bool | None,
-    typer.Option("--channels-last/--contiguous", help="memory layout of training steps; by default the faster one"),
-]
-Signal = Annotated[str, typer.Option(help="how the teacher is listened to; see penjing list signals")]
-Balance = Annotated[str, typer.Option(help="how much it counts beside the labels; see penjing list balances")]
-Schedule = Annotated[str, typer.Option(help="when it does; see penjing list distillation_schedules")]
-Penalty = Annotated[
-    str | None, typer.Option(help="what shapes the weights while they train; see penjing list penalties")
-]
-PenaltyWeight = Annotated[float | None, typer.Option(help="the penalty's factor in the loss; by default its own")]
-LayerDecay = Annotated[
-    float, typer.Option(help="factor of the learning rate from one layer to the layer in front of it, such as 0.8")
-]
-Ema = Annotated[
-    float | None, typer.Option(help="end with a moving average of the weights that keeps this share, such as 0.999")
-]
-ReestimateNorms = Annotated[
-    bool | None,
-    typer.Option(
-        "--reestimate-norms/--keep-norms",
-        help="whether batch norms get statistics of the training data anew at the end; by default with --ema and --augment",
-    ),
-]
-Augment = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="what changes each training batch, such as mixup:0.2; see penjing list augmentations; may be given many times"
-    ),
-]
-LabelSmoothing = Annotated[float, typer.Option(help="share of a label that is spread over all classes, such as 0.1")]
-StopAt = Annotated[
-    float | None,
-    typer.Option(help="end training at this value of the metric on the validation data, judged after each epoch"),
-]
-Keep = Annotated[str, typer.Option(help="weights to end with: of the last step, or of the best epoch (last, best)")]
-Tracker = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="also log to tensorboard, tensorboard:FOLDER, mlflow or mlflow:EXPERIMENT; may be given many times"
-    ),
-]
-LR = "peak learning rate of the training; by default the usual one, or a smaller one where a few steps show it to be better"
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
     "left out, and latency is measured on fewer calls; the result is verified in any case"
@@ -162,10 +112,12 @@ def demo_command(
 
 
 @app.command("compress")
+@takes_training_options
 def compress_command(
     context: typer.Context,
     model: Model,
     data: DataSpec,
+    *,
     target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime",
     weights: Weights = None,
     latency: Annotated[str | None, typer.Option(help="limit: 5ms, or 0.5x of the original's")] = None,
@@ -181,25 +133,10 @@ def compress_command(
     out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("out"),
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data to recover")] = 5,
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
-    lr: Annotated[float | None, typer.Option(help=LR)] = None,
-    signal: Signal = "auto",
-    balance: Balance = "fixed",
-    schedule: Schedule = "joint",
-    penalty: Penalty = None,
-    penalty_weight: PenaltyWeight = None,
-    layer_decay: LayerDecay = 1.0,
-    ema: Ema = None,
-    reestimate_norms: ReestimateNorms = None,
-    augment: Augment = None,
-    label_smoothing: LabelSmoothing = 0.0,
-    stop_at: StopAt = None,
-    keep: Keep = "last",
-    tracker: Tracker = None,
+    training: TrainingOptions,
     teacher: Teachers = None,
     teacher_weights: TeacherWeights = None,
     join: Join = "mean",
-    precision: Training = "auto",
-    channels_last: ChannelsLast = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="batch size at which latency is measured")] = 1,
     seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0,
@@ -213,22 +150,15 @@ def compress_command(
     from penjing.models import load_model
     from penjing.pruning import criteria
     from penjing.targets import find_target
-    from penjing.training.penalty import check_penalty
-    from penjing.training.settings import check_augmentations, check_distillation
-    from penjing.training.trackers import check_trackers
 
     budget = Budget(latency, size, drop)
-    numbers = {
-        "min_channels": min_channels, "epochs": epochs, "lr": lr, "threads": threads, "batch": batch, "seed": seed,
-        "max_minutes": max_minutes, "penalty_weight": penalty_weight, "layer_decay": layer_decay,
-        "ema": ema, "label_smoothing": label_smoothing, "stop_at": stop_at, "keep": keep,
+    given = {
+        "min_channels": min_channels, "epochs": epochs, **training.keywords(), "threads": threads, "batch": batch, "seed": seed,
+        "max_minutes": max_minutes,
     }  # fmt: skip
-    check_options(numbers)  # before anything is loaded, so that a mistake is reported at once
+    check_options(given)  # before anything is loaded, so that a mistake is reported at once
     find_target(target)
-    check_distillation(signal, balance, schedule)
-    check_penalty(penalty, penalty_weight)
-    check_augmentations(augment or ())
-    check_trackers(tracker or ())
+    training.check_names()
     if criterion is not None:
         criteria[criterion]
     chosen = load(data, seed)
@@ -247,23 +177,8 @@ def compress_command(
         out=out,
         epochs=epochs,
         criterion=criterion,
-        lr=lr,
-        signal=signal,
-        balance=balance,
-        schedule=schedule,
-        penalty=penalty,
-        penalty_weight=penalty_weight,
-        layer_decay=layer_decay,
-        ema=ema,
-        reestimate_norms="auto" if reestimate_norms is None else reestimate_norms,
-        augment=augment or (),
-        label_smoothing=label_smoothing,
-        stop_at=stop_at,
-        keep=keep,  # type: ignore[arg-type]  # it is checked there
-        trackers=tracker or (),
         teacher=load_teacher(teacher, teacher_weights, chosen, join),
-        precision=precision,  # type: ignore[arg-type]  # it is checked there
-        channels_last="auto" if channels_last is None else channels_last,
+        **training.keywords(),
         threads=threads,
         batch=batch,
         seed=seed,
@@ -281,33 +196,20 @@ def compress_command(
 
 
 @app.command("recover")
+@takes_training_options
 def recover_command(
     file: Annotated[Path, typer.Argument(help="a .penjing file")],
     data: DataSpec,
+    *,
     teacher: Teachers = None,
     teacher_weights: TeacherWeights = None,
     join: Join = "mean",
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data")] = 5,
-    lr: Annotated[float | None, typer.Option(help=LR)] = None,
     seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="file to write; by default NAME-recovered.penjing beside FILE")
     ] = None,
-    signal: Signal = "auto",
-    balance: Balance = "fixed",
-    schedule: Schedule = "joint",
-    penalty: Penalty = None,
-    penalty_weight: PenaltyWeight = None,
-    layer_decay: LayerDecay = 1.0,
-    ema: Ema = None,
-    reestimate_norms: ReestimateNorms = None,
-    augment: Augment = None,
-    label_smoothing: LabelSmoothing = 0.0,
-    stop_at: StopAt = None,
-    keep: Keep = "last",
-    tracker: Tracker = None,
-    precision: Training = "auto",
-    channels_last: ChannelsLast = None,
+    training: TrainingOptions,
     as_json: AsJson = False,
 ) -> None:
     """Trains or distils a saved graph further; after a stop, the same command goes on where it was."""
@@ -316,17 +218,11 @@ def recover_command(
     from penjing.models import load_model
     from penjing.tasks import evaluate
     from penjing.training import Interrupted, recover
-    from penjing.training.penalty import check_penalty
     from penjing.training.processes import accelerator
-    from penjing.training.settings import check_augmentations, check_distillation
-    from penjing.training.trackers import check_trackers
 
     is_main = accelerator().is_main_process  # of several processes that train together, the first speaks and writes
     say = printer(as_json) if is_main else _say_nothing
-    check_distillation(signal, balance, schedule)
-    check_penalty(penalty, penalty_weight)
-    check_augmentations(augment or ())
-    check_trackers(tracker or ())
+    training.check_names()
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
     chosen = load(data, seed)
@@ -349,22 +245,7 @@ def recover_command(
             chosen,
             teacher=taught_by,
             epochs=epochs,
-            lr=lr,
-            signal=signal,
-            balance=balance,
-            schedule=schedule,
-            penalty=penalty,
-            penalty_weight=penalty_weight,
-            layer_decay=layer_decay,
-            ema=ema,
-            reestimate_norms="auto" if reestimate_norms is None else reestimate_norms,
-            augment=augment or (),
-            label_smoothing=label_smoothing,
-            stop_at=stop_at,
-            keep=keep,  # type: ignore[arg-type]  # it is checked there
-            trackers=tracker or (),
-            precision=precision,  # type: ignore[arg-type]  # it is checked there
-            channels_last="auto" if channels_last is None else channels_last,
+            **training.keywords(),
             seed=seed,
             checkpoint=checkpoint,
             log=say,
