@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 
 from penjing.errors import PenjingError
-from penjing.registry import Entry, Registry
+from penjing.registry import Chosen, Entry, NumberedEntry, OwnNumber, Registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +122,58 @@ def test_what_a_method_needs_can_not_change_afterwards(shapes):
     shapes.register(source="Euclid", corners=4, needs=needs)(square)
     needs.add("labels")
     assert shapes["square"].needs == {"data"}
+
+
+# Numbers in names
+
+NUMBERS = {
+    "share": OwnNumber("share", default=0.5, lowest=0.0, highest=1.0),
+    "rounds": OwnNumber("number of rounds", default=5, lowest=1),
+    "alpha": OwnNumber("α", default=0.2, lowest=0.0, above=True),
+    "probability": OwnNumber("probability", default=0.2, lowest=0.0, highest=1.0, above=True),
+    "plain": None,
+}
+
+
+@pytest.fixture(scope="module")
+def numbered():
+    registry = Registry("way", NumberedEntry)
+    for name, number in NUMBERS.items():
+        registry.register(source="Peano", name=name, number=number)(square)
+    return registry
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("share", 0.5), ("share:0", 0.0), ("share:1", 1.0), ("share:1e-3", 0.001), ("rounds", 5), ("rounds:1", 1),
+        ("rounds:12345", 12345), ("alpha", 0.2), ("alpha:1e-9", 1e-9), ("probability:1", 1.0), ("plain", 0.0),
+    ],
+)  # fmt: skip
+def test_a_number_is_read_from_the_name_or_is_the_methods_default(numbered, name, number):
+    chosen = Chosen.read("way", name, numbered)
+    assert (chosen.name, chosen.entry, chosen.number) == (name, numbered[name.partition(":")[0]], number)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("share:1.1", "share:-1", "share:nan", "share:", "share:half"), "the share, a number from 0.0 to 1.0."),
+        (("rounds:0", "rounds:2.5", "rounds:inf"), "the number of rounds, a whole number of at least 1."),
+        (("alpha:0", "alpha:-1", "alpha:inf", "alpha:nan"), "the α, a number above 0."),
+        (("probability:0", "probability:1.01"), "the probability, a number above 0 and at most 1."),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_with_what_is_allowed(numbered, names, says):
+    for name in names:
+        with pytest.raises(PenjingError) as raised:
+            Chosen.read("way", name, numbered)
+        assert str(raised.value) == f"way='{name}': what follows the colon is {says}"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("plain:1", "way='plain:1': 'plain' takes no number"), ("shaer:1", "Did you mean 'share'")]
+)
+def test_a_number_where_none_belongs_and_an_unknown_name_are_refused(numbered, name, says):
+    with pytest.raises(PenjingError, match=says):
+        Chosen.read("way", name, numbered)

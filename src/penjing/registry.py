@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from penjing.errors import PenjingError, unknown_name
 
@@ -123,43 +123,90 @@ class OwnNumber:
         meaning: what the number means, in words.
         default: the number if the user types none. If it is an `int`, only whole numbers are allowed.
         lowest: the smallest allowed number.
-        highest: the largest allowed number.
+        highest: the largest allowed number; infinity, which is not allowed itself, where there is none.
+        above: whether the number must lie above `lowest`, which is then not allowed itself.
     """
 
     meaning: str
     default: float
     lowest: float
-    highest: float
+    highest: float = math.inf
+    above: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The allowed numbers in words."""
+        kind, bounded = "a whole number" if isinstance(self.default, int) else "a number", math.isfinite(self.highest)
+        if self.above:
+            return f"{kind} above {self.lowest:g}" + (f" and at most {self.highest:g}" if bounded else "")
+        return f"{kind} from {self.lowest} to {self.highest}" if bounded else f"{kind} of at least {self.lowest}"
+
+    def read(self, text: str) -> float:
+        """Returns the number that a text means.
+
+        Raises:
+            ValueError: the text is no number, or the number isn't allowed.
+        """
+        number = int(text) if isinstance(self.default, int) else float(text)
+        large_enough = number > self.lowest if self.above else number >= self.lowest
+        if not (large_enough and number <= self.highest and number != math.inf):
+            raise ValueError(f"{text} is not {self.allowed}")
+        return number
 
 
-def number_in(argument: str, name: str, known: OwnNumber | None) -> float | None:
-    """Returns the number that a name such as "cubic:0.5" holds, or its default; None where the method has no number.
+@dataclass(frozen=True, kw_only=True)
+class NumberedEntry(Entry[F]):
+    """A registered method whose name may hold a number, as in "cubic:0.5".
 
-    Args:
-        argument: what the user calls the argument, for errors.
-        name: the name as typed.
-        known: what the method's number may be.
-
-    Raises:
-        PenjingError: the number makes no sense, or the method takes none.
+    Attributes:
+        number: the method's own number; None where it has none.
     """
-    kind, colon, text = name.partition(":")
-    if known is None:
-        if colon:
+
+    number: OwnNumber | None = None
+
+
+N = TypeVar("N", bound=NumberedEntry[Any])
+
+
+@dataclass(frozen=True)
+class Chosen(Generic[N]):
+    """A method as the user typed it.
+
+    Attributes:
+        name: the name as typed.
+        entry: the registered method.
+        number: the method's own number; 0 where it has none.
+    """
+
+    name: str
+    entry: N
+    number: float = 0.0
+
+    @classmethod
+    def read(cls, argument: str, name: str, table: Mapping[str, N]) -> Self:
+        """Returns the method that a name means, its number included: "cubic", "cubic:0.5", "iterative:10".
+
+        Args:
+            argument: what the user calls the argument, for errors.
+            name: the name as typed.
+            table: the methods of the family.
+
+        Raises:
+            PenjingError: there is no such method, its number makes no sense, or the method takes none.
+        """
+        kind, colon, text = name.partition(":")
+        entry = table[kind]
+        known = entry.number
+        if not colon:
+            return cls(name, entry, 0.0 if known is None else known.default)
+        if known is None:
             raise PenjingError(f"{argument}='{name}': '{kind}' takes no number.")
-        return None
-    if not colon:
-        return known.default
-    low, high, whole = known.lowest, known.highest, isinstance(known.default, int)
-    try:
-        number = int(text) if whole else float(text)
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        kind_of = "a whole number" if whole else "a number"
-        bounds = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
-        raise PenjingError(f"{argument}='{name}': what follows the colon is the {known.meaning}, {kind_of} {bounds}.")
-    return number
+        try:
+            return cls(name, entry, known.read(text))
+        except ValueError:
+            raise PenjingError(
+                f"{argument}='{name}': what follows the colon is the {known.meaning}, {known.allowed}."
+            ) from None
 
 
 def _unlisted(value: Any, kind: Any) -> list[Any]:

@@ -216,4 +216,4 @@ def test_a_name_that_means_nothing_is_refused(name: str, words: str) -> None:
 
 
 def test_a_number_in_the_name_is_the_penaltys_own() -> None:
-    assert (find("subspace").number, find("subspace:0.5").number, find("orthogonal").number) == (0.25, 0.5, None)
+    assert (find("subspace").number, find("subspace:0.5").number, find("orthogonal").number) == (0.25, 0.5, 0.0)

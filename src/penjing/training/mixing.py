@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from penjing.distillation import Comparison, Signal, counted_positions
 from penjing.errors import PenjingError
 from penjing.tasks import Task
-from penjing.training.augmentations import Augmented, Chosen, find
+from penjing.training.augmentations import Augmented, ChosenAugmentation, find
 
 AUGMENTED = 1  # the key, behind seed, epoch and batch, of the random numbers of augmentations
 
@@ -106,7 +106,7 @@ class Augmenter:
         return AugmentedBatch(made.inputs, targets if targets is None else _mixed(targets, made, mixing))
 
 
-def _mixed(targets: Any, made: Augmented, by: Chosen) -> Any:
+def _mixed(targets: Any, made: Augmented, by: ChosenAugmentation) -> Any:
     """Returns the targets of mixed samples.
 
     Raises:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from penjing.registry import Entry, OwnNumber, Registry, number_in
+from penjing.registry import Chosen, NumberedEntry, Registry
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,14 @@ def one_training(number: float) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleEntry(Entry[Schedule]):
+class ScheduleEntry(NumberedEntry[Schedule]):
     """A registered schedule.
 
     Attributes:
-        number: the schedule's own number; None where it has none.
-        trainings: function from that number to the number of trainings in a row.
+        trainings: function from the schedule's own number to the number of trainings in a row.
         removes: what the schedule can remove, in the words of `GranularityEntry.removes`.
     """
 
-    number: OwnNumber | None = None
     trainings: Callable[[float], int] = one_training
     removes: tuple[Literal["weights", "channels", "branches"], ...] = ("weights", "channels")
 
@@ -60,19 +58,8 @@ class ScheduleEntry(Entry[Schedule]):
 schedules = Registry("schedule", ScheduleEntry)
 
 
-@dataclass(frozen=True)
-class ChosenSchedule:
-    """A schedule as the user typed it.
-
-    Attributes:
-        name: the name as typed.
-        entry: the registered schedule.
-        number: the schedule's own number.
-    """
-
-    name: str
-    entry: ScheduleEntry
-    number: float = 0.0
+class ChosenSchedule(Chosen[ScheduleEntry]):
+    """A schedule as the user typed it."""
 
     @property
     def trainings(self) -> int:
@@ -95,8 +82,7 @@ def find(name: str) -> ChosenSchedule:
     Raises:
         PenjingError: there is no such schedule, or its number makes no sense.
     """
-    entry = schedules[name.partition(":")[0]]
-    return ChosenSchedule(name, entry, number_in("schedule", name, entry.number) or 0.0)
+    return ChosenSchedule.read("schedule", name, schedules)
 
 
 def round_at(progress: float, trainings: float) -> int:

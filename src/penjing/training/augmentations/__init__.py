@@ -5,9 +5,9 @@ from penjing.training.augmentations._registry import (
     Augmentation,
     AugmentationEntry,
     Augmented,
-    Chosen,
+    ChosenAugmentation,
     augmentations,
     find,
 )
 
-__all__ = ["Augmentation", "AugmentationEntry", "Augmented", "Chosen", "augmentations", "find"]
+__all__ = ["Augmentation", "AugmentationEntry", "Augmented", "ChosenAugmentation", "augmentations", "find"]

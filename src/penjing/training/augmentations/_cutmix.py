@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penjing.registry import OwnNumber
 from penjing.training.augmentations._registry import Augmented, augmentations
 
 
 @augmentations.register(
     source="Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers, ICCV 2019, arXiv:1905.04899",
-    number="α of the Beta(α, α) distribution of the share",
-    default=1.0,
+    number=OwnNumber("α of the Beta(α, α) distribution of the share", default=1.0, lowest=0.0, above=True),
     inputs="images",
     mixes=True,
 )

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penjing.registry import OwnNumber
 from penjing.training.augmentations._registry import Augmented, augmentations
 
 AREA = (0.02, 0.4)  # share of the image's area that the rectangle takes, as in the paper
@@ -15,9 +16,7 @@ TRIES = 20  # draws of a rectangle: 97 of 100 fit into a square image
 
 @augmentations.register(
     source="Zhong et al., Random Erasing Data Augmentation, AAAI 2020, arXiv:1708.04896",
-    number="probability with which an image is changed",
-    default=0.5,
-    highest=1.0,
+    number=OwnNumber("probability with which an image is changed", default=0.5, lowest=0.0, highest=1.0, above=True),
     inputs="images",
     mixes=False,
 )

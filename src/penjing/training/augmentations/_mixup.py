@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penjing.registry import OwnNumber
 from penjing.training.augmentations._registry import Augmented, augmentations
 
 
 @augmentations.register(
     source="Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, arXiv:1710.09412",
-    number="α of the Beta(α, α) distribution of the share",
-    default=0.2,
+    number=OwnNumber("α of the Beta(α, α) distribution of the share", default=0.2, lowest=0.0, above=True),
     inputs="any",
     mixes=True,
 )

@@ -1,6 +1,5 @@
 """The table of augmentations, and what an augmentation is."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from penjing.errors import PenjingError
-from penjing.registry import Entry, Registry
+from penjing.registry import Chosen, NumberedEntry, OwnNumber, Registry
 
 
 @dataclass(frozen=True)
@@ -34,20 +33,16 @@ numbers to the changed inputs; the given ones stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentationEntry(Entry[Augmentation]):
+class AugmentationEntry(NumberedEntry[Augmentation]):
     """A registered augmentation.
 
     Attributes:
-        number: what the number in its name means.
-        default: the number if the user types none.
-        highest: the largest number that is allowed, if finite; the smallest lies above 0.
+        number: the augmentation's own number, which each has.
         inputs: what it can change: "images" (N, channels, height, width), or inputs of any shape.
         mixes: whether it mixes samples and thereby their labels. Of several that do, one is drawn for each batch.
     """
 
-    number: str
-    default: float
-    highest: float = math.inf
+    number: OwnNumber
     inputs: Literal["images", "any"]
     mixes: bool
 
@@ -55,19 +50,8 @@ class AugmentationEntry(Entry[Augmentation]):
 augmentations = Registry("augmentation", AugmentationEntry)
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """An augmentation as the user typed it.
-
-    Attributes:
-        name: the name as typed.
-        entry: the registered augmentation.
-        number: the augmentation's number.
-    """
-
-    name: str
-    entry: AugmentationEntry
-    number: float
+class ChosenAugmentation(Chosen[AugmentationEntry]):
+    """An augmentation as the user typed it."""
 
     def __call__(self, inputs: Sequence[Tensor], random: np.random.Generator) -> Augmented:
         """Returns the inputs of a batch, changed.
@@ -89,19 +73,10 @@ class Chosen:
         return self.entry.function(inputs, self.number, random)
 
 
-def find(name: str) -> Chosen:
+def find(name: str) -> ChosenAugmentation:
     """Returns the augmentation that `name` means, its number included: "mixup", "mixup:0.4".
 
     Raises:
         PenjingError: there is no such augmentation, or its number makes no sense.
     """
-    kind, colon, text = name.partition(":")
-    entry = augmentations[kind]
-    try:
-        number = float(text) if colon else entry.default
-    except ValueError:
-        number = math.nan
-    if not (0 < number <= entry.highest and math.isfinite(number)):
-        most = f" and at most {entry.highest:g}" if math.isfinite(entry.highest) else ""
-        raise PenjingError(f"augment='{name}': what follows the colon is the {entry.number}, a number above 0{most}.")
-    return Chosen(name, entry, number)
+    return ChosenAugmentation.read("augment", name, augmentations)
