@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from penjing.compress import Result, compress
     from penjing.data import Data
     from penjing.errors import PenjingError
+    from penjing.factorization import factorize
     from penjing.graph import Graph, Option, Place, Plan
     from penjing.graph.capture.capture import capture
     from penjing.graph.channels.channels import channels
@@ -45,6 +46,7 @@ __all__ = [
     "channels",
     "compress",
     "data",
+    "factorize",
     "load",
     "lower",
     "measure",
@@ -58,8 +60,8 @@ __all__ = [
 
 _PACKAGES = ("data", "tasks", "zoo")
 _INNER = (  # no public names, and yet at hand as attributes, without an import of their own
-    "capabilities", "distillation", "evidence", "graph", "planning", "pruning", "quantization", "report", "storage", "targets",
-    "training",
+    "capabilities", "distillation", "evidence", "factorization", "graph", "planning", "pruning", "quantization", "report",
+    "storage", "targets", "training",
 )  # fmt: skip
 _HOMES = {  # the module of every other public name
     "Budget": "penjing.budget",
@@ -74,6 +76,7 @@ _HOMES = {  # the module of every other public name
     "capture": "penjing.graph.capture.capture",
     "channels": "penjing.graph.channels.channels",
     "compress": "penjing.compress",
+    "factorize": "penjing.factorization",
     "load": "penjing.storage",
     "lower": "penjing.targets",
     "measure": "penjing.targets",

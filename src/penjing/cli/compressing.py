@@ -70,7 +70,7 @@ def in_floating_point(plan: Sequence[Mapping[str, Any]]) -> str:
 
     places: dict[str, list[str]] = {}
     for step in plan:
-        if why := reason(step):
+        if step["technique"] == "quantize" and (why := reason(step)):
             places.setdefault(why, []).append(step["place"])
     reasons = []
     for why, named in places.items():

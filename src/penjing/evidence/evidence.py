@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from penjing.checks import COUNT, SEED, check
@@ -163,6 +163,30 @@ class Evidence:
             for inputs, _ in self._batches(part):
                 yield tapped(*inputs)[1]
 
+    def values_beside(
+        self, other: Graph, nodes: Sequence[str]
+    ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Yields, for each batch that `values` reads, the values of these nodes in the graph and in another one.
+
+        Only what comes before the nodes is computed.
+
+        Args:
+            other: a graph of the same inputs, with nodes of the same names.
+            nodes: names of nodes.
+
+        Raises:
+            PenjingError: there are neither calibration nor training data.
+        """
+        part = self._first_part("calibration", "train")
+        if part is None:
+            raise PenjingError("This needs data.calibration or data.train, and both are None.")
+        both = [_up_to(graph, nodes) for graph in (self.graph, other)]
+        with torch.no_grad():
+            for inputs, _ in self._batches(part):
+                flat = self.graph.signature.flatten(inputs, {})
+                one, another = (dict(zip(nodes, program(*flat), strict=True)) for program in both)
+                yield one, another
+
     def judged(self, model: Graph) -> Iterator[Callable[[], Tensor]]:
         """Yields, for each batch of calibration (or else training) data, a function that returns a model's task loss.
 
@@ -258,3 +282,14 @@ class Evidence:
         """Returns values of a tensor's entries by unit, `(units, entries of one unit)`, on the CPU."""
         rows = values.movedim(entry.axis, 0).flatten(1) if values.dim() > 1 else values[:, None]
         return rows.cpu()[torch.from_numpy(entry.indices)].flatten(1)
+
+
+def _up_to(graph: Graph, nodes: Sequence[str]) -> fx.GraphModule:
+    """Returns a program that computes these nodes from the flat inputs, and nothing behind them."""
+    program = copy.deepcopy(graph).eval().with_outputs(nodes).program
+    output = program.graph.output_node()
+    values = output.args[0]
+    output.args = (tuple(values[len(values) - len(nodes) :]),)  # type: ignore[index, arg-type]
+    program.graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+    program.recompile()
+    return program

@@ -1,6 +1,6 @@
 """Writes layers as products of a weight matrix with input columns, and sums the columns' Gram matrices over the data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from penjing.errors import PenjingError
 from penjing.evidence.evidence import Evidence
 from penjing.evidence.memory import Found
 from penjing.evidence.windows import each, padding
+from penjing.graph import Graph
 from penjing.graph.ops import node_arguments
 from penjing.graph.weights import Weight, weights
 
@@ -18,6 +19,8 @@ aten = torch.ops.aten
 
 _CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding}
 _PRODUCTS = {aten.matmul.default, aten.mm.default}
+_ENOUGH = 32  # columns per batch for each of their values: with more of them a covariance hardly changes
+_SUMS = ("gram", "sum of drawn", "drawn", "sum", "count")  # what `_add` sums, in this order
 _CHUNK = 2**25  # numbers that are unfolded at a time: 128 MiB in float32
 
 
@@ -74,6 +77,129 @@ def products(evidence: Evidence, names: Sequence[str]) -> dict[str, list[LayerPr
             else:
                 found[wanted[given]].append(product)
     return {name: [] if name in other else layers for name, layers in found.items()}
+
+
+@dataclass(frozen=True)
+class ColumnMoments:
+    """The first two moments of the columns that a weight multiplies, in double precision, on the processor.
+
+    Attributes:
+        count: number of columns.
+        mean: (size,).
+        covariance: (size, size), around the mean.
+    """
+
+    count: int
+    mean: Tensor
+    covariance: Tensor
+
+
+@dataclass(frozen=True)
+class PairedMoments:
+    """The moments of a layer's columns in a changed network, beside those of the same layer in the original.
+
+    Attributes:
+        changed: of the changed network.
+        mean: of the original's columns, (size,).
+        cross: covariance of the original's columns with the changed ones, (size, size).
+    """
+
+    changed: ColumnMoments
+    mean: Tensor
+    cross: Tensor
+
+
+def column_moments(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[str, ColumnMoments]:
+    """Returns the moments of the columns of each weight, from one pass over the data; for layers of one group.
+
+    Of very many columns a sample is taken.
+
+    Raises:
+        PenjingError: there is no calibration data, or the input of a layer holds NaN or infinity.
+    """
+    by_weight: dict[str, list[LayerProduct]] = {}
+    for layer in layers:
+        by_weight.setdefault(layer.weight.name, []).append(layer)
+    parts = {" ".join([name, *(layer.node.name for layer in own)]): own for name, own in by_weight.items()}
+
+    def find(missing: list[str]) -> dict[str, Found]:
+        sums: dict[str, list[Tensor]] = {}
+        wanted = {name: parts[name] for name in missing}
+        sources = sorted({layer.source for own in wanted.values() for layer in own})
+        for values in evidence.values(sources):
+            for name, own in wanted.items():
+                for layer in own:
+                    for columns in layer.columns(values[layer.source].float()):
+                        _add(sums.setdefault(name, []), columns[0])
+        return {name: dict(zip(_SUMS, found, strict=True)) for name, found in _finite(sums, wanted).items()}
+
+    found = evidence.gather("column moments", {"columns": _ENOUGH}, parts, find)
+    return {parts[name][0].weight.name: _moments(one) for name, one in found.items()}
+
+
+def paired_moments(evidence: Evidence, other: Graph, layers: Sequence[LayerProduct]) -> PairedMoments:
+    """Returns the moments of one weight's columns in the evidence's graph and in another one, from one pass over the data.
+
+    Args:
+        evidence: the original and the data.
+        other: a changed graph, in which the nodes that the layers read have the same names.
+        layers: those that multiply by the weight, of one group.
+
+    Raises:
+        PenjingError: there is no calibration data, or the input of a layer holds NaN or infinity.
+    """
+    name = layers[0].weight.name
+    own: list[Tensor] = []
+    changed: list[Tensor] = []
+    cross: list[Tensor] = []
+    for values, others in evidence.values_beside(other, sorted({layer.source for layer in layers})):
+        for layer in layers:
+            pairs = zip(
+                layer.columns(values[layer.source].float()), layer.columns(others[layer.source].float()), strict=True
+            )
+            for (mine,), (theirs,) in pairs:
+                _add(own, mine)
+                _add(changed, theirs)
+                product = (_some(mine) @ _some(theirs).T).double()
+                cross = [cross[0] + product] if cross else [product]
+    _finite({name: changed, f"{name} before": cross}, {name: layers, f"{name} before": layers})
+    before, behind = (dict(zip(_SUMS, sums, strict=True)) for sums in (own, changed))
+    count = int(behind["drawn"])
+    means = [(one["sum of drawn"] / count).double().cpu() for one in (before, behind)]
+    return PairedMoments(_moments(behind), _moments(before).mean, cross[0].cpu() / count - torch.outer(*means))
+
+
+def _add(sums: list[Tensor], columns: Tensor) -> None:
+    """Adds columns to their sums: those of the covariance are sums over a sample, that of the mean is one over all."""
+    drawn = _some(columns)
+    parts = [
+        (drawn @ drawn.T).double(), drawn.double().sum(1), torch.tensor(drawn.shape[1]),
+        columns.double().sum(1), torch.tensor(columns.shape[1]),
+    ]  # fmt: skip
+    sums[:] = [one + part for one, part in zip(sums, parts, strict=True)] if sums else parts
+
+
+def _finite(sums: dict[str, list[Tensor]], layers: Mapping[str, Sequence[LayerProduct]]) -> dict[str, list[Tensor]]:
+    for name, parts in sums.items():
+        if not bool(torch.isfinite(parts[0]).all()):
+            raise PenjingError(f"On this data {layers[name][0].weight.place} reads values that aren't finite numbers.")
+    return sums
+
+
+def _moments(found: Found) -> ColumnMoments:
+    drawn, count = int(found["drawn"]), int(found["count"])
+    mean = (found["sum of drawn"] / drawn).double().cpu()
+    covariance = found["gram"].double().cpu() / drawn - torch.outer(mean, mean)
+    return ColumnMoments(count, (found["sum"] / count).double().cpu(), covariance)
+
+
+def _some(columns: Tensor) -> Tensor:
+    """Returns a few of very many columns, drawn at random: the same places of every matrix of that size."""
+    size, count = columns.shape
+    if count <= _ENOUGH * size:
+        return columns
+    drawn = torch.randint(count, (_ENOUGH * size,), generator=torch.Generator().manual_seed(count))
+    return columns[:, drawn.to(columns.device)]
 
 
 def grams(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[str, Tensor]:

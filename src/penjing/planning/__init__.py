@@ -1,5 +1,6 @@
 """Plans what to do where, so that a budget is kept: techniques propose options, solvers choose, `apply` carries them out."""
 
+from penjing.factorization import technique as _factorization  # noqa: F401  registers
 from penjing.planning.bit_costs import grids_of
 from penjing.planning.carrying_out import apply, carried_out, of_stage
 from penjing.planning.journal import by_level, corrected, read_journal, write_journal

@@ -21,6 +21,17 @@ REASONS = {
 }
 """Why a place computes in floating point, by the code in the plan."""
 
+LEFT_ALONE = {
+    "kind": "left alone: only linear layers and convolutions are factorised",
+    "grouped": "left alone: its channels are in groups",
+    "geometries": "left alone: convolutions of unlike strides or paddings share its weight",
+    "dtype": "left alone: its weight isn't in floating point",
+    "rank one": "left alone: it has no lower rank",
+    "no window": "left alone: it has no kernel that could be decomposed so",
+    "no gain": "left alone: at the ranks that were found it would cost as much as before",
+}
+"""Why a layer isn't factorised, by the code in the plan."""
+
 # Settings that are the same at all places: they say how the plan came about, and a reader of a step doesn't look for them.
 _UNSAID = frozenset({
     "batches", "seed", "units", "include", "exclude", "in_float", "target", "placement", "simulate", "keep",
@@ -98,6 +109,19 @@ def _quantized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return "; ".join([", ".join(parts), *_steps_back(found)])
 
 
+def _factorized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    if (code := found.get("reason")) is not None:
+        return LEFT_ALONE.get(code, f"left alone: {code}") if isinstance(code, str) else _format.anything(code)
+    ranks = setting.get("ranks")
+    parts = [str(setting.get("method"))]
+    parts += [f"rank {'×'.join(map(str, ranks))}"] if isinstance(ranks, list | tuple) else []
+    parts += ["inputs unfolded"] if setting.get("form") == "unfold" else []
+    if isinstance(error := found.get("error"), int | float):
+        of = "weights" if setting.get("metric") == "weights" else "outputs"
+        parts.append(f"{error:.2%} of the {of}' energy lost")
+    return ", ".join(parts)
+
+
 def _steps_back(found: Mapping[str, Any]) -> list[str]:
     steps = found.get("steps_back")
     return [_step_back(step) for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
@@ -117,4 +141,6 @@ def _anything(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return _format.anything(told)
 
 
-_SAY: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {"prune": _pruned, "quantize": _quantized}
+_SAY: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
+    "prune": _pruned, "quantize": _quantized, "factorize": _factorized,
+}  # fmt: skip

@@ -6,6 +6,7 @@ Which positions should go is for pruning to say; it says so in `graph.masks`.
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -126,6 +127,30 @@ def shrink_kernels(graph: Graph, form: str = "auto", found: Sequence[Kernel] | N
     return small.refresh()
 
 
+def unfold_kernel(graph: Graph, weight: str) -> None:
+    """Lets the convolutions that read a weight unfold their input once, and multiply the columns: a 1×1 convolution.
+
+    The columns are shifted slices side by side, as in `shrink_kernels` with the form "gather".
+
+    Args:
+        graph: is changed; call `refresh()` on it afterwards.
+        weight: the name of the weight; its convolutions have one group.
+    """
+    tensor = graph.tensor(weight)
+    window = tuple(tensor.shape[2:])
+    positions = tuple(itertools.product(*map(range, window)))
+    nodes = [
+        node
+        for node in graph.program.graph.nodes
+        if node.target in CONVOLUTIONS and str(node_arguments(node)[1].target) == weight
+    ]
+    kernel = Kernel(weight, window, positions, tuple(node.name for node in nodes))
+    for node in nodes:
+        _gather(node, _Window.of(node, kernel), kernel, values=True)
+    with torch.no_grad():
+        _replace(graph, weight, partial(_side_by_side, kernel=kernel, groups=1))
+
+
 def _is_rectangle(kernel: Kernel, form: str) -> bool:
     return form == "rectangle" or (form == "auto" and (kernel.filled or kernel.depthwise))
 
@@ -194,11 +219,11 @@ def _cut(node: fx.Node, window: _Window, kernel: Kernel) -> None:
     node.kwargs = {}
 
 
-def _gather(node: fx.Node, window: _Window, kernel: Kernel) -> None:
+def _gather(node: fx.Node, window: _Window, kernel: Kernel, *, values: bool = False) -> None:
     """Lets a convolution multiply, at each place, what all kept positions see there."""
     x, weight, bias, *_ = node_arguments(node)
     axes = len(kernel.window)
-    write = Writer.before(node)
+    write = Writer.before(node, values=values)
     sides = list(zip(window.before, window.behind, strict=True))
     channel = x.meta["val"].dim() - axes - 1
     x = _padded(write, x, [(max(before, 0), max(behind, 0)) for before, behind in sides])
@@ -269,6 +294,7 @@ def _replace(graph: Graph, name: str, change: Callable[[Tensor], Tensor]) -> Non
     new = nn.Parameter(change(old.detach()).clone(), old.requires_grad)
     for alias in [alias for alias, tensor in graph.tensors().items() if tensor is old]:
         graph.set_tensor(alias, new)
-    mask = change(graph.masks.pop(name)).clone()
-    if not bool(mask.all()):
-        graph.masks[name] = mask
+    if name in graph.masks:
+        mask = change(graph.masks.pop(name)).clone()
+        if not bool(mask.all()):
+            graph.masks[name] = mask

@@ -1,0 +1,13 @@
+"""Decompositions, one per file: each writes a weight as the weights of a chain of smaller layers."""
+
+from penjing.factorization.decompositions import _cp, _spatial, _svd, _tt, _tucker2  # noqa: F401  registers
+from penjing.factorization.decompositions._registry import (
+    Decomposition,
+    Factor,
+    FactorShape,
+    composed,
+    decompositions,
+    find,
+)
+
+__all__ = ["Decomposition", "Factor", "FactorShape", "composed", "decompositions", "find"]

@@ -1,0 +1,228 @@
+"""`factorize`: chains compute what their layers computed, on every geometry; what is left alone is said."""
+
+import copy
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import penjing as pj
+from penjing.errors import PenjingError
+from penjing.factorization import decompositions
+from penjing.factorization.decompositions import find
+from penjing.graph import Plan
+from penjing.report import words
+
+
+def full(name, shape):
+    return list(find(name).full(shape))
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_at_full_rank_nothing_changes_on_any_geometry(data):
+    draw = data.draw
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    stride, dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2))), draw(st.integers(1, 2))
+    padding = draw(st.sampled_from([0, 1, (1, 0), "valid"] + (["same"] if stride == (1, 1) else [])))
+    layer = nn.Conv2d(4, 6, kernel, stride, padding, dilation, bias=draw(st.booleans()))
+    names = [name for name in decompositions if not find(name).unfit((6, 4, *kernel))]
+    name, form = draw(st.sampled_from(sorted(names))), draw(st.sampled_from(["chain", "unfold"]))
+    if name == "cp":
+        form = "chain"
+    graph = pj.capture(nn.Sequential(layer, nn.ReLU()).eval(), torch.randn(2, 4, 9, 10))
+    small = pj.factorize(graph, method=name, ranks={"0": full(name, (6, 4, *kernel))}, form=form)
+    for batch in (1, 3):
+        x = torch.randn(batch, 4, 9, 10)
+        assert torch.allclose(small(x), graph(x), atol=1e-4)
+    assert (small.tensors().keys() & {"0.weight"}) == set() and "0.0.weight" in small.tensors()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "names"),
+    [
+        (nn.Sequential(nn.Linear(8, 6)), (3, 8), ["svd"]),
+        (nn.Sequential(nn.Linear(8, 6, bias=False)), (3, 5, 8), ["svd"]),
+        (nn.Sequential(nn.Conv1d(4, 6, 3, padding="same")), (2, 4, 9), ["svd", "tucker2", "cp", "tt"]),
+        (nn.Sequential(nn.Conv3d(3, 4, (2, 3, 2), stride=(1, 2, 1))), (2, 3, 5, 6, 5), ["svd", "tucker2", "cp", "tt"]),
+    ],
+)
+def test_linear_layers_and_other_numbers_of_axes(model, shape, names):
+    graph = pj.capture(model.eval(), torch.randn(shape))
+    x = torch.randn(shape)
+    for name in names:
+        size = tuple(graph.tensor("0.weight").shape)
+        small = pj.factorize(graph, method=name, ranks={"0": full(name, size)})
+        assert torch.allclose(small(x), graph(x), atol=1e-4)
+
+
+class Net(nn.Module):
+    """What is factorised, beside all that is left alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm = nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32)
+        self.conv2, self.depthwise = nn.Conv2d(32, 32, 3), nn.Conv2d(32, 32, 3, groups=32)
+        self.up, self.head = nn.ConvTranspose2d(32, 8, 2), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norm(self.conv1(x)))
+        y = torch.relu(self.depthwise(torch.relu(self.conv2(y))))
+        return self.head(self.up(y).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def graph():
+    torch.manual_seed(0)
+    return pj.capture(Net().eval(), torch.randn(2, 3, 10, 10))
+
+
+@pytest.fixture(scope="module")
+def data():
+    torch.manual_seed(1)
+    mix = torch.randn(3, 3)  # channels that depend on each other, as those of images do
+    batches = [
+        (torch.einsum("ij,njhw->nihw", mix, torch.randn(16, 3, 10, 10)), torch.randint(5, (16,))) for _ in range(3)
+    ]
+    return pj.Data(train=batches, calibration=batches, validation=batches, task=pj.tasks.Classification(5))
+
+
+def test_what_is_left_alone_and_why_stands_in_the_plan(graph, data):
+    small = pj.factorize(graph, ranks="speedup:2", data=data, round_to=1)
+    steps = {step.place.path: step for step in small.plan}
+    assert list(steps) == ["conv1", "conv2", "depthwise", "up", "head"], "in the order in which they are computed"
+    assert {path: step.found.get("reason") for path, step in steps.items()} == {
+        "conv1": None, "conv2": None, "depthwise": "grouped", "up": "kind", "head": None,
+    }  # fmt: skip
+    assert steps["conv2"].setting["method"] == "tucker2" and steps["head"].setting["method"] == "svd"
+    told = [words(step.to_json()) for step in small.plan]
+    assert told[2] == "left alone: its channels are in groups" and told[1].startswith("tucker2, rank ")
+    assert told[1].endswith("of the outputs' energy lost")
+    assert small.cost().macs < graph.cost().macs
+    rows = {row.module for row in small.cost().rows}
+    assert {"conv1", "conv2", "head"} <= rows, "what a chain computes counts to the module that it stands for"
+
+
+@pytest.mark.parametrize("metric", ["weights", "outputs", "asymmetric", "loss"])
+@pytest.mark.parametrize("form", ["chain", "unfold"])
+def test_the_plan_alone_gives_the_same_weights_bit_for_bit(graph, data, metric, form, tmp_path):
+    before = copy.deepcopy(graph)
+    small = pj.factorize(graph, ranks="speedup:2", metric=metric, form=form, data=data, round_to=1)
+    small.plan.write(tmp_path / "plan.json")
+    again = pj.apply(graph, tmp_path / "plan.json", data)
+    assert again.program.code == small.program.code and again.plan == small.plan
+    assert all(torch.equal(tensor, again.tensor(name)) for name, tensor in small.tensors().items())
+    assert all(torch.equal(tensor, before.tensor(name)) for name, tensor in graph.tensors().items())
+    assert Plan.from_json(json.loads(json.dumps(small.plan.to_json()))) == small.plan
+
+
+def distance(small, graph, data):
+    with torch.no_grad():
+        pairs = [(small(x), graph(x)) for x, _ in data.calibration]
+    return float(sum((a - b).square().sum() for a, b in pairs) / sum(b.square().sum() for _, b in pairs))
+
+
+def test_metrics_that_look_at_data_are_nearer_to_the_original_than_weights_alone(graph, data):
+    found = {
+        metric: distance(
+            pj.factorize(graph, ranks={"conv1": (6, 2), "conv2": (6, 6)}, metric=metric, data=data), graph, data
+        )
+        for metric in ("weights", "outputs", "asymmetric", "loss")
+    }
+    assert found["outputs"] < 0.5 * found["weights"] and found["asymmetric"] <= found["outputs"]
+    assert found["loss"] < found["weights"]
+
+
+def test_the_mean_of_each_layers_outputs_stays(graph, data):
+    small = pj.factorize(graph, ranks={"conv1": (2, 1)}, data=data)
+    name = next(
+        node.name for node in graph.program.graph.nodes if node.meta.get("module") == "conv1" and "conv" in node.name
+    )
+    means = []
+    for one in (graph, small):
+        with torch.no_grad():
+            tapped = one.with_outputs([name])
+            means.append(torch.cat([tapped(x)[1][name] for x, _ in data.calibration]).mean((0, 2, 3)))
+    assert torch.allclose(*means, atol=1e-4)
+    without = pj.factorize(graph, ranks={"conv1": (2, 1)}, metric="weights").tensor("conv1.2.bias")
+    assert torch.equal(without, graph.tensor("conv1.bias")), "nothing is known of outputs without data"
+
+
+def test_a_mapping_takes_these_layers_alone_and_a_number_all(graph):
+    small = pj.factorize(graph, ranks={"conv2": 4})
+    assert [(step.place.path, step.after) for step in small.plan] == [("conv2", [4, 4])]
+    small = pj.factorize(graph, method="svd", ranks=2)
+    assert {tuple(step.after) for step in small.plan if "reason" not in step.found} == {(2,)}
+    small = pj.factorize(graph, method="tucker2", ranks=(8, 2), include=["conv1"])
+    assert [(step.place.path, step.before, step.after) for step in small.plan] == [("conv1", [27, 3], [8, 2])]
+
+
+def test_tied_layers_share_one_chain():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.one(torch.relu(self.one(x)))
+
+    graph = pj.capture(Twice().eval(), torch.randn(2, 8))
+    small = pj.factorize(graph, ranks={"one": 8})
+    x = torch.randn(3, 8)
+    assert torch.allclose(small(x), graph(x), atol=1e-5) and len(list(small.parameters())) == 3
+
+
+def test_factorised_layers_are_pruned_quantised_trained_and_stored(graph, data, tmp_path):
+    small = pj.factorize(graph, ranks={"conv1": (16, 3), "conv2": (16, 16)}, data=data)
+    thinner = pj.prune(small, 0.5, include=["conv2"])
+    assert thinner.tensor("conv2.1.weight").shape[0] < 16, "the new axes are channels like others"
+    pj.recover(thinner, data, teacher=graph, epochs=1, precision="float32", channels_last=False, progress=False)
+    integer = pj.quantize(thinner, data)
+    integer.save(tmp_path / "a.penjing")
+    x = torch.randn(2, 3, 10, 10)
+    assert torch.equal(pj.load(tmp_path / "a.penjing")(x), integer(x))
+    artifact = pj.lower(integer, "onnxruntime", tmp_path / "a.onnx")
+    assert pj.targets.integer_macs(artifact, integer.cost()) > 0.85, "no link goes back to floating point"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"method": "tucker3"}, "tucker2"),
+        ({"ranks": "energi:0.9"}, "energy"),
+        ({"ranks": "energy:1.5"}, "above 0 and at most 1"),
+        ({"ranks": "speedup:1"}, "above 1"),
+        ({"metric": "output"}, "outputs"),
+        ({"form": "folded"}, "unfold"),
+        ({"metric": "outputs"}, r"looks at data: pass data=penjing\.Data"),
+        ({"ranks": {"conv3": 4}}, "conv"),
+        ({"ranks": {"conv2": 0}}, r"conv2 can't have the ranks 0, 0: the valid range is 1 to"),
+        ({"ranks": {"conv2": (40, 4)}}, r"the valid range is 1 to 32, 1 to 32"),
+        ({"ranks": 33, "method": "svd"}, r"the valid range is 1 to 27"),
+        ({"method": "cp", "ranks": "energy:0.9"}, "speedup:2"),
+        ({"method": "cp", "form": "unfold"}, "depthwise"),
+        ({"include": ["head"], "method": "tucker2"}, "No layer can be factorised"),
+        ({"ranks": 2.5}, "ranks"),
+        ({"include": ["nowhere"]}, "nowhere"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_changed(graph, asked, said):
+    with pytest.raises(PenjingError, match=said):
+        pj.factorize(graph, **asked)
+
+
+def test_a_layer_on_which_cp_diverges_stays_and_the_plan_says_so(graph, monkeypatch):
+    module = __import__("penjing.factorization.decompositions._cp", fromlist=["_cp"])
+    monkeypatch.setattr(module, "WORST", 0.0)
+    with pytest.raises(PenjingError, match="No layer can be factorised"):
+        pj.factorize(graph, method="cp", ranks={"conv2": 4})
+
+
+def test_inputs_that_are_too_many_for_a_gram_matrix_are_told(graph, data, monkeypatch):
+    module = __import__("penjing.factorization.metrics._outputs", fromlist=["_outputs"])
+    monkeypatch.setattr(module, "LARGEST", 100)
+    with pytest.raises(PenjingError, match=r"conv2 multiplies 288 values.*metric='weights'"):
+        pj.factorize(graph, data=data)
