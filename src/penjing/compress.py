@@ -110,6 +110,7 @@ def compress(
     say: Callable[[str], None] = print,
     inputs: Mapping[str, str] | None = None,
     trained: bool = True,
+    untrained_teachers: Sequence[str] = (),
 ) -> Result | Estimate:
     """Makes a trained model small and fast on a target, and measures the result.
 
@@ -164,6 +165,7 @@ def compress(
         inputs: SHA-256 of the files that the model came from, for the report's provenance.
         trained: whether the model is known to have trained weights. A model that may have random weights must beat a
             constant answer by more than chance, or its compression doesn't count as a success.
+        untrained_teachers: names of those teachers that may have random weights, for a note in the report.
 
     Returns:
         The result; an estimate for a dry run.
@@ -182,7 +184,7 @@ def compress(
     asked = CompressRequest(
         data, criterion, budget or Budget(), Deployment(target, threads, batch),
         Scope(tuple(include), tuple(exclude), units, min_channels), training, taught_by(teacher), tuple(trackers),
-        max_minutes, trained,
+        max_minutes, trained, tuple(untrained_teachers),
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from penjing import capture, zoo
-from penjing.cli.teaching import load_teacher
+from penjing.cli.teaching import load_teacher, without_weights
 from penjing.data import Data
 from penjing.distillation import Confidence, Mean, One, Teacher
 from penjing.errors import PenjingError
@@ -77,3 +77,9 @@ def test_teachers_that_can_not_be_loaded_are_told(
     named = [model if ":" in model else str(folder / model) for model in models]
     with pytest.raises(PenjingError, match=words):
         load_teacher(named, [folder / name for name in weights], DATA, join)
+
+
+def test_only_teachers_from_factories_may_be_without_weights_and_only_where_none_were_given() -> None:
+    models = ["net.py:make", "a.penjing", "nets:make", "b.pt2"]
+    assert without_weights(models, None) == ["net.py:make", "nets:make"]
+    assert without_weights(models, [Path("1.pt"), Path("2.pt")]) == without_weights(None, None) == []

@@ -17,7 +17,9 @@ from command_line import COMPRESS, environment
 import penjing as pj
 from made_time import Time
 from penjing import load
+from penjing.data import load as load_data
 from penjing.errors import PenjingError
+from penjing.models import load_model
 from penjing.pruning.technique import Pruning
 from penjing.quantization.technique import Quantization
 from penjing.run.request import settled
@@ -546,6 +548,41 @@ def test_choices_of_weights_and_batches_reach_the_training(copied, penjing, monk
     assert (given["penalty"], given["penalty_weight"]) == ("subspace:0.5", 0.2)
     assert list(given["augment"]) == ["mixup:0.4", "erasing"] and list(given["trackers"]) == ["tensorboard:logs"]
     assert (given["stop_at"], given["keep"]) == (0.9, "best")
+
+
+@pytest.fixture
+def saved(home, monkeypatch, tmp_path):
+    """A graph of the user's network, saved."""
+    monkeypatch.chdir(home)
+    load_model("net.py:small", data=load_data("folder:photos")).graph().save(tmp_path / "m.penjing")
+    return tmp_path / "m.penjing"
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_recover_says_that_the_result_is_worse_than_the_start_and_writes_it_all_the_same(
+    saved, penjing, monkeypatch, worse
+):
+    def trained(graph, *_, **__):
+        for parameter in graph.parameters():
+            parameter.data *= not worse
+
+    monkeypatch.setattr("penjing.training.recover", trained)
+    ran = penjing("recover", saved, "--data", "folder:photos")
+    assert ran.code == 0 and (saved.parent / "m-recovered.penjing").is_file(), ran.text
+    assert ("Warning: the result is worse than the start" in ran.out) == worse
+    assert f"{saved} still holds: try a smaller --lr" in ran.out or not worse
+
+
+@pytest.mark.parametrize("command", ["recover", "compress"])
+def test_a_teacher_whose_factory_was_given_no_weights_is_warned_of_by_name(saved, penjing, monkeypatch, command):
+    monkeypatch.setattr("penjing.training.recover", lambda *_, **__: None)
+    model = (saved,) if command == "recover" else ("net.py:small", "--dry-run")
+    options = (*model, "--data", "folder:photos", "--out", saved.parent / "out", "--teacher")
+    ran = penjing(command, *options, "net.py:plain")
+    assert ran.code == 0, ran.text
+    assert "Warning: The teacher net.py:plain was given no weights: unless its factory reads its own" in ran.out
+    ran = penjing(command, *options, saved)
+    assert ran.code == 0 and "was given no weights" not in ran.out, ran.text
 
 
 def test_recover_interrupted_keeps_the_weights_and_goes_on(copied, penjing, monkeypatch, tmp_path):

@@ -62,7 +62,12 @@ USUAL = {
     "recovery": {"notes": (), "short_of_time": False},
     "solution": {"complete": True, "short_of_time": False, "measured": (), "plan": (1,), "taken": None, "meets": True},
     "measured": {"missed": [], "warnings": [], "baseline": {"metric": 0.9}, "parity": PARITY},
-    "asked": {"budget": Budget(size="0.5x"), "trained": True, "deployment": Deployment("onnxruntime")},
+    "asked": {
+        "budget": Budget(size="0.5x"),
+        "trained": True,
+        "deployment": Deployment("onnxruntime"),
+        "untrained_teachers": (),
+    },
     "clock": {"end": None, "minutes": None},
 }
 
@@ -100,6 +105,14 @@ def test_of_a_run_in_which_all_went_well_there_is_nothing_to_note():
 )
 def test_what_a_user_should_know_of_a_run_is_noted(changes, says):
     assert notes(**changes) == [says]
+
+
+def test_teachers_that_may_have_random_weights_are_named():
+    said = notes(asked={"untrained_teachers": ("net.py:one", "net.py:other")})
+    assert [line.split(" was given no weights")[0] for line in said] == [
+        "The teacher net.py:one",
+        "The teacher net.py:other",
+    ]
 
 
 @pytest.mark.parametrize("trained", [True, False])

@@ -12,7 +12,7 @@ from rich.text import Text
 from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.screen import Screen, styled
-from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher
+from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher, without_weights
 from penjing.cli.training_options import TrainingOptions, takes_training_options
 from penjing.errors import PenjingError
 
@@ -149,6 +149,7 @@ def compress_command(
     from penjing.data import load
     from penjing.models import load_model
     from penjing.pruning import criteria
+    from penjing.run.request import perhaps_random
     from penjing.targets import find_target
 
     budget = Budget(latency, size, drop)
@@ -165,6 +166,12 @@ def compress_command(
     loaded = load_model(model, weights, chosen)
     if model.startswith("zoo:") and weights is None:
         printer(as_json)(f"No --weights were given: {model} has random weights, so its accuracy means nothing.")
+    taught_by, untrained = (
+        load_teacher(teacher, teacher_weights, chosen, join),
+        without_weights(teacher, teacher_weights),
+    )
+    for line in map(perhaps_random, untrained):
+        printer(as_json)(f"Warning: {line} Give --teacher-weights.")
     result = compress(
         loaded.graph(),
         data=chosen,
@@ -177,7 +184,7 @@ def compress_command(
         out=out,
         epochs=epochs,
         criterion=criterion,
-        teacher=load_teacher(teacher, teacher_weights, chosen, join),
+        teacher=taught_by,
         **training.keywords(),
         threads=threads,
         batch=batch,
@@ -188,6 +195,7 @@ def compress_command(
         say=printer(as_json),
         inputs=loaded.hashes,
         trained=weights is not None or model.endswith((".penjing", ".pt2")),
+        untrained_teachers=untrained,
     )
     if isinstance(result, Result):
         finish(result, as_json)
@@ -216,6 +224,7 @@ def recover_command(
     from penjing.data import load
     from penjing.files import sweep
     from penjing.models import load_model
+    from penjing.run.request import perhaps_random
     from penjing.tasks import evaluate
     from penjing.training import Interrupted, recover
     from penjing.training.processes import accelerator
@@ -228,6 +237,8 @@ def recover_command(
     chosen = load(data, seed)
     graph = load_model(str(file)).graph()
     taught_by = load_teacher(teacher, teacher_weights, chosen, join)
+    for line in map(perhaps_random, without_weights(teacher, teacher_weights)):
+        say(f"Warning: {line} Give --teacher-weights.")
     target = out or file.with_name(f"{file.stem}-recovered.penjing")
     checkpoint = target.with_suffix(".checkpoint")
     sweep(target.parent, target.stem)  # half-written files that a killed command left
@@ -268,6 +279,11 @@ def recover_command(
     after = evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
     if before is not None:
         say(f"{chosen.task.metric_name}: {before:.4f} before, {after:.4f} after.")
+        if after is not None and after < before:
+            say(
+                f"Warning: the result is worse than the start, which {file} still holds: try a smaller --lr, --keep best, or "
+                "another --teacher, one that does better on these data."
+            )
     say(f"Written: {target}")
     if as_json:
         metric = {"name": chosen.task.metric_name, "before": before, "after": after}

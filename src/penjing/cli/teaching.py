@@ -46,7 +46,7 @@ def load_teacher(
     from penjing.models import load_model
 
     check_joining(join)
-    without = [model for model in models or () if not model.endswith(WHOLE)]
+    without = _from_factories(models)
     if weights and len(weights) != len(without):
         raise PenjingError(
             f"--teacher-weights was given {len(weights)} times, and {len(without)} of the teachers have no weights of their own: "
@@ -62,3 +62,12 @@ def load_teacher(
         for model in models or ()
     ]
     return taught_by(found or None, join)
+
+
+def without_weights(models: Sequence[str] | None, weights: Sequence[Path] | None) -> list[str]:
+    """Returns the teachers that a factory makes and that were given no weights: theirs may be random."""
+    return [] if weights else _from_factories(models)
+
+
+def _from_factories(models: Sequence[str] | None) -> list[str]:
+    return [model for model in models or () if not model.endswith(WHOLE)]

@@ -74,6 +74,7 @@ RULES = {  # rules for single arguments of `compress`
     "say": FUNCTION,
     "inputs": optional(mapping(TEXT, "a mapping from names to hashes")),
     "trained": FLAG,
+    "untrained_teachers": several(TEXT, "names of teachers"),
 }
 CALIBRATION_BATCHES = 8  # batches that serve as calibration data where the data have no calibration part
 
@@ -93,6 +94,7 @@ class CompressRequest:
         trackers: what else shows the recovery's progress.
         max_minutes: the limit on the time of the whole call.
         trained: whether the model is known to have trained weights.
+        untrained_teachers: names of the teachers that may have random weights.
     """
 
     data: Data
@@ -105,6 +107,7 @@ class CompressRequest:
     trackers: tuple[str, ...] = ()
     max_minutes: float | None = None
     trained: bool = True
+    untrained_teachers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Makes sure that names are known, and that the training suits the data.
@@ -204,6 +207,14 @@ def settled(criterion: str | None, data: Data) -> tuple[str, Data]:
             raise PenjingError("The data is empty: give at least one of train, calibration and validation.")
         data = replace(data, calibration=list(islice(read(other), CALIBRATION_BATCHES)))
     return criterion, data
+
+
+def perhaps_random(teacher: str) -> str:
+    """Says that a teacher of this name, which came from a factory, was given no weights."""
+    return (
+        f"The teacher {teacher} was given no weights: unless its factory reads its own, they are random, and learning from it "
+        "makes a network worse."
+    )
 
 
 def hash_of(graph: Graph) -> str:
