@@ -101,7 +101,8 @@ OTHERS = {
     "teacher": One(nn.Linear(4, 3)),
 }
 BESIDE = {"penalty_weight": {"penalty": "orthogonal"}}  # what an argument means nothing without
-SAME = {"max_minutes": 3.0, "trackers": ("tensorboard",), "untrained_teachers": ("net.py:make",)}  # another value is the same run
+# Another value is the same run.
+SAME = {"max_minutes": 3.0, "trackers": ("tensorboard",), "untrained_teachers": ("net.py:make",)}
 
 
 def test_every_argument_is_tried_here():
