@@ -160,6 +160,24 @@ def test_a_mapping_takes_these_layers_alone_and_a_number_all(graph):
     assert [(step.place.path, step.before, step.after) for step in small.plan] == [("conv1", [27, 3], [8, 2])]
 
 
+@pytest.mark.parametrize("metric", ["weights", "outputs"])
+def test_the_result_shares_no_memory_with_the_original(graph, data, metric, monkeypatch):
+    module = __import__("penjing.factorization._carrying_out", fromlist=["decompose"])
+    decompose = module.decompose
+
+    def fails_for_conv2(decomposition, weighting, ranks):
+        if ranks == (5, 5):
+            raise PenjingError("It doesn't converge.")
+        return decompose(decomposition, weighting, ranks)
+
+    monkeypatch.setattr(module, "decompose", fails_for_conv2)
+    small = pj.factorize(graph, ranks={"conv1": (6, 2), "conv2": (5, 5)}, metric=metric, data=data)
+    assert [step.found.get("reason") for step in small.plan] == [None, "It doesn't converge."]
+    assert torch.equal(small.tensor("conv2.weight"), graph.tensor("conv2.weight"))
+    places = {tensor.data_ptr() for tensor in graph.tensors().values()}
+    assert not places & {tensor.data_ptr() for tensor in small.tensors().values()}
+
+
 def test_tied_layers_share_one_chain():
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -62,7 +62,8 @@ def carry_out(graph: Graph, options: Sequence[Option], data: Data | None, *, len
             wanted.append((option, *_checked(option, there[option.place.path])))
     order = {path: place for place, path in enumerate(there)}
     wanted.sort(key=lambda one: order[one[0].place.path])
-    small, done = copy.deepcopy(graph), dict[Place, Option]()
+    replaced = [graph.tensor(there[option.place.path].weight.name) for option, _, _ in wanted]
+    small, done = copy.deepcopy(graph, {id(one): one for one in replaced}), dict[Place, Option]()  # copies what stays
     for _, some in groupby(wanted, key=lambda one: (one[1].metric, one[1].batches, one[1].seed)):
         part = list(some)
         metric = _metric(graph, data, part[0][1], [there[option.place.path] for option, _, _ in part])
@@ -75,6 +76,7 @@ def carry_out(graph: Graph, options: Sequence[Option], data: Data | None, *, len
                 if not lenient:
                     raise PenjingError(f"{layer.path}: {error}") from error
                 log.warning("%s is left as it was. %s", layer.path, error)
+                _own(small, graph.tensor(layer.weight.name))
                 left = {name: value for name, value in option.setting.items() if name != "ranks"}
                 done[option.place] = Option(option.place, "factorize", left, None, None, {"reason": str(error)})
                 continue
@@ -84,6 +86,13 @@ def carry_out(graph: Graph, options: Sequence[Option], data: Data | None, *, len
             done[option.place] = replace(option, found=told)
     small.plan = graph.plan + [done.get(option.place, option) for option in options]
     return small.refresh()
+
+
+def _own(small: Graph, shared: Tensor) -> None:
+    """Gives a graph a copy of a tensor that it shares with the original."""
+    own = copy.deepcopy(shared)
+    for path in [path for path, tensor in small.tensors().items() if tensor is shared]:
+        small.set_tensor(path, own)
 
 
 def _checked(option: Option, layer: Layer) -> tuple[_Setting, Decomposition]:
@@ -119,21 +128,21 @@ def _write(
     names = {node.name: node for node in small.program.graph.nodes}
     nodes = [names[node.name] for node in layer.nodes]
     weight = graph.tensor(layer.weight.name)
-    links = list(_links(nodes[0], factors, weight, _bias(graph, layer, moved)))
+    links = list(_links(nodes[0], factors, weight, _bias(small, nodes[0], moved)))
     with torch.no_grad():
         paths = replace_by_chain(small, nodes, links)
     forms[form].function(small, paths, factors)
 
 
-def _bias(graph: Graph, layer: Layer, moved: Tensor | None) -> Tensor | None:
+def _bias(small: Graph, layer: fx.Node, moved: Tensor | None) -> Tensor | None:
     """Returns the bias of the last link: the layer's own, moved so that the mean of the outputs stays where that is known."""
-    given = node_arguments(layer.nodes[0])[2]
-    own = graph.tensor(str(given.target)) if isinstance(given, fx.Node) else None
+    _, weight, given = node_arguments(layer)[:3]
+    own = small.tensor(str(given.target)) if isinstance(given, fx.Node) else None
     if moved is None:
         return own
-    weight = graph.tensor(layer.weight.name)
+    like = small.tensor(str(weight.target))
     before = torch.zeros(len(moved), dtype=moved.dtype) if own is None else own.detach().double().cpu()
-    return nn.Parameter((before + moved).to(weight), weight.requires_grad)
+    return nn.Parameter((before + moved).to(like), like.requires_grad)
 
 
 def _links(layer: fx.Node, factors: Sequence[Factor], weight: Tensor, bias: Tensor | None) -> Iterator[Link]:

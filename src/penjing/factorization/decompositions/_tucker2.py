@@ -12,7 +12,7 @@ from penjing.factorization.decompositions._registry import (
     decompositions,
 )
 from penjing.factorization.split import spectrum, split
-from penjing.factorization.weighting import Weighting
+from penjing.factorization.weighting import Weighting, with_ridge
 
 SWEEPS = (
     3  # times that each side is found anew with the other as it is; further ones change the fourth digit of the error
@@ -72,12 +72,13 @@ class Tucker2(Decomposition):
         weight, channels = weighting.weight, weighting.marginal(0)
         out_rank, in_rank = ranks
         window, reached = weight.shape[2:], weight
-        for _ in range(SWEEPS):
+        for sweep in range(SWEEPS):
             outer = split(reached.flatten(1), out_rank, weighting.ridged, weighting.outer)
             counted = outer.last if weighting.outer is None else weighting.outer @ outer.last
             within = (counted.T @ weighting.flat).reshape(out_rank, *weight.shape[1:])
             inner = split(_inputs(within), in_rank, channels)
-            reached = _kept_inputs(weight, inner.first, channels)
+            if sweep < SWEEPS - 1:
+                reached = _kept_inputs(weight, inner.first, channels)
         core = inner.last.reshape(out_rank, *window, in_rank).movedim(-1, 1)
         ones = [1] * len(window)
         return [
@@ -96,6 +97,6 @@ def _kept_inputs(weight: Tensor, first: Tensor, gram: Tensor | None) -> Tensor:
     """Returns the weight with its inputs projected on what `first` (in rank, in) passes on, by least squares."""
     inputs = _inputs(weight)
     right = first if gram is None else first @ gram
-    fitted = torch.linalg.lstsq(right @ first.T, right @ inputs.T).solution  # (in rank, out · kernel)
+    fitted = torch.linalg.solve(with_ridge(right @ first.T, 1e-12), right @ inputs.T)  # (in rank, out · kernel)
     shape = (weight.shape[0], *weight.shape[2:], weight.shape[1])
     return (fitted.T @ first).reshape(shape).movedim(-1, 1)
