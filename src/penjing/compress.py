@@ -81,6 +81,7 @@ def compress(
     units: str = "auto",
     min_channels: int = 1,
     out: Path | str = "out",
+    techniques: Sequence[str] = ("prune", "quantize"),
     epochs: int = 5,
     criterion: str | None = None,
     lr: float | None = None,
@@ -129,6 +130,8 @@ def compress(
         units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
         min_channels: how many units each group of channels keeps at least.
         out: the folder for everything that is written; new, empty, or of the same run; used by one call at a time.
+        techniques: what may be done to the model, names in `penjing list techniques`. The solver takes one technique that
+            changes the structure, such as "prune" or "factorize", at a time; "quantize" goes with each.
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
         lr: peak learning rate of the recovery.
@@ -184,7 +187,7 @@ def compress(
     asked = CompressRequest(
         data, criterion, budget or Budget(), Deployment(target, threads, batch),
         Scope(tuple(include), tuple(exclude), units, min_channels), training, taught_by(teacher), tuple(trackers),
-        max_minutes, trained, tuple(untrained_teachers),
+        max_minutes, trained, tuple(untrained_teachers), tuple(techniques),
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)
@@ -353,7 +356,7 @@ def _problem(
     """Returns the problem that candidates are to solve."""
     return Problem(
         original.graph, asked.data, original.file, asked.budget, asked.deployment,
-        asked.techniques(), asked.scope, space.inner / CANDIDATES,
+        asked.proposing(), asked.scope, space.inner / CANDIDATES,
         deadline=clock.choosing_ends(known(space.held()), training=asked.training.epochs > 0),
         longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES,
         say=lambda line: say(f"  {line}"), anchor=anchor_of(space, asked.deployment.target),

@@ -67,6 +67,7 @@ USUAL = {
         "trained": True,
         "deployment": Deployment("onnxruntime"),
         "untrained_teachers": (),
+        "techniques": ("prune", "quantize"),
     },
     "clock": {"end": None, "minutes": None},
 }

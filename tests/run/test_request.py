@@ -69,6 +69,7 @@ OTHERS = {
     "exclude": ("second",),
     "epochs": 6,
     "criterion": "l1",
+    "techniques": ("factorize", "quantize"),
     "lr": 0.1,
     "optimizer": "adamw",
     "momentum": 0.8,
@@ -162,7 +163,7 @@ def test_the_main_file_s_suffix_comes_first():
 def test_techniques_work_where_the_user_allows_and_by_the_criterion_that_was_asked_for(graph):
     request = asked(include=("first",), exclude=("second",), units="features", min_channels=2, criterion="l1", seed=3)
     assert request.scope == Scope(("first",), ("second",), "features", 2)
-    techniques = request.techniques()
+    techniques = request.proposing()
     assert list(techniques) == ["prune", "quantize"]
     options = list(techniques["prune"].propose(graph, DATA, capabilities.find("onnxruntime"), request.scope))
     assert options and {(o.setting["criterion"], o.setting["seed"]) for o in options} == {("l1", 3)}
@@ -334,3 +335,13 @@ def test_an_augmentation_that_can_not_change_such_data_is_told_before_anything_i
 def test_labels_that_can_not_be_smoothed_are_told(graph):
     with pytest.raises(PenjingError, match=r"label_smoothing=0\.1"):
         asked(label_smoothing=0.1, data=Data(None, batches(labelled=False), None, Unlabelled()))
+
+
+def test_only_techniques_that_were_named_propose(graph):
+    request = asked(techniques=("factorize", "quantize"))
+    assert list(request.proposing()) == ["factorize", "quantize"]
+    assert request.settings(graph)["techniques"] == ["factorize", "quantize"] != asked().settings(graph)["techniques"]
+    with pytest.raises(PenjingError, match="factorize"):
+        asked(techniques=("factorise",))
+    with pytest.raises(PenjingError, match="names none"):
+        asked(techniques=())

@@ -132,6 +132,9 @@ def compress_command(
     min_channels: Annotated[int, typer.Option(min=1, help="units that each group of channels keeps at least")] = 1,
     out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("out"),
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data to recover")] = 5,
+    techniques: Annotated[
+        str, typer.Option(help="what may be done, such as prune,factorize,quantize; see penjing list techniques")
+    ] = "prune,quantize",
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
     training: TrainingOptions,
     teacher: Teachers = None,
@@ -148,6 +151,7 @@ def compress_command(
     from penjing.compress import Result, compress
     from penjing.data import load
     from penjing.models import load_model
+    from penjing.planning import techniques as known
     from penjing.pruning import criteria
     from penjing.run.request import perhaps_random
     from penjing.targets import find_target
@@ -162,6 +166,9 @@ def compress_command(
     training.check_names()
     if criterion is not None:
         criteria[criterion]
+    used = [name.strip() for name in techniques.split(",") if name.strip()]
+    for name in used:
+        known[name]
     chosen = load(data, seed)
     loaded = load_model(model, weights, chosen)
     if model.startswith("zoo:") and weights is None:
@@ -183,6 +190,7 @@ def compress_command(
         min_channels=min_channels,
         out=out,
         epochs=epochs,
+        techniques=used,
         criterion=criterion,
         teacher=taught_by,
         **training.keywords(),

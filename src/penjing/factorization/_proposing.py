@@ -47,7 +47,7 @@ def _options(
 ) -> Iterator[Option]:
     rule = settings.rule
     looked = "outputs" if metric == "asymmetric" else metric  # ranks are chosen before anything is approximated
-    judge = metrics[looked].function()
+    judge = metrics["weights" if rule is None or rule.entry.by_shape else looked].function()
     if rule is not None:
         judge.begin(Evidence(graph, (), data, settings.batches, settings.seed), [found[path] for path in fitting])
     for path, layer in found.items():

@@ -122,7 +122,7 @@ def _notes(
         notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")
     elif not solution.plan:
         notes.append("Float is already the fastest within your budget: nothing was pruned or quantised.")
-    if not find(asked.deployment.target).has_integers:
+    if "quantize" in asked.techniques and not find(asked.deployment.target).has_integers:
         notes.append(f"Nothing was quantised: {asked.deployment.target} computes nothing in integers.")
     notes += _cut_short(solution, recovery, measured, clock)
     if (late := -seconds_until(clock.end)) > 0:

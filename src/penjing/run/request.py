@@ -36,7 +36,7 @@ from penjing.planning import Deployment
 from penjing.pruning import criteria, prune
 from penjing.targets import find_target
 from penjing.tasks import evaluate
-from penjing.techniques import Scope, Technique
+from penjing.techniques import Scope, Technique, techniques
 from penjing.techniques import find as find_technique
 from penjing.training.judging import check_judged
 from penjing.training.label_smoothing import smoothed
@@ -60,6 +60,7 @@ RULES = {  # rules for single arguments of `compress`
     "units": TEXT,
     "min_channels": COUNT,
     "out": PATH,
+    "techniques": several(TEXT, "names of techniques"),
     "criterion": optional(TEXT),
     **{name: rule for name, rule in TRAINING_RULES.items() if name not in NOT_EXPOSED},
     "augment": either(TEXT, several(TEXT, "names of augmentations")),
@@ -95,6 +96,7 @@ class CompressRequest:
         max_minutes: the limit on the time of the whole call.
         trained: whether the model is known to have trained weights.
         untrained_teachers: names of the teachers that may have random weights.
+        techniques: names of the techniques that may be used.
     """
 
     data: Data
@@ -108,6 +110,7 @@ class CompressRequest:
     max_minutes: float | None = None
     trained: bool = True
     untrained_teachers: tuple[str, ...] = ()
+    techniques: tuple[str, ...] = ("prune", "quantize")
 
     def __post_init__(self) -> None:
         """Makes sure that names are known, and that the training suits the data.
@@ -116,6 +119,10 @@ class CompressRequest:
             PenjingError: a name is unknown, or the data lack what the training needs.
         """
         find_target(self.deployment.target)
+        if not self.techniques:
+            raise PenjingError("techniques names none: give at least one of those in `penjing list techniques`.")
+        for name in self.techniques:
+            techniques[name]
         check_labels(self.training.signal, self.data.task.labelled)
         smoothed(self.data.task, self.training.label_smoothing)
         check_judged(self.training.stop_at, self.training.keep, self.data)
@@ -131,12 +138,13 @@ class CompressRequest:
         """The suffix of the target's main file."""
         return self.suffixes[0]
 
-    def techniques(self) -> dict[str, Technique]:
+    def proposing(self) -> dict[str, Technique]:
         """Returns the techniques that may propose, with their choices."""
-        return {
-            "prune": find_technique("prune", {"criterion": self.criterion, "seed": self.training.seed}),
-            "quantize": find_technique("quantize"),
+        choices: dict[str, dict[str, Any]] = {
+            "prune": {"criterion": self.criterion, "seed": self.training.seed},
+            "factorize": {"seed": self.training.seed},
         }
+        return {name: find_technique(name, choices.get(name)) for name in self.techniques}
 
     def settings(self, graph: Graph) -> dict[str, Any]:
         """Returns, as plain JSON, all settings that affect a run's result: runs with different settings are different runs.
@@ -151,6 +159,7 @@ class CompressRequest:
             **asdict(self.training),
             "augment": list(self.training.augment),
             "criterion": self.criterion,
+            "techniques": list(self.techniques),
             "trained": self.trained,
             "model": hash_of(graph),
             "data": self.data.identity(),
@@ -173,7 +182,7 @@ class CompressRequest:
                 if (loader := getattr(self.data, part)) is not None:
                     first(loader, f"data.{part} of '{self.data.name}'")
             _judge(graph, self.data)
-            if groups:
+            if groups and "prune" in self.techniques:
                 _rank(graph, self)
             if training.epochs and training.augment:  # now, and not after all candidates are measured
                 batch = first(training_batches(self.data, graph))

@@ -18,9 +18,11 @@ class RankRuleEntry(NumberedEntry[RankRule]):
 
     Attributes:
         at_most: whether higher ranks than it finds break what was asked for; they are then rounded down.
+        by_shape: whether the layer's shape alone decides, so that nothing need be known of its errors.
     """
 
     at_most: bool = False
+    by_shape: bool = False
 
 
 rank_rules = Registry("rank rule", RankRuleEntry)

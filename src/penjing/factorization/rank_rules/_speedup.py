@@ -15,6 +15,7 @@ HALVINGS = 40  # of the range of shares: finer than one rank of any layer
     source="closed form for Tucker-2 with equal ranks: `penjing.factorization.k_max`",
     number=OwnNumber("factor by which multiplications fall", default=2.0, lowest=1.0, above=True),
     at_most=True,
+    by_shape=True,
 )
 def speedup(decomposition: Decomposition, weighting: Weighting, stride: Sequence[int], times: float) -> tuple[int, ...]:
     """The highest ranks, the same share on all sides, with which a layer has this many times fewer multiplications.

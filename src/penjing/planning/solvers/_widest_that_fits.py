@@ -42,7 +42,7 @@ def widest_that_fits(problem: Problem) -> Solution:
     journal = known(problem.journal, problem.say)
     if journal:
         problem.say(f"Going on from {len(journal)} width{'' if len(journal) == 1 else 's'} measured before.")
-    if not problem.capabilities.has_integers:
+    if "quantize" in problem.techniques and not problem.capabilities.has_integers:
         problem.say(
             f"{problem.deployment.target} computes nothing in integers, so every candidate is in floating point."
         )
