@@ -27,6 +27,7 @@ from penjing.run.estimate import Estimate, estimate, known, seconds_of_a_width, 
 from penjing.run.lock import locked
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.request import RULES, CompressRequest, settled
+from penjing.run.samples import told
 from penjing.run.verification import OriginalAndCompressed, verify
 from penjing.run.workspace import CANDIDATES, EVIDENCE, INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
@@ -201,6 +202,8 @@ def compress(
     say(str(expected))
     if data.preprocess is not None:
         say(f"Images become inputs so: {data.preprocess}.")
+    if data.split is not None:
+        say(told(data.split))
     check_space(held.out, expected.bytes_written)
     if dry_run:
         return expected

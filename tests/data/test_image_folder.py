@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from penjing.data import image_folder
+from penjing.data import Split, image_folder
 from penjing.data._source import ImageSource
 from penjing.errors import PenjingError
 from penjing.tasks import Classification, Unlabelled
@@ -47,6 +47,7 @@ def joined(loader):
 def test_train_and_val_folders_are_labelled_in_alphabetical_order(labelled):
     data = image_folder(labelled)
     images, targets = joined(data.validation)
+    assert data.split == Split(30, 3, 12, 3)
     assert data.classes == ("ant", "bee", "cat") and isinstance(data.task, Classification) and data.task.classes == 3
     assert targets.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and targets.dtype == torch.int64
     assert torch.equal(images[4], data.preprocess(Image.open(labelled / "val/bee/0.png")))
@@ -139,7 +140,7 @@ def test_without_validation_images_a_fixed_tenth_of_each_class_validates(labelle
     root = labelled if inner == "train" else labelled / "train"
     data = image_folder(root)
     images, targets = joined(data.validation)
-    assert targets.tolist() == [0, 1, 2]
+    assert targets.tolist() == [0, 1, 2] and data.split == Split(27, 3, 3, 3, held_out=True)
     assert torch.equal(images, joined(image_folder(root, seed=3).validation)[0])
     calibration = joined(data.calibration)[0]
     assert len(calibration) == 27
@@ -150,7 +151,7 @@ def test_validation_images_alone_leave_nothing_to_train_on(labelled):
     for file in (labelled / "train").rglob("*.png"):
         file.unlink()
     data = image_folder(labelled)
-    assert data.train is None
+    assert data.train is None and data.split == Split(0, None, 9, 3)
     assert len(joined(data.calibration)[1]) == 3 and len(joined(data.validation)[1]) == 9
 
 

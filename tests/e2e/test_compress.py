@@ -337,6 +337,7 @@ def test_a_dry_run_writes_nothing(penjing, home, tmp_path):
     arguments = ("compress", "net.py:small", "--data", "folder:photos", "--dry-run", "--out", tmp_path / "new")
     ran = penjing(*arguments)
     assert ran.code == 0 and "This will take about" in ran.out and f"MB to {tmp_path}/new/: model.onnx," in ran.out
+    assert "60 images of 3 classes to train on, 30 images of 3 classes to judge on." in ran.out
     ran = penjing(*arguments, "--json")
     assert ran.code == 0 and ran.json()["out"] == str(tmp_path / "new") and ran.json()["minutes_choose"] > 0
     assert list(tmp_path.iterdir()) == []

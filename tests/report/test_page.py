@@ -104,6 +104,14 @@ def test_the_sections_say_what_was_measured(tmp_path: Path) -> None:
     assert "torch 2.13.0" in shown.said("environment")
 
 
+@pytest.mark.parametrize(
+    ("samples", "said"), [(90, "Accuracy (90 samples)"), (1, "Accuracy (1 sample)"), (None, "Accuracy")]
+)
+def test_the_metric_says_on_how_many_samples_it_rests(samples: int | None, said: str, tmp_path: Path) -> None:
+    made = report_samples.report(metric_samples=samples)
+    assert f"<h3>{said}</h3>" in report.write(made, tmp_path).read_text(encoding="utf-8")
+
+
 def test_stages_stand_in_the_order_in_which_they_ran(tmp_path: Path) -> None:
     said = page(report_samples.report(), tmp_path).said("time")
     order = [said.index(stage) for stage in ("capture", "choose", "recover", "quantise", "lower", "verify")]

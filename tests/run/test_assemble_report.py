@@ -8,7 +8,7 @@ from torch import nn
 
 from penjing import report
 from penjing.budget import Budget
-from penjing.data import Data
+from penjing.data import Data, Split
 from penjing.graph import capture
 from penjing.planning import Deployment
 from penjing.pruning import prune
@@ -68,6 +68,7 @@ USUAL = {
         "deployment": Deployment("onnxruntime"),
         "untrained_teachers": (),
         "techniques": ("prune", "quantize"),
+        "data": Data([()], None, None, Unlabelled()),
     },
     "clock": {"end": None, "minutes": None},
 }
@@ -106,6 +107,13 @@ def test_of_a_run_in_which_all_went_well_there_is_nothing_to_note():
 )
 def test_what_a_user_should_know_of_a_run_is_noted(changes, says):
     assert notes(**changes) == [says]
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_that_the_original_may_know_the_images_for_judging_is_noted_where_they_were_held_out(held_out):
+    data = Data([()], None, None, Unlabelled(), split=Split(81, 3, 9, 3, held_out))
+    said = notes(asked={"data": data})
+    assert [line.startswith("81 images of 3 classes to train on, 9 images") for line in said] == [True] * held_out
 
 
 def test_teachers_that_may_have_random_weights_are_named():

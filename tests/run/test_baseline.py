@@ -9,7 +9,7 @@ import torch
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.run import baseline as module
-from penjing.run.baseline import Baseline, collapsed, judge_original, nothing_learned, too_generous
+from penjing.run.baseline import Baseline, collapsed, judge_original, nothing_learned, too_coarse, too_generous
 from penjing.tasks import R2, TOP_ONE, Classification, Likeness, Unlabelled
 
 ALIKE = Likeness(0.97, TOP_ONE, 0.3)
@@ -28,7 +28,7 @@ def judged(monkeypatch):
 
 
 def test_the_original_is_judged_beside_the_best_constant_answer(judged):
-    assert judged(lambda x: torch.eye(3)[[0, 1, 1, 2]]) == Baseline(1.0, 0.5, 4)
+    assert judged(lambda x: torch.eye(3)[[0, 1, 1, 2]]) == Baseline(1.0, 0.5, 4, judged=4)
     assert judged(lambda x: x, task=Unlabelled()) == Baseline(None)
 
 
@@ -36,7 +36,7 @@ def test_a_task_that_does_not_know_its_best_constant_answer_has_none(judged):
     class Other(Classification):
         constant = None
 
-    assert judged(lambda x: torch.eye(3)[[0, 1, 1, 2]], task=Other()) == Baseline(1.0)
+    assert judged(lambda x: torch.eye(3)[[0, 1, 1, 2]], task=Other()) == Baseline(1.0, judged=4)
 
 
 def test_an_original_whose_metric_is_not_a_number_is_refused(judged, monkeypatch):
@@ -80,6 +80,29 @@ def test_a_drop_that_a_constant_answer_would_keep_is_told():
 
 
 @pytest.mark.parametrize(
+    ("drop", "said"),
+    [
+        (0.005, "One of 90 images is 1.1 points, more than the 0.5 that"),
+        (0.02, "One of 90 images is 1.1 points, a large part of the 2 that"),
+        (0.032, "a large part of the 3.2 that"),
+        (0.034, None),
+        (0.0, None),
+        (None, None),
+    ],
+)
+def test_a_drop_of_less_than_three_samples_is_told_with_what_one_counts(drop, said):
+    told = too_coarse(Baseline(0.9, 0.3, 90, judged=90), drop, "images")
+    assert (told is None) == (said is None) and (said is None or said in told)
+
+
+def test_how_much_a_sample_counts_is_told_only_where_it_is_known():
+    assert too_coarse(Baseline(0.9, 0.3, 90 * 64, judged=90), 0.005, "images") is None, "each image has many targets"
+    assert too_coarse(Baseline(0.9, None, judged=90), 0.005, "images") is None, (
+        "the metric may be no share of the images"
+    )
+
+
+@pytest.mark.parametrize(
     ("metric", "alike", "lost"),
     [
         (0.3, ALIKE, True),
@@ -97,7 +120,7 @@ def test_what_answers_every_input_alike_is_no_result_whatever_drop_was_allowed(m
 
 
 def test_a_baseline_is_read_as_it_was_written_and_nothing_else_is():
-    kept = Baseline(0.5, 0.25, 8)
+    kept = Baseline(0.5, 0.25, 8, judged=4)
     assert Baseline.from_dict(kept.to_dict()) == kept
     for record in (
         0.5,

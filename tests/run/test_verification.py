@@ -141,7 +141,7 @@ def verified(time, monkeypatch):
             return reached
 
         def likened(one, other, loader, task, limit=None):
-            done.update(limit=limit, compared=loader)
+            done.update(limit=limit, compared=loader.loader)
             time.now += 20 if limit is None else 1
             return alike
 
@@ -246,6 +246,15 @@ def test_a_result_that_answers_every_input_alike_is_no_success_whatever_was_allo
     assert len(measured["warnings"]) == 1 and "a network that answers every input alike" in measured["warnings"][0]
 
 
+def test_a_drop_finer_than_one_sample_is_warned_of(verified):
+    coarse = verified(original=Baseline(0.9, 0.3, 40, judged=40), budget=Budget(drop=0.01))["measured"]
+    assert coarse["metric_samples"] == 40 and coarse["met"]
+    assert [line.split(" is ")[0] for line in coarse["warnings"]] == ["One of 40 samples"]
+    assert (
+        verified(original=Baseline(0.9, 0.3, 400, judged=400), budget=Budget(drop=0.01))["measured"]["warnings"] == []
+    )
+
+
 def test_answers_are_compared_on_the_validation_data_or_else_on_the_calibration_data(verified):
     assert verified(parts=("calibration", "validation"))["compared"] == ["validation"]
     done = verified(parts=("calibration",), metric=None, task=Unlabelled())
@@ -318,10 +327,20 @@ def test_a_pair_of_files_is_verified_as_a_whole(pair, monkeypatch):
     without_memory = lambda files, **options: measure_together(files, **options | {"memory": False})  # noqa: E731
     monkeypatch.setattr(verification, "measure_together", without_memory)
     data = Data(None, None, batches(), Classification(3))
-    original = Baseline(evaluate(pair.original, data.validation, data.task), 0.25, 8)
+    original = Baseline(evaluate(pair.original, data.validation, data.task), 0.25, 8, judged=8)
     measured = verify(pair, data, Budget(size="0.99x"), threads=1, batch=3, original=original)
     assert measured["compressed"]["size_bytes"] == pair.compressed_file.path.stat().st_size
     assert measured["ratios"]["params"] == pair.original.cost().params / pair.compressed.cost().params
     assert measured["parity"]["max_abs_error"] < 1e-4 and measured["parity"]["top1_agreement"] == 1.0
     assert measured["target"]["batch"] == 3 and measured["integer_macs"] == 0
+    assert measured["metric_samples"] == 8
     assert measured["parity"]["agreement_measure"] == TOP_ONE != R2
+    unlabelled = verify(
+        pair,
+        replace(data, validation=[(x,) for x, _ in batches(3)], task=Unlabelled()),
+        Budget(),
+        threads=1,
+        batch=3,
+        original=Baseline(None),
+    )
+    assert unlabelled["metric_samples"] == 12, "of the agreement that stands in for the metric"

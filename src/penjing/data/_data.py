@@ -19,6 +19,26 @@ from penjing.tasks.doors import TASK
 
 
 @dataclass(frozen=True)
+class Split:
+    """How many images there are to train on and to judge on.
+
+    Attributes:
+        training: the number of images to train on.
+        training_classes: the number of classes that these show; None without labels.
+        judging: the number of images on which the metric is measured.
+        judging_classes: the number of classes that these show; None without labels.
+        held_out: whether the images for judging were taken out of the training images, so that a network which was trained
+            before may know them.
+    """
+
+    training: int
+    training_classes: int | None
+    judging: int
+    judging_classes: int | None
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
 class Data:
     """Loaders of training, calibration and validation batches, and the task that they belong to.
 
@@ -38,6 +58,7 @@ class Data:
         fingerprint: short hash of the data; equal data has equal fingerprints. "" where no hash is known.
         validation_files: the validation images in order, where they are files: path within the folder or the zip that
             they were read from, and label.
+        split: how many images there are for training and for judging, where that is known.
     """
 
     train: Iterable[Any] | None
@@ -50,6 +71,7 @@ class Data:
     examples: Mapping[str, np.ndarray] | None = None
     fingerprint: str = ""
     validation_files: tuple[tuple[str, int], ...] | None = None
+    split: Split | None = None
 
     def __post_init__(self) -> None:
         """Refuses loaders that could be read only once, and fields that aren't what they should be.
@@ -94,6 +116,7 @@ _RULES = {
     "examples": optional(a(Mapping, "a mapping of arrays")),
     "fingerprint": TEXT,
     "validation_files": optional(a(Sequence, "a sequence of pairs of a path and a label")),
+    "split": optional(a(Split, "a penjing.data.Split")),
 }  # fmt: skip
 
 

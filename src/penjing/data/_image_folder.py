@@ -7,7 +7,7 @@ import numpy as np
 
 from penjing.checks import COUNT, FLAG, PATH, SEED, checked, either, number, optional, whole
 from penjing.data._augment import ImageAugment, PaddedCrop, RandomResizedCrop
-from penjing.data._data import Data, fingerprint
+from penjing.data._data import Data, Split, fingerprint
 from penjing.data._digits import image_mode
 from penjing.data._layout import ImageSplit, Layout, class_names, read_layout
 from penjing.data._memory import BATCH_SIZE, check_room
@@ -86,7 +86,8 @@ def image_folder(
             names of several lines; or a batch would take more than 4 GB.
     """
     source = ImageSource(path)
-    parts = _split(read_layout(source.path, source.names, unwrap=source.is_zip), calibration)
+    layout = read_layout(source.path, source.names, unwrap=source.is_zip)
+    parts = _split(layout, calibration)
     labelled = next((part for part in (parts.train, parts.validation) if part is not None and part.labels), None)
     classes = None if labelled is None else class_names(labelled, source.path)
     number_of = {name: number for number, name in enumerate(classes or ())}
@@ -137,6 +138,11 @@ def image_folder(
         validation_files=(
             tuple(zip(parts.validation.names, judged, strict=True)) if parts.validation and judged is not None else None
         ),
+        split=Split(
+            *_counts(parts.train),
+            *_counts(parts.validation),
+            held_out=parts.train is not None and layout.validation is None,
+        ),
     )
 
 
@@ -171,6 +177,13 @@ def _split(layout: Layout, calibration: int) -> Layout:
         rest = np.setdiff1d(np.arange(len(unlabelled)), chosen)
         calibrate, validate = unlabelled.pick(chosen), unlabelled.pick(rest if len(rest) else chosen)
     return Layout(layout.path, None, calibrate, validate)
+
+
+def _counts(part: ImageSplit | None) -> tuple[int, int | None]:
+    """Returns how many images a part has, and how many classes these show."""
+    if part is None:
+        return 0, None
+    return len(part), None if part.labels is None else len(set(part.labels))
 
 
 def _fixed_sample(count: int, wanted: int) -> np.ndarray:

@@ -256,8 +256,11 @@ def _metric(report: Mapping[str, Any]) -> Quantity:
     agreement = report["parity"].get("agreement_with_original")
     # A fall that the budget allows is the price that was agreed on, and isn't marked as bad.
     paid = any(item.met for item in _budget.items(report) if item.key == "drop")
+    samples = report.get("metric_samples")
     return Quantity(
-        metric_title(report),
+        f"{metric_title(report)} ({samples:,} sample{'' if samples == 1 else 's'})"
+        if samples
+        else metric_title(report),
         Bar(show(before), _length(before, longest)),
         Bar(show(after), _length(after, longest)),
         change(report) if measured or agreement is not None else "",

@@ -153,6 +153,7 @@ class _Report:
     plan: tuple[_ReportStep, ...]
     seconds: dict[str, Number]
     constant_metric: Number = None
+    metric_samples: int | None = None
     learned: bool | None = None
     uncounted: tuple[_ReportUncounted, ...] = ()
     zeros: _ReportZeros | None = None

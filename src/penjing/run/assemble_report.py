@@ -15,6 +15,7 @@ from penjing.run.correction import misses_of
 from penjing.run.provenance import provenance
 from penjing.run.recovery import Recovery
 from penjing.run.request import CompressRequest, perhaps_random
+from penjing.run.samples import told
 from penjing.run.workspace import Workspace
 from penjing.run.zeros import zeros_on
 from penjing.targets import find_target
@@ -110,6 +111,8 @@ def _notes(
     if measured["missed"]:
         notes.append(f"The budget was not met: {'; '.join(measured['missed'])}.")
     notes += measured["warnings"]
+    if asked.data.split is not None and asked.data.split.held_out:
+        notes.append(told(asked.data.split))
     notes += map(perhaps_random, asked.untrained_teachers)
     if measured["baseline"]["metric"] is None:
         notes += _stands_in(measured["parity"])

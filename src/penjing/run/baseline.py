@@ -17,6 +17,9 @@ from penjing.tasks import Likeness, Task, evaluate
 # Standard errors by which a network that may have random weights must beat a constant answer: chance exceeds two of them once
 # in forty times.
 CLEARLY = 2.0
+LARGE_PART = (
+    1 / 3
+)  # of the allowed drop: where one sample is more than that, three of them decide whether the drop is kept
 SAME = 1e-6  # difference below which metrics are equal: they are computed in float32
 
 
@@ -29,12 +32,14 @@ class Baseline:
         constant: the metric of the best constant answer, the same for every sample; None where the task doesn't tell.
         samples: the number of targets behind both metrics.
         seconds: the time that judging took; 0 where there was no validation data.
+        judged: the number of samples behind the metric; 0 where there is none. A sample may have many targets.
     """
 
     metric: float | None
     constant: float | None = None
     samples: int = 0
     seconds: float = field(default=0.0, compare=False)
+    judged: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the baseline as plain JSON."""
@@ -50,16 +55,19 @@ class Baseline:
         return records.convert(record, cls, "baseline", whole=True)
 
 
-class _Listening:
-    """Iterates over a loader's batches and keeps their targets."""
+class Listening:
+    """Iterates over a loader's batches, counts their samples and keeps their targets."""
 
     def __init__(self, loader: Iterable[Any], task: Task) -> None:
-        self._loader, self._task = loader, task
+        self.loader, self._task = loader, task
         self.targets: list[Tensor] = []
+        self.samples = 0
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self._loader:
-            if (targets := self._task.split(batch)[1]) is not None:
+        for batch in self.loader:
+            inputs, targets = self._task.split(batch)
+            self.samples += len(inputs[0])
+            if targets is not None:
                 self.targets.append(targets)
             yield batch
 
@@ -77,7 +85,7 @@ def judge_original(artifact: Artifact, data: Data, threads: int) -> Baseline:
 
 
 def _judged(artifact: Artifact, data: Data, validation: Iterable[Any], threads: int) -> Baseline:
-    heard = _Listening(validation, data.task)
+    heard = Listening(validation, data.task)
     metric = evaluate(session(artifact, threads), heard, data.task)
     if metric is not None and not math.isfinite(metric):
         raise PenjingError(
@@ -85,9 +93,12 @@ def _judged(artifact: Artifact, data: Data, validation: Iterable[Any], threads: 
             "hold NaN, or the metric can't be computed on this data. Mend that first; there is nothing to compare with."
         )
     constant = getattr(data.task, "constant", None)
-    if metric is None or constant is None or not heard.targets:
-        return Baseline(metric)
-    return Baseline(metric, float(constant(heard.targets)), sum(each.numel() for each in heard.targets))
+    if metric is None:
+        return Baseline(None)
+    if constant is None or not heard.targets:
+        return Baseline(metric, judged=heard.samples)
+    targets = sum(each.numel() for each in heard.targets)
+    return Baseline(metric, float(constant(heard.targets)), targets, judged=heard.samples)
 
 
 def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, trained: bool) -> str | None:
@@ -153,4 +164,27 @@ def too_generous(baseline: Baseline, alike: Likeness | None, limit: float | None
         f"(it reaches {reached:.4f})."
         if passes
         else None
+    )
+
+
+def too_coarse(baseline: Baseline, limit: float | None, noun: str) -> str | None:
+    """Says that a single sample is a large part of the allowed drop; None where it isn't, or where its share isn't known.
+
+    A drop of 0 allows no fall at all, however much a sample counts.
+
+    Args:
+        baseline: how the original was judged. Where each sample has one target, the metric that has a best constant answer is
+            a share of the samples.
+        limit: the allowed drop.
+        noun: the word for samples.
+    """
+    if not limit or baseline.constant is None or baseline.samples != baseline.judged or not baseline.judged:
+        return None
+    share = 1 / baseline.judged
+    if share <= limit * LARGE_PART + SAME:
+        return None
+    fits = "more than" if share > limit + SAME else "a large part of"
+    return (
+        f"One of {baseline.judged:,} {noun} is {100 * share:.2g} points, {fits} the {100 * limit:g} that the metric may fall by: "
+        f"chance decides whether this drop is kept. Judge on more {noun}, or allow a larger drop."
     )

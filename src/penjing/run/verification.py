@@ -12,9 +12,10 @@ from penjing.budget import Budget
 from penjing.data import Data
 from penjing.graph import Cost, Graph, fold_batch_norms
 from penjing.loaders import first
-from penjing.run.baseline import Baseline, collapsed, nothing_learned, too_generous
+from penjing.run.baseline import Baseline, Listening, collapsed, nothing_learned, too_coarse, too_generous
 from penjing.run.clock import seconds_until
 from penjing.run.provenance import processor
+from penjing.run.samples import samples_of
 from penjing.targets import (
     Artifact,
     Measurement,
@@ -86,14 +87,16 @@ def verify(
     judging = time.monotonic() - began
     # Agreement runs both networks, and the original is the slower one; beside a metric it is only additional information.
     pressed = original.metric is not None and 3 * judging + PROFILING > seconds_until(deadline)
-    alike = None
+    alike, judged = None, original.judged
     if data.validation is not None or data.calibration is not None:
         images = data.validation if data.validation is not None else data.calibration
         assert images is not None
+        heard = Listening(images, data.task)
         alike = likeness(
-            session(pair.original_file, threads), session(pair.compressed_file, threads), images, data.task,
+            session(pair.original_file, threads), session(pair.compressed_file, threads), heard, data.task,
             limit=FEW if pressed else None,
         )  # fmt: skip
+        judged = heard.samples if original.metric is None else judged
     measured = measure_together(
         {"baseline": pair.original_file, "compressed": pair.compressed_file},
         threads=threads,
@@ -109,6 +112,7 @@ def verify(
     lost = collapsed(original.constant, sides["compressed"]["metric"], alike, data.task.metric_name)
     missed += [reason for reason in (unlearned or lost,) if reason is not None]
     generous = None if unlearned is not None else too_generous(original, alike, budget.drop_limit())
+    coarse = None if unlearned is not None else too_coarse(original, budget.drop_limit(), samples_of(data))
     parity = check_parity(pair.compressed_file, pair.compressed, _real_inputs(data, pair.compressed))
     target = find_target(pair.compressed_file.target)
     return {
@@ -135,12 +139,13 @@ def verify(
         },
         "integer_macs": integer_macs(pair.compressed_file, costs["compressed"]),
         "metric_name": data.task.metric_name,
+        "metric_samples": judged,
         "constant_metric": original.constant,
         "learned": unlearned is None,
         "met": not missed,
         "missed": missed,
         "warnings": [
-            *([] if generous is None else [generous]),
+            *(warning for warning in (generous, coarse) if warning is not None),
             *([f"The time was short: agreement with the original is that of {FEW} samples."] if pressed else []),
         ],
         "layers": layers(pair, threads, batch) if seconds_until(deadline) > 0 else [],
