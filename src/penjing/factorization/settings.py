@@ -15,7 +15,9 @@ from penjing.factorization.metrics import metrics
 from penjing.factorization.rank_rules import ChosenRule
 from penjing.factorization.rank_rules import find as find_rule
 
-AUTO = "auto"  # as method: tucker2 for kernels, svd for matrices; as metric: outputs where there are data, else weights
+AUTO = (
+    "auto"  # as method: tucker2 for kernels, svd for matrices; as metric: asymmetric where there are data, else weights
+)
 Ranks = int | Sequence[int]
 SMALLEST = 4  # steps of a multiple that a rank must be able to take, for ranks to be rounded to it
 
@@ -62,7 +64,7 @@ class FactorizationSettings:
         Raises:
             PenjingError: the metric looks at data, and there are none.
         """
-        name = self.metric if self.metric != AUTO else "outputs" if data is not None else "weights"
+        name = self.metric if self.metric != AUTO else "asymmetric" if data is not None else "weights"
         if metrics[name].needs and data is None:
             raise PenjingError(
                 f"metric='{name}' looks at data: pass data=penjing.Data(…) with a calibration or training part, or use "

@@ -59,7 +59,8 @@ def factorize(
         ranks: a rank rule, a name in `penjing list rank_rules` such as "energy:0.9" or "speedup:2"; or the ranks: one number, or
             one for each rank of the decomposition, for all layers alike; or a mapping from layers to their ranks, which
             factorises these layers alone.
-        metric: how errors count, a name in `penjing list metrics`; "auto" takes "outputs" where there are data, else "weights".
+        metric: how errors count, a name in `penjing list metrics`; "auto" takes "asymmetric" where
+            there are data, which needs a pass over them for each layer, else "weights".
         form: how factors are executed, a name in `penjing list forms`.
         data: the data that the metric looks at: `calibration`, or else `train`.
         include: patterns of module paths; if given, only layers of matching modules are factorised.
