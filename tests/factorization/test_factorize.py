@@ -160,6 +160,35 @@ def test_a_mapping_takes_these_layers_alone_and_a_number_all(graph):
     assert [(step.place.path, step.before, step.after) for step in small.plan] == [("conv1", [27, 3], [8, 2])]
 
 
+class Words(nn.Module):
+    """Looks up twice in one table, and once in a table whose weight a linear layer has, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.tied = nn.Embedding(50, 12, padding_idx=0), nn.Embedding(20, 12)
+        self.head = nn.Linear(12, 20, bias=False)
+        self.head.weight = self.tied.weight
+
+    def forward(self, first, second):
+        return self.head(self.table(first) + self.table(second) + self.tied(second % 20))
+
+
+def test_an_embedding_becomes_a_narrow_table_and_a_product():
+    ids = torch.randint(50, (2, 7)), torch.randint(50, (2, 7))
+    graph = pj.capture(Words().eval(), ids)
+    small = pj.factorize(graph, ranks={"table": 12})
+    assert torch.allclose(small(*ids), graph(*ids), atol=1e-5)
+    assert small.tensor("table.0.weight").shape == (50, 12) and small.tensor("table.1.weight").shape == (12, 12)
+    small = pj.factorize(graph, ranks="ratio:0.25", round_to=1)
+    assert [(step.place.path, step.after) for step in small.plan] == [("table", [3])], "the tied table is left"
+    table = small.tensor("table.0.weight") @ small.tensor("table.1.weight").T
+    tail = torch.linalg.svdvals(graph.tensor("table.weight").detach())[3:].square().sum()
+    assert float((table - graph.tensor("table.weight")).square().sum()) == pytest.approx(float(tail), rel=1e-4)
+    assert small.cost().params < graph.cost().params
+    more = torch.randint(50, (3, 7)), torch.randint(50, (3, 7))
+    assert small(*more).shape == (3, 7, 20)
+
+
 @pytest.mark.parametrize("metric", ["weights", "outputs"])
 def test_the_result_shares_no_memory_with_the_original(graph, data, metric, monkeypatch):
     module = __import__("penjing.factorization._carrying_out", fromlist=["decompose"])

@@ -19,9 +19,9 @@ from penjing.factorization.decompositions import find as find_decomposition
 from penjing.factorization.decompositions._registry import decompose
 from penjing.factorization.forms import forms
 from penjing.factorization.layers import Layer, layers
-from penjing.factorization.metrics import Metric, metrics
+from penjing.factorization.metrics import Metric, begin, goal, metrics
 from penjing.graph import Graph, Option, Place
-from penjing.graph.edit.chain import Link, replace_by_chain
+from penjing.graph.edit.chain import Link, replace_by_chain, replace_table
 from penjing.graph.ops import node_arguments
 from penjing.graph.places import unknown_place
 
@@ -69,9 +69,9 @@ def carry_out(graph: Graph, options: Sequence[Option], data: Data | None, *, len
         metric = _metric(graph, data, part[0][1], [there[option.place.path] for option, _, _ in part])
         for option, setting, decomposition in part:
             layer = there[option.place.path]
-            goal = metric.goal(layer, small)
+            aim = goal(metric, layer, graph, small)
             try:
-                factors = decompose(decomposition, goal.weighting, setting.ranks)
+                factors = decompose(decomposition, aim.weighting, setting.ranks)
             except PenjingError as error:
                 if not lenient:
                     raise PenjingError(f"{layer.path}: {error}") from error
@@ -81,8 +81,8 @@ def carry_out(graph: Graph, options: Sequence[Option], data: Data | None, *, len
                 done[option.place] = Option(option.place, "factorize", left, None, None, {"reason": str(error)})
                 continue
             whole = composed(factors)
-            _write(graph, small, layer, factors, goal.moved(whole), setting.form)
-            told = {**option.found, "error": round(goal.weighting.error(whole), 6)}
+            _write(graph, small, layer, factors, aim.moved(whole), setting.form)
+            told = {**option.found, "error": round(aim.weighting.error(whole), 6)}
             done[option.place] = replace(option, found=told)
     small.plan = graph.plan + [done.get(option.place, option) for option in options]
     return small.refresh()
@@ -117,7 +117,7 @@ def _metric(graph: Graph, data: Data | None, setting: _Setting, found: Sequence[
             f"metric='{setting.metric}' looks at data: pass the data with which the plan was made, or use metric='weights'."
         )
     metric = entry.function()
-    metric.begin(Evidence(graph, (), data, setting.batches, setting.seed), found)
+    begin(metric, Evidence(graph, (), data, setting.batches, setting.seed), found)
     return metric
 
 
@@ -128,6 +128,10 @@ def _write(
     names = {node.name: node for node in small.program.graph.nodes}
     nodes = [names[node.name] for node in layer.nodes]
     weight = graph.tensor(layer.weight.name)
+    if layer.is_table:
+        first, last = (factor.weight.to(weight) for factor in factors)
+        replace_table(small, nodes, first.T, last)
+        return
     links = list(_links(nodes[0], factors, weight, _bias(small, nodes[0], moved)))
     with torch.no_grad():
         paths = replace_by_chain(small, nodes, links)

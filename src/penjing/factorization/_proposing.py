@@ -7,7 +7,7 @@ from penjing.errors import unknown_name
 from penjing.evidence import Evidence
 from penjing.factorization.decompositions import Decomposition
 from penjing.factorization.layers import Layer, layers, size
-from penjing.factorization.metrics import metrics
+from penjing.factorization.metrics import begin, goal, metrics
 from penjing.factorization.settings import FactorizationSettings
 from penjing.graph import Graph, Option, Place
 
@@ -49,7 +49,7 @@ def _options(
     looked = "outputs" if metric == "asymmetric" else metric  # ranks are chosen before anything is approximated
     judge = metrics["weights" if rule is None or rule.entry.by_shape else looked].function()
     if rule is not None:
-        judge.begin(Evidence(graph, (), data, settings.batches, settings.seed), [found[path] for path in fitting])
+        begin(judge, Evidence(graph, (), data, settings.batches, settings.seed), [found[path] for path in fitting])
     for path, layer in found.items():
         place = Place("weight", path)
         if path in reasons:
@@ -63,7 +63,7 @@ def _options(
                 decomposition.check(layer.shape, ranks, path)
             else:
                 ranks = rule.ranks(
-                    decomposition, judge.goal(layer, graph).weighting, layer.stride, settings.step_for(full)
+                    decomposition, goal(judge, layer, graph, graph).weighting, layer.stride, settings.step_for(full)
                 )
                 if decomposition.cost(layer.shape, ranks, layer.stride) >= size(layer.shape):
                     yield Option(place, "factorize", setting, None, None, {"reason": "no gain"})

@@ -1,7 +1,7 @@
-"""The layers that can be factorised: each with its weight as a tensor (out, in, *kernel), and why it is left alone, if it is."""
+"""The layers that can be factorised, embeddings among them: each with its weight (out, in, *kernel), and why it is left alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from penjing.evidence.windows import each
 from penjing.graph import Graph
 from penjing.graph.ops import CONVOLUTIONS, LAYERS, node_arguments
+from penjing.graph.patterns import matches
 from penjing.graph.weights import Weight, weights
 
 aten = torch.ops.aten
@@ -28,6 +29,11 @@ class Layer:
     weight: Weight
     nodes: tuple[fx.Node, ...]
     reason: str = ""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the weight is a table that embeddings look up in: (width, rows) instead of (out, in)."""
+        return self.nodes[0].target is aten.embedding.default
 
     @property
     def path(self) -> str:
@@ -70,17 +76,36 @@ def layers(graph: Graph, *, include: Sequence[str] = (), exclude: Sequence[str] 
                 key = id(graph.tensor(str(source.target)))
                 readers.setdefault(key, []).append(node)
                 order.setdefault(key, position)
+    multiplied = weights(graph, include=include, exclude=exclude)
+    tables = _tables(graph, readers, include, exclude)
     found = [
         (order[key], Layer(weight, tuple(readers[key]), _reason(graph, weight, readers[key])))
-        for weight in weights(graph, include=include, exclude=exclude)
+        for weight in (*multiplied, *tables)
         if (key := id(graph.tensor(weight.name))) in readers
     ]
     return {layer.path: layer for _, layer in sorted(found, key=lambda one: one[0])}
 
 
+def _tables(
+    graph: Graph, readers: Mapping[int, Sequence[fx.Node]], include: Sequence[str], exclude: Sequence[str]
+) -> list[Weight]:
+    """Returns the tables that embeddings, and nothing else, look up in; a table that is a layer's weight, too, stays."""
+    found: dict[int, Weight] = {}
+    for name, tensor in graph.tensors().items():
+        path = name.rpartition(".")[0]
+        nodes = readers.get(id(tensor), ())
+        looked_up = bool(nodes) and all(node.target is aten.embedding.default for node in nodes)
+        if looked_up and tensor.dim() == 2 and (not include or matches(path, include)) and not matches(path, exclude):
+            rows, width = tensor.shape
+            found.setdefault(id(tensor), Weight(name, (1, 0), (width, rows)))
+    return list(found.values())
+
+
 def _reason(graph: Graph, weight: Weight, nodes: Sequence[fx.Node]) -> str:
     """Returns why a weight is left alone: a code that `penjing.report` has words for."""
     tensor = graph.tensor(weight.name)
+    if all(node.target is aten.embedding.default for node in nodes):
+        return "" if tensor.dtype.is_floating_point else "dtype"
     plain = all(node.target in LAYERS and _is_weight(graph, node, tensor) for node in nodes)
     if not plain:
         return "kind"

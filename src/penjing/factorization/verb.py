@@ -48,9 +48,9 @@ def factorize(
 ) -> Graph:
     """Returns a copy of a graph in which layers are chains of smaller ones; `graph` stays as it was.
 
-    Linear layers and convolutions of one group are factorised, nothing else. The last layer of each chain has the module path
-    and the node name of the layer that it stands for, and the chain's weights are named after the layer's: `conv1.weight`
-    becomes `conv1.0.weight`, `conv1.1.weight`, ….
+    Linear layers, convolutions of one group and embeddings are factorised, nothing else. The last layer of each chain has the
+    module path and the node name of the layer that it stands for, and the chain's weights are named after the layer's:
+    `conv1.weight` becomes `conv1.0.weight`, `conv1.1.weight`, ….
 
     Args:
         graph: a captured graph.

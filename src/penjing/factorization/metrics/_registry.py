@@ -55,6 +55,23 @@ class Metric(ABC):
         """
 
 
+def begin(metric: Metric, evidence: Evidence, layers: Sequence[Layer]) -> None:
+    """Lets a metric look at all layers but tables: an embedding multiplies nothing."""
+    metric.begin(evidence, [layer for layer in layers if not layer.is_table])
+
+
+def goal(metric: Metric, layer: Layer, graph: Graph, small: Graph) -> Goal:
+    """Returns what the approximation of a layer should come near; of a table, its values.
+
+    Args:
+        metric: which has begun.
+        layer: of `graph`.
+        graph: the original.
+        small: see `Metric.goal`.
+    """
+    return Goal(Weighting(layer.matrix(graph))) if layer.is_table else metric.goal(layer, small)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MetricEntry(Entry[type[Metric]]):
     """A registered metric: `register` decorates its class."""

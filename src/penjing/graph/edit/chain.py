@@ -14,6 +14,8 @@ from penjing.graph.graph import Graph
 from penjing.graph.ops import LAYERS, TRANSPOSED_CONVOLUTIONS, node_arguments
 from penjing.graph.propagation import resized
 
+aten = torch.ops.aten
+
 
 @dataclass(frozen=True)
 class Link:
@@ -70,6 +72,37 @@ def replace_by_chain(graph: Graph, layers: Sequence[fx.Node], chain: Sequence[Li
         _write_chain(graph, layer, chain, paths, given)
     _forget(graph, fetches, {name for own in paths for name in own.values()})
     return tuple(own["weight"] for own in paths)
+
+
+def replace_table(graph: Graph, lookups: Sequence[fx.Node], table: Tensor, matrix: Tensor) -> tuple[str, ...]:
+    """Puts a narrower table and a linear layer in the place of a table that embeddings look up in.
+
+    Names are those that `replace_by_chain` gives.
+
+    Args:
+        graph: is changed; call `refresh()` on it afterwards.
+        lookups: all nodes that read the table; each looks up in it.
+        table: (rows, rank).
+        matrix: (width, rank), the weight of the linear layer.
+
+    Returns:
+        The names of the new table and of the matrix.
+    """
+    path = str(node_arguments(lookups[0])[0].target)
+    weight = graph.tensor(path)
+    links = [Link(aten.embedding.default, table), Link(aten.linear.default, matrix)]
+    names = [
+        _register(graph, stem, link, weight)["weight"] for stem, link in zip(_stems(graph, path, 2), links, strict=True)
+    ]
+    fetches = dict.fromkeys(node_arguments(lookup)[0] for lookup in lookups)
+    for lookup in lookups:
+        write = Writer.before(lookup, values=True)
+        given = lookup.meta["val"]
+        fetched = [write.fetch(name, resized(given, list(graph.tensor(name).shape))) for name in names]
+        narrow = write.named(f"{lookup.name}_link", aten.embedding.default, fetched[0], *node_arguments(lookup)[1:])
+        lookup.target, lookup.args, lookup.kwargs = aten.linear.default, (narrow, fetched[1]), {}
+    _forget(graph, fetches, set(names))
+    return tuple(names)
 
 
 def _parameters(graph: Graph, layer: fx.Node) -> list[str]:
