@@ -112,18 +112,19 @@ def test_what_cannot_be_carried_out_is_told_and_the_graph_stays(graph, data, tmp
         r"weight 'heads', which Net hasn't; the nearest is 'head'": {"place": Place("weight", "heads")},
         r"technique 'melt'": {"technique": "melt"},
         r"disagree on 'observer'": {"setting": {**plan[0].setting, "observer": "mse"}},
-        r"names no grid": {"setting": {**plan[0].setting, "weights": 8}},
-        r"int9000": {"setting": {**plan[0].setting, "weights": "int9000"}},
-        r"'alpha'": {"setting": {**plan[0].setting, "alpha": 1}},
+        r"'weights' must be a string, and is 8": {"setting": {**plan[0].setting, "weights": 8}},
+        r"'after' is 'int8', but by 'weights' it will be 'int4'": {"setting": {**plan[0].setting, "weights": "int4"}},
+        r"int9000": {"setting": {**plan[0].setting, "weights": "int9000"}, "after": None},
+        r"Unknown key 'alpha'": {"setting": {**plan[0].setting, "alpha": 1}},
     }
     for said, change in wrong.items():
         with pytest.raises(PenjingError, match=said):
             pj.apply(graph, first_changed(plan, **change), data, stage="numbers")
     lacking = [replace(o, setting={k: v for k, v in o.setting.items() if k != "target"}) for o in plan]
     numbered = [replace(o, setting={**o.setting, "corrections": [1]}) for o in plan]
-    with pytest.raises(PenjingError, match="are no names"):
+    with pytest.raises(PenjingError, match=r"'corrections\[0\]' must be|'corrections' must be"):
         pj.apply(graph, Plan(tuple(numbered)), data, stage="numbers")
-    with pytest.raises(PenjingError, match="lacks 'target'"):
+    with pytest.raises(PenjingError, match="'target' is missing"):
         pj.apply(graph, Plan(tuple(lacking)), data, stage="numbers")
     assert_same(graph, before)
     (tmp_path / "plan.json").write_text("[{}]")

@@ -95,10 +95,16 @@ def test_a_place_that_is_not_there_is_named_with_the_nearest(chain):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"keep": 0}, "it is the plan of another model"),
-        ({"keep": 7}, "it is the plan of another model"),
-        ({"keep": "3"}, "no number"),
-        ({"keep": True}, "no number"),
+        ({"keep": "3"}, "'keep' must be a whole number"),
+        ({"keep": True}, "'keep' must be a whole number"),
+        ({"keep": -1}, r"keep=-1: it must be a whole number from 0"),
+        ({"keep": None}, "'keep' is missing"),
+        ({"keep": 2}, "'after' is 3, but by 'keep' it will be 2"),
+        ({"critrion": "l1"}, "Unknown key 'critrion'. Did you mean 'criterion'?"),
+        ({"amount": 1.5}, r"amount=1\.5: it must be a number, 0 or more, at most 1"),
+        ({"amount": "half"}, "'amount' must be a number"),
+        ({"round_to": 0}, "round_to=0"),
+        ({"batches": None}, "'batches' must be a whole number"),
         ({"criterion": "l3"}, "l3"),
         ({"granularity": "fibre"}, "fibre"),
         ({"seed": -1}, "seed"),
@@ -111,12 +117,47 @@ def test_settings_that_make_no_sense_are_refused(change, said, chain):
         prune_again(chain, changed(small, setting={**small.plan[0].setting, **change}), None)
 
 
+def test_a_number_of_weights_or_branches_that_contradicts_what_stays_is_refused(chain, residual):
+    for graph, choices, wrong in (
+        (chain, {"granularity": "element"}, {"after": 3}),
+        (chain, {"granularity": "2:4", "amount": None}, {"after": 3}),
+        (residual, {"granularity": "layer"}, {"after": 1}),
+    ):
+        small = prune(graph, **{"amount": 0.5} | choices)
+        with pytest.raises(PenjingError, match=r"'after' is \d, but by '\w+' it will be \d+; .* Nothing was applied"):
+            prune_again(graph, changed(small, **wrong), None)
+        whole = prune_again(graph, changed(small, after=None), None)
+        assert all(torch.equal(tensor, small.tensor(name)) for name, tensor in whole.tensors().items())
+
+
+@pytest.mark.parametrize(
+    ("granularity", "amount", "keep", "said"),
+    [
+        ("2:4", None, 3, "says itself how much stays"),
+        ("element", 0.5, None, "'keep' is missing"),
+        ("layer", 0.5, 2, "0 or 1"),
+    ],
+)
+def test_each_granularity_has_the_numbers_that_it_needs(granularity, amount, keep, said, chain, residual):
+    graph = residual if granularity == "layer" else chain
+    small = prune(graph, amount, granularity=granularity)
+    with pytest.raises(PenjingError, match=said):
+        prune_again(graph, changed(small, setting={**small.plan[0].setting, "keep": keep}), None)
+
+
 def test_the_plan_of_another_model_is_refused(chain, stream):
     with pytest.raises(PenjingError, match=r"which .* hasn't"):
         again(stream, prune(chain, 0.5))
     options = [replace(option, before=option.before + 1) for option in prune(chain, 0.5).plan]
     with pytest.raises(PenjingError, match="it is the plan of another model"):
         prune_again(chain, options, None)
+    small = prune(chain, 0.5, include=["conv1"])
+    for keep in (0, 7):
+        setting = {**small.plan[0].setting, "keep": keep}
+        with pytest.raises(
+            PenjingError, match=f"keeps {keep} of 6 units of 'conv1', which has 6: it is the plan of another"
+        ):
+            prune_again(chain, changed(small, setting=setting, after=None), None)
 
 
 def test_data_that_the_criterion_needs_is_asked_for(chain, data):

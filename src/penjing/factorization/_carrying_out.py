@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from penjing import records
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
@@ -101,7 +100,8 @@ def _checked(option: Option, layer: Layer) -> tuple[_Setting, Decomposition]:
     Raises:
         PenjingError: the setting makes no sense for this layer.
     """
-    setting = records.convert(option.setting, _Setting, f"the setting of {option.place}")
+    setting = option.setting_as(_Setting)
+    option.check_after("ranks", list(setting.ranks))
     forms[setting.form]
     decomposition = find_decomposition(setting.method)
     if reason := layer.reason or decomposition.unfit(layer.shape):

@@ -7,19 +7,22 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor, nn
 
 from penjing import records
-from penjing.errors import PenjingError
+from penjing.checks import shown
+from penjing.errors import PenjingError, unknown_name
 from penjing.files import atomic_write
 from penjing.records import Name
 
 Json = Any
 """What JSON can hold: None, booleans, numbers, strings, lists and objects with strings as keys."""
+
+T = TypeVar("T")
 
 Kind = Literal["group", "branch", "weight", "value"]
 MOST_NESTED = 8  # levels of a setting, which is flat, or nearly so; deeper nesting in a file is no plan
@@ -60,6 +63,44 @@ class Option:
     before: Json = None
     after: Json = None
     found: Mapping[str, Json] = field(default_factory=dict)
+
+    def setting_as(self, kind: type[T]) -> T:
+        """Returns the setting as a technique reads it.
+
+        Args:
+            kind: a dataclass with a field for every key that the technique knows; fields with a default may be missing.
+
+        Raises:
+            PenjingError: a key is unknown (the error names the nearest) or missing, or a value is of the wrong type.
+        """
+        known = [one.name for one in fields(kind)]
+        for key in self.setting:
+            if key not in known:
+                raise self.refused(str(unknown_name("key", key, known)))
+        try:
+            return records.convert(self.setting, kind)
+        except PenjingError as error:
+            raise self.refused(f"{error}.") from error
+
+    def refused(self, why: str) -> PenjingError:
+        """Returns the error for an option that makes no sense; `why` is a sentence."""
+        return PenjingError(f"The plan's option '{self.technique}' at '{self.place}': {why} Nothing was applied.")
+
+    def check_after(self, decisive: str, value: Json) -> None:
+        """Makes sure that `after`, which only repeats what the setting says, doesn't contradict it.
+
+        Args:
+            decisive: the setting's key that decides what will stand there.
+            value: what will stand there.
+
+        Raises:
+            PenjingError: it does.
+        """
+        if self.after is not None and self.after != value:
+            raise self.refused(
+                f"'after' is {shown(self.after)}, but by '{decisive}' it will be {shown(value)}; make them equal, or leave "
+                "'after' out."
+            )
 
     def to_json(self) -> dict[str, Json]:
         """Returns it as plain JSON."""

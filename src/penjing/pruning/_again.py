@@ -1,12 +1,12 @@
 """Repeats a plan's pruning: removes the same units, branches and weights, given the indices of those that stay."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from penjing.checks import COUNT, PATTERNS, SEED, TEXT, check
+from penjing.checks import COUNT, SEED, Unfit, check, number, optional, whole
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
@@ -20,19 +20,38 @@ from penjing.pruning.allocations._registry import find as find_allocation
 from penjing.pruning.criteria import criteria
 from penjing.pruning.granularities._registry import find
 
-# The keys of a setting other than "keep", each with the rule for its value.
+
+@dataclass(frozen=True)
+class _Setting:
+    """The setting of an option that prunes; `keep` is missing where the granularity's name says how much stays."""
+
+    granularity: str
+    criterion: str
+    allocation: str
+    include: str | tuple[str, ...]
+    exclude: str | tuple[str, ...]
+    batches: int
+    seed: int
+    units: str | None = None  # only settings of channels have it
+    keep: int | None = None
+    amount: float | None = None  # how the number that stays came about, as `round_to` tells too
+    round_to: int | None = None
+    schedule: str | None = None
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """What a selection's scope holds."""
+        names = ("include", "exclude", "batches", "seed", "units")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
 _RULES = {
-    "granularity": TEXT,
-    "criterion": TEXT,
-    "allocation": TEXT,
-    "include": PATTERNS,
-    "exclude": PATTERNS,
     "batches": COUNT,
     "seed": SEED,
+    "keep": optional(whole(0, 2**63 - 1)),
+    "amount": optional(number(0, most=1)),
+    "round_to": optional(COUNT),
 }
-_UNITS = {"units": TEXT}  # only settings of channels have this key
-
-Setting = Mapping[str, Any]
 
 
 @torch.enable_grad()
@@ -74,26 +93,25 @@ def _shared(option: Option) -> dict[str, Any]:
 
 
 def _call_again(graph: Graph, call: Sequence[Option], data: Data | None) -> Graph:
-    setting = _checked(call)
-    granularity = find(setting["granularity"])
-    scope = {name: setting[name] for name in ("include", "exclude", "batches", "seed", "units") if name in setting}
+    settings = [_checked(option) for option in call]
+    setting = settings[0]
+    granularity = find(setting.granularity)
     selection = Selection(
-        None, criteria[setting["criterion"]], granularity, find_allocation(setting["allocation"]), scope=scope
+        None, criteria[setting.criterion], granularity, find_allocation(setting.allocation), scope=setting.scope
     )
+    keep = {option.place.path: one.keep for option, one in zip(call, settings, strict=True) if one.keep is not None}
     if granularity.stays is None:
-        keep = {option.place.path: option.setting["keep"] for option in call if "keep" in option.setting}
         selection = replace(selection, keep=keep)
     if selection.criterion.needs & {"data", "labels", "gradients"} and data is None:
         raise PenjingError(
             f"The plan chose by the criterion '{selection.criterion.name}', which needs data: pass data=…."
         )
-    where = {"include": setting["include"], "exclude": setting["exclude"]}
-    batches, seed = setting["batches"], setting["seed"]
+    where = {"include": setting.include, "exclude": setting.exclude}
+    batches, seed = setting.batches, setting.seed
     if granularity.removes == "branches":
         there = branches(graph, **where)
         _check_places(graph, call, [Place("branch", branch.name) for branch in there])
-        gone = {option.place.path for option in call if option.after == 0}
-        small = remove_branches(graph, [branch for branch in there if branch.name in gone])
+        small = remove_branches(graph, [branch for branch in there if keep.get(branch.name) == 0])
     elif granularity.removes == "weights":
         found = weights(graph, **where)
         _check_places(graph, call, [Place("weight", weight.place) for weight in found])
@@ -101,39 +119,46 @@ def _call_again(graph: Graph, call: Sequence[Option], data: Data | None) -> Grap
         small = shrunk(
             without_weights(found, Evidence(graph, (), data, batches, seed, weights=names), selection), selection, found
         )
+        _check_left(call, small.plan.options[len(graph.plan) :])
     else:
-        groups = units_of(graph, granularity, **where, units=setting["units"])
+        groups = units_of(graph, granularity, **where, units=setting.units or "")
         _check_places(graph, call, [Place("group", group.name) for group in groups.groups])
-        _check_counts(call, {group.name: group.units for group in groups.groups})
+        _check_counts(call, keep, {group.name: group.units for group in groups.groups})
         evidence = Evidence(graph, groups.groups, data, batches, seed, channels=groups)
         small = without_units(groups, evidence, selection, None)
     small.plan = graph.plan + call
     return small
 
 
-def _checked(call: Sequence[Option]) -> Setting:
-    """Returns the setting that the options of a call share, once it is checked.
+def _checked(option: Option) -> _Setting:
+    """Returns an option's setting.
 
     Raises:
-        PenjingError: the setting makes no sense, or the call can't be repeated.
+        PenjingError: the setting makes no sense, what else the option says contradicts it, or it can't be repeated.
     """
-    setting, place = call[0].setting, call[0].place
-    if "schedule" in setting:
+    setting = option.setting_as(_Setting)
+    if setting.schedule is not None:
         raise PenjingError(
-            f"The plan pruned '{place.path}' in the course of a training (schedule '{setting['schedule']}'), which a plan "
+            f"The plan pruned '{option.place.path}' in the course of a training (schedule '{setting.schedule}'), which a plan "
             "alone can't repeat. The pruned weights are in the .penjing file that was written with the plan."
         )
-    rules = _RULES | (_UNITS if "units" in setting else {})
-    missing = [name for name in rules if name not in setting]
-    if missing:
-        raise PenjingError(f"The plan's setting at '{place.path}' lacks '{missing[0]}'. Nothing was applied.")
-    check({name: setting[name] for name in rules}, rules)
-    if find(setting["granularity"]).removes == "channels" and "units" not in setting:
-        raise PenjingError(f"The plan's setting at '{place.path}' lacks 'units'. Nothing was applied.")
-    for option in call:
-        keep = option.setting.get("keep", 0)
-        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 0:
-            raise PenjingError(f"The plan keeps {keep!r} units at '{option.place.path}', which is no number of units.")
+    try:
+        check({name: getattr(setting, name) for name in _RULES}, _RULES)
+    except Unfit as error:
+        raise option.refused(str(error)) from error
+    granularity = find(setting.granularity)
+    if granularity.removes == "channels" and setting.units is None:
+        raise option.refused("'units' is missing.")
+    if granularity.stays is not None and setting.keep is not None:
+        raise option.refused(
+            f"'keep' is {setting.keep}, but granularity='{granularity.name}' says itself how much stays."
+        )
+    if granularity.stays is None and setting.keep is None and "skipped" not in option.found:
+        raise option.refused("'keep' is missing.")
+    if granularity.removes == "branches" and setting.keep not in (0, 1):
+        raise option.refused(f"'keep' is {setting.keep}: of a branch 0 or 1 stay.")
+    if granularity.removes != "weights":  # of weights, `keep` counts rows, and `after` single entries
+        option.check_after("keep", setting.keep)
     return setting
 
 
@@ -143,11 +168,19 @@ def _check_places(graph: Graph, call: Sequence[Option], there: Sequence[Place]) 
             raise unknown_place(option.place, there, graph.name)
 
 
-def _check_counts(call: Sequence[Option], units: Mapping[str, int]) -> None:
+def _check_counts(call: Sequence[Option], keep: Mapping[str, int], units: Mapping[str, int]) -> None:
     for option in call:
-        keep, own = option.setting.get("keep"), units[option.place.path]
-        if keep is None or not 1 <= keep <= own or (option.before is not None and option.before != own):
+        kept, own = keep[option.place.path], units[option.place.path]
+        if not 1 <= kept <= own or (option.before is not None and option.before != own):
+            whole = own if option.before is None else option.before
             raise PenjingError(
-                f"The plan keeps {keep} of {option.before} units of '{option.place.path}', which has {own}: it is the plan "
+                f"The plan keeps {kept} of {whole} units of '{option.place.path}', which has {own}: it is the plan "
                 "of another model. Nothing was applied."
             )
+
+
+def _check_left(call: Sequence[Option], made: Sequence[Option]) -> None:
+    """Makes sure that as many entries of each weight are left as the plan says."""
+    left = {option.place: option.after for option in made}
+    for option in call:
+        option.check_after("granularity" if "keep" not in option.setting else "keep", left[option.place])

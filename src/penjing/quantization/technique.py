@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from penjing.capabilities import Capabilities
@@ -26,6 +26,25 @@ from penjing.quantization.weights.places import weights_by_place
 from penjing.techniques import Scope, Stage, Technique, techniques
 
 log = logging.getLogger("penjing.quantize")
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """The setting of an option that rounds a layer, or leaves it in floating point."""
+
+    weights: str
+    activations: str | None
+    observer: str
+    rounding: str
+    corrections: str | tuple[str, ...]
+    target: str
+    placement: str
+    exclude: str | tuple[str, ...]
+    in_float: str | tuple[str, ...]
+    simulate: bool
+    seed: int
+    grain: str = "auto"
+
 
 # Settings that all options of a plan share, with the rule for each.
 _RULES = {
@@ -204,16 +223,13 @@ def _settings_of(graph: Graph, options: Sequence[Option], record: Capabilities |
     there = weights_by_place(graph)
     grids: dict[str, str] = {}
     for option in options:
+        setting = option.setting_as(_Setting)
+        option.check_after("weights", setting.weights)
         if option.place.kind != "weight":  # such an option only records why a value stayed in floating point
             continue
         if option.place.path not in there:
             raise unknown_place(option.place, [Place("weight", path) for path in there], graph.name)
-        name, grain = option.setting.get("weights"), option.setting.get("grain", "auto")
-        if not isinstance(name, str) or not isinstance(grain, str):
-            raise PenjingError(
-                f"The plan's setting at '{option.place.path}' names no grid: {name!r}. Nothing was applied."
-            )
-        grids[option.place.path] = name if name == FLOAT else f"{name}/{grain}"
+        grids[option.place.path] = setting.weights if setting.weights == FLOAT else f"{setting.weights}/{setting.grain}"
     rounded = {path: grid for path, grid in grids.items() if grid != FLOAT}
     if not rounded:
         raise NothingToQuantize(f"The plan leaves all layers of {graph.name} in floating point.")
@@ -244,29 +260,12 @@ def _shared(options: Sequence[Option]) -> Mapping[str, Json]:
     """
     shared = {key: value for key, value in options[0].setting.items() if key not in _OWN}
     for option in options:
-        unknown = [key for key in option.setting if key not in {*_RULES, *_OWN, "corrections"}]
-        if unknown:
-            raise PenjingError(
-                f"The plan's setting at '{option.place.path}' has '{unknown[0]}', which quantisation doesn't know. "
-                "Nothing was applied."
-            )
+        option.setting_as(_Setting)
         for key, value in option.setting.items():
             if key not in _OWN and shared.get(key) != value:
                 raise PenjingError(
                     f"The plan's settings disagree on '{key}': {shared.get(key)!r} at '{options[0].place.path}', {value!r} "
                     f"at '{option.place.path}'. A graph is quantised in one go. Nothing was applied."
                 )
-    missing = [key for key in (*_RULES, "corrections") if key not in shared]
-    if missing:
-        raise PenjingError(
-            f"The plan's setting at '{options[0].place.path}' lacks '{missing[0]}'. Nothing was applied."
-        )
     check({name: shared[name] for name in _RULES}, _RULES)
-    corrections = shared["corrections"]
-    if not isinstance(corrections, str) and not _are_names(corrections):
-        raise PenjingError(f"The plan's corrections are {corrections!r}, which are no names. Nothing was applied.")
     return shared
-
-
-def _are_names(value: Json) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
