@@ -11,7 +11,6 @@ in the same numbers, float or int8. Finished rows are not run again.
 
 import argparse
 import resource
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,10 +26,8 @@ import penjing as pj
 from _pruning import HERE, Rows, judge, network
 from _tables import publish
 from penjing.factorization import k_max
-from pruning_execution import OPENED, RUNTIMES, versions
+from pruning_execution import OPENED, RUNTIMES, in_turns, versions
 
-ROUNDS = 60
-BURST = 0.004  # seconds of calls in a row, after one that isn't timed
 LAYERS = {  # channels, size of the kernel, size of the image
     "3×3, 64 channels, 28×28": (64, 3, 28),
     "3×3, 128 channels, 14×14": (128, 3, 14),
@@ -132,18 +129,7 @@ def timed(name: str, runtime: str, folder: Path, files: dict[str, Any]) -> dict[
         if numbers not in files:
             files[numbers] = files_of(name, folder, numbers)
         calls = {variant: OPENED[runtime](None, file, given) for variant, file in files[numbers].items()}
-        times: dict[str, list[float]] = {variant: [] for variant in calls}
-        order = list(calls)
-        for _ in range(ROUNDS):
-            for variant in order:
-                calls[variant]()
-                end = time.perf_counter() + BURST
-                while time.perf_counter() < end:
-                    start = time.perf_counter()
-                    calls[variant]()
-                    times[variant].append(time.perf_counter() - start)
-            order.reverse()
-        found[numbers] = {variant: 1e3 * statistics.median(values) for variant, values in times.items()}
+        found[numbers] = in_turns(calls)
     return found
 
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -146,6 +146,22 @@ def in_litert(graph: pj.Graph, file: Path, given: np.ndarray) -> Call:
     return interpreter.invoke
 
 
+def in_turns(calls: Mapping[str, Call]) -> dict[str, float]:
+    """Returns the median milliseconds of each call; the calls take turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    order = list(calls)
+    for _ in range(ROUNDS):
+        for name in order:
+            calls[name]()
+            end = time.perf_counter() + BURST
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                calls[name]()
+                times[name].append(time.perf_counter() - start)
+        order.reverse()
+    return {name: 1e3 * statistics.median(values) for name, values in times.items()}
+
+
 OPENED = {"onnxruntime": in_onnxruntime, "openvino": in_openvino, "litert": in_litert}
 
 
@@ -172,18 +188,7 @@ class Lowered:
             shape = self.layer.shape(2 if name == HALF else 1)
             given = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
             calls[name] = OPENED[runtime](graph, file, given)
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        order = list(calls)
-        for _ in range(ROUNDS):
-            for name in order:
-                calls[name]()
-                end = time.perf_counter() + BURST
-                while time.perf_counter() < end:
-                    start = time.perf_counter()
-                    calls[name]()
-                    times[name].append(time.perf_counter() - start)
-            order.reverse()
-        return {"milliseconds": {name: 1e3 * statistics.median(values) for name, values in times.items()}}
+        return {"milliseconds": in_turns(calls)}
 
     def stored(self) -> dict[str, Any]:
         """Returns the bytes of each variant's file, as it is and deflated."""

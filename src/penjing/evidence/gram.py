@@ -117,10 +117,7 @@ def column_moments(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[s
     Raises:
         PenjingError: there is no calibration data, or the input of a layer holds NaN or infinity.
     """
-    by_weight: dict[str, list[LayerProduct]] = {}
-    for layer in layers:
-        by_weight.setdefault(layer.weight.name, []).append(layer)
-    parts = {" ".join([name, *(layer.node.name for layer in own)]): own for name, own in by_weight.items()}
+    parts = _by_weight(layers)
 
     def find(missing: list[str]) -> dict[str, Found]:
         sums: dict[str, list[Tensor]] = {}
@@ -208,10 +205,7 @@ def grams(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[str, Tenso
     Raises:
         PenjingError: there is no calibration data, or the input of a layer holds NaN or infinity.
     """
-    by_weight: dict[str, list[LayerProduct]] = {}
-    for layer in layers:
-        by_weight.setdefault(layer.weight.name, []).append(layer)
-    parts = {" ".join([name, *(layer.node.name for layer in own)]): own for name, own in by_weight.items()}
+    parts = _by_weight(layers)
 
     def find(missing: list[str]) -> dict[str, Found]:
         sums = _sums(evidence, [layer for name in missing for layer in parts[name]])
@@ -220,6 +214,14 @@ def grams(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[str, Tenso
     device = next(evidence.graph.parameters()).device
     found = evidence.gather("gram", {}, parts, find)
     return {parts[name][0].weight.name: one["gram"].to(device) for name, one in found.items()}
+
+
+def _by_weight(layers: Sequence[LayerProduct]) -> dict[str, list[LayerProduct]]:
+    """Returns the layers of each weight, by a key that names all of them."""
+    by_weight: dict[str, list[LayerProduct]] = {}
+    for layer in layers:
+        by_weight.setdefault(layer.weight.name, []).append(layer)
+    return {" ".join([name, *(layer.node.name for layer in own)]): own for name, own in by_weight.items()}
 
 
 def _sums(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[str, Tensor]:

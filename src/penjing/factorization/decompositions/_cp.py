@@ -12,6 +12,7 @@ from penjing.factorization.decompositions._registry import (
     FactorShape,
     Ranks,
     Shape,
+    along,
     decompositions,
 )
 from penjing.factorization.weighting import Weighting, inverse_root, root
@@ -50,8 +51,8 @@ class Cp(Decomposition):
         """Returns (rank, in), a kernel (rank, 1, …) for each axis, and (out, rank)."""
         outs, ins, *window = shape
         rank, ones = ranks[0], [1] * len(window)
-        along = [FactorShape((rank, 1, *_only(window, axis)), (axis,), rank) for axis in range(len(window))]
-        return [FactorShape((rank, ins, *ones), ()), *along, FactorShape((outs, rank, *ones), ())]
+        kernels = [FactorShape((rank, 1, *along(window, axis)), (axis,), rank) for axis in range(len(window))]
+        return [FactorShape((rank, ins, *ones), ()), *kernels, FactorShape((outs, rank, *ones), ())]
 
     def spectra(self, weighting: Weighting) -> None:
         """Components of this decomposition aren't orthogonal, so there are no values of which the first could be kept."""
@@ -72,20 +73,15 @@ class Cp(Decomposition):
             sides[0] = inverse_root(outer) @ sides[0]
         count = len(sides) - 2
         ones = [1] * count
-        along = [
-            Factor(side.T.reshape(ranks[0], 1, *_only([len(side)] * count, axis)), (axis,), ranks[0])
+        kernels = [
+            Factor(side.T.reshape(ranks[0], 1, *along([len(side)] * count, axis)), (axis,), ranks[0])
             for axis, side in enumerate(sides[2:])
         ]
         return [
             Factor(sides[1].T.reshape(ranks[0], -1, *ones), ()),
-            *along,
+            *kernels,
             Factor(sides[0].reshape(-1, ranks[0], *ones), ()),
         ]
-
-
-def _only(window: list[int], axis: int) -> list[int]:
-    """Returns the window's size along one axis, and 1 along all others."""
-    return [size if place == axis else 1 for place, size in enumerate(window)]
 
 
 def _fitted(tensor: Tensor, rank: int) -> list[Tensor]:

@@ -151,6 +151,11 @@ def composed(factors: Sequence[Factor]) -> Tensor:
     return whole
 
 
+def along(window: Sequence[int], axis: int) -> list[int]:
+    """Returns the sizes of a kernel along one of its axes: the window's there, and 1 along all others."""
+    return [size if place == axis else 1 for place, size in enumerate(window)]
+
+
 def features(body: Tensor, axis: int, size: int) -> Tensor:
     """Returns what a layer behind `body` reads through a kernel along one more axis, as a matrix over the layer's columns.
 

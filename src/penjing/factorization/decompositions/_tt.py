@@ -9,6 +9,7 @@ from penjing.factorization.decompositions._registry import (
     FactorShape,
     Ranks,
     Shape,
+    along,
     composed,
     decompositions,
     features,
@@ -57,10 +58,10 @@ class TensorTrain(Decomposition):
         """Returns (rank, in), a kernel between ranks for each axis, and (out, rank)."""
         outs, ins, *window = shape
         ones = [1] * len(window)
-        along = [
-            FactorShape((ranks[axis + 1], ranks[axis], *_only(window, axis)), (axis,)) for axis in range(len(window))
+        kernels = [
+            FactorShape((ranks[axis + 1], ranks[axis], *along(window, axis)), (axis,)) for axis in range(len(window))
         ]
-        return [FactorShape((ranks[0], ins, *ones), ()), *along, FactorShape((outs, ranks[-1], *ones), ())]
+        return [FactorShape((ranks[0], ins, *ones), ()), *kernels, FactorShape((outs, ranks[-1], *ones), ())]
 
     def spectra(self, weighting: Weighting) -> tuple[Tensor, ...]:
         """Returns the singular values of the unfolding at each cut."""
@@ -87,7 +88,7 @@ class TensorTrain(Decomposition):
             # from (this axis · others · out, rank) to a map from (rank · this axis) to (others · out)
             rest = found.last.reshape(size, -1, ranks[axis]).permute(1, 2, 0).flatten(1)
             found = split(rest, rank, _gram(weighting, factors, axis, size), weighting.outer if behind else None)
-            factors.append(Factor(found.first.reshape(rank, ranks[axis], *_only(window, axis)), (axis,)))
+            factors.append(Factor(found.first.reshape(rank, ranks[axis], *along(window, axis)), (axis,)))
         return [*factors, Factor(found.last.reshape(outs, ranks[-1], *ones), ())]
 
 
@@ -98,7 +99,3 @@ def _gram(weighting: Weighting, factors: list[Factor], axis: int, size: int) -> 
         return None
     seen = features(composed(factors), axis, size)
     return with_ridge(seen @ channels @ seen.T)
-
-
-def _only(window: list[int], axis: int) -> list[int]:
-    return [size if place == axis else 1 for place, size in enumerate(window)]
