@@ -28,7 +28,7 @@ def test_a_group_a_branch_a_weight_and_a_value_of_one_path_are_four_places():
 def test_a_plan_is_what_stands_in_its_file(tmp_path):
     plan = Plan((OPTION, Option(Place("weight", "head"), "quantize", {"weights": "int8"}, "float32", "int8")))
     plan.write(tmp_path / "plan.json")
-    assert json.loads((tmp_path / "plan.json").read_text())["options"][0] == RECORD
+    assert json.loads((tmp_path / "plan.json").read_text())[0] == RECORD
     assert Plan.read(tmp_path / "plan.json") == plan == Plan.from_json(plan.to_json())
     assert [option.place.path for option in plan.of("quantize")] == ["head"]
     assert (plan + plan.options[:1]).options[2] == OPTION

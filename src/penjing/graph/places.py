@@ -190,16 +190,18 @@ class Plan(Sequence[Option]):
         """Returns the options of these techniques alone."""
         return self.having(option for option in self if option.technique in techniques)
 
-    def to_json(self) -> dict[str, Json]:
-        """Returns it as plain JSON."""
-        return {
-            "architecture": None if self.architecture is None else asdict(self.architecture),
-            "options": [option.to_json() for option in self],
-        }
+    def to_json(self) -> Json:
+        """Returns it as plain JSON: a list of options, and with an architecture an object with both."""
+        return [option.to_json() for option in self] if self.architecture is None else self.record()
+
+    def record(self) -> dict[str, Json]:
+        """Returns it as a plain JSON object, with the architecture even where that is None."""
+        architecture = None if self.architecture is None else asdict(self.architecture)
+        return {"architecture": architecture, "options": [option.to_json() for option in self]}
 
     @classmethod
     def from_json(cls, record: Json) -> "Plan":
-        """Reads what `to_json` gave, or a bare list of options, as people write it by hand.
+        """Reads what `to_json` gave.
 
         Raises:
             PenjingError: it is no plan; says which part isn't.

@@ -91,4 +91,4 @@ class MeasuredPlan:
 
     def to_json(self) -> dict[str, Json]:
         """Returns the candidate as plain JSON, which `records.convert` reads back."""
-        return vars(self) | {"plan": self.plan.to_json()}
+        return vars(self) | {"plan": self.plan.record()}

@@ -27,7 +27,7 @@ _ENCRYPTED = 0x1
 _LOCAL_HEADER = 30  # bytes before a member's name and contents
 
 
-def write(path: Path | str, description: dict[str, Any], tensors: dict[str, Tensor], plan: dict[str, Any]) -> None:
+def write(path: Path | str, description: dict[str, Any], tensors: dict[str, Tensor], plan: Any) -> None:
     """Writes the file, whole or not at all.
 
     Raises:

@@ -30,7 +30,7 @@ def is_compact(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def encode(description: dict[str, Any], tensors: dict[str, Tensor], plan: dict[str, Any]) -> bytes:
+def encode(description: dict[str, Any], tensors: dict[str, Tensor], plan: Any) -> bytes:
     """Returns the content of a compact file.
 
     Args:
