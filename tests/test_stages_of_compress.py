@@ -8,6 +8,7 @@ there is nothing to do in the stage that quantises.
 import copy
 import importlib
 import json
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -384,7 +385,10 @@ def test_a_file_that_is_cut_off_is_told_and_its_stage_alone_made_again(again, wh
     if file.endswith(".penjing"):
         assert same(*(weights(one.out / ".penjing", file) for one in (again, whole)))
     elif file in ("choice.json", "recovered.json"):  # the baseline tells how long it took to judge
-        assert path.read_bytes() == content
+        # Of a training that was done already, its details tell only that it went on at its end.
+        before, after = ({**record, "details": None} if file == "recovered.json" else record
+                         for record in map(json.loads, (content, path.read_bytes())))  # fmt: skip
+        assert before == after
 
 
 @pytest.mark.parametrize(("file", "later"), [("original.pt2", "original.penjing"), ("pruned.penjing", "choice.json")])
@@ -500,8 +504,9 @@ def test_a_limit_bounds_the_time_of_the_whole_call(graph, data, tmp_path, time):
     result = run(max_minutes=2.0, began=time.now, epochs=1000)
     assert ends == [1000.0 + 120.0]
     assert time.now < ends[0], "all 3000 steps would have taken 3000 seconds"
-    assert any("Shortening the training from 3000 to" in note for note in result.report["notes"])
-    assert any("cut this run short: training was shortened" in note for note in result.report["notes"])
+    assert any("Shortening the training from 3000 to" in line for line in result.report["training_details"])
+    shortened = r"cut this run short: training was shortened to [\d,]+ of 3,000 steps\."
+    assert any(re.search(shortened, note) for note in result.report["notes"]), result.report["notes"]
     assert "shortened to end within 2 min where it can be" in run.said[0]
 
 

@@ -44,7 +44,7 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
             short_of_time=False,
             taken=SimpleNamespace(meets=True, round_to=1, integer=False),
         ),  # type: ignore[arg-type]
-        recovery=SimpleNamespace(notes=[], variant=None, short_of_time=False),  # type: ignore[arg-type]
+        recovery=SimpleNamespace(notes=[], details=("a detail",), variant=None, short_of_time=False),  # type: ignore[arg-type]
         measured={key: made[key] for key in MEASURED} | {"missed": [], "warnings": []},
         inputs={},
         clock=SimpleNamespace(end=None, minutes=None),  # type: ignore[arg-type]
@@ -53,15 +53,22 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
     assert (content["zeros"]["deflated_bytes"] is None) == (zeros == 0)
     page = report.write(content, tmp_path).read_text(encoding="utf-8")
     assert ('id="zeros"' in page) == (zeros > 0)
+    assert page.index("<li>a detail</li>") > page.index('id="environment"'), "what training told is no headline"
 
 
 # What the notes say beside the numbers
 
 PARITY = {"agreement_with_original": 0.97, "agreement_measure": "top-1"}
 USUAL = {
-    "recovery": {"notes": (), "short_of_time": False},
+    "recovery": {"notes": (), "short_of_time": False, "steps": 8, "wanted": 8},
     "solution": {"complete": True, "short_of_time": False, "measured": (), "plan": (1,), "taken": None, "meets": True},
-    "measured": {"missed": [], "warnings": [], "baseline": {"metric": 0.9}, "parity": PARITY},
+    "measured": {
+        "missed": [],
+        "warnings": [],
+        "baseline": {"metric": 0.9, "size_bytes": 1000},
+        "compressed": {"metric": 0.8},
+        "parity": PARITY,
+    },
     "asked": {
         "budget": Budget(size="0.5x"),
         "trained": True,
@@ -107,6 +114,54 @@ def test_of_a_run_in_which_all_went_well_there_is_nothing_to_note():
 )
 def test_what_a_user_should_know_of_a_run_is_noted(changes, says):
     assert notes(**changes) == [says]
+
+
+def candidate(latency, size):
+    return SimpleNamespace(latency=latency, latency_ms=None if latency is None else 2 * latency, size_bytes=size)
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        (
+            Budget(latency="0.1x"),
+            " The fastest candidate measured took 0.31× the latency of the original (0.62 ms).",
+        ),
+        (Budget(size="0.1x"), " The smallest candidate measured had 0.20× the size of the original (200 bytes)."),
+        (Budget(drop=0.1), ""),
+    ],
+)
+def test_where_no_candidate_kept_the_budget_it_is_said_what_was_possible(budget, says):
+    found = (candidate(0.31, 300), candidate(None, 200), candidate(0.5, 250))
+    (note,) = notes(solution={"meets": False, "measured": found}, asked={"budget": budget})
+    assert note == f"No candidate kept the budget of {budget}; the one that came nearest was taken.{says}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "drop", "short_of_time", "told"),
+    [
+        (30, 0.05, False, True),
+        (200, 0.05, False, False),
+        (30, 0.1, False, False),
+        (0, 0.05, False, False),
+        (30, 0.05, True, False),
+    ],
+)
+def test_that_training_was_short_is_said_where_the_metric_fell_too_far(steps, drop, short_of_time, told):
+    recovery = {"steps": steps, "wanted": 300, "short_of_time": short_of_time}
+    said = notes(recovery=recovery, asked={"budget": Budget(drop=drop)}, measured={"missed": ["the fall"]})
+    assert (
+        "The budget was not met: the fall. Training had only 30 steps: with more epochs (--epochs)" in said[0]
+    ) == told
+    assert said[0].startswith("The budget was not met: the fall.")
+
+
+def test_notes_begin_with_what_a_reader_must_know():
+    said = notes(
+        recovery={"notes": ("Training was interrupted.",)}, measured={"missed": ["size"], "warnings": ["A warning."]},
+        solution={"meets": False}, asked={"untrained_teachers": ("net.py:one",), "budget": Budget(size="0.1x")},
+    )  # fmt: skip
+    assert [line[:11] for line in said] == ["The budget ", "No candidat", "Training wa", "The teacher", "A warning."]
 
 
 @pytest.mark.parametrize("held_out", [True, False])

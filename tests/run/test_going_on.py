@@ -221,4 +221,4 @@ def test_it_is_told_when_time_was_why_a_budget_was_missed(choice, training, miss
     for line in told:
         assert line.startswith("The limit of 1.5 min cut this run short") and "goes on from there" in line
         assert ("may be why the budget was not met" in line) == bool(missed)
-        assert ("only 1 were measured" in line) == choice and ("training was shortened" in line) == training
+        assert ("only 1 were measured" in line) == choice and ("training was left out" in line) == training

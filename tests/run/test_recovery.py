@@ -201,18 +201,20 @@ def test_without_labels_training_is_judged_by_the_agreement_with_the_original(or
     assert found == agreement(original, other, batches(False), unlabelled.task) < 1
 
 
-def test_the_notes_tell_how_far_a_limit_shortened_training_and_nothing_of_it_without_one(
-    space, small, original, monkeypatch, judged
-):
+@pytest.mark.parametrize("deadline", [None, float("inf")])
+def test_what_training_tells_is_a_detail_and_no_note(space, small, original, monkeypatch, judged, deadline):
     def train(small, data, teacher, settings, options):
-        options.log("Shortening the training from 8 to 4 steps.")
+        options.log("Learning rate 0.1, by the loss after 5 steps each.")
 
     monkeypatch.setattr(module, "train", train)
     said = []
-    assert recovering(space, small, original, say=said.append).notes == () and len(said) == 1
-    judged(0.5, 0.6)
-    made = recovering(space, small, original, asked(minutes=1.0), deadline=float("inf"))
-    assert made.notes == ("Shortening the training from 8 to 4 steps.",)
+    made = recovering(space, small, original, asked(minutes=1.0), deadline=deadline, say=said.append)
+    assert made.notes == () and made.details == tuple(said) and len(said) == 1
+
+
+def test_the_steps_that_were_made_and_those_asked_for_are_counted(space, small, original):
+    made = recovering(space, small, original)
+    assert (made.steps, made.wanted) == (8, 8)
 
 
 def test_ctrl_c_keeps_the_weights_so_far_and_is_no_lack_of_time(space, small, original, trained, judged):
@@ -287,7 +289,7 @@ def test_a_damaged_checkpoint_is_told_and_training_starts_anew_to_the_same_weigh
 
 
 def test_a_recovery_is_read_as_it_was_written(small, tmp_path):
-    made = Recovery(small, ("a note", "another"), {"precision": "float32"}, True, True)
+    made = Recovery(small, ("a note", "another"), {"precision": "float32"}, True, True, ("a detail",), 3, 8)
     made.save(tmp_path / stages.RECOVERED)
     found = Recovery.load(tmp_path / stages.RECOVERED)
     assert same(state(found.graph), state(small))

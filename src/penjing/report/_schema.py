@@ -160,6 +160,7 @@ class _Report:
     headline: str = ""
     metric_name: str | None = None
     notes: tuple[str, ...] = ()
+    training_details: tuple[str, ...] = ()
     exclude: tuple[str, ...] | None = None
     layers: tuple[_ReportLayer, ...] = ()
 

@@ -10,6 +10,7 @@ from penjing.graph import Graph
 from penjing.graph.cost import uncounted
 from penjing.planning import Solution
 from penjing.run import stages
+from penjing.run.baseline import SAME
 from penjing.run.clock import Clock, seconds_until
 from penjing.run.correction import misses_of
 from penjing.run.provenance import provenance
@@ -19,6 +20,8 @@ from penjing.run.samples import told
 from penjing.run.workspace import Workspace
 from penjing.run.zeros import zeros_on
 from penjing.targets import find_target
+
+FEW_STEPS = 200  # steps of training below which a fall of the metric may well be for lack of training
 
 
 def assemble_report(
@@ -63,10 +66,11 @@ def assemble_report(
         ),
         "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
         "notes": [
-            *(f"{miss}." for miss in misses_of(space)),
             *_notes(asked, solution, recovery, measured, clock),
+            *(f"{miss}." for miss in misses_of(space)),
             *([uncounted(left_out)] if left_out else []),
         ],
+        "training_details": list(recovery.details),
         "uncounted": [{"op": row.op, "module": row.module or row.node} for row in left_out],
         "include": settings["include"],
         "exclude": settings["exclude"],
@@ -84,7 +88,8 @@ def _cut_short(solution: Solution, recovery: Recovery, measured: Mapping[str, An
         widths = sum(not candidate.numbers for candidate in solution.measured)  # each width is measured in float, too
         parts.append(f"of the widths only {widths} were measured")
     if recovery.short_of_time:
-        parts.append("training was shortened or left out")
+        made = f"shortened to {recovery.steps:,} of {recovery.wanted:,} steps" if recovery.steps else "left out"
+        parts.append(f"training was {made}")
     if not parts:
         return []
     limit = "The time limit" if clock.minutes is None else f"The limit of {clock.minutes:g} min"
@@ -102,18 +107,66 @@ def _stands_in(parity: Mapping[str, Any]) -> list[str]:
     return [f"Without labels, agreement with the original stands in for the metric: {measure}, which is {value:.4f}."]
 
 
+def _possible(asked: CompressRequest, solution: Solution, measured: Mapping[str, Any]) -> list[str]:
+    """Says, for each limit on latency and size, how far the best of the candidates that were measured came."""
+    found = []
+    timed = [one for one in solution.measured if one.latency is not None and one.latency_ms is not None]
+    if asked.budget.latency and timed:
+        fastest = min(timed, key=lambda one: one.latency or 0.0)
+        took = f"{fastest.latency:.2f}× the latency of the original ({fastest.latency_ms:.3g} ms)"
+        found.append(f"The fastest candidate measured took {took}.")
+    if asked.budget.size and solution.measured:
+        smallest = min(one.size_bytes for one in solution.measured)
+        share = smallest / measured["baseline"]["size_bytes"]
+        found.append(f"The smallest candidate measured had {share:.2f}× the size of the original ({smallest:,} bytes).")
+    return found
+
+
+def _short_training(asked: CompressRequest, recovery: Recovery, measured: Mapping[str, Any]) -> list[str]:
+    """Says how many steps there were, where these were few and the metric fell further than it may."""
+    limit = asked.budget.drop_limit()
+    if limit is None or recovery.short_of_time or not 0 < recovery.steps < FEW_STEPS:
+        return []
+    before, after = measured["baseline"]["metric"], measured["compressed"]["metric"]
+    agreement = measured["parity"]["agreement_with_original"]
+    fall = 1 - agreement if before is None and agreement is not None else None
+    fall = before - after if before is not None and after is not None else fall
+    if fall is None or fall <= limit + SAME:
+        return []
+    steps = f"{recovery.steps:,} step{'' if recovery.steps == 1 else 's'}"
+    return [f"Training had only {steps}: with more epochs (--epochs) the fall is likely to be smaller."]
+
+
 def _notes(
     asked: CompressRequest, solution: Solution, recovery: Recovery, measured: Mapping[str, Any], clock: Clock
 ) -> list[str]:
-    notes = list(recovery.notes)
+    """Returns what a reader must know, the most important first."""
+    notes = []
+    if measured["missed"]:
+        short = _short_training(asked, recovery, measured)
+        notes.append(" ".join([f"The budget was not met: {'; '.join(measured['missed'])}.", *short]))
+    if not solution.taken.meets:
+        nearest = f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken."
+        notes.append(" ".join([nearest, *_possible(asked, solution, measured)]))
+    notes += _cut_short(solution, recovery, measured, clock)
     if not solution.complete:
         notes.append("Measuring candidates was interrupted; the same command goes on with it.")
-    if measured["missed"]:
-        notes.append(f"The budget was not met: {'; '.join(measured['missed'])}.")
-    notes += measured["warnings"]
-    if asked.data.split is not None and asked.data.split.held_out:
-        notes.append(told(asked.data.split))
-    notes += map(perhaps_random, asked.untrained_teachers)
+    notes += recovery.notes
+    notes += _reservations(asked, measured)
+    if solution.taken.meets and not solution.plan:
+        notes.append("Float is already the fastest within your budget: nothing was pruned or quantised.")
+    if "quantize" in asked.techniques and not find(asked.deployment.target).has_integers:
+        notes.append(f"Nothing was quantised: {asked.deployment.target} computes nothing in integers.")
+    if (late := -seconds_until(clock.end)) > 0:
+        notes.append(
+            f"The limit of {clock.minutes:g} min was passed by {late:.0f} s, to measure and verify this result."
+        )
+    return notes
+
+
+def _reservations(asked: CompressRequest, measured: Mapping[str, Any]) -> list[str]:
+    """Says what speaks against trusting the metric, and the networks that were given."""
+    notes = []
     if measured["baseline"]["metric"] is None:
         notes += _stands_in(measured["parity"])
         if not asked.trained:
@@ -121,15 +174,8 @@ def _notes(
                 "No weights were given: unless the model's factory reads its own, they are random, and the model's answers "
                 "mean nothing."
             )
-    if not solution.taken.meets:
-        notes.append(f"No candidate kept the budget of {asked.budget}; the one that came nearest was taken.")
-    elif not solution.plan:
-        notes.append("Float is already the fastest within your budget: nothing was pruned or quantised.")
-    if "quantize" in asked.techniques and not find(asked.deployment.target).has_integers:
-        notes.append(f"Nothing was quantised: {asked.deployment.target} computes nothing in integers.")
-    notes += _cut_short(solution, recovery, measured, clock)
-    if (late := -seconds_until(clock.end)) > 0:
-        notes.append(
-            f"The limit of {clock.minutes:g} min was passed by {late:.0f} s, to measure and verify this result."
-        )
+    notes += map(perhaps_random, asked.untrained_teachers)
+    notes += measured["warnings"]
+    if asked.data.split is not None and asked.data.split.held_out:
+        notes.append(told(asked.data.split))
     return notes

@@ -33,6 +33,9 @@ class _Training:
     notes: tuple[str, ...]
     variant: dict[str, Any] | None
     short_of_time: bool
+    details: tuple[str, ...] = ()
+    steps: int = 0
+    wanted: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,14 @@ class Recovery:
 
     Attributes:
         graph: the graph, trained or unchanged.
-        notes: sentences about training for the report.
+        notes: sentences about training that a reader of the report must know.
         variant: precision, memory layout and, where it was measured, number of threads of the training steps; None if
             nothing was trained.
         finished: False after Ctrl-C; training can then be resumed from the checkpoint.
         short_of_time: whether the time limit allowed fewer steps than the user asked for.
+        details: what training told while it ran, such as how its steps were computed and its learning rate was chosen.
+        steps: the number of steps that were made.
+        wanted: the number of steps that the user asked for; 0 where nothing was to be trained.
     """
 
     graph: Graph
@@ -53,10 +59,14 @@ class Recovery:
     variant: dict[str, Any] | None = None
     finished: bool = True
     short_of_time: bool = False
+    details: tuple[str, ...] = ()
+    steps: int = 0
+    wanted: int = 0
 
     def save(self, path: Path) -> None:
         """Writes the graph to `path`, and everything else to a file beside it."""
-        write_json(vars(_Training(self.notes, self.variant, self.short_of_time)), path.with_name(stages.TRAINING))
+        told = _Training(self.notes, self.variant, self.short_of_time, self.details, self.steps, self.wanted)
+        write_json(vars(told), path.with_name(stages.TRAINING))
         self.graph.save(path)
 
     @classmethod
@@ -67,7 +77,10 @@ class Recovery:
             PenjingError: a file is damaged.
         """
         told: _Training = read_json(path.with_name(stages.TRAINING), _Training)
-        return cls(stages.read_graph(path), told.notes, told.variant, short_of_time=told.short_of_time)
+        return cls(
+            stages.read_graph(path), told.notes, told.variant, short_of_time=told.short_of_time, details=told.details,
+            steps=told.steps, wanted=told.wanted,
+        )  # fmt: skip
 
 
 def recovered(
@@ -99,6 +112,7 @@ def recovered(
         stages.note_cut(space, asked.max_minutes, MADE, True)
         return Recovery(small, ("The deadline has passed: no training.",), short_of_time=True)
     notes: list[str] = []
+    details: list[str] = []
     checkpoint = space.inner / stages.CHECKPOINT
     discard_damaged(checkpoint, say)
     wanted = asked.training.epochs * len(training_batches(asked.data, original))
@@ -112,8 +126,7 @@ def recovered(
 
     def log(line: str) -> None:
         say(line)
-        if deadline is not None:  # the notes tell how far the limit shortened training
-            notes.append(line)
+        details.append(line)
 
     def told(epoch: dict[str, Any]) -> None:
         judged = "" if epoch["metric"] is None else f", {asked.data.task.metric_name} {epoch['metric']:.4f}"
@@ -143,10 +156,11 @@ def recovered(
             f"Training made the network worse ({before:.4f} before, {after:.4f} after, in PyTorch), so the weights before it "
             "were kept: give it more epochs, more time or another learning rate."
         )
-    short = finished and not ended_good_enough(checkpoint) and (steps_of(checkpoint) or (0, 0))[0] < wanted
+    steps = (steps_of(checkpoint) or (0, 0))[0]
+    short = finished and not ended_good_enough(checkpoint) and steps < wanted
     if finished:
         stages.note_cut(space, asked.max_minutes, MADE, short)
-    return Recovery(small, tuple(notes), _variant(checkpoint), finished, short)
+    return Recovery(small, tuple(notes), _variant(checkpoint), finished, short, tuple(details), steps, wanted)
 
 
 def _variant(checkpoint: Path) -> dict[str, Any] | None:
