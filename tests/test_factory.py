@@ -73,7 +73,7 @@ def test_a_module_in_the_current_folder_and_an_installed_one_are_found(file, mon
     ("name", "says"),
     [
         ("modle", "no 'modle' in .*mine.py.*Did you mean 'model'"),
-        ("value", "is a int, not a function"),
+        ("value", "is an int, not a function"),
         ("needs", r"without arguments \(missing a required argument: 'path'\)"),
         ("fails", r"raised ValueError: no weights \(.*mine\.py:21: raise ValueError"),
         ("deep", r"raised JSONDecodeError: .*mine\.py:25: return json\.loads"),

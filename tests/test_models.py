@@ -65,7 +65,7 @@ def test_a_factory_gives_a_model_or_a_model_with_its_inputs(file):
 
 
 def test_what_is_no_module_or_has_no_inputs_is_refused(file):
-    with pytest.raises(PenjingError, match=r"nets\.py:number returned a int; it must return an nn\.Module"):
+    with pytest.raises(PenjingError, match=r"nets\.py:number returned an int; it must return an nn\.Module"):
         load_model(f"{file}:number")
     with pytest.raises(PenjingError, match=r"No example inputs are known for .*return \(model, example_inputs\), or"):
         load_model(f"{file}:model")

@@ -17,3 +17,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> PenjingError:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f"Did you mean '{near[0]}'? " if near else ""
     return PenjingError(f"Unknown {kind} '{name}'. {hint}Known: {', '.join(choices)}.")
+
+
+def with_article(noun: str) -> str:
+    """Returns a noun, such as the name of a class, behind its article: "an int", "a str"."""
+    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, with_article
 from penjing.raised import raised
 
 
@@ -111,7 +111,9 @@ def _find(spec: str, module: ModuleType, name: str) -> Any:
             raise PenjingError(f"{spec}: there is no '{part}' in {_name_of(found)}.{_nearest(part, known)}")
         found = getattr(found, part)
     if not callable(found):
-        raise PenjingError(f"{spec} is a {type(found).__name__}, not a function: name a function that returns it.")
+        raise PenjingError(
+            f"{spec} is {with_article(type(found).__name__)}, not a function: name a function that returns it."
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, with_article
 from penjing.raised import raised
 
 
@@ -15,7 +15,7 @@ def check_loader(loader: Iterable[Any], name: str = "The loader") -> None:
     """
     if not hasattr(loader, "__iter__"):
         raise PenjingError(
-            f"{name} is a {type(loader).__name__}, and must be something that gives batches: a DataLoader, a list of them."
+            f"{name} is {with_article(type(loader).__name__)}, and must be something that gives batches: a DataLoader, a list of them."
         )
 
 

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from penjing import zoo
 from penjing.damage import DAMAGE, described
 from penjing.data import Data
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, with_article
 from penjing.factory import call_factory
 from penjing.files import sha256
 from penjing.graph import Graph, capture, load, load_exported
 from penjing.loaders import first
 
+WHOLE = (".penjing", ".pt2")  # files that hold a whole network
+WEIGHTS = (".safetensors", ".pt", ".pth")  # files that hold weights alone
 SHOWN = 4  # keys or shapes that an error lists
 
 
@@ -96,12 +98,17 @@ def _build(spec: str, data: Data | None) -> tuple[nn.Module, Any, str]:
     if spec.endswith(".pt2"):
         module, example = load_exported(spec)
         return module, example, Path(spec).stem
+    if spec.endswith(WEIGHTS):
+        raise PenjingError(
+            f"{spec} holds weights, and no network that they belong to. Name the network (zoo:NAME, package.module:factory or "
+            f"file.py:factory), and give the file as --weights {spec}, or, for a teacher, as --teacher-weights {spec}."
+        )
     made = call_factory(spec)
     example = None
     if isinstance(made, tuple) and len(made) == 2:
         made, example = made
     if not isinstance(made, nn.Module):
-        raise PenjingError(f"{spec} returned a {type(made).__name__}; it must return an nn.Module.")
+        raise PenjingError(f"{spec} returned {with_article(type(made).__name__)}; it must return an nn.Module.")
     return made, example, spec.rpartition(":")[2]
 
 
@@ -173,6 +180,11 @@ def _kind(tensor: Tensor) -> str:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise PenjingError(f"There is no weights file {path}.")
+    if path.suffix in WHOLE:
+        raise PenjingError(
+            f"{path} is a {path.suffix} file, which holds a whole network with its weights: give it as the model (or the "
+            "teacher) itself, and no weights beside it."
+        )
     try:
         state: Any = load_file(path) if path.suffix == ".safetensors" else _plain(path)
     except _Unreadable as error:
@@ -186,7 +198,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise PenjingError(f"{path} holds no state dict (names with tensors), but a {type(state).__name__}.")
+        raise PenjingError(
+            f"{path} holds no state dict (names with tensors), but {with_article(type(state).__name__)}."
+        )
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 

@@ -56,12 +56,14 @@ def says(message, *parts):
             "net.py:fails",
             ("net.py:fails raised RuntimeError: the licence server sleeps", 'net.py:43: raise RuntimeError("'),
         ),
-        ("net.py:number", ("net.py:number returned a int; it must return an nn.Module",)),
+        ("net.py:number", ("net.py:number returned an int; it must return an nn.Module",)),
         ("no_such_package.nets:make", ("there is no module no_such_package",)),
         ("zoo:resnt20", ("Unknown network 'resnt20'", "Did you mean 'resnet20'?")),
         ("resnet20", ("'resnet20' names no function", "package.module:factory")),
         ("none.penjing", ("none.penjing",)),
         ("none.pt2", ("There is no file none.pt2",)),
+        ("w.pt", ("w.pt holds weights, and no network", "give the file as --weights w.pt")),
+        ("w.safetensors", ("--weights w.safetensors", "--teacher-weights w.safetensors")),
         ("net.py:moody", ("torch.export can't capture Moody", "net.py:20", "if x.sum() > 0:")),
         ("net.py:grey", ("The model fails on its example inputs", "expected input", "net.py:14")),
     ],
@@ -101,6 +103,12 @@ def test_weights_that_would_run_code(refused, tmp_path):
 
 def test_weights_that_are_not_there(refused, tmp_path):
     says(refused(weights=tmp_path / "w.pt"), "There is no weights file", "w.pt")
+
+
+def test_a_whole_network_in_the_place_of_weights(refused, graph_file):
+    message = refused(weights=graph_file)
+    says(message, "m.penjing is a .penjing file, which holds a whole network", "give it as the model")
+    assert "enforce" not in message
 
 
 @pytest.fixture

@@ -164,6 +164,26 @@ def test_the_plan_of_a_model_whose_places_all_stand_in_another_is_refused():
     assert_same(pj.apply(stack(3), read), pj.prune(short, 0.5))
 
 
+class Other(Net):
+    """Has as many parameters as Net, under another name, and an input that is called like one of its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.conv1 = self.conv1, None
+
+    def forward(self, conv2d: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norm(self.first(conv2d)))
+        return self.head(torch.relu(self.conv2(y)).mean((2, 3)))
+
+
+def test_of_models_with_as_many_parameters_it_is_said_that_their_tensors_differ_and_a_module_is_named(graph):
+    other = pj.capture(Other().eval(), torch.randn(2, 3, 8, 8))
+    assert other.architecture.params == graph.architecture.params
+    said = r"which has no 'conv1' \(the nearest is 'conv2'\): names or shapes of their tensors differ\. Nothing was applied"
+    with pytest.raises(PenjingError, match=said):
+        pj.apply(other, pj.prune(graph, 0.5).plan)
+
+
 def test_a_plan_goes_with_a_graph_through_files_and_copies(graph, data, tmp_path):
     pruned = pj.prune(graph, 0.5)
     pruned.save(tmp_path / "pruned.penjing")

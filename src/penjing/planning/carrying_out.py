@@ -75,12 +75,13 @@ def _check_architecture(graph: Graph, plan: Plan) -> None:
     if meant is None or meant.tensors in (graph.architecture.tensors, _tensors(graph.plan.architecture)):
         return
     modules = {".".join(parts[:count]) for parts in map(_parts, graph.tensors()) for count in range(1, len(parts))}
-    names = modules | {node.name for node in graph.program.graph.nodes}
+    names = modules | {node.name for node in graph.program.graph.nodes if node.op != "placeholder"}
     missing = next((option.place for option in plan if option.place.path not in names), None)
-    near = difflib.get_close_matches(missing.path, names, 1, 0.0) if missing is not None else []
+    near = difflib.get_close_matches(missing.path, modules, 1, 0.0) if missing is not None else []
     hint = f", which has no '{missing}' (the nearest is '{near[0]}')" if missing is not None and near else ""
+    differ = ": names or shapes of their tensors differ" if meant.params == graph.architecture.params else ""
     raise PenjingError(
-        f"The plan was made for {meant}, and this graph is {graph.architecture}, another architecture{hint}. Nothing was "
+        f"The plan was made for {meant}, and this graph is {graph.architecture}, another architecture{hint}{differ}. Nothing was "
         "applied. Pass the graph of the original, as it was captured for the plan."
     )
 

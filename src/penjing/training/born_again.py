@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from penjing.checks import EPOCHS, PATH, SEED, Rule, a, checked, mapping, optional, whole
 from penjing.data import Data
 from penjing.distillation.teachers import TAUGHT_BY, Lesson, Mean, TaughtBy, teachers
-from penjing.errors import PenjingError, unknown_name
+from penjing.errors import PenjingError, unknown_name, with_article
 from penjing.graph.doors import TRAINED
 from penjing.tasks import answers_of
 from penjing.training.loop import recover
@@ -137,6 +137,6 @@ def _fresh(student: nn.Module | Callable[[int], nn.Module], generation: int) -> 
     made = student(generation)
     if not isinstance(made, nn.Module):
         raise PenjingError(
-            f"student= made a {type(made).__name__} for generation {generation}; it must make an nn.Module."
+            f"student= made {with_article(type(made).__name__)} for generation {generation}; it must make an nn.Module."
         )
     return made

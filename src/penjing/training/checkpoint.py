@@ -10,7 +10,7 @@ from torch import nn
 
 from penjing import records
 from penjing.damage import DAMAGE, described
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, with_article
 from penjing.files import atomic_path
 from penjing.graph.digest import digest
 from penjing.training.settings import TrainingSettings, Variant
@@ -289,7 +289,7 @@ def _header(content: Any) -> _CheckpointHeader:
     """
     names = [one.name for one in fields(_CheckpointHeader)]
     if not isinstance(content, dict):
-        raise PenjingError(f"it holds a {type(content).__name__}")
+        raise PenjingError(f"it holds {with_article(type(content).__name__)}")
     if missing := [name for name in (*names, *TENSORS) if name not in content]:
         raise PenjingError(f"it has no '{missing[0]}'")
     header = records.convert({name: content[name] for name in names}, _CheckpointHeader, "checkpoint")
