@@ -15,7 +15,8 @@ def check_loader(loader: Iterable[Any], name: str = "The loader") -> None:
     """
     if not hasattr(loader, "__iter__"):
         raise PenjingError(
-            f"{name} is {with_article(type(loader).__name__)}, and must be something that gives batches: a DataLoader, a list of them."
+            f"{name} is {with_article(type(loader).__name__)}, and must be something that gives batches: a DataLoader, a list of "
+            "them."
         )
 
 
