@@ -33,10 +33,15 @@ def split(matrix: Tensor, rank: int, gram: Tensor | None = None, outer: Tensor |
         gram: (inputs, inputs), positive; how the inputs vary.
         outer: (outputs, outputs), positive; how errors of the outputs count.
     """
+    last = outputs(matrix, rank, gram, outer)
+    return Split((last if outer is None else outer @ last).T @ matrix, last)
+
+
+def outputs(matrix: Tensor, rank: int, gram: Tensor | None = None, outer: Tensor | None = None) -> Tensor:
+    """Returns the map behind the split alone, (outputs, rank); see `split`."""
     left = matrix if outer is None else root(outer) @ matrix
     vectors = _left_vectors(left if gram is None else left @ root(gram), rank)
-    last = vectors if outer is None else inverse_root(outer) @ vectors
-    return Split(vectors.T @ left, last)
+    return vectors if outer is None else inverse_root(outer) @ vectors
 
 
 def spectrum(matrix: Tensor, gram: Tensor | None = None, outer: Tensor | None = None) -> Tensor:

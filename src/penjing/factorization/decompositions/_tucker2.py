@@ -11,7 +11,7 @@ from penjing.factorization.decompositions._registry import (
     Shape,
     decompositions,
 )
-from penjing.factorization.split import spectrum, split
+from penjing.factorization.split import outputs, spectrum, split
 from penjing.factorization.weighting import Weighting, with_ridge
 
 SWEEPS = (
@@ -73,8 +73,8 @@ class Tucker2(Decomposition):
         out_rank, in_rank = ranks
         window, reached = weight.shape[2:], weight
         for sweep in range(SWEEPS):
-            outer = split(reached.flatten(1), out_rank, weighting.ridged, weighting.outer)
-            counted = outer.last if weighting.outer is None else weighting.outer @ outer.last
+            back = outputs(reached.flatten(1), out_rank, weighting.ridged, weighting.outer)
+            counted = back if weighting.outer is None else weighting.outer @ back
             within = (counted.T @ weighting.flat).reshape(out_rank, *weight.shape[1:])
             inner = split(_inputs(within), in_rank, channels)
             if sweep < SWEEPS - 1:
@@ -84,7 +84,7 @@ class Tucker2(Decomposition):
         return [
             Factor(inner.first.reshape(in_rank, -1, *ones), ()),
             Factor(core, tuple(range(len(window)))),
-            Factor(outer.last.reshape(-1, out_rank, *ones), ()),
+            Factor(back.reshape(-1, out_rank, *ones), ()),
         ]
 
 
@@ -94,9 +94,13 @@ def _inputs(weight: Tensor) -> Tensor:
 
 
 def _kept_inputs(weight: Tensor, first: Tensor, gram: Tensor | None) -> Tensor:
-    """Returns the weight with its inputs projected on what `first` (in rank, in) passes on, by least squares."""
-    inputs = _inputs(weight)
-    right = first if gram is None else first @ gram
+    """Returns the weight with its inputs projected on what `first` (in rank, in) passes on, by least squares.
+
+    Where all inputs count alike, in coordinates of that subspace, which gives the same outputs in less memory.
+    """
+    if gram is None:
+        return torch.tensordot(weight, torch.linalg.qr(first.T)[0], ([1], [0])).movedim(-1, 1)
+    inputs, right = _inputs(weight), first @ gram
     fitted = torch.linalg.solve(with_ridge(right @ first.T, 1e-12), right @ inputs.T)  # (in rank, out · kernel)
     shape = (weight.shape[0], *weight.shape[2:], weight.shape[1])
     return (fitted.T @ first).reshape(shape).movedim(-1, 1)
