@@ -150,7 +150,7 @@ def measure_accuracy(asked: argparse.Namespace, rows: Rows) -> None:
 
 def factorized(base: pj.Graph, data: pj.Data, rule: str, metric: str) -> pj.Graph:
     """Returns the network, its first and last layer whole."""
-    return pj.factorize(base, ranks=rule, metric=metric, data=data, exclude=["conv1", "fc"])
+    return pj.factorize(base, ranks=rule, metric=metric, data=data, exclude=["conv1", "linear"])
 
 
 def before_training(base: pj.Graph, data: pj.Data, rule: str, metric: str) -> dict[str, Any]:
