@@ -18,6 +18,7 @@ import penjing as pj
 from made_time import Time
 from penjing import load
 from penjing.data import load as load_data
+from penjing.distillation import signals
 from penjing.errors import PenjingError
 from penjing.models import load_model
 from penjing.pruning.technique import Pruning
@@ -663,3 +664,32 @@ def test_the_demo_trains_compresses_and_proves(penjing, chosen, monkeypatch, tmp
     assert FILES | {"examples.npz"} <= {path.name for path in (tmp_path / "demo").iterdir()}
     reported = report(tmp_path / "demo")["compressed"]["metric"]
     assert run_delivered(tmp_path / "demo", tmp_path / "demo" / "examples.npz") == pytest.approx(reported, abs=5e-5)
+
+
+SIGNAL = '''
+import penjing as pj
+from penjing.distillation import Signal, signals, values
+
+
+@signals.register(source="{name}")
+class {name}(Signal):
+    """The outputs' values."""
+
+    def forward(self, seen):
+        return values(seen.student.outputs, seen.teacher.outputs)
+
+
+def data():
+    return pj.data.load("folder:photos")
+'''
+
+
+def test_a_signal_is_known_that_stands_in_the_file_of_the_data(saved, penjing, monkeypatch):
+    monkeypatch.setattr(signals, "_entries", dict(signals._entries))  # it stays unknown to other tests
+    mine = saved.parent / "mine.py"
+    mine.write_text(SIGNAL.format(name="of_the_user"))
+    options = ("--data", f"{mine}:data", "--epochs", 1, "--out", saved.parent / "out.penjing", "--teacher", saved)
+    ran = penjing("recover", saved, *options, "--signal", "of_the_user")
+    assert ran.code == 0 and (saved.parent / "out.penjing").is_file(), ran.text
+    ran = penjing("compress", "net.py:small", *options, "--dry-run", "--signal", "of_the_uzer")
+    assert ran.code == 2 and "Did you mean 'of_the_user'?" in ran.err, ran.text

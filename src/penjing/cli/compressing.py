@@ -1,7 +1,7 @@
 """Commands that make models smaller: demo, compress, recover."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
     from penjing.compress import Result
+    from penjing.data import Data
 
 NOT_MET = 3
 MOST_NAMED = 3  # layers in floating point that are named per reason; the plan in the report names all
@@ -28,7 +29,9 @@ Model = Annotated[
 DataSpec = Annotated[
     str,
     typer.Option(
-        "--data", help="digits, mnist:PATH.npz, cifar10:PATH, folder:PATH[,size=224], or package.module:factory"
+        "--data",
+        help="digits, mnist:PATH.npz, cifar10:PATH, folder:PATH[,size=224,mean=0.5,std=0.5], package.module:factory, or "
+        "file.py:factory; a folder's mean and std, of values from 0 to 1, are those of the training, by default ImageNet's",
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")]
@@ -48,6 +51,24 @@ def printer(as_json: bool) -> Any:
 
 def _say_nothing(line: object) -> None:
     """Takes the place of `printer`'s function where another process says the same."""
+
+
+def load_data(spec: str, seed: int, check_names: Callable[[], None]) -> "Data":
+    """Returns the data, once all names of methods that a command was given are known.
+
+    Names are checked before data are loaded, so that a mistake is reported at once; where the data come from a file of the
+    user's, afterwards, since that file may register methods of its own.
+
+    Raises:
+        PenjingError: a name is unknown, or the data can't be loaded.
+    """
+    from penjing.data import comes_from_code, load
+
+    if not comes_from_code(spec):
+        check_names()
+    data = load(spec, seed)
+    check_names()
+    return data
 
 
 def check_options(given: Mapping[str, Any]) -> None:
@@ -149,7 +170,6 @@ def compress_command(
 ) -> None:
     """Makes a trained model small and fast on a target, and measures the result."""
     from penjing.compress import Result, compress
-    from penjing.data import load
     from penjing.models import load_model
     from penjing.planning import techniques as known
     from penjing.pruning import criteria
@@ -163,13 +183,16 @@ def compress_command(
     }  # fmt: skip
     check_options(given)  # before anything is loaded, so that a mistake is reported at once
     find_target(target)
-    training.check_names()
-    if criterion is not None:
-        criteria[criterion]
     used = [name.strip() for name in techniques.split(",") if name.strip()]
-    for name in used:
-        known[name]
-    chosen = load(data, seed)
+
+    def check_names() -> None:
+        training.check_names()
+        if criterion is not None:
+            criteria[criterion]
+        for name in used:
+            known[name]
+
+    chosen = load_data(data, seed, check_names)
     loaded = load_model(model, weights, chosen)
     if model.startswith("zoo:") and weights is None:
         printer(as_json)(f"No --weights were given: {model} has random weights, so its accuracy means nothing.")
@@ -229,7 +252,6 @@ def recover_command(
     as_json: AsJson = False,
 ) -> None:
     """Trains or distils a saved graph further; after a stop, the same command goes on where it was."""
-    from penjing.data import load
     from penjing.files import sweep
     from penjing.models import load_model
     from penjing.run.request import perhaps_random
@@ -239,10 +261,9 @@ def recover_command(
 
     is_main = accelerator().is_main_process  # of several processes that train together, the first speaks and writes
     say = printer(as_json) if is_main else _say_nothing
-    training.check_names()
     if file.suffix != ".penjing":
         raise PenjingError(f"recover takes a .penjing file, not {file}.")
-    chosen = load(data, seed)
+    chosen = load_data(data, seed, training.check_names)
     graph = load_model(str(file)).graph()
     taught_by = load_teacher(teacher, teacher_weights, chosen, join)
     for line in map(perhaps_random, without_weights(teacher, teacher_weights)):

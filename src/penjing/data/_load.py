@@ -97,6 +97,11 @@ def _parse(options: list[str]) -> dict[str, Any]:
     return parsed
 
 
+def comes_from_code(spec: str) -> bool:
+    """Tells whether `load` would call a function of the user's, whose file may also register methods, such as signals."""
+    return spec.partition(":")[0].partition(",")[0] not in _SETS and _may_be_factory(spec)
+
+
 def _may_be_factory(spec: str) -> bool:
     module, colon, _ = spec.rpartition(":")
     if not colon:
