@@ -99,6 +99,8 @@ def quick(monkeypatch) -> None:
     monkeypatch.setattr(solver, "measure_together", by_size)
     monkeypatch.setattr(solver, "_better_in_float", lambda *_: ())
     monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)
+    # A fresh process for each file's memory takes a second, most of it for imports; the finished run measures it in earnest.
+    monkeypatch.setattr("penjing.targets.bench._this_process.FreshProcess.memory", lambda self, job: (2**26, 2**20))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def full(name, shape):
     return list(find(name).full(shape))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.data())
 def test_at_full_rank_nothing_changes_on_any_geometry(data):
     draw = data.draw

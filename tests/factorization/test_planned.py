@@ -40,6 +40,8 @@ def test_it_proposes_one_level_for_each_speedup_without_layers_that_gain_nothing
 
 def test_a_run_factorises_and_quantises_and_its_plan_alone_does_so_again(graph, data, tmp_path, monkeypatch):
     monkeypatch.setattr(solver, "SECONDS", 0.2)
+    monkeypatch.setattr("penjing.factorization.technique.SPEEDUPS", (2.0, 3.0))
+    monkeypatch.setattr("penjing.targets.bench._this_process.FreshProcess.memory", lambda self, job: (2**26, 2**20))
     result = pj.compress(
         graph, data=data, techniques=("factorize", "quantize"), budget=pj.Budget(size="0.25x"), epochs=1, lr=0.02,
         precision="float32", channels_last=False, out=tmp_path / "out", progress=False, say=lambda line: None,

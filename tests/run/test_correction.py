@@ -168,13 +168,8 @@ def run(graph, data, tmp_path, monkeypatch):
     return run
 
 
-def test_a_run_that_keeps_the_budget_chooses_once(run):
-    result = run([1.0])
-    assert result.met and len(run.trained) == 1 and not (run.out / ".penjing" / stages.MISSES).exists()
-
-
 def test_a_finished_model_that_is_slower_makes_it_choose_narrower_by_as_much(run):
-    result = run([1.4, 1.4])
+    result = run([1.4, 1.0])
     first, second = (params / run.full for params in run.trained)
     assert result.met and first <= 0.95 * 0.5 < 1.4 * first, "the first kept the budget only as a candidate"
     assert 1.4 * second <= 0.95 * 0.5, "the second is expected to keep it with the margin"
@@ -193,17 +188,16 @@ def test_it_ends_after_three_rounds_and_says_that_the_budget_was_missed(run):
     assert any("The budget was not met" in note for note in result.report["notes"])
 
 
-def test_killed_between_its_steps_the_same_call_ends_alike(run, monkeypatch):
+def test_killed_before_prices_are_corrected_the_same_call_ends_alike(run, monkeypatch):
     class Killed(BaseException):
         """Ends the run as `kill` does."""
 
     def kill(*given, **options):
         raise Killed
 
-    for step in ("write_json", "write_journal"):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(correction, step, kill)
-            run([1.4])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(correction, "write_journal", kill)  # when the miss is written, and the prices aren't
+        run([1.4])
     result = run([1.4, 1.4])
     assert result.met and len(run.trained) == 1, "the first round's training is read from its file"
     assert len(json.loads((run.out / ".penjing" / stages.MISSES).read_text())) == 1

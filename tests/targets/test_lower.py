@@ -6,13 +6,16 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from torch._ops import OperatorBase
+from torch.export import exported_program
+from torch.onnx._internal.exporter import _decomp
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.quantization import quantize
 from penjing.targets import check_parity, integer_macs, lower, open_artifact, profile, run
-from penjing.targets.onnxruntime._read_once import translations_read_once
+from penjing.targets.onnxruntime._read_once import read_once
 
 
 def fingerprint(graph):
@@ -241,7 +244,7 @@ def test_the_profile_counts_the_products_of_recurrent_layers(layer, tmp_path):
 
 def test_the_exporters_translations_are_read_once_and_each_export_has_its_own():
     before = vars(ONNXRegistry)["from_torchlib"]
-    with translations_read_once():
+    with read_once():
         one, other = (ONNXRegistry.from_torchlib(opset_version=18) for _ in range(2))
         one.register_op(torch.ops.aten.relu.default, lambda x: x)
     assert vars(ONNXRegistry)["from_torchlib"] is before
@@ -252,3 +255,29 @@ def test_the_exporters_translations_are_read_once_and_each_export_has_its_own():
     assert anew.functions.keys() == other.functions.keys() and anew.opset_version == other.opset_version
     (read_anew,) = anew.get_decomps(torch.ops.aten.relu.default)
     assert read_anew is not known
+
+
+def test_tables_of_decompositions_are_each_exports_own_and_composite_ops_found_anew_where_one_is_added():
+    usual = _decomp.create_onnx_friendly_decomposition_table, OperatorBase.py_impl
+    implemented = {torch.ops.aten.relu.default}
+    found = _decomp.create_onnx_friendly_decomposition_table(implemented)
+    with read_once():
+        first = _decomp.create_onnx_friendly_decomposition_table(implemented)
+        assert first.keys() == found.keys()
+        first.clear()
+        assert _decomp.create_onnx_friendly_decomposition_table(implemented).keys() == found.keys()
+        before = exported_program._collect_all_valid_cia_ops()
+        assert exported_program._collect_all_valid_cia_ops() is before
+        with torch.library._scoped_library("penjing_tests", "FRAGMENT") as library:
+            library.define("twice(Tensor x) -> Tensor")
+            library.impl("twice", lambda x: x + x, "CompositeImplicitAutograd")
+            assert torch.ops.penjing_tests.twice.default in exported_program._collect_all_valid_cia_ops() - before
+        op = torch.ops.aten.relu.default
+        op.py_impl(torch._C.DispatchKey.MPS)(len)
+        try:
+            assert op.py_kernels[torch._C.DispatchKey.MPS] is len
+            with pytest.raises(RuntimeError, match="override"):
+                op.py_impl(torch._C.DispatchKey.MPS)(len)
+        finally:
+            del op.py_kernels[torch._C.DispatchKey.MPS]
+    assert usual == (_decomp.create_onnx_friendly_decomposition_table, OperatorBase.py_impl)

@@ -271,7 +271,7 @@ def test_stopped_generations_go_on_where_they_were(tmp_path: Path) -> None:
         ({"training": {"epoch": 3}}, "Unknown argument in training= 'epoch'"),
         ({"training": {"seed": 3}}, "Unknown argument in training= 'seed'"),
         ({"student": 5}, "student=5"),
-        ({"student": lambda generation: generation}, "made a int for generation 0"),
+        ({"student": lambda generation: generation}, "made an int for generation 0"),
     ],
 )
 def test_generations_that_can_not_be_are_refused(choices: dict[str, Any], words: str) -> None:

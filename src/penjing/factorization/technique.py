@@ -29,17 +29,17 @@ class Factorization(Technique):
         method: str = "auto",
         metric: str = "auto",
         form: str = "chain",
-        speedups: Sequence[float] = SPEEDUPS,
+        speedups: Sequence[float] | None = None,
         batches: int = 16,
         seed: int = 0,
     ) -> None:
-        """Takes the choices of `factorize`, and the factors by which multiplications may fall.
+        """Takes the choices of `factorize`, and the factors by which multiplications may fall, by default `SPEEDUPS`.
 
         Raises:
             PenjingError: a name is unknown.
         """
         self._settings = FactorizationSettings(method, "speedup:2", metric, form, batches=batches, seed=seed)
-        self._speedups = tuple(speedups)
+        self._speedups = tuple(SPEEDUPS if speedups is None else speedups)
 
     def propose(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
         """Yields the options of one speed-up after the other."""

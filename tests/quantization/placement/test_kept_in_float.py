@@ -91,8 +91,10 @@ def test_every_record_in_floating_point_has_a_known_reason_and_is_kept_in_the_fi
 
 def test_the_command_line_names_a_few_by_reason():
     no_kernel = {"reason": "kernel", "op": "group_norm", "target": "onnxruntime"}
-    plan = [{"place": f"norm{i}", "setting": {}, "found": no_kernel} for i in range(5)]
-    plan += [{"place": "head", "setting": {}, "found": {"reason": "asked"}}, {"place": "conv", "setting": {}}]
+    step = {"technique": "quantize", "setting": {}}
+    plan = [{**step, "place": f"norm{i}", "found": no_kernel} for i in range(5)]
+    plan += [{**step, "place": "head", "found": {"reason": "asked"}}, {**step, "place": "conv"}]
+    plan += [{"technique": "factorize", "setting": {}, "place": "other", "found": {"reason": "grouped"}}]
     assert in_floating_point(plan) == (
         "In floating point: norm0, norm1, norm2 and 2 more (onnxruntime has no integer kernel for group_norm); "
         "head (stays in floating point as asked)."

@@ -28,7 +28,7 @@ from penjing.targets.onnxruntime._float_products import multiply_in_float
 from penjing.targets.onnxruntime._names import Origins, rename
 from penjing.targets.onnxruntime._nodes import MICROSOFT
 from penjing.targets.onnxruntime._prepare import prepared
-from penjing.targets.onnxruntime._read_once import translations_read_once
+from penjing.targets.onnxruntime._read_once import read_once
 from penjing.targets.onnxruntime._recurrent import TRANSLATIONS as RECURRENT
 from penjing.targets.onnxruntime._refusals import refusal, why_not_loaded
 from penjing.targets.onnxruntime._rewrite import rewrite
@@ -68,7 +68,7 @@ def _export(graph: Graph) -> ir.Model:
     swap(graph.program.graph, TWINS)
     graph.program.recompile()
     try:
-        with torch.no_grad(), _quiet(), translations_read_once():
+        with torch.no_grad(), _quiet(), read_once():
             exported = torch.export.export(graph.program, inputs, dynamic_shapes=shapes, strict=False)
             origins = mark_origins(exported, graph)
             program = torch.onnx.export(
