@@ -43,7 +43,7 @@ class Miss:
     def __str__(self) -> str:
         return (
             f"{self.candidate}: {self.expected:.2f}× the latency were measured before training and {self.reached:.2f}× "
-            f"after it, where {self.allowed:.2f}× are allowed; costs were corrected, and it was chosen again"
+            f"after it, where {self.allowed:.2f}× are allowed; costs were corrected by that"
         )
 
 
@@ -88,7 +88,7 @@ def choose_again(
 ) -> Literal["now", "with more time", "no"]:
     """Corrects the prices where the finished model missed the limit on latency that its candidate kept.
 
-    After a kill amid of it, the same call measures the finished model again and corrects the same prices.
+    After a kill in the midst of it, the same call measures the finished model again and corrects the same prices.
 
     Returns:
         Whether another candidate is to be chosen.
@@ -114,5 +114,5 @@ def choose_again(
     if not in_time:
         return "with more time"
     space.drop(stages.CHOICE)
-    say(f"{miss}.")
+    say(f"{miss}. Choosing again.")
     return "now"
