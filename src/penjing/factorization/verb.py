@@ -12,6 +12,7 @@ from penjing.factorization._proposing import options_for
 from penjing.factorization.settings import FactorizationSettings, Ranks
 from penjing.graph import Graph
 from penjing.graph.doors import GRAPH
+from penjing.report import LEFT_ALONE
 
 RANK = whole(-(2**31), 2**31)  # what a layer allows, the layer's own error says
 RANKS = either(RANK, several(RANK, "ranks"))
@@ -88,9 +89,9 @@ def factorize(
     data = remembering(data) if data is not None else None  # ranks and factors look at the same moments
     options = options_for(graph, settings, data)
     small = carry_out(graph, options, data, lenient=True)
-    if all("reason" in option.found for option in small.plan[len(graph.plan) :]):
-        reasons = sorted({str(option.found["reason"]) for option in small.plan[len(graph.plan) :]})
-        raise PenjingError(
-            f"No layer can be factorised by method='{method}' with ranks={ranks!r}: {', '.join(reasons) or 'there is none'}."
-        )
+    done = small.plan[len(graph.plan) :]
+    if all("reason" in option.found for option in done):
+        reasons = {str(option.found["reason"]): None for option in done}
+        why = "; ".join(LEFT_ALONE.get(reason, reason) for reason in reasons) or "there is none"
+        raise PenjingError(f"No layer can be factorised by method='{method}' with ranks={ranks!r}: {why}.")
     return small

@@ -5,6 +5,6 @@ Reads and writes JSON-like dicts only; nothing here measures, and nothing here i
 
 from penjing.report._files import build, read, write
 from penjing.report._headline import headline
-from penjing.report._words import reason, row, words
+from penjing.report._words import LEFT_ALONE, reason, row, words
 
-__all__ = ["build", "headline", "read", "reason", "row", "words", "write"]
+__all__ = ["LEFT_ALONE", "build", "headline", "read", "reason", "row", "words", "write"]
