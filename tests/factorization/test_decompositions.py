@@ -164,6 +164,6 @@ def test_marginals_and_features_are_what_the_columns_hold():
     rows = sum(by_axis[:, :, b].reshape(6, 50) @ by_axis[:, :, b].reshape(6, 50).T for b in range(3)) / 3
     assert torch.allclose(weighting.marginal(0, 1), rows, rtol=1e-4, atol=1e-4)
     body = drawn((4, 3, 2, 1), 5)
-    seen = features(body, 1, 3) @ columns
+    seen = features(body, 1, 3).flatten(1) @ columns
     direct = torch.einsum("ria,iabn->rbn", body.squeeze(-1), by_axis).reshape(12, 50)
     assert torch.allclose(seen, direct)

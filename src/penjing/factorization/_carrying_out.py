@@ -13,16 +13,17 @@ from torch import Tensor, fx, nn
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.evidence import Evidence
-from penjing.factorization.decompositions import Decomposition, Factor, composed
+from penjing.factorization.decompositions import Decomposition, FactorLayer, composed
 from penjing.factorization.decompositions import find as find_decomposition
 from penjing.factorization.decompositions._registry import decompose
 from penjing.factorization.forms import forms
 from penjing.factorization.layers import Layer, layers
-from penjing.factorization.metrics import Metric, begin, goal, metrics
+from penjing.factorization.metrics import ErrorMetric, begin, goal, metrics
 from penjing.graph import Graph, Option, Place
 from penjing.graph.edit.chain import Link, replace_by_chain, replace_table
 from penjing.graph.ops import node_arguments
 from penjing.graph.places import unknown_place
+from penjing.report import LEFT_ALONE
 
 log = logging.getLogger("penjing.factorize")
 
@@ -105,12 +106,12 @@ def _checked(option: Option, layer: Layer) -> tuple[_Setting, Decomposition]:
     forms[setting.form]
     decomposition = find_decomposition(setting.method)
     if reason := layer.reason or decomposition.unfit(layer.shape):
-        raise PenjingError(f"{layer.path} can't be factorised by {setting.method}: {reason}.")
+        raise PenjingError(f"{layer.path} can't be factorised by {setting.method}. It is {LEFT_ALONE[reason]}.")
     decomposition.check(layer.shape, setting.ranks, layer.path)
     return setting, decomposition
 
 
-def _metric(graph: Graph, data: Data | None, setting: _Setting, found: Sequence[Layer]) -> Metric:
+def _metric(graph: Graph, data: Data | None, setting: _Setting, found: Sequence[Layer]) -> ErrorMetric:
     entry = metrics[setting.metric]
     if entry.needs and data is None:
         raise PenjingError(
@@ -122,7 +123,7 @@ def _metric(graph: Graph, data: Data | None, setting: _Setting, found: Sequence[
 
 
 def _write(
-    graph: Graph, small: Graph, layer: Layer, factors: Sequence[Factor], moved: Tensor | None, form: str
+    graph: Graph, small: Graph, layer: Layer, factors: Sequence[FactorLayer], moved: Tensor | None, form: str
 ) -> None:
     """Puts a chain of layers, or the form's ops, in the place of a layer."""
     names = {node.name: node for node in small.program.graph.nodes}
@@ -149,7 +150,7 @@ def _bias(small: Graph, layer: fx.Node, moved: Tensor | None) -> Tensor | None:
     return nn.Parameter((before + moved).to(like), like.requires_grad)
 
 
-def _links(layer: fx.Node, factors: Sequence[Factor], weight: Tensor, bias: Tensor | None) -> Iterator[Link]:
+def _links(layer: fx.Node, factors: Sequence[FactorLayer], weight: Tensor, bias: Tensor | None) -> Iterator[Link]:
     for place, factor in enumerate(factors):
         own = bias if place == len(factors) - 1 else None
         values = factor.weight.to(weight)
@@ -160,7 +161,7 @@ def _links(layer: fx.Node, factors: Sequence[Factor], weight: Tensor, bias: Tens
             yield Link(layer.target, values, own, _arguments(layer, factor, axes))
 
 
-def _arguments(layer: fx.Node, factor: Factor, axes: int) -> tuple[Any, ...]:
+def _arguments(layer: fx.Node, factor: FactorLayer, axes: int) -> tuple[Any, ...]:
     """Returns stride, padding, dilation and groups of a factor: the layer's along the axes that it covers."""
     _, _, _, stride, padding, dilation, _ = node_arguments(layer)
 

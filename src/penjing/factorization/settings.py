@@ -15,9 +15,8 @@ from penjing.factorization.metrics import metrics
 from penjing.factorization.rank_rules import ChosenRule
 from penjing.factorization.rank_rules import find as find_rule
 
-AUTO = (
-    "auto"  # as method: tucker2 for kernels, svd for matrices; as metric: asymmetric where there are data, else weights
-)
+AUTO = "auto"
+"""As method: tucker2 for kernels, svd for matrices. As metric: asymmetric where there are data, else weights."""
 Ranks = int | Sequence[int]
 SMALLEST = 4  # steps of a multiple that a rank must be able to take, for ranks to be rounded to it
 

@@ -9,7 +9,7 @@ from penjing.factorization.weighting import inverse_root, root
 
 
 @dataclass(frozen=True)
-class Split:
+class LowRank:
     """Two maps in the place of one: `last @ first`.
 
     Attributes:
@@ -21,7 +21,7 @@ class Split:
     last: Tensor
 
 
-def split(matrix: Tensor, rank: int, gram: Tensor | None = None, outer: Tensor | None = None) -> Split:
+def split(matrix: Tensor, rank: int, gram: Tensor | None = None, outer: Tensor | None = None) -> LowRank:
     """Returns the best approximation of a matrix by one of a rank (Eckart and Young, 1936).
 
     With Gram matrices it is the one whose outputs are nearest: principal component analysis of the outputs. Only left singular
@@ -34,7 +34,7 @@ def split(matrix: Tensor, rank: int, gram: Tensor | None = None, outer: Tensor |
         outer: (outputs, outputs), positive; how errors of the outputs count.
     """
     last = outputs(matrix, rank, gram, outer)
-    return Split((last if outer is None else outer @ last).T @ matrix, last)
+    return LowRank((last if outer is None else outer @ last).T @ matrix, last)
 
 
 def outputs(matrix: Tensor, rank: int, gram: Tensor | None = None, outer: Tensor | None = None) -> Tensor:

@@ -3,11 +3,11 @@
 from penjing.factorization.decompositions import _cp, _spatial, _svd, _tt, _tucker2  # noqa: F401  registers
 from penjing.factorization.decompositions._registry import (
     Decomposition,
-    Factor,
+    FactorLayer,
     FactorShape,
     composed,
     decompositions,
     find,
 )
 
-__all__ = ["Decomposition", "Factor", "FactorShape", "composed", "decompositions", "find"]
+__all__ = ["Decomposition", "FactorLayer", "FactorShape", "composed", "decompositions", "find"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from penjing.errors import PenjingError
 from penjing.factorization.decompositions._registry import (
     Decomposition,
-    Factor,
+    FactorLayer,
     FactorShape,
     Ranks,
     Shape,
@@ -57,7 +57,7 @@ class Cp(Decomposition):
     def spectra(self, weighting: Weighting) -> None:
         """Components of this decomposition aren't orthogonal, so there are no values of which the first could be kept."""
 
-    def factors(self, weighting: Weighting, ranks: Ranks) -> list[Factor]:
+    def factors(self, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
         """Fits all sides in turn, each by least squares, from the singular vectors of the unfoldings."""
         channels, outer = weighting.marginal(0), weighting.outer
         seen = (
@@ -74,13 +74,13 @@ class Cp(Decomposition):
         count = len(sides) - 2
         ones = [1] * count
         kernels = [
-            Factor(side.T.reshape(ranks[0], 1, *along([len(side)] * count, axis)), (axis,), ranks[0])
+            FactorLayer(side.T.reshape(ranks[0], 1, *along([len(side)] * count, axis)), (axis,), ranks[0])
             for axis, side in enumerate(sides[2:])
         ]
         return [
-            Factor(sides[1].T.reshape(ranks[0], -1, *ones), ()),
+            FactorLayer(sides[1].T.reshape(ranks[0], -1, *ones), ()),
             *kernels,
-            Factor(sides[0].reshape(-1, ranks[0], *ones), ()),
+            FactorLayer(sides[0].reshape(-1, ranks[0], *ones), ()),
         ]
 
 

@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Factor:
+class FactorLayer:
     """One of the layers that a decomposition gives, in the order of execution.
 
     Attributes:
@@ -34,7 +34,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class FactorShape:
-    """The sizes of a `Factor`, without values."""
+    """The sizes of a `FactorLayer`, without values."""
 
     weight: Shape
     axes: tuple[int, ...]
@@ -66,7 +66,7 @@ class Decomposition(ABC):
         """Returns, for each rank, the singular values of which the rank keeps the first; None where there are none."""
 
     @abstractmethod
-    def factors(self, weighting: Weighting, ranks: Ranks) -> list[Factor]:
+    def factors(self, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
         """Decomposes.
 
         Args:
@@ -135,7 +135,7 @@ def find(name: str) -> Decomposition:
     return decompositions[name].function()
 
 
-def composed(factors: Sequence[Factor]) -> Tensor:
+def composed(factors: Sequence[FactorLayer]) -> Tensor:
     """Returns the weight (out, in, *kernel) of the layer that factors are together; no two may cover the same axis."""
     whole = factors[0].weight
     for factor in factors[1:]:
@@ -157,7 +157,7 @@ def along(window: Sequence[int], axis: int) -> list[int]:
 
 
 def features(body: Tensor, axis: int, size: int) -> Tensor:
-    """Returns what a layer behind `body` reads through a kernel along one more axis, as a matrix over the layer's columns.
+    """Returns what a layer behind `body` reads through a kernel along one more axis, as maps from the layer's columns.
 
     Args:
         body: (channels, in, *kernel), with size 1 along `axis`.
@@ -165,27 +165,25 @@ def features(body: Tensor, axis: int, size: int) -> Tensor:
         size: its size.
 
     Returns:
-        (channels · size, in · kernel), the kernel with its new axis.
+        (channels · size, in, *kernel), the kernel with its new axis.
     """
     found = body.new_zeros(size, *body.shape[: 2 + axis], size, *body.shape[3 + axis :])
     for place in range(size):
         found[place].select(2 + axis, place).copy_(body.select(2 + axis, 0))
-    return found.transpose(0, 1).reshape(len(body) * size, -1)
+    return found.transpose(0, 1).flatten(0, 1)
 
 
-def decompose(decomposition: Decomposition, weighting: Weighting, ranks: Ranks) -> list[Factor]:
+def decompose(decomposition: Decomposition, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
     """Returns the factors of a weight; where errors of the outputs count, the last factor is fitted to them once more.
 
     Raises:
         PenjingError: the decomposition doesn't converge.
     """
     *factors, last = decomposition.factors(weighting, ranks)
-    body = composed(factors)
-    sizes = last.weight.shape[2:]
-    if len(last.axes) > 1:
-        raise NotImplementedError("a last factor with a kernel of several axes")
-    seen = features(body, last.axes[0], sizes[last.axes[0]]) if last.axes else body.flatten(1)
-    fitted = weighting.refitted(seen)
+    seen = composed(factors)
+    for axis in last.axes:
+        seen = features(seen, axis, last.weight.shape[2 + axis])
+    fitted = weighting.refitted(seen.flatten(1))
     if fitted is None:
         return [*factors, last]
-    return [*factors, Factor(fitted.reshape(last.weight.shape), last.axes)]
+    return [*factors, FactorLayer(fitted.reshape(last.weight.shape), last.axes)]

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from penjing.factorization.decompositions._registry import (
     Decomposition,
-    Factor,
+    FactorLayer,
     FactorShape,
     Ranks,
     Shape,
@@ -39,13 +39,13 @@ class Spatial(Decomposition):
         """Returns the singular values of the matrix (out · width, in · height)."""
         return (spectrum(_matrix(weighting.weight), weighting.marginal(0, 1), _outer(weighting)),)
 
-    def factors(self, weighting: Weighting, ranks: Ranks) -> list[Factor]:
+    def factors(self, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
         """Cuts the singular values behind the rank."""
         outs, ins, height, width = weighting.weight.shape
         found = split(_matrix(weighting.weight), ranks[0], weighting.marginal(0, 1), _outer(weighting))
         first = found.first.reshape(ranks[0], ins, height, 1)
         last = found.last.reshape(outs, width, ranks[0]).transpose(1, 2).unsqueeze(2)
-        return [Factor(first, (0,)), Factor(last, (1,))]
+        return [FactorLayer(first, (0,)), FactorLayer(last, (1,))]
 
 
 def _matrix(weight: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from penjing.factorization.decompositions._registry import (
     Decomposition,
-    Factor,
+    FactorLayer,
     FactorShape,
     Ranks,
     Shape,
@@ -39,13 +39,13 @@ class Svd(Decomposition):
         """Returns the singular values of the matrix."""
         return (spectrum(weighting.flat, weighting.ridged, weighting.outer),)
 
-    def factors(self, weighting: Weighting, ranks: Ranks) -> list[Factor]:
+    def factors(self, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
         """Cuts the singular values behind the rank."""
         found = split(weighting.flat, ranks[0], weighting.ridged, weighting.outer)
         shape = weighting.weight.shape
         axes = tuple(range(len(shape) - 2))
         first = found.first.reshape(ranks[0], *shape[1:])
-        return [Factor(first, axes), Factor(found.last.reshape(*found.last.shape, *[1] * len(axes)), ())]
+        return [FactorLayer(first, axes), FactorLayer(found.last.reshape(*found.last.shape, *[1] * len(axes)), ())]
 
 
 def _rest(shape: Shape) -> int:

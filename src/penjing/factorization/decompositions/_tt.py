@@ -5,7 +5,7 @@ from torch import Tensor
 
 from penjing.factorization.decompositions._registry import (
     Decomposition,
-    Factor,
+    FactorLayer,
     FactorShape,
     Ranks,
     Shape,
@@ -76,26 +76,26 @@ class TensorTrain(Decomposition):
             found.append(spectrum(first.T, weighting.marginal(*axes), outer))
         return tuple(found)
 
-    def factors(self, weighting: Weighting, ranks: Ranks) -> list[Factor]:
+    def factors(self, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
         """Cuts one axis after the other from the row (in, *kernel, out)."""
         weight = weighting.weight
         outs, ins, *window = weight.shape
         ones = [1] * len(window)
         found = split(weight.movedim(0, -1).reshape(ins, -1).T, ranks[0], weighting.marginal(0))  # (kernel · out, in)
-        factors = [Factor(found.first.reshape(ranks[0], ins, *ones), ())]
+        factors = [FactorLayer(found.first.reshape(ranks[0], ins, *ones), ())]
         for axis, size in enumerate(window):
             rank, behind = ranks[axis + 1], axis == len(window) - 1
             # from (this axis · others · out, rank) to a map from (rank · this axis) to (others · out)
             rest = found.last.reshape(size, -1, ranks[axis]).permute(1, 2, 0).flatten(1)
             found = split(rest, rank, _gram(weighting, factors, axis, size), weighting.outer if behind else None)
-            factors.append(Factor(found.first.reshape(rank, ranks[axis], *along(window, axis)), (axis,)))
-        return [*factors, Factor(found.last.reshape(outs, ranks[-1], *ones), ())]
+            factors.append(FactorLayer(found.first.reshape(rank, ranks[axis], *along(window, axis)), (axis,)))
+        return [*factors, FactorLayer(found.last.reshape(outs, ranks[-1], *ones), ())]
 
 
-def _gram(weighting: Weighting, factors: list[Factor], axis: int, size: int) -> Tensor | None:
+def _gram(weighting: Weighting, factors: list[FactorLayer], axis: int, size: int) -> Tensor | None:
     """Returns how the values vary that a kernel along the next axis reads behind these factors."""
     channels = weighting.marginal(*range(axis + 2))
     if channels is None:
         return None
-    seen = features(composed(factors), axis, size)
+    seen = features(composed(factors), axis, size).flatten(1)
     return with_ridge(seen @ channels @ seen.T)

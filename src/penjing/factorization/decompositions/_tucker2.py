@@ -5,7 +5,7 @@ from torch import Tensor
 
 from penjing.factorization.decompositions._registry import (
     Decomposition,
-    Factor,
+    FactorLayer,
     FactorShape,
     Ranks,
     Shape,
@@ -67,7 +67,7 @@ class Tucker2(Decomposition):
             spectrum(_inputs(weight), weighting.marginal(0), None),
         )
 
-    def factors(self, weighting: Weighting, ranks: Ranks) -> list[Factor]:
+    def factors(self, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
         """Finds the output's subspace, then the input's within it, and both again (higher-order orthogonal iteration)."""
         weight, channels = weighting.weight, weighting.marginal(0)
         out_rank, in_rank = ranks
@@ -82,9 +82,9 @@ class Tucker2(Decomposition):
         core = inner.last.reshape(out_rank, *window, in_rank).movedim(-1, 1)
         ones = [1] * len(window)
         return [
-            Factor(inner.first.reshape(in_rank, -1, *ones), ()),
-            Factor(core, tuple(range(len(window)))),
-            Factor(back.reshape(-1, out_rank, *ones), ()),
+            FactorLayer(inner.first.reshape(in_rank, -1, *ones), ()),
+            FactorLayer(core, tuple(range(len(window)))),
+            FactorLayer(back.reshape(-1, out_rank, *ones), ()),
         ]
 
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from penjing.factorization.decompositions import Factor
+from penjing.factorization.decompositions import FactorLayer
 from penjing.graph import Graph
 from penjing.registry import Entry, Registry
 
-Form = Callable[[Graph, Sequence[str], Sequence[Factor]], None]
+Form = Callable[[Graph, Sequence[str], Sequence[FactorLayer]], None]
 """Changes the chain of layers that stands for factors, given the names of the chain's weights and the factors."""
 
 

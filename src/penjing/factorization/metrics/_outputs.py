@@ -8,7 +8,7 @@ from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.evidence.gram import LayerProduct, column_moments, paired_moments, products
 from penjing.factorization.layers import Layer, size
-from penjing.factorization.metrics._registry import Goal, Metric, metrics
+from penjing.factorization.metrics._registry import ErrorMetric, Goal, metrics
 from penjing.factorization.weighting import Weighting
 from penjing.graph import Graph
 
@@ -23,7 +23,7 @@ PULL = (
     needs={"data"},
     name="outputs",
 )
-class OfOutputs(Metric):
+class OfOutputs(ErrorMetric):
     """The squared differences of each layer's outputs on calibration data, all layers in front being the original's."""
 
     def begin(self, evidence: Evidence, layers: Sequence[Layer]) -> None:
@@ -44,7 +44,7 @@ class OfOutputs(Metric):
     needs={"data"},
     name="asymmetric",
 )
-class OfOutputsBehindErrors(Metric):
+class OfOutputsBehindErrors(ErrorMetric):
     """As outputs, with inputs from the layers approximated before: each layer makes up for the errors in front of it."""
 
     def begin(self, evidence: Evidence, layers: Sequence[Layer]) -> None:

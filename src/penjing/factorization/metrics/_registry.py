@@ -34,7 +34,7 @@ class Goal:
         return self.outputs - approximated.flatten(1) @ self.inputs
 
 
-class Metric(ABC):
+class ErrorMetric(ABC):
     """How errors count, for all layers of a graph."""
 
     @abstractmethod
@@ -55,25 +55,25 @@ class Metric(ABC):
         """
 
 
-def begin(metric: Metric, evidence: Evidence, layers: Sequence[Layer]) -> None:
+def begin(metric: ErrorMetric, evidence: Evidence, layers: Sequence[Layer]) -> None:
     """Lets a metric look at all layers but tables: an embedding multiplies nothing."""
     metric.begin(evidence, [layer for layer in layers if not layer.is_table])
 
 
-def goal(metric: Metric, layer: Layer, graph: Graph, small: Graph) -> Goal:
+def goal(metric: ErrorMetric, layer: Layer, graph: Graph, small: Graph) -> Goal:
     """Returns what the approximation of a layer should come near; of a table, its values.
 
     Args:
         metric: which has begun.
         layer: of `graph`.
         graph: the original.
-        small: see `Metric.goal`.
+        small: see `ErrorMetric.goal`.
     """
     return Goal(Weighting(layer.matrix(graph))) if layer.is_table else metric.goal(layer, small)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MetricEntry(Entry[type[Metric]]):
+class MetricEntry(Entry[type[ErrorMetric]]):
     """A registered metric: `register` decorates its class."""
 
 
