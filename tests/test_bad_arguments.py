@@ -206,6 +206,7 @@ TABLE = {
         "min_channels": NO_COUNT,
         "out": NO_PATH,
         "epochs": (10**30, 0.5, *NO_WHOLE),
+        "solver": NO_TEXT,
         "criterion": (5, ["l2"]),
         "lr": (0, *NO_NUMBER),
         "penalty": (5, "", "lasso", ["orthogonal"]),

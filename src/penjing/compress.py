@@ -83,6 +83,7 @@ def compress(
     min_channels: int = 1,
     out: Path | str = "out",
     techniques: Sequence[str] = ("prune", "quantize"),
+    solver: str = "widest_that_fits",
     epochs: int = 5,
     criterion: str | None = None,
     lr: float | None = None,
@@ -133,6 +134,7 @@ def compress(
         out: the folder for everything that is written; new, empty, or of the same run; used by one call at a time.
         techniques: what may be done to the model, names in `penjing list techniques`. The solver takes one technique that
             changes the structure, such as "prune" or "factorize", at a time; "quantize" goes with each.
+        solver: how it is chosen what to do, a name in `penjing list solvers`.
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
         lr: peak learning rate of the recovery.
@@ -188,7 +190,7 @@ def compress(
     asked = CompressRequest(
         data, criterion, budget or Budget(), Deployment(target, threads, batch),
         Scope(tuple(include), tuple(exclude), units, min_channels), training, taught_by(teacher), tuple(trackers),
-        max_minutes, trained, tuple(untrained_teachers), tuple(techniques),
+        max_minutes, trained, tuple(untrained_teachers), tuple(techniques), solver,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)
@@ -376,7 +378,7 @@ def _solved(space: Workspace, asked: CompressRequest, problem: Problem) -> Solut
     solution = space.stage(
         "choose",
         stages.CHOICE,
-        lambda: find_solver("widest_that_fits")(problem),
+        lambda: find_solver(asked.solver)(problem),
         write,
         lambda path: Solution.from_json(read_json(path)),
         keep=lambda made: made.complete,

@@ -15,6 +15,7 @@ from penjing.distillation import Mean, One
 from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.planning import Deployment
+from penjing.planning.solvers import solvers
 from penjing.run.request import CALIBRATION_BATCHES, CompressRequest, hash_of, settled
 from penjing.tasks import Classification, Unlabelled
 from penjing.techniques import Scope
@@ -70,6 +71,7 @@ OTHERS = {
     "epochs": 6,
     "criterion": "l1",
     "techniques": ("factorize", "quantize"),
+    "solver": "another",
     "lr": 0.1,
     "optimizer": "adamw",
     "momentum": 0.8,
@@ -111,6 +113,17 @@ def test_every_argument_is_tried_here():
     assert {*OTHERS, *SAME} == names - set(VALUES)
 
 
+@pytest.fixture
+def another(monkeypatch):
+    """One more solver, named "another"."""
+    monkeypatch.setattr(solvers, "_entries", dict(solvers))
+
+    @solvers.register(source="made for this test")
+    def another(problem):
+        """Chooses nothing."""
+
+
+@pytest.mark.usefixtures("another")
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_value_of_any_argument_is_another_run(graph, name):
     beside = BESIDE.get(name, {})
@@ -178,6 +191,8 @@ def test_techniques_work_where_the_user_allows_and_by_the_criterion_that_was_ask
         ({"signal": "dkd", "data": Data(None, batches(labelled=False), None, Unlabelled())}, "'dkd' needs labels"),
         ({"balance": "autos"}, "Did you mean 'auto'"),
         ({"schedule": "stage"}, "Did you mean 'staged'"),
+        ({"solver": "widest_that_fit"}, "Unknown solver 'widest_that_fit'.*Did you mean 'widest_that_fits'"),
+        ({"solver": "least_noise"}, r"'least_noise' chooses the bits .* quantize\(…\) .* 'widest_that_fits'"),
         ({"epochs": -1}, "epochs=-1"),
         ({"channels_last": "never"}, "channels_last='never'"),
     ],

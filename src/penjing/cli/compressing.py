@@ -156,6 +156,9 @@ def compress_command(
     techniques: Annotated[
         str, typer.Option(help="what may be done, such as prune,factorize,quantize; see penjing list techniques")
     ] = "prune,quantize",
+    solver: Annotated[
+        str, typer.Option(help="how it is chosen what to do; see penjing list solvers")
+    ] = "widest_that_fits",
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
     training: TrainingOptions,
     teacher: Teachers = None,
@@ -171,6 +174,7 @@ def compress_command(
     """Makes a trained model small and fast on a target, and measures the result."""
     from penjing.compress import Result, compress
     from penjing.models import load_model
+    from penjing.planning import check_in_compress
     from penjing.planning import techniques as known
     from penjing.pruning import criteria
     from penjing.run.request import perhaps_random
@@ -191,6 +195,7 @@ def compress_command(
             criteria[criterion]
         for name in used:
             known[name]
+        check_in_compress(solver)
 
     chosen = load_data(data, seed, check_names)
     loaded = load_model(model, weights, chosen)
@@ -214,6 +219,7 @@ def compress_command(
         out=out,
         epochs=epochs,
         techniques=used,
+        solver=solver,
         criterion=criterion,
         teacher=taught_by,
         **training.keywords(),

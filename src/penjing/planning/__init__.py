@@ -7,7 +7,7 @@ from penjing.planning.journal import by_level, corrected, read_journal, write_jo
 from penjing.planning.knapsack import OverBudget, Priced, solve
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Anchor, Deployment, Held, Problem, Solution
-from penjing.planning.solvers import find_solver
+from penjing.planning.solvers import check_in_compress, find_solver
 from penjing.planning.verb import plan
 from penjing.pruning import technique as _pruning  # noqa: F401  registers
 from penjing.quantization import technique as _quantization  # noqa: F401  registers
@@ -26,6 +26,7 @@ __all__ = [
     "apply",
     "by_level",
     "carried_out",
+    "check_in_compress",
     "corrected",
     "find_solver",
     "grids_of",

@@ -32,7 +32,7 @@ from penjing.graph import Graph, channels
 from penjing.graph.digest import digest
 from penjing.graph.doors import TRAINED
 from penjing.loaders import first, read
-from penjing.planning import Deployment
+from penjing.planning import Deployment, check_in_compress
 from penjing.pruning import criteria, prune
 from penjing.targets import find_target
 from penjing.tasks import evaluate
@@ -61,6 +61,7 @@ RULES = {  # rules for single arguments of `compress`
     "min_channels": COUNT,
     "out": PATH,
     "techniques": several(TEXT, "names of techniques"),
+    "solver": TEXT,
     "criterion": optional(TEXT),
     **{name: rule for name, rule in TRAINING_RULES.items() if name not in NOT_EXPOSED},
     "augment": either(TEXT, several(TEXT, "names of augmentations")),
@@ -97,6 +98,7 @@ class CompressRequest:
         trained: whether the model is known to have trained weights.
         untrained_teachers: names of the teachers that may have random weights.
         techniques: names of the techniques that may be used.
+        solver: name of the solver that chooses among what they propose.
     """
 
     data: Data
@@ -111,6 +113,7 @@ class CompressRequest:
     trained: bool = True
     untrained_teachers: tuple[str, ...] = ()
     techniques: tuple[str, ...] = ("prune", "quantize")
+    solver: str = "widest_that_fits"
 
     def __post_init__(self) -> None:
         """Makes sure that names are known, and that the training suits the data.
@@ -123,6 +126,7 @@ class CompressRequest:
             raise PenjingError("techniques names none: give at least one of those in `penjing list techniques`.")
         for name in self.techniques:
             techniques[name]
+        check_in_compress(self.solver)
         check_labels(self.training.signal, self.data.task.labelled)
         smoothed(self.data.task, self.training.label_smoothing)
         check_judged(self.training.stop_at, self.training.keep, self.data)
@@ -160,6 +164,7 @@ class CompressRequest:
             "augment": list(self.training.augment),
             "criterion": self.criterion,
             "techniques": list(self.techniques),
+            "solver": self.solver,
             "trained": self.trained,
             "model": hash_of(graph),
             "data": self.data.identity(),

@@ -45,7 +45,8 @@ class Step:
 
 
 @solvers.register(
-    source="Wu et al., Integer Quantization for Deep Learning Inference, 2020, section 5 (partial quantisation)"
+    source="Wu et al., Integer Quantization for Deep Learning Inference, 2020, section 5 (partial quantisation)",
+    in_compress=False,
 )
 def hold_metric(problem: Problem) -> Solution:
     """Puts layers back on wider grids, as few and as cheap ones as possible, until the metric holds.

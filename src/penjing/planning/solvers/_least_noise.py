@@ -21,7 +21,10 @@ Limits = Mapping[str, float]  # bytes or milliseconds, by "bytes" and "ms"
 Proposed = Mapping[Place, Mapping[str, Option]]  # by place, then by grid
 
 
-@solvers.register(source="Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, 2021 (bits by an integer program)")
+@solvers.register(
+    source="Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, 2021 (bits by an integer program)",
+    in_compress=False,
+)
 def least_noise(problem: Problem) -> Solution:
     """Measures the noise that each layer makes on each grid, and minimises the sum exactly under the budget.
 

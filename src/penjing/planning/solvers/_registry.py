@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from penjing.errors import PenjingError
 from penjing.planning.problem import Problem, Solution
 from penjing.registry import Entry, Registry
 
@@ -11,7 +12,14 @@ Solver = Callable[[Problem], Solution]
 
 @dataclass(frozen=True, kw_only=True)
 class SolverEntry(Entry[Solver]):
-    """A registered solver: it picks a plan that keeps the budget from the options that techniques propose."""
+    """A registered solver: it picks a plan that keeps the budget from the options that techniques propose.
+
+    Attributes:
+        in_compress: whether it takes any techniques, and returns plans whose latency was measured, as `compress` needs;
+            the others choose grids for `quantize`.
+    """
+
+    in_compress: bool = True
 
 
 solvers = Registry("solver", SolverEntry)
@@ -24,3 +32,16 @@ def find_solver(name: str) -> Solver:
         PenjingError: no solver has that name.
     """
     return solvers[name].function
+
+
+def check_in_compress(name: str) -> None:
+    """Makes sure that `compress` can use the solver of that name.
+
+    Raises:
+        PenjingError: no solver has that name, or it doesn't plan for `compress`.
+    """
+    if not solvers[name].in_compress:
+        usable = ", ".join(sorted(f"'{known}'" for known, entry in solvers.items() if entry.in_compress))
+        raise PenjingError(
+            f"The solver '{name}' chooses the bits of each layer for quantize(…) and makes no plan for compress: give {usable}."
+        )
