@@ -224,6 +224,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
         (
             ("knapsack.py", "if all(excess <= 0 for excess in passed.values())", "if True"),
             ("problem.py", "value <= MARGIN * limit.of(original)", "value <= limit.of(original)"),
+            ("candidates.py", "_share(integer) <= WORTH * _share(plain) else plain", "_share(integer) else plain"),
         ),
     ),
     (
@@ -237,11 +238,6 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
             ),
             ("_least_noise.py", "rest[kind] + max(0.0, over[kind])", "rest[kind]"),
             ("_widest_that_fits.py", "key=_saved)", "key=lambda options: -_saved(options))"),
-            (
-                "_widest_that_fits.py",
-                "_share(integer) <= WORTH * _share(plain) else plain",
-                "_share(integer) else plain",
-            ),
         ),
     ),
     (

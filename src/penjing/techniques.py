@@ -58,6 +58,21 @@ class Technique(ABC):
             scope: where the technique may work.
         """
 
+    def choices(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterable[Option]:
+        """Yields options that a solver may take or leave place by place; by default, those of `propose`.
+
+        Options at different places can be taken together, and of those at one place one at most. The arguments are those of
+        `propose`.
+        """
+        return self.propose(graph, data, capabilities, scope)
+
+    def settled(self, graph: Graph, options: Sequence[Option]) -> list[Option]:
+        """Returns options that were chosen place by place, in the order in which `apply` carries them out.
+
+        Where one of them changes what the place of a later one is called, the later one has the new name.
+        """
+        return list(options)
+
     @abstractmethod
     def apply(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
         """Returns a graph in which the options are carried out; `graph` stays as it was.

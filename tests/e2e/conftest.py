@@ -88,16 +88,17 @@ def one_thread() -> Iterator[None]:
 def quick(monkeypatch) -> None:
     """Measures the two outermost widths, briefly, on a device whose latency follows the file's size."""
     solver = importlib.import_module("penjing.planning.solvers._widest_that_fits")
-    levels = solver._levels
+    candidates = importlib.import_module("penjing.planning.candidates")
+    levels = solver.levels
 
     def by_size(files, **options):
         sizes = {name: file.size_bytes / 1e3 for name, file in files.items()}
         return {name: SimpleNamespace(latency_ms=SimpleNamespace(median=size)) for name, size in sizes.items()}
 
     # Of the widths the narrowest; the original is measured in any case.
-    monkeypatch.setattr(solver, "_levels", lambda *given: levels(*given)[-1:])
-    monkeypatch.setattr(solver, "measure_together", by_size)
-    monkeypatch.setattr(solver, "_better_in_float", lambda *_: ())
+    monkeypatch.setattr(solver, "levels", lambda *given: levels(*given)[-1:])
+    monkeypatch.setattr(candidates, "measure_together", by_size)
+    monkeypatch.setattr(candidates, "_better_in_float", lambda *_: ())
     monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)
     # A fresh process for each file's memory takes a second, most of it for imports; the finished run measures it in earnest.
     monkeypatch.setattr("penjing.targets.bench._this_process.FreshProcess.memory", lambda self, job: (2**26, 2**20))

@@ -226,7 +226,7 @@ def test_a_folder_in_use_is_refused_and_free_again_after_a_kill(before_recovery,
 
 def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penjing, quick, monkeypatch, tmp_path):
     solver = importlib.import_module("penjing.planning.solvers._widest_that_fits")
-    measure, calls, stop_at = solver._measure_level, [], 2
+    measure, calls, stop_at = solver.measure_level, [], 2
 
     def counted(*arguments):
         calls.append(arguments)
@@ -234,7 +234,7 @@ def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penji
             raise KeyboardInterrupt
         return measure(*arguments)
 
-    monkeypatch.setattr(solver, "_measure_level", counted)
+    monkeypatch.setattr(solver, "measure_level", counted)
     out = tmp_path / "out"
     command = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.3x", "--epochs", 1, "--out", out)
     ran = penjing(*command)

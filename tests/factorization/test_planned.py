@@ -6,8 +6,7 @@ from torch import nn
 
 import penjing as pj
 from penjing.capabilities import find
-from penjing.planning import techniques
-from penjing.planning.solvers import _widest_that_fits as solver
+from penjing.planning import candidates, techniques
 from penjing.techniques import Scope, level
 from planning.blobs import points
 
@@ -39,7 +38,7 @@ def test_it_proposes_one_level_for_each_speedup_without_layers_that_gain_nothing
 
 
 def test_a_run_factorises_and_quantises_and_its_plan_alone_does_so_again(graph, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(solver, "SECONDS", 0.2)
+    monkeypatch.setattr(candidates, "SECONDS", 0.2)
     monkeypatch.setattr("penjing.factorization.technique.SPEEDUPS", (2.0, 3.0))
     monkeypatch.setattr("penjing.targets.bench._this_process.FreshProcess.memory", lambda self, job: (2**26, 2**20))
     result = pj.compress(

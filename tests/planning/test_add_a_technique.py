@@ -29,7 +29,7 @@ def registered(blocks):
     names: dict = {}
     exec(blocks[0][1], names)
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
-        patch.setattr("penjing.planning.solvers._widest_that_fits.SECONDS", 0.5)
+        patch.setattr("penjing.planning.candidates.SECONDS", 0.5)
         exec(blocks[1][1], names)
     yield names | {"printed": printed.getvalue()}
     del techniques._entries["low_rank"]
@@ -60,7 +60,7 @@ def test_its_plan_is_read_from_a_file_and_carried_out_again(registered, tmp_path
 def test_it_goes_together_with_pruning_and_quantisation(registered):
     graph, data = registered["graph"], registered["data"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penjing.planning.solvers._widest_that_fits.SECONDS", 0.5)
+        patch.setattr("penjing.planning.candidates.SECONDS", 0.5)
         chosen = {"low_rank": {"shares": [0.5]}, "quantize": {}}
         plan = pj.plan(graph, data, budget=pj.Budget(size="0.22x"), techniques=chosen)
     assert {step.technique for step in plan} == {"low_rank", "quantize"}
@@ -86,7 +86,7 @@ def test_a_budget_that_nothing_keeps_is_warned_of_and_one_on_the_metric_refused(
         pytest.MonkeyPatch.context() as patch,
         pytest.warns(UserWarning, match="No candidate kept the budget of size 1kB"),
     ):
-        patch.setattr("penjing.planning.solvers._widest_that_fits.SECONDS", 0.1)
+        patch.setattr("penjing.planning.candidates.SECONDS", 0.1)
         pj.plan(graph, data, budget=pj.Budget(size="1kB"), techniques={"low_rank": {"shares": [0.25]}})
     with pytest.raises(PenjingError, match="drop=… can't be judged here"):
         pj.plan(graph, data, budget=pj.Budget(drop=0.01))

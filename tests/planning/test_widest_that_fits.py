@@ -23,7 +23,7 @@ from penjing.quantization.technique import Quantization, _check_it_was_pruning
 from penjing.tasks import Classification
 from penjing.techniques import Scope
 
-SOLVER = "penjing.planning.solvers._widest_that_fits"
+MEASURING = "penjing.planning.candidates"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Solution]:
             return [SimpleNamespace(module=name, macs=1, latency_us=time) for name, time in times.items()]
 
         for name, fake in {"lower": lower, "measure_together": measure_together, "profile": profile}.items():
-            monkeypatch.setattr(importlib.import_module(SOLVER), name, fake)
+            monkeypatch.setattr(importlib.import_module(MEASURING), name, fake)
         loader = [(torch.zeros(2, 3, 8, 8), torch.zeros(2))] if data else None
         original = lower(graph, target, tmp_path / "original")
         problem = Problem(

@@ -23,7 +23,7 @@ from planning.blobs import points
 from report.report_samples import report as sample
 
 compress = importlib.import_module("penjing.compress")
-SOLVER = "penjing.planning.solvers._widest_that_fits"
+MEASURING = "penjing.planning.candidates"
 
 
 def plan(keep: int, grid: str = "float32") -> Plan:
@@ -145,9 +145,9 @@ def run(graph, data, tmp_path, monkeypatch):
             trained.append(small.cost().params)
             return recovered(space, asked, small, *others, **more)
 
-        solver = importlib.import_module(SOLVER)
+        measuring = importlib.import_module(MEASURING)
         for place, name, fake in (
-            (solver, "lower", lowered), (solver, "measure_together", measure_together), (compress, "lower", lowered),
+            (measuring, "lower", lowered), (measuring, "measure_together", measure_together), (compress, "lower", lowered),
             (compress, "verify", verify), (compress, "recovered", recovers),
         ):  # fmt: skip
             monkeypatch.setattr(place, name, fake)

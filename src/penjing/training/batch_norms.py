@@ -59,7 +59,7 @@ def reestimate(network: nn.Module, inputs: Iterable[Sequence[Tensor]], stop: Cal
     before = [(norm.mean.clone(), norm.variance.clone()) for norm in norms]
     found = [(torch.zeros_like(norm.mean), torch.zeros_like(norm.variance)) for norm in norms]
     counts, samples = [0] * len(norms), 0
-    with torch.no_grad(), _normalising_by_batch(network):
+    with torch.no_grad(), normalising_by_batch(network):
         for given in inputs if norms else ():
             if stop():
                 break
@@ -108,7 +108,7 @@ def _is_fetched(value: object) -> bool:
 
 
 @contextmanager
-def _normalising_by_batch(network: nn.Module) -> Iterator[None]:
+def normalising_by_batch(network: nn.Module) -> Iterator[None]:
     """While the block runs, running statistics are the last batch's: their mean where a norm is called several times."""
     network.eval()
     modules = [one for one in network.modules() if isinstance(one, _BatchNorm) and one.running_mean is not None]

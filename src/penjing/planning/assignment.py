@@ -1,0 +1,244 @@
+"""Picks one option for every place where options cost together what neither costs alone: a multiple choice with joint costs.
+
+A convolution's time depends on the channels that stay on both of its sides and on the numbers that it computes in. So costs
+aren't sums over places: they are sums over small tables, each of which has an axis per place. Such a problem is solved exactly
+as an integer program (HiGHS: Huangfu & Hall 2018, Parallelizing the dual revised simplex method).
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from penjing.errors import PenjingError
+
+DAMAGE = "damage"
+SECONDS = 30.0  # for one solution
+GAP = 1e-4  # share of the best possible damage within which a solution counts as the best
+SCALE = 1e3  # the largest entry of the objective, as HiGHS sees it: its tolerances are absolute
+ROUNDS = 8  # times at most that the problem is solved under tightened limits
+
+
+@dataclass(frozen=True, eq=False)
+class Joint:
+    """What the options that are taken at a few places cost together.
+
+    Attributes:
+        places: names of the places; each once.
+        amounts: by the name of what is summed ("damage", "ms", "bytes", …), an array with one axis per place, in the same
+            order, whose entries belong to the place's options.
+    """
+
+    places: tuple[str, ...]
+    amounts: Mapping[str, np.ndarray]
+
+
+Taken = tuple[str, int]
+"""A place and the number of an option there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """The problem: how many options each place has, and what they cost.
+
+    Attributes:
+        options: the number of options of each place, at least one.
+        joints: the tables whose entries are summed.
+        implied: pairs of which the second is taken wherever the first is.
+        constants: what is summed in any case.
+    """
+
+    options: Mapping[str, int]
+    joints: Sequence[Joint]
+    implied: Sequence[tuple[Taken, Taken]] = ()
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+    def total(self, name: str, taken: Mapping[str, int]) -> float:
+        """Returns the sum of an amount for the options that are taken."""
+        return self.constants.get(name, 0.0) + math.fsum(
+            float(joint.amounts[name][tuple(taken[place] for place in joint.places)])
+            for joint in self.joints
+            if name in joint.amounts
+        )
+
+    def allows(self, taken: Mapping[str, int]) -> bool:
+        """Tells whether the options that are taken keep all implications."""
+        return all(taken[then[0]] == then[1] for given, then in self.implied if taken[given[0]] == given[1])
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """A solution.
+
+    Attributes:
+        taken: the number of the option at each place.
+        totals: the sum of each amount, by name.
+        gap: how much less the best possible solution could be, at most, as a share of this solution's objective: proven.
+    """
+
+    taken: Mapping[str, int]
+    totals: Mapping[str, float]
+    gap: float
+
+
+class Unreachable(PenjingError):
+    """No choice of options keeps the limits.
+
+    Attributes:
+        least: the least possible sum of each limited amount, each alone.
+    """
+
+    def __init__(self, message: str, least: Mapping[str, float]) -> None:
+        """Takes the message and the least possible sums."""
+        super().__init__(message)
+        self.least = least
+
+
+def assign(
+    problem: Assignment,
+    limits: Mapping[str, float],
+    minimise: str = DAMAGE,
+    *,
+    seconds: float = SECONDS,
+    gap: float = GAP,
+) -> Assigned:
+    """Picks one option for each place, so that one sum is least and others keep their limits.
+
+    Each table with several axes gets a variable per entry, whose sums along all other axes are the variables of its places'
+    options (the local marginal polytope: Wainwright & Jordan 2008, Graphical Models, Exponential Families, and Variational
+    Inference). Where the options are 0 or 1, this is exact.
+
+    Args:
+        problem: the places, their options and what they cost.
+        limits: the largest allowed sums, by name.
+        minimise: the name of the sum that should be least.
+        seconds: time after which the best choice so far is taken; its gap says how good it is at least.
+        gap: share of the objective within which a choice counts as the best.
+
+    Raises:
+        Unreachable: no choice keeps the limits; the error holds the least possible sums.
+        PenjingError: time ran out before any choice was found.
+
+    Example:
+        >>> times = Joint(("a", "b"), {"ms": np.array([[4.0, 3.0], [3.0, 1.0]])})
+        >>> harm = [Joint((place,), {"damage": np.array([0.0, 1.0])}) for place in "ab"]
+        >>> assign(Assignment({"a": 2, "b": 2}, [times, *harm]), {"ms": 3.0}).totals["damage"]
+        1.0
+    """
+    names = list(dict.fromkeys([minimise, *limits]))
+    if not problem.options:
+        return _checked(problem, {}, names, limits, 0.0, {})
+    tightened, factor, found = dict(limits), 1.0, None
+    for _ in range(ROUNDS):
+        solved = _solved(problem, tightened, minimise, seconds, gap)
+        if solved is None:
+            break
+        taken, proven = solved
+        passed = {name: problem.total(name, taken) - limit for name, limit in limits.items()}
+        if all(excess <= 0 for excess in passed.values()):
+            found = _checked(problem, taken, names, limits, proven, {})
+            break
+        tightened = {name: tightened[name] - factor * max(0.0, passed[name]) for name in limits}
+        factor *= 2
+    if found is not None:
+        return found
+    least = {}
+    for name in limits:  # the choice with the least of one sum may be the only one, and tightened limits exclude it
+        solved = _solved(problem, {}, name, seconds, 0.0)
+        assert solved is not None
+        taken, _ = solved
+        least[name] = problem.total(name, taken)
+        if all(problem.total(other, taken) <= limit for other, limit in limits.items()):
+            return _checked(problem, taken, names, limits, math.inf, least)
+    words = ", ".join(f"{least[name]:.6g} {name} of {limit:.6g}" for name, limit in limits.items())
+    together = " together" if all(least[name] <= limit for name, limit in limits.items()) else ""
+    raise Unreachable(f"No choice keeps the limits{together}; the least possible, each alone: {words}.", least)
+
+
+def _checked(
+    problem: Assignment,
+    taken: Mapping[str, int],
+    names: Sequence[str],
+    limits: Mapping[str, float],
+    gap: float,
+    least: Mapping[str, float],
+) -> Assigned:
+    totals = {name: problem.total(name, taken) for name in names}
+    over = {name: totals[name] for name, limit in limits.items() if totals[name] > limit}
+    if over:  # only where there is nothing to choose
+        raise Unreachable(f"Nothing is left to choose, and the limits aren't kept: {over} of {dict(limits)}.", over)
+    return Assigned(dict(taken), totals, gap)
+
+
+def _solved(
+    problem: Assignment, limits: Mapping[str, float], minimise: str, seconds: float, gap: float
+) -> tuple[dict[str, int], float] | None:
+    """Returns the best choice under these limits, with its proven gap; None if no choice keeps them."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # takes as long to import as everything else together
+    from scipy.sparse import coo_array
+
+    first = dict(zip(problem.options, itertools.accumulate(problem.options.values(), initial=0), strict=False))
+    integers = sum(problem.options.values())
+    rows: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    factors: list[np.ndarray] = []
+    lower: list[float] = []
+    upper: list[float] = []
+
+    def constrain(at: np.ndarray, by: np.ndarray, least: float, most: float) -> None:
+        rows.append(np.full(len(at), len(lower)))
+        columns.append(at)
+        factors.append(by)
+        lower.append(least)
+        upper.append(most)
+
+    for place, count in problem.options.items():
+        constrain(first[place] + np.arange(count), np.ones(count), 1, 1)
+    for (place, option), (then, implied) in problem.implied:
+        constrain(np.array([first[place] + option, first[then] + implied]), np.array([1.0, -1.0]), -np.inf, 0)
+    amounts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in {minimise, *limits}}
+    variables = integers
+    for joint in problem.joints:
+        used = [name for name in amounts if name in joint.amounts]
+        if not used:
+            continue
+        shape = tuple(problem.options[place] for place in joint.places)
+        start = first[joint.places[0]] if len(shape) == 1 else variables
+        at: np.ndarray = start + np.arange(math.prod(shape)).reshape(shape)
+        if len(shape) > 1:
+            variables += at.size
+            for axis, place in enumerate(joint.places):
+                for option in range(shape[axis]):
+                    entries = at.take(option, axis).ravel()
+                    constrain(np.append(entries, first[place] + option), np.append(np.ones(len(entries)), -1.0), 0, 0)
+        for name in used:
+            amounts[name].append((at.ravel(), np.asarray(joint.amounts[name], dtype=float).ravel()))
+    dense = {name: np.zeros(variables) for name in amounts}
+    for name, parts in amounts.items():
+        for at, values in parts:
+            np.add.at(dense[name], at, values)
+    for name, limit in limits.items():
+        unit = float(np.abs(dense[name]).max()) or 1.0
+        limited = np.flatnonzero(dense[name])
+        constrain(limited, dense[name][limited] / unit, -np.inf, (limit - problem.constants.get(name, 0.0)) / unit)
+    matrix = coo_array(
+        (np.concatenate(factors), (np.concatenate(rows), np.concatenate(columns))), shape=(len(lower), variables)
+    ).tocsr()
+    objective = dense[minimise]
+    result = milp(
+        objective * (SCALE / (float(np.abs(objective).max()) or 1.0)),
+        constraints=LinearConstraint(matrix, np.array(lower), np.array(upper)),
+        integrality=np.concatenate([np.ones(integers), np.zeros(variables - integers)]),
+        bounds=Bounds(0, 1),
+        options={"mip_rel_gap": gap, "time_limit": seconds},
+    )
+    if result.status == 2:
+        return None
+    if result.x is None:
+        raise PenjingError(f"The solver found no choice within {seconds:.0f} s: {result.message}")
+    taken = {
+        place: int(np.argmax(result.x[first[place] : first[place] + count])) for place, count in problem.options.items()
+    }
+    return taken, float(result.mip_gap or 0.0)

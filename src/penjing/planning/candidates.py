@@ -1,0 +1,189 @@
+"""Candidates: plans that are drafted, lowered and measured on the target beside the original, and the choice among them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph, Option, Plan
+from penjing.planning.journal import meeting
+from penjing.planning.measured_plan import MeasuredPlan
+from penjing.planning.problem import Problem, within
+from penjing.targets import Artifact, find_target, lower, measure_together, profile
+from penjing.techniques import Technique, level
+
+WORTH = 0.98  # integers stay only if they take at most this share of the time in floating point
+RUNS = 300  # timed calls of each file of a level, after which its measuring ends
+SECONDS = 6.0  # seconds, for all files of a level together, after which its measuring ends anyway
+LEAST_SECONDS = 0.5  # the same, where the deadline leaves less
+MEASURING = 0.1  # share of the time until the deadline that timing the files of a level may take
+
+Options = tuple[Option, ...]
+
+
+def original_of(problem: Problem) -> Artifact:
+    """Returns the file of the original, beside which candidates are measured.
+
+    Raises:
+        PenjingError: there is no such file.
+    """
+    if problem.original is None:
+        raise PenjingError("This solver measures on a target, and the problem has no file of the original.")
+    return problem.original
+
+
+def levels(problem: Problem, stage: str, graph: Graph) -> list[Options]:
+    """Returns the options that the techniques of a stage propose for a graph, level by level."""
+    can = problem.capabilities
+    found: dict[tuple[object, ...], list[Option]] = {}
+    for technique in problem.techniques.values():
+        if technique.stage == stage:
+            for option in technique.propose(graph, problem.data, can, problem.scope):
+                found.setdefault(level(option, technique), []).append(option)
+    return [tuple(options) for options in found.values()]
+
+
+# Measuring
+
+
+def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
+    """Measures a level in floating point and in few bits, and in a mixture of both where their profiles promise a gain."""
+    names = ["float"]
+    try:
+        thin = _drafted(problem, problem.graph, options)
+        if thin is None:  # a technique found its options useless for this graph
+            return []
+        files = [(options, _lowered(problem, thin, "float"))]
+        drafted = list[Options]()
+        for some in levels(problem, "numbers", thin):  # proposed for the thin graph, whose places may be others
+            if (graph := _drafted(problem, thin, some)) is not None:
+                names.append(f"integer-{len(drafted)}")
+                files.append(((*options, *some), _lowered(problem, graph, names[-1])))
+                drafted.append(some)
+        found = _timed(problem, thin, files)
+        (_, plain_file), *others = files
+        for some, (_, file), candidate in zip(drafted, others, tuple(found[1:]), strict=True):
+            slower = _better_in_float(problem, (plain_file, file), found[0], candidate)
+            mixed = _left_alone(problem, some, slower)
+            graph = _drafted(problem, thin, mixed) if slower and problem.left > 0 else None
+            if graph is not None:
+                names.append("mixed")
+                found += _timed(problem, thin, [((*options, *mixed), _lowered(problem, graph, "mixed"))])
+        return found
+    finally:
+        for name in names:
+            for path in find_target(problem.deployment.target).files(problem.file(name)):
+                path.unlink(missing_ok=True)
+
+
+def _drafted(problem: Problem, graph: Graph, options: Options) -> Graph | None:
+    """Returns a draft of the graph with these options; None where a technique finds its options useless."""
+    made: Graph | None = graph
+    for technique, some in _by_technique(problem, options):
+        made = None if made is None else technique.draft(made, some, problem.data)
+    return made
+
+
+def _left_alone(problem: Problem, options: Options, paths: Sequence[str]) -> Options:
+    """Returns options that leave the modules at these paths as they are."""
+    return tuple(
+        option for technique, some in _by_technique(problem, options) for option in technique.leave(some, paths)
+    )
+
+
+def _by_technique(problem: Problem, options: Options) -> Iterable[tuple[Technique, list[Option]]]:
+    for name in dict.fromkeys(option.technique for option in options):
+        yield problem.techniques[name], [option for option in options if option.technique == name]
+
+
+def _lowered(problem: Problem, graph: Graph, name: str) -> Artifact:
+    return lower(graph, problem.deployment.target, problem.file(name))
+
+
+def _timed(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifact]]) -> list[MeasuredPlan]:
+    """Times these files in turns with the original's, and returns a candidate for each of them."""
+    anchor = problem.anchor
+    together = {"original": original_of(problem)} | {str(place): file for place, (_, file) in enumerate(files)}
+    together |= {} if anchor is None else {"anchor": anchor.file}
+    times = measure_together(
+        together, threads=problem.deployment.threads, batch=problem.deployment.batch, runs=RUNS, memory=False,
+        seconds=max(LEAST_SECONDS, min(SECONDS, MEASURING * problem.left)),
+    )  # fmt: skip
+    before = times["original"].latency_ms.median
+    found = []
+    for place, (options, file) in enumerate(files):
+        after = times[str(place)].latency_ms.median
+        one = MeasuredPlan(Plan(options), thin.cost().params, after / before, after, file.size_bytes, True)
+        if anchor is not None and one.integer == anchor.integer:
+            now = times["anchor"].latency_ms.median / before
+            one = replace(one, correction=max(1.0, anchor.latency / now))
+        found.append(meeting(one, problem))
+    return found
+
+
+# Choosing
+
+
+def _share(candidate: MeasuredPlan) -> float:
+    """Returns the expected latency of a candidate over the original's; all candidates here are measured."""
+    assert candidate.expected is not None
+    return candidate.expected
+
+
+def _ms(candidate: MeasuredPlan) -> float:
+    assert candidate.latency_ms is not None
+    return candidate.latency_ms * candidate.correction
+
+
+def in_words(candidate: MeasuredPlan) -> str:
+    """Says what a candidate is and what was measured of it."""
+    expected = "" if candidate.correction == 1 else f" ({_share(candidate):.2f}× expected once it is finished)"
+    return f"{candidate}: {candidate.latency:.2f}× the latency{expected}, {candidate.size_bytes:,} bytes"
+
+
+def preferred(found: Sequence[MeasuredPlan]) -> MeasuredPlan | None:
+    """Returns the plainest candidate of a level that keeps the budget, unless another one's speed is worth it.
+
+    Integers are taken only if they are faster than floating point, or if they alone keep the budget. A mixture is taken only
+    if it is faster than integers everywhere. None if no candidate keeps the budget.
+    """
+    keeping = [candidate for candidate in found if candidate.meets]
+    whole = min((c for c in keeping if c.numbers and not c.left_alone), key=_share, default=None)
+    mixed = min((c for c in keeping if c.left_alone), key=_share, default=None)
+    integer = mixed if mixed and (whole is None or _share(mixed) <= WORTH * _share(whole)) else whole
+    plain = next((c for c in keeping if not c.numbers), None)
+    if plain is None or integer is None:
+        return plain or integer
+    return integer if _share(integer) <= WORTH * _share(plain) else plain
+
+
+def excess(problem: Problem, candidate: MeasuredPlan) -> float:
+    """Returns how far a candidate misses the budget: the larger of its latency and its size, each over its limit."""
+    original_ms = _ms(candidate) / _share(candidate)
+    latency, size = problem.budget.latency_limit(), problem.budget.size_limit()
+    return max(
+        _ms(candidate) / latency.of(original_ms) if latency else 0.0,
+        candidate.size_bytes / size.of(original_of(problem).size_bytes) if size else 0.0,
+    )
+
+
+def _better_in_float(
+    problem: Problem, files: tuple[Artifact, Artifact], plain: MeasuredPlan, integer: MeasuredPlan
+) -> tuple[str, ...]:
+    """Returns the modules that are slower as integers, if leaving them in float promises a better candidate."""
+    as_float, as_integer = (_module_milliseconds(problem, file) for file in files)
+    slower = {name: ms - as_float[name] for name, ms in as_integer.items() if ms > as_float.get(name, ms)}
+    assert integer.latency_ms is not None
+    hoped = 1 - sum(slower.values()) / integer.latency_ms
+    original_ms = _ms(integer) / _share(integer)
+    fast_enough = within(problem.budget.latency_limit(), hoped * _ms(integer), original_ms)
+    if hoped > WORTH or hoped * _share(integer) > WORTH * _share(plain) or not fast_enough:
+        return ()
+    return tuple(slower)
+
+
+def _module_milliseconds(problem: Problem, file: Artifact) -> dict[str, float]:
+    times: dict[str, float] = {}
+    for node in profile(file, problem.deployment.threads, problem.deployment.batch):
+        if node.module and node.macs:
+            times[node.module] = times.get(node.module, 0.0) + node.latency_us / 1e3
+    return times
