@@ -13,7 +13,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results.md"
 
 def machine() -> dict[str, Any]:
     """Names the machine and the versions that a table was made with."""
-    from penjing.run.verification import processor
+    from penjing.targets import processor
 
     names = ("penjing", "torch", "onnxruntime", "numpy")
     return {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()} | {

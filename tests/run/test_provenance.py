@@ -4,13 +4,12 @@ import hashlib
 import os
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 import torch
 
-from penjing.run import provenance as module
-from penjing.run.provenance import environment, processor, provenance
+from penjing.run.provenance import environment, provenance
+from penjing.targets import processor
 
 SETTINGS = {"model": "a hash", "data": "digits 0123"}
 
@@ -63,25 +62,3 @@ def test_versions_and_machine_are_those_at_hand():
 def test_the_command_is_told_as_it_can_be_typed_again_where_there_was_one(monkeypatch, program, command):
     monkeypatch.setattr(sys, "argv", [program, "compress", "my net.py:small", "--drop", "1%"])
     assert environment()["command"] == command
-
-
-INFO = "processor\t: 0\nvendor_id\t: X\nmodel name\t: Fast: 3000 \nmodel name\t: Other\n"
-
-
-def test_the_processor_has_the_name_that_the_system_gives_it(monkeypatch, tmp_path):
-    info = tmp_path / "cpuinfo"
-    info.write_text(INFO)
-    monkeypatch.setattr(module, "Path", lambda name: info if name == "/proc/cpuinfo" else Path(name))
-    assert processor() == "Fast: 3000"
-
-
-@pytest.mark.parametrize(("named", "kind", "told"), [("arm", "aarch64", "arm"), ("", "aarch64", "aarch64")])
-@pytest.mark.parametrize("content", [None, "Hardware\t: board\n"])
-def test_where_the_system_lists_no_name_its_kind_stands_for_it(monkeypatch, tmp_path, content, named, kind, told):
-    info = tmp_path / "cpuinfo"
-    if content is not None:
-        info.write_text(content)
-    monkeypatch.setattr(module, "Path", lambda name: info)
-    monkeypatch.setattr("platform.processor", lambda: named)
-    monkeypatch.setattr("platform.machine", lambda: kind)
-    assert processor() == told

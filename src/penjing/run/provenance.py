@@ -13,16 +13,7 @@ from typing import Any
 import torch
 
 from penjing.files import sha256
-
-
-def processor() -> str:
-    """Returns the processor's name as the system reports it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+from penjing.targets import processor
 
 
 def provenance(inputs: Mapping[str, str], settings: Mapping[str, Any], out: Path) -> dict[str, Any]:

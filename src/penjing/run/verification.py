@@ -14,7 +14,6 @@ from penjing.graph import Cost, Graph, fold_batch_norms
 from penjing.loaders import first
 from penjing.run.baseline import Baseline, Listening, collapsed, nothing_learned, too_coarse, too_generous
 from penjing.run.clock import seconds_until
-from penjing.run.provenance import processor
 from penjing.run.samples import samples_of
 from penjing.targets import (
     Artifact,
@@ -24,6 +23,7 @@ from penjing.targets import (
     integer_macs,
     layers_of,
     measure_together,
+    processor,
     profile,
     session,
 )

@@ -7,6 +7,7 @@ imports the runtime, and its own modules that need the runtime, only when a call
 from penjing.targets import onnxruntime, torch  # noqa: F401  registers the targets
 from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
+from penjing.targets._processor import processor
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
 from penjing.targets._registry import Availability, Target, available, find_target, targets
 from penjing.targets._verbs import (
@@ -45,6 +46,7 @@ __all__ = [
     "measure",
     "measure_together",
     "open_artifact",
+    "processor",
     "profile",
     "run",
     "session",
