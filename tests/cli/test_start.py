@@ -32,5 +32,6 @@ def test_help_and_version_need_no_heavy_library(arguments):
 
 def test_help_names_every_command():
     said, _ = ran("--help")
-    for command in ("demo", "compress", "recover", "verify", "report", "profile", "channels", "list", "targets"):
+    making = ("demo", "compress", "prune", "factorize", "quantize", "recover")
+    for command in (*making, "verify", "report", "profile", "channels", "list", "targets"):
         assert f" {command} " in said

@@ -24,7 +24,7 @@ app = typer.Typer(
     help="Makes trained PyTorch models small and fast on the device they must run on, and proves it.",
 )
 
-_COMMANDS = ("compressing", "finished", "looking")
+_COMMANDS = ("compressing", "pruning", "factorizing", "quantizing", "finished", "looking")
 
 
 def _tell_version(asked: bool) -> None:

@@ -12,28 +12,25 @@ from rich.text import Text
 from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.screen import Screen, styled
+from penjing.cli.spread import takes_options
 from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher, without_weights
-from penjing.cli.training_options import TrainingOptions, takes_training_options
+from penjing.cli.training_options import TrainingOptions
 from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
-    from penjing.compress import Result
     from penjing.data import Data
 
 NOT_MET = 3
-MOST_NAMED = 3  # layers in floating point that are named per reason; the plan in the report names all
+MOST_NAMED = 3  # layers that are named per reason; the plan in the report names all
 
 Model = Annotated[
     str, typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file")
 ]
-DataSpec = Annotated[
-    str,
-    typer.Option(
-        "--data",
-        help="digits, mnist:PATH.npz, cifar10:PATH, folder:PATH[,size=224,mean=0.5,std=0.5], package.module:factory, or "
-        "file.py:factory; a folder's mean and std, of values from 0 to 1, are those of the training, by default ImageNet's",
-    ),
-]
+SPEC = (
+    "digits, mnist:PATH.npz, cifar10:PATH, folder:PATH[,size=224,mean=0.5,std=0.5], package.module:factory, or "
+    "file.py:factory; a folder's mean and std, of values from 0 to 1, are those of the training, by default ImageNet's"
+)
+DataSpec = Annotated[str, typer.Option("--data", help=SPEC)]
 Weights = Annotated[Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")]
 Patterns = Annotated[list[str] | None, typer.Option(help="pattern of module paths; may be given many times")]
 LIMIT = (
@@ -93,30 +90,45 @@ def in_floating_point(plan: Sequence[Mapping[str, Any]]) -> str:
     for step in plan:
         if step["technique"] == "quantize" and (why := reason(step)):
             places.setdefault(why, []).append(step["place"])
+    return f"In floating point: {_by_reason(places)}." if places else ""
+
+
+def left_whole(plan: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a line that names the layers that a plan doesn't factorise, by reason; "" where there are none."""
+    from penjing.report import words
+
+    places: dict[str, list[str]] = {}
+    for step in plan:
+        if step["technique"] == "factorize" and "reason" in (step.get("found") or {}):
+            places.setdefault(words(step).removeprefix("left alone: "), []).append(step["place"])
+    return f"Left whole: {_by_reason(places)}." if places else ""
+
+
+def _by_reason(places: Mapping[str, Sequence[str]]) -> str:
     reasons = []
     for why, named in places.items():
         more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
         reasons.append(f"{', '.join(named[:MOST_NAMED])}{more} ({why})")
-    return f"In floating point: {'; '.join(reasons)}." if reasons else ""
+    return "; ".join(reasons)
 
 
-def finish(result: "Result", as_json: bool) -> None:
-    """Prints a finished run; exits with 3 if its budget was not met."""
+def finish(report: Mapping[str, Any], out: Path, as_json: bool) -> None:
+    """Prints the report of a finished run; exits with 3 if its budget was not met."""
     if as_json:
-        print(json.dumps(result.report, indent=2))
+        print(json.dumps(report, indent=2))
     else:
         screen = Screen(soft_wrap=True)
         screen.print()
-        screen.print(styled(result.headline, "bold"))
-        for note in result.report["notes"]:
-            screen.print(note)
-        if kept := in_floating_point(result.report["plan"]):
-            screen.print(kept)
-        asked = Budget.reported(result.report["budget"])
+        screen.print(styled(report["headline"], "bold"))
+        for note in (*report["notes"], in_floating_point(report["plan"]), left_whole(report["plan"])):
+            if note:
+                screen.print(note)
+        asked = Budget.reported(report["budget"])
         # Where the budget wasn't met, a note above says so.
-        met = (styled("The budget was met", "green"), styled(f" ({asked}). ", "")) if result.met else ()
-        screen.print(Text.assemble(*met, styled(f"The proof: {result.out / 'report.html'}", "")))
-    if not result.met:
+        met = (styled("The budget was met", "green"), styled(f" ({asked}). ", "")) if report["met"] else ()
+        shown = met if asked != Budget() else ()
+        screen.print(Text.assemble(*shown, styled(f"The proof: {out / 'report.html'}", "")))
+    if not report["met"]:
         raise typer.Exit(NOT_MET)
 
 
@@ -129,11 +141,12 @@ def demo_command(
     """Trains a small network on built-in data, then makes it twice as fast and four times smaller."""
     from penjing.demo import demo
 
-    finish(demo(out, seed=seed, say=printer(as_json)), as_json)
+    done = demo(out, seed=seed, say=printer(as_json))
+    finish(done.report, done.out, as_json)
 
 
 @app.command("compress")
-@takes_training_options
+@takes_options
 def compress_command(
     context: typer.Context,
     model: Model,
@@ -235,13 +248,13 @@ def compress_command(
         untrained_teachers=untrained,
     )
     if isinstance(result, Result):
-        finish(result, as_json)
+        finish(result.report, result.out, as_json)
     elif as_json:
         print(json.dumps({**asdict(result), "out": str(result.out)}, indent=2))
 
 
 @app.command("recover")
-@takes_training_options
+@takes_options
 def recover_command(
     file: Annotated[Path, typer.Argument(help="a .penjing file")],
     data: DataSpec,

@@ -1,9 +1,6 @@
 """The options of training, which several commands have: defined once, and handed to a command as one value."""
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -99,23 +96,3 @@ class TrainingOptions:
         check_penalty(self.penalty, self.penalty_weight)
         check_augmentations(self.augment or ())
         check_trackers(self.trackers or ())
-
-
-def takes_training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of training in the place of its keyword `training`, which receives a `TrainingOptions`."""
-    options = inspect.signature(TrainingOptions).parameters.values()
-    shown: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        if parameter.annotation is TrainingOptions:
-            shown += [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-        else:
-            shown.append(parameter)
-
-    @functools.wraps(command)
-    def call(**given: Any) -> None:
-        training = TrainingOptions(**{field.name: given.pop(field.name) for field in fields(TrainingOptions)})
-        command(**given, training=training)
-
-    call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-    call.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
-    return call

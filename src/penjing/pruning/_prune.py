@@ -125,6 +125,16 @@ def selection_of(graph: Graph, data: Data | None, settings: PruningSettings) -> 
     return Selection(share_of, judge, chosen, spread, scope=scope)
 
 
+def check_choices(settings: PruningSettings) -> None:
+    """Makes sure that the settings' names are known and the amount fits them, before there is a graph or any data.
+
+    Raises:
+        PenjingError: a name is unknown, or the amount is out of range, missing or given twice.
+    """
+    criteria[settings.criterion]
+    _amount(settings.amount, find(settings.granularity), find_allocation(settings.allocation))
+
+
 def _amount(
     amount: float | Mapping[str, float] | None, granularity: ChosenGranularity, allocation: ChosenAllocation
 ) -> Any:

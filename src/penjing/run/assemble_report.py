@@ -1,10 +1,11 @@
 """Assembles a run's report: the request, the changes, the measurements and the provenance, in words and numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from penjing import report
+from penjing.budget import Budget
 from penjing.capabilities import find
 from penjing.graph import Graph
 from penjing.graph.cost import uncounted
@@ -47,35 +48,69 @@ def assemble_report(
         inputs: SHA-256 of the files that the model came from.
         clock: the run's limit.
     """
+    return what_was_made(
+        space,
+        small,
+        asked.budget,
+        asked.training.seed,
+        measured,
+        inputs,
+        [*_notes(asked, solution, recovery, measured, clock), *(f"{miss}." for miss in misses_of(space))],
+        training=recovery.variant,
+        training_details=list(recovery.details),
+        candidates=[candidate.as_row() for candidate in solution.measured],
+    )
+
+
+def what_was_made(
+    space: Workspace,
+    small: Graph,
+    budget: Budget,
+    seed: int,
+    measured: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    notes: Sequence[str],
+    *,
+    training: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Returns the content of `report.json` for what a folder holds, however it was made.
+
+    Args:
+        space: where the result is, and how long each stage took.
+        small: the compressed graph, with its plan.
+        budget: the limits that were asked for.
+        seed: the seed of everything random.
+        measured: the part of the report that `verify` returned.
+        inputs: SHA-256 of the files that the model came from.
+        notes: sentences that a reader must know, the most important first.
+        training: how the steps of the training were computed; None where nothing was trained.
+        more: further keys of the report.
+    """
     settings, target = space.settings, find_target(measured["target"]["name"])
     left_out = small.cost().uncounted
     content = {
         "schema": 1,
         "model": small.name,
-        "budget": {key: value for key, value in asdict(asked.budget).items() if value is not None},
-        "seed": asked.training.seed,
-        "provenance": {**provenance(inputs, settings, space.out), "training": recovery.variant},
+        "budget": {key: value for key, value in asdict(budget).items() if value is not None},
+        "seed": seed,
+        "provenance": {**provenance(inputs, settings, space.out), "training": training},
         "plan": [report.row(step.to_json()) for step in small.plan],
         "zeros": zeros_on(
-            find(measured["target"]["name"]),
+            find(target.name),
             small,
             {
-                "baseline": target.files(space.inner / stages.lowered(asked.suffix)),
-                "compressed": target.files(space.out / f"model{asked.suffix}"),
+                "baseline": target.files(space.inner / stages.lowered(target.suffix)),
+                "compressed": target.files(space.out / f"model{target.suffix}"),
             },
         ),
         "seconds": {stage: round(seconds, 2) for stage, seconds in space.seconds.items()},
-        "notes": [
-            *_notes(asked, solution, recovery, measured, clock),
-            *(f"{miss}." for miss in misses_of(space)),
-            *([uncounted(left_out)] if left_out else []),
-        ],
-        "training_details": list(recovery.details),
+        "notes": [*notes, *([uncounted(left_out)] if left_out else [])],
         "uncounted": [{"op": row.op, "module": row.module or row.node} for row in left_out],
         "include": settings["include"],
         "exclude": settings["exclude"],
         "settings": settings,
-        "candidates": [candidate.as_row() for candidate in solution.measured],
+        **more,
         **measured,
     }
     return {**content, "headline": report.headline(content)}

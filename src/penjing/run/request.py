@@ -215,12 +215,21 @@ def settled(criterion: str | None, data: Data) -> tuple[str, Data]:
         raise PenjingError(
             f"The criterion '{criterion}' needs labelled data, and {data.name} has none; 'l2' needs no data."
         )
-    if data.calibration is None:
-        other = data.validation if data.validation is not None else data.train
-        if other is None:
-            raise PenjingError("The data is empty: give at least one of train, calibration and validation.")
-        data = replace(data, calibration=list(islice(read(other), CALIBRATION_BATCHES)))
-    return criterion, data
+    return criterion, calibrated(data)
+
+
+def calibrated(data: Data) -> Data:
+    """Returns the data with a calibration part: their own or a few batches of another part.
+
+    Raises:
+        PenjingError: there are no data.
+    """
+    if data.calibration is not None:
+        return data
+    other = data.validation if data.validation is not None else data.train
+    if other is None:
+        raise PenjingError("The data is empty: give at least one of train, calibration and validation.")
+    return replace(data, calibration=list(islice(read(other), CALIBRATION_BATCHES)))
 
 
 def perhaps_random(teacher: str) -> str:
