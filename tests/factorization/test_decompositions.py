@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penjing.errors import PenjingError
+from penjing.evidence.thin_matrix import ThinMatrix
 from penjing.factorization.decompositions import composed, decompositions, find
 from penjing.factorization.decompositions._registry import decompose, features
-from penjing.factorization.weighting import Weighting
+from penjing.factorization.weighting import Weighting, solved
 
 SHAPES = [(8, 6), (6, 8, 1, 1), (8, 6, 3, 3), (5, 7, 3, 2), (12, 4, 3), (4, 3, 2, 3, 2)]
 FITTING = [(name, shape) for name in decompositions for shape in SHAPES if not find(name).unfit(shape)]
@@ -167,3 +168,32 @@ def test_marginals_and_features_are_what_the_columns_hold():
     seen = features(body, 1, 3).flatten(1) @ columns
     direct = torch.einsum("ria,iabn->rbn", body.squeeze(-1), by_axis).reshape(12, 50)
     assert torch.allclose(seen, direct)
+
+
+def test_a_thin_matrix_is_what_it_is_written_out():
+    left, right, rows = drawn((24, 5)), drawn((24, 5), 1), drawn((3, 24), 2)
+    thin = ThinMatrix(left, right).with_ridge(0.5)
+    whole = left @ right.T + 0.5 * torch.eye(24, dtype=torch.float64)
+    assert torch.allclose(rows @ thin, rows @ whole) and torch.allclose(thin.diagonal(), whole.diagonal())
+    assert torch.allclose(solved(rows, thin) @ whole, rows) and torch.allclose(solved(rows, whole) @ whole, rows)
+    weight = drawn((2, 4, 2, 3))
+    for axes in ((0,), (0, 1), (1, 2)):
+        squares = Weighting(weight, left @ left.T)
+        assert torch.allclose(Weighting(weight, ThinMatrix(left, left)).marginal(*axes), squares.marginal(*axes))
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (8, 6, 3, 3)])
+@pytest.mark.parametrize("outer", [False, True])
+def test_every_decomposition_of_a_thin_gram_matrix_is_that_of_the_one_written_out(shape, outer):
+    columns = drawn((math.prod(shape[1:]), 7), 3)
+    weight, slopes = drawn(shape), weighted(shape).outer if outer else None
+    thin, whole = (Weighting(weight, gram, slopes) for gram in (ThinMatrix(columns, columns), columns @ columns.T))
+    for name in decompositions:
+        decomposition = find(name)
+        if decomposition.unfit(shape):
+            continue
+        ranks = decomposition.within(shape, tuple(max(1, full // 2) for full in decomposition.full(shape)))
+        one, other = (composed(decompose(decomposition, weighting, ranks)) for weighting in (thin, whole))
+        assert thin.error(one) == pytest.approx(whole.error(other), abs=1e-7) and whole.error(one) < 0.5
+        for found, said in zip(decomposition.spectra(thin) or (), decomposition.spectra(whole) or (), strict=True):
+            assert torch.allclose(found, said, atol=1e-5)

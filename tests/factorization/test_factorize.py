@@ -268,8 +268,54 @@ def test_a_layer_on_which_cp_diverges_stays_and_the_plan_says_so(graph, monkeypa
         pj.factorize(graph, method="cp", ranks={"conv2": 4})
 
 
-def test_inputs_that_are_too_many_for_a_gram_matrix_are_told(graph, data, monkeypatch):
-    module = __import__("penjing.factorization.metrics._outputs", fromlist=["_outputs"])
-    monkeypatch.setattr(module, "LARGEST", 100)
-    with pytest.raises(PenjingError, match=r"conv2 multiplies 288 values.*metric='weights'"):
-        pj.factorize(graph, data=data)
+def test_outputs_that_are_too_many_for_a_matrix_of_slopes_are_told(graph, data, monkeypatch):
+    module = __import__("penjing.factorization.metrics._loss", fromlist=["_loss"])
+    monkeypatch.setattr(module, "WHOLE", 30)
+    with pytest.raises(PenjingError, match=r"conv1 gives 32 values.*metric='outputs'"):
+        pj.factorize(graph, metric="loss", data=data)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """Layers that read more values than the data have columns, or nearly so."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 12, 3, stride=3), nn.ReLU(), nn.Flatten()]
+    return pj.capture(
+        nn.Sequential(*layers, nn.Linear(108, 20), nn.ReLU(), nn.Linear(20, 5)), torch.randn(2, 3, 10, 10)
+    )
+
+
+@pytest.mark.parametrize("metric", ["outputs", "asymmetric", "loss"])
+@pytest.mark.parametrize("method", ["auto", "svd", "tt"])
+def test_layers_too_wide_for_a_gram_matrix_are_approximated_as_with_one(wide, data, metric, method, monkeypatch):
+    asked = {"method": method, "ranks": "speedup:2", "round_to": 1, "metric": metric, "data": data}
+    if method == "tt":
+        asked["include"] = ["0", "2"]
+    written_out = pj.factorize(wide, **asked)
+    gram = __import__("penjing.evidence.gram", fromlist=["gram"])
+    calls = []
+    monkeypatch.setattr(gram, "WHOLE", 101)  # of "5" a sample of 94 columns would be kept; the data have 48
+    monkeypatch.setattr(gram, "_centred", lambda found, own=gram._centred: calls.append(1) or own(found))
+    monkeypatch.setattr(gram._Sample, "__init__", lambda self, most, own=gram._Sample.__init__: own(self, 10**6))
+    thin = pj.factorize(wide, **asked)
+    assert calls, "the conv of 144 values and the linear layer of 108 are beyond the limit"
+    for before, after in zip(written_out.plan, thin.plan, strict=True):
+        assert after.after == before.after and after.found["error"] == pytest.approx(before.found["error"], abs=2e-6)
+    x = data.calibration[0][0]
+    with torch.no_grad():
+        assert torch.allclose(thin(x), written_out(x), atol=1e-3 * float(written_out(x).abs().max()))
+
+
+def test_a_sample_of_columns_holds_each_with_the_same_chance_and_pairs_stay_together():
+    gram = __import__("penjing.evidence.gram", fromlist=["gram"])
+    columns = torch.arange(2000.0).expand(2, -1)
+    one, other = gram._Sample(500), gram._Sample(500)
+    for part in columns.split(130, 1):
+        one.add(part)
+        other.add(-part)
+    found = one.found()["columns"][0]
+    assert len(found.unique()) == 500 and torch.equal(found, -other.found()["columns"][0])
+    counts = torch.histc(found, 4, 0, 2000)
+    # hypergeometric: 125 of each quarter, standard deviation 8.4
+    assert ((counts - 125).abs() < 4 * 8.4).all(), counts
+    assert torch.equal(one.found()["sum"], columns.sum(1).double()) and int(one.found()["count"]) == 2000

@@ -1,6 +1,7 @@
 """Writes layers as products of a weight matrix with input columns, and sums the columns' Gram matrices over the data."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, fx
 from penjing.errors import PenjingError
 from penjing.evidence.evidence import Evidence
 from penjing.evidence.memory import Found
+from penjing.evidence.thin_matrix import ThinMatrix
 from penjing.evidence.windows import each, padding
 from penjing.graph import Graph
 from penjing.graph.ops import node_arguments
@@ -20,7 +22,7 @@ aten = torch.ops.aten
 _CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv1d.padding, aten.conv2d.padding}
 _PRODUCTS = {aten.matmul.default, aten.mm.default}
 _ENOUGH = 32  # columns per batch for each of their values: with more of them a covariance hardly changes
-_SUMS = ("gram", "sum of drawn", "drawn", "sum", "count")  # what `_add` sums, in this order
+WHOLE = 8192  # values of a column, up to which their Gram matrix is written out: half a gigabyte in double precision
 _CHUNK = 2**25  # numbers that are unfolded at a time: 128 MiB in float32
 
 
@@ -86,12 +88,12 @@ class ColumnMoments:
     Attributes:
         count: number of columns.
         mean: (size,).
-        covariance: (size, size), around the mean.
+        covariance: (size, size), around the mean; thin for columns of more than `WHOLE` values.
     """
 
     count: int
     mean: Tensor
-    covariance: Tensor
+    covariance: Tensor | ThinMatrix
 
 
 @dataclass(frozen=True)
@@ -101,18 +103,19 @@ class PairedMoments:
     Attributes:
         changed: of the changed network.
         mean: of the original's columns, (size,).
-        cross: covariance of the original's columns with the changed ones, (size, size).
+        cross: covariance of the original's columns with the changed ones, (size, size); thin as those of the columns are.
     """
 
     changed: ColumnMoments
     mean: Tensor
-    cross: Tensor
+    cross: Tensor | ThinMatrix
 
 
 def column_moments(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[str, ColumnMoments]:
     """Returns the moments of the columns of each weight, from one pass over the data; for layers of one group.
 
-    Of very many columns a sample is taken.
+    Of very many columns a sample is taken; of columns of more than `WHOLE` values, so many that they take no more memory than
+    the largest matrix that is written out.
 
     Raises:
         PenjingError: there is no calibration data, or the input of a layer holds NaN or infinity.
@@ -120,17 +123,17 @@ def column_moments(evidence: Evidence, layers: Sequence[LayerProduct]) -> dict[s
     parts = _by_weight(layers)
 
     def find(missing: list[str]) -> dict[str, Found]:
-        sums: dict[str, list[Tensor]] = {}
         wanted = {name: parts[name] for name in missing}
+        sums = {name: _sums_of(own) for name, own in wanted.items()}
         sources = sorted({layer.source for own in wanted.values() for layer in own})
         for values in evidence.values(sources):
             for name, own in wanted.items():
                 for layer in own:
                     for columns in layer.columns(values[layer.source].float()):
-                        _add(sums.setdefault(name, []), columns[0])
-        return {name: dict(zip(_SUMS, found, strict=True)) for name, found in _finite(sums, wanted).items()}
+                        sums[name].add(columns[0])
+        return {name: _finite(found.found(), wanted[name]) for name, found in sums.items()}
 
-    found = evidence.gather("column moments", {"columns": _ENOUGH}, parts, find)
+    found = evidence.gather("column moments", {"columns": _ENOUGH, "whole": WHOLE}, parts, find)
     return {parts[name][0].weight.name: _moments(one) for name, one in found.items()}
 
 
@@ -145,49 +148,112 @@ def paired_moments(evidence: Evidence, other: Graph, layers: Sequence[LayerProdu
     Raises:
         PenjingError: there is no calibration data, or the input of a layer holds NaN or infinity.
     """
-    name = layers[0].weight.name
-    own: list[Tensor] = []
-    changed: list[Tensor] = []
-    cross: list[Tensor] = []
+    before, behind = _sums_of(layers), _sums_of(layers)
+    cross = torch.zeros((), dtype=torch.float64)
     for values, others in evidence.values_beside(other, sorted({layer.source for layer in layers})):
         for layer in layers:
             pairs = zip(
                 layer.columns(values[layer.source].float()), layer.columns(others[layer.source].float()), strict=True
             )
             for (mine,), (theirs,) in pairs:
-                _add(own, mine)
-                _add(changed, theirs)
-                product = (_some(mine) @ _some(theirs).T).double()
-                cross = [cross[0] + product] if cross else [product]
-    _finite({name: changed, f"{name} before": cross}, {name: layers, f"{name} before": layers})
-    before, behind = (dict(zip(_SUMS, sums, strict=True)) for sums in (own, changed))
-    count = int(behind["drawn"])
-    means = [(one["sum of drawn"] / count).double().cpu() for one in (before, behind)]
-    return PairedMoments(_moments(behind), _moments(before).mean, cross[0].cpu() / count - torch.outer(*means))
+                before.add(mine)
+                behind.add(theirs)
+                if isinstance(before, _GramSums):
+                    cross = cross.to(mine.device) + (_some(mine) @ _some(theirs).T).double()
+    mine, theirs = (_finite(one.found(), layers) for one in (before, behind))
+    changed, mean = _moments(theirs), _mean(mine)
+    if "columns" in mine:
+        return PairedMoments(changed, mean, ThinMatrix(_centred(mine), _centred(theirs)))
+    drawn = int(theirs["drawn"])
+    means = [(one["sum of drawn"] / drawn).double().cpu() for one in (mine, theirs)]
+    return PairedMoments(changed, mean, cross.cpu() / drawn - torch.outer(*means))
 
 
-def _add(sums: list[Tensor], columns: Tensor) -> None:
-    """Adds columns to their sums: those of the covariance are sums over a sample, that of the mean is one over all."""
-    drawn = _some(columns)
-    parts = [
-        (drawn @ drawn.T).double(), drawn.double().sum(1), torch.tensor(drawn.shape[1]),
-        columns.double().sum(1), torch.tensor(columns.shape[1]),
-    ]  # fmt: skip
-    sums[:] = [one + part for one, part in zip(sums, parts, strict=True)] if sums else parts
+class _GramSums:
+    """Sums over columns: those of the covariance are sums over a sample, that of the mean is one over all."""
+
+    def __init__(self) -> None:
+        self._sums: list[Tensor] = []
+
+    def add(self, columns: Tensor) -> None:
+        """Adds columns (size, count)."""
+        drawn = _some(columns)
+        parts = [
+            (drawn @ drawn.T).double(), drawn.double().sum(1), torch.tensor(drawn.shape[1]),
+            columns.double().sum(1), torch.tensor(columns.shape[1]),
+        ]  # fmt: skip
+        self._sums = [one + part for one, part in zip(self._sums, parts, strict=True)] if self._sums else parts
+
+    def found(self) -> Found:
+        """Returns the sums by their names."""
+        return dict(zip(("gram", "sum of drawn", "drawn", "sum", "count"), self._sums, strict=True))
 
 
-def _finite(sums: dict[str, list[Tensor]], layers: Mapping[str, Sequence[LayerProduct]]) -> dict[str, list[Tensor]]:
-    for name, parts in sums.items():
-        if not bool(torch.isfinite(parts[0]).all()):
-            raise PenjingError(f"On this data {layers[name][0].weight.place} reads values that aren't finite numbers.")
-    return sums
+class _Sample:
+    """Some of the columns themselves, each of all with the same chance, and the sum over all.
+
+    Every column gets a random number, and those with the lowest numbers are kept. Samples of equally many columns hold the
+    columns of the same places.
+
+    Args:
+        most: how many columns are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._seen = most, 0
+        self._drawn = torch.zeros(0)
+        self._kept: list[Tensor] = []
+        self._sum = torch.zeros((), dtype=torch.float64)
+
+    def add(self, columns: Tensor) -> None:
+        """Adds columns (size, count)."""
+        numbers = torch.rand(columns.shape[1], generator=torch.Generator().manual_seed(self._seen))
+        self._seen += columns.shape[1]
+        self._sum = self._sum.to(columns.device) + columns.double().sum(1)
+        there = len(self._drawn)
+        every = torch.cat([self._drawn, numbers])
+        lowest = every.argsort(stable=True)[: self._most].sort().values
+        old, new = lowest[lowest < there], lowest[lowest >= there] - there
+        self._drawn = every[lowest]
+        kept = [one.index_select(1, old.to(one.device)) for one in self._kept]
+        self._kept = [torch.cat([*kept, columns.index_select(1, new.to(columns.device))], 1)]
+
+    def found(self) -> Found:
+        """Returns the sample and the sums by their names."""
+        return {"columns": self._kept[0], "sum": self._sum, "count": torch.tensor(self._seen)}
+
+
+def _sums_of(layers: Sequence[LayerProduct]) -> _GramSums | _Sample:
+    """Returns what sums up the columns of a weight's layers: a Gram matrix, or a sample of columns that are too long for one."""
+    size = math.prod(layers[0].weight.shape[1:])
+    return _GramSums() if size <= WHOLE else _Sample(max(1, WHOLE * WHOLE // size))
+
+
+def _finite(found: Found, layers: Sequence[LayerProduct]) -> Found:
+    if not all(bool(torch.isfinite(part).all()) for part in found.values()):
+        raise PenjingError(f"On this data {layers[0].weight.place} reads values that aren't finite numbers.")
+    return found
 
 
 def _moments(found: Found) -> ColumnMoments:
-    drawn, count = int(found["drawn"]), int(found["count"])
+    count = int(found["count"])
+    if "columns" in found:
+        columns = _centred(found)
+        return ColumnMoments(count, _mean(found), ThinMatrix(columns, columns))
+    drawn = int(found["drawn"])
     mean = (found["sum of drawn"] / drawn).double().cpu()
     covariance = found["gram"].double().cpu() / drawn - torch.outer(mean, mean)
-    return ColumnMoments(count, (found["sum"] / count).double().cpu(), covariance)
+    return ColumnMoments(count, _mean(found), covariance)
+
+
+def _mean(found: Found) -> Tensor:
+    return (found["sum"] / int(found["count"])).double().cpu()
+
+
+def _centred(found: Found) -> Tensor:
+    """Returns the sample's columns around their mean, such that the product with their transpose is the covariance."""
+    columns = found["columns"].double().cpu()
+    return (columns - columns.mean(1, keepdim=True)) / math.sqrt(columns.shape[1])
 
 
 def _some(columns: Tensor) -> Tensor:

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import overload
 
 import torch
 from torch import Tensor
 
+from penjing.evidence.thin_matrix import ThinMatrix
+
+Gram = Tensor | ThinMatrix
 RIDGE = 1e-6  # what is added to a Gram matrix's diagonal, relative to its mean: unused directions count a little, too
 
 
@@ -18,12 +22,13 @@ class Weighting:
 
     Attributes:
         weight: W, (out, in, *kernel), in double precision.
-        gram: G, (in · kernel, in · kernel), symmetric; None stands for the identity.
+        gram: G, (in · kernel, in · kernel), symmetric; None stands for the identity. Thin where it is too
+            large to be written out.
         outer: A, (out, out), symmetric; None stands for the identity.
     """
 
     weight: Tensor
-    gram: Tensor | None = None
+    gram: Gram | None = None
     outer: Tensor | None = None
 
     @property
@@ -32,11 +37,11 @@ class Weighting:
         return self.weight.flatten(1)
 
     @cached_property
-    def ridged(self) -> Tensor | None:
+    def ridged(self) -> Gram | None:
         """G with a small multiple of the identity."""
         return None if self.gram is None else with_ridge(self.gram)
 
-    def marginal(self, *axes: int) -> Tensor | None:
+    def marginal(self, *axes: int) -> Gram | None:
         """Returns the Gram matrix of what the columns hold at some axes of (in, *kernel), the mean over all others.
 
         Args:
@@ -45,6 +50,8 @@ class Weighting:
         if self.ridged is None:
             return None
         shape = self.weight.shape[1:]
+        if isinstance(self.ridged, ThinMatrix):
+            return self.ridged.marginal(shape, axes)
         gram = self.ridged.reshape(*shape, *shape)
         count = len(shape)
         for axis in reversed([axis for axis in range(count) if axis not in axes]):
@@ -52,6 +59,13 @@ class Weighting:
             count -= 1
         size = int(torch.Size(shape[axis] for axis in axes).numel())
         return gram.reshape(size, size)
+
+    @property
+    def channels(self) -> Tensor | None:
+        """The Gram matrix of the input channels of a weight with a kernel, the mean over the kernel's positions."""
+        found = self.marginal(0)
+        assert not isinstance(found, ThinMatrix), "a matrix has no kernel over which to take the mean"
+        return found
 
     def error(self, approximated: Tensor) -> float:
         """Returns the error of an approximation, relative to that of zeros; 0 where zeros are right."""
@@ -76,10 +90,26 @@ class Weighting:
         return torch.linalg.solve(inner, right @ self.flat.T).T
 
 
-def with_ridge(gram: Tensor, share: float = RIDGE) -> Tensor:
+@overload
+def with_ridge(gram: Tensor, share: float = ...) -> Tensor: ...
+@overload
+def with_ridge(gram: Gram, share: float = ...) -> Gram: ...
+def with_ridge(gram: Gram, share: float = RIDGE) -> Gram:
     """Returns a Gram matrix with a share of its mean diagonal added to the diagonal; the identity where it is zero."""
     mean = float(gram.diagonal().mean())
-    return gram + (share * mean if mean > 0 else 1.0) * torch.eye(len(gram), dtype=gram.dtype)
+    return plus_identity(gram, share * mean if mean > 0 else 1.0)
+
+
+def plus_identity(gram: Gram, times: float) -> Gram:
+    """Returns a Gram matrix plus a multiple of the identity."""
+    if isinstance(gram, ThinMatrix):
+        return gram.with_ridge(times)
+    return gram + times * torch.eye(len(gram), dtype=gram.dtype)
+
+
+def solved(rows: Tensor, gram: Gram) -> Tensor:
+    """Returns rows times the inverse of a positive Gram matrix."""
+    return gram.solved(rows) if isinstance(gram, ThinMatrix) else torch.linalg.solve(gram, rows, left=False)
 
 
 def root(matrix: Tensor) -> Tensor:

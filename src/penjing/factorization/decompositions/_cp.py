@@ -59,7 +59,7 @@ class Cp(Decomposition):
 
     def factors(self, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
         """Fits all sides in turn, each by least squares, from the singular vectors of the unfoldings."""
-        channels, outer = weighting.marginal(0), weighting.outer
+        channels, outer = weighting.channels, weighting.outer
         seen = (
             weighting.weight
             if channels is None

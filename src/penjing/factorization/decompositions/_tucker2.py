@@ -64,12 +64,12 @@ class Tucker2(Decomposition):
         weight = weighting.weight
         return (
             spectrum(weighting.flat, weighting.ridged, weighting.outer),
-            spectrum(_inputs(weight), weighting.marginal(0), None),
+            spectrum(_inputs(weight), weighting.channels, None),
         )
 
     def factors(self, weighting: Weighting, ranks: Ranks) -> list[FactorLayer]:
         """Finds the output's subspace, then the input's within it, and both again (higher-order orthogonal iteration)."""
-        weight, channels = weighting.weight, weighting.marginal(0)
+        weight, channels = weighting.weight, weighting.channels
         out_rank, in_rank = ranks
         window, reached = weight.shape[2:], weight
         for sweep in range(SWEEPS):

@@ -6,7 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from penjing.errors import PenjingError
 from penjing.evidence import Evidence
+from penjing.evidence.gram import WHOLE
 from penjing.factorization.layers import Layer
 from penjing.factorization.metrics._outputs import OfOutputs
 from penjing.factorization.metrics._registry import Goal, metrics
@@ -27,7 +29,17 @@ class OfLoss(OfOutputs):
     """As outputs, each direction of the outputs weighted by the squared slope of the task's loss along it."""
 
     def begin(self, evidence: Evidence, layers: Sequence[Layer]) -> None:
-        """Finds the inputs' covariance and, in another pass, the second moments of the slopes at the outputs."""
+        """Finds the inputs' covariance and, in another pass, the second moments of the slopes at the outputs.
+
+        Raises:
+            PenjingError: a layer gives so many values that the matrix of their slopes would take too much memory.
+        """
+        for layer in layers:
+            if layer.shape[0] > WHOLE:
+                raise PenjingError(
+                    f"{layer.path} gives {layer.shape[0]:,} values, and metric='loss' takes at most {WHOLE:,}: leave it out "
+                    "with exclude=…, or use metric='outputs'."
+                )
         super().begin(evidence, layers)
         nodes = {node.name: (layer, node.target in CONVOLUTIONS) for layer in layers for node in layer.nodes}
         sums: dict[str, Tensor] = {}

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 
 import torch
 
-from penjing.errors import PenjingError
 from penjing.evidence import Evidence
 from penjing.evidence.gram import LayerProduct, column_moments, paired_moments, products
-from penjing.factorization.layers import Layer, size
+from penjing.factorization.layers import Layer
 from penjing.factorization.metrics._registry import ErrorMetric, Goal, metrics
-from penjing.factorization.weighting import Weighting
+from penjing.factorization.weighting import Weighting, plus_identity, solved
 from penjing.graph import Graph
 
-LARGEST = 8192  # inputs of a weight, in · kernel: their Gram matrix takes half a gigabyte in double precision
 PULL = (
     1e-3  # strength that pulls a weight for changed inputs to the original one, relative to the inputs' mean variance
 )
@@ -57,22 +55,12 @@ class OfOutputsBehindErrors(ErrorMetric):
         weight = layer.matrix(self._evidence.graph)
         found = paired_moments(self._evidence, small, self._layers[layer.weight.name])
         gram, matrix = found.changed.covariance, weight.flatten(1)
-        pull = PULL * gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny)
-        inner = gram + pull * torch.eye(len(gram), dtype=gram.dtype)
-        fitted = torch.linalg.solve(inner, (matrix @ found.cross + pull * matrix).T).T
+        pull = PULL * float(gram.diagonal().mean().clamp_min(torch.finfo(gram.dtype).tiny))
+        # W (cross + pull·I) (gram + pull·I)⁻¹, written such that W itself isn't divided by anything
+        fitted = matrix + solved(matrix @ found.cross - matrix @ gram, plus_identity(gram, pull))
         return Goal(Weighting(fitted.reshape(weight.shape), gram), matrix @ found.mean, found.changed.mean)
 
 
 def multiplied(evidence: Evidence, layers: Sequence[Layer]) -> dict[str, list[LayerProduct]]:
-    """Returns the products of each weight with its input's columns.
-
-    Raises:
-        PenjingError: a weight multiplies so many values that their Gram matrix would take too much memory.
-    """
-    for layer in layers:
-        if size(layer.shape[1:]) > LARGEST:
-            raise PenjingError(
-                f"{layer.path} multiplies {size(layer.shape[1:]):,} values at a time, and metrics that look at data take at "
-                f"most {LARGEST:,}: leave it out with exclude=…, or use metric='weights'."
-            )
+    """Returns the products of each weight with its input's columns."""
     return products(evidence, [layer.weight.name for layer in layers])

@@ -42,7 +42,7 @@ class ErrorMetric(ABC):
         """Looks at the original and the data; called once, before any layer is approximated.
 
         Raises:
-            PenjingError: there are no data, or a layer reads too many values.
+            PenjingError: there are no data, or a layer gives too many values.
         """
 
     @abstractmethod
