@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,54 @@ def test_absolute_latencies_are_read_in_milliseconds(text, milliseconds):
 )
 def test_absolute_sizes_are_read_in_bytes(text, size):
     assert Budget(size=text).size_limit() == Limit(size, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "amount"),
+    [
+        ({"macs": "20M"}, 20e6),
+        ({"macs": "1.5 g"}, 1.5e9),
+        ({"macs": 1000}, 1000),
+        ({"peak_memory": "64KB"}, 64_000),
+        ({"peak_memory": "64KiB"}, 65_536),
+        ({"largest_tensor": "1MB"}, 10**6),
+        ({"layers": "20"}, 20),
+        ({"layers": 20}, 20),
+    ],
+)
+def test_what_is_counted_is_read_in_its_own_units(given, amount):
+    (name,) = given
+    assert Budget(**given).limits() == {name: Limit(amount, False)}
+
+
+@pytest.mark.parametrize(
+    ("given", "example"),
+    [
+        ({"macs": "5MB"}, "macs='5MB' is no budget; write it as '20M' or '0.5x'"),
+        ({"macs": 0.5}, "macs=0.5 is no budget"),
+        ({"macs": True}, "macs=True is no budget"),
+        ({"macs": -1}, "macs=-1 is no budget"),
+        ({"peak_memory": "64"}, "peak_memory='64' is no budget; write it as '64KB' or '0.5x'"),
+        ({"largest_tensor": 1000}, "largest_tensor=1000 is no budget; write it as '64KB' or '0.5x'"),
+        ({"layers": "0"}, "layers='0' is no budget; write it as '20' or '0.5x'"),
+    ],
+)
+def test_what_is_no_limit_on_a_count_is_refused_with_an_example(given, example):
+    with pytest.raises(PenjingError, match=re.escape(example)):
+        Budget(**given)
+
+
+def test_of_each_limit_it_is_told_which_share_is_used():
+    budget = Budget(latency="0.5x", size="100B", drop=0.1, macs="0.25x", layers=10)
+    used = budget.used({"latency": 8.0, "macs": 100}, {"latency": 5.0, "size": 50, "macs": 25, "layers": None})
+    assert used == {"latency": 1.25, "size": 0.5, "macs": 1.0, "layers": math.inf}
+    assert Budget(drop=0.1).used({}, {}) == {}
+
+
+def test_a_reported_budget_is_read_back():
+    budget = Budget("5ms", "0.5x", "60%", "20M", "64KB", "0.5x", 20)
+    assert Budget.reported({**vars(budget), "beauty": 3}) == budget
+    assert str(budget) == "latency 5ms, size 0.5x, drop 60%, macs 20M, peak memory 64KB, largest tensor 0.5x, layers 20"
 
 
 @pytest.mark.parametrize("text", ["0.5x", "0.5 ×", ".5X"])

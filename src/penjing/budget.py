@@ -1,9 +1,9 @@
-"""What a compressed model may cost: limits on latency, size and the fall of the metric."""
+"""What a compressed model may cost: limits on latency, size, memory and work, and on the fall of the metric."""
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from penjing.checks import shown
@@ -11,6 +11,7 @@ from penjing.errors import PenjingError
 
 MILLISECONDS: Mapping[str, float] = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 BYTES: Mapping[str, float] = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+COUNTS: Mapping[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
 CERTAIN = 0.5  # a fall from here on is more often a slip (1 for one point) than a wish
 
 
@@ -24,6 +25,37 @@ class Limit:
     def of(self, original: float) -> float:
         """Returns the largest allowed value where the original has `original`."""
         return self.amount * original if self.relative else self.amount
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a budget can limit.
+
+    Attributes:
+        title: its name in a sentence.
+        units: the units in which it is written, with their factors.
+        example: how a limit is written.
+        shown: how an amount of it is written in a sentence.
+        counted: whether it is counted in a graph, so that the same model always has the same amount of it.
+    """
+
+    title: str
+    units: Mapping[str, float]
+    example: str
+    shown: str
+    counted: bool = True
+
+
+_WHOLE = "{:,.0f}"
+LIMITED: Mapping[str, Quantity] = {
+    "latency": Quantity("latency", MILLISECONDS, "'5ms' or '0.5x'", "{:.3g} ms", counted=False),
+    "size": Quantity("size", BYTES, "'1MB' or '0.25x'", f"{_WHOLE} bytes", counted=False),
+    "macs": Quantity("the number of MACs", COUNTS, "'20M' or '0.5x'", _WHOLE),
+    "peak_memory": Quantity("the memory of activations", BYTES, "'64KB' or '0.5x'", f"{_WHOLE} bytes"),
+    "largest_tensor": Quantity("the largest tensor", BYTES, "'64KB' or '0.5x'", f"{_WHOLE} bytes"),
+    "layers": Quantity("the number of layers that multiply", COUNTS, "'20' or '0.5x'", _WHOLE),
+}
+"""All that a budget limits but for the metric's fall, in the order in which people read it."""
 
 
 def parse_limit(text: str | float | int, units: Mapping[str, float]) -> Limit | None:
@@ -63,6 +95,11 @@ class Budget:
         drop: largest allowed fall of the metric, in its own units: 0.01 or "1%" is one point of accuracy. Without labels,
             by how much the agreement with the original may fall below 1 (see `penjing.tasks.Likeness`). From 0.5 on it
             must be written with its unit, "60%", or "1.5 units" of a metric that is no share: a bare 1 would be 100 points.
+        macs: multiply-accumulates of one sample: "20M", or a share such as "0.5x".
+        peak_memory: bytes of activations that are alive at once, for one sample: "64KB", or a share; see
+            `Cost.peak_activation_bytes`. What a runtime needs besides isn't counted.
+        largest_tensor: bytes of the largest activation or weight: "64KB", or a share.
+        layers: the number of ops that multiply, such as convolutions and linear layers: 20, or a share.
 
     Example:
         >>> Budget(latency="0.5x", size="300kB", drop=0.01).latency_limit()
@@ -74,6 +111,10 @@ class Budget:
     latency: str | None = None
     size: str | None = None
     drop: float | str | None = None
+    macs: str | int | None = None
+    peak_memory: str | None = None
+    largest_tensor: str | None = None
+    layers: str | int | None = None
 
     def __post_init__(self) -> None:
         """Refuses what is no budget.
@@ -81,18 +122,48 @@ class Budget:
         Raises:
             PenjingError: a limit that can't be read, or that nothing can keep.
         """
-        self.latency_limit()
-        self.size_limit()
+        for name in LIMITED:
+            self.limit(name)
         if self.drop is not None:
             object.__setattr__(self, "drop", _settled(self.drop))
 
+    def limit(self, name: str) -> Limit | None:
+        """The limit on one of `LIMITED`, in that quantity's smallest unit but for latency, which is in milliseconds.
+
+        Raises:
+            PenjingError: it can't be read.
+        """
+        return _limit(name, getattr(self, name), LIMITED[name])
+
+    def limits(self) -> dict[str, Limit]:
+        """All limits on what a model costs, by name, in the order of `LIMITED`."""
+        found = {name: self.limit(name) for name in LIMITED}
+        return {name: limit for name, limit in found.items() if limit is not None}
+
     def latency_limit(self) -> Limit | None:
         """The limit on latency, in milliseconds where absolute."""
-        return _limit("latency", self.latency, MILLISECONDS, "'5ms' or '0.5x'")
+        return self.limit("latency")
 
     def size_limit(self) -> Limit | None:
         """The limit on size, in bytes where absolute."""
-        return _limit("size", self.size, BYTES, "'1MB' or '0.25x'")
+        return self.limit("size")
+
+    def used(self, before: Mapping[str, float | None], after: Mapping[str, float | None]) -> dict[str, float]:
+        """Returns which share of each limit a model uses, by the limit's name: 1 is all of it, more is too much.
+
+        Args:
+            before: how much the original has of each quantity, by name; None where that isn't known.
+            after: how much the model has of it. An amount that isn't known counts as infinite.
+        """
+        found = {}
+        for name, limit in self.limits().items():
+            had, has = before.get(name), after.get(name)
+            if has is None or (limit.relative and had is None):
+                found[name] = math.inf
+            else:
+                allowed = limit.of(had or 0.0)
+                found[name] = has / allowed if allowed else math.inf if has else 0.0
+        return found
 
     def drop_limit(self) -> float | None:
         """The largest allowed fall of the metric, in its own units."""
@@ -104,10 +175,11 @@ class Budget:
         drop = content.get("drop")
         amount = parse_drop(drop) or 0.0
         sure = f"{amount} units" if amount > 1 or (amount >= CERTAIN and not isinstance(drop, str)) else drop
-        return cls(content.get("latency"), content.get("size"), sure)
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in content.items() if name in known} | {"drop": sure})
 
     def __str__(self) -> str:
-        parts = [f"{name} {value}" for name, value in vars(self).items() if value is not None]
+        parts = [f"{name.replace('_', ' ')} {value}" for name, value in vars(self).items() if value is not None]
         return ", ".join(parts) or "no limits"
 
 
@@ -139,10 +211,11 @@ def _settled(drop: float | str) -> float | str:
     )
 
 
-def _limit(name: str, value: str | None, units: Mapping[str, float], example: str) -> Limit | None:
+def _limit(name: str, value: str | int | None, of: Quantity) -> Limit | None:
     if value is None:
         return None
-    limit = parse_limit(value, units) if isinstance(value, str) else None
+    readable = isinstance(value, str) or (isinstance(value, int) and "" in of.units)
+    limit = parse_limit(value, of.units) if readable else None
     if limit is None or not 0 < limit.amount < math.inf:
-        raise PenjingError(f"{name}={shown(value)} is no budget; write it as {example}.")
+        raise PenjingError(f"{name}={shown(value)} is no budget; write it as {of.example}.")
     return limit

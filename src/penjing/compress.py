@@ -126,7 +126,7 @@ def compress(
         example_inputs: inputs as the model is called; not needed for a graph.
         data: the data to calibrate, train and judge on.
         target: the runtime; see `penjing targets`.
-        budget: limits on latency, size and the metric's fall.
+        budget: limits on latency, size, MACs, memory and layers, and on the metric's fall; see `Budget`.
         include: patterns of module paths; only these are pruned.
         exclude: patterns of module paths whose output channels all stay and which compute in float.
         units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.

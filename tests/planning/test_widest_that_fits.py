@@ -15,7 +15,7 @@ from made_time import Time
 from penjing.budget import Budget
 from penjing.data import Data
 from penjing.errors import PenjingError
-from penjing.graph import Graph, Option, capture
+from penjing.graph import Cost, Graph, Option, capture
 from penjing.planning import Deployment, Problem, Solution, find_solver
 from penjing.pruning.technique import Pruning
 from penjing.quantization import ConstantActivations
@@ -43,6 +43,9 @@ class File:
 class Quantised:
     graph: Graph
     in_float: tuple[str, ...]
+
+    def cost(self) -> Cost:
+        return self.graph.cost()
 
 
 class Rounding(Quantization):
@@ -165,6 +168,26 @@ def test_a_candidate_must_keep_the_budget_with_a_margin(chosen):
 def test_absolute_limits_are_kept_too(chosen):
     assert chosen(Budget(latency="0.6ms"), integers_are_slow).taken.latency_ms <= 0.6 * 0.95
     assert chosen(Budget(size="4kB"), integers_are_fast).taken.size_bytes <= 4000 * 0.95
+
+
+@pytest.mark.parametrize("share", ["0.7x", "0.4x"])
+@pytest.mark.parametrize("limit", ["macs", "peak_memory", "largest_tensor"])
+def test_a_limit_on_what_is_counted_is_kept_exactly(chosen, graph, limit, share):
+    made = chosen(Budget(**{limit: share}), integers_are_slow)
+    assert made.taken.meets and made.taken.counted[limit] <= float(share[:-1]) * graph.cost().by_limit[limit]
+    wider = [one for one in made.measured if one.params > made.taken.params]
+    assert wider and all(one.counted[limit] > float(share[:-1]) * graph.cost().by_limit[limit] for one in wider)
+
+
+def test_a_candidate_must_keep_all_limits_together(chosen, graph):
+    both = Budget(latency="0.9x", macs="0.3x")
+    taken = chosen(both, integers_are_fast).taken
+    assert taken.meets and taken.counted["macs"] <= 0.3 * graph.cost().macs and taken.latency <= 0.9
+
+
+def test_where_a_count_can_not_get_so_small_the_nearest_candidate_is_taken(chosen):
+    made = chosen(Budget(layers=2), integers_are_fast)
+    assert not made.taken.meets and made.taken.counted["layers"] == 3 and not any(one.meets for one in made.measured)
 
 
 def test_slow_integers_stay_where_only_they_keep_the_size(chosen):

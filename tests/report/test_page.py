@@ -161,6 +161,10 @@ def test_a_missed_budget_shows_which_item_was_missed(tmp_path: Path) -> None:
         ({"size": "200kB"}, "yes", "at most 200 kB"),
         ({"macs": "0.44x"}, "yes", "reached 0.43×"),
         ({"params": "0.4338x"}, "no", "reached 0.434×"),
+        ({"peak_memory": "64KiB"}, "no", "at most 65.5 kB reached 70.0 kB"),
+        ({"peak_memory": "0.5x"}, "yes", "reached 0.50× (70.0 kB)"),
+        ({"largest_tensor": "0.5x"}, "no", "reached 0.60× (30.0 kB)"),
+        ({"layers": 20}, "yes", "at most 20 reached 19"),
         ({"memory": "50MB"}, "yes", "reached 48.2 MB"),
         ({"latency": "soon"}, "unknown", "asked soon"),
         ({"beauty": 3}, "unknown", "not checked here"),
@@ -169,7 +173,10 @@ def test_a_missed_budget_shows_which_item_was_missed(tmp_path: Path) -> None:
     ],
 )
 def test_each_kind_of_budget_is_compared(budget: dict[str, Any], state: str, said: str, tmp_path: Path) -> None:
-    shown = page(report_samples.report(budget=budget), tmp_path)
+    report = report_samples.report(budget=budget)
+    report["baseline"] |= {"peak_activation_bytes": 140_000, "largest_tensor_bytes": 50_000, "layers": 22}
+    report["compressed"] |= {"peak_activation_bytes": 70_000, "largest_tensor_bytes": 30_000, "layers": 19}
+    shown = page(report, tmp_path)
     assert [found["class"] for tag, found in shown.tags if found.get("class") in ("yes", "no", "unknown")] == [state]
     assert said in shown.said("budget")
 

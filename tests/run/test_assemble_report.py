@@ -9,8 +9,8 @@ from torch import nn
 from penjing import report
 from penjing.budget import Budget
 from penjing.data import Data, Split
-from penjing.graph import capture
-from penjing.planning import Deployment
+from penjing.graph import Plan, capture
+from penjing.planning import Deployment, MeasuredPlan
 from penjing.pruning import prune
 from penjing.run import stages
 from penjing.run.assemble_report import _notes, assemble_report
@@ -65,7 +65,7 @@ USUAL = {
     "measured": {
         "missed": [],
         "warnings": [],
-        "baseline": {"metric": 0.9, "size_bytes": 1000},
+        "baseline": {"metric": 0.9, "size_bytes": 1000, "latency_ms": {"median": 2.0}, "macs": 100},
         "compressed": {"metric": 0.8},
         "parity": PARITY,
     },
@@ -85,7 +85,7 @@ def notes(**changes):
     """Returns the notes of a run in which all went well, but for `changes` of single values by their owner."""
     given = {owner: values | changes.get(owner, {}) for owner, values in USUAL.items()}
     solution = SimpleNamespace(**given["solution"])
-    solution.taken = SimpleNamespace(meets=solution.meets)
+    solution.taken = MeasuredPlan(Plan(), 1, 0.4, 0.8, 900, solution.meets, counted={"macs": 60})
     asked, recovery, clock = (SimpleNamespace(**given[owner]) for owner in ("asked", "recovery", "clock"))
     return _notes(asked, solution, recovery, given["measured"], clock)
 
@@ -103,7 +103,8 @@ def test_of_a_run_in_which_all_went_well_there_is_nothing_to_note():
         ({"measured": {"warnings": ["The time was short."]}}, "The time was short."),
         (
             {"solution": {"meets": False}},
-            "No candidate kept the budget of size 0.5x; the one that came nearest was taken.",
+            "No candidate kept the budget of size 0.5x; the one that came nearest was taken. What binds is size: 900 bytes where "
+            "500 bytes is allowed, 80% more.",
         ),
         (
             {"solution": {"plan": ()}},
@@ -116,8 +117,9 @@ def test_what_a_user_should_know_of_a_run_is_noted(changes, says):
     assert notes(**changes) == [says]
 
 
-def candidate(latency, size):
-    return SimpleNamespace(latency=latency, latency_ms=None if latency is None else 2 * latency, size_bytes=size)
+def candidate(latency, size, macs=70):
+    ms = None if latency is None else 2 * latency
+    return MeasuredPlan(Plan(), 1, latency, ms, size, False, counted={"macs": macs})
 
 
 @pytest.mark.parametrize(
@@ -125,14 +127,30 @@ def candidate(latency, size):
     [
         (
             Budget(latency="0.1x"),
+            " What binds is latency: 0.8 ms where 0.2 ms is allowed, 300% more."
             " The fastest candidate measured took 0.31× the latency of the original (0.62 ms).",
         ),
-        (Budget(size="0.1x"), " The smallest candidate measured had 0.20× the size of the original (200 bytes)."),
+        (
+            Budget(latency="0.41x"),
+            " What binds is latency: 0.8 ms where 0.82 ms is allowed, less than 5% below, which a finished model may pass."
+            " The fastest candidate measured took 0.31× the latency of the original (0.62 ms).",
+        ),
+        (
+            Budget(size="0.1x"),
+            " What binds is size: 900 bytes where 100 bytes is allowed, 800% more."
+            " The smallest candidate measured had 0.20× the size of the original (200 bytes).",
+        ),
+        (
+            Budget(latency="0.3x", macs="0.2x"),
+            " What binds is the number of MACs: 60 where 20 is allowed, 200% more."
+            " The fastest candidate measured took 0.31× the latency of the original (0.62 ms)."
+            " At the least, the number of MACs of a candidate was 0.55× the original's (55).",
+        ),
         (Budget(drop=0.1), ""),
     ],
 )
 def test_where_no_candidate_kept_the_budget_it_is_said_what_was_possible(budget, says):
-    found = (candidate(0.31, 300), candidate(None, 200), candidate(0.5, 250))
+    found = (candidate(0.31, 300), candidate(None, 200), candidate(0.5, 250, macs=55))
     (note,) = notes(solution={"meets": False, "measured": found}, asked={"budget": budget})
     assert note == f"No candidate kept the budget of {budget}; the one that came nearest was taken.{says}"
 

@@ -33,10 +33,11 @@ ALIKE = Likeness(0.97, TOP_ONE, 0.3)
 # Limits
 
 
-def sides(metric=(0.9, 0.9), latency=(2.0, 2.0), size=(10_000, 10_000)):
+def sides(metric=(0.9, 0.9), latency=(2.0, 2.0), size=(10_000, 10_000), **counted):
     """Returns both sides of a report, from (baseline, compressed) of each quantity."""
     return {
         side: {"metric": metric[which], "latency_ms": {"median": latency[which]}, "size_bytes": size[which]}
+        | {name: both[which] for name, both in counted.items()}
         for which, side in enumerate(("baseline", "compressed"))
     }
 
@@ -49,6 +50,26 @@ def sides(metric=(0.9, 0.9), latency=(2.0, 2.0), size=(10_000, 10_000)):
         (Budget(latency="1us"), sides(), "latency is 2 ms where 0.001 ms are allowed (1us)"),
         (Budget(size="0.25x"), sides(size=(10_000, 2501)), "size is 2,501 bytes where 2,500 are allowed (0.25x)"),
         (Budget(size="1kB"), sides(size=(10_000, 1001)), "size is 1,001 bytes where 1,000 are allowed (1kB)"),
+        (
+            Budget(macs="0.5x"),
+            sides(macs=(3001, 1501)),
+            "the number of MACs is 1,501 where 1,500 are allowed (0.5x)",
+        ),
+        (
+            Budget(peak_memory="1KB"),
+            sides(peak_activation_bytes=(9000, 1001)),
+            "the memory of activations is 1,001 bytes where 1,000 are allowed (1KB)",
+        ),
+        (
+            Budget(largest_tensor="0.5x"),
+            sides(largest_tensor_bytes=(2000, 1001)),
+            "the largest tensor is 1,001 bytes where 1,000 are allowed (0.5x)",
+        ),
+        (
+            Budget(layers=20),
+            sides(layers=(40, 21)),
+            "the number of layers that multiply is 21 where 20 are allowed (20)",
+        ),
         (Budget(drop=0.01), sides(metric=(0.92, 0.9)), "the metric's fall is 0.0200 where 0.01 is allowed"),
         (Budget(drop="1%"), sides(metric=(0.92, 0.9)), "the metric's fall is 0.0200 where 0.01 is allowed"),
         (Budget(drop="1.5 units"), sides(metric=(31, 29)), "the metric's fall is 2.0000 where 1.5 units is allowed"),
@@ -66,6 +87,7 @@ def test_a_limit_that_is_missed_is_told_with_the_value_that_was_reached(budget, 
         (Budget(latency="5ms"), sides(latency=(8.0, 5.0))),
         (Budget(size="0.25x"), sides(size=(10_000, 2500))),
         (Budget(size="1kB"), sides(size=(10_000, 1000))),
+        (Budget(macs="0.5x", layers=1), sides(macs=(3000, 1500), layers=(2, 1))),
         (Budget(drop=0.01), sides(metric=(0.92, 0.91))),
         (Budget(drop=0), sides(metric=(0.92, 0.95))),
         (Budget(drop="100%"), sides(metric=(0.92, 0.0))),
@@ -162,7 +184,10 @@ def verified(time, monkeypatch):
         }
         for name, fake in fakes.items():
             monkeypatch.setattr(verification, name, fake)
-        graphs = [SimpleNamespace(cost=lambda n=n: SimpleNamespace(params=n, macs=n and macs)) for n in (40, 10)]
+        memory = {"peak_activation_bytes": 7, "largest_tensor_bytes": 5, "layers": 3}
+        graphs = [
+            SimpleNamespace(cost=lambda n=n: SimpleNamespace(params=n, macs=n and macs, **memory)) for n in (40, 10)
+        ]
         file = SimpleNamespace(target="onnxruntime")
         loaders = {part: [part] for part in parts}
         data = Data(None, loaders.get("calibration"), loaders.get("validation"), task or Classification())

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from penjing.budget import Budget
 from penjing.cli.app import app
+from penjing.cli.budget_options import BudgetOptions
 from penjing.cli.screen import Screen, styled
 from penjing.cli.spread import takes_options
 from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher, without_weights
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from penjing.data import Data
 
 NOT_MET = 3
+TECHNIQUES = "prune,quantize"  # those that are used by default
 MOST_NAMED = 3  # layers that are named per reason; the plan in the report names all
 
 Model = Annotated[
@@ -80,6 +82,26 @@ def check_options(given: Mapping[str, Any]) -> None:
         if value is not None:
             rule = RULES[name]
             replace(rule, says=rule.says.removesuffix(", or None")).read(f"--{name.replace('_', '-')}", value)
+
+
+def named_techniques(techniques: str, only: Mapping[str, bool]) -> list[str]:
+    """Returns the names of the techniques that a command was given.
+
+    Args:
+        techniques: names with commas between them.
+        only: by a technique's name, whether its short form, such as `--quantize-only`, was given.
+
+    Raises:
+        PenjingError: a short form was given beside another one, or beside other names.
+    """
+    found = [name.strip() for name in techniques.split(",") if name.strip()]
+    short = [name for name, given in only.items() if given]
+    if not short:
+        return found
+    if len(short) > 1 or (techniques != TECHNIQUES and found != short):
+        others = [f"--{name}-only" for name in short[1:]] or [f"--techniques {techniques}"]
+        raise PenjingError(f"--{short[0]}-only and {others[0]} contradict each other: give one of them.")
+    return short
 
 
 def in_floating_point(plan: Sequence[Mapping[str, Any]]) -> str:
@@ -154,12 +176,7 @@ def compress_command(
     *,
     target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime",
     weights: Weights = None,
-    latency: Annotated[str | None, typer.Option(help="limit: 5ms, or 0.5x of the original's")] = None,
-    size: Annotated[str | None, typer.Option(help="limit: 1MB, or 0.25x of the original's")] = None,
-    drop: Annotated[
-        str | None,
-        typer.Option(help="largest fall of the metric: 0.01 or 1% is a point; from 0.5 on only with its unit"),
-    ] = None,
+    limits: BudgetOptions,
     include: Patterns = None,
     exclude: Patterns = None,
     units: Units = "auto",
@@ -168,7 +185,9 @@ def compress_command(
     epochs: Annotated[int, typer.Option(min=0, help="passes over the training data to recover")] = 5,
     techniques: Annotated[
         str, typer.Option(help="what may be done, such as prune,factorize,quantize; see penjing list techniques")
-    ] = "prune,quantize",
+    ] = TECHNIQUES,
+    quantize_only: Annotated[bool, typer.Option("--quantize-only", help="short for --techniques quantize")] = False,
+    prune_only: Annotated[bool, typer.Option("--prune-only", help="short for --techniques prune")] = False,
     solver: Annotated[
         str, typer.Option(help="how it is chosen what to do; see penjing list solvers")
     ] = "widest_that_fits",
@@ -193,14 +212,14 @@ def compress_command(
     from penjing.run.request import perhaps_random
     from penjing.targets import find_target
 
-    budget = Budget(latency, size, drop)
+    budget = limits.budget()
     given = {
         "min_channels": min_channels, "epochs": epochs, **training.keywords(), "threads": threads, "batch": batch, "seed": seed,
         "max_minutes": max_minutes,
     }  # fmt: skip
     check_options(given)  # before anything is loaded, so that a mistake is reported at once
     find_target(target)
-    used = [name.strip() for name in techniques.split(",") if name.strip()]
+    used = named_techniques(techniques, {"quantize": quantize_only, "prune": prune_only})
 
     def check_names() -> None:
         training.check_names()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.channels.rules import RULES
+from penjing.graph.memory import bytes_of, largest, peak, tensors
 from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS, node_arguments
 from penjing.graph.propagation import at_batch_one, depends_on_values, sizes
 
@@ -63,7 +64,9 @@ class Cost:
         params: number of parameter entries, tied ones once, unused ones included.
         weight_bytes: bytes of parameters and buffers.
         peak_activation_bytes: most bytes of activations alive at once when ops run one by one in the graph's order
-            and views cost nothing.
+            and views cost nothing. A value that is rounded to a grid takes its bytes on this grid, as in a runtime that
+            computes in integers.
+        largest_tensor_bytes: bytes of the largest activation or weight, each on the grid to which it is rounded.
     """
 
     rows: tuple[Row, ...]
@@ -71,6 +74,22 @@ class Cost:
     params: int
     weight_bytes: int
     peak_activation_bytes: int
+    largest_tensor_bytes: int
+
+    @property
+    def layers(self) -> int:
+        """The number of ops that multiply: convolutions, linear layers, recurrent layers, matrix products."""
+        return sum(row.macs > 0 for row in self.rows)
+
+    @property
+    def by_limit(self) -> dict[str, float]:
+        """The costs that a budget can limit, by the limits' names."""
+        return {
+            "macs": self.macs,
+            "peak_memory": self.peak_activation_bytes,
+            "largest_tensor": self.largest_tensor_bytes,
+            "layers": self.layers,
+        }
 
     @property
     def uncounted(self) -> tuple[Row, ...]:
@@ -203,7 +222,7 @@ def count(graph: "Graph") -> Cost:
     seen: set[int] = set()
     rows = []
     for node in graph.program.graph.nodes:
-        if node.op != "call_function" or _bytes(node, number) is None:
+        if node.op != "call_function" or bytes_of(node, number) is None:
             continue
         read = [graph.tensor(str(n.target)) for n in node.all_input_nodes if n.op == "get_attr"]
         fresh = [tensor for tensor in read if id(tensor) not in seen]
@@ -218,18 +237,19 @@ def count(graph: "Graph") -> Cost:
                 math.ceil(counter(node, node_arguments(node), shape) / samples) if counter else 0,
                 sum(t.numel() for t in fresh if isinstance(t, torch.nn.Parameter)),
                 sum(t.numel() * t.element_size() for t in fresh),
-                math.ceil((_bytes(node, number) or 0) / samples),
+                math.ceil((bytes_of(node, number) or 0) / samples),
                 tuple(number(n) for n in _first(node.meta["val"]).shape),
                 _known(node),
             )
         )
-    tensors = {id(t): t for t in [*graph.parameters(), *graph.buffers()]}.values()
+    owned = {id(t): t for t in [*graph.parameters(), *graph.buffers()]}.values()
     return Cost(
         tuple(rows),
         sum(row.macs for row in rows),
         sum(t.numel() for t in graph.parameters()),
-        sum(t.numel() * t.element_size() for t in tensors),
-        _peak(graph, number, batched),
+        sum(t.numel() * t.element_size() for t in owned),
+        peak(graph, number, batched),
+        largest(graph, number, batched),
     )
 
 
@@ -255,14 +275,14 @@ def _known(node: fx.Node) -> bool:
     """
     target = node.target
     if target in MACS and any(
-        depends_on_values(v) for n in (node, *node.all_input_nodes) for v in _tensors(n.meta.get("val"))
+        depends_on_values(v) for n in (node, *node.all_input_nodes) for v in tensors(n.meta.get("val"))
     ):
         return False
     if target in MACS or not isinstance(target, torch._ops.OpOverload) or target.namespace == "quantized_decomposed":
         return True
     if target.namespace == "aten" and (target in RULES or op_name(node) in FREE_OF_MACS):
         return True
-    made, read = _tensors(node.meta["val"]), [v for n in node.all_input_nodes for v in _tensors(n.meta.get("val"))]
+    made, read = tensors(node.meta["val"]), [v for n in node.all_input_nodes for v in tensors(n.meta.get("val"))]
     counts_only = not any(v.is_floating_point() or v.is_complex() for v in made)  # places, masks and numbers of them
     return counts_only or not read
 
@@ -295,49 +315,5 @@ def op_name(node: fx.Node) -> str:
     return schema.name.partition("::")[2] if schema else getattr(node.target, "__name__", str(node.target))
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [v for v in (value if isinstance(value, list | tuple) else [value]) if isinstance(v, Tensor)]
-
-
 def _first(value: Any) -> Tensor:
-    return _tensors(value)[0]
-
-
-def _bytes(node: fx.Node, number: Callable[[Any], int]) -> int | None:
-    tensors = _tensors(node.meta.get("val"))
-    if not tensors:
-        return None
-    return sum(math.prod(number(n) for n in t.shape) * t.element_size() for t in tensors)
-
-
-def _peak(graph: "Graph", number: Callable[[Any], int], batched: dict[fx.Node, int]) -> int:
-    """Walks the graph with the set of live buffers; a view keeps alive what it shows."""
-    nodes = [n for n in graph.program.graph.nodes if n.op in ("call_function", "placeholder", "output")]
-    order = {node: index for index, node in enumerate(nodes)}
-    owner: dict[fx.Node, fx.Node] = {}
-    dies: dict[fx.Node, int] = {}
-    for node in nodes:
-        shown = _shows(node)
-        owner[node] = owner.get(shown, shown) if shown is not None else node
-        last = max((order[user] for user in node.users if user in order), default=order[node])
-        dies[owner[node]] = max(dies.get(owner[node], 0), last)
-    live = peak = 0
-    endings: dict[int, int] = {}
-    for index, node in enumerate(nodes):
-        if owner[node] is node and node.op != "output":
-            size = math.ceil((_bytes(node, number) or 0) / batched.get(node, 1))
-            live += size
-            endings[dies[node]] = endings.get(dies[node], 0) + size
-        peak = max(peak, live)
-        live -= endings.pop(index, 0)
-    return peak
-
-
-def _shows(node: fx.Node) -> fx.Node | None:
-    """Returns the activation of which `node` is a view (or an element of a tuple), if any."""
-    if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
-        return None
-    schema = getattr(node.target, "_schema", None)
-    is_view = node.target.__name__ == "getitem" if schema is None else bool(schema.arguments[0].alias_info)
-    source = node.args[0]
-    return source if is_view and source.op in ("call_function", "placeholder") else None
+    return tensors(value)[0]

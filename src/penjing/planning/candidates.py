@@ -1,7 +1,7 @@
 """Candidates: plans that are drafted, lowered and measured on the target beside the original, and the choice among them."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Option, Plan
@@ -45,6 +45,15 @@ def levels(problem: Problem, stage: str, graph: Graph) -> list[Options]:
 # Measuring
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """A draft of a plan: its options, its lowered file, and what is counted in its graph."""
+
+    options: Options
+    file: Artifact
+    counted: Mapping[str, float]
+
+
 def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
     """Measures a level in floating point and in few bits, and in a mixture of both where their profiles promise a gain."""
     names = ["float"]
@@ -52,22 +61,24 @@ def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
         thin = _drafted(problem, problem.graph, options)
         if thin is None:  # a technique found its options useless for this graph
             return []
-        files = [(options, _lowered(problem, thin, "float"))]
+        files = [_Draft(options, _lowered(problem, thin, "float"), thin.cost().by_limit)]
         drafted = list[Options]()
         for some in levels(problem, "numbers", thin):  # proposed for the thin graph, whose places may be others
             if (graph := _drafted(problem, thin, some)) is not None:
                 names.append(f"integer-{len(drafted)}")
-                files.append(((*options, *some), _lowered(problem, graph, names[-1])))
+                file = _lowered(problem, graph, names[-1])
+                files.append(_Draft((*options, *some), file, graph.cost().by_limit))
                 drafted.append(some)
         found = _timed(problem, thin, files)
-        (_, plain_file), *others = files
-        for some, (_, file), candidate in zip(drafted, others, tuple(found[1:]), strict=True):
-            slower = _better_in_float(problem, (plain_file, file), found[0], candidate)
+        plain, *others = files
+        for some, draft, candidate in zip(drafted, others, tuple(found[1:]), strict=True):
+            slower = _better_in_float(problem, (plain.file, draft.file), found[0], candidate)
             mixed = _left_alone(problem, some, slower)
             graph = _drafted(problem, thin, mixed) if slower and problem.left > 0 else None
             if graph is not None:
                 names.append("mixed")
-                found += _timed(problem, thin, [((*options, *mixed), _lowered(problem, graph, "mixed"))])
+                file = _lowered(problem, graph, "mixed")
+                found += _timed(problem, thin, [_Draft((*options, *mixed), file, graph.cost().by_limit)])
         return found
     finally:
         for name in names:
@@ -99,10 +110,10 @@ def _lowered(problem: Problem, graph: Graph, name: str) -> Artifact:
     return lower(graph, problem.deployment.target, problem.file(name))
 
 
-def _timed(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifact]]) -> list[MeasuredPlan]:
-    """Times these files in turns with the original's, and returns a candidate for each of them."""
+def _timed(problem: Problem, thin: Graph, drafts: Sequence[_Draft]) -> list[MeasuredPlan]:
+    """Times these drafts in turns with the original, and returns a candidate for each of them."""
     anchor = problem.anchor
-    together = {"original": original_of(problem)} | {str(place): file for place, (_, file) in enumerate(files)}
+    together = {"original": original_of(problem)} | {str(place): draft.file for place, draft in enumerate(drafts)}
     together |= {} if anchor is None else {"anchor": anchor.file}
     times = measure_together(
         together, threads=problem.deployment.threads, batch=problem.deployment.batch, runs=RUNS, memory=False,
@@ -110,9 +121,11 @@ def _timed(problem: Problem, thin: Graph, files: Sequence[tuple[Options, Artifac
     )  # fmt: skip
     before = times["original"].latency_ms.median
     found = []
-    for place, (options, file) in enumerate(files):
-        after = times[str(place)].latency_ms.median
-        one = MeasuredPlan(Plan(options), thin.cost().params, after / before, after, file.size_bytes, True)
+    for place, draft in enumerate(drafts):
+        after, size = times[str(place)].latency_ms.median, draft.file.size_bytes
+        one = MeasuredPlan(
+            Plan(draft.options), thin.cost().params, after / before, after, size, True, counted=draft.counted
+        )
         if anchor is not None and one.integer == anchor.integer:
             now = times["anchor"].latency_ms.median / before
             one = replace(one, correction=max(1.0, anchor.latency / now))
@@ -156,13 +169,14 @@ def preferred(found: Sequence[MeasuredPlan]) -> MeasuredPlan | None:
     return integer if _share(integer) <= WORTH * _share(plain) else plain
 
 
-def excess(problem: Problem, candidate: MeasuredPlan) -> float:
-    """Returns how far a candidate misses the budget: the larger of its latency and its size, each over its limit."""
-    original_ms = _ms(candidate) / _share(candidate)
-    latency, size = problem.budget.latency_limit(), problem.budget.size_limit()
-    return max(
-        _ms(candidate) / latency.of(original_ms) if latency else 0.0,
-        candidate.size_bytes / size.of(original_of(problem).size_bytes) if size else 0.0,
+def excess(problem: Problem, candidate: MeasuredPlan) -> tuple[float, ...]:
+    """Returns how far a candidate misses the budget: its costs, each over its limit, the largest first.
+
+    Of two candidates that miss one limit equally far, the one is nearer that misses the others less. A cost that keeps its
+    limit counts as all of it, since keeping it by more is worth nothing.
+    """
+    return tuple(
+        sorted((max(share, problem.allowed(name)) for name, share in problem.used(candidate).items()), reverse=True)
     )
 
 

@@ -81,7 +81,5 @@ def corrected(
 
 
 def meeting(candidate: MeasuredPlan, problem: Problem) -> MeasuredPlan:
-    """Returns the candidate with `meets` as its corrected latency and its size say."""
-    assert candidate.latency_ms is not None and candidate.original_ms is not None
-    after = candidate.latency_ms * candidate.correction
-    return replace(candidate, meets=problem.keeps(after, candidate.original_ms, candidate.size_bytes))
+    """Returns the candidate with `meets` as its corrected latency, its size and what is counted say."""
+    return replace(candidate, meets=problem.keeps(candidate))

@@ -1,6 +1,7 @@
 """A plan that was drafted, lowered and measured beside the original: a candidate of a solver."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from penjing.graph import Option, Plan
 from penjing.graph.places import Json
@@ -20,6 +21,7 @@ class MeasuredPlan:
         meets: whether the expected latency and the size keep the budget, with a margin.
         correction: how many times the measured latency a model with such numbers took once it was finished; 1 where no
             finished model told otherwise.
+        counted: the costs that are counted in the drafted graph, by the names of a budget's limits; see `Cost.by_limit`.
     """
 
     plan: Plan
@@ -29,6 +31,7 @@ class MeasuredPlan:
     size_bytes: int
     meets: bool
     correction: float = 1.0
+    counted: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def expected(self) -> float | None:
@@ -44,6 +47,12 @@ class MeasuredPlan:
     def original_ms(self) -> float | None:
         """Median latency of the original in the same turns, in milliseconds; None where nothing was measured."""
         return self.latency_ms / self.latency if self.latency and self.latency_ms is not None else None
+
+    @property
+    def costs(self) -> dict[str, float | None]:
+        """All that a budget can limit, by the limits' names; the latency as expected. None where it isn't known."""
+        ms = None if self.latency_ms is None else self.latency_ms * self.correction
+        return {"latency": ms, "size": self.size_bytes, **self.counted}
 
     @property
     def structure(self) -> tuple[Option, ...]:
@@ -87,6 +96,7 @@ class MeasuredPlan:
             "correction": self.correction,
             "size_bytes": self.size_bytes,
             "meets": self.meets,
+            **self.counted,
         }
 
     def to_json(self) -> dict[str, Json]:

@@ -4,11 +4,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from penjing import records
-from penjing.budget import Budget, Limit
+from penjing.budget import LIMITED, Budget, Limit
 from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Plan
@@ -76,7 +77,7 @@ class Problem:
             one.
         original: the original's lowered file; every candidate is measured side by side with it. None where nothing runs on
             a target: solvers that can do so count sizes then.
-        budget: limits on latency and size.
+        budget: limits on what the model costs.
         deployment: where and how the result runs.
         techniques: the techniques that may propose options, by name, with their choices settled.
         scope: where the techniques may work.
@@ -123,12 +124,27 @@ class Problem:
         """Returns the path to which a candidate of that name is written."""
         return self.folder / f"{name}{find_target(self.deployment.target).suffix}"
 
-    def keeps(self, latency_ms: float, original_ms: float, size_bytes: float) -> bool:
-        """Tells whether latency and size keep the budget, with the margin."""
+    @cached_property
+    def counted(self) -> dict[str, float]:
+        """The original's costs that are counted in its graph, by the names of a budget's limits."""
+        return self.graph.cost().by_limit
+
+    def used(self, candidate: MeasuredPlan) -> dict[str, float]:
+        """Returns which share of each limit a candidate uses, by the limit's name; see `Budget.used`."""
         assert self.original is not None
-        return within(self.budget.latency_limit(), latency_ms, original_ms) and within(
-            self.budget.size_limit(), size_bytes, self.original.size_bytes
-        )
+        before = {"latency": candidate.original_ms, "size": self.original.size_bytes}
+        if any(LIMITED[name].counted for name in self.budget.limits()):
+            before |= self.counted
+        return self.budget.used(before, candidate.costs)
+
+    def keeps(self, candidate: MeasuredPlan) -> bool:
+        """Tells whether a candidate keeps the whole budget."""
+        return all(share <= self.allowed(name) for name, share in self.used(candidate).items())
+
+    @staticmethod
+    def allowed(name: str) -> float:
+        """Returns the share of a limit that a candidate may use: a part of it where that is measured, else all of it."""
+        return 1.0 if LIMITED[name].counted else MARGIN
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def plan(
     threads: int = 1,
     batch: int = 1,
 ) -> Plan:
-    """Plans what to do where, so that the model keeps a budget on latency and size, as measured on the target.
+    """Plans what to do where, so that the model keeps a budget, with latency and size as measured on the target.
 
     The plan isn't judged by its accuracy, since candidates are made without training. `apply` carries a plan out, `recover`
     trains the result, and `compress` does all of this.
@@ -64,7 +64,8 @@ def plan(
         graph: the original.
         data: the data from which evidence and the ranges of activations are taken.
         target: the runtime; see `penjing targets`.
-        budget: limits on latency and size; without one, the default solver removes nothing and takes the fastest numbers.
+        budget: limits on what the model costs, see `Budget`; without one, the default solver removes
+            nothing and takes the fastest numbers.
         techniques: names in `penjing list techniques`, or a mapping from names to their choices, as
             `{"prune": {"criterion": "taylor"}, "quantize": {}}`.
         solver: a name in `penjing list solvers`.

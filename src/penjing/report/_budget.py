@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penjing.budget import BYTES, MILLISECONDS, parse_drop, parse_limit
+from penjing.budget import BYTES, COUNTS, LIMITED, MILLISECONDS, parse_drop, parse_limit
 from penjing.report import _format
 from penjing.report._headline import alike, is_share, metric_title
 
-_COUNT = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+_COUNT = {**COUNTS, "b": 1e9}
 _ENERGY = {"": 1.0, "uj": 1e-3, "mj": 1.0, "j": 1e3}  # in millijoules
 
 
@@ -38,15 +38,18 @@ _KINDS = {
     "size": _Kind("Size", lambda side: side["size_bytes"], BYTES, _format.size),
     "params": _Kind("Parameters", lambda side: side["params"], _COUNT, _format.count),
     "macs": _Kind("MACs", lambda side: side["macs"], _COUNT, _format.count),
+    "peak_memory": _Kind("Memory of activations", lambda side: side.get("peak_activation_bytes"), BYTES, _format.size),
+    "largest_tensor": _Kind("Largest tensor", lambda side: side.get("largest_tensor_bytes"), BYTES, _format.size),
+    "layers": _Kind("Layers that multiply", lambda side: side.get("layers"), _COUNT, _format.count),
     "memory": _Kind("Peak memory", lambda side: side["peak_memory_bytes"], BYTES, _format.size),
     "energy": _Kind("Energy", lambda side: (side["energy_mj"] or {}).get("value"), _ENERGY, _format.millijoules),
 }
 
 
 def items(report: Mapping[str, Any]) -> list[Item]:
-    """Returns one line per limit of the budget, in the order latency, size, drop, the rest."""
+    """Returns one line per limit of the budget, in the order latency, size, drop, what is counted, the rest."""
     budget = {key: value for key, value in report["budget"].items() if value is not None}
-    order = ["latency", "size", "drop"]
+    order = ["latency", "size", "drop", *(name for name, one in LIMITED.items() if one.counted)]
     keys = [key for key in order if key in budget] + sorted(budget.keys() - set(order))
     return [_item(key, budget[key], report) for key in keys]
 

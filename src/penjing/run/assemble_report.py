@@ -1,15 +1,16 @@
 """Assembles a run's report: the request, the changes, the measurements and the provenance, in words and numbers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from penjing import report
-from penjing.budget import Budget
+from penjing.budget import LIMITED, Budget
 from penjing.capabilities import find
 from penjing.graph import Graph
 from penjing.graph.cost import uncounted
-from penjing.planning import Solution
+from penjing.planning import MARGIN, Solution
 from penjing.run import stages
 from penjing.run.baseline import SAME
 from penjing.run.clock import Clock, seconds_until
@@ -18,6 +19,7 @@ from penjing.run.provenance import provenance
 from penjing.run.recovery import Recovery
 from penjing.run.request import CompressRequest, perhaps_random
 from penjing.run.samples import told
+from penjing.run.verification import READ
 from penjing.run.workspace import Workspace
 from penjing.run.zeros import zeros_on
 from penjing.targets import find_target
@@ -143,8 +145,8 @@ def _stands_in(parity: Mapping[str, Any]) -> list[str]:
 
 
 def _possible(asked: CompressRequest, solution: Solution, measured: Mapping[str, Any]) -> list[str]:
-    """Says, for each limit on latency and size, how far the best of the candidates that were measured came."""
-    found = []
+    """Says what binds, and for each limit but that of the metric how far the best of the measured candidates came."""
+    found = _binds(asked.budget, solution, measured["baseline"])
     timed = [one for one in solution.measured if one.latency is not None and one.latency_ms is not None]
     if asked.budget.latency and timed:
         fastest = min(timed, key=lambda one: one.latency or 0.0)
@@ -154,7 +156,35 @@ def _possible(asked: CompressRequest, solution: Solution, measured: Mapping[str,
         smallest = min(one.size_bytes for one in solution.measured)
         share = smallest / measured["baseline"]["size_bytes"]
         found.append(f"The smallest candidate measured had {share:.2f}× the size of the original ({smallest:,} bytes).")
+    for name in asked.budget.limits():
+        amounts = (
+            [one.counted[name] for one in solution.measured if name in one.counted] if LIMITED[name].counted else []
+        )
+        if amounts:
+            share = min(amounts) / READ[name](measured["baseline"])
+            least = LIMITED[name].shown.format(min(amounts))
+            found.append(
+                f"At the least, {LIMITED[name].title} of a candidate was {share:.2f}× the original's ({least})."
+            )
     return found
+
+
+def _binds(budget: Budget, solution: Solution, baseline: Mapping[str, Any]) -> list[str]:
+    """Says which limit the candidate that was taken misses the furthest, and by how much."""
+    before: dict[str, float | None] = {name: READ[name](baseline) for name in budget.limits()}
+    # A candidate's latency is compared with that of the original in the same turns, since a machine's speed changes.
+    before |= {"latency": solution.taken.original_ms} if "latency" in before else {}
+    used = {name: share for name, share in budget.used(before, solution.taken.costs).items() if share < math.inf}
+    if not used:
+        return []
+    name = max(used, key=lambda one: used[one])
+    limit, quantity, reached = budget.limits()[name], LIMITED[name], solution.taken.costs[name]
+    amount = quantity.shown.format(limit.of(before[name] or 0.0))
+    much = used[name] - 1
+    over = f"{much:.{0 if much > 0.1 else 1}%} more"
+    if much <= 0:
+        over = f"less than {1 - MARGIN:.0%} below, which a finished model may pass"
+    return [f"What binds is {quantity.title}: {quantity.shown.format(reached)} where {amount} is allowed, {over}."]
 
 
 def _short_training(asked: CompressRequest, recovery: Recovery, measured: Mapping[str, Any]) -> list[str]:

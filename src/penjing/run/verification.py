@@ -2,13 +2,13 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from penjing.budget import Budget
+from penjing.budget import LIMITED, Budget
 from penjing.data import Data
 from penjing.graph import Cost, Graph, fold_batch_norms
 from penjing.loaders import first
@@ -158,15 +158,16 @@ def shortfalls(budget: Budget, sides: Mapping[str, Any], alike: Likeness | None)
     A limit whose value couldn't be measured counts as missed; a metric that isn't a finite number is always reported.
     """
     before, after = sides["baseline"], sides["compressed"]
-    latency, size, drop = budget.latency_limit(), budget.size_limit(), budget.drop_limit()
+    drop = budget.drop_limit()
     found = []
-    if latency:
-        reached, allowed = after["latency_ms"]["median"], latency.of(before["latency_ms"]["median"])
-        if not reached <= allowed:
-            found.append(f"latency is {reached:.3g} ms where {allowed:.3g} ms are allowed ({budget.latency})")
-    if size and not after["size_bytes"] <= size.of(before["size_bytes"]):
-        allowed_bytes = int(size.of(before["size_bytes"]))
-        found.append(f"size is {after['size_bytes']:,} bytes where {allowed_bytes:,} are allowed ({budget.size})")
+    for name, limit in budget.limits().items():
+        amount, least = (READ[name](side) for side in (after, before))
+        allowed = limit.of(least)
+        if not amount <= allowed:
+            told, shown = LIMITED[name], getattr(budget, name)
+            most = allowed if name == "latency" else int(allowed)
+            allows = told.shown.format(most) if name == "latency" else f"{most:,}"
+            found.append(f"{told.title} is {told.shown.format(amount)} where {allows} are allowed ({shown})")
     if before["metric"] is not None and after["metric"] is None:
         found.append("the compressed file's metric isn't a finite number")
     elif drop is not None:
@@ -180,6 +181,16 @@ def shortfalls(budget: Budget, sides: Mapping[str, Any], alike: Likeness | None)
             found.append(f"{what} is {fall:.4f} where {budget.drop} is allowed")
     return found
 
+
+# Where a side of the report holds what a budget limits.
+READ: dict[str, Callable[[Mapping[str, Any]], float]] = {
+    "latency": lambda side: float(side["latency_ms"]["median"]),
+    "size": lambda side: float(side["size_bytes"]),
+    "macs": lambda side: float(side["macs"]),
+    "peak_memory": lambda side: float(side["peak_activation_bytes"]),
+    "largest_tensor": lambda side: float(side["largest_tensor_bytes"]),
+    "layers": lambda side: float(side["layers"]),
+}
 
 # Names of 1 - likeness, by the measure of likeness.
 DIFFERENCES = {
@@ -206,6 +217,9 @@ def _side(measured: Measurement, cost: Cost, metric: float | None) -> dict[str, 
         "params": cost.params,
         "macs": cost.macs,
         "peak_memory_bytes": measured.peak_memory_bytes,
+        "peak_activation_bytes": cost.peak_activation_bytes,
+        "largest_tensor_bytes": cost.largest_tensor_bytes,
+        "layers": cost.layers,
         "energy_mj": None,
     }
 

@@ -272,6 +272,8 @@ def _check_together(
     Raises:
         PenjingError: they don't; the error names one that is in the way.
     """
+    if budget is not None and (other := [name for name in budget.limits() if name not in ("size", "latency")]):
+        raise PenjingError(f"quantize keeps limits on size, latency and drop; compress keeps {other[0]}= too.")
     limited = budget is not None and (budget.size is not None or budget.latency is not None)
     if limited and isinstance(weights, str):
         raise PenjingError(

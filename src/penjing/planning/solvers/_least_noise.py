@@ -159,6 +159,8 @@ def _check(budget: Budget, simulated: bool) -> None:
         raise PenjingError(
             "The solver 'least_noise' chooses grids under a budget: give one, as penjing.Budget(size=…) or (latency=…)."
         )
+    if other := [name for name in budget.limits() if name not in ("size", "latency")]:
+        raise PenjingError(f"The solver 'least_noise' keeps limits on size and latency, and none on {other[0]}.")
     if simulated and budget.latency is not None:
         raise PenjingError(
             "Latency is measured on the target, and here nothing runs on one: the target is simulated, or is a record of your "
