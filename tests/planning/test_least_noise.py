@@ -124,6 +124,10 @@ def test_layers_with_a_grid_of_their_own_keep_it(learned):
         ({"weights": GRIDS, "budget": pj.Budget(latency="0.5x"), **ALONE}, "Latency is measured on the target"),
         ({"weights": GRIDS, "budget": pj.Budget(size="0.2x"), "per_layer": {"*": "int8"}, **ALONE}, "nothing to choose"),
         ({"weights": ("int8", "float32"), "budget": pj.Budget(size="1x"), **ALONE}, "in floating point everywhere"),
+        (
+            {"weights": GRIDS, "budget": pj.Budget(size="0.2x", macs="0.5x"), **ALONE},
+            "quantize keeps limits on size, latency and drop; compress keeps macs= too",
+        ),
         ({"weights": ("int8", "in4"), "budget": pj.Budget(size="1x"), **ALONE}, "Did you mean 'int4'"),
     ],
 )  # fmt: skip
@@ -131,6 +135,13 @@ def test_what_can_not_be_chosen_is_told(learned, options, says):
     graph, data = learned
     with pytest.raises(PenjingError, match=says):
         pj.quantize(graph, data, **options)
+
+
+def test_a_plan_of_grids_keeps_no_limit_on_what_grids_do_not_change(learned):
+    graph, data = learned
+    budget = pj.Budget(size="0.2x", layers=1)
+    with pytest.raises(PenjingError, match="'least_noise' keeps limits on size and latency, and none on layers"):
+        pj.plan(graph, data, techniques={"quantize": {"weights": GRIDS}}, solver="least_noise", budget=budget)
 
 
 def test_a_budget_below_the_smallest_is_told(learned, tmp_path):
