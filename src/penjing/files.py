@@ -121,3 +121,9 @@ def sha256(path: Path | str) -> str:
     """Returns the SHA-256 of a file's content, in hexadecimal."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Returns the folder of what is kept between runs: `$PENJING_CACHE`, or else `~/.cache/penjing`. It may be deleted."""
+    folder = os.environ.get("PENJING_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "penjing"

@@ -1,27 +1,24 @@
 """Keeps decoded images on disk between runs, since decoding a data set such as CIFAR-10 can take longer than using it."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from penjing.data._arrays import read_array
-from penjing.files import atomic_path, sweep
+from penjing.files import atomic_path, cache_folder, sweep
 
 
 def cached(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """Returns the array that `make` computes, from disk if an earlier call stored it under this key.
 
-    Files lie in `$PENJING_CACHE`, or else `~/.cache/penjing`; deleting them is always safe. If the array can't be written
+    Files lie in `cache_folder()`; deleting them is always safe. If the array can't be written
     there, it is only returned.
 
     Args:
         key: short hash of everything that the array depends on.
         make: computes the array.
     """
-    folder = os.environ.get("PENJING_CACHE")
-    path = (Path(folder) if folder else Path.home() / ".cache" / "penjing") / f"{key}.npy"
+    path = cache_folder() / f"{key}.npy"
     try:
         with path.open("rb") as file:
             return read_array(file, path.stat().st_size)

@@ -58,23 +58,23 @@ def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
     """Measures a level in floating point and in few bits, and in a mixture of both where their profiles promise a gain."""
     names = ["float"]
     try:
-        thin = _drafted(problem, problem.graph, options)
+        thin = drafted(problem, problem.graph, options)
         if thin is None:  # a technique found its options useless for this graph
             return []
         files = [_Draft(options, _lowered(problem, thin, "float"), thin.cost().by_limit)]
-        drafted = list[Options]()
+        proposed = list[Options]()
         for some in levels(problem, "numbers", thin):  # proposed for the thin graph, whose places may be others
-            if (graph := _drafted(problem, thin, some)) is not None:
-                names.append(f"integer-{len(drafted)}")
+            if (graph := drafted(problem, thin, some)) is not None:
+                names.append(f"integer-{len(proposed)}")
                 file = _lowered(problem, graph, names[-1])
                 files.append(_Draft((*options, *some), file, graph.cost().by_limit))
-                drafted.append(some)
+                proposed.append(some)
         found = _timed(problem, thin, files)
         plain, *others = files
-        for some, draft, candidate in zip(drafted, others, tuple(found[1:]), strict=True):
+        for some, draft, candidate in zip(proposed, others, tuple(found[1:]), strict=True):
             slower = _better_in_float(problem, (plain.file, draft.file), found[0], candidate)
             mixed = _left_alone(problem, some, slower)
-            graph = _drafted(problem, thin, mixed) if slower and problem.left > 0 else None
+            graph = drafted(problem, thin, mixed) if slower and problem.left > 0 else None
             if graph is not None:
                 names.append("mixed")
                 file = _lowered(problem, graph, "mixed")
@@ -86,7 +86,7 @@ def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
                 path.unlink(missing_ok=True)
 
 
-def _drafted(problem: Problem, graph: Graph, options: Options) -> Graph | None:
+def drafted(problem: Problem, graph: Graph, options: Options) -> Graph | None:
     """Returns a draft of the graph with these options; None where a technique finds its options useless."""
     made: Graph | None = graph
     for technique, some in _by_technique(problem, options):

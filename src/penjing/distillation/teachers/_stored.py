@@ -1,7 +1,6 @@
 """The teacher "stored": it answers each sample once, and its answers are read afterwards."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from penjing.distillation.teachers._answer_file import KEY, Answers, Damaged, re
 from penjing.distillation.teachers._one import One
 from penjing.distillation.teachers._registry import Lesson, Say, Teacher, teachers
 from penjing.errors import PenjingError
-from penjing.files import sweep
+from penjing.files import cache_folder, sweep
 
 LARGEST = 2**30  # bytes: logits of ten classes for some four million samples, a quarter of a small machine's memory
 MOST = 2**50  # bytes: no machine of today has as many
@@ -147,9 +146,8 @@ class Stored(Teacher):
 
 
 def _home(teacher: Teacher) -> Path:
-    folder = os.environ.get("PENJING_CACHE")
     name = hashlib.blake2b(teacher.identity().encode(), digest_size=KEY).hexdigest()
-    return (Path(folder) if folder else Path.home() / ".cache" / "penjing") / f"answers-{name}{SUFFIX}"
+    return cache_folder() / f"answers-{name}{SUFFIX}"
 
 
 def sample_keys(inputs: Sequence[Any]) -> list[bytes]:

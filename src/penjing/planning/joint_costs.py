@@ -1,0 +1,247 @@
+"""What options cost together: a kernel's time and bytes by the channels on both of its sides, its branch, and what replaces it."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from penjing.graph import Channels, Graph, Option, Place, branches, channels
+from penjing.graph.cost import MACS
+from penjing.planning.assignment import Joint, Taken
+from penjing.planning.latency.kernels import DEQUANTIZE, INT8, QUANTIZE, Kernel
+from penjing.techniques import Scope
+
+MOST_PLACES = 3  # places that the table of one kernel spans; channels of further groups count as if all stayed
+NUMBER_BYTES = {INT8: 1}  # bytes of a weight, 4 in other numbers
+BIAS_BYTES = 4
+LARGEST_FLAT = 3  # axes of outputs whose channels are on the last one; those of more have them behind the batch
+
+Milliseconds = Callable[[Kernel], float]
+Replacements = Mapping[str, Sequence[Sequence[Kernel]]]
+"""The kernels with which each option at a weight replaces the weight's own, in float, by the name of the weight's place."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The options at one place.
+
+    Attributes:
+        place: the place.
+        options: what could be done there; the first entry is None, which leaves the place as it is.
+        inside: name of the branch with which the place goes; "" if nothing that can go holds it. Such a place has one more
+            option, behind all others: that it has gone.
+    """
+
+    place: Place
+    options: tuple[Option | None, ...]
+    inside: str = ""
+
+    @property
+    def name(self) -> str:
+        """The place's name in an `Assignment`."""
+        return name_of(self.place)
+
+    @property
+    def count(self) -> int:
+        """The number of options, with the one that the place has gone."""
+        return len(self.options) + bool(self.inside)
+
+    @property
+    def gone(self) -> int:
+        """The number of the option that the place, or the branch itself, has gone; -1 if it can't."""
+        if self.place.kind == "branch":
+            return len(self.options) - 1
+        return len(self.options) if self.inside else -1
+
+    def left(self, option: int, units: int) -> int:
+        """Returns how many of a group's units are left with an option."""
+        if option == self.gone:
+            return 0
+        chosen = self.options[option]
+        return units if chosen is None else int(chosen.setting["keep"])
+
+
+def name_of(place: Place) -> str:
+    """Returns a place's name in an `Assignment`."""
+    return f"{place.kind} {place.path}"
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The channels on one side of a kernel: how many indices each unit of a group has there, and how many always stay."""
+
+    copies: Mapping[int, int]
+    pinned: int
+
+
+class Structure:
+    """The places of a graph at which channels or branches may go, and the kernels that depend on them.
+
+    Attributes:
+        choices: the places with their options, by name.
+        implied: options that go with others.
+    """
+
+    choices: dict[str, Choice]
+    implied: list[tuple[Taken, Taken]]
+
+    def __init__(self, graph: Graph, options: Sequence[Option], scope: Scope) -> None:
+        """Groups the options by place, and finds which places lie inside of which branches."""
+        self._found: Channels = channels(graph, include=scope.include, exclude=scope.exclude, units=scope.units)
+        there = {branch.name: branch for branch in branches(graph, include=scope.include, exclude=scope.exclude)}
+        self._nodes = {node.name: node for node in graph.program.graph.nodes}
+        by_place: dict[Place, list[Option]] = {}
+        for option in options:
+            by_place.setdefault(option.place, []).append(option)
+        self._branches = {
+            place.path: there[place.path] for place in by_place if place.kind == "branch" and place.path in there
+        }
+        self._inside = {name: frozenset((*one.nodes, one.addition)) for name, one in self._branches.items()}
+        self.choices, self.implied = {}, []
+        for place, some in by_place.items():
+            choice = Choice(place, (None, *some), self._holder(graph, place) if place.kind == "group" else "")
+            self.choices[choice.name] = choice
+        self._weights = self._layers()
+        self._groups = [self.choices.get(name_of(Place("group", group.name))) for group in self._found.groups]
+        self._imply()
+
+    def joints(
+        self, kernels: Mapping[str, Kernel], ms: Milliseconds, replacements: Replacements = MappingProxyType({})
+    ) -> Iterator[Joint]:
+        """Yields what each kernel takes: "ms", "bytes" of weights and biases, and "macs".
+
+        Args:
+            kernels: the graph's kernels, by the names of their nodes; those of nodes that the graph hasn't never change.
+            ms: the milliseconds of a kernel.
+            replacements: what the options at weights put in the place of kernels.
+        """
+        for name, kernel in kernels.items():
+            if kernel.op not in (QUANTIZE, DEQUANTIZE):  # of which few are left, at inputs and outputs
+                yield self._joint(name, kernel, ms, replacements)
+
+    def kernels(self, kernels: Mapping[str, Kernel], replacements: Replacements = MappingProxyType({})) -> list[Kernel]:
+        """Returns all kernels that the graph could have, each once."""
+        found: dict[Kernel, None] = {}
+
+        def note(kernel: Kernel) -> float:
+            found[kernel] = None
+            return 0.0
+
+        for _ in self.joints(kernels, note, replacements):
+            pass
+        return list(found)
+
+    def _joint(self, name: str, kernel: Kernel, ms: Milliseconds, replacements: Replacements) -> Joint:
+        node = self._nodes.get(name)
+        outs = self._side(name, kernel.axis)
+        source = node.all_input_nodes[0].name if node is not None and node.all_input_nodes else name
+        ins = self._side(source, kernel.axis) if kernel.weight else outs
+        weighty = sorted({*ins.copies, *outs.copies}, key=lambda g: -(ins.copies.get(g, 0) + outs.copies.get(g, 0)))
+        groups = [(at, choice) for at in weighty if (choice := self._groups[at]) is not None][:MOST_PLACES]
+        holder = self._smallest(name)
+        places = [choice for _, choice in groups]
+        if holder and not any(choice.inside == holder for choice in places):
+            places.append(self.choices[name_of(Place("branch", holder))])
+        weight = self._weights.get(name)
+        places += [weight] if weight is not None else []
+        shape = tuple(choice.count for choice in places)
+        amounts = {amount: np.zeros(shape) for amount in ("ms", "bytes", "macs")}
+        for taken in itertools.product(*map(range, shape)):
+            if any(option == choice.gone for option, choice in zip(taken, places, strict=True)):
+                continue
+            left = {at: places[i].left(taken[i], self._found.groups[at].units) for i, (at, _) in enumerate(groups)}
+            found = [kernel.resized(*(self._channels(side, left) for side in (ins, outs))) if left else kernel]
+            if weight is not None and taken[-1]:  # channels on both sides stay then
+                found = [one.in_numbers(kernel.numbers) for one in replacements[weight.name][taken[-1] - 1]]
+            amounts["ms"][taken] = sum(map(ms, found))
+            amounts["bytes"][taken] = sum(map(weight_bytes, found))
+            amounts["macs"][taken] = sum(one.macs for one in found)
+        return Joint(tuple(choice.name for choice in places), amounts)
+
+    def _channels(self, side: _Side, left: Mapping[int, int]) -> int:
+        return side.pinned + sum(
+            copies * left.get(at, self._found.groups[at].units) for at, copies in side.copies.items()
+        )
+
+    def _side(self, name: str, axis: int) -> _Side:
+        """Returns whose channels lie on an axis of a node's (first) output; of nodes that aren't there, none."""
+        labels = self._found.labels.get(self._nodes[name]) if name in self._nodes else None
+        axes = labels[0] if isinstance(labels, list) and labels else labels
+        if not axes or axis >= len(axes):
+            return _Side({}, 0)
+        classes, counts = np.unique(self._found.class_of[axes[axis].ravel()], return_counts=True)
+        number = dict(zip(classes.tolist(), counts.tolist(), strict=True))
+        total, copies = int(counts.sum()), {}
+        for at, group in enumerate(self._found.groups):
+            each = [number[one] for one in group.classes.tolist() if one in number]
+            if each and len(each) == group.units:
+                copies[at] = each[0]
+                total -= sum(each)
+        return _Side(copies, total)
+
+    def _smallest(self, node: str) -> str:
+        """Returns the name of the smallest branch with which a node goes; "" if there is none."""
+        holding = [name for name, nodes in self._inside.items() if node in nodes]
+        return min(holding, key=lambda name: len(self._inside[name]), default="")
+
+    def _holder(self, graph: Graph, place: Place) -> str:
+        """Returns the name of the smallest branch that holds all layers of a group; "" if there is none."""
+        group = next((one for one in self._found.groups if one.name == place.path), None)
+        if group is None:
+            return ""
+        tensors = {id(graph.tensor(entry.tensor)) for entry in group.entries}
+        fetched = {
+            name
+            for name, node in self._nodes.items()
+            if node.op == "get_attr" and id(graph.tensor(str(node.target))) in tensors
+        }
+        holding = [name for name, nodes in self._inside.items() if fetched <= nodes]
+        return min(holding, key=lambda name: len(self._inside[name]), default="")
+
+    def _layers(self) -> dict[str, Choice]:
+        """Returns the choices at weights by the names of the nodes that multiply by them."""
+        paths = {choice.place.path: choice for choice in self.choices.values() if choice.place.kind == "weight"}
+        found: dict[str, Choice] = {}
+        for name, node in self._nodes.items():
+            choice = paths.get(node.meta.get("module", ""))
+            if choice is not None and node.target in MACS:
+                found[name] = choice
+        return found
+
+    def _imply(self) -> None:
+        """Finds what goes with what: groups with branches, inner branches with outer ones, replaced layers with whole sides."""
+        for name, choice in self._weights.items():
+            axis = 1 if len(_shape_of(self._nodes[name])) > LARGEST_FLAT else len(_shape_of(self._nodes[name])) - 1
+            sides = [self._side(one, axis) for one in (name, self._nodes[name].all_input_nodes[0].name)]
+            beside = {at for side in sides for at in side.copies}
+            for group in (self._groups[at] for at in beside):
+                if group is not None:
+                    self.implied += [
+                        ((choice.name, option), (group.name, 0)) for option in range(1, len(choice.options))
+                    ]
+        for choice in self.choices.values():
+            if choice.inside:
+                branch = self.choices[name_of(Place("branch", choice.inside))]
+                here, there = (choice.name, choice.gone), (branch.name, branch.gone)
+                self.implied += [(here, there), (there, here)]
+        for (name, outer), (other, inner) in itertools.permutations(self._inside.items(), 2):
+            if inner < outer:
+                first, then = (self.choices[name_of(Place("branch", one))] for one in (name, other))
+                self.implied.append(((first.name, first.gone), (then.name, then.gone)))
+
+
+def _shape_of(node: fx.Node) -> Sequence[Any]:
+    value = node.meta["val"]
+    return tuple(value.shape)
+
+
+def weight_bytes(kernel: Kernel) -> int:
+    """Returns the bytes of a kernel's weight and bias in a file."""
+    if not kernel.weight:
+        return 0
+    return math.prod(kernel.weight) * NUMBER_BYTES.get(kernel.numbers, 4) + BIAS_BYTES * kernel.weight[0]

@@ -1,0 +1,109 @@
+"""What kernels cost by what stays around them, against the graphs that really are left."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import penjing as pj
+from penjing.capabilities import find as capabilities
+from penjing.planning.assignment import Assignment
+from penjing.planning.joint_costs import Structure
+from penjing.planning.latency import Kernel, kernels_of
+from penjing.techniques import Scope, find
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(width, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = nn.Conv2d(inner, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+
+
+class Joined(nn.Module):
+    """Two convolutions whose channels are joined, one of them depthwise behind, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(3, 24, 3)
+        self.depthwise, self.head = nn.Conv2d(40, 40, 3, groups=40), nn.Linear(40, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both = torch.cat([torch.relu(self.a(x)), torch.relu(self.b(x))], 1)
+        return self.head(torch.relu(self.depthwise(both)).mean((2, 3)))
+
+
+def residual() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), Block(16, 24), Block(16, 16), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(16, 4),
+    )  # fmt: skip
+
+
+def work(kernel: Kernel) -> float:
+    """A made-up latency: what multiplies, and what flows. Where a branch goes, the ReLU behind its sum is left over: it is free."""
+    return 0.0 if kernel.op == "relu" else kernel.macs + 3.0 * kernel.elements
+
+
+def whole(graph: pj.Graph) -> dict[str, float]:
+    kernels = list(kernels_of(graph, 1).values())
+    return {"ms": sum(map(work, kernels)), "macs": float(sum(kernel.macs for kernel in kernels))}
+
+
+@pytest.mark.parametrize("make", [residual, Joined])
+def test_sums_are_those_of_the_graph_that_is_left(make):
+    torch.manual_seed(0)
+    graph = pj.capture(make().eval(), torch.randn(2, 3, 12, 12))
+    technique = find("prune", {"criterion": "l2"})
+    options = list(technique.choices(graph, None, capabilities("onnxruntime"), Scope()))
+    structure = Structure(graph, options, Scope())
+    counts = {name: choice.count for name, choice in structure.choices.items()}
+    kernels = kernels_of(graph, 1)
+    problem = Assignment(counts, list(structure.joints(kernels, work)), structure.implied)
+    assert problem.total("macs", dict.fromkeys(counts, 0)) == graph.cost().macs
+    draw, tried = random.Random(0), 0
+    everything = [dict(zip(counts, one, strict=True)) for one in itertools.product(*map(range, counts.values()))]
+    for taken in draw.sample(everything, min(len(everything), 40)):
+        if not problem.allows(taken):
+            continue
+        chosen = [
+            structure.choices[name].options[at]
+            for name, at in taken.items()
+            if at < len(structure.choices[name].options)
+        ]
+        some = technique.settled(graph, [option for option in chosen if option is not None])
+        small = technique.apply(graph, some, None) if some else graph
+        assert {name: problem.total(name, taken) for name in ("ms", "macs")} == whole(small), taken
+        tried += 1
+    assert tried >= 3
+
+
+def test_a_layer_that_is_replaced_costs_what_replaces_it_and_keeps_its_sides_whole():
+    torch.manual_seed(0)
+    graph = pj.capture(residual().eval(), torch.randn(2, 3, 12, 12))
+    prune, factorize = find("prune", {"criterion": "l2"}), find("factorize")
+    can = capabilities("onnxruntime")
+    options = [
+        *prune.choices(graph, None, can, Scope()),
+        *(o for o in factorize.choices(graph, None, can, Scope()) if o.place.path == "4.conv1"),
+    ]
+    assert any(option.technique == "factorize" for option in options)
+    structure = Structure(graph, options, Scope())
+    before = kernels_of(graph, 1)
+    chains = {}
+    for name, choice in structure.choices.items():
+        if choice.place.kind == "weight":
+            drafts = [factorize.draft(graph, [option], None) for option in choice.options[1:]]
+            chains[name] = [[k for node, k in kernels_of(one, 1).items() if before.get(node) != k] for one in drafts]
+    counts = {name: choice.count for name, choice in structure.choices.items()}
+    problem = Assignment(counts, list(structure.joints(before, work, chains)), structure.implied)
+    for at, option in enumerate(structure.choices["weight 4.conv1"].options[1:], 1):
+        taken = dict.fromkeys(counts, 0) | {"weight 4.conv1": at}
+        assert problem.allows(taken)
+        assert problem.total("macs", taken) == factorize.apply(graph, [option], None).cost().macs
+        assert not problem.allows(taken | {"group 4.conv1": 1}), "its channels stay"

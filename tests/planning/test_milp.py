@@ -1,0 +1,222 @@
+"""The solver that chooses width by width and branch by branch, with made-up latencies, and once on a runtime."""
+
+import importlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import penjing as pj
+from penjing.capabilities import find as capabilities
+from penjing.data import Data
+from penjing.planning import Deployment, Problem, find_solver
+from penjing.planning.damage import LossIncrease
+from penjing.planning.latency import kernels_of
+from penjing.targets import lower
+from penjing.techniques import Scope, find
+
+MEASURING, SOLVER = "penjing.planning.candidates", "penjing.planning.solvers._milp"
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(width, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2, self.bn2 = nn.Conv2d(inner, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
+
+
+def images(seed: int, count: int = 128) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(count) % 4
+    x = 0.5 * torch.randn(count, 3, 8, 8, generator=generator)
+    for i, one in enumerate(label.tolist()):
+        x[i, one % 3, 2 * one : 2 * one + 2] += 2
+    return list(zip(x.split(32), label.split(32), strict=True))
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), Block(16, 32), Block(16, 32), Block(16, 16),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 4),
+    )  # fmt: skip
+    graph = pj.capture(net, torch.randn(2, 3, 8, 8))
+    data = Data(images(1), images(1)[:2], images(2), pj.tasks.Classification(4))
+    pj.recover(graph, data, epochs=6, lr=0.02, precision="float32", channels_last=False, progress=False)
+    return graph, data
+
+
+def work(kernel) -> float:
+    return kernel.macs / (3.0 if kernel.numbers == "int8" else 1.0) + 50.0 * kernel.elements**0.5
+
+
+class MadeUpTable:
+    """Knows every kernel, and is wrong by a factor, as tables are."""
+
+    def __init__(self, path, deployment, *, record=None, say=print):
+        self.asked = 0
+
+    def measure(self, kernels, *, say=None, deadline=None):
+        return ()
+
+    def knows(self, kernel):
+        return True
+
+    def ms(self, kernel):
+        return 1.3 * work(kernel) / 1e6
+
+
+@pytest.fixture
+def made_up(monkeypatch, learnt, tmp_path):
+    graph, data = learnt
+    slower = {"factor": 1.0}
+
+    def lowered(made, target, path):
+        kernels = kernels_of(made, 1).values()
+        size = 4 * made.cost().params
+        return SimpleNamespace(time=sum(map(work, kernels)) / 1e6, size_bytes=size, params=made.cost().params)
+
+    def measure_together(files, **options):
+        full = files["original"].params
+        return {
+            name: SimpleNamespace(
+                latency_ms=SimpleNamespace(median=file.time * (slower["factor"] if file.params < full else 1.0))
+            )
+            for name, file in files.items()
+        }
+
+    for name, fake in {"lower": lowered, "measure_together": measure_together, "profile": lambda *_: []}.items():
+        monkeypatch.setattr(importlib.import_module(MEASURING), name, fake)
+    monkeypatch.setattr(importlib.import_module(SOLVER), "LatencyTable", MadeUpTable)
+
+    def solve(budget, techniques=("prune",), factor=1.0, **more):
+        slower["factor"] = factor
+        chosen = {name: find(name, {"criterion": "l2"} if name == "prune" else {}) for name in techniques}
+        problem = Problem(
+            graph,
+            data,
+            lowered(graph, "onnxruntime", None),
+            budget,
+            Deployment(),
+            chosen,
+            Scope(),
+            tmp_path / "candidates",
+        )
+        return find_solver("milp")(replace(problem, **more))
+
+    return SimpleNamespace(graph=graph, data=data, solve=solve)
+
+
+def damage(solution) -> float:
+    return sum(option.found["damage"] for option in solution.taken.structure)
+
+
+def test_without_limits_nothing_is_removed(made_up):
+    assert made_up.solve(pj.Budget()).taken.structure == ()
+
+
+@pytest.mark.parametrize("share", [0.8, 0.6, 0.45])
+def test_a_plan_keeps_its_budget_nearly_uses_it_up_and_tighter_ones_do_more_damage(made_up, share):
+    found = made_up.solve(pj.Budget(latency=f"{share}x"))
+    assert found.taken.meets and 0.75 * share < found.taken.latency <= share
+    looser = made_up.solve(pj.Budget(latency=f"{share + 0.15:.2f}x"))
+    assert damage(looser) < damage(found)
+
+
+def test_kernels_that_promise_too_much_are_corrected_by_what_plans_took(made_up):
+    plain = made_up.solve(pj.Budget(latency="0.6x"))
+    slow = made_up.solve(pj.Budget(latency="0.6x"), factor=1.2)
+    assert slow.taken.meets and slow.taken.latency <= 0.6
+    assert damage(slow) > damage(plain)
+
+
+def test_sizes_are_kept_too(made_up):
+    found = made_up.solve(pj.Budget(size="0.5x"))
+    assert found.taken.meets and found.taken.size_bytes <= 0.5 * 4 * made_up.graph.cost().params
+
+
+def test_it_beats_equal_widths_at_the_same_latency_in_expected_damage(made_up):
+    budget = pj.Budget(latency="0.5x")
+    ours = made_up.solve(budget)
+    technique, increase = find("prune", {"criterion": "l2"}), LossIncrease(made_up.graph, made_up.data)
+    levels = {}
+    for option in technique.propose(made_up.graph, made_up.data, capabilities("onnxruntime"), Scope()):
+        levels.setdefault((option.setting["amount"], option.setting["round_to"]), []).append(option)
+    for options in levels.values():
+        thin = technique.apply(made_up.graph, options, made_up.data)
+        share = sum(map(work, kernels_of(thin, 1).values())) / sum(map(work, kernels_of(made_up.graph, 1).values()))
+        if share <= ours.taken.latency:
+            assert increase.of(technique, list(ours.taken.structure)) <= increase.of(technique, options)
+
+
+def test_the_same_problem_gives_the_same_plan(made_up):
+    first, second = (made_up.solve(pj.Budget(latency="0.5x"), ("prune", "quantize")) for _ in range(2))
+    assert first.plan.to_json() == second.plan.to_json()
+
+
+def test_where_no_plan_keeps_the_budget_it_is_the_fastest_that_was_measured(made_up):
+    found = made_up.solve(pj.Budget(latency="0.01x"))
+    assert not found.taken.meets
+    assert found.taken.latency == min(one.latency for one in found.measured)
+
+
+def test_integers_are_taken_where_they_do_less_damage(made_up):
+    found = made_up.solve(pj.Budget(latency="0.2x"), ("prune", "quantize"))
+    assert found.taken.meets and found.taken.integer
+
+
+def test_layers_are_replaced_where_that_is_the_lesser_damage(made_up):
+    alone = made_up.solve(pj.Budget(latency="0.5x"))
+    both = made_up.solve(pj.Budget(latency="0.5x"), ("prune", "factorize"))
+    assert damage(both) <= damage(alone) * (1 + 1e-9)
+    small = pj.apply(made_up.graph, both.plan, made_up.data)
+    assert small.cost().params == both.taken.params
+
+
+def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
+    solver = importlib.import_module(SOLVER)
+    measure, calls = solver.measure_level, []
+
+    def counted(*given):
+        calls.append(given)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(*given)
+
+    monkeypatch.setattr(solver, "measure_level", counted)
+    found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.2)
+    assert not found.complete and len(calls) == 3 and found.taken in found.measured
+
+
+def test_what_was_measured_before_a_kill_is_not_measured_again(made_up, monkeypatch, tmp_path):
+    solver = importlib.import_module(SOLVER)
+    first = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json")
+    monkeypatch.setattr(solver, "measure_level", lambda *_: pytest.fail("it was measured before"))
+    again = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json")
+    assert again.taken == first.taken
+
+
+def test_on_a_runtime_the_plan_that_is_returned_can_be_carried_out_and_is_the_one_that_was_measured(
+    learnt, tmp_path, monkeypatch
+):
+    graph, data = learnt
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("penjing.planning.candidates.SECONDS", 0.3)
+    plan = pj.plan(
+        graph,
+        data,
+        budget=pj.Budget(size="0.25x"),
+        solver="milp",
+        techniques={"prune": {"criterion": "l2"}, "quantize": {}},
+    )
+    small = pj.apply(graph, plan, data, stage="all")
+    assert (
+        lower(small, path=tmp_path / "small.onnx").size_bytes
+        <= 0.25 * lower(graph, path=tmp_path / "whole.onnx").size_bytes
+    )
