@@ -17,6 +17,7 @@ from penjing.planning.latency import kernels_of
 from penjing.targets import lower
 from penjing.techniques import Scope, find
 
+CHOICES = {"prune": {"criterion": "l2"}, "factorize": {"speedups": (2.0, 4.0), "metric": "weights"}}
 MEASURING, SOLVER = "penjing.planning.candidates", "penjing.planning.solvers._milp"
 
 
@@ -97,7 +98,7 @@ def made_up(monkeypatch, learnt, tmp_path):
 
     def solve(budget, techniques=("prune",), factor=1.0, **more):
         slower["factor"] = factor
-        chosen = {name: find(name, {"criterion": "l2"} if name == "prune" else {}) for name in techniques}
+        chosen = {name: find(name, CHOICES.get(name)) for name in techniques}
         problem = Problem(
             graph,
             data,
@@ -176,7 +177,7 @@ def test_layers_are_replaced_where_that_is_the_lesser_damage(made_up):
     both = made_up.solve(pj.Budget(latency="0.5x"), ("prune", "factorize"))
     assert damage(both) <= damage(alone) * (1 + 1e-9)
     small = pj.apply(made_up.graph, both.plan, made_up.data)
-    assert small.cost().params == both.taken.params
+    assert small.cost().macs == both.taken.counted["macs"]
 
 
 def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
@@ -220,3 +221,15 @@ def test_on_a_runtime_the_plan_that_is_returned_can_be_carried_out_and_is_the_on
         lower(small, path=tmp_path / "small.onnx").size_bytes
         <= 0.25 * lower(graph, path=tmp_path / "whole.onnx").size_bytes
     )
+
+
+def test_a_limit_without_prices_is_refused_with_a_solver_that_takes_it(made_up):
+    with pytest.raises(pj.PenjingError, match=r"limits largest_tensor: .*'widest_that_fits'"):
+        made_up.solve(pj.Budget(largest_tensor="0.5x"))
+
+
+def test_multiplications_are_kept_to_the_last_one(made_up):
+    found = made_up.solve(pj.Budget(macs="0.5x"))
+    assert found.taken.meets
+    small = pj.apply(made_up.graph, found.plan, made_up.data)
+    assert 0.35 * made_up.graph.cost().macs < small.cost().macs <= 0.5 * made_up.graph.cost().macs

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from penjing.errors import PenjingError
 from penjing.files import cache_folder
 from penjing.graph import Option
 from penjing.planning.assignment import DAMAGE, Assigned, Assignment, Joint, Unreachable, assign
