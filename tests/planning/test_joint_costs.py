@@ -46,7 +46,7 @@ def residual() -> nn.Module:
 
 
 def work(kernel: Kernel) -> float:
-    """A made-up latency: what multiplies, and what flows. Where a branch goes, the ReLU behind its sum is left over: it is free."""
+    """A made-up latency. Where a branch goes, the ReLU behind its sum is left over: it is free."""
     return 0.0 if kernel.op == "relu" else kernel.macs + 3.0 * kernel.elements
 
 

@@ -1,4 +1,4 @@
-"""What options cost together: a kernel's time and bytes by the channels on both of its sides, its branch, and what replaces it."""
+"""What options cost together: a kernel by the channels on both of its sides, by its branch, and by what replaces it."""
 
 import itertools
 import math
