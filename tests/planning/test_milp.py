@@ -1,6 +1,7 @@
 """The solver that chooses width by width and branch by branch, with made-up latencies, and once on a runtime."""
 
 import importlib
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from penjing.data import Data
 from penjing.planning import Deployment, Problem, find_solver
 from penjing.planning.damage import LossIncrease
 from penjing.planning.latency import kernels_of
+from penjing.report import words
 from penjing.targets import lower
 from penjing.techniques import Scope, find
 
@@ -137,8 +139,11 @@ def test_kernels_that_promise_too_much_are_corrected_by_what_plans_took(made_up)
     assert damage(slow) > damage(plain)
 
 
-def test_sizes_are_kept_too(made_up):
+def test_sizes_are_kept_too_and_the_plan_tells_what_each_option_costs(made_up):
     found = made_up.solve(pj.Budget(size="0.5x"))
+    for option in found.taken.structure:
+        told = words(json.loads(json.dumps(option.to_json())))
+        assert f"adds {option.found['damage']:.2g} to the loss" in told
     assert found.taken.meets and found.taken.size_bytes <= 0.5 * 4 * made_up.graph.cost().params
 
 

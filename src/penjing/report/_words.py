@@ -82,6 +82,7 @@ def _pruned(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         notes.append(f"{returned} came back")
     if found.get("dense_again"):
         notes.append("dense again")
+    notes += _expected(found)
     return "; ".join([", ".join(str(choice) for choice in choices if choice), *notes])
 
 
@@ -119,7 +120,12 @@ def _factorized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     if isinstance(error := found.get("error"), int | float):
         of = "weights" if setting.get("metric") == "weights" else "outputs"
         parts.append(f"{error:.2%} of the {of}' energy lost")
-    return ", ".join(parts)
+    return "; ".join([", ".join(parts), *_expected(found)])
+
+
+def _expected(found: Mapping[str, Any]) -> list[str]:
+    damage = found.get("damage")
+    return [f"alone, before training, it adds {damage:.2g} to the loss"] if isinstance(damage, int | float) else []
 
 
 def _steps_back(found: Mapping[str, Any]) -> list[str]:
