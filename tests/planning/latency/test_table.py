@@ -60,16 +60,15 @@ def test_what_the_file_holds_is_not_measured_again(tmp_path):
 
 
 def test_measuring_that_was_interrupted_goes_on_behind_the_last_finished_batch(tmp_path):
-    kernels = [BASE.resized(16, outs) for outs in range(1, 121)]
+    kernels = [BASE.resized(16, outs) for outs in range(1, 161)]
     broken = Measurer(fails_after=2)
     with pytest.raises(KeyboardInterrupt):
         table(tmp_path / "t.sqlite", broken).measure(kernels)
     going_on = Measurer()
     table(tmp_path / "t.sqlite", going_on).measure(kernels)
-    done = [kernel for batch in broken.batches for kernel in batch]
-    assert done and [kernel for batch in going_on.batches for kernel in batch] == [
-        kernel for kernel in kernels if kernel not in done
-    ]
+    done = dict.fromkeys(kernel for batch in broken.batches for kernel in batch)
+    measured = [kernel for batch in going_on.batches for kernel in batch if kernel not in done]  # without references
+    assert done and measured == [kernel for kernel in kernels if kernel not in done]
 
 
 @pytest.mark.parametrize("other", [{"device": "another"}, {"threads": 2}, {"runtime": "another 2.0"}])
@@ -111,6 +110,20 @@ def test_what_the_target_refuses_is_told_and_has_no_latency(tmp_path):
     assert made.measure([SUM]) == (SUM,) and not made.knows(SUM)
     with pytest.raises(PenjingError, match=r"No kernel like this one was measured on d.*add"):
         made.ms(SUM)
+
+
+def test_latencies_of_a_slow_phase_are_told_as_in_the_phase_of_the_first_batch(tmp_path):
+    slow = {FLOAT32: 1.0, INT8: 1.0}
+
+    def measurer(kernels, deployment):
+        return {kernel: slow[kernel.numbers] * cost(kernel) for kernel in kernels}
+
+    made = table(tmp_path / "t.sqlite", measurer)
+    made.measure([kernel.in_numbers(numbers) for kernel in grid(16, 32) for numbers in (FLOAT32, INT8)])
+    slow.update({FLOAT32: 1.5, INT8: 3.0})
+    later = [BASE.resized(48, 48).in_numbers(numbers) for numbers in (FLOAT32, INT8)]
+    made.measure(later)
+    assert [made.ms(kernel) for kernel in later] == pytest.approx([cost(kernel) / 1e3 for kernel in later])
 
 
 # Between what was measured

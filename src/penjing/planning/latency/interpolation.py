@@ -13,12 +13,15 @@ from penjing.planning.latency.kernels import Kernel
 Counts = tuple[int, int]
 """Numbers of channels that flow in and out."""
 
+PADS = frozenset({"pad", "constant_pad_nd"})
 NEIGHBOURS = 4  # measured kernels whose deviation from the family's fit an unmeasured one takes on
 
 
 def family_of(kernel: Kernel) -> Kernel:
     """Returns what kernels have in common that differ in their numbers of channels alone: a kernel of one channel."""
     common = kernel.resized(1, 1)
+    if kernel.op in PADS:  # how many channels are added, and where, isn't what such an op's time depends on
+        common = replace(common, arguments="")
     return replace(common, groups=0) if kernel.depthwise else common
 
 

@@ -226,6 +226,15 @@ def kernels_of(graph: Graph, batch: int = 1) -> dict[str, Kernel]:
     return found
 
 
+def activations_of(graph: Graph) -> dict[str, str]:
+    """Returns the nodes of activations that belong to the kernel of the op before, each with the node of that op."""
+    found = {}
+    for node in fold_batch_norms(graph).program.graph.nodes:
+        if node.op == "call_function" and op_name(node) in CLIPS and _joins(node.args[0]):
+            found[node.name] = node.args[0].name
+    return found
+
+
 def boundary(kernel: Kernel, op: str) -> Kernel:
     """Returns the kernel that rounds what a kernel puts out, or that makes floats of it.
 

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,8 @@ from penjing.targets import Bench, ThisProcess, processor
 Measurer = Callable[[Sequence[Kernel], Deployment], Mapping[Kernel, float]]
 """Returns the microseconds of kernels that have the same batch; a kernel that the target refuses is missing."""
 
-TOGETHER = 48  # kernels of one batch, and so of one lowered file: what is lost when measuring is interrupted
+TOGETHER = 64  # kernels of one batch, and so of one lowered file: what is lost when measuring is interrupted
+REFERENCES = 5  # known kernels of each kind of numbers that are measured again beside each batch
 MOST_ELEMENTS = 2**26  # numbers that flow in and out of one batch's kernels: 256 MiB in float32
 LARGEST_FILE = 2**28  # bytes; a table of a hundred thousand kernels has 50 MB
 WAIT_SECONDS = 30.0  # for another process that writes into the same table
@@ -148,10 +150,28 @@ class LatencyTable:
             if deadline is not None and time.monotonic() >= deadline:
                 say(f"Time is up: {len(missing) - done} of {len(missing)} kernels weren't measured.")
                 break
-            self._keep(self._measurer(batch, self.deployment))
+            self._keep(self._measured_beside(batch))
             done += len(batch)
             say(f"{done} of {len(missing)} kernels measured by {self.runtime}.")
         return tuple(kernel for kernel in missing if kernel not in self._measured)
+
+    def _measured_beside(self, batch: Sequence[Kernel]) -> dict[Kernel, float]:
+        """Measures kernels, with a few that are known: a shared machine has phases of minutes in which all kernels of a kind
+        of numbers take longer, and all latencies of a table should be those of one phase, that of its first batch.
+        """
+        samples = _samples(batch[0])
+        known = [kernel for kernel in self._measured if kernel.weight and _samples(kernel) == samples]
+        references: list[Kernel] = []
+        for numbers in dict.fromkeys(kernel.numbers for kernel in batch):
+            alike = [kernel for kernel in known if kernel.numbers == numbers]
+            references += alike[:: max(1, len(alike) // REFERENCES)][:REFERENCES]
+        found = self._measurer([*batch, *references], self.deployment)
+        slower: defaultdict[str, list[float]] = defaultdict(list)
+        for kernel in references:
+            if found.get(kernel) and self._measured[kernel]:
+                slower[kernel.numbers].append(found[kernel] / self._measured[kernel])
+        phase = {numbers: statistics.median(ratios) for numbers, ratios in slower.items()}
+        return {kernel: found[kernel] / phase.get(kernel.numbers, 1.0) for kernel in batch if kernel in found}
 
     def _keep(self, found: Mapping[Kernel, float]) -> None:
         good = {kernel: us for kernel, us in found.items() if _sane(us)}
@@ -244,12 +264,16 @@ def _sane(us: object) -> bool:
     return isinstance(us, float) and math.isfinite(us) and 0 <= us < LONGEST_US
 
 
+def _samples(kernel: Kernel) -> int:
+    return kernel.output[0] if kernel.output else 1
+
+
 def _batches(kernels: Sequence[Kernel]) -> Iterable[list[Kernel]]:
     """Yields kernels in lists of which each can be measured in one file: of one batch size, and not too large together."""
     waiting: dict[int, list[Kernel]] = {}
     size: dict[int, int] = {}
     for kernel in kernels:
-        samples = kernel.output[0] if kernel.output else 1
+        samples = _samples(kernel)
         own = kernel.elements + sum(map(math.prod, kernel.inputs))
         if waiting.get(samples) and (len(waiting[samples]) >= TOGETHER or size[samples] + own > MOST_ELEMENTS):
             yield waiting.pop(samples)
