@@ -84,24 +84,11 @@ def table(rows: Rows) -> None:
             name, latency, epochs, solver = key
             row, whole = rows.get(key), rows.get([name])["accuracy"]
             made.append([
-                name, latency, solver, f"{row['branches']} blocks, {row['groups']} widths", f"{row['macs']:.0%}",
-                f"{row['speed']:.2f}×", f"{row['accuracy']:.2%} ({100 * (row['accuracy'] - whole):+.2f})", epochs,
-                f"{row['seconds']:.0f}",
+                name, latency, solver, f"{row['macs']:.0%}", f"{row['params']:.0%}", f"{row['speed']:.2f}×",
+                f"{row['accuracy']:.2%} ({100 * (row['accuracy'] - whole):+.2f})", epochs,
             ])  # fmt: skip
     publish(
-        "plan",
-        [
-            "network",
-            "budget",
-            "solver",
-            "what changes",
-            "MACs left",
-            "faster",
-            "accuracy",
-            "epochs",
-            "seconds of planning",
-        ],
-        made,
+        "plan", ["network", "budget", "solver", "MACs left", "parameters left", "faster", "accuracy", "epochs"], made
     )
 
 
