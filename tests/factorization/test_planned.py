@@ -1,12 +1,16 @@
 """Factorisation among the techniques of a planner and of a whole run."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 import penjing as pj
 from penjing.capabilities import find
-from penjing.planning import candidates, techniques
+from penjing.planning import Deployment, Problem, candidates, techniques
+from penjing.planning.journal import by_level, key_of
+from penjing.report import words
 from penjing.techniques import Scope, level
 from planning.blobs import points
 
@@ -50,3 +54,64 @@ def test_a_run_factorises_and_quantises_and_its_plan_alone_does_so_again(graph, 
     again = pj.apply(graph, tmp_path / "out" / "plan.json", data, stage="all")
     assert again.tensors().keys() == result.graph.tensors().keys()
     assert "factorize" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.fixture
+def measured(graph, data, tmp_path, monkeypatch):
+    """Returns a function that measures a level on a pretended device, given the nodes (module, MACs, µs) of each file."""
+
+    def run(before, after, **budget):
+        def profile(file, threads, batch):
+            nodes = before if file.path.stem == "original" else after
+            return [SimpleNamespace(module=module, macs=macs, latency_us=time) for module, macs, time in nodes]
+
+        def lower(model, target, path):
+            path.write_text("lowered")
+            return SimpleNamespace(path=path, size_bytes=4 * model.cost().params)
+
+        def measure_together(files, **asked):
+            return {name: SimpleNamespace(latency_ms=SimpleNamespace(median=1.0)) for name in files}
+
+        for name, fake in {"lower": lower, "measure_together": measure_together, "profile": profile}.items():
+            monkeypatch.setattr(candidates, name, fake)
+        technique = techniques["factorize"].function(speedups=(2,))
+        original = lower(graph, "onnxruntime", tmp_path / "original.onnx")
+        limits = pj.Budget(**(budget or {"latency": "0.9x"}))
+        problem = Problem(
+            graph, data, original, limits, Deployment(), {"factorize": technique}, Scope(), tmp_path
+        )  # fmt: skip
+        (level,) = candidates.levels(problem, "structure", graph)
+        return level, candidates.measure_level(problem, level)
+
+    return run
+
+
+BEFORE = [("0", 1, 9.0), ("2", 1, 9.0), ("4", 1, 9.0)]
+
+
+def test_a_layer_whose_chain_was_measured_slower_stays_whole_and_the_plan_says_so(graph, data, measured):
+    # the chain of "2" multiplies for less time than the layer, and moves values for longer than it saves
+    level, (candidate,) = measured(BEFORE, [("0", 1, 3.0), ("0", 1, 1.0), ("2", 1, 4.0), ("2", 0, 9.0), ("4", 1, 1.0)])
+    reasons = {option.place.path: option.found.get("reason") for option in candidate.plan}
+    assert reasons == dict.fromkeys(option.place.path for option in level) | {"2": "slower chain"}
+    small = pj.apply(graph, candidate.plan, data)
+    assert torch.equal(small.tensor("2.weight"), graph.tensor("2.weight")) and "0.0.weight" in small.tensors()
+    assert candidate.params == small.cost().params < graph.cost().params
+    told = {step.place.path: words(step.to_json()) for step in small.plan}
+    assert told["2"] == "left alone: it was measured faster than the chain in its place"
+    assert told["0"].startswith("svd, rank ")
+    assert list(by_level([candidate])) == [key_of(level)], "a journal knows the level again"
+
+
+def test_a_level_whose_chains_are_all_slower_gives_no_candidate(measured):
+    assert measured(BEFORE, [(name, 1, 20.0) for name, _, _ in BEFORE])[1] == []
+
+
+def test_where_only_the_size_is_limited_slower_chains_serve_too(measured):
+    level, (candidate,) = measured(BEFORE, [(name, 1, 20.0) for name, _, _ in BEFORE], size="0.5x")
+    assert tuple(candidate.plan) == level
+
+
+def test_a_level_whose_chains_are_all_faster_is_measured_as_proposed(measured):
+    level, (candidate,) = measured(BEFORE, [("2", 1, 8.0)])
+    assert tuple(candidate.plan) == level

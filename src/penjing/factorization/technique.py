@@ -1,6 +1,6 @@
 """Factorisation as a planner sees it: all layers to the same share of their multiplications, at ranks that suit the target."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -59,3 +59,10 @@ class Factorization(Technique):
     def draft(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
         """Factorises by the weights alone: values don't change the latency."""
         return carry_out(graph, [replace(one, setting={**one.setting, "metric": "weights"}) for one in options], None)
+
+    def leave(self, options: Sequence[Option], paths: Collection[str]) -> Sequence[Option]:
+        """Returns the same options, those at these paths with the reason why their layers stay as they are."""
+        return [
+            replace(option, found={**option.found, "reason": "slower chain"}) if option.place.path in paths else option
+            for option in options
+        ]

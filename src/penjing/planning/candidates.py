@@ -55,13 +55,26 @@ class _Draft:
 
 
 def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
-    """Measures a level in floating point and in few bits, and in a mixture of both where their profiles promise a gain."""
+    """Measures a level in floating point and in few bits, and in a mixture of both where their profiles promise a gain.
+
+    Where the budget limits the latency, a layer that a chain would stand for stays whole in all of the candidates if a profile
+    of the file in floating point shows the chain to be slower. There is no candidate where nothing is left of the level then. A
+    budget of other limits takes slower chains too, since they are smaller.
+    """
     names = ["float"]
     try:
         thin = drafted(problem, problem.graph, options)
         if thin is None:  # a technique found its options useless for this graph
             return []
-        files = [_Draft(options, _lowered(problem, thin, "float"), thin.cost().by_limit)]
+        file = _lowered(problem, thin, "float")
+        if slower := _slower_than_before(problem, options, file):
+            options = _whole_again(problem, options, slower)
+            if all("reason" in option.found for option in options):
+                return []
+            thin = drafted(problem, problem.graph, options)
+            assert thin is not None, "a part of what could be drafted can be drafted"
+            file = _lowered(problem, thin, "float")
+        files = [_Draft(options, file, thin.cost().by_limit)]
         proposed = list[Options]()
         for some in levels(problem, "numbers", thin):  # proposed for the thin graph, whose places may be others
             if (graph := drafted(problem, thin, some)) is not None:
@@ -99,6 +112,20 @@ def _left_alone(problem: Problem, options: Options, paths: Sequence[str]) -> Opt
     return tuple(
         option for technique, some in _by_technique(problem, options) for option in technique.leave(some, paths)
     )
+
+
+def _whole_again(problem: Problem, options: Options, paths: Sequence[str]) -> Options:
+    """Returns options of which those that replace the layers at these paths leave them alone."""
+    return tuple(
+        one
+        for option in options
+        for one in (problem.techniques[option.technique].leave([option], paths) if _replaces(option) else [option])
+    )
+
+
+def _replaces(option: Option) -> bool:
+    """Tells whether an option of a structure stands for another layer than the graph's, and doesn't only cut widths."""
+    return option.place.kind == "weight"
 
 
 def _by_technique(problem: Problem, options: Options) -> Iterable[tuple[Technique, list[Option]]]:
@@ -180,6 +207,15 @@ def excess(problem: Problem, candidate: MeasuredPlan) -> tuple[float, ...]:
     )
 
 
+def _slower_than_before(problem: Problem, options: Options, file: Artifact) -> tuple[str, ...]:
+    """Returns the layers that take longer than in the original's file, of those that the options replace."""
+    replaced = [option.place.path for option in options if _replaces(option)]
+    if not replaced or problem.budget.latency_limit() is None:
+        return ()
+    before, after = (_module_milliseconds(problem, one, every_node=True) for one in (original_of(problem), file))
+    return tuple(path for path in replaced if path in before and after.get(path, 0.0) > before[path])
+
+
 def _better_in_float(
     problem: Problem, files: tuple[Artifact, Artifact], plain: MeasuredPlan, integer: MeasuredPlan
 ) -> tuple[str, ...]:
@@ -195,9 +231,10 @@ def _better_in_float(
     return tuple(slower)
 
 
-def _module_milliseconds(problem: Problem, file: Artifact) -> dict[str, float]:
+def _module_milliseconds(problem: Problem, file: Artifact, *, every_node: bool = False) -> dict[str, float]:
+    """Returns the milliseconds of each module: of its nodes that multiply, or of all, those that only move values included."""
     times: dict[str, float] = {}
     for node in profile(file, problem.deployment.threads, problem.deployment.batch):
-        if node.module and node.macs:
+        if node.module and (node.macs or every_node):
             times[node.module] = times.get(node.module, 0.0) + node.latency_us / 1e3
     return times

@@ -17,8 +17,11 @@ Journal = dict[str, list[MeasuredPlan]]
 
 
 def key_of(options: Iterable[Option]) -> str:
-    """Returns the key of a level: what its options are, as text."""
-    return json.dumps(Plan(tuple(options)).to_json(), sort_keys=True)
+    """Returns the key of a level: what its options are, as text; the same whether or not some were left out when measured."""
+    proposed = (
+        replace(one, found={key: value for key, value in one.found.items() if key != "reason"}) for one in options
+    )
+    return json.dumps(Plan(tuple(proposed)).to_json(), sort_keys=True)
 
 
 def write_journal(path: Path, levels: Iterable[Sequence[MeasuredPlan]]) -> None:

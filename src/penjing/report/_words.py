@@ -29,6 +29,7 @@ LEFT_ALONE = {
     "rank one": "left alone: it has no lower rank",
     "no window": "left alone: it has no kernel that could be decomposed so",
     "no gain": "left alone: at the ranks that were found it would cost as much as before",
+    "slower chain": "left alone: it was measured faster than the chain in its place",
 }
 """Why a layer isn't factorised, by the code in the plan."""
 
