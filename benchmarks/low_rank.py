@@ -1,7 +1,10 @@
 """What low rank brings: the speed of chains and of unfolded inputs, shape by shape, and accuracy by rank rule and metric.
 
 python benchmarks/low_rank.py speed                                # single layers, in the runtimes that are installed
-python benchmarks/low_rank.py accuracy RESNET56.safetensors CIFAR10.zip    # before any training, and after three epochs
+python benchmarks/low_rank.py accuracy RESNET56.safetensors CIFAR10.zip --train   # before any training, and after three epochs
+python benchmarks/low_rank.py accuracy vgg16_cifar CIFAR10.zip --train             # the same of VGG-16, which is trained first
+python benchmarks/low_rank.py files MNIST.npz                      # large dense layers, by svd and int8 together
+python benchmarks/low_rank.py penalties RESNET20.safetensors CIFAR10.zip   # training towards low rank before the cut
 python benchmarks/low_rank.py time                                 # seconds and memory for all layers of ResNet-50
 python benchmarks/low_rank.py table                                # publishes what is finished
 
@@ -22,6 +25,8 @@ import numpy as np
 import torch
 from torch import nn
 
+import _low_rank_files
+import _low_rank_penalties
 import penjing as pj
 from _pruning import HERE, Rows, judge, network
 from _tables import publish
@@ -41,23 +46,40 @@ SPEEDUPS = (2, 4)
 METHODS = ("tucker2", "svd", "spatial", "cp", "tt")
 CALIBRATION = 64  # random samples for the ranges of int8
 
-RULES = ("speedup:2", "energy:0.9", "vbmf")
+RULES: dict[str, dict[str, Any]] = {
+    "speedup:2": {"ranks": "speedup:2"},
+    "speedup:2, every rank": {"ranks": "speedup:2", "round_to": 1},
+    "energy:0.9": {"ranks": "energy:0.9"},
+    "vbmf": {"ranks": "vbmf"},
+}
 METRICS = ("weights", "outputs", "asymmetric", "loss")
-TRAINED = {"speedup:2": ("weights", "outputs", "asymmetric")}
+NETWORKS = {"resnet56": "ResNet-56", "vgg16_cifar": "VGG-16"}
+WHOLE = {"resnet56": ["conv1", "linear"], "vgg16_cifar": ["features.0", "classifier"]}  # first and last layer
+MEASURED = {
+    "resnet56": {
+        "speedup:2, every rank": METRICS[:3], "speedup:2": METRICS, "energy:0.9": METRICS, "vbmf": METRICS,
+    },
+    "vgg16_cifar": {"speedup:2": METRICS[:3]},
+}  # fmt: skip
+TRAINED = {"speedup:2": ("outputs", "asymmetric", "weights"), "speedup:2, every rank": ("asymmetric", "weights")}
+VGG_EPOCHS, VGG_LR = (
+    6,
+    0.05,
+)  # the rate rises for a fifth of the steps, then falls: a base in less than an hour, not the best one
 EPOCHS = 3
 
 
 def main() -> None:
     """Runs what is missing of one table, or publishes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "accuracy", "time", "table"))
-    parser.add_argument("weights", type=Path, nargs="?")
-    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("what", choices=("speed", "accuracy", "files", "penalties", "time", "table"))
+    parser.add_argument("given", type=Path, nargs="*", help="files, as above")
     parser.add_argument("--train", action="store_true", help="with accuracy: also three epochs of training")
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     speeds, accuracies, times = Rows("low_rank_speed"), Rows("low_rank_accuracy"), Rows("low_rank_time")
+    files, penalties = Rows("low_rank_files"), Rows("low_rank_penalties")
     if asked.what == "speed":
         for name in (*LAYERS, *LINEAR):
             with tempfile.TemporaryDirectory() as folder:
@@ -68,11 +90,19 @@ def main() -> None:
                             [runtime, name], lambda n=name, r=runtime, d=folder, f=files: timed(n, r, Path(d), f)
                         )
     elif asked.what == "accuracy":
-        measure_accuracy(asked, accuracies)
+        measure_accuracy(*asked.given, asked.train, accuracies)
+    elif asked.what == "files":
+        _low_rank_files.measure(*asked.given, files)
+    elif asked.what == "penalties":
+        _low_rank_penalties.measure(*asked.given, penalties)
     elif asked.what == "time":
         times.once(["resnet50"], resources)
     else:
-        tables(speeds, accuracies, times)
+        speed_table(speeds)
+        accuracy_table(accuracies)
+        _low_rank_files.table(files)
+        _low_rank_penalties.table(penalties)
+        time_table(times)
 
 
 # Speed
@@ -136,27 +166,51 @@ def timed(name: str, runtime: str, folder: Path, files: dict[str, Any]) -> dict[
 # Accuracy
 
 
-def measure_accuracy(asked: argparse.Namespace, rows: Rows) -> None:
-    """Factorises ResNet-56 by each rule and metric, and judges it on all test images before and after training."""
-    base, data = network("resnet56", asked.weights), pj.data.cifar10(asked.data, seed=0)
-    rows.once(["base"], lambda: judge(base, data))
-    for rule in RULES:
-        for metric in METRICS:
-            rows.once([rule, metric], lambda rule=rule, metric=metric: before_training(base, data, rule, metric))
-    for rule, some in TRAINED.items() if asked.train else ():
+def measure_accuracy(weights: Path, cifar10: Path, train: bool, rows: Rows) -> None:
+    """Factorises a network by each rule and metric, and judges it on all test images before and after training."""
+    data = pj.data.cifar10(cifar10, seed=0)
+    name = "vgg16_cifar" if weights.name == "vgg16_cifar" else "resnet56"
+    base = vgg(data) if name == "vgg16_cifar" else network(name, weights)
+    rows.once(key_of(name, "base"), lambda: judge(base, data))
+    for rule, some in MEASURED[name].items():
         for metric in some:
-            rows.once([rule, metric, EPOCHS], lambda rule=rule, metric=metric: after_training(base, data, rule, metric))
+            rows.once(key_of(name, rule, metric), lambda r=rule, m=metric: before_training(name, base, data, r, m))
+        for metric in TRAINED.get(rule, ()) if train else ():
+            rows.once(
+                key_of(name, rule, metric, EPOCHS), lambda r=rule, m=metric: after_training(name, base, data, r, m)
+            )
 
 
-def factorized(base: pj.Graph, data: pj.Data, rule: str, metric: str) -> pj.Graph:
+def key_of(name: str, *rest: Any) -> list[Any]:
+    """Returns the key of a row; rows of ResNet-56, the first network, don't name it."""
+    return list(rest) if name == "resnet56" else [name, *rest]
+
+
+def vgg(data: pj.Data) -> pj.Graph:
+    """Returns VGG-16 for CIFAR, trained; its weights are kept."""
+    kept = HERE / "out" / "low_rank_vgg16_cifar.penjing"
+    if not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        graph = pj.capture(pj.zoo.build("vgg16_cifar").eval(), pj.zoo.example_input("vgg16_cifar"))
+        pj.recover(
+            graph, data, epochs=VGG_EPOCHS, lr=VGG_LR, weight_decay=5e-4, warmup=0.2, seed=0, precision="bfloat16",
+            channels_last=True, progress=False, checkpoint=kept.with_suffix(".pt"),
+            report=lambda told: print("vgg16_cifar", told, flush=True),
+        )  # fmt: skip
+        graph.save(kept)
+    return pj.load(kept)
+
+
+def factorized(name: str, base: pj.Graph, data: pj.Data, rule: str, metric: str) -> pj.Graph:
     """Returns the network, its first and last layer whole."""
-    return pj.factorize(base, ranks=rule, metric=metric, data=data, exclude=["conv1", "linear"])
+    return pj.factorize(base, **RULES[rule], metric=metric, data=data, exclude=WHOLE[name])
 
 
-def before_training(base: pj.Graph, data: pj.Data, rule: str, metric: str) -> dict[str, Any]:
+def before_training(name: str, base: pj.Graph, data: pj.Data, rule: str, metric: str) -> dict[str, Any]:
     """Returns accuracy, costs and seconds."""
     start = time.process_time()
-    small = factorized(base, data, rule, metric)
+    small = factorized(name, base, data, rule, metric)
     seconds = time.process_time() - start
     cost, whole = small.cost(), base.cost()
     return {
@@ -164,14 +218,16 @@ def before_training(base: pj.Graph, data: pj.Data, rule: str, metric: str) -> di
     }  # fmt: skip
 
 
-def after_training(base: pj.Graph, data: pj.Data, rule: str, metric: str) -> dict[str, Any]:
+def after_training(name: str, base: pj.Graph, data: pj.Data, rule: str, metric: str) -> dict[str, Any]:
     """Returns the accuracy after three epochs with the original as teacher."""
-    small = factorized(base, data, rule, metric)
-    checkpoint = HERE / "out" / f"low_rank_{rule}_{metric}.pt".replace(":", "-")
+    small = factorized(name, base, data, rule, metric)
+    checkpoint = (
+        HERE / "out" / f"low_rank_{name}_{rule}_{metric}.pt".replace(":", "-").replace(", ", "-").replace(" ", "-")
+    )
     checkpoint.parent.mkdir(exist_ok=True)
     pj.recover(
         small, data, teacher=base, epochs=EPOCHS, seed=0, checkpoint=checkpoint, precision="bfloat16", channels_last=True,
-        progress=False, report=lambda told: print(rule, metric, told, flush=True),
+        progress=False, report=lambda told: print(name, rule, metric, told, flush=True),
     )  # fmt: skip
     return {**judge(small, data), "macs": small.cost().macs / base.cost().macs}
 
@@ -220,8 +276,8 @@ def resnet50() -> nn.Module:
 # Tables
 
 
-def tables(speeds: Rows, accuracies: Rows, times: Rows) -> None:
-    """Publishes what is finished."""
+def speed_table(speeds: Rows) -> None:
+    """Publishes what is finished of the speeds."""
     rows = []
     for name in (*LAYERS, *LINEAR):
         for runtime in ("onnxruntime", "openvino"):
@@ -236,22 +292,39 @@ def tables(speeds: Rows, accuracies: Rows, times: Rows) -> None:
     if rows:
         more = {"versions": versions(), "closed form": {f"{m}×": k_max(1, 9, m) for m in SPEEDUPS}}
         publish("low_rank_speed", ["layer", "runtime", "factorised", "float", "int8"], rows, more)
-    if accuracies.has(["base"]):
-        base = accuracies.get(["base"])["accuracy"]
-        out = [["the original", "", "100 %", f"{base:.2%}", "", ""]]
+
+
+def accuracy_table(accuracies: Rows) -> None:
+    """Publishes what is finished of the accuracies."""
+    out = []
+    for name, title in NETWORKS.items():
+        if not accuracies.has(key_of(name, "base")):
+            continue
+        base = accuracies.get(key_of(name, "base"))["accuracy"]
+        out.append([title, "the original", "", "100 %", f"{base:.2%}", "", ""])
         for rule in RULES:
             for metric in METRICS:
-                if accuracies.has([rule, metric]):
-                    row = accuracies.get([rule, metric])
-                    key = [rule, metric, EPOCHS]
+                if accuracies.has(key_of(name, rule, metric)):
+                    row = accuracies.get(key_of(name, rule, metric))
+                    key = key_of(name, rule, metric, EPOCHS)
                     after = f"{accuracies.get(key)['accuracy']:.2%}" if accuracies.has(key) else ""
                     seconds = f"{row['seconds']:.0f}"
-                    out.append([rule, metric, f"{row['macs']:.0%}", f"{row['accuracy']:.2%}", after, seconds])
-        publish(
-            "low_rank_accuracy",
-            ["rank rule", "metric", "MACs left", "before training", f"after {EPOCHS} epochs", "seconds"],
-            out,
-        )
+                    out.append([title, rule, metric, f"{row['macs']:.0%}", f"{row['accuracy']:.2%}", after, seconds])
+    if out:
+        columns = [
+            "network",
+            "rank rule",
+            "metric",
+            "MACs left",
+            "before training",
+            f"after {EPOCHS} epochs",
+            "seconds",
+        ]
+        publish("low_rank_accuracy", columns, out)
+
+
+def time_table(times: Rows) -> None:
+    """Publishes seconds and memory."""
     if times.has(["resnet50"]):
         row = times.get(["resnet50"])
         publish(
