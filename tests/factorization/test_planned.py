@@ -94,6 +94,7 @@ def test_a_layer_whose_chain_was_measured_slower_stays_whole_and_the_plan_says_s
     level, (candidate,) = measured(BEFORE, [("0", 1, 3.0), ("0", 1, 1.0), ("2", 1, 4.0), ("2", 0, 9.0), ("4", 1, 1.0)])
     reasons = {option.place.path: option.found.get("reason") for option in candidate.plan}
     assert reasons == dict.fromkeys(option.place.path for option in level) | {"2": "slower chain"}
+    assert [option.after for option in candidate.plan if option.place.path == "2"] == [None], "it has no new ranks"
     small = pj.apply(graph, candidate.plan, data)
     assert torch.equal(small.tensor("2.weight"), graph.tensor("2.weight")) and "0.0.weight" in small.tensors()
     assert candidate.params == small.cost().params < graph.cost().params

@@ -63,6 +63,8 @@ class Factorization(Technique):
     def leave(self, options: Sequence[Option], paths: Collection[str]) -> Sequence[Option]:
         """Returns the same options, those at these paths with the reason why their layers stay as they are."""
         return [
-            replace(option, found={**option.found, "reason": "slower chain"}) if option.place.path in paths else option
+            replace(option, before=None, after=None, found={"reason": "slower chain"})
+            if option.place.path in paths
+            else option
             for option in options
         ]

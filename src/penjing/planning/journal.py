@@ -8,7 +8,7 @@ from pathlib import Path
 from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
-from penjing.graph import Option, Plan
+from penjing.graph import Option
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem
 
@@ -17,11 +17,8 @@ Journal = dict[str, list[MeasuredPlan]]
 
 
 def key_of(options: Iterable[Option]) -> str:
-    """Returns the key of a level: what its options are, as text; the same whether or not some were left out when measured."""
-    proposed = (
-        replace(one, found={key: value for key, value in one.found.items() if key != "reason"}) for one in options
-    )
-    return json.dumps(Plan(tuple(proposed)).to_json(), sort_keys=True)
+    """Returns the key of a level, as text: what its options set, whether or not some were left out when it was measured."""
+    return json.dumps([[one.technique, one.place.kind, one.place.path, one.setting] for one in options], sort_keys=True)
 
 
 def write_journal(path: Path, levels: Iterable[Sequence[MeasuredPlan]]) -> None:
