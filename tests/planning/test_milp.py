@@ -12,9 +12,11 @@ from torch import nn
 import penjing as pj
 from penjing.capabilities import find as capabilities
 from penjing.data import Data
+from penjing.graph import Option, Place
 from penjing.planning import Deployment, Problem, find_solver
 from penjing.planning.damage import LossIncrease
 from penjing.planning.latency import kernels_of
+from penjing.pruning.technique import Pruning
 from penjing.report import words
 from penjing.targets import lower
 from penjing.techniques import Scope, find
@@ -55,6 +57,9 @@ def learnt():
     return graph, data
 
 
+FACTOR = {"float32": 1.3, "int8": 6.0}  # by how much the table is wrong
+
+
 def work(kernel) -> float:
     return kernel.macs / (3.0 if kernel.numbers == "int8" else 1.0) + 50.0 * kernel.elements**0.5
 
@@ -72,7 +77,7 @@ class MadeUpTable:
         return True
 
     def ms(self, kernel):
-        return 1.3 * work(kernel) / 1e6
+        return FACTOR[kernel.numbers] * work(kernel) / 1e6
 
 
 @pytest.fixture
@@ -183,6 +188,27 @@ def test_layers_are_replaced_where_that_is_the_lesser_damage(made_up):
     assert damage(both) <= damage(alone) * (1 + 1e-9)
     small = pj.apply(made_up.graph, both.plan, made_up.data)
     assert small.cost().macs == both.taken.counted["macs"]
+
+
+def test_a_chain_whose_kernels_could_not_be_measured_is_not_taken_for_free(made_up, monkeypatch):
+    own = kernels_of(made_up.graph, 1).values()
+    shapes = {(kernel.op, kernel.weight[2:]) for kernel in own if kernel.weight}
+
+    class Refusing(MadeUpTable):
+        def knows(self, kernel):
+            return not kernel.weight or (kernel.op, kernel.weight[2:]) in shapes  # no 1×1 convolution
+
+    monkeypatch.setattr(importlib.import_module(SOLVER), "LatencyTable", Refusing)
+    found = made_up.solve(pj.Budget(latency="0.5x"), ("prune", "factorize"))
+    assert found.taken.meets
+    assert not any(option.technique == "factorize" for one in found.measured for option in one.structure)
+
+
+def test_a_technique_that_chooses_at_values_is_sent_to_another_solver(made_up, monkeypatch):
+    value = Option(Place("value", "relu"), "prune", {"keep": 1}, None, None)
+    monkeypatch.setattr(Pruning, "choices", lambda *_: [value])
+    with pytest.raises(pj.PenjingError, match="proposes one at the value 'relu'"):
+        made_up.solve(pj.Budget(latency="0.5x"))
 
 
 def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):

@@ -21,7 +21,9 @@ NUMBER_BYTES = {INT8: 1}  # bytes of a weight, 4 in other numbers
 BIAS_BYTES = 4
 LARGEST_FLAT = 3  # axes of outputs whose channels are on the last one; those of more have them behind the batch
 
-Milliseconds = Callable[[Kernel], float]
+UNKNOWN = "unknown"  # counts the options of which something isn't known, so that they aren't taken
+Milliseconds = Callable[[Kernel], float | None]
+"""The milliseconds of a kernel; None where they aren't known."""
 Replacements = Mapping[str, Sequence[Sequence[Kernel]]]
 """The kernels with which each option at a weight replaces the weight's own, in float, by the name of the weight's place."""
 
@@ -115,6 +117,9 @@ class Structure:
     ) -> Iterator[Joint]:
         """Yields what each kernel takes: "ms", "bytes" of weights and biases, and "macs".
 
+        A kernel of unknown latency takes no time, with whatever channels. An option that puts such a kernel in the place of one
+        whose latency is known would look free: it counts as "unknown".
+
         Args:
             kernels: the graph's kernels, by the names of their nodes; those of nodes that the graph hasn't never change.
             ms: the milliseconds of a kernel.
@@ -150,7 +155,8 @@ class Structure:
         weight = self._weights.get(name)
         places += [weight] if weight is not None else []
         shape = tuple(choice.count for choice in places)
-        amounts = {amount: np.zeros(shape) for amount in ("ms", "bytes", "macs")}
+        amounts = {amount: np.zeros(shape) for amount in ("ms", "bytes", "macs", UNKNOWN)}
+        priced = ms(kernel) is not None
         for taken in itertools.product(*map(range, shape)):
             if any(option == choice.gone for option, choice in zip(taken, places, strict=True)):
                 continue
@@ -158,7 +164,9 @@ class Structure:
             found = [kernel.resized(*(self._channels(side, left) for side in (ins, outs))) if left else kernel]
             if weight is not None and taken[-1]:  # channels on both sides stay then
                 found = [one.in_numbers(kernel.numbers) for one in replacements[weight.name][taken[-1] - 1]]
-            amounts["ms"][taken] = sum(map(ms, found))
+            times = [ms(one) for one in found]
+            amounts["ms"][taken] = sum(time or 0.0 for time in times)
+            amounts[UNKNOWN][taken] = priced and None in times
             amounts["bytes"][taken] = sum(map(weight_bytes, found))
             amounts["macs"][taken] = sum(one.macs for one in found)
         return Joint(tuple(choice.name for choice in places), amounts)

@@ -71,16 +71,14 @@ class LossIncrease:
         mean = total / samples
         return mean if math.isfinite(mean) else math.inf
 
-    def of(self, technique: Technique, options: Sequence[Option], base: Sequence[Option] = ()) -> float:
+    def of(self, technique: Technique, options: Sequence[Option]) -> float:
         """Returns how much the loss grows when these options are carried out together; remembered with the data.
 
         Args:
             technique: the options' technique.
             options: the options.
-            base: options of the same technique that are carried out in any case; the increase counts from there.
         """
-        before = self._remembered(technique, base) if base else self.original
-        return max(LEAST, self._remembered(technique, [*base, *options]) - before)
+        return max(LEAST, self._remembered(technique, options) - self.original)
 
     def _remembered(self, technique: Technique, options: Sequence[Option]) -> float:
         def find() -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from penjing.planning.candidates import (
     preferred,
 )
 from penjing.planning.damage import LossIncrease
-from penjing.planning.joint_costs import Choice, Replacements, Structure
+from penjing.planning.joint_costs import UNKNOWN, Choice, Replacements, Structure
 from penjing.planning.journal import Journal, key_of, known, write_journal
 from penjing.planning.latency import Kernel, LatencyTable, kernels_of
 from penjing.planning.measured_plan import MeasuredPlan
@@ -36,7 +36,6 @@ PRICED = ("latency", "size", "macs")  # the limits that kernels have prices for
 ROUNDS = 5  # plans that are lowered and measured at most
 CLOSE = 0.97  # a plan that takes this share of the allowed latency, or more, isn't improved further
 MEASURED_WIDTHS = 3  # widths of each group whose damage is measured; that of others is interpolated
-UNKNOWN = "unknown"  # counts the options whose damage there was no time to measure
 TABLE = "latency.sqlite"  # the table of all runs, in the folder of what is kept between them
 TABLE_SHARE = 0.5  # share of the time until the deadline that kernels may be measured
 
@@ -74,7 +73,7 @@ def milp(problem: Problem) -> Solution:
 
     Raises:
         KeyboardInterrupt: Ctrl-C came before anything was measured.
-        PenjingError: the budget limits something that kernels have no price for.
+        PenjingError: the budget limits something that kernels have no price for, or a technique proposes options at values.
     """
     original_of(problem)
     if unpriced := [name for name in problem.budget.limits() if name not in PRICED]:
@@ -95,7 +94,6 @@ class _Search:
         self._journal: Journal = known(problem.journal, problem.say)
         self._measured: list[MeasuredPlan] = []
         self._short = False
-        self._gap = 0.0
 
     def solution(self) -> Solution:
         try:
@@ -119,6 +117,13 @@ class _Search:
             for technique in self._structural().values()
             for option in technique.choices(problem.graph, problem.data, problem.capabilities, problem.scope)
         ]
+        for option in offered:
+            if option.place.kind not in ORDER:
+                raise PenjingError(
+                    "The solver 'milp' chooses among options of groups, branches and weights, and the technique "
+                    f"'{option.technique}' proposes one at the {option.place.kind} '{option.place.path}': take the solver "
+                    "'widest_that_fits'."
+                )
         structure = Structure(problem.graph, offered, problem.scope)
         replacements = self._replacements(structure)
         numbers = list(_numbers(problem, whole))
@@ -129,10 +134,12 @@ class _Search:
             wanted = []  # nothing depends on it
         if refused := table.measure(wanted, say=problem.say, deadline=deadline):
             problem.say(
-                f"{len(refused)} kernels have no latency in the table: they count by what others of the network take."
+                f"{len(refused)} kernels have no latency in the table: layers aren't replaced by them, and where the network has "
+                "them already, they count by what its other kernels take."
             )
         damages = self._damages(structure)
-        original_ms = whole[0].original_ms or 1.0
+        original_ms = whole[0].original_ms
+        assert original_ms is not None  # it was measured beside each candidate
         programs = [_Program(problem, structure, replacements, damages, one, table, original_ms) for one in numbers]
         for _ in range(ROUNDS):
             solved = [(program, found) for program in programs if (found := program.solve()) is not None]
@@ -140,7 +147,7 @@ class _Search:
                 program, found = min(solved, key=lambda one: one[1].totals[DAMAGE])
             else:
                 problem.say("No plan is expected to keep the budget: the fastest is measured.")
-                program, found = min(((p, p.fastest()) for p in programs), key=lambda one: one[1].totals["ms"])
+                program, found = min(((p, p.fastest()) for p in programs), key=lambda one: one[0].latency(one[1]))
             options = self._settled(structure_options(structure.choices, found.taken, damages))
             problem.say(
                 f"Of {len(structure.choices)} places {len(options)} change: expected increase of the loss "
@@ -261,7 +268,7 @@ class _Program:
             for name, values in damages.items()
         ]
         joints += structure.joints(
-            numbers.kernels, lambda kernel: table.ms(kernel) if table.knows(kernel) else 0.0, replacements
+            numbers.kernels, lambda kernel: table.ms(kernel) if table.knows(kernel) else None, replacements
         )
         self._assignment = Assignment(counts, joints, structure.implied)
         whole = dict.fromkeys(counts, 0)
