@@ -220,9 +220,9 @@ _GROUPS: tuple[tuple[str, tuple[str, ...], tuple[tuple[str, str, str], ...]], ..
     ),
     (
         "planning/",
-        ("planning/test_knapsack.py", "planning/test_widest_that_fits.py"),
+        ("planning/test_knapsack.py", "planning/test_assignment.py", "planning/test_widest_that_fits.py"),
         (
-            ("knapsack.py", "if all(excess <= 0 for excess in passed.values())", "if True"),
+            ("assignment.py", "if all(excess <= 0 for excess in passed.values())", "if True"),
             ("problem.py", "value <= MARGIN * limit.of(original)", "value <= limit.of(original)"),
             ("candidates.py", "_share(integer) <= WORTH * _share(plain) else plain", "_share(integer) else plain"),
         ),

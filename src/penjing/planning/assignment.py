@@ -17,8 +17,12 @@ from penjing.errors import PenjingError
 DAMAGE = "damage"
 SECONDS = 30.0  # for one solution
 GAP = 1e-4  # share of the best possible damage within which a solution counts as the best
-SCALE = 1e3  # the largest entry of the objective, as HiGHS sees it: its tolerances are absolute
-ROUNDS = 8  # times at most that the problem is solved under tightened limits
+
+# HiGHS takes a solution for the best within 1e-6 of the objective, and for feasible within 1e-6 of a limit. The objective is scaled
+# so that the first tolerance is too small to matter. For the second, limits are tightened by as much as a solution passes them,
+# and the problem is solved again.
+SCALE = 1e6  # the largest entry of the objective, as HiGHS sees it
+ROUNDS = 60  # times at most that the problem is solved under tightened limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,49 +131,47 @@ def assign(
         >>> assign(Assignment({"a": 2, "b": 2}, [times, *harm]), {"ms": 3.0}).totals["damage"]
         1.0
     """
-    names = list(dict.fromkeys([minimise, *limits]))
     if not problem.options:
-        return _checked(problem, {}, names, limits, 0.0, {})
-    tightened, factor, found = dict(limits), 1.0, None
+        return _kept(problem, {}, minimise, limits, 0.0)
+    tightened, factor = dict(limits), 1.0
     for _ in range(ROUNDS):
         solved = _solved(problem, tightened, minimise, seconds, gap)
         if solved is None:
             break
-        taken, proven = solved
-        passed = {name: problem.total(name, taken) - limit for name, limit in limits.items()}
+        passed = {name: problem.total(name, solved[0]) - limit for name, limit in limits.items()}
         if all(excess <= 0 for excess in passed.values()):
-            found = _checked(problem, taken, names, limits, proven, {})
-            break
+            return _kept(problem, solved[0], minimise, limits, solved[1])
         tightened = {name: tightened[name] - factor * max(0.0, passed[name]) for name in limits}
         factor *= 2
-    if found is not None:
-        return found
-    least = {}
-    for name in limits:  # the choice with the least of one sum may be the only one, and tightened limits exclude it
+    least: dict[str, float] = {}
+    for name in limits:
         solved = _solved(problem, {}, name, seconds, 0.0)
-        assert solved is not None
-        taken, _ = solved
-        least[name] = problem.total(name, taken)
-        if all(problem.total(other, taken) <= limit for other, limit in limits.items()):
-            return _checked(problem, taken, names, limits, math.inf, least)
+        assert solved is not None  # without limits there is always a choice
+        least[name] = problem.total(name, solved[0])
+        # Tightened limits may exclude the choice with the least of one sum, which may be the only one that keeps them all.
+        if all(problem.total(other, solved[0]) <= limit for other, limit in limits.items()):
+            return _kept(problem, solved[0], minimise, limits, math.inf)
+    raise _unreachable(least, limits)
+
+
+def _kept(
+    problem: Assignment, taken: Mapping[str, int], minimise: str, limits: Mapping[str, float], gap: float
+) -> Assigned:
+    """Returns the solution, with its sums.
+
+    Raises:
+        Unreachable: it passes a limit: there was nothing to choose.
+    """
+    totals = {name: problem.total(name, taken) for name in (minimise, *limits)}
+    if any(totals[name] > limit for name, limit in limits.items()):
+        raise _unreachable(totals, limits)
+    return Assigned(dict(taken), totals, gap)
+
+
+def _unreachable(least: Mapping[str, float], limits: Mapping[str, float]) -> Unreachable:
     words = ", ".join(f"{least[name]:.6g} {name} of {limit:.6g}" for name, limit in limits.items())
     together = " together" if all(least[name] <= limit for name, limit in limits.items()) else ""
-    raise Unreachable(f"No choice keeps the limits{together}; the least possible, each alone: {words}.", least)
-
-
-def _checked(
-    problem: Assignment,
-    taken: Mapping[str, int],
-    names: Sequence[str],
-    limits: Mapping[str, float],
-    gap: float,
-    least: Mapping[str, float],
-) -> Assigned:
-    totals = {name: problem.total(name, taken) for name in names}
-    over = {name: totals[name] for name, limit in limits.items() if totals[name] > limit}
-    if over:  # only where there is nothing to choose
-        raise Unreachable(f"Nothing is left to choose, and the limits aren't kept: {over} of {dict(limits)}.", over)
-    return Assigned(dict(taken), totals, gap)
+    return Unreachable(f"No choice keeps the limits{together}; the least possible: {words}.", least)
 
 
 def _solved(
