@@ -5,6 +5,7 @@ import random
 
 import pytest
 import torch
+from residual import Block
 from torch import nn
 
 import penjing as pj
@@ -13,16 +14,6 @@ from penjing.planning.assignment import Assignment
 from penjing.planning.joint_costs import Structure
 from penjing.planning.latency import Kernel, kernels_of
 from penjing.techniques import Scope, find
-
-
-class Block(nn.Module):
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(width, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner)
-        self.conv2, self.bn2 = nn.Conv2d(inner, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
 
 
 class Joined(nn.Module):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from residual import Block
 from torch import nn
 
 import penjing as pj
@@ -23,16 +24,6 @@ from penjing.techniques import Scope, find
 
 CHOICES = {"prune": {"criterion": "l2"}, "factorize": {"speedups": (2.0, 4.0), "metric": "weights"}}
 MEASURING, SOLVER = "penjing.planning.candidates", "penjing.planning.solvers._milp"
-
-
-class Block(nn.Module):
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(width, inner, 3, padding=1, bias=False), nn.BatchNorm2d(inner)
-        self.conv2, self.bn2 = nn.Conv2d(inner, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu(x + self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x))))))
 
 
 def images(seed: int, count: int = 128) -> list[tuple[torch.Tensor, torch.Tensor]]:
