@@ -18,11 +18,13 @@ from penjing.planning.latency import (
     Predictor,
     Whole,
     activations_of,
+    boundary,
     corrected,
     grid,
     kernels_of,
     side_by_side,
 )
+from penjing.planning.latency.boundaries import between
 from penjing.targets import ExecutedNode
 
 
@@ -198,11 +200,25 @@ def test_a_table_without_the_models_layers_is_refused(graph, tmp_path):
         corrected(empty, [whole(graph, FLOAT32, 100.0)])
 
 
+def test_what_lies_between_the_two_layers_of_a_pair_is_the_boundarys_time():
+    def node(op, module, us, macs=0):
+        return ExecutedNode(op, op, module, module and op, us, False, macs)
+
+    kernels = [boundary(Kernel("conv2d", (), (1, 16, 8, 8)), op) for op in ("quantize", "dequantize")]
+    executed = [
+        node("Round", "", 100.0), node("Conv", "ops.0.first", 50.0, 64), node("Reorder", None, 3.0),
+        node("Round", "ops.0.first", 4.0), node("Conv", "ops.0.second", 50.0, 64), node("Reorder", None, 100.0),
+        node("Conv", "ops.1.first", 50.0, 64), node("Unround", "ops.1.first", 6.0), node("Conv", "ops.1.second", 50.0, 64),
+    ]  # fmt: skip
+    assert between(kernels, executed) == dict(zip(kernels, (7.0, 6.0), strict=True))
+
+
 # On a real runtime
 
 
 def test_kernels_measured_side_by_side_have_times_of_their_own(graph):
     kernels = [k.in_numbers(n) for k in kernels_of(graph).values() for n in (FLOAT32, INT8)]
     refused = Kernel("add", ((1, 4, 3, 3), (1, 5, 3, 3)), (1, 4, 3, 3), overload="Tensor", arguments='[{"input": 0}]')
-    found = side_by_side([*kernels, refused], Deployment())
-    assert set(found) == set(kernels) and all(us > 0 for us in found.values())
+    rounding = [boundary(kernels[0], op) for op in ("quantize", "dequantize")]
+    found = side_by_side([*kernels, *rounding, refused], Deployment())
+    assert set(found) == {*kernels, *rounding} and all(us > 0 for us in found.values())

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture
-from penjing.planning.latency.kernels import FLOAT32, INT8, LAYERS, Kernel
+from penjing.planning.latency.boundaries import SAMPLES, between, boundary_graph
+from penjing.planning.latency.kernels import DEQUANTIZE, FLOAT32, INT8, LAYERS, QUANTIZE, Kernel
 from penjing.planning.problem import Deployment
 from penjing.quantization import quantize
 from penjing.targets import find_target, lower, profile
@@ -23,22 +24,23 @@ from penjing.targets import find_target, lower, profile
 log = logging.getLogger(__name__)
 
 PROFILES = 5  # profiles per file, in turns
-SAMPLES = 2  # random samples for the ranges of activations, and as the captured example
+BOUNDARIES = frozenset({QUANTIZE, DEQUANTIZE})
 ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6, "hardtanh": F.relu6, "clamp": F.relu}
 
 
 def side_by_side(kernels: Sequence[Kernel], deployment: Deployment) -> dict[Kernel, float]:
     """Returns the microseconds of kernels that have the same batch; what the target refuses is missing.
 
-    Kernels in float and in int8 are two files, which take turns. Of several profiles, each a median of many runs, the fastest
-    counts for each kernel: what other processes do to the caches only ever adds. If a file can't be made of some kernels, each
-    half of them is tried by itself, down to the kernel that the target refuses.
+    Kernels in float, those in int8 and those between both are three files, which take turns. Of several profiles, each a
+    median of many runs, the fastest counts for each kernel: what other processes do to the caches only ever adds. If a file
+    can't be made of some kernels, each half of them is tried by itself, down to the kernel that the target refuses.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = []
         for numbers in (FLOAT32, INT8):
-            chosen = [kernel for kernel in kernels if kernel.numbers == numbers]
+            chosen = [kernel for kernel in kernels if kernel.numbers == numbers and kernel.op not in BOUNDARIES]
             files += _files(chosen, deployment, Path(folder))
+        files += _files([kernel for kernel in kernels if kernel.op in BOUNDARIES], deployment, Path(folder))
         times: defaultdict[Kernel, list[float]] = defaultdict(list)
         for _ in range(PROFILES):
             for group, artifact in files:
@@ -64,6 +66,8 @@ def _files(kernels: Sequence[Kernel], deployment: Deployment, folder: Path) -> l
 
 
 def _graph(kernels: Sequence[Kernel]) -> Graph:
+    if kernels[0].op in BOUNDARIES:
+        return boundary_graph(kernels)
     network = _SideBySide(kernels)
     generator = torch.Generator().manual_seed(0)
     example = tuple(torch.randn(SAMPLES, *shape[1:], generator=generator) for shape in network.shapes)
@@ -75,8 +79,11 @@ def _graph(kernels: Sequence[Kernel]) -> Graph:
 
 def _profiled(kernels: Sequence[Kernel], artifact: Any, deployment: Deployment) -> dict[Kernel, float]:
     """Returns the microseconds of each kernel, all nodes of its module together."""
+    executed = profile(artifact, deployment.threads, kernels[0].output[0])
+    if kernels[0].op in BOUNDARIES:
+        return between(kernels, executed)
     total: dict[int, float] = dict.fromkeys(range(len(kernels)), 0.0)
-    for node in profile(artifact, deployment.threads, kernels[0].output[0]):
+    for node in executed:
         head, _, rest = (node.module or "").partition(".")
         number = rest.partition(".")[0]
         feeds = rest.partition(".")[2].startswith("feeds")
