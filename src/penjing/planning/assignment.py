@@ -18,9 +18,9 @@ DAMAGE = "damage"
 SECONDS = 30.0  # for one solution
 GAP = 1e-4  # share of the best possible damage within which a solution counts as the best
 
-# HiGHS takes a solution for the best within 1e-6 of the objective, and for feasible within 1e-6 of a limit. The objective is scaled
-# so that the first tolerance is too small to matter. For the second, limits are tightened by as much as a solution passes them,
-# and the problem is solved again.
+# HiGHS takes a solution for the best within 1e-6 of the objective, and for feasible within 1e-6 of a limit. The objective is
+# scaled so that the first tolerance is too small to matter. For the second, limits are tightened by as much as a solution passes
+# them, and the problem is solved again.
 SCALE = 1e6  # the largest entry of the objective, as HiGHS sees it
 ROUNDS = 60  # times at most that the problem is solved under tightened limits
 
