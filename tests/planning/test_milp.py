@@ -23,7 +23,7 @@ from penjing.targets import lower
 from penjing.techniques import Scope, find
 
 CHOICES = {"prune": {"criterion": "l2"}, "factorize": {"speedups": (2.0, 4.0), "metric": "weights"}}
-MEASURING, SOLVER = "penjing.planning.candidates", "penjing.planning.solvers._milp"
+MEASURING, SEARCH = "penjing.planning.candidates", "penjing.planning.search"
 
 
 def images(seed: int, count: int = 128) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -92,7 +92,7 @@ def made_up(monkeypatch, learnt, tmp_path):
 
     for name, fake in {"lower": lowered, "measure_together": measure_together, "profile": lambda *_: []}.items():
         monkeypatch.setattr(importlib.import_module(MEASURING), name, fake)
-    monkeypatch.setattr(importlib.import_module(SOLVER), "LatencyTable", MadeUpTable)
+    monkeypatch.setattr(importlib.import_module(SEARCH), "LatencyTable", MadeUpTable)
 
     def solve(budget, techniques=("prune",), factor=1.0, **more):
         slower["factor"] = factor
@@ -189,7 +189,7 @@ def test_a_chain_whose_kernels_could_not_be_measured_is_not_taken_for_free(made_
         def knows(self, kernel):
             return not kernel.weight or (kernel.op, kernel.weight[2:]) in shapes  # no 1×1 convolution
 
-    monkeypatch.setattr(importlib.import_module(SOLVER), "LatencyTable", Refusing)
+    monkeypatch.setattr(importlib.import_module(SEARCH), "LatencyTable", Refusing)
     found = made_up.solve(pj.Budget(latency="0.5x"), ("prune", "factorize"))
     assert found.taken.meets
     assert not any(option.technique == "factorize" for one in found.measured for option in one.structure)
@@ -203,8 +203,8 @@ def test_a_technique_that_chooses_at_values_is_sent_to_another_solver(made_up, m
 
 
 def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
-    solver = importlib.import_module(SOLVER)
-    measure, calls = solver.measure_level, []
+    search = importlib.import_module(SEARCH)
+    measure, calls = search.measure_level, []
 
     def counted(*given):
         calls.append(given)
@@ -212,15 +212,15 @@ def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
             raise KeyboardInterrupt
         return measure(*given)
 
-    monkeypatch.setattr(solver, "measure_level", counted)
+    monkeypatch.setattr(search, "measure_level", counted)
     found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.2)
     assert not found.complete and len(calls) == 3 and found.taken in found.measured
 
 
 def test_what_was_measured_before_a_kill_is_not_measured_again(made_up, monkeypatch, tmp_path):
-    solver = importlib.import_module(SOLVER)
+    search = importlib.import_module(SEARCH)
     first = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json")
-    monkeypatch.setattr(solver, "measure_level", lambda *_: pytest.fail("it was measured before"))
+    monkeypatch.setattr(search, "measure_level", lambda *_: pytest.fail("it was measured before"))
     again = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json")
     assert again.taken == first.taken
 

@@ -1,0 +1,265 @@
+"""A search for a plan that is chosen place by place: what is offered, what it costs, and what was measured so far."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from penjing.errors import PenjingError
+from penjing.files import cache_folder
+from penjing.graph import Option
+from penjing.planning.assignment import DAMAGE
+from penjing.planning.candidates import Options, drafted, excess, in_words, measure_level, original_of, preferred
+from penjing.planning.damage import LossIncrease
+from penjing.planning.joint_costs import Choice, Structure
+from penjing.planning.journal import Journal, key_of, known, write_journal
+from penjing.planning.latency import Kernel, LatencyTable, kernels_of
+from penjing.planning.measured_plan import MeasuredPlan
+from penjing.planning.problem import Problem, Solution
+from penjing.planning.program import Program, numbers_of
+from penjing.techniques import Technique
+
+ORDER = ("branch", "group", "weight")  # of places, as their options are carried out
+PRICED = ("latency", "size", "macs")  # the limits that kernels have prices for
+MEASURED_WIDTHS = 3  # widths of each group whose damage is measured; that of others is interpolated
+TABLE = "latency.sqlite"  # the table of all runs, in the folder of what is kept between them
+TABLE_SHARE = 0.5  # share of the time until the deadline that kernels may be measured
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """What a solver chooses from.
+
+    Attributes:
+        structure: the places with their options, and what goes with what.
+        damages: the damage of each option alone, by the place's name; infinite for options that there was no time to measure.
+        increase: measures the damage of options.
+        programs: what choices cost, one program for each kind of numbers that the unchanged network was measured in.
+    """
+
+    structure: Structure
+    damages: Mapping[str, np.ndarray]
+    increase: LossIncrease
+    programs: Sequence[Program]
+
+
+class Search:
+    """The plans that a solver measured, level by level, which a journal keeps across a kill.
+
+    Attributes:
+        problem: the problem.
+        measured: all candidates, in the order in which they were measured.
+        short: whether time ran out with something left to try.
+    """
+
+    def __init__(self, problem: Problem, solver: str) -> None:
+        """Reads the journal.
+
+        Args:
+            problem: the problem.
+            solver: the solver's name, for messages.
+
+        Raises:
+            PenjingError: the budget limits something that kernels have no price for.
+        """
+        original_of(problem)
+        if unpriced := [name for name in problem.budget.limits() if name not in PRICED]:
+            raise PenjingError(
+                f"The solver '{solver}' has prices for {', '.join(PRICED)}, and the budget limits {', '.join(unpriced)}: leave "
+                "that out, or take the solver 'widest_that_fits'."
+            )
+        problem.folder.mkdir(parents=True, exist_ok=True)
+        self.problem, self._solver = problem, solver
+        self._journal: Journal = known(problem.journal, problem.say)
+        self.measured: list[MeasuredPlan] = []
+        self.short = False
+
+    def solution(self, choose: Callable[["Search", Offer], None]) -> Solution:
+        """Returns the best of the plans that a solver measures.
+
+        If no plan keeps the budget, the nearest one is taken; after Ctrl-C, the best one so far.
+
+        Args:
+            choose: measures plans by calling `level`. It isn't called where the unchanged network keeps the budget.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came before anything was measured.
+            PenjingError: a technique proposes options at values.
+        """
+        try:
+            whole = self.level(())
+            taken = preferred(whole)
+            if taken is not None or not self.structural:
+                return self._solution(taken or self._nearest())
+            choose(self, self._offer(whole))
+            return self._solution(self._best())
+        except KeyboardInterrupt:
+            if not self.measured:
+                raise
+            self.problem.say(
+                f"Interrupted: going on with the best of the {len(self.measured)} candidates measured so far."
+            )
+            return self._solution(self._best(), complete=False)
+
+    @property
+    def structural(self) -> dict[str, Technique]:
+        """The techniques whose options are chosen place by place, by name."""
+        return {name: one for name, one in self.problem.techniques.items() if one.stage == "structure"}
+
+    def seen(self, options: Options) -> bool:
+        """Tells whether these options were measured in this search already."""
+        return key_of(options) in {key_of(one.structure) for one in self.measured}
+
+    def level(self, options: Options) -> list[MeasuredPlan]:
+        """Measures a plan in floating point and in integers, unless the journal holds it."""
+        key = key_of(options)
+        if key not in self._journal:
+            self._journal[key] = measure_level(self.problem, options)
+            if self.problem.journal is not None:
+                write_journal(self.problem.journal, self._journal.values())
+        for candidate in self._journal[key]:
+            self.problem.say(in_words(candidate))
+            if candidate not in self.measured:
+                self.measured.append(candidate)
+        return self._journal[key]
+
+    def settled(self, options: Sequence[Option]) -> Options:
+        """Returns options in the order in which they are carried out: branches, channels, then layers that are replaced."""
+        order = sorted(options, key=lambda one: ORDER.index(one.place.kind))
+        found = list[Option]()
+        for name in dict.fromkeys(one.technique for one in order):
+            found += self.structural[name].settled(self.problem.graph, [one for one in order if one.technique == name])
+        return tuple(found)
+
+    # The offer
+
+    def _offer(self, whole: Sequence[MeasuredPlan]) -> Offer:
+        """Asks techniques for options, and measures what kernels take and what each option alone does to the loss."""
+        problem = self.problem
+        structure = Structure(problem.graph, self._proposed(), problem.scope)
+        replacements = self._replacements(structure)
+        numbers = list(numbers_of(problem, whole))
+        table = LatencyTable(cache_folder() / TABLE, problem.deployment, record=problem.record, say=problem.say)
+        wanted = [kernel for one in numbers for kernel in structure.kernels(one.kernels, replacements)]
+        deadline = None if problem.deadline is None else time.monotonic() + TABLE_SHARE * problem.left
+        if problem.budget.latency_limit() is None:
+            wanted = []  # nothing depends on it
+        if refused := table.measure(wanted, say=problem.say, deadline=deadline):
+            problem.say(
+                f"{len(refused)} kernels have no latency in the table: layers aren't replaced by them, and where the network has "
+                "them already, they count by what its other kernels take."
+            )
+        increase = LossIncrease(problem.graph, problem.data)
+        damages = self._damages(structure, increase)
+        original_ms = whole[0].original_ms
+        assert original_ms is not None  # it was measured beside each candidate
+        programs = [Program(problem, structure, replacements, damages, one, table, original_ms) for one in numbers]
+        return Offer(structure, damages, increase, programs)
+
+    def _proposed(self) -> list[Option]:
+        problem = self.problem
+        found = [
+            option
+            for technique in self.structural.values()
+            for option in technique.choices(problem.graph, problem.data, problem.capabilities, problem.scope)
+        ]
+        for option in found:
+            if option.place.kind not in ORDER:
+                raise PenjingError(
+                    f"The solver '{self._solver}' chooses among options of groups, branches and weights, and the technique "
+                    f"'{option.technique}' proposes one at the {option.place.kind} '{option.place.path}': take the solver "
+                    "'widest_that_fits'."
+                )
+        return found
+
+    def _replacements(self, structure: Structure) -> dict[str, list[list[Kernel]]]:
+        """Returns the kernels with which the options at weights replace the weights' own."""
+        problem, batch = self.problem, self.problem.deployment.batch
+        before = kernels_of(problem.graph, batch)
+        found: dict[str, list[list[Kernel]]] = {}
+        for name, choice in structure.choices.items():
+            if choice.place.kind == "weight":
+                found[name] = []
+                for option in choice.options[1:]:
+                    assert option is not None
+                    made = drafted(problem, problem.graph, (option,))
+                    assert made is not None  # a technique that changes the structure makes what it proposes
+                    after = kernels_of(made, batch)
+                    found[name].append([kernel for node, kernel in after.items() if before.get(node) != kernel])
+        return found
+
+    def _damages(self, structure: Structure, increase: LossIncrease) -> dict[str, np.ndarray]:
+        """Returns the damage of each option at each place; infinite for options that there was no time to measure."""
+        problem = self.problem
+        problem.say("Measuring how much the loss grows with each option.")
+        found: dict[str, np.ndarray] = {}
+        for name, choice in structure.choices.items():
+            options = [one for one in choice.options if one is not None]
+            at = list(range(len(options)))
+            if choice.place.kind == "group":
+                at = sorted({round(i) for i in np.linspace(0, len(options) - 1, MEASURED_WIDTHS)})
+            known = {}
+            for place in at:
+                if problem.left <= 0:
+                    self.short = True
+                    break
+                known[place] = increase.of(self.structural[options[place].technique], [options[place]])
+            damages = [_interpolated(place, options, known) for place in range(len(options))]
+            found[name] = np.array([0.0, *damages, *([0.0] if choice.inside else [])])
+        return found
+
+    # The choice
+
+    def _best(self) -> MeasuredPlan:
+        """Returns the candidate with the least damage among those that keep the budget; else the nearest."""
+        keeping = [one for one in self.measured if one.meets]
+        if not keeping:
+            return self._nearest()
+        least = min(_damage_of(one) for one in keeping)
+        alike = [one for one in keeping if _damage_of(one) == least]
+        return preferred(alike) or alike[0]
+
+    def _nearest(self) -> MeasuredPlan:
+        return min(self.measured, key=lambda one: excess(self.problem, one))
+
+    def _solution(self, taken: MeasuredPlan, complete: bool = True) -> Solution:
+        return Solution(taken, tuple(self.measured), complete, self.short and not taken.meets)
+
+
+def structure_options(
+    choices: Mapping[str, Choice], taken: Mapping[str, int], damages: Mapping[str, np.ndarray]
+) -> list[Option]:
+    """Returns the options that are taken, each with its expected damage; places that go with a branch have none."""
+    found = []
+    for name, choice in choices.items():
+        at = taken[name]
+        option = choice.options[at] if at < len(choice.options) else None
+        if option is not None:
+            found.append(replace(option, found={**option.found, DAMAGE: float(damages[name][at])}))
+    return found
+
+
+def _damage_of(candidate: MeasuredPlan) -> float:
+    return sum(float(option.found.get(DAMAGE, 0.0)) for option in candidate.structure)
+
+
+def _share_gone(option: Option) -> float:
+    return 1 - int(option.setting["keep"]) / int(option.before or 1)
+
+
+def _interpolated(place: int, options: Sequence[Option], known: Mapping[int, float]) -> float:
+    """Returns the damage of an option: measured, or on a power of the share that goes, through its measured neighbours.
+
+    Infinite where nothing was measured on one side of it.
+    """
+    if place in known:
+        return known[place]
+    below = max((at for at in known if at < place), default=None)
+    above = min((at for at in known if at > place), default=None)
+    if below is None or above is None:
+        return math.inf
+    x, low, high = (math.log(_share_gone(options[at])) for at in (place, below, above))
+    share = (x - low) / (high - low)
+    return math.exp((1 - share) * math.log(known[below]) + share * math.log(known[above]))
