@@ -143,6 +143,14 @@ def test_sizes_are_kept_too_and_the_plan_tells_what_each_option_costs(made_up):
     assert found.taken.meets and found.taken.size_bytes <= 0.5 * 4 * made_up.graph.cost().params
 
 
+def test_it_tells_at_each_place_what_the_plan_takes_and_a_rival(made_up):
+    found = made_up.solve(pj.Budget(latency="0.5x"))
+    taken = {(one.place, one.taken.option.after) for one in found.places if one.taken.option is not None}
+    assert {(option.place, option.after) for option in found.taken.structure} <= taken
+    assert sum(one.taken.damage for one in found.places if not one.taken.goes_with) == pytest.approx(damage(found))
+    assert all(one.rival is not None and one.rival != one.taken for one in found.places)
+
+
 def test_it_beats_equal_widths_at_the_same_latency_in_expected_damage(made_up):
     budget = pj.Budget(latency="0.5x")
     ours = made_up.solve(budget)

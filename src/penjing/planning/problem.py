@@ -15,6 +15,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph, Plan
 from penjing.graph.places import Json
 from penjing.planning.measured_plan import MeasuredPlan
+from penjing.planning.place_choice import PlaceChoice
 from penjing.targets import Artifact, find_target
 from penjing.techniques import Scope, Technique
 
@@ -157,6 +158,7 @@ class Solution:
         complete: False if Ctrl-C came before the choice was made.
         short_of_time: whether time ran out before a plan was found that keeps the budget, with candidates left to measure.
         graph: the graph that results from the plan, where the solver made it; it isn't written to files.
+        places: what was taken at each place, with the nearest rival, where the solver compares options place by place.
     """
 
     taken: MeasuredPlan
@@ -164,6 +166,7 @@ class Solution:
     complete: bool = True
     short_of_time: bool = False
     graph: Graph | None = field(default=None, compare=False)
+    places: tuple[PlaceChoice, ...] = ()
 
     @property
     def plan(self) -> Plan:
@@ -177,6 +180,7 @@ class Solution:
             "measured": [candidate.to_json() for candidate in self.measured],
             "complete": self.complete,
             "short_of_time": self.short_of_time,
+            "places": [one.to_json() for one in self.places],
         }
 
     @classmethod

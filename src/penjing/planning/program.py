@@ -8,10 +8,12 @@ import numpy as np
 
 from penjing.planning.assignment import DAMAGE, Assigned, Assignment, Joint, Unreachable, assign
 from penjing.planning.candidates import drafted, levels, original_of
-from penjing.planning.joint_costs import UNKNOWN, Replacements, Structure
+from penjing.planning.joint_costs import UNKNOWN, Choice, Replacements, Structure
 from penjing.planning.latency import Kernel, LatencyTable, kernels_of
 from penjing.planning.measured_plan import MeasuredPlan
+from penjing.planning.place_choice import PlaceChoice
 from penjing.planning.problem import MARGIN, Problem
+from penjing.planning.rivals import place_choices
 
 CLOSE = 0.97  # a plan that takes this share of the allowed latency, or more, isn't improved further
 
@@ -91,6 +93,10 @@ class Program:
     def latency(self, taken: Mapping[str, int]) -> float:
         """Returns the latency that a choice is expected to have, over that of the original."""
         return self.assignment.total("ms", taken) * self._factor
+
+    def places(self, choices: Mapping[str, Choice], taken: Mapping[str, int]) -> tuple[PlaceChoice, ...]:
+        """Returns what a choice takes at each place, with the nearest rival, at the prices as they are corrected now."""
+        return place_choices(choices, self.assignment, taken, self.limits(), self._factor)
 
     def correct(self, taken: Mapping[str, int], latency: float) -> bool:
         """Corrects the prices by the latency that a plan had; tells whether another plan may be better, or is needed."""

@@ -17,6 +17,7 @@ from penjing.planning.joint_costs import Choice, Structure
 from penjing.planning.journal import Journal, key_of, known, write_journal
 from penjing.planning.latency import Kernel, LatencyTable, kernels_of
 from penjing.planning.measured_plan import MeasuredPlan
+from penjing.planning.place_choice import PlaceChoice
 from penjing.planning.problem import Problem, Solution
 from penjing.planning.program import Program, numbers_of
 from penjing.techniques import Technique
@@ -75,6 +76,7 @@ class Search:
         self._journal: Journal = known(problem.journal, problem.say)
         self.measured: list[MeasuredPlan] = []
         self.short = False
+        self._places: dict[str, tuple[PlaceChoice, ...]] = {}
 
     def solution(self, choose: Callable[["Search", Offer], None]) -> Solution:
         """Returns the best of the plans that a solver measures.
@@ -111,6 +113,10 @@ class Search:
     def seen(self, options: Options) -> bool:
         """Tells whether these options were measured in this search already."""
         return key_of(options) in {key_of(one.structure) for one in self.measured}
+
+    def explain(self, options: Options, places: tuple[PlaceChoice, ...]) -> None:
+        """Notes what a plan takes at each place and the nearest rivals, which the solution tells if that plan is taken."""
+        self._places[key_of(options)] = places
 
     def level(self, options: Options) -> list[MeasuredPlan]:
         """Measures a plan in floating point and in integers, unless the journal holds it."""
@@ -225,7 +231,8 @@ class Search:
         return min(self.measured, key=lambda one: excess(self.problem, one))
 
     def _solution(self, taken: MeasuredPlan, complete: bool = True) -> Solution:
-        return Solution(taken, tuple(self.measured), complete, self.short and not taken.meets)
+        places = self._places.get(key_of(taken.structure), ())
+        return Solution(taken, tuple(self.measured), complete, self.short and not taken.meets, places=places)
 
 
 def structure_options(

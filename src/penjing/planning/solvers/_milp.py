@@ -47,6 +47,7 @@ def _solve_and_correct(search: Search, offer: Offer) -> None:
             f"Of {len(offer.structure.choices)} places {len(options)} change: expected increase of the loss "
             f"{found.totals[DAMAGE]:.4g} (at most {found.gap:.2%} above the least possible)."
         )
+        search.explain(options, program.places(offer.structure.choices, found.taken))
         again = search.seen(options)
         mine = [one for one in search.level(options) if one.integer == program.numbers.integer]
         if not mine or again:
