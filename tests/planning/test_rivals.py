@@ -14,7 +14,7 @@ from penjing.planning import Solution
 from penjing.planning.assignment import Assignment, Joint
 from penjing.planning.joint_costs import UNKNOWN, Choice
 from penjing.planning.measured_plan import MeasuredPlan, Plan
-from penjing.planning.place_choice import PricedOption, PlaceChoice
+from penjing.planning.place_choice import PlaceChoice, PricedOption
 from penjing.planning.rivals import binding, changed, place_choices, rivals
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from penjing.planning.assignment import DAMAGE, Assignment, Joint, Taken
 from penjing.planning.joint_costs import UNKNOWN, Choice
-from penjing.planning.place_choice import PricedOption, PlaceChoice
+from penjing.planning.place_choice import PlaceChoice, PricedOption
 
 WHOLE = 0  # the number of the option that leaves a place as it is
 
