@@ -39,6 +39,7 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
         small,
         solution=SimpleNamespace(
             measured=(),
+            places=(),
             plan=(),
             complete=True,
             short_of_time=False,

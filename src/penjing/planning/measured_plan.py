@@ -1,10 +1,12 @@
 """A plan that was drafted, lowered and measured beside the original: a candidate of a solver."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from penjing.graph import Option, Plan
 from penjing.graph.places import Json
+from penjing.planning.assignment import DAMAGE
 from penjing.techniques import find
 
 
@@ -69,6 +71,13 @@ class MeasuredPlan:
         """Paths of the places that a technique of the stage "numbers" leaves as they are, in the plan's order."""
         return tuple(option.place.path for option in self.numbers if option.before == option.after)
 
+    @property
+    def damage(self) -> float | None:
+        """The expected increase of the loss by all options together; None where the damage of one isn't known."""
+        each = [option.found.get(DAMAGE) for option in self.structure]
+        known = [float(one) for one in each if isinstance(one, int | float)]
+        return math.fsum(known) if len(known) == len(each) else None
+
     def __str__(self) -> str:
         formats = dict.fromkeys(str(o.after) for o in self.numbers if o.before != o.after)
         kind = " and ".join(formats) or "float"
@@ -96,6 +105,7 @@ class MeasuredPlan:
             "correction": self.correction,
             "size_bytes": self.size_bytes,
             "meets": self.meets,
+            "damage": self.damage,
             **self.counted,
         }
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from penjing.report import _budget, _format
 from penjing.report._headline import change, compared, is_share, metric_title, title, where
 from penjing.report._layers import Layers, layers
+from penjing.report._search import search
 from penjing.report._words import words
 from penjing.report._zeros import zeros
 
@@ -83,6 +84,7 @@ def render(report: Mapping[str, Any]) -> bytes:
             for row in report["plan"]
         ],
         zeros=zeros(report),
+        search=search(report),
         stages=stages(report["seconds"]),
         total=_total(report["seconds"]),
         parity=parity(report),

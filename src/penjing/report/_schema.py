@@ -122,6 +122,42 @@ class _ReportStep:
 
 
 @dataclass(frozen=True)
+class _ReportCandidate:
+    params: Number
+    latency: Number
+    size_bytes: Number
+    meets: bool
+    integer: bool = False
+    techniques: tuple[str, ...] = ()
+    in_float: tuple[str, ...] = ()
+    correction: float = 1.0
+    damage: Number = None
+    used: dict[str, Number] | None = None
+    binds: str | None = None
+    taken: bool = False
+
+
+@dataclass(frozen=True)
+class _ReportPricedOption:
+    technique: str | None
+    setting: Any
+    before: Any
+    after: Any
+    goes_with: str
+    latency: float
+    size_bytes: float
+    damage: float
+
+
+@dataclass(frozen=True)
+class _ReportPlace:
+    place: str
+    kind: str
+    taken: _ReportPricedOption
+    rival: _ReportPricedOption | None
+
+
+@dataclass(frozen=True)
 class _ReportLayerSide:
     latency_ms: Number
     params: Number
@@ -166,6 +202,8 @@ class _Report:
     training_details: tuple[str, ...] = ()
     exclude: tuple[str, ...] | None = None
     layers: tuple[_ReportLayer, ...] = ()
+    candidates: tuple[_ReportCandidate, ...] = ()
+    places: tuple[_ReportPlace, ...] = ()
 
 
 def check(report: Any) -> None:

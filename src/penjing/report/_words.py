@@ -54,6 +54,29 @@ def words(step: Mapping[str, Any]) -> str:
     return say(setting, found)
 
 
+def option_words(option: Mapping[str, Any], kind: str) -> str:
+    """Says what an option does at a place, without why.
+
+    Args:
+        option: one of the two options of a place, as `report.json` holds them.
+        kind: the place's kind.
+    """
+    before, after, setting = option["before"], option["after"], option["setting"]
+    if option["goes_with"]:
+        return f"goes with {option['goes_with']}"
+    if option["technique"] is None:
+        return "as it was"
+    if kind == "branch":
+        return "goes"
+    if kind == "group":
+        return f"{_format.anything(after)} of {_format.anything(before)} channels"
+    if option["technique"] == "factorize" and isinstance(setting, Mapping):
+        ranks = setting.get("ranks")
+        named = f", rank {_format.anything(ranks)}" if isinstance(ranks, list | tuple) else ""
+        return f"{_format.anything(setting.get('method'))}{named}"
+    return f"{option['technique']}: {_format.anything(before)} to {_format.anything(after)}"
+
+
 def row(step: Mapping[str, Any]) -> dict[str, Any]:
     """Turns a step of `plan.json` into a row of `report.json`, where two texts stand for its place: path and kind."""
     return {**step, "place": step["place"]["path"], "kind": step["place"]["kind"]}

@@ -19,6 +19,7 @@ from penjing.run.provenance import provenance
 from penjing.run.recovery import Recovery
 from penjing.run.request import CompressRequest, perhaps_random
 from penjing.run.samples import told
+from penjing.run.search_history import candidate_rows, compared_with
 from penjing.run.verification import READ
 from penjing.run.workspace import Workspace
 from penjing.run.zeros import zeros_on
@@ -60,7 +61,8 @@ def assemble_report(
         [*_notes(asked, solution, recovery, measured, clock), *(f"{miss}." for miss in misses_of(space))],
         training=recovery.variant,
         training_details=list(recovery.details),
-        candidates=[candidate.as_row() for candidate in solution.measured],
+        candidates=candidate_rows(asked.budget, solution, measured["baseline"]),
+        places=[one.as_row() for one in solution.places],
     )
 
 
@@ -171,9 +173,7 @@ def _possible(asked: CompressRequest, solution: Solution, measured: Mapping[str,
 
 def _binds(budget: Budget, solution: Solution, baseline: Mapping[str, Any]) -> list[str]:
     """Says which limit the candidate that was taken misses the furthest, and by how much."""
-    before: dict[str, float | None] = {name: READ[name](baseline) for name in budget.limits()}
-    # A candidate's latency is compared with that of the original in the same turns, since a machine's speed changes.
-    before |= {"latency": solution.taken.original_ms} if "latency" in before else {}
+    before = compared_with(budget, solution.taken, baseline)
     used = {name: share for name, share in budget.used(before, solution.taken.costs).items() if share < math.inf}
     if not used:
         return []

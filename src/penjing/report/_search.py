@@ -1,0 +1,211 @@
+"""The search for the plan: each plan that was measured, a chart of them, and what came second at each place."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penjing.budget import LIMITED, MILLISECONDS, parse_limit
+from penjing.report import _format
+from penjing.report._words import option_words
+
+MOST_SHOWN = 12  # rows that are shown without a click
+
+# The chart, in its own units, of which it has `WIDTH` across, however wide the page draws it.
+WIDTH, HEIGHT = 400.0, 240.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 20.0, 40.0  # margins, which hold the axes' numbers and names
+TICKS = 4  # steps of an axis, about
+BEYOND = 1.08  # the share of the largest value that an axis reaches
+
+_KINDS = {"group": "channels", "branch": "branch", "weight": "layer", "value": "value"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A plan that was measured, as a row of text."""
+
+    number: int
+    what: str
+    latency: str
+    size: str
+    damage: str
+    met: bool
+    binds: str
+    taken: bool
+
+
+@dataclass(frozen=True)
+class Point:
+    """A plan in the chart: where it is, and what is said of it."""
+
+    x: float
+    y: float
+    number: int
+    met: bool
+    taken: bool
+    said: str
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A number at an axis and where it stands."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Latency against damage, in the chart's own units."""
+
+    points: Sequence[Point]
+    across: Sequence[Tick]
+    up: Sequence[Tick]
+    allowed: Tick | None
+
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = LEFT
+    right: float = WIDTH - RIGHT
+    top: float = TOP
+    bottom: float = HEIGHT - BOTTOM
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was taken at a place and its rival: each in words, with its price."""
+
+    place: str
+    kind: str
+    taken: tuple[str, str]
+    rival: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Search:
+    """All that the page tells of the search."""
+
+    steps: Sequence[Step]
+    chart: Chart | None
+    choices: Sequence[Choice]
+    damages: bool
+    most_shown: int = MOST_SHOWN
+
+
+def search(report: Mapping[str, Any]) -> Search | None:
+    """Returns what the page tells of the search; None where the report tells nothing of one."""
+    candidates, places = report.get("candidates") or [], report.get("places") or []
+    if len(candidates) < 2 and not places:
+        return None
+    steps = [_step(number, one) for number, one in enumerate(candidates, 1)]
+    damages = any(one.get("damage") is not None for one in candidates)
+    return Search(steps, chart(report) if damages else None, [_choice(one) for one in places], damages)
+
+
+def _step(number: int, candidate: Mapping[str, Any]) -> Step:
+    binds, used = candidate.get("binds"), candidate.get("used") or {}
+    title = LIMITED[binds].title.removeprefix("the ") if binds and binds in LIMITED else binds or "–"
+    share = used.get(binds)
+    reached = (
+        "" if share is None else f": {share:.{0 if abs(share - 1) > 0.02 else 1}%} of its limit".replace("%", " %")
+    )
+    return Step(
+        number,
+        _what(candidate),
+        _times(_expected(candidate)),
+        _format.size(candidate["size_bytes"]),
+        _format.NOT_MEASURED if candidate.get("damage") is None else _signed(candidate["damage"]),
+        bool(candidate["meets"]),
+        f"{title}{reached}",
+        bool(candidate.get("taken")),
+    )
+
+
+def _what(candidate: Mapping[str, Any]) -> str:
+    done = [name for name in candidate.get("techniques") or () if name != "quantize"]
+    kind = "integers" if candidate.get("integer") else "floating point"
+    left = len(candidate.get("in_float") or ())
+    mixed = (
+        f" with {left} layer{'' if left == 1 else 's'} in floating point" if left and candidate.get("integer") else ""
+    )
+    return f"{_format.count(candidate['params'])} parameters, {' and '.join(done) or 'nothing removed'}, {kind}{mixed}"
+
+
+def _expected(candidate: Mapping[str, Any]) -> float | None:
+    latency = candidate["latency"]
+    return None if latency is None else latency * candidate.get("correction", 1.0)
+
+
+def _times(share: float | None) -> str:
+    return _format.NOT_MEASURED if share is None else f"{_format.digits(share)}×"
+
+
+def _choice(row: Mapping[str, Any]) -> Choice:
+    def told(option: Mapping[str, Any]) -> tuple[str, str]:
+        costs = (
+            f"loss {_signed(option['damage'])}",
+            f"{_format.percent(option['latency'])} of the time",
+            _format.size(option["size_bytes"]),
+        )
+        return option_words(option, row["kind"]), " · ".join(costs)
+
+    rival = row["rival"]
+    return Choice(
+        row["place"], _KINDS.get(row["kind"], row["kind"]), told(row["taken"]), None if rival is None else told(rival)
+    )
+
+
+def _signed(damage: float) -> str:
+    return f"{'+' if damage > 0 else ''}{_format.plain(damage)}"
+
+
+def chart(report: Mapping[str, Any]) -> Chart | None:
+    """Returns the chart of all plans whose latency and damage are known; None where there are fewer than two, or no damage."""
+    found = [
+        (number, one, latency, float(damage))
+        for number, one in enumerate(report["candidates"], 1)
+        if (latency := _expected(one)) is not None and (damage := one.get("damage")) is not None
+    ]
+    if len(found) < 2 or max(damage for *_, damage in found) <= 0:
+        return None
+    allowed = _allowed(report)
+    latencies = [latency for _, _, latency, _ in found] + ([] if allowed is None else [allowed])
+    narrowest, widest = min(latencies) / BEYOND, BEYOND * max(latencies)
+    lowest, highest = min(0.0, *(damage for *_, damage in found)), BEYOND * max(damage for *_, damage in found)
+
+    def across(latency: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (latency - narrowest) / (widest - narrowest), 1)
+
+    def up(damage: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (damage - lowest) / (highest - lowest), 1)
+
+    points = [
+        Point(
+            across(latency), up(damage), number, bool(one["meets"]), bool(one.get("taken")),
+            f"{number}: {_times(latency)} the latency, loss {_signed(damage)}",
+        )
+        for number, one, latency, damage in found
+    ]  # fmt: skip
+    return Chart(
+        points,
+        [Tick(across(value), f"{value:g}×") for value in _ticks(narrowest, widest)],
+        [Tick(up(value), f"{value:g}".replace("-", "−")) for value in _ticks(lowest, highest)],
+        None if allowed is None else Tick(across(allowed), f"budget {allowed:.3g}×"),
+    )
+
+
+def _allowed(report: Mapping[str, Any]) -> float | None:
+    """Returns the budget's limit on latency over that of the original; None where there is none, or it can't be told."""
+    limit = parse_limit(report["budget"].get("latency") or "", MILLISECONDS)
+    original = (report["baseline"]["latency_ms"] or {}).get("median")
+    if limit is None or limit.relative:
+        return None if limit is None else limit.amount
+    return limit.amount / original if original else None
+
+
+def _ticks(least: float, most: float) -> list[float]:
+    """Returns about `TICKS` round numbers between two values."""
+    rough = (most - least) / TICKS
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
+    return [round(step * at, 12) for at in range(math.ceil(least / step), math.floor(most / step) + 1)]
