@@ -148,8 +148,11 @@ def _factorized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 def _expected(found: Mapping[str, Any]) -> list[str]:
-    damage = found.get("damage")
-    return [f"alone, before training, it adds {damage:.2g} to the loss"] if isinstance(damage, int | float) else []
+    damage, step = found.get("damage"), found.get("step")
+    if not isinstance(damage, int | float):
+        return []
+    how = "alone" if step is None else f"as step {_format.anything(step)}, on top of those before"
+    return [f"{how}, before training, it adds {damage:.2g} to the loss"]
 
 
 def _steps_back(found: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,8 @@ predicts the accuracy after training far better (Li et al., EagleEye: Fast Sub-n
 import copy
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -76,24 +77,38 @@ class LossIncrease:
 
         Args:
             technique: the options' technique.
-            options: the options.
+            options: the options, as the technique proposes them.
         """
-        return max(LEAST, self._remembered(technique, options) - self.original)
+        return self._remembered(options, lambda: [(technique, technique.settled(self._graph, options))])
 
-    def _remembered(self, technique: Technique, options: Sequence[Option]) -> float:
+    def together(self, techniques: Mapping[str, Technique], options: Sequence[Option]) -> float:
+        """Returns how much the loss grows with options of several techniques together; remembered with the data.
+
+        Args:
+            techniques: the techniques, by name.
+            options: the options as they are carried out one after another, with the names that their places have then.
+        """
+        steps = [(techniques[name], list(some)) for name, some in groupby(options, lambda one: one.technique)]
+        return self._remembered(options, lambda: steps)
+
+    def _remembered(
+        self, options: Sequence[Option], steps: Callable[[], Iterable[tuple[Technique, Sequence[Option]]]]
+    ) -> float:
         def find() -> dict[str, Tensor]:
-            made = technique.apply(self._graph, technique.settled(self._graph, options), self._data)
+            made = self._graph
+            for technique, some in steps():
+                made = technique.apply(made, some, self._data)
             return {"loss": torch.tensor(self.loss(made), dtype=torch.float64)}
 
         memory = memory_of(self._data)
         if memory is None:
-            return float(find()["loss"])
+            return max(LEAST, float(find()["loss"]) - self.original)
         about = {
             "options": [json.loads(json.dumps(one.to_json(), sort_keys=True)) for one in options],
             "original": self.original,
             "seed": self._seed,
         }
-        return float(memory.recall("damage", about, find)["loss"])
+        return max(LEAST, float(memory.recall("damage", about, find)["loss"]) - self.original)
 
 
 def _read(graph: Graph, data: Data, seed: int) -> Iterable[tuple[Inputs, Tensor | None]]:
