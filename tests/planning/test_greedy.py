@@ -200,6 +200,7 @@ def test_a_branch_takes_the_widths_and_chains_inside_of_it_along(made_up):
     assert math.isfinite(damage(found))
 
 
-def test_a_limit_without_prices_is_refused_with_a_solver_that_takes_it(made_up):
-    with pytest.raises(pj.PenjingError, match=r"The solver 'greedy' .* limits largest_tensor: .*'widest_that_fits'"):
-        made_up.solve(pj.Budget(largest_tensor="0.5x"), **GREEDY)
+@pytest.mark.parametrize(("limit", "share"), [("largest_tensor", 0.6), ("peak_memory", 0.7), ("layers", 0.6)])
+def test_what_is_counted_in_a_graph_keeps_its_limit(made_up, limit, share):
+    found = made_up.solve(pj.Budget(**{limit: f"{share}x"}), solver="greedy")
+    assert found.taken.meets and found.taken.counted[limit] <= share * made_up.graph.cost().by_limit[limit]

@@ -11,7 +11,7 @@ from torch import nn
 import penjing as pj
 from penjing.capabilities import find as capabilities
 from penjing.planning.assignment import Assignment
-from penjing.planning.joint_costs import Structure
+from penjing.planning.joint_costs import TOO_LARGE, Structure
 from penjing.planning.latency import Kernel, kernels_of
 from penjing.techniques import Scope, find
 
@@ -43,7 +43,8 @@ def work(kernel: Kernel) -> float:
 
 def whole(graph: pj.Graph) -> dict[str, float]:
     kernels = list(kernels_of(graph, 1).values())
-    return {"ms": sum(map(work, kernels)), "macs": float(sum(kernel.macs for kernel in kernels))}
+    layers = float(sum(kernel.macs > 0 for kernel in kernels))
+    return {"ms": sum(map(work, kernels)), "macs": float(sum(kernel.macs for kernel in kernels)), "layers": layers}
 
 
 @pytest.mark.parametrize("make", [residual, Joined])
@@ -55,7 +56,9 @@ def test_sums_are_those_of_the_graph_that_is_left(make):
     structure = Structure(graph, options, Scope())
     counts = {name: choice.count for name, choice in structure.choices.items()}
     kernels = kernels_of(graph, 1)
-    problem = Assignment(counts, list(structure.joints(kernels, work)), structure.implied)
+    joints = [*structure.joints(kernels, work), *structure.memory(graph.cost().lifetimes, 0.0)]
+    problem = Assignment(counts, joints, structure.implied)
+    steps = {name for joint in joints for name in joint.amounts if "step" in name}
     assert problem.total("macs", dict.fromkeys(counts, 0)) == graph.cost().macs
     draw, tried = random.Random(0), 0
     everything = [dict(zip(counts, one, strict=True)) for one in itertools.product(*map(range, counts.values()))]
@@ -69,9 +72,30 @@ def test_sums_are_those_of_the_graph_that_is_left(make):
         ]
         some = technique.settled(graph, [option for option in chosen if option is not None])
         small = technique.apply(graph, some, None) if some else graph
-        assert {name: problem.total(name, taken) for name in ("ms", "macs")} == whole(small), taken
+        assert {name: problem.total(name, taken) for name in ("ms", "macs", "layers")} == whole(small), taken
+        most = max(problem.total(step, taken) for step in steps)
+        if any(option is not None and option.place.kind == "branch" for option in chosen):
+            assert most >= small.cost().peak_activation_bytes, (
+                taken
+            )  # a ReLU that is left over may need no memory of its own
+        else:
+            assert most == small.cost().peak_activation_bytes, taken
         tried += 1
     assert tried >= 3
+
+
+def test_only_steps_and_tensors_that_pass_a_limit_are_counted():
+    graph = pj.capture(residual().eval(), torch.randn(2, 3, 12, 12))
+    options = list(find("prune").choices(graph, None, capabilities("onnxruntime"), Scope()))
+    structure, cost = Structure(graph, options, Scope()), graph.cost()
+    assert not list(structure.memory(cost.lifetimes, cost.peak_activation_bytes, cost.largest_tensor_bytes))
+    widest = max(one.bytes for one in cost.lifetimes)
+    joints = list(structure.memory(cost.lifetimes, cost.peak_activation_bytes - 1, widest - 1))
+    problem = Assignment({name: one.count for name, one in structure.choices.items()}, joints, structure.implied)
+    nothing = dict.fromkeys(structure.choices, 0)
+    steps = {name for joint in joints for name in joint.amounts if "step" in name}
+    assert {problem.total(step, nothing) for step in steps} == {cost.peak_activation_bytes}
+    assert problem.total(TOO_LARGE, nothing) == sum(one.bytes == widest for one in cost.lifetimes)
 
 
 def test_a_layer_that_is_replaced_costs_what_replaces_it_and_keeps_its_sides_whole():

@@ -160,9 +160,25 @@ def test_on_a_runtime_the_plan_that_is_returned_can_be_carried_out_and_is_the_on
     )
 
 
-def test_a_limit_without_prices_is_refused_with_a_solver_that_takes_it(made_up):
-    with pytest.raises(pj.PenjingError, match=r"limits largest_tensor: .*'widest_that_fits'"):
-        made_up.solve(pj.Budget(largest_tensor="0.5x"))
+@pytest.mark.parametrize(
+    ("limit", "counted"), [("largest_tensor", 0.6), ("peak_memory", 0.7), ("layers", 0.6), ("macs", 0.5)]
+)
+@pytest.mark.parametrize("techniques", [("prune",), ("prune", "quantize")])
+def test_what_is_counted_in_a_graph_keeps_its_limit(made_up, limit, counted, techniques):
+    found = made_up.solve(pj.Budget(**{limit: f"{counted}x"}), techniques)
+    assert found.taken.meets
+    small = pj.apply(made_up.graph, found.plan, made_up.data, stage="all")
+    assert small.cost().by_limit[limit] <= counted * made_up.graph.cost().by_limit[limit]
+    assert found.taken.counted[limit] == small.cost().by_limit[limit]
+
+
+def test_several_limits_are_kept_together_and_the_one_that_binds_is_told(made_up):
+    found = made_up.solve(pj.Budget(latency="0.7x", peak_memory="0.8x", size="0.6x"))
+    assert found.taken.meets
+    told = []
+    found = made_up.solve(pj.Budget(latency="0.9x", layers="1"), say=told.append)
+    assert not found.taken.meets
+    assert any("no plan is expected to keep the layers; the least would be" in line for line in told)
 
 
 def test_multiplications_are_kept_to_the_last_one(made_up):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ class Data:
     preprocess: Preprocess | None = None
     examples: Mapping[str, np.ndarray] | None = None
     fingerprint: str = ""
-    validation_files: tuple[tuple[str, int], ...] | None = None
+    validation_files: tuple[tuple[str, int], ...] | None = field(default=None, repr=False)
     split: Split | None = None
 
     def __post_init__(self) -> None:

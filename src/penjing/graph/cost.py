@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.channels.rules import RULES
-from penjing.graph.memory import bytes_of, largest, peak, tensors
+from penjing.graph.memory import Lifetime, bytes_of, largest, lifetimes, peak, tensors
 from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS, node_arguments
 from penjing.graph.propagation import at_batch_one, depends_on_values, sizes
 
@@ -67,6 +67,7 @@ class Cost:
             and views cost nothing. A value that is rounded to a grid takes its bytes on this grid, as in a runtime that
             computes in integers.
         largest_tensor_bytes: bytes of the largest activation or weight, each on the grid to which it is rounded.
+        lifetimes: the activations, with the steps at which they are alive; `peak_activation_bytes` follows from them.
     """
 
     rows: tuple[Row, ...]
@@ -75,6 +76,7 @@ class Cost:
     weight_bytes: int
     peak_activation_bytes: int
     largest_tensor_bytes: int
+    lifetimes: tuple[Lifetime, ...]
 
     @property
     def layers(self) -> int:
@@ -242,14 +244,16 @@ def count(graph: "Graph") -> Cost:
                 _known(node),
             )
         )
+    alive = tuple(lifetimes(graph, number, batched))
     owned = {id(t): t for t in [*graph.parameters(), *graph.buffers()]}.values()
     return Cost(
         tuple(rows),
         sum(row.macs for row in rows),
         sum(t.numel() for t in graph.parameters()),
         sum(t.numel() * t.element_size() for t in owned),
-        peak(graph, number, batched),
+        peak(alive),
         largest(graph, number, batched),
+        alive,
     )
 
 

@@ -5,8 +5,10 @@ it is rounded, as in a runtime that computes in integers: neither the floats in 
 but for inputs and outputs. What is computed of weights alone, such as their integers, is no activation.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,8 +40,25 @@ def bytes_of(node: fx.Node, number: Number) -> int | None:
     return sum(math.prod(number(n) for n in t.shape) * t.element_size() for t in found) if found else None
 
 
-def peak(graph: "Graph", number: Number, batched: Mapping[fx.Node, int]) -> int:
-    """Returns the most bytes of activations that are alive at once; a view keeps alive what it shows.
+@dataclass(frozen=True)
+class Lifetime:
+    """An activation that takes memory while ops run one by one.
+
+    Attributes:
+        node: the node that makes it.
+        bytes: what it takes, for one sample.
+        born: number of the step at which it is made.
+        dies: number of the last step at which it, or a view of it, is read.
+    """
+
+    node: str
+    bytes: int
+    born: int
+    dies: int
+
+
+def lifetimes(graph: "Graph", number: Number, batched: Mapping[fx.Node, int]) -> list[Lifetime]:
+    """Returns when each activation is alive, in the graph's order; a view keeps alive what it shows.
 
     Args:
         graph: the graph.
@@ -55,20 +74,30 @@ def peak(graph: "Graph", number: Number, batched: Mapping[fx.Node, int]) -> int:
         owner[node] = owner.get(shown, shown) if shown is not None else node
         last = max((order[user] for user in node.users if user in order), default=order[node])
         dies[owner[node]] = max(dies.get(owner[node], 0), last)
-    live = most = 0
-    endings: dict[int, int] = {}
-    for index, node in enumerate(nodes):
-        if owner[node] is node and node.op != "output":
-            size = math.ceil(sum(_stored(node, number)) / batched.get(node, 1))
-            live += size
-            endings[dies[node]] = endings.get(dies[node], 0) + size
-        most = max(most, live)
-        live -= endings.pop(index, 0)
-    return most
+    return [
+        Lifetime(node.name, math.ceil(sum(_stored(node, number)) / batched.get(node, 1)), index, dies[node])
+        for index, node in enumerate(nodes)
+        if owner[node] is node and node.op != "output"
+    ]
+
+
+def peak(alive: Iterable[Lifetime]) -> int:
+    """Returns the most bytes that are alive at once."""
+    return max(at_steps(alive), default=0)
+
+
+def at_steps(alive: Iterable[Lifetime]) -> list[int]:
+    """Returns the bytes that are alive at each step."""
+    alive = list(alive)
+    change = [0] * (max((one.dies for one in alive), default=-1) + 2)
+    for one in alive:
+        change[one.born] += one.bytes
+        change[one.dies + 1] -= one.bytes
+    return list(itertools.accumulate(change))[:-1]
 
 
 def largest(graph: "Graph", number: Number, batched: Mapping[fx.Node, int]) -> int:
-    """Returns the bytes of the largest activation, weight or input; see `peak` for the arguments."""
+    """Returns the bytes of the largest activation, weight or input; see `lifetimes` for the arguments."""
     found = [0]
     for node in graph.program.graph.nodes:
         if node.op == "get_attr":

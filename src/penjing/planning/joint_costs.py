@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +12,7 @@ from torch import fx
 
 from penjing.graph import Channels, Graph, Option, Place, branches, channels
 from penjing.graph.cost import MACS
+from penjing.graph.memory import Lifetime, at_steps
 from penjing.planning.assignment import Joint, Taken
 from penjing.planning.latency.kernels import DEQUANTIZE, INT8, QUANTIZE, Kernel
 from penjing.techniques import Scope
@@ -22,6 +23,7 @@ BIAS_BYTES = 4
 LARGEST_FLAT = 3  # axes of outputs whose channels are on the last one; those of more have them behind the batch
 
 UNKNOWN = "unknown"  # counts the options of which something isn't known, so that they aren't taken
+TOO_LARGE = "too large"  # counts the tensors that are larger than the largest may be
 Milliseconds = Callable[[Kernel], float | None]
 """The milliseconds of a kernel; None where they aren't known."""
 Replacements = Mapping[str, Sequence[Sequence[Kernel]]]
@@ -113,9 +115,13 @@ class Structure:
         self._imply()
 
     def joints(
-        self, kernels: Mapping[str, Kernel], ms: Milliseconds, replacements: Replacements = MappingProxyType({})
+        self,
+        kernels: Mapping[str, Kernel],
+        ms: Milliseconds,
+        replacements: Replacements = MappingProxyType({}),
+        largest: float = math.inf,
     ) -> Iterator[Joint]:
-        """Yields what each kernel takes: "ms", "bytes" of weights and biases, and "macs".
+        """Yields what each kernel takes: "ms", "bytes" of weights and biases, "macs", and how many "layers" multiply.
 
         A kernel of unknown latency takes no time, with whatever channels. An option that puts such a kernel in the place of one
         whose latency is known would look free: it counts as "unknown".
@@ -124,10 +130,36 @@ class Structure:
             kernels: the graph's kernels, by the names of their nodes; those of nodes that the graph hasn't never change.
             ms: the milliseconds of a kernel.
             replacements: what the options at weights put in the place of kernels.
+            largest: bytes that a weight may take; options that leave a larger one count as "too large".
         """
         for name, kernel in kernels.items():
             if kernel.op not in (QUANTIZE, DEQUANTIZE):  # of which few are left, at inputs and outputs
-                yield self._joint(name, kernel, ms, replacements)
+                yield self._joint(name, kernel, ms, replacements, largest)
+
+    def memory(self, alive: Sequence[Lifetime], most: float = math.inf, largest: float = math.inf) -> Iterator[Joint]:
+        """Yields what each activation takes at those steps at which the whole network needs more memory than is allowed.
+
+        The amounts are called `at_step(0)`, `at_step(1)` and so on, in bytes. Since nothing that goes makes a step need more,
+        the other steps keep the limit anyway.
+
+        Args:
+            alive: the activations of the whole network, in the numbers in which it computes.
+            most: bytes that may be alive at once.
+            largest: bytes that an activation may take; larger ones count as "too large".
+        """
+        crowded = [step for step, taken in enumerate(at_steps(alive)) if taken > most]
+        for one in alive:
+            steps = [step for step in crowded if one.born <= step <= one.dies]
+            if not steps and one.bytes <= largest:
+                continue
+            side = self._outs(one.node)
+            groups, places = self._around(one.node, side.copies)
+            found = np.zeros(tuple(choice.count for choice in places))
+            for taken, left in self._each(groups, places):
+                share = self._channels(side, left) / (self._channels(side, {}) or 1) if left else 1.0
+                found[taken] = one.bytes * share
+            amounts = {at_step(step): found for step in steps} | {TOO_LARGE: (found > largest).astype(float)}
+            yield Joint(tuple(choice.name for choice in places), amounts)
 
     def kernels(self, kernels: Mapping[str, Kernel], replacements: Replacements = MappingProxyType({})) -> list[Kernel]:
         """Returns all kernels that the graph could have, each once."""
@@ -141,26 +173,19 @@ class Structure:
             pass
         return list(found)
 
-    def _joint(self, name: str, kernel: Kernel, ms: Milliseconds, replacements: Replacements) -> Joint:
+    def _joint(self, name: str, kernel: Kernel, ms: Milliseconds, replacements: Replacements, largest: float) -> Joint:
         node = self._nodes.get(name)
         outs = self._side(name, kernel.axis)
         source = node.all_input_nodes[0].name if node is not None and node.all_input_nodes else name
         ins = self._side(source, kernel.axis) if kernel.weight else outs
         weighty = sorted({*ins.copies, *outs.copies}, key=lambda g: -(ins.copies.get(g, 0) + outs.copies.get(g, 0)))
-        groups = [(at, choice) for at in weighty if (choice := self._groups[at]) is not None][:MOST_PLACES]
-        holder = self._smallest(name)
-        places = [choice for _, choice in groups]
-        if holder and not any(choice.inside == holder for choice in places):
-            places.append(self.choices[name_of(Place("branch", holder))])
+        groups, places = self._around(name, weighty)
         weight = self._weights.get(name)
         places += [weight] if weight is not None else []
         shape = tuple(choice.count for choice in places)
-        amounts = {amount: np.zeros(shape) for amount in ("ms", "bytes", "macs", UNKNOWN)}
+        amounts = {amount: np.zeros(shape) for amount in ("ms", "bytes", "macs", "layers", UNKNOWN, TOO_LARGE)}
         priced = ms(kernel) is not None
-        for taken in itertools.product(*map(range, shape)):
-            if any(option == choice.gone for option, choice in zip(taken, places, strict=True)):
-                continue
-            left = {at: places[i].left(taken[i], self._found.groups[at].units) for i, (at, _) in enumerate(groups)}
+        for taken, left in self._each(groups, places):
             found = [kernel.resized(*(self._channels(side, left) for side in (ins, outs))) if left else kernel]
             if weight is not None and taken[-1]:  # channels on both sides stay then
                 found = [one.in_numbers(kernel.numbers) for one in replacements[weight.name][taken[-1] - 1]]
@@ -169,7 +194,36 @@ class Structure:
             amounts[UNKNOWN][taken] = priced and None in times
             amounts["bytes"][taken] = sum(map(weight_bytes, found))
             amounts["macs"][taken] = sum(one.macs for one in found)
+            amounts["layers"][taken] = sum(one.macs > 0 for one in found)
+            amounts[TOO_LARGE][taken] = sum(_largest_weight(one) > largest for one in found)
         return Joint(tuple(choice.name for choice in places), amounts)
+
+    def _around(self, node: str, weighty: Iterable[int]) -> tuple[list[tuple[int, Choice]], list[Choice]]:
+        """Returns the groups with options, of these at a node, with their numbers; and these and the node's branch as places."""
+        groups = [(at, choice) for at in weighty if (choice := self._groups[at]) is not None][:MOST_PLACES]
+        places = [choice for _, choice in groups]
+        holder = self._smallest(node)
+        if holder and not any(choice.inside == holder for choice in places):
+            places.append(self.choices[name_of(Place("branch", holder))])
+        return groups, places
+
+    def _each(
+        self, groups: Sequence[tuple[int, Choice]], places: Sequence[Choice]
+    ) -> Iterator[tuple[tuple[int, ...], dict[int, int]]]:
+        """Yields the options that may be taken together where nothing has gone, with the units left of each group."""
+        for taken in itertools.product(*(range(choice.count) for choice in places)):
+            if not any(option == choice.gone for option, choice in zip(taken, places, strict=True)):
+                yield (
+                    taken,
+                    {at: places[i].left(taken[i], self._found.groups[at].units) for i, (at, _) in enumerate(groups)},
+                )
+
+    def _outs(self, name: str) -> _Side:
+        """Returns whose channels a node's output has."""
+        if name not in self._nodes:
+            return _Side({}, 0)
+        axes = len(_shape_of(self._nodes[name]))
+        return self._side(name, 1 if axes > LARGEST_FLAT else axes - 1)
 
     def _channels(self, side: _Side, left: Mapping[int, int]) -> int:
         return side.pinned + sum(
@@ -224,8 +278,7 @@ class Structure:
     def _imply(self) -> None:
         """Finds what goes with what: groups with branches, inner branches with outer ones, replaced layers with whole sides."""
         for name, choice in self._weights.items():
-            axis = 1 if len(_shape_of(self._nodes[name])) > LARGEST_FLAT else len(_shape_of(self._nodes[name])) - 1
-            sides = [self._side(one, axis) for one in (name, self._nodes[name].all_input_nodes[0].name)]
+            sides = [self._outs(one) for one in (name, self._nodes[name].all_input_nodes[0].name)]
             beside = {at for side in sides for at in side.copies}
             for group in (self._groups[at] for at in beside):
                 if group is not None:
@@ -243,9 +296,21 @@ class Structure:
                 self.implied.append(((first.name, first.gone), (then.name, then.gone)))
 
 
+def at_step(step: int) -> str:
+    """Returns the name of the bytes of activations that are alive at a step."""
+    return f"bytes at step {step}"
+
+
 def _shape_of(node: fx.Node) -> Sequence[Any]:
-    value = node.meta["val"]
-    return tuple(value.shape)
+    """Returns the shape of a node's (first) output; () where there is none."""
+    value = node.meta.get("val")
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    return tuple(getattr(first, "shape", ()))
+
+
+def _largest_weight(kernel: Kernel) -> int:
+    """Returns the bytes of a kernel's weight, without its bias."""
+    return math.prod(kernel.weight) * NUMBER_BYTES.get(kernel.numbers, 4) if kernel.weight else 0
 
 
 def weight_bytes(kernel: Kernel) -> int:

@@ -13,17 +13,16 @@ from penjing.graph import Option
 from penjing.planning.assignment import DAMAGE
 from penjing.planning.candidates import Options, drafted, excess, in_words, measure_level, original_of, preferred
 from penjing.planning.damage import LossIncrease
-from penjing.planning.joint_costs import Choice, Structure
+from penjing.planning.joint_costs import Structure
 from penjing.planning.journal import Journal, key_of, known, write_journal
 from penjing.planning.latency import Kernel, LatencyTable, kernels_of
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.place_choice import PlaceChoice
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.program import Program, numbers_of
+from penjing.planning.program import Program, Taking, numbers_of
 from penjing.techniques import Technique
 
 ORDER = ("branch", "group", "weight")  # of places, as their options are carried out
-PRICED = ("latency", "size", "macs")  # the limits that kernels have prices for
 MEASURED_WIDTHS = 3  # widths of each group whose damage is measured; that of others is interpolated
 TABLE = "latency.sqlite"  # the table of all runs, in the folder of what is kept between them
 TABLE_SHARE = 0.5  # share of the time until the deadline that kernels may be measured
@@ -35,15 +34,37 @@ class Offer:
 
     Attributes:
         structure: the places with their options, and what goes with what.
-        damages: the damage of each option alone, by the place's name; infinite for options that there was no time to measure.
+        damages: the damage of each option alone, by the place's name; infinite for options that there was no time to measure,
+            or that were refused.
         increase: measures the damage of options.
         programs: what choices cost, one program for each kind of numbers that the unchanged network was measured in.
     """
 
     structure: Structure
-    damages: Mapping[str, np.ndarray]
+    damages: dict[str, np.ndarray]
     increase: LossIncrease
     programs: Sequence[Program]
+
+    def options(self, taken: Taking) -> list[Option]:
+        """Returns the options that are taken, each with its damage; places that go with a branch have none."""
+        found = []
+        for name, choice in self.structure.choices.items():
+            at = taken[name]
+            option = choice.options[at] if at < len(choice.options) else None
+            if option is not None:
+                found.append(replace(option, found={**option.found, DAMAGE: float(self.damages[name][at])}))
+        return found
+
+    def scale(self, taken: Taking, damage: float) -> None:
+        """Makes the damages of what is taken sum up to the damage of all of it together; those of other options in proportion."""
+        factor = damage / (math.fsum(float(values[taken[name]]) for name, values in self.damages.items()) or 1.0)
+        self.weigh({name: factor * values for name, values in self.damages.items()})
+
+    def weigh(self, damages: Mapping[str, np.ndarray]) -> None:
+        """Takes these damages for those of the options."""
+        self.damages.update(damages)
+        for program in self.programs:
+            program.weigh(self.damages)
 
 
 class Search:
@@ -61,16 +82,8 @@ class Search:
         Args:
             problem: the problem.
             solver: the solver's name, for messages.
-
-        Raises:
-            PenjingError: the budget limits something that kernels have no price for.
         """
         original_of(problem)
-        if unpriced := [name for name in problem.budget.limits() if name not in PRICED]:
-            raise PenjingError(
-                f"The solver '{solver}' has prices for {', '.join(PRICED)}, and the budget limits {', '.join(unpriced)}: leave "
-                "that out, or take the solver 'widest_that_fits'."
-            )
         problem.folder.mkdir(parents=True, exist_ok=True)
         self.problem, self._solver = problem, solver
         self._journal: Journal = known(problem.journal, problem.say)
@@ -223,7 +236,7 @@ class Search:
         keeping = [one for one in self.measured if one.meets]
         if not keeping:
             return self._nearest()
-        least = min(_damage_of(one) for one in keeping)
+        least = min(map(_damage_of, keeping))
         alike = [one for one in keeping if _damage_of(one) == least]
         return preferred(alike) or alike[0]
 
@@ -235,21 +248,10 @@ class Search:
         return Solution(taken, tuple(self.measured), complete, self.short and not taken.meets, places=places)
 
 
-def structure_options(
-    choices: Mapping[str, Choice], taken: Mapping[str, int], damages: Mapping[str, np.ndarray]
-) -> list[Option]:
-    """Returns the options that are taken, each with its expected damage; places that go with a branch have none."""
-    found = []
-    for name, choice in choices.items():
-        at = taken[name]
-        option = choice.options[at] if at < len(choice.options) else None
-        if option is not None:
-            found.append(replace(option, found={**option.found, DAMAGE: float(damages[name][at])}))
-    return found
-
-
 def _damage_of(candidate: MeasuredPlan) -> float:
-    return sum(float(option.found.get(DAMAGE, 0.0)) for option in candidate.structure)
+    """Returns how much the loss grows with a plan of this search, all of whose options have a part in it."""
+    assert candidate.damage is not None
+    return candidate.damage
 
 
 def _share_gone(option: Option) -> float:

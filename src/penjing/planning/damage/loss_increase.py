@@ -9,7 +9,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import groupby
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from penjing.training.batch_norms import normalising_by_batch
 
 SAMPLES = 512  # samples on which losses are compared
 BATCHES = 16  # batches at most that are read for them
+JOINED = ("group", "branch", "weight")  # kinds of places, as options of a whole plan are carried out
 LEAST = 1e-9  # of an option that seems to make the network better: nothing is free
 
 
@@ -79,32 +80,42 @@ class LossIncrease:
             technique: the options' technique.
             options: the options, as the technique proposes them.
         """
-        return self._remembered(options, lambda: [(technique, technique.settled(self._graph, options))])
+
+        def make() -> Graph:
+            return technique.apply(self._graph, technique.settled(self._graph, options), self._data)
+
+        return self._remembered(options, make)
 
     def together(self, techniques: Mapping[str, Technique], options: Sequence[Option]) -> float:
-        """Returns how much the loss grows with options of several techniques together; remembered with the data.
+        """Returns how much the loss grows with options of several techniques; remembered with the data.
+
+        Widths come first, then branches, then what replaces layers: so what a criterion found out about the channels of the
+        original serves for all plans, and nothing changes its name in between.
 
         Args:
             techniques: the techniques, by name.
-            options: the options as they are carried out one after another, with the names that their places have then.
+            options: options at different places, each named as in the original.
         """
-        steps = [(techniques[name], list(some)) for name, some in groupby(options, lambda one: one.technique)]
-        return self._remembered(options, lambda: steps)
 
-    def _remembered(
-        self, options: Sequence[Option], steps: Callable[[], Iterable[tuple[Technique, Sequence[Option]]]]
-    ) -> float:
-        def find() -> dict[str, Tensor]:
+        def make() -> Graph:
             made = self._graph
-            for technique, some in steps():
-                made = technique.apply(made, some, self._data)
-            return {"loss": torch.tensor(self.loss(made), dtype=torch.float64)}
+            for kind in JOINED:
+                for name, technique in techniques.items():
+                    if some := [one for one in options if one.technique == name and one.place.kind == kind]:
+                        made = technique.apply(made, some, self._data)
+            return made
+
+        return self._remembered(options, make) if options else 0.0
+
+    def _remembered(self, options: Sequence[Option], make: Callable[[], Graph]) -> float:
+        def find() -> dict[str, Tensor]:
+            return {"loss": torch.tensor(self.loss(make()), dtype=torch.float64)}
 
         memory = memory_of(self._data)
         if memory is None:
             return max(LEAST, float(find()["loss"]) - self.original)
         about = {
-            "options": [json.loads(json.dumps(one.to_json(), sort_keys=True)) for one in options],
+            "options": [json.loads(json.dumps(replace(one, found={}).to_json(), sort_keys=True)) for one in options],
             "original": self.original,
             "seed": self._seed,
         }

@@ -88,10 +88,11 @@ def _walk(search: Search, offer: Offer) -> None:
             f"Of {len(point.taken)} places {len(options)} change, in {at} steps: with all of them the loss increases by "
             f"{point.damage:.4g}."
         )
+        search.explain(options, path.program.places(offer.structure.choices, point.taken))
         found = search.level(options)
         longest = max(longest, time.monotonic() - start)
         mine = [one for one in found if one.integer == path.program.numbers.integer]
-        better = bool(mine) and path.program.correct(point.taken, min(map(latency_of, mine)))
+        better = bool(mine) and path.program.correct(point.taken, min(mine, key=latency_of))
         if any(one.meets for one in found):
             keeping = at
             if not better:
@@ -170,7 +171,7 @@ class _Path:
             if problem.left <= 0:
                 search.short = True
                 break
-            options = search.settled([option for _, option in self._taken(move.taken)])
+            options = [option for _, option in self._taken(move.taken)]
             more = max(LEAST, self._offer.increase.together(search.structural, options) - now.damage)
             self._learnt[move.place, now.taken[move.place], move.option] = more
             if math.isfinite(more):

@@ -1,12 +1,19 @@
 """Chooses a width for every group of channels and which branches stay, exactly, under a budget that is measured on the target."""
 
-from penjing.planning.assignment import DAMAGE
+import math
+from collections.abc import Mapping, Sequence
+
+from penjing.planning.assignment import DAMAGE, Assigned
+from penjing.planning.damage.in_context import in_context
+from penjing.planning.joint_costs import Choice
+from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.program import latency_of
-from penjing.planning.search import Offer, Search, structure_options
+from penjing.planning.program import Program, Taking, latency_of
+from penjing.planning.search import Offer, Search
 from penjing.planning.solvers._registry import solvers
 
-ROUNDS = 5  # plans that are lowered and measured at most
+ROUNDS = 8  # plans that are lowered and measured at most
+CONTEXTS = 2  # times at most that options are weighed within the plan that they make
 
 
 @solvers.register(
@@ -25,32 +32,76 @@ def milp(problem: Problem) -> Solution:
 
     Raises:
         KeyboardInterrupt: Ctrl-C came before anything was measured.
-        PenjingError: the budget limits something that kernels have no price for, or a technique proposes options at values.
+        PenjingError: a technique proposes options at values.
     """
     return Search(problem, "milp").solution(_solve_and_correct)
 
 
 def _solve_and_correct(search: Search, offer: Offer) -> None:
     """Measures the plan with the least damage, corrects the prices, and solves again."""
-    problem = search.problem
+    problem, places = search.problem, offer.structure.choices
+    program, found = _in_context(search, offer, *_solved(search, offer))
     for _ in range(ROUNDS):
-        solved = [(program, found) for program in offer.programs if (found := program.solve()) is not None]
-        if solved:
-            program, found = min(solved, key=lambda one: one[1].totals[DAMAGE])
-        else:
-            problem.say("No plan is expected to keep the budget: the fastest is measured.")
-            program, found = min(
-                ((p, p.fastest()) for p in offer.programs), key=lambda one: one[0].latency(one[1].taken)
-            )
-        options = search.settled(structure_options(offer.structure.choices, found.taken, offer.damages))
+        damage = offer.increase.together(search.structural, offer.options(found.taken))
+        offer.scale(found.taken, damage)
+        options = search.settled(offer.options(found.taken))
         problem.say(
-            f"Of {len(offer.structure.choices)} places {len(options)} change: expected increase of the loss "
-            f"{found.totals[DAMAGE]:.4g} (at most {found.gap:.2%} above the least possible)."
+            f"Of {len(places)} places {len(options)} change: the loss grows by {damage:.4g} before training (the choice is at "
+            f"most {found.gap:.2%} above the least expected)."
         )
-        search.explain(options, program.places(offer.structure.choices, found.taken))
+        search.explain(options, program.places(places, found.taken))
         again = search.seen(options)
-        mine = [one for one in search.level(options) if one.integer == program.numbers.integer]
-        if not mine or again:
+        measured = search.level(options)
+        refused = _refused(places, found.taken, measured)
+        mine = [one for one in measured if one.integer == program.numbers.integer]
+        wrong = bool(mine) and program.correct(found.taken, min(mine, key=latency_of))
+        if again or not (wrong or refused) or problem.left <= problem.longest:
             return
-        if not program.correct(found.taken, min(map(latency_of, mine))) or problem.left <= problem.longest:
-            return
+        for name, option in refused:
+            offer.damages[name][option] = math.inf
+        offer.weigh(offer.damages)
+        program, found = _solved(search, offer)
+
+
+def _solved(search: Search, offer: Offer) -> tuple[Program, Assigned]:
+    """Returns the choice with the least damage among those that should keep the budget; else the one that comes nearest."""
+    solved = [(program, found) for program in offer.programs if (found := program.solve()) is not None]
+    if solved:
+        return min(solved, key=lambda one: one[1].totals[DAMAGE])
+    search.problem.say("No plan is expected to keep the budget: the nearest is measured.")
+    return min(((one, one.nearest()) for one in offer.programs), key=lambda one: one[0].used(one[1].taken))
+
+
+def _in_context(search: Search, offer: Offer, program: Program, found: Assigned) -> tuple[Program, Assigned]:
+    """Chooses again by what options do in the midst of the plan, as long as that makes the plan's own damage less."""
+
+    def whole(taken: Taking) -> float:
+        return offer.increase.together(search.structural, offer.options(taken))
+
+    for _ in range(CONTEXTS):
+        if not any(found.taken.values()) or search.problem.left <= 0:
+            break
+        alone = {name: values.copy() for name, values in offer.damages.items()}
+        offer.weigh(in_context(offer.structure.choices, program.assignment, found.taken, alone, whole))
+        other, again = _solved(search, offer)
+        before, after = whole(found.taken), whole(again.taken)
+        if after >= before or other.used(again.taken) > max(1.0, program.used(found.taken)):
+            offer.weigh(alone)
+            break
+        search.problem.say(
+            f"Weighed within the plan, options are chosen whose loss grows by {after:.4g}, not by {before:.4g}."
+        )
+        program, found = other, again
+    return program, found
+
+
+def _refused(places: Mapping[str, Choice], taken: Taking, measured: Sequence[MeasuredPlan]) -> list[tuple[str, int]]:
+    """Returns the options that were left out when a plan was measured: chains that take longer than the layers themselves."""
+    kept = {
+        one.place.path
+        for plan in measured
+        for one in plan.structure
+        if one.place.kind == "weight" and "reason" not in one.found
+    }
+    chosen = [(name, taken[name]) for name, one in places.items() if one.place.kind == "weight" and taken[name]]
+    return [(name, option) for name, option in chosen if places[name].place.path not in kept]
