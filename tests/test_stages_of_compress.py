@@ -86,8 +86,8 @@ class Run:
             return pj.compress(self.graph, progress=False, say=self._say, **given | changes)
 
     def inner(self):
-        """The stages' files, without the folder of what evidence remembers."""
-        return {path.name for path in (self.out / ".penjing").iterdir() if path.is_file()}
+        """The stages' files, without the folder of what evidence remembers and the log, which every call goes on with."""
+        return {path.name for path in (self.out / ".penjing").iterdir() if path.is_file()} - {"log.txt"}
 
     def products(self):
         return {path.name for path in self.out.iterdir() if path.is_file()}

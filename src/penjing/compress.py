@@ -16,6 +16,7 @@ from penjing.distillation.teachers import TaughtBy, taught_by
 from penjing.errors import PenjingError
 from penjing.evidence.memory import remembering
 from penjing.graph import Graph, capture
+from penjing.lines import Lasting
 from penjing.planning import Deployment, Problem, Solution, carried_out, find_solver
 from penjing.run import stages
 from penjing.run.assemble_report import assemble_report
@@ -23,8 +24,10 @@ from penjing.run.baseline import Baseline, judge_original, nothing_learned
 from penjing.run.clock import Clock
 from penjing.run.correction import anchor_of, choose_again
 from penjing.run.delivery import deliver
-from penjing.run.estimate import Estimate, estimate, known, seconds_of_a_width, what_follows
+from penjing.run.estimate import Estimate, estimate, known, measured_before, seconds_of_a_width, what_follows
 from penjing.run.lock import locked
+from penjing.run.log import LOG, RunLog
+from penjing.run.progress import Course, Progress
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.request import RULES, CompressRequest, settled
 from penjing.run.samples import told
@@ -33,6 +36,7 @@ from penjing.run.workspace import CANDIDATES, EVIDENCE, INNER, Workspace, check_
 from penjing.targets import Artifact, lower, open_artifact
 from penjing.techniques import Scope
 from penjing.training import TrainingSettings
+from penjing.training.display import Show
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def compress(
     dry_run: bool = False,
     progress: bool = True,
     say: Callable[[str], None] = print,
+    watch: Callable[[Progress], None] | None = None,
     inputs: Mapping[str, str] | None = None,
     trained: bool = True,
     untrained_teachers: Sequence[str] = (),
@@ -167,7 +172,9 @@ def compress(
         began: a value of `time.monotonic()` from which `max_minutes` counts; by default, the moment of the call.
         dry_run: only estimate how long the run would take and what it would write.
         progress: show a progress bar while training.
-        say: called with lines for the user.
+        say: called with lines for the user; all of them are also appended to `.penjing/log.txt` in `out`.
+        watch: called whenever a stage begins, a plan was measured or a step of training was made, with where the run is. No
+            progress bar is shown then.
         inputs: SHA-256 of the files that the model came from, for the report's provenance.
         trained: whether the model is known to have trained weights. A model that may have random weights must beat a
             constant answer by more than chance, or its compression doesn't count as a success.
@@ -210,7 +217,11 @@ def compress(
     if dry_run:
         return expected
     with locked(held.out / INNER, held.out):
-        return _run(given, asked, Workspace(out, settings, say), clock, progress, say, inputs or {})
+        log = RunLog(say, held.out / INNER / LOG)
+        course = Course(expected, clock, watch, log.note)
+        space = Workspace(out, settings, log, course.began)
+        shown = progress if watch is None else course.trained
+        return _run(given, asked, space, clock, shown, log, inputs or {}, course)
 
 
 def _run(
@@ -218,9 +229,10 @@ def _run(
     asked: CompressRequest,
     space: Workspace,
     clock: Clock,
-    progress: bool,
+    progress: bool | Show,
     say: Callable[[str], None],
     inputs: Mapping[str, str],
+    course: Course,
 ) -> Result:
     """Goes through the stages; each is read from its file if an earlier call finished it."""
     if stale := stages.outlived(space.held(), asked.max_minutes):
@@ -233,12 +245,12 @@ def _run(
     original = _profiled(space, asked, given)
     reached, name = original.baseline.metric, asked.data.task.metric_name
     metric = "" if reached is None else f", {name} {reached:.4f}"
-    say(f"The original: {original.graph.cost().params:,} parameters{metric}.")
+    say(Lasting(f"The original: {original.graph.cost().params:,} parameters{metric}."))
     if (unlearned := nothing_learned(original.baseline, None, name, asked.trained)) is not None:
-        say(f"Warning: {unlearned}. Whatever is made of it, this run won't count as a success.")
+        say(Lasting(f"Warning: {unlearned}. Whatever is made of it, this run won't count as a success."))
 
     while True:
-        problem = _problem(space, asked, original, clock, say)
+        problem = _problem(space, asked, original, clock, say, course)
         solution = _solved(space, asked, problem)
         small, recovery, measured = _made(space, asked, original, solution, clock, progress, say)
         whole = solution.complete and recovery.finished
@@ -264,7 +276,7 @@ def _made(
     original: Original,
     solution: Solution,
     clock: Clock,
-    progress: bool,
+    progress: bool | Show,
     say: Callable[[str], None],
 ) -> tuple[Graph, Recovery, dict[str, Any]]:
     """Carries out the solution's plan: prunes, recovers, quantises, lowers and verifies.
@@ -275,7 +287,7 @@ def _made(
     taken = solution.taken
     say(f"Chosen: {taken}: {taken.latency:.2f}× the original's latency.")
     if not solution.complete:
-        say(what_follows(original.graph, asked, space.held(), training=bool(taken.structure)))
+        say(Lasting(what_follows(original.graph, asked, space.held(), training=bool(taken.structure))))
 
     small = space.stage(
         "prune",
@@ -297,7 +309,7 @@ def _made(
     )  # fmt: skip
     small = recovery.graph
     if not recovery.finished:
-        say(what_follows(original.graph, asked, space.held(), training=False))
+        say(Lasting(what_follows(original.graph, asked, space.held(), training=False)))
     with space.timed("quantise"):
         small = carried_out(small, taken.numbers, asked.data)
     with space.timed("lower"):
@@ -330,7 +342,7 @@ def _finished(space: Workspace, asked: CompressRequest, say: Callable[[str], Non
             say(f"{space.out} holds this run, finished.")
             return done
         except PenjingError as damage:
-            say(f"A file of the finished run is damaged, so it is made again. {damage}")
+            say(Lasting(f"A file of the finished run is damaged, so it is made again. {damage}"))
     (space.inner / stages.FINISHED).unlink(missing_ok=True)
     return None
 
@@ -356,16 +368,28 @@ def _profiled(space: Workspace, asked: CompressRequest, given: Graph) -> Origina
 
 
 def _problem(
-    space: Workspace, asked: CompressRequest, original: Original, clock: Clock, say: Callable[[str], None]
+    space: Workspace,
+    asked: CompressRequest,
+    original: Original,
+    clock: Clock,
+    say: Callable[[str], None],
+    course: Course,
 ) -> Problem:
     """Returns the problem that candidates are to solve."""
-    return Problem(
+
+    def indented(line: str) -> None:
+        say(type(line)(f"  {line}"))  # a line that stays on the screen is still one
+
+    problem = Problem(
         original.graph, asked.data, original.file, asked.budget, asked.deployment,
         asked.proposing(), asked.scope, space.inner / CANDIDATES,
         deadline=clock.choosing_ends(known(space.held()), training=asked.training.epochs > 0),
         longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES,
-        say=lambda line: say(f"  {line}"), anchor=anchor_of(space, asked.deployment.target),
+        say=indented, measured=lambda candidate: course.measured(problem, candidate),
+        anchor=anchor_of(space, asked.deployment.target),
     )  # fmt: skip
+    course.chooses(problem, [candidate for level in measured_before(space.held()) for candidate in level])
+    return problem
 
 
 def _solved(space: Workspace, asked: CompressRequest, problem: Problem) -> Solution:

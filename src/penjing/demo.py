@@ -11,6 +11,7 @@ from penjing.compress import Result, compress
 from penjing.data import digits
 from penjing.graph import capture
 from penjing.run.lock import locked
+from penjing.run.progress import Progress
 from penjing.run.workspace import INNER, check_folder
 from penjing.tasks import evaluate
 from penjing.training import recover
@@ -21,13 +22,20 @@ TRAIN_EPOCHS = 12
 RECOVER_EPOCHS = 6
 
 
-def demo(out: Path | str = "penjing-demo", *, seed: int = 0, say: Callable[[str], None] = print) -> Result:
+def demo(
+    out: Path | str = "penjing-demo",
+    *,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+    watch: Callable[[Progress], None] | None = None,
+) -> Result:
     """Trains `zoo:resnet20` on scikit-learn's digits and compresses it to half the latency and a quarter of the size.
 
     Args:
         out: folder for everything that is written; called again with the same folder, it goes on where it stopped.
         seed: of everything random.
         say: called with lines for the user.
+        watch: called with where the compression is; see `compress`.
     """
     out = Path(out)
     check_folder(out)  # training writes there too
@@ -50,6 +58,8 @@ def demo(out: Path | str = "penjing-demo", *, seed: int = 0, say: Callable[[str]
         )
     assert data.validation is not None
     say(f"Trained: accuracy {evaluate(graph, data.validation, data.task):.4f} on 360 other digits.")
-    result = compress(graph, data=data, budget=BUDGET, out=out, epochs=RECOVER_EPOCHS, lr=0.02, seed=seed, say=say)
+    result = compress(
+        graph, data=data, budget=BUDGET, out=out, epochs=RECOVER_EPOCHS, lr=0.02, seed=seed, say=say, watch=watch
+    )
     assert isinstance(result, Result)
     return result

@@ -111,3 +111,11 @@ def test_a_report_with_a_broken_search_is_refused(part: str, key: str, wrong: ob
     made[part][1][key] = wrong
     with pytest.raises(PenjingError, match=rf"{part}\[1\]\.{key}"):
         report.write(made, tmp_path)
+
+
+def test_numbers_in_the_chart_do_not_run_into_one_another_and_the_taken_plan_has_its_own() -> None:
+    made = report_samples.searched(plans=60)
+    drawn = chart(made)
+    assert any(point.taken for point in drawn.numbered) and 2 < len(drawn.numbered) < len(drawn.points)
+    for one, other in itertools.combinations(drawn.numbered, 2):
+        assert abs(one.x - other.x) > 12 or abs(one.y - other.y) > 9

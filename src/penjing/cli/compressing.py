@@ -12,6 +12,7 @@ from rich.text import Text
 from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.budget_options import BudgetOptions
+from penjing.cli.face import Face
 from penjing.cli.screen import Screen, styled
 from penjing.cli.spread import takes_options
 from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher, without_weights
@@ -163,7 +164,8 @@ def demo_command(
     """Trains a small network on built-in data, then makes it twice as fast and four times smaller."""
     from penjing.demo import demo
 
-    done = demo(out, seed=seed, say=printer(as_json))
+    with Face(as_json) as face:
+        done = demo(out, seed=seed, say=face, watch=face.watch)
     finish(done.report, done.out, as_json)
 
 
@@ -239,33 +241,35 @@ def compress_command(
     )
     for line in map(perhaps_random, untrained):
         printer(as_json)(f"Warning: {line} Give --teacher-weights.")
-    result = compress(
-        loaded.graph(),
-        data=chosen,
-        target=target,
-        budget=budget,
-        include=include or (),
-        exclude=exclude or (),
-        units=units,
-        min_channels=min_channels,
-        out=out,
-        epochs=epochs,
-        techniques=used,
-        solver=solver,
-        criterion=criterion,
-        teacher=taught_by,
-        **training.keywords(),
-        threads=threads,
-        batch=batch,
-        seed=seed,
-        max_minutes=max_minutes,
-        began=context.obj,
-        dry_run=dry_run,
-        say=printer(as_json),
-        inputs=loaded.hashes,
-        trained=weights is not None or model.endswith((".penjing", ".pt2")),
-        untrained_teachers=untrained,
-    )
+    with Face(as_json) as face:
+        result = compress(
+            loaded.graph(),
+            data=chosen,
+            target=target,
+            budget=budget,
+            include=include or (),
+            exclude=exclude or (),
+            units=units,
+            min_channels=min_channels,
+            out=out,
+            epochs=epochs,
+            techniques=used,
+            solver=solver,
+            criterion=criterion,
+            teacher=taught_by,
+            **training.keywords(),
+            threads=threads,
+            batch=batch,
+            seed=seed,
+            max_minutes=max_minutes,
+            began=context.obj,
+            dry_run=dry_run,
+            say=face,
+            watch=face.watch,
+            inputs=loaded.hashes,
+            trained=weights is not None or model.endswith((".penjing", ".pt2")),
+            untrained_teachers=untrained,
+        )
     if isinstance(result, Result):
         finish(result.report, result.out, as_json)
     elif as_json:

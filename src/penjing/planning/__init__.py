@@ -2,6 +2,7 @@
 
 from penjing.factorization import technique as _factorization  # noqa: F401  registers
 from penjing.planning.bit_costs import grids_of
+from penjing.planning.candidates import better
 from penjing.planning.carrying_out import apply, carried_out, of_stage
 from penjing.planning.journal import by_level, corrected, read_journal, write_journal
 from penjing.planning.knapsack import OverBudget, Priced, solve
@@ -25,6 +26,7 @@ __all__ = [
     "Solution",
     "Technique",
     "apply",
+    "better",
     "by_level",
     "carried_out",
     "check_in_compress",

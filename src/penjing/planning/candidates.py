@@ -1,5 +1,6 @@
 """Candidates: plans that are drafted, lowered and measured on the target beside the original, and the choice among them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -92,6 +93,8 @@ def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
                 names.append("mixed")
                 file = _lowered(problem, graph, "mixed")
                 found += _timed(problem, thin, [_Draft((*options, *mixed), file, graph.cost().by_limit)])
+        for candidate in found:
+            problem.measured(candidate)
         return found
     finally:
         for name in names:
@@ -205,6 +208,22 @@ def excess(problem: Problem, candidate: MeasuredPlan) -> tuple[float, ...]:
     return tuple(
         sorted((max(share, problem.allowed(name)) for name, share in problem.used(candidate).items()), reverse=True)
     )
+
+
+def better(problem: Problem, one: MeasuredPlan, other: MeasuredPlan) -> MeasuredPlan:
+    """Returns the better of two candidates; of equal ones, the first.
+
+    Of two that keep the budget it is the one with the lesser damage, or, where that isn't known or the same, the faster. One that
+    keeps the budget is better than one that doesn't, and of two that don't, the one that comes nearer.
+    """
+
+    def rank(candidate: MeasuredPlan) -> tuple[float, ...]:
+        if not candidate.meets:
+            return (1.0, *excess(problem, candidate))
+        damage, latency = (math.inf if value is None else value for value in (candidate.damage, candidate.expected))
+        return (0.0, damage, latency)
+
+    return min(one, other, key=rank)
 
 
 def _slower_than_before(problem: Problem, options: Options, file: Artifact) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write
 from penjing.graph import Option
+from penjing.lines import Lasting
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem
 
@@ -45,7 +46,7 @@ def known(path: Path | None, say: Callable[[str], None]) -> Journal:
     try:
         return by_level(candidate for found in read_journal(path) for candidate in found)
     except PenjingError as damage:
-        say(f"{path} is damaged ({damage}): all candidates are measured again.")
+        say(Lasting(f"{path} is damaged ({damage}): all candidates are measured again."))
         return {}
 
 

@@ -88,6 +88,7 @@ class Problem:
         longest: seconds that a level took in an earlier call; other levels are expected to take as long.
         journal: a file that keeps measurements; a level that it holds already isn't measured again.
         say: called with a line about each candidate.
+        measured: called with each candidate that was measured in this call.
         held: a metric that must hold, for solvers that judge candidates.
         start: a graph that was already made of the original, for solvers that start from one.
         anchor: an earlier solution's finished model, which missed the budget.
@@ -106,6 +107,7 @@ class Problem:
     longest: float = 0.0
     journal: Path | None = None
     say: Callable[[str], None] = field(default=lambda line: None)
+    measured: Callable[[MeasuredPlan], None] = field(default=lambda candidate: None)
     held: Held | None = None
     start: Graph | None = None
     anchor: Anchor | None = None

@@ -10,6 +10,7 @@ import numpy as np
 from penjing.errors import PenjingError
 from penjing.files import cache_folder
 from penjing.graph import Option
+from penjing.lines import Lasting
 from penjing.planning.assignment import DAMAGE
 from penjing.planning.candidates import Options, drafted, excess, in_words, measure_level, original_of, preferred
 from penjing.planning.damage import LossIncrease
@@ -114,7 +115,7 @@ class Search:
             if not self.measured:
                 raise
             self.problem.say(
-                f"Interrupted: going on with the best of the {len(self.measured)} candidates measured so far."
+                Lasting(f"Interrupted: going on with the best of the {len(self.measured)} candidates measured so far.")
             )
             return self._solution(self._best(), complete=False)
 

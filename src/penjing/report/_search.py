@@ -15,6 +15,7 @@ MOST_SHOWN = 12  # rows that are shown without a click
 WIDTH, HEIGHT = 400.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 20.0, 40.0  # margins, which hold the axes' numbers and names
 TICKS = 4  # steps of an axis, about
+NUMBER_WIDTH, NUMBER_HEIGHT = 16.0, 11.0  # room for the number of a plan
 BEYOND = 1.08  # the share of the largest value that an axis reaches
 
 _KINDS = {"group": "channels", "branch": "branch", "weight": "layer", "value": "value"}
@@ -56,9 +57,18 @@ class Tick:
 
 @dataclass(frozen=True)
 class Chart:
-    """Latency against damage, in the chart's own units."""
+    """Latency against damage, in the chart's own units.
+
+    Attributes:
+        points: the plans.
+        numbered: those beside which there is room for their number.
+        across: numbers below the chart.
+        up: numbers beside it.
+        allowed: the budget's limit on latency.
+    """
 
     points: Sequence[Point]
+    numbered: Sequence[Point]
     across: Sequence[Tick]
     up: Sequence[Tick]
     allowed: Tick | None
@@ -188,10 +198,20 @@ def chart(report: Mapping[str, Any]) -> Chart | None:
     ]  # fmt: skip
     return Chart(
         points,
+        _numbered(points),
         [Tick(across(value), f"{value:g}×") for value in _ticks(narrowest, widest)],
         [Tick(up(value), f"{value:g}".replace("-", "−")) for value in _ticks(lowest, highest)],
         None if allowed is None else Tick(across(allowed), f"budget {allowed:.3g}×"),
     )
+
+
+def _numbered(points: Sequence[Point]) -> list[Point]:
+    """Returns the points whose numbers don't run into one another: first the one that was taken, then in order."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda one: not one.taken):
+        if all(abs(point.x - one.x) > NUMBER_WIDTH or abs(point.y - one.y) > NUMBER_HEIGHT for one in found):
+            found.append(point)
+    return found
 
 
 def _allowed(report: Mapping[str, Any]) -> float | None:

@@ -119,14 +119,14 @@ def what_follows(graph: Graph, asked: CompressRequest, held: EarlierContent, *, 
 
 def _choosing(graph: Graph, held: EarlierContent) -> float:
     """Estimates the seconds to measure the remaining candidates, from those measured before or from the graph's size."""
-    measured = len(_widths(held))
+    measured = len(measured_before(held))
     guessed = 2 * len(graph.cost().rows) * EXPORT_SECONDS_PER_NODE + MEASURE_SECONDS
     return (seconds_of_a_width(held) or guessed) * max(1, CANDIDATES - measured)
 
 
 def seconds_of_a_width(held: EarlierContent) -> float:
     """Returns the mean seconds that measuring a width took so far; 0 where none was measured."""
-    measured = len(_widths(held))
+    measured = len(measured_before(held))
     return held.seconds.get("choose", 0.0) / measured if measured else 0.0
 
 
@@ -175,7 +175,7 @@ def known(held: EarlierContent) -> Known:
     except PenjingError:  # a damaged file: the original is judged again
         whole, judging = False, 0.0
     lowering = max(0.0, held.seconds.get("profile", 0.0) - judging) if whole else 0.0
-    widths = _widths(held)
+    widths = measured_before(held)
     first = widths[0][0] if widths and widths[0] else None
     original_ms = first.original_ms if first else None
     return Known(lowering, judging, original_ms / 1000 if original_ms is not None else None)
@@ -190,7 +190,7 @@ def _nothing_removed(held: EarlierContent) -> bool:
         return False
 
 
-def _widths(held: EarlierContent) -> list[list[MeasuredPlan]]:
+def measured_before(held: EarlierContent) -> list[list[MeasuredPlan]]:
     """Returns the widths that were measured before; none if they can't be read (choosing warns of that)."""
     try:
         return read_journal(held.path(stages.CANDIDATES)) if held.has(stages.CANDIDATES) else []

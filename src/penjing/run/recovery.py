@@ -9,6 +9,7 @@ from typing import Any
 from penjing.distillation.teachers import taught_by
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.lines import Lasting
 from penjing.run import stages
 from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, read_json, write_json
@@ -16,6 +17,7 @@ from penjing.tasks import agreement, evaluate
 from penjing.training import Interrupted
 from penjing.training.checkpoint import discard_damaged, ended_good_enough, steps_of, variant_of
 from penjing.training.deadline import over
+from penjing.training.display import Show
 from penjing.training.divergence import TrainingDiverged
 from penjing.training.loop import train
 from penjing.training.run import RunOptions
@@ -91,7 +93,7 @@ def recovered(
     *,
     pruned: bool,
     deadline: float | None,
-    progress: bool,
+    progress: bool | Show,
     say: Callable[[str], None],
 ) -> Recovery:
     """Trains `small` in place if something was removed from it and the user asked for training.
@@ -103,7 +105,7 @@ def recovered(
         original: the original graph, the teacher where the request names no other.
         pruned: whether anything was removed.
         deadline: the value of `time.monotonic()` by which training must end.
-        progress: whether to show a progress bar.
+        progress: whether to show a progress bar, or a function that is told of each step instead.
         say: receives lines for the user.
     """
     if not pruned or asked.training.epochs == 0:
@@ -147,7 +149,7 @@ def recovered(
             f"{end.told} Give a smaller rate, for example lr={end.lower:.2g}, and another folder."
         ) from end
     except Interrupted as stop:
-        say(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far.")
+        say(Lasting(f"Interrupted at {stop.progress:.0%} of the training; finishing with the weights so far."))
         notes.append(f"Training was interrupted at {stop.progress:.0%}; the same command goes on with it.")
         finished = False
     if (after := _judged(small, original, asked)) < before:

@@ -74,6 +74,7 @@ RULES = {  # rules for single arguments of `compress`
     "dry_run": FLAG,
     "progress": FLAG,
     "say": FUNCTION,
+    "watch": optional(FUNCTION),
     "inputs": optional(mapping(TEXT, "a mapping from names to hashes")),
     "trained": FLAG,
     "untrained_teachers": several(TEXT, "names of teachers"),

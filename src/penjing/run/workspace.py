@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write, is_temporary, left_behind, sweep
+from penjing.lines import Lasting
 
 T = TypeVar("T")
 INNER = ".penjing"
@@ -122,9 +123,15 @@ class Workspace:
     """
 
     def __init__(
-        self, out: Path | str, settings: dict[str, Any], say: Callable[[str], None] = lambda line: None
+        self,
+        out: Path | str,
+        settings: dict[str, Any],
+        say: Callable[[str], None] = lambda line: None,
+        began: Callable[[str], None] = lambda stage: None,
     ) -> None:
-        """Takes the folder over for the run with these settings (plain JSON); `say` receives warnings of damaged files.
+        """Takes the folder over for the run with these settings (plain JSON).
+
+        `say` receives warnings of damaged files, and `began` the name of each stage that begins to do something.
 
         Call it under the folder's lock: temporary files that a killed run left in it are removed.
 
@@ -135,7 +142,7 @@ class Workspace:
         self.out = Path(out)
         self.inner = self.out / INNER
         self.settings = settings
-        self._say = say
+        self._say, self._began = say, began
         missing = [folder for folder in (self.inner, self.out, *self.out.parents) if not folder.exists()]
         try:
             self.inner.mkdir(parents=True, exist_ok=True)
@@ -165,6 +172,7 @@ class Workspace:
             PenjingError: the block couldn't write a file.
         """
         start = time.monotonic()
+        self._began(stage)
         try:
             try:
                 yield
@@ -203,7 +211,7 @@ class Workspace:
             try:
                 return read(path)
             except PenjingError as damage:
-                self._say(f"{path} is damaged, so '{name}' is done again. {damage}")
+                self._say(Lasting(f"{path} is damaged, so '{name}' is done again. {damage}"))
                 path.unlink()
         with self.timed(name):
             product = make()

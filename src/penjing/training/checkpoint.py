@@ -13,6 +13,7 @@ from penjing.damage import DAMAGE, described
 from penjing.errors import PenjingError, with_article
 from penjing.files import atomic_path
 from penjing.graph.digest import digest
+from penjing.lines import Lasting
 from penjing.training.settings import TrainingSettings, Variant
 
 FORMAT: Literal[1] = 1
@@ -262,7 +263,7 @@ def discard_damaged(path: Path, say: Callable[[str], None]) -> None:
     try:
         _read(path, "")
     except PenjingError as damage:
-        say(f"{path} is damaged, so the training starts anew. {damage}")
+        say(Lasting(f"{path} is damaged, so the training starts anew. {damage}"))
         path.unlink()
 
 

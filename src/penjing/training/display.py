@@ -7,16 +7,22 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+Show = Callable[[int, int, float], None]
+"""A function of steps done, steps in all, and the loss."""
+
 
 @contextmanager
-def bar(shown: bool | Literal["always"], total: int, done: int) -> Iterator[Callable[[int, int, float], None]]:
+def bar(shown: bool | Literal["always"] | Show, total: int, done: int) -> Iterator[Show]:
     """Yields a function of (steps done, steps in all, loss) that moves a bar on stderr, if `shown` asks for one.
 
     Args:
-        shown: True draws on a terminal only; "always" draws wherever stderr goes.
+        shown: True draws on a terminal only; "always" draws wherever stderr goes. A function is told instead.
         total: steps in all.
         done: steps already done.
     """
+    if callable(shown):
+        yield shown
+        return
     console = Console(stderr=True, force_terminal=True if shown == "always" else None)
     columns = (
         TextColumn("training"),

@@ -22,7 +22,7 @@ from penjing.training.averaging import Average
 from penjing.training.beginning import begin, first_batches
 from penjing.training.checkpoint import Checkpoint
 from penjing.training.deadline import over, shortened
-from penjing.training.display import bar
+from penjing.training.display import Show, bar
 from penjing.training.divergence import ended, going_on
 from penjing.training.ending import finish, inputs_as_they_are
 from penjing.training.interrupt import Interrupted
@@ -41,8 +41,6 @@ from penjing.training.speed import set_layout, threads_of
 from penjing.training.step import Diverged, Stepper
 from penjing.training.trackers import Trackers
 
-Show = Callable[[int, int, float], None]
-
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -54,7 +52,7 @@ class RunOptions:
     checkpoint: Path | None = None
     save_every: float = 60.0
     deadline: float | None = None
-    progress: bool | Literal["always"] = True
+    progress: bool | Literal["always"] | Show = True
     report: Callable[[dict[str, Any]], None] | None = None
     log: Callable[[str], None] = logging.getLogger("penjing.train").info
     callbacks: Sequence[Callable[[nn.Module, float], None]] = ()

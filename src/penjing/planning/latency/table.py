@@ -12,6 +12,7 @@ from pathlib import Path
 from penjing import records
 from penjing.capabilities import Capabilities, find
 from penjing.errors import PenjingError
+from penjing.lines import Lasting
 from penjing.planning.latency.interpolation import Counts, Family, counts_of, family_of
 from penjing.planning.latency.kernels import Kernel
 from penjing.planning.latency.side_by_side import side_by_side
@@ -223,7 +224,9 @@ class LatencyTable:
             aside = self.path.with_name(self.path.name + ".damaged")
             self.path.replace(aside)
             self._say(
-                f"The latency table {self.path} is damaged ({error}): it is now {aside.name}, and kernels are measured again."
+                Lasting(
+                    f"The latency table {self.path} is damaged ({error}): it is now {aside.name}, and kernels are measured again."
+                )
             )
             self._make()
         else:

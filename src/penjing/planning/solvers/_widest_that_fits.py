@@ -5,6 +5,7 @@ Latency is not monotone in width, and integers are not always faster, so nothing
 
 import time
 
+from penjing.lines import Lasting
 from penjing.planning.candidates import Options, excess, in_words, levels, measure_level, original_of, preferred
 from penjing.planning.journal import key_of, known, write_journal
 from penjing.planning.measured_plan import MeasuredPlan
@@ -46,7 +47,9 @@ def widest_that_fits(problem: Problem) -> Solution:
             except KeyboardInterrupt:
                 if not measured:
                     raise
-                problem.say(f"Interrupted: going on with the best of the {len(measured)} candidates measured so far.")
+                problem.say(
+                    Lasting(f"Interrupted: going on with the best of the {len(measured)} candidates measured so far.")
+                )
                 complete = False
                 break
             longest = max(longest, time.monotonic() - start)
