@@ -24,16 +24,16 @@ from penjing.run.progress import Progress
 with Face("--json" in sys.argv) as face:
     watch = face.watch or (lambda progress: None)
     face("This will take a minute.")
-    watch(Progress("choose", time.monotonic() + 125))
+    watch(Progress("choose", time.monotonic() + 125, 60))
     face("first [bold]candidate")
     face(Lasting("Warning: the original is bad."))
-    watch(Progress("choose", time.monotonic() + 125, MeasuredPlan(Plan(), 9, 0.47, 1.0, 4850, True)))
+    watch(Progress("choose", time.monotonic() + 125, 60, MeasuredPlan(Plan(), 9, 0.47, 1.0, 4850, True)))
     face("second candidate")
     if "--stop" in sys.argv:
         time.sleep(60)
     if "--fail" in sys.argv:
         raise SystemExit(3)
-    watch(Progress("recover", time.monotonic() + 3, None, 7, 40, 0.125))
+    watch(Progress("recover", time.monotonic() + 3, 1, None, 7, 40, 0.125))
 print("The end.")
 """
 SAID = [
@@ -151,7 +151,7 @@ def test_beside_json_in_a_file_the_lines_are_printed_on_standard_error():
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (-5, "a few seconds"),
+        (0, "a few seconds"),
         (9, "a few seconds"),
         (42, "about 40 s"),
         (60, "about 1 min"),
@@ -161,6 +161,12 @@ def test_beside_json_in_a_file_the_lines_are_printed_on_standard_error():
 )
 def test_the_time_left_is_told_as_roughly_as_it_is_known(seconds, words):
     assert left_words(seconds) == words
+
+
+def test_a_part_of_the_run_that_takes_too_long_does_not_make_the_later_ones_shorter():
+    assert left_words(130, after=120) == "about 2 min 10 s"
+    assert left_words(110, after=120) == left_words(-50, after=120) == "longer than expected, and then about 2 min"
+    assert left_words(-5) == "longer than expected"
 
 
 def test_the_best_plan_tells_its_damage_where_it_is_known():

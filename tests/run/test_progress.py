@@ -40,6 +40,7 @@ def test_the_time_left_is_estimated_anew_with_each_part_of_the_run(now):
     assert [one.ends for one in told[2:]] == [1110 + 3 * 60, 1110 + 60]
     its.began("prune")  # another plan is chosen and trained
     assert told[-1].ends == 1110 + 3 * 60
+    assert [one.after for one in told] == [180, 180, 60, 0, 60]
 
 
 def test_the_pace_of_the_training_tells_when_it_ends(now):

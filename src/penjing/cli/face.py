@@ -104,14 +104,21 @@ def drawn_lines(progress: "Progress", line: str, now: float) -> list[tuple[str, 
         latest = f"step {progress.step:,} of {progress.steps:,}, loss {progress.loss:.3f}"
     return [
         ("stage", stages),
-        ("left", Text(left_words(progress.ends - now))),
+        ("left", Text(left_words(progress.ends - now, progress.after))),
         ("best", Text("nothing was measured yet" if progress.best is None else best_words(progress.best))),
         ("now", styled(printable(latest), "dim")),
     ]
 
 
-def left_words(seconds: float) -> str:
-    """Says how much time is left, as roughly as it is known."""
+def left_words(seconds: float, after: float = 0.0) -> str:
+    """Says how much time is left, as roughly as it is known.
+
+    Args:
+        seconds: the estimate, less the time that has passed since.
+        after: how many of them belong to later parts of the run.
+    """
+    if seconds < after:  # the part that runs should be over
+        return f"longer than expected{f', and then {left_words(after)}' if after else ''}"
     if seconds < ROUNDED:
         return "a few seconds"
     if seconds >= MINUTES_FROM:

@@ -60,8 +60,9 @@ class Estimate:
         total = self.minutes_choose + self.minutes_train + self.minutes_verify
         return total if self.max_minutes is None else min(total, self.max_minutes)
 
-    def _parts(self) -> tuple[float, float, float]:
-        """Returns the minutes to choose, train and verify, all shortened by the same factor to fit the limit."""
+    @property
+    def parts(self) -> tuple[float, float, float]:
+        """The minutes to choose, train and verify, all shortened by the same factor to fit the limit."""
         parts = self.minutes_choose, self.minutes_train, self.minutes_verify
         shrunk = self.minutes / sum(parts) if sum(parts) else 1.0
         return parts[0] * shrunk, parts[1] * shrunk, parts[2] * shrunk
@@ -73,7 +74,7 @@ class Estimate:
         limit = (
             "" if self.max_minutes is None else f", shortened to end within {self.max_minutes:g} min where it can be"
         )
-        whole, (choose, train, verify) = durations(self._parts())
+        whole, (choose, train, verify) = durations(self.parts)
         return (
             f"This will take {whole} ({choose} to measure candidates, {train} to train, {verify} to verify{limit}).\n"
             f"It will write up to {self.bytes_written / 1e6:.0f} MB to {self.out}/: {', '.join(self.files)}, "

@@ -22,6 +22,7 @@ class Progress:
     Attributes:
         stage: the stage that runs, one of `STAGES`.
         ends: the value of `time.monotonic()` at which the run will probably be over.
+        after: seconds that the parts of the run behind this one will probably take: choosing, training and verifying are parts.
         best: the best of the plans that were measured so far; None where none was.
         step: how many steps of the training were made; 0 outside of it.
         steps: how many there are.
@@ -30,6 +31,7 @@ class Progress:
 
     stage: str
     ends: float
+    after: float
     best: MeasuredPlan | None = None
     step: int = 0
     steps: int = 0
@@ -48,8 +50,8 @@ class Course:
     ) -> None:
         """Takes how long the run was estimated to take, its limit, the watcher, and what notes a line about each stage."""
         self._clock, self._watch, self._note = clock, watch, note
-        self._minutes = expected.minutes_choose, expected.minutes_train, expected.minutes_verify
-        self._told = Progress(STAGES[0], time.monotonic() + 60 * expected.minutes)
+        self._parts = [60 * minutes for minutes in expected.parts]  # seconds
+        self._told = Progress(STAGES[0], time.monotonic() + sum(self._parts), sum(self._parts[1:]))
         self._began = (0, 0.0)  # the step with which the training began in this call, and when
 
     def began(self, stage: str) -> None:
@@ -57,8 +59,9 @@ class Course:
         self._note(f"Stage: {stage}.")
         part, ends = _PARTS[stage], self._told.ends
         if part != _PARTS[self._told.stage]:  # within one part the time runs on; with each part it is estimated anew
-            ends = self._limited(time.monotonic() + 60 * sum(self._minutes[part:]))
-        self._tell(replace(self._told, stage=stage, ends=ends, step=0, steps=0))
+            ends = self._limited(time.monotonic() + sum(self._parts[part:]))
+        after = sum(self._parts[part + 1 :])
+        self._tell(replace(self._told, stage=stage, ends=ends, after=after, step=0, steps=0))
 
     def chooses(self, problem: Problem, candidates: Iterable[MeasuredPlan]) -> None:
         """Hears that a plan will be chosen, with what was measured before, and counts as the prices are corrected now."""
@@ -80,7 +83,7 @@ class Course:
         ends = self._told.ends
         if step > first:
             left = (now - since) / (step - first) * (steps - step)
-            ends = self._limited(now + left + 60 * self._minutes[-1])
+            ends = self._limited(now + left + self._told.after)
         self._tell(replace(self._told, step=step, steps=steps, loss=loss, ends=ends))
 
     def _limited(self, ends: float) -> float:
