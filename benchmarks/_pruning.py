@@ -157,6 +157,33 @@ def to_ratio(prune: Callable[[float], pj.Graph], macs: int, ratio: float) -> tup
     return best
 
 
+def group_norm(name: str, weights: Path, amount: float, everywhere: bool, round_to: int | None = None) -> pj.Graph:
+    """Returns a ResNet after Torch-Pruning's group norm, captured; channels within blocks go, since its shortcuts break it.
+
+    Args:
+        name: the network's name in the zoo.
+        weights: its trained weights.
+        amount: share of the channels that go.
+        everywhere: whether channels of all layers are compared, or those of each layer.
+        round_to: the multiple to which channels are rounded.
+    """
+    import torch_pruning as tp
+
+    model, example = module(name, weights), torch.randn(2, 3, 32, 32)
+    inner = {block.conv1 for stage in (model.layer1, model.layer2, model.layer3) for block in stage}
+    layers = {layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    tp.pruner.GroupNormPruner(
+        model,
+        example,
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=amount,
+        global_pruning=everywhere,
+        round_to=round_to,
+        ignored_layers=list(layers - inner),
+    ).step()
+    return pj.capture(model.eval(), example)
+
+
 def macs_by_unit(graph: pj.Graph) -> dict[str, int]:
     """Returns what one unit of each group costs in the whole network: the MACs that go with it."""
     found, whole = pj.channels(graph), graph.cost().macs

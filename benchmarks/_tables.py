@@ -21,6 +21,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def shown(columns: list[str], rows: list[list[Any]]) -> str:
+    """Returns a table in Markdown."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
+
+
 def publish(
     name: str, columns: list[str], rows: list[list[Any]], more: dict[str, Any] | None = None, page: Path = RESULTS
 ) -> None:
@@ -28,9 +34,7 @@ def publish(
     command = " ".join(["python", *sys.argv])
     record = {"command": command, "machine": machine(), "columns": columns, "rows": rows, **(more or {})}
     (Path(__file__).parent / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(map(str, row)) + " |" for row in rows]
-    table = "\n".join(lines)
+    table = shown(columns, rows)
     print(table)
     text = page.read_text()
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import penjing as pj
-from _pruning import HERE, Rows, held_out, judge, macs_by_unit, module, network, ranked, recalibrated, to_ratio
+from _pruning import HERE, Rows, group_norm, held_out, judge, macs_by_unit, network, ranked, recalibrated, to_ratio
 from _tables import publish
 from penjing.distillation import Stored
 
@@ -147,31 +146,13 @@ def by_torch_pruning(
     tried = {}
     for everywhere in (False, True):
         amount, small = to_ratio(
-            lambda amount, e=everywhere: group_norm(options.weights, amount, e), base.cost().macs, ratio
+            lambda amount, e=everywhere: group_norm("resnet56", options.weights, amount, e), base.cost().macs, ratio
         )
         setting = f"group norm, {'global' if everywhere else 'uniform'}, {amount:.3f}"
         tried[setting] = small, judge(recalibrated(small, judged), judged)
         print(setting, tried[setting][1], flush=True)
     setting = max(tried, key=lambda one: tried[one][1]["accuracy"])
     return setting, tried[setting][0]
-
-
-def group_norm(weights: Path, amount: float, everywhere: bool) -> pj.Graph:
-    """Returns the network after Torch-Pruning, captured."""
-    import torch_pruning as tp
-
-    model = module("resnet56", weights)
-    inner = {block.conv1 for stage in (model.layer1, model.layer2, model.layer3) for block in stage}
-    layers = {layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
-    tp.pruner.GroupNormPruner(
-        model,
-        torch.randn(2, 3, 32, 32),
-        importance=tp.importance.GroupMagnitudeImportance(p=2),
-        pruning_ratio=amount,
-        global_pruning=everywhere,
-        ignored_layers=list(layers - inner),
-    ).step()
-    return pj.capture(model.eval(), torch.randn(2, 3, 32, 32))
 
 
 def cost(graph: pj.Graph) -> dict[str, int]:
