@@ -66,6 +66,8 @@ def main() -> None:
     rows = Rows("plan")
     if asked.what in ("table", "plot"):
         found = table(rows)
+        if not found:
+            raise SystemExit("No way is finished: run the benchmark first.")
         if asked.what == "table":
             publish("plan", COLUMNS, found)
         else:
@@ -151,8 +153,9 @@ def few(data: pj.Data, images: int | None) -> pj.Data:
         return data
     test = data.validation
     assert isinstance(test, MemoryLoader)
-    pixels: Tensor = test._images[:images].permute(0, 2, 3, 1)
-    cut = MemoryLoader(pixels.numpy(), test._targets[:images].numpy(), test._preprocess, batch_size=test.batch_size)
+    step = max(1, len(test._targets) // images)  # they are sorted by class
+    pixels: Tensor = test._images[::step].permute(0, 2, 3, 1)
+    cut = MemoryLoader(pixels.numpy(), test._targets[::step].numpy(), test._preprocess, batch_size=test.batch_size)
     return replace(some(data, images), validation=cut, validation_files=None)
 
 

@@ -134,9 +134,8 @@ class _Path:
         whole = _Point(dict.fromkeys(offer.structure.choices, 0))
         self.program = min(offer.programs, key=lambda one: _excess(one, whole.taken))
         self.points = [whole]
-        self._learnt: dict[
-            tuple[str, int, int], float
-        ] = {}  # increases of the loss by place, and option before and after
+        # Increases of the loss as they were last measured, by place, and option before and after.
+        self._learnt: dict[tuple[str, int, int], float] = {}
         self._ended = False
 
     def promising(self, missing: int, keeping: float) -> int | None:
