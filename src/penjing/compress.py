@@ -87,7 +87,7 @@ def compress(
     min_channels: int = 1,
     out: Path | str = "out",
     techniques: Sequence[str] = ("prune", "quantize"),
-    solver: str = "widest_that_fits",
+    solver: str = "milp",
     epochs: int = 5,
     criterion: str | None = None,
     lr: float | None = None,

@@ -86,17 +86,13 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def quick(monkeypatch) -> None:
-    """Measures the two outermost widths, briefly, on a device whose latency follows the file's size."""
-    solver = importlib.import_module("penjing.planning.solvers._widest_that_fits")
+    """Measures plans on a device whose latency follows the file's size, and the finished model briefly."""
     candidates = importlib.import_module("penjing.planning.candidates")
-    levels = solver.levels
 
     def by_size(files, **options):
         sizes = {name: file.size_bytes / 1e3 for name, file in files.items()}
-        return {name: SimpleNamespace(latency_ms=SimpleNamespace(median=size)) for name, size in sizes.items()}
+        return {name: SimpleNamespace(latency_ms=SimpleNamespace(p10=size)) for name, size in sizes.items()}
 
-    # Of the widths the narrowest; the original is measured in any case.
-    monkeypatch.setattr(solver, "levels", lambda *given: levels(*given)[-1:])
     monkeypatch.setattr(candidates, "measure_together", by_size)
     monkeypatch.setattr(candidates, "_better_in_float", lambda *_: ())
     monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 20)

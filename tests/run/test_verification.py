@@ -148,7 +148,13 @@ def measurement(side, *, memory, threads=1, batch=1):
     """Returns what is measured of a made-up file: the original is twice as slow and four times as large."""
     slow = 2 if side == "baseline" else 1
     return Measurement(
-        Latency(slow * 1.0, slow * 1.5, 3), slow**2 * 100, 5 if memory else None, None, threads, batch, "runtime"
+        Latency(slow * 1.0, slow * 1.5, 3, slow * 0.9),
+        slow**2 * 100,
+        5 if memory else None,
+        None,
+        threads,
+        batch,
+        "runtime",
     )
 
 

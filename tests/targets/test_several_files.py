@@ -99,12 +99,7 @@ def test_a_stage_is_finished_only_with_all_of_them(tmp_path):
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """Of the widths the original's alone, measured briefly."""
-    module = importlib.import_module("penjing.planning.solvers._widest_that_fits")
-    levels = module.levels
-    monkeypatch.setattr(
-        module, "levels", lambda problem, stage, graph: [] if stage == "structure" else levels(problem, stage, graph)
-    )
+    """Measures briefly."""
     monkeypatch.setattr(importlib.import_module("penjing.planning.candidates"), "SECONDS", 0.1)
     monkeypatch.setattr(importlib.import_module("penjing.run.verification"), "RUNS", 5)
 

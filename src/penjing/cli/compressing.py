@@ -190,9 +190,7 @@ def compress_command(
     ] = TECHNIQUES,
     quantize_only: Annotated[bool, typer.Option("--quantize-only", help="short for --techniques quantize")] = False,
     prune_only: Annotated[bool, typer.Option("--prune-only", help="short for --techniques prune")] = False,
-    solver: Annotated[
-        str, typer.Option(help="how it is chosen what to do; see penjing list solvers")
-    ] = "widest_that_fits",
+    solver: Annotated[str, typer.Option(help="how it is chosen what to do; see penjing list solvers")] = "milp",
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
     training: TrainingOptions,
     teacher: Teachers = None,

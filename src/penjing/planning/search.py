@@ -24,7 +24,6 @@ from penjing.planning.program import Program, Taking, numbers_of
 from penjing.techniques import Technique
 
 ORDER = ("branch", "group", "weight")  # of places, as their options are carried out
-MEASURED_WIDTHS = 3  # widths of each group whose damage is measured; that of others is interpolated
 TABLE = "latency.sqlite"  # the table of all runs, in the folder of what is kept between them
 TABLE_SHARE = 0.5  # share of the time until the deadline that kernels may be measured
 
@@ -219,7 +218,7 @@ class Search:
             options = [one for one in choice.options if one is not None]
             at = list(range(len(options)))
             if choice.place.kind == "group":
-                at = sorted({round(i) for i in np.linspace(0, len(options) - 1, MEASURED_WIDTHS)})
+                at = sorted({(len(options) - 1) // 2, len(options) - 1})  # a power law tells the others
             known = {}
             for place in at:
                 if problem.left <= 0:
@@ -260,16 +259,16 @@ def _share_gone(option: Option) -> float:
 
 
 def _interpolated(place: int, options: Sequence[Option], known: Mapping[int, float]) -> float:
-    """Returns the damage of an option: measured, or on a power of the share that goes, through its measured neighbours.
+    """Returns the damage of an option: measured, or on a power of the share that goes, through two measured neighbours.
 
-    Infinite where nothing was measured on one side of it.
+    Infinite where less than two are measured, and beyond the narrowest of them.
     """
     if place in known:
         return known[place]
-    below = max((at for at in known if at < place), default=None)
-    above = min((at for at in known if at > place), default=None)
-    if below is None or above is None:
+    if len(known) < 2 or place > max(known):
         return math.inf
-    x, low, high = (math.log(_share_gone(options[at])) for at in (place, below, above))
-    share = (x - low) / (high - low)
-    return math.exp((1 - share) * math.log(known[below]) + share * math.log(known[above]))
+    high = min(at for at in known if at > place)
+    low = max((at for at in known if at < place), default=min(at for at in known if at > high))
+    x, first, second = (math.log(_share_gone(options[at])) for at in (place, low, high))
+    share = (x - first) / (second - first)
+    return math.exp((1 - share) * math.log(known[low]) + share * math.log(known[high]))

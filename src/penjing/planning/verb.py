@@ -47,7 +47,7 @@ def plan(
     target: str = DEFAULT,
     budget: Budget | None = None,
     techniques: Sequence[str] | Mapping[str, Mapping[str, Any]] = TECHNIQUES,
-    solver: str = "widest_that_fits",
+    solver: str = "milp",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     units: str = "auto",

@@ -114,7 +114,7 @@ class CompressRequest:
     trained: bool = True
     untrained_teachers: tuple[str, ...] = ()
     techniques: tuple[str, ...] = ("prune", "quantize")
-    solver: str = "widest_that_fits"
+    solver: str = "milp"
 
     def __post_init__(self) -> None:
         """Makes sure that names are known, and that the training suits the data.

@@ -1,6 +1,6 @@
 """Latency, size and peak memory of lowered models, interleaved so that their ratios hold on a noisy machine."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def measure_together(
     for name, job in jobs.items():
         peak, own = (bench.memory(job) if memory else None) or (None, None)
         measured[name] = Measurement(
-            Latency(float(np.median(times[name])) * 1e3, float(np.percentile(times[name], 90)) * 1e3, len(times[name])),
+            _latency(times[name]),
             job.artifact.size_bytes,
             peak,
             own,
@@ -104,6 +104,11 @@ def measure_together(
             bench.runtime(job.artifact.target),
         )
     return measured
+
+
+def _latency(seconds: Sequence[float]) -> Latency:
+    p10, median, p90 = (float(found) * 1e3 for found in np.percentile(seconds, (10, 50, 90)))
+    return Latency(median, p90, len(seconds), p10)
 
 
 def _batch(inputs: Mapping[str, np.ndarray]) -> int:

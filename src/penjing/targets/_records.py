@@ -134,11 +134,13 @@ class Latency:
         median: half of the calls were faster.
         p90: nine tenths of the calls were faster.
         runs: number of timed calls.
+        p10: a tenth of the calls were faster: what a call takes while little else runs on the machine.
     """
 
     median: float
     p90: float
     runs: int
+    p10: float
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,13 @@ from torch.utils import _pytree as pytree
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.evidence.memory import memory_of
+from penjing.evidence.prefix import Prefix
 from penjing.evidence.reader import Inputs, device_of, seeded_batches
 from penjing.graph import Graph, Option
 from penjing.techniques import Technique
 from penjing.training.batch_norms import normalising_by_batch
 
-SAMPLES = 512  # samples on which losses are compared
+SAMPLES = 256  # samples on which losses are compared
 BATCHES = 16  # batches at most that are read for them
 JOINED = ("group", "branch", "weight")  # kinds of places, as options of a whole plan are carried out
 LEAST = 1e-9  # of an option that seems to make the network better: nothing is free
@@ -48,6 +49,9 @@ class LossIncrease:
         """
         self._graph, self._data, self._seed = graph, data, seed
         self._batches = list(_read(graph, data, seed))
+        model = copy.deepcopy(graph)
+        with torch.no_grad(), normalising_by_batch(model):
+            self._prefix = Prefix(model, [self._flat(inputs) for inputs, _ in self._batches])
         self._wanted = [] if self._labelled else [_outputs(graph, inputs) for inputs, _ in self._batches]
         self.original = self.loss(graph)
         if not math.isfinite(self.original):
@@ -57,12 +61,17 @@ class LossIncrease:
     def _labelled(self) -> bool:
         return self._data.task.labelled and all(targets is not None for _, targets in self._batches)
 
+    def _flat(self, inputs: Inputs) -> Sequence[Tensor]:
+        return self._graph.signature.flatten(inputs, {})
+
     def loss(self, graph: Graph) -> float:
-        """Returns a graph's mean loss over the samples; infinite where it isn't a number."""
-        model, total, samples = copy.deepcopy(graph).eval(), 0.0, 0
+        """Returns the mean loss of the original, or of a changed copy, over the samples; infinite where it isn't a number."""
+        model, total, samples = copy.deepcopy(graph), 0.0, 0
         with torch.no_grad(), normalising_by_batch(model):
+            start = self._prefix.start(model)
             for place, (inputs, targets) in enumerate(self._batches):
-                outputs = model(*inputs)
+                flat = self._prefix.run(model, start, place, self._flat(inputs))
+                outputs = pytree.tree_unflatten(list(flat), graph.out_spec)
                 if self._labelled:
                     assert targets is not None
                     found = float(self._data.task.loss(outputs, targets))
