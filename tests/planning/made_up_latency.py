@@ -88,19 +88,13 @@ def made_up(monkeypatch, learnt, tmp_path):
         monkeypatch.setattr(importlib.import_module(MEASURING), name, fake)
     monkeypatch.setattr(importlib.import_module(SEARCH), "LatencyTable", MadeUpTable)
 
+    def problem(budget, techniques=("prune",), **more):
+        chosen = {name: find(name, CHOICES.get(name)) for name in techniques}
+        original, folder = lowered(graph, "onnxruntime", None), tmp_path / "candidates"
+        return replace(Problem(graph, data, original, budget, Deployment(), chosen, Scope(), folder), **more)
+
     def solve(budget, techniques=("prune",), factor=1.0, solver="milp", **more):
         slower["factor"] = factor
-        chosen = {name: find(name, CHOICES.get(name)) for name in techniques}
-        problem = Problem(
-            graph,
-            data,
-            lowered(graph, "onnxruntime", None),
-            budget,
-            Deployment(),
-            chosen,
-            Scope(),
-            tmp_path / "candidates",
-        )
-        return find_solver(solver)(replace(problem, **more))
+        return find_solver(solver)(problem(budget, techniques, **more))
 
-    return SimpleNamespace(graph=graph, data=data, solve=solve)
+    return SimpleNamespace(graph=graph, data=data, solve=solve, problem=problem)

@@ -1,5 +1,7 @@
 """The increase of the loss by options, against losses that PyTorch computes, and the names of places once branches are gone."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from penjing.data import Data
 from penjing.evidence.memory import remembering
 from penjing.graph import Option, Place
 from penjing.planning.damage import LossIncrease
+from penjing.planning.search import interpolated
 from penjing.techniques import Scope, find
 
 
@@ -120,3 +123,11 @@ def test_widths_are_named_as_they_are_once_branches_have_gone():
         again.cost().macs
         == technique.apply(graph, technique.settled(graph, [widths[0], branches[0]]), None).cost().macs
     )
+
+
+def test_between_measured_widths_and_above_the_mildest_a_power_law_tells_the_damage():
+    options = [Option(Place("group", "g"), "prune", {"keep": keep}, 64, keep) for keep in (56, 48, 32, 16)]
+    shares = [1 - keep / 64 for keep in (56, 48, 32, 16)]
+    known = {at: 0.3 * shares[at] ** 1.7 for at in (1, 3)}
+    assert [interpolated(at, options, known) for at in range(4)] == pytest.approx([0.3 * one**1.7 for one in shares])
+    assert interpolated(2, options, {0: 0.1, 1: 0.2}) == math.inf and interpolated(1, options, {0: 0.1}) == math.inf

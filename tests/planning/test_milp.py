@@ -9,6 +9,7 @@ from made_up_latency import SEARCH, MadeUpTable, work
 import penjing as pj
 from penjing.capabilities import find as capabilities
 from penjing.graph import Option, Place
+from penjing.planning import by_level, corrected, write_journal
 from penjing.planning.damage import LossIncrease
 from penjing.planning.latency import kernels_of
 from penjing.pruning.technique import Pruning
@@ -138,6 +139,16 @@ def test_what_was_measured_before_a_kill_is_not_measured_again(made_up, monkeypa
     monkeypatch.setattr(search, "measure_level", lambda *_: pytest.fail("it was measured before"))
     again = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json")
     assert again.taken == first.taken
+
+
+def test_where_the_finished_model_took_longer_a_faster_plan_is_chosen(made_up, tmp_path):
+    journal, budget = tmp_path / "journal.json", pj.Budget(latency="0.6x")
+    first = made_up.solve(budget, journal=journal)
+    problem = made_up.problem(budget, journal=journal)
+    write_journal(journal, by_level(corrected(first.measured, first.taken, 0.75, problem)).values())
+    again = made_up.solve(budget, journal=journal)
+    assert again.taken.meets and again.taken.expected <= 0.6
+    assert again.taken.plan != first.taken.plan and again.taken.latency < 0.85 * first.taken.latency
 
 
 def test_on_a_runtime_the_plan_that_is_returned_can_be_carried_out_and_is_the_one_that_was_measured(

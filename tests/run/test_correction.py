@@ -161,7 +161,7 @@ def run(graph, data, tmp_path, monkeypatch):
             "out": tmp_path / "out",
             "say": said.append,
         }
-        return pj.compress(graph, data=data, progress=False, **given | options)
+        return pj.compress(graph, data=data, progress=False, solver="widest_that_fits", **given | options)
 
     run.said, run.trained, run.compared, run.out = said, trained, compared, tmp_path / "out"
     run.full = graph.cost().params

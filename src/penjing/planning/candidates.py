@@ -32,6 +32,14 @@ def original_of(problem: Problem) -> Artifact:
     return problem.original
 
 
+def tell_if_all_in_float(problem: Problem) -> None:
+    """Says so where integers were asked for and the target computes nothing in integers."""
+    if "quantize" in problem.techniques and not problem.capabilities.has_integers:
+        problem.say(
+            f"{problem.deployment.target} computes nothing in integers, so every candidate is in floating point."
+        )
+
+
 def levels(problem: Problem, stage: str, graph: Graph) -> list[Options]:
     """Returns the options that the techniques of a stage propose for a graph, level by level."""
     can = problem.capabilities

@@ -12,7 +12,16 @@ from penjing.files import cache_folder
 from penjing.graph import Option
 from penjing.lines import Lasting
 from penjing.planning.assignment import DAMAGE
-from penjing.planning.candidates import Options, drafted, excess, in_words, measure_level, original_of, preferred
+from penjing.planning.candidates import (
+    Options,
+    drafted,
+    excess,
+    in_words,
+    measure_level,
+    original_of,
+    preferred,
+    tell_if_all_in_float,
+)
 from penjing.planning.damage import LossIncrease
 from penjing.planning.joint_costs import Structure
 from penjing.planning.journal import Journal, key_of, known, write_journal
@@ -86,6 +95,7 @@ class Search:
         original_of(problem)
         problem.folder.mkdir(parents=True, exist_ok=True)
         self.problem, self._solver = problem, solver
+        tell_if_all_in_float(problem)
         self._journal: Journal = known(problem.journal, problem.say)
         self.measured: list[MeasuredPlan] = []
         self.short = False
@@ -225,7 +235,7 @@ class Search:
                     self.short = True
                     break
                 known[place] = increase.of(self.structural[options[place].technique], [options[place]])
-            damages = [_interpolated(place, options, known) for place in range(len(options))]
+            damages = [interpolated(place, options, known) for place in range(len(options))]
             found[name] = np.array([0.0, *damages, *([0.0] if choice.inside else [])])
         return found
 
@@ -258,7 +268,7 @@ def _share_gone(option: Option) -> float:
     return 1 - int(option.setting["keep"]) / int(option.before or 1)
 
 
-def _interpolated(place: int, options: Sequence[Option], known: Mapping[int, float]) -> float:
+def interpolated(place: int, options: Sequence[Option], known: Mapping[int, float]) -> float:
     """Returns the damage of an option: measured, or on a power of the share that goes, through two measured neighbours.
 
     Infinite where less than two are measured, and beyond the narrowest of them.
@@ -267,8 +277,8 @@ def _interpolated(place: int, options: Sequence[Option], known: Mapping[int, flo
         return known[place]
     if len(known) < 2 or place > max(known):
         return math.inf
-    high = min(at for at in known if at > place)
-    low = max((at for at in known if at < place), default=min(at for at in known if at > high))
+    above = sorted(at for at in known if at > place)
+    low, high = max((at for at in known if at < place), default=above[-1]), above[0]
     x, first, second = (math.log(_share_gone(options[at])) for at in (place, low, high))
     share = (x - first) / (second - first)
     return math.exp((1 - share) * math.log(known[low]) + share * math.log(known[high]))

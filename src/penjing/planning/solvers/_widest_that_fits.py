@@ -6,7 +6,16 @@ Latency is not monotone in width, and integers are not always faster, so nothing
 import time
 
 from penjing.lines import Lasting
-from penjing.planning.candidates import Options, excess, in_words, levels, measure_level, original_of, preferred
+from penjing.planning.candidates import (
+    Options,
+    excess,
+    in_words,
+    levels,
+    measure_level,
+    original_of,
+    preferred,
+    tell_if_all_in_float,
+)
 from penjing.planning.journal import key_of, known, write_journal
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem, Solution
@@ -27,10 +36,7 @@ def widest_that_fits(problem: Problem) -> Solution:
     journal = known(problem.journal, problem.say)
     if journal:
         problem.say(f"Going on from {len(journal)} width{'' if len(journal) == 1 else 's'} measured before.")
-    if "quantize" in problem.techniques and not problem.capabilities.has_integers:
-        problem.say(
-            f"{problem.deployment.target} computes nothing in integers, so every candidate is in floating point."
-        )
+    tell_if_all_in_float(problem)
     structure = levels(problem, "structure", problem.graph)
     longest, measured = problem.longest, list[MeasuredPlan]()
     complete, short = True, False
