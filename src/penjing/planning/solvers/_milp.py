@@ -45,17 +45,18 @@ def _solve_and_correct(search: Search, offer: Offer) -> None:
         damage = offer.increase.together(search.structural, offer.options(found.taken))
         offer.scale(found.taken, damage)
         options = search.settled(offer.options(found.taken))
+        if search.seen(options):
+            return
         problem.say(
             f"Of {len(places)} places {len(options)} change: the loss grows by {damage:.4g} before training (the choice is at "
             f"most {found.gap:.2%} above the least expected)."
         )
         search.explain(options, program.places(places, found.taken))
-        again = search.seen(options)
         measured = search.level(options)
         refused = _refused(places, found.taken, measured)
         mine = [one for one in measured if one.integer == program.numbers.integer]
         wrong = bool(mine) and program.correct(found.taken, min(mine, key=latency_of))
-        if again or not (wrong or refused) or problem.left <= problem.longest:
+        if not (wrong or refused) or problem.left <= problem.longest:
             return
         for name, option in refused:
             offer.damages[name][option] = math.inf
