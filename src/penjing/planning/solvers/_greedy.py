@@ -33,14 +33,14 @@ def greedy(problem: Problem) -> Solution:
     An estimate is the damage of the option alone until it has been measured in such company.
 
     Once the plan is expected to keep the budget, it is lowered and measured, and the prices are corrected. Then further steps are
-    taken, or the last ones are taken back, until no plan on the path is better. Where a budget limits sizes or multiplications
+    taken, or the last ones are taken back, until no plan on the path is better. Where a budget limits other costs
     too, what is saved of them counts as far as their limits are passed.
 
     If no plan keeps the budget, the nearest is taken; after Ctrl-C, the best one so far.
 
     Raises:
         KeyboardInterrupt: Ctrl-C came before anything was measured.
-        PenjingError: the budget limits something that kernels have no price for, or a technique proposes options at values.
+        PenjingError: a technique proposes options at values.
     """
     return Search(problem, "greedy").solution(_walk)
 
