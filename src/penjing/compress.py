@@ -137,8 +137,8 @@ def compress(
         units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
         min_channels: how many units each group of channels keeps at least.
         out: the folder for everything that is written; new, empty, or of the same run; used by one call at a time.
-        techniques: what may be done to the model, names in `penjing list techniques`. The solver takes one technique that
-            changes the structure, such as "prune" or "factorize", at a time; "quantize" goes with each.
+        techniques: what may be done to the model, names in `penjing list techniques`. The default solver takes those that
+            change the structure, "prune" and "factorize", together; "quantize" goes with each plan.
         solver: how it is chosen what to do, a name in `penjing list solvers`.
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from made_time import Time
+from penjing.budget import Budget
 from penjing.data import Data
 from penjing.distillation import Ema, Mean
 from penjing.graph import Option, Place, Plan, capture
@@ -78,6 +79,11 @@ def test_a_larger_network_is_expected_to_write_in_proportion(space, graph, quick
 # How long it takes
 
 
+def alike():
+    """A request whose layers are thinned alike."""
+    return replace(asked(), solver="widest_that_fits")
+
+
 @pytest.mark.parametrize(
     ("given", "minutes"),
     [
@@ -106,7 +112,31 @@ def test_other_teachers_take_as_long_as_their_macs_say(space, graph, quick):
 
 def test_before_anything_was_measured_eight_widths_take_what_their_size_makes_likely(space, graph, quick):
     a_width = 2 * len(graph.cost().rows) * module.EXPORT_SECONDS_PER_NODE + module.MEASURE_SECONDS
-    assert estimate(graph, asked(), space.held()).minutes_choose == pytest.approx(8 * a_width / 60)
+    assert estimate(graph, alike(), space.held()).minutes_choose == pytest.approx(8 * a_width / 60)
+
+
+@pytest.mark.parametrize(("budget", "table"), [(Budget(latency="0.5x"), True), (Budget(size="0.5x"), False)])
+def test_a_choice_place_by_place_takes_losses_plans_and_kernels_that_are_new(
+    space, graph, quick, budget, table, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path))
+    rows = len(graph.cost().rows)
+    plans = 4 * (2 * rows * module.EXPORT_SECONDS_PER_NODE + module.MEASURE_SECONDS)
+    losses = 2.5 * 2 * (256 * module._sample(graph, asked()) + 0.002 * rows)
+    kernels = 2 * 12 * 0.3  # of two layers that differ
+    request = replace(asked(), budget=budget)
+    assert module._sample(graph, request) > 0
+    assert estimate(graph, request, space.held()).minutes_choose == pytest.approx(
+        (plans + losses + table * kernels) / 60
+    )
+    (tmp_path / "latency.sqlite").touch()
+    assert estimate(graph, request, space.held()).minutes_choose == pytest.approx((plans + losses) / 60)
+
+
+def test_where_nothing_has_to_go_one_plan_is_measured(space, graph, quick):
+    a_plan = 2 * len(graph.cost().rows) * module.EXPORT_SECONDS_PER_NODE + module.MEASURE_SECONDS
+    for request in (replace(asked(), budget=Budget(drop=0.01)), replace(asked(), techniques=("quantize",))):
+        assert estimate(graph, request, space.held()).minutes_choose == pytest.approx(a_plan / 60)
 
 
 @pytest.mark.parametrize(("measured", "left"), [(1, 7), (7, 1), (8, 1), (12, 1)])
@@ -116,7 +146,7 @@ def test_widths_that_were_measured_are_not_expected_again_but_one_more_may_alway
     space.seconds["choose"] = 6.0 * measured
     write_json([[CANDIDATE.to_json()]] * measured, space.inner / stages.CANDIDATES)
     assert seconds_of_a_width(space.held()) == 6.0
-    assert estimate(graph, asked(), space.held()).minutes_choose == pytest.approx(6 * left / 60)
+    assert estimate(graph, alike(), space.held()).minutes_choose == pytest.approx(6 * left / 60)
 
 
 def test_of_a_finished_run_nothing_is_left(space, graph, quick):

@@ -92,7 +92,7 @@ def test_the_estimate_goes_by_what_earlier_calls_took(space, graph, monkeypatch)
     space.seconds.update(choose=300.0, profile=7.0)
     write_json([[TAKEN.to_json()], [TAKEN.to_json()]], space.inner / stages.CANDIDATES)
     write_json(Baseline(0.9, 0.3, 20, 5.0).to_dict(), space.inner / stages.BASELINE)
-    found = estimate(graph, asked(), space.held())
+    found = estimate(graph, replace(asked(), solver="widest_that_fits"), space.held())
     assert found.minutes_choose == pytest.approx(150 * 6 / 60)
     assert found.minutes_verify == pytest.approx((2 * 2 + 4 * 5 + 2000 * 0.0002 + 10) / 60)
 

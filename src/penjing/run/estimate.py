@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from penjing.errors import PenjingError
+from penjing.files import cache_folder
 from penjing.graph import Graph
 from penjing.loaders import first
 from penjing.planning import MeasuredPlan, Solution, read_journal
+from penjing.planning.search import TABLE
 from penjing.run import stages
 from penjing.run.baseline import Baseline
 from penjing.run.clock import Clock, Known
@@ -21,8 +23,15 @@ from penjing.run.workspace import EarlierContent, read_json
 from penjing.training.checkpoint import steps_of
 
 EXPORT_SECONDS_PER_NODE = 0.012
-CANDIDATES = 8  # widths that a run measures as a rule
+CANDIDATES = 8  # widths that a run measures as a rule, where all layers are thinned alike
+PLANS = 4  # plans that a run measures as a rule, where each place is chosen by itself
+EVALUATIONS = 2.5  # losses, for each layer that multiplies, that are measured for a choice place by place
+LOSS_SAMPLES = 256  # samples of each of these losses
+EDIT_SECONDS_PER_NODE = 0.002  # to carry out the option of which the loss is measured
+KERNELS = 12  # sizes, for each layer of its own shape, whose latency is looked up for such a choice
+KERNEL_SECONDS = 0.3  # to measure one that no earlier run has measured
 MEASURE_SECONDS = 8.0  # seconds for timing a candidate's files
+WIDEST = "widest_that_fits"
 SECONDS_UNTIL = 10  # minutes: longer times are told without seconds
 # The original, the pruned and the recovered graph, a training checkpoint (weights and momentum), the original's lowered
 # file, up to three candidates, and two files for the user, all at most as large as the original.
@@ -87,7 +96,7 @@ def estimate(graph: Graph, asked: CompressRequest, held: EarlierContent) -> Esti
     done = stages.finished(held, asked.suffixes)
     seconds = {"choose": 0.0, "train": 0.0, "verify": 0.0}
     if "report" not in done:
-        seconds["choose"] = 0.0 if "choose" in done else _choosing(graph, held)
+        seconds["choose"] = 0.0 if "choose" in done else _choosing(graph, asked, held)
         # Until a candidate is chosen, a checkpoint may belong to another candidate.
         trained = held if "choose" in done else replace(held, without=(*held.without, stages.CHECKPOINT))
         seconds["train"] = 0.0 if "recover" in done or _nothing_removed(held) else _training(graph, asked, trained)
@@ -118,11 +127,32 @@ def what_follows(graph: Graph, asked: CompressRequest, held: EarlierContent, *, 
     return f"Still to come: {', '.join(parts)}. Ctrl-C again stops; the same command goes on later."
 
 
-def _choosing(graph: Graph, held: EarlierContent) -> float:
-    """Estimates the seconds to measure the remaining candidates, from those measured before or from the graph's size."""
-    measured = len(measured_before(held))
-    guessed = 2 * len(graph.cost().rows) * EXPORT_SECONDS_PER_NODE + MEASURE_SECONDS
-    return (seconds_of_a_width(held) or guessed) * max(1, CANDIDATES - measured)
+def _choosing(graph: Graph, asked: CompressRequest, held: EarlierContent) -> float:
+    """Estimates the seconds to choose a plan, from the plans that were measured before or from the graph's size."""
+    measured, rows = len(measured_before(held)), graph.cost().rows
+    each = seconds_of_a_width(held) or 2 * len(rows) * EXPORT_SECONDS_PER_NODE + MEASURE_SECONDS
+    if asked.solver == WIDEST:
+        return each * max(1, CANDIDATES - measured)
+    if not asked.budget.limits() or asked.techniques == ("quantize",):  # nothing needs to be removed, or nothing may be
+        return each
+    layers = [row for row in rows if row.macs]
+    loss = LOSS_SAMPLES * _sample(graph, asked) + EDIT_SECONDS_PER_NODE * len(rows)
+    new = asked.budget.limit("latency") is not None and not (cache_folder() / TABLE).exists()
+    table = (
+        KERNELS * KERNEL_SECONDS * len({(row.op, row.macs, row.params, row.output_shape) for row in layers})
+        if new
+        else 0.0
+    )
+    return table + EVALUATIONS * len(layers) * loss + each * max(1, PLANS - measured)
+
+
+def _sample(graph: Graph, asked: CompressRequest) -> float:
+    """Returns the seconds of a forward pass over one training sample; 0 where there is nothing to find it with."""
+    loader = asked.data.train if asked.data.train is not None else asked.data.calibration
+    if loader is None or not isinstance(loader, Sized) or len(loader) == 0:
+        return 0.0
+    inputs, _ = asked.data.task.split(first(loader))
+    return _pass(graph, loader, asked.data.task) / len(loader) / len(inputs[0])
 
 
 def seconds_of_a_width(held: EarlierContent) -> float:
