@@ -21,6 +21,8 @@ def problems(draw):
         joints.append(
             Joint(places, {"ms": seed.uniform(0, 1, shape), "bytes": seed.integers(0, 9, shape).astype(float)})
         )
+    if draw(st.booleans()):
+        joints.append(Joint((), {"ms": np.array(seed.uniform()), "damage": np.array(seed.uniform())}))
     taken = [(place, int(seed.integers(count))) for place, count in counts.items()]
     implied = [tuple(taken[:2])] if len(taken) > 1 and draw(st.booleans()) else []
     return Assignment(counts, joints, implied, {"ms": 0.25})

@@ -197,3 +197,9 @@ def test_multiplications_are_kept_to_the_last_one(made_up):
     assert found.taken.meets
     small = pj.apply(made_up.graph, found.plan, made_up.data)
     assert 0.35 * made_up.graph.cost().macs < small.cost().macs <= 0.5 * made_up.graph.cost().macs
+
+
+@pytest.mark.parametrize("solver", ["milp", "greedy"])
+def test_layers_can_be_replaced_where_nothing_changes_what_other_kernels_cost(made_up, solver):
+    found = made_up.solve(pj.Budget(latency="0.85x"), ("factorize",), solver=solver)
+    assert found.taken.meets and all(option.technique == "factorize" for option in found.taken.structure)

@@ -30,7 +30,7 @@ class Joint:
     """What the options that are taken at a few places cost together.
 
     Attributes:
-        places: names of the places; each once.
+        places: names of the places; each once. Without any, the amounts are summed in any case.
         amounts: by the name of what is summed ("damage", "ms", "bytes", …), an array with one axis per place, in the same
             order, whose entries belong to the place's options.
     """
@@ -201,10 +201,14 @@ def _solved(
     for (place, option), (then, implied) in problem.implied:
         constrain(np.array([first[place] + option, first[then] + implied]), np.array([1.0, -1.0]), -np.inf, 0)
     amounts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in {minimise, *limits}}
+    fixed = {name: problem.constants.get(name, 0.0) for name in amounts}
     variables = integers
     for joint in problem.joints:
         used = [name for name in amounts if name in joint.amounts]
         if not used:
+            continue
+        if not joint.places:  # nothing changes what these cost
+            fixed |= {name: fixed[name] + float(joint.amounts[name]) for name in used}
             continue
         shape = tuple(problem.options[place] for place in joint.places)
         start = first[joint.places[0]] if len(shape) == 1 else variables
@@ -224,7 +228,7 @@ def _solved(
     for name, limit in limits.items():
         unit = float(np.abs(dense[name]).max()) or 1.0
         limited = np.flatnonzero(dense[name])
-        constrain(limited, dense[name][limited] / unit, -np.inf, (limit - problem.constants.get(name, 0.0)) / unit)
+        constrain(limited, dense[name][limited] / unit, -np.inf, (limit - fixed[name]) / unit)
     matrix = coo_array(
         (np.concatenate(factors), (np.concatenate(rows), np.concatenate(columns))), shape=(len(lower), variables)
     ).tocsr()
