@@ -7,8 +7,8 @@ python benchmarks/plan_promises.py table      # publishes what is finished in do
 damage: random plans remove branches and thin groups. The sum of what each option does alone is compared with what the whole plan
 does to the loss at once, and with the loss on other images after a short training.
 
-budgets: for random shares of the original's latency a network is planned and quantised. Its file is measured beside the original's,
-in turns, on one thread, by medians, as in the report of `penjing compress`.
+budgets: for random shares of the original's latency a network is planned and quantised. Its file is measured beside the
+original's, in turns, on one thread, by medians, as in the report of `penjing compress`.
 
 Finished rows are not run again.
 """
