@@ -27,6 +27,7 @@ from penjing.run.delivery import deliver
 from penjing.run.estimate import Estimate, estimate, known, measured_before, seconds_of_a_width, what_follows
 from penjing.run.lock import locked
 from penjing.run.log import LOG, RunLog
+from penjing.run.objective import check_objective, lowered_limit
 from penjing.run.progress import Course, Progress
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.request import RULES, CompressRequest, settled
@@ -88,6 +89,7 @@ def compress(
     out: Path | str = "out",
     techniques: Sequence[str] = ("prune", "quantize"),
     solver: str = "milp",
+    objective: str = "damage",
     epochs: int = 5,
     criterion: str | None = None,
     lr: float | None = None,
@@ -140,6 +142,9 @@ def compress(
         techniques: what may be done to the model, names in `penjing list techniques`. The default solver takes those that
             change the structure, "prune" and "factorize", together; "quantize" goes with each plan.
         solver: how it is chosen what to do, a name in `penjing list solvers`.
+        objective: what is made least: the "damage" under the budget's limits, in one run; or the "latency" or the "size" as
+            long as the metric falls by no more than the budget's `drop`. Then up to six runs are made, each under a limit of
+            its own, in `out/.penjing/tries`; the best is copied to `out`.
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
         lr: peak learning rate of the recovery.
@@ -186,7 +191,20 @@ def compress(
     Raises:
         PenjingError: bad input; nothing is half-written then.
     """
+    arguments = {**locals()}
     clock = Clock(minutes=max_minutes) if began is None else Clock(began, max_minutes)
+    check_objective(objective, budget or Budget())
+    if objective != "damage" and not dry_run:
+        graph = _captured(model, example_inputs)
+
+        def run(limited: Budget, place: Path) -> Result:
+            changed = {"budget": limited, "out": place, "objective": "damage", "began": clock.began}
+            result = compress(**(arguments | {"model": graph, "example_inputs": None} | changed))
+            assert isinstance(result, Result)  # it is no dry run
+            return result
+
+        best = lowered_limit(objective, budget or Budget(), Path(out), run, clock, say)
+        return replace(best, out=Path(out))
     criterion, data = settled(criterion, data)
     training = TrainingSettings(
         epochs=epochs, lr=lr, signal=signal, balance=balance, schedule=schedule, precision=precision,

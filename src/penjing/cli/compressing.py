@@ -191,6 +191,10 @@ def compress_command(
     quantize_only: Annotated[bool, typer.Option("--quantize-only", help="short for --techniques quantize")] = False,
     prune_only: Annotated[bool, typer.Option("--prune-only", help="short for --techniques prune")] = False,
     solver: Annotated[str, typer.Option(help="how it is chosen what to do; see penjing list solvers")] = "milp",
+    objective: Annotated[
+        str,
+        typer.Option(help="what is made least: damage, under the limits; or latency or size, as far as --drop allows"),
+    ] = "damage",
     criterion: Annotated[str | None, typer.Option(help="how channels are ranked; see penjing list criteria")] = None,
     training: TrainingOptions,
     teacher: Teachers = None,
@@ -209,6 +213,7 @@ def compress_command(
     from penjing.planning import check_in_compress
     from penjing.planning import techniques as known
     from penjing.pruning import criteria
+    from penjing.run.objective import check_objective
     from penjing.run.request import perhaps_random
     from penjing.targets import find_target
 
@@ -228,6 +233,7 @@ def compress_command(
         for name in used:
             known[name]
         check_in_compress(solver)
+        check_objective(objective, budget)
 
     chosen = load_data(data, seed, check_names)
     loaded = load_model(model, weights, chosen)
@@ -253,6 +259,7 @@ def compress_command(
             epochs=epochs,
             techniques=used,
             solver=solver,
+            objective=objective,
             criterion=criterion,
             teacher=taught_by,
             **training.keywords(),

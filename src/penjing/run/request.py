@@ -62,6 +62,7 @@ RULES = {  # rules for single arguments of `compress`
     "out": PATH,
     "techniques": several(TEXT, "names of techniques"),
     "solver": TEXT,
+    "objective": TEXT,
     "criterion": optional(TEXT),
     **{name: rule for name, rule in TRAINING_RULES.items() if name not in NOT_EXPOSED},
     "augment": either(TEXT, several(TEXT, "names of augmentations")),
