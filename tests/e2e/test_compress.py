@@ -228,11 +228,11 @@ def test_ctrl_c_while_candidates_are_measured_goes_on_with_the_best_so_far(penji
     search = importlib.import_module("penjing.planning.search")
     measure, calls, stop_at = search.measure_level, [], 2
 
-    def counted(*arguments):
+    def counted(*arguments, **more):
         calls.append(arguments)
         if len(calls) == stop_at:
             raise KeyboardInterrupt
-        return measure(*arguments)
+        return measure(*arguments, **more)
 
     monkeypatch.setattr(search, "measure_level", counted)
     out = tmp_path / "out"

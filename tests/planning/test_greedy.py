@@ -121,11 +121,11 @@ def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
     search = importlib.import_module(SEARCH)
     measure, calls = search.measure_level, []
 
-    def counted(*given):
+    def counted(*given, **more):
         calls.append(given)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return measure(*given)
+        return measure(*given, **more)
 
     monkeypatch.setattr(search, "measure_level", counted)
     found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.2, **GREEDY)
@@ -140,7 +140,7 @@ def test_a_deadline_ends_the_steps_and_the_solution_says_so(made_up, monkeypatch
 def test_what_was_measured_before_a_kill_is_not_measured_again(made_up, monkeypatch, tmp_path):
     search = importlib.import_module(SEARCH)
     first = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json", **GREEDY)
-    monkeypatch.setattr(search, "measure_level", lambda *_: pytest.fail("it was measured before"))
+    monkeypatch.setattr(search, "measure_level", lambda *_, **__: pytest.fail("it was measured before"))
     monkeypatch.setattr(LossIncrease, "loss", loss_of_the_original_only())
     again = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json", **GREEDY)
     assert again.taken == first.taken

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from types import SimpleNamespace
 
 import pytest
 from made_up_latency import SEARCH, MadeUpTable, work
@@ -10,6 +11,7 @@ import penjing as pj
 from penjing.capabilities import find as capabilities
 from penjing.graph import Option, Place
 from penjing.planning import by_level, corrected, write_journal
+from penjing.planning.candidates import gains_by_mixing
 from penjing.planning.damage import LossIncrease
 from penjing.planning.latency import kernels_of
 from penjing.pruning.technique import Pruning
@@ -122,11 +124,11 @@ def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
     search = importlib.import_module(SEARCH)
     measure, calls = search.measure_level, []
 
-    def counted(*given):
+    def counted(*given, **more):
         calls.append(given)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return measure(*given)
+        return measure(*given, **more)
 
     monkeypatch.setattr(search, "measure_level", counted)
     found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.2)
@@ -136,7 +138,7 @@ def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
 def test_what_was_measured_before_a_kill_is_not_measured_again(made_up, monkeypatch, tmp_path):
     search = importlib.import_module(SEARCH)
     first = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json")
-    monkeypatch.setattr(search, "measure_level", lambda *_: pytest.fail("it was measured before"))
+    monkeypatch.setattr(search, "measure_level", lambda *_, **__: pytest.fail("it was measured before"))
     again = made_up.solve(pj.Budget(latency="0.5x"), journal=tmp_path / "journal.json")
     assert again.taken == first.taken
 
@@ -203,3 +205,13 @@ def test_multiplications_are_kept_to_the_last_one(made_up):
 def test_layers_can_be_replaced_where_nothing_changes_what_other_kernels_cost(made_up, solver):
     found = made_up.solve(pj.Budget(latency="0.85x"), ("factorize",), solver=solver)
     assert found.taken.meets and all(option.technique == "factorize" for option in found.taken.structure)
+
+
+def test_mixtures_are_tried_for_plans_only_where_the_whole_network_gains_by_them():
+    def candidate(expected, integer=True, left_alone=()):
+        return SimpleNamespace(expected=expected, integer=integer, left_alone=left_alone)
+
+    plain = [candidate(1.0, integer=False), candidate(0.5)]
+    assert not gains_by_mixing(plain) and not gains_by_mixing([])
+    assert gains_by_mixing([*plain, candidate(0.45, left_alone=("conv",))])
+    assert not gains_by_mixing([*plain, candidate(0.495, left_alone=("conv",))]), "that isn't worth it"

@@ -63,12 +63,17 @@ class _Draft:
     counted: Mapping[str, float]
 
 
-def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
+def measure_level(problem: Problem, options: Options, *, mixed: bool = True) -> list[MeasuredPlan]:
     """Measures a level in floating point and in few bits, and in a mixture of both where their profiles promise a gain.
 
     Where the budget limits the latency, a layer that a chain would stand for stays whole in all of the candidates if a profile
     of the file in floating point shows the chain to be slower. There is no candidate where nothing is left of the level then. A
     budget of other limits takes slower chains too, since they are smaller.
+
+    Args:
+        problem: the problem.
+        options: the level.
+        mixed: whether a mixture is tried at all.
     """
     names = ["float"]
     try:
@@ -94,13 +99,13 @@ def measure_level(problem: Problem, options: Options) -> list[MeasuredPlan]:
         found = _timed(problem, thin, files)
         plain, *others = files
         for some, draft, candidate in zip(proposed, others, tuple(found[1:]), strict=True):
-            slower = _better_in_float(problem, (plain.file, draft.file), found[0], candidate)
-            mixed = _left_alone(problem, some, slower)
-            graph = drafted(problem, thin, mixed) if slower and problem.left > 0 else None
+            slower = _better_in_float(problem, (plain.file, draft.file), found[0], candidate) if mixed else ()
+            left = _left_alone(problem, some, slower)
+            graph = drafted(problem, thin, left) if slower and problem.left > 0 else None
             if graph is not None:
                 names.append("mixed")
                 file = _lowered(problem, graph, "mixed")
-                found += _timed(problem, thin, [_Draft((*options, *mixed), file, graph.cost().by_limit)])
+                found += _timed(problem, thin, [_Draft((*options, *left), file, graph.cost().by_limit)])
         for candidate in found:
             problem.measured(candidate)
         return found
@@ -190,6 +195,12 @@ def in_words(candidate: MeasuredPlan) -> str:
     """Says what a candidate is and what was measured of it."""
     expected = "" if candidate.correction == 1 else f" ({_share(candidate):.2f}× expected once it is finished)"
     return f"{candidate}: {candidate.latency:.2f}× the latency{expected}, {candidate.size_bytes:,} bytes"
+
+
+def gains_by_mixing(found: Sequence[MeasuredPlan]) -> bool:
+    """Tells whether a mixture of integers and floating point was measured to be faster than integers wherever possible."""
+    mixed = min((_share(one) for one in found if one.left_alone), default=math.inf)
+    return mixed <= WORTH * min((_share(one) for one in found if one.integer and not one.left_alone), default=math.inf)
 
 
 def preferred(found: Sequence[MeasuredPlan]) -> MeasuredPlan | None:

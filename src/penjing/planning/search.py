@@ -16,6 +16,7 @@ from penjing.planning.candidates import (
     Options,
     drafted,
     excess,
+    gains_by_mixing,
     in_words,
     measure_level,
     original_of,
@@ -145,7 +146,9 @@ class Search:
         """Measures a plan in floating point and in integers, unless the journal holds it."""
         key = key_of(options)
         if key not in self._journal:
-            self._journal[key] = measure_level(self.problem, options)
+            # Where mixing gains nothing for the whole network, it isn't tried for each plan.
+            mixed = not options or gains_by_mixing(self._journal.get(key_of(()), ()))
+            self._journal[key] = measure_level(self.problem, options, mixed=mixed)
             if self.problem.journal is not None:
                 write_journal(self.problem.journal, self._journal.values())
         for candidate in self._journal[key]:
