@@ -199,8 +199,9 @@ def in_words(candidate: MeasuredPlan) -> str:
 
 def gains_by_mixing(found: Sequence[MeasuredPlan]) -> bool:
     """Tells whether a mixture of integers and floating point was measured to be faster than integers wherever possible."""
-    mixed = min((_share(one) for one in found if one.left_alone), default=math.inf)
-    return mixed <= WORTH * min((_share(one) for one in found if one.integer and not one.left_alone), default=math.inf)
+    mixed = [_share(one) for one in found if one.left_alone]
+    whole = [_share(one) for one in found if one.integer and not one.left_alone]
+    return bool(mixed) and (not whole or min(mixed) <= WORTH * min(whole))
 
 
 def preferred(found: Sequence[MeasuredPlan]) -> MeasuredPlan | None:
