@@ -27,7 +27,7 @@ from penjing.run.delivery import deliver
 from penjing.run.estimate import Estimate, estimate, known, measured_before, seconds_of_a_width, what_follows
 from penjing.run.lock import locked
 from penjing.run.log import LOG, RunLog
-from penjing.run.objective import check_objective, lowered_limit
+from penjing.run.objective import MOST, check_objective, first_run, lowered_limit
 from penjing.run.progress import Course, Progress
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.request import RULES, CompressRequest, settled
@@ -144,7 +144,7 @@ def compress(
         solver: how it is chosen what to do, a name in `penjing list solvers`.
         objective: what is made least: the "damage" under the budget's limits, in one run; or the "latency" or the "size" as
             long as the metric falls by no more than the budget's `drop`. Then up to six runs are made, each under a limit of
-            its own, in `out/.penjing/tries`; the best is copied to `out`.
+            its own, in `out/.penjing/tries`; the best is copied to `out`. A dry run estimates the first of them.
         epochs: passes over the training data to recover; 0 trains nothing.
         criterion: how channels are ranked; by default "taylor" with labelled training data, else "l2".
         lr: peak learning rate of the recovery.
@@ -194,7 +194,11 @@ def compress(
     arguments = {**locals()}
     clock = Clock(minutes=max_minutes) if began is None else Clock(began, max_minutes)
     check_objective(objective, budget or Budget())
-    if objective != "damage" and not dry_run:
+    if objective != "damage" and dry_run:
+        limited, place = first_run(objective, budget or Budget(), Path(out))
+        say(f"Up to {MOST} runs will be made, each under another limit on the {objective}. The first of them:")
+        return compress(**(arguments | {"budget": limited, "out": place, "objective": "damage", "began": clock.began}))
+    if objective != "damage":
         graph = _captured(model, example_inputs)
 
         def run(limited: Budget, place: Path) -> Result:

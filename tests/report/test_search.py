@@ -102,6 +102,21 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
     assert hostile in shown.text["search"]
 
 
+@pytest.mark.parametrize("latency", [-1.0, 0.0, 5e-324, 1.0, 1e99])
+@pytest.mark.parametrize("damage", [-1.0, 0.0, 5e-324, 1.0, 1e99])
+@pytest.mark.parametrize("median", [0.0, 5e-324, 1.0])
+def test_a_report_with_absurd_numbers_is_shown(latency: float, damage: float, median: float) -> None:
+    made = report_samples.searched(places=0)
+    made["baseline"]["latency_ms"] = {**made["baseline"]["latency_ms"], "median": median}
+    made["budget"] = {"latency": "3ms"}
+    for one in made["candidates"]:
+        one |= {"latency": latency, "damage": damage}
+    shown = search(made)
+    assert shown is not None and (shown.chart is not None) == (latency >= 1 and damage >= 1)
+    if shown.chart is not None:
+        assert all(0 <= tick.at <= shown.chart.width for tick in (*shown.chart.across, *shown.chart.up))
+
+
 @pytest.mark.parametrize(
     ("part", "key", "wrong"),
     [("candidates", "damage", "much"), ("candidates", "used", {"latency": "all"}), ("places", "taken", None)],

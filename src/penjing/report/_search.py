@@ -17,6 +17,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 20.0, 40.0  # margins, which hold the axe
 TICKS = 4  # steps of an axis, about
 NUMBER_WIDTH, NUMBER_HEIGHT = 16.0, 11.0  # room for the number of a plan
 BEYOND = 1.08  # the share of the largest value that an axis reaches
+SMALLEST = (
+    1e-12  # shares of a latency, losses and milliseconds: nothing smaller is measured, so no axis is drawn for it
+)
 
 _KINDS = {"group": "channels", "branch": "branch", "weight": "layer", "value": "value"}
 
@@ -170,13 +173,18 @@ def _signed(damage: float) -> str:
 
 
 def chart(report: Mapping[str, Any]) -> Chart | None:
-    """Returns the chart of all plans whose latency and damage are known; None where there are fewer than two, or no damage."""
+    """Returns the chart of all plans whose latency and damage are known.
+
+    None where there are fewer than two, none does damage, or a latency isn't above 0.
+    """
     found = [
         (number, one, latency, float(damage))
         for number, one in enumerate(report["candidates"], 1)
         if (latency := _expected(one)) is not None and (damage := one.get("damage")) is not None
     ]
-    if len(found) < 2 or max(damage for *_, damage in found) <= 0:
+    if len(found) < 2 or max(damage for *_, damage in found) < SMALLEST:
+        return None
+    if min(latency for _, _, latency, _ in found) < SMALLEST:
         return None
     allowed = _allowed(report)
     latencies = [latency for _, _, latency, _ in found] + ([] if allowed is None else [allowed])
@@ -217,10 +225,10 @@ def _numbered(points: Sequence[Point]) -> list[Point]:
 def _allowed(report: Mapping[str, Any]) -> float | None:
     """Returns the budget's limit on latency over that of the original; None where there is none, or it can't be told."""
     limit = parse_limit(report["budget"].get("latency") or "", MILLISECONDS)
-    original = (report["baseline"]["latency_ms"] or {}).get("median")
     if limit is None or limit.relative:
         return None if limit is None else limit.amount
-    return limit.amount / original if original else None
+    original = (report["baseline"]["latency_ms"] or {}).get("median")
+    return None if original is None or original < SMALLEST else limit.amount / original
 
 
 def _ticks(least: float, most: float) -> list[float]:

@@ -173,19 +173,12 @@ class Workspace:
         """
         start = time.monotonic()
         self._began(stage)
-        try:
+        with writing(self.out):
             try:
                 yield
             finally:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
                 self._save()
-        except OSError as error:
-            if error.errno not in CAN_NOT_WRITE:
-                raise
-            raise PenjingError(
-                f"{error.filename or self.out}: {error.strerror}. Once that is put right, the same command goes on behind "
-                "the last finished stage."
-            ) from error
 
     def stage(
         self,
@@ -237,6 +230,24 @@ class Workspace:
         if not path.is_file() or path.read_bytes() != text.encode():
             self.drop(*later)
             atomic_write(path, text)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says of a block that writes into a run's folder what to do where it can't.
+
+    Raises:
+        PenjingError: the block couldn't write a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in CAN_NOT_WRITE:
+            raise
+        raise PenjingError(
+            f"{error.filename or folder}: {error.strerror}. Once that is put right, the same command goes on behind the last "
+            "finished stage."
+        ) from error
 
 
 def check_folder(out: Path) -> None:
