@@ -1,7 +1,7 @@
 """What tests of planning share."""
 
 import pytest
-from made_up_latency import learnt, made_up  # noqa: F401  fixtures of solvers' tests
+from made_up_latency import learnt, made_up, solutions  # noqa: F401  fixtures of solvers' tests
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from penjing.planning import Deployment, Problem, find_solver
 from penjing.planning.latency import kernels_of
 from penjing.techniques import Scope, find
 
-CHOICES = {"prune": {"criterion": "l2"}, "factorize": {"speedups": (2.0, 4.0), "metric": "weights"}}
+CHOICES = {"prune": {"criterion": "l2"}, "factorize": {"speedups": (2.0,), "metric": "weights"}}
 MEASURING, SEARCH = "penjing.planning.candidates", "penjing.planning.search"
 
 
@@ -65,8 +65,14 @@ class MadeUpTable:
         return FACTOR[kernel.numbers] * work(kernel) / 1e6
 
 
+@pytest.fixture(scope="session")
+def solutions():
+    """What `solved` of the fixture below found, for all tests that ask for the same."""
+    return {}
+
+
 @pytest.fixture
-def made_up(monkeypatch, learnt, tmp_path):
+def made_up(monkeypatch, learnt, solutions, tmp_path):
     graph, data = learnt
     slower = {"factor": 1.0}
 
@@ -97,4 +103,11 @@ def made_up(monkeypatch, learnt, tmp_path):
         slower["factor"] = factor
         return find_solver(solver)(problem(budget, techniques, **more))
 
-    return SimpleNamespace(graph=graph, data=data, solve=solve, problem=problem)
+    def solved(budget, techniques=("prune",), solver="milp"):
+        """Solves a problem once for all tests: for those that change nothing of the solver."""
+        key = budget, techniques, solver
+        if key not in solutions:
+            solutions[key] = solve(budget, techniques, solver=solver)
+        return solutions[key]
+
+    return SimpleNamespace(graph=graph, data=data, solve=solve, solved=solved, problem=problem)

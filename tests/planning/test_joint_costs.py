@@ -122,3 +122,15 @@ def test_a_layer_that_is_replaced_costs_what_replaces_it_and_keeps_its_sides_who
         assert problem.allows(taken)
         assert problem.total("macs", taken) == factorize.apply(graph, [option], None).cost().macs
         assert not problem.allows(taken | {"group 4.conv1": 1}), "its channels stay"
+
+
+def test_a_layer_inside_of_a_branch_that_goes_is_not_replaced():
+    graph = pj.capture(residual().eval(), torch.randn(2, 3, 12, 12))
+    techniques, can = (find("prune", {"criterion": "l2"}), find("factorize")), capabilities("onnxruntime")
+    options = [o for one in techniques for o in one.choices(graph, None, can, Scope()) if o.place.kind != "group"]
+    structure = Structure(graph, options, Scope())
+    problem = Assignment({name: one.count for name, one in structure.choices.items()}, [], structure.implied)
+    taken = dict.fromkeys(structure.choices, 0) | {"branch 3": structure.choices["branch 3"].gone}
+    assert problem.allows(taken)
+    assert not problem.allows(taken | {"weight 3.conv1": 1})
+    assert problem.allows(taken | {"weight 4.conv1": 1}), "the other block's"

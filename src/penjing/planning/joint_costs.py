@@ -62,11 +62,15 @@ class Choice:
             return len(self.options) - 1
         return len(self.options) if self.inside else -1
 
+    def option(self, number: int) -> Option | None:
+        """Returns the option of a number; None where the place is left as it is, or has gone with a branch."""
+        return self.options[number] if number < len(self.options) else None
+
     def left(self, option: int, units: int) -> int:
         """Returns how many of a group's units are left with an option."""
         if option == self.gone:
             return 0
-        chosen = self.options[option]
+        chosen = self.option(option)
         return units if chosen is None else int(chosen.setting["keep"])
 
 
@@ -276,7 +280,10 @@ class Structure:
         return found
 
     def _imply(self) -> None:
-        """Finds what goes with what: groups with branches, inner branches with outer ones, replaced layers with whole sides."""
+        """Finds what goes with what: groups with branches, inner branches with outer ones, replaced layers with whole sides.
+
+        A layer isn't replaced inside of a branch that has gone.
+        """
         for name, choice in self._weights.items():
             sides = [self._outs(one) for one in (name, self._nodes[name].all_input_nodes[0].name)]
             beside = {at for side in sides for at in side.copies}
@@ -286,6 +293,10 @@ class Structure:
                         ((choice.name, option), (group.name, 0)) for option in range(1, len(choice.options))
                     ]
         for choice in self.choices.values():
+            nodes = {node for node, one in self._weights.items() if one is choice}
+            holding = [branch for branch, inside in self._inside.items() if nodes and nodes <= inside]
+            for branch in (self.choices[name_of(Place("branch", one))] for one in holding):
+                self.implied.append(((branch.name, branch.gone), (choice.name, 0)))
             if choice.inside:
                 branch = self.choices[name_of(Place("branch", choice.inside))]
                 here, there = (choice.name, choice.gone), (branch.name, branch.gone)

@@ -166,9 +166,8 @@ def place_choices(
 
     def priced(choice: Choice, number: int, amounts: Mapping[str, Any]) -> PricedOption:
         ms, size, damage = (float(amounts.get(name, 0.0)) for name in ("ms", "bytes", DAMAGE))
-        option = choice.options[number] if number < len(choice.options) else None
         goes_with = choice.inside if number >= len(choice.options) else ""
-        return PricedOption(option, goes_with, factor * ms, size, damage)
+        return PricedOption(choice.option(number), goes_with, factor * ms, size, damage)
 
     return tuple(
         PlaceChoice(

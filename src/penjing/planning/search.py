@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,24 +46,28 @@ class Offer:
         structure: the places with their options, and what goes with what.
         damages: the damage of each option alone, by the place's name; infinite for options that there was no time to measure,
             or that were refused.
+        techniques: the techniques of the options, by name.
         increase: measures the damage of options.
         programs: what choices cost, one program for each kind of numbers that the unchanged network was measured in.
     """
 
     structure: Structure
     damages: dict[str, np.ndarray]
+    techniques: Mapping[str, Technique]
     increase: LossIncrease
     programs: Sequence[Program]
 
-    def options(self, taken: Taking) -> list[Option]:
-        """Returns the options that are taken, each with its damage; places that go with a branch have none."""
-        found = []
+    def options(self, taken: Taking) -> dict[str, Option]:
+        """Returns the options that are taken, by place, each with its damage; a place that goes with a branch has none."""
+        found = {}
         for name, choice in self.structure.choices.items():
-            at = taken[name]
-            option = choice.options[at] if at < len(choice.options) else None
-            if option is not None:
-                found.append(replace(option, found={**option.found, DAMAGE: float(self.damages[name][at])}))
+            if (option := choice.option(taken[name])) is not None:
+                found[name] = replace(option, found={**option.found, DAMAGE: float(self.damages[name][taken[name]])})
         return found
+
+    def together(self, taken: Taking) -> float:
+        """Returns how much the loss grows with all options that are taken; remembered with the data."""
+        return self.increase.together(self.techniques, list(self.options(taken).values()))
 
     def scale(self, taken: Taking, damage: float) -> None:
         """Makes the damages of what is taken sum up to the damage of all of it together; those of other options in proportion."""
@@ -157,7 +161,7 @@ class Search:
                 self.measured.append(candidate)
         return self._journal[key]
 
-    def settled(self, options: Sequence[Option]) -> Options:
+    def settled(self, options: Iterable[Option]) -> Options:
         """Returns options in the order in which they are carried out: branches, channels, then layers that are replaced."""
         order = sorted(options, key=lambda one: ORDER.index(one.place.kind))
         found = list[Option]()
@@ -188,7 +192,7 @@ class Search:
         original_ms = whole[0].original_ms
         assert original_ms is not None  # it was measured beside each candidate
         programs = [Program(problem, structure, replacements, damages, one, table, original_ms) for one in numbers]
-        return Offer(structure, damages, increase, programs)
+        return Offer(structure, damages, self.structural, increase, programs)
 
     def _proposed(self) -> list[Option]:
         problem = self.problem

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.errors import PenjingError
-from penjing.graph import Option
 from penjing.planning.assignment import DAMAGE, assign
 from penjing.planning.candidates import Options
 from penjing.planning.damage.loss_increase import LEAST
 from penjing.planning.joint_costs import UNKNOWN
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.program import Program, latency_of
+from penjing.planning.program import Program, Taking, latency_of
+from penjing.planning.rivals import changed
 from penjing.planning.search import Offer, Search
 from penjing.planning.solvers._registry import solvers
 
@@ -56,7 +56,7 @@ class _Point:
         steps: the step in which each place's option was taken.
     """
 
-    taken: Mapping[str, int]
+    taken: Taking
     damage: float = 0.0
     shares: Mapping[str, float] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class _Move:
 
     place: str
     option: int
-    taken: Mapping[str, int]
+    taken: Taking
     saved: float
 
 
@@ -156,7 +156,7 @@ class _Path:
         """Returns the options of a point as they are carried out, each with its part of the damage and its step."""
         return self._search.settled([
             replace(option, found={**option.found, DAMAGE: point.shares[name], "step": point.steps[name]})
-            for name, option in self._taken(point.taken)
+            for name, option in self._offer.options(point.taken).items()
         ])  # fmt: skip
 
     def _step(self) -> bool:
@@ -170,8 +170,7 @@ class _Path:
             if problem.left <= 0:
                 search.short = True
                 break
-            options = [option for _, option in self._taken(move.taken)]
-            more = max(LEAST, self._offer.increase.together(search.structural, options) - now.damage)
+            more = max(LEAST, self._offer.together(move.taken) - now.damage)
             self._learnt[move.place, now.taken[move.place], move.option] = more
             if math.isfinite(more):
                 tried.append((more, move))
@@ -184,27 +183,18 @@ class _Path:
 
     def _take(self, now: _Point, move: _Move, more: float, tried: int) -> None:
         number, damage = len(self.points), now.damage + more
-        kept = {name for name, _ in self._taken(move.taken)} - {move.place}
+        kept = self._offer.options(move.taken).keys() - {move.place}
         shares = {name: share for name, share in now.shares.items() if name in kept}
-        shares[move.place] = damage - math.fsum(
-            shares.values()
-        )  # with what went before at places that go with this one
+        # What came with places that go with this one counts as this one's.
+        shares[move.place] = damage - math.fsum(shares.values())
         steps = {name: step for name, step in now.steps.items() if name in kept} | {move.place: number}
         self.points.append(_Point(move.taken, damage, shares, steps))
-        option = self._offer.structure.choices[move.place].options[move.option]
-        assert option is not None
+        option = self._offer.options(move.taken)[move.place]
         saved = self.program.latency(now.taken) - self.program.latency(move.taken)
         self._search.problem.say(
             f"Step {number}: {option.place}, {option.technique} to {option.after}: {saved:.1%} of the original's latency less "
             f"expected; the loss increases by {more:.4g} more, the least for its savings of {tried} options tried."
         )
-
-    def _taken(self, taken: Mapping[str, int]) -> Iterator[tuple[str, Option]]:
-        """Yields the places that change, each with its option; a place that goes with a branch has none."""
-        for name, choice in self._offer.structure.choices.items():
-            option = choice.options[taken[name]] if taken[name] < len(choice.options) else None
-            if option is not None:
-                yield name, option
 
     def _estimate(self, now: _Point, move: _Move) -> float:
         before = now.taken[move.place]
@@ -234,44 +224,18 @@ class _Path:
         order = sorted(there, key=lambda at: (damages[at], at))
         return [at for at in order if (damages[at], at) > (damages[present], present)]
 
-    def _with(self, taken: Mapping[str, int], place: str, option: int) -> dict[str, int] | None:
-        """Returns what is taken with one option more, and with all that goes with it; None if another option excludes it."""
-        choices = self._offer.structure.choices
-        found = {**taken, place: option}
-        if option == choices[place].gone:
-            found |= self._going_with(place)
-            found |= {
-                name: 0 for name, choice in choices.items() if choice.place.kind == "weight" and self._idle(name, found)
-            }
-        return found if self.program.assignment.allows(found) else None
+    def _with(self, taken: Taking, place: str, option: int) -> Taking | None:
+        """Returns what is taken with one option more, and with all that goes with it; None if another option excludes it.
 
-    def _idle(self, weight: str, taken: Mapping[str, int]) -> bool:
-        """Tells whether a layer costs nothing any more, since it is gone with its branch."""
-        return not any(
-            joint.amounts["macs"][tuple(taken[place] for place in joint.places)]
-            for joint in self.program.assignment.joints
-            if weight in joint.places and "macs" in joint.amounts
-        )
-
-    def _going_with(self, branch: str) -> dict[str, int]:
-        """Returns the branch, the channels inside of it, and the branches inside of it with theirs."""
-        choices = self._offer.structure.choices
-        found, waiting = dict[str, int](), [branch]
-        while waiting:
-            name = waiting.pop()
-            found[name] = choices[name].gone
-            for (given, option), (then, implied) in self.program.assignment.implied:
-                if (
-                    given == name
-                    and option == choices[name].gone
-                    and implied == choices[then].gone
-                    and then not in found
-                ):
-                    waiting.append(then)
-        return found
+        Only a branch that goes takes other options back: those of layers inside of it.
+        """
+        found = changed(self.program.assignment, taken, (place, option))
+        if found is None or option == self._offer.structure.choices[place].gone:
+            return found
+        return None if any(before and not found[name] for name, before in taken.items()) else found
 
 
-def _excess(program: Program, taken: Mapping[str, int]) -> float:
+def _excess(program: Program, taken: Taking) -> float:
     """Returns how far a choice is expected to pass all limits together, each as a share of the unchanged network's costs."""
     whole = dict.fromkeys(taken, 0)
     found = 0.0

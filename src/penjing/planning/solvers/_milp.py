@@ -42,9 +42,9 @@ def _solve_and_correct(search: Search, offer: Offer) -> None:
     problem, places = search.problem, offer.structure.choices
     program, found = _in_context(search, offer, *_solved(search, offer))
     for _ in range(ROUNDS):
-        damage = offer.increase.together(search.structural, offer.options(found.taken))
+        damage = offer.together(found.taken)
         offer.scale(found.taken, damage)
-        options = search.settled(offer.options(found.taken))
+        options = search.settled(offer.options(found.taken).values())
         if search.seen(options):
             return
         problem.say(
@@ -75,17 +75,13 @@ def _solved(search: Search, offer: Offer) -> tuple[Program, Assigned]:
 
 def _in_context(search: Search, offer: Offer, program: Program, found: Assigned) -> tuple[Program, Assigned]:
     """Chooses again by what options do in the midst of the plan, as long as that makes the plan's own damage less."""
-
-    def whole(taken: Taking) -> float:
-        return offer.increase.together(search.structural, offer.options(taken))
-
     for _ in range(CONTEXTS):
         if not any(found.taken.values()) or search.problem.left <= 0:
             break
         alone = {name: values.copy() for name, values in offer.damages.items()}
-        offer.weigh(in_context(offer.structure.choices, program.assignment, found.taken, alone, whole))
+        offer.weigh(in_context(offer.structure.choices, program.assignment, found.taken, alone, offer.together))
         other, again = _solved(search, offer)
-        before, after = whole(found.taken), whole(again.taken)
+        before, after = offer.together(found.taken), offer.together(again.taken)
         if after >= before or other.used(again.taken) > max(1.0, program.used(found.taken)):
             offer.weigh(alone)
             break
