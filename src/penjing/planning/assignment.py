@@ -243,7 +243,10 @@ def _solved(
     if result.status == 2:
         return None
     if result.x is None:
-        raise PenjingError(f"The solver found no choice within {seconds:.0f} s: {result.message}")
+        raise PenjingError(
+            f"The integer program found no choice within {seconds:.0f} s ({result.message}). Exclude layers, name fewer "
+            "techniques, or take another solver."
+        )
     taken = {
         place: int(np.argmax(result.x[first[place] : first[place] + count])) for place, count in problem.options.items()
     }

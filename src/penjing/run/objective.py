@@ -152,6 +152,7 @@ def lowered_limit(
             run_at(tries[-1].share)  # it is finished, so it is read, unless it was made with other settings
         cut = None
         longest = 0.0  # seconds of the longest run of this call
+        result: dict[float, R] = {}  # of the best run of this call, by its share
         while (share := next_share(tries)) is not None:
             if tries and seconds_until(clock.end) < longest:
                 say(Lasting("There is no time for another run."))
@@ -166,6 +167,10 @@ def lowered_limit(
             if not (place / INNER / FINISHED).exists():  # Ctrl-C or the time limit: whether it holds isn't known
                 cut = done
                 break
+            if done.met or not any(
+                one.kept for one in tries
+            ):  # limits get tighter once one is kept, and looser until then
+                result = {share: done}
             tries.append(Try(share, done.met))
             with writing(out):
                 write_json({"settings": settings, "tries": [vars(one) for one in tries]}, _findings(out))
@@ -174,7 +179,7 @@ def lowered_limit(
             best = min(kept, default=max((one.share for one in tries), default=FIRST))
             told = ", ".join(f"{one.share}x {'kept' if one.kept else 'missed'}" for one in tries)
             say(Lasting(f"The runs: {told}. Delivered: {best}x."))
-            done, place = run_at(best), _place(out, best)
+            done, place = result[best] if best in result else run_at(best), _place(out, best)
         _deliver(place, out)
     return done
 
