@@ -110,4 +110,4 @@ def made_up(monkeypatch, learnt, solutions, tmp_path):
             solutions[key] = solve(budget, techniques, solver=solver)
         return solutions[key]
 
-    return SimpleNamespace(graph=graph, data=data, solve=solve, solved=solved, problem=problem)
+    return SimpleNamespace(graph=graph, data=data, solve=solve, solved=solved, problem=problem, lowered=lowered)

@@ -11,10 +11,11 @@ from residual import Block
 from torch import nn
 
 import penjing as pj
+from networks.kinds import kinds
 from penjing.capabilities import find as capabilities
 from penjing.data import Data
 from penjing.graph import Option, Place
-from penjing.planning import by_level, corrected, write_journal
+from penjing.planning import by_level, corrected, find_solver, write_journal
 from penjing.planning.candidates import gains_by_mixing
 from penjing.planning.damage import LossIncrease
 from penjing.planning.latency import kernels_of
@@ -233,3 +234,26 @@ def test_mixtures_are_tried_for_plans_only_where_the_whole_network_gains_by_them
     assert not gains_by_mixing(plain) and not gains_by_mixing([])
     assert gains_by_mixing([*plain, candidate(0.45, left_alone=("conv",))])
     assert not gains_by_mixing([*plain, candidate(0.495, left_alone=("conv",))]), "that isn't worth it"
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"), [*((kind, "latency") for kind in kinds()), ("ResNet", "peak_memory"), ("ViT", "macs")]
+)
+def test_networks_of_all_kinds_are_planned_and_the_plan_is_what_was_measured(made_up, kind, limit):
+    torch.manual_seed(0)
+    model, inputs = kinds()[kind]
+    graph = pj.capture(model.eval(), inputs)
+    data = pj.Data(None, [inputs, inputs], None, pj.tasks.Classification(4))
+    problem = made_up.problem(
+        pj.Budget(**{limit: "0.5x"}),
+        graph=graph,
+        data=data,
+        original=made_up.lowered(graph, "onnxruntime", None),
+    )
+    found = find_solver("milp")(problem)
+    small = pj.apply(graph, found.plan, data) if found.plan.options else graph
+    assert small.cost().macs == found.taken.counted["macs"]
+    assert small.cost().peak_activation_bytes == found.taken.counted["peak_memory"]
+    if not found.taken.meets:  # then nothing that was measured comes nearer
+        used = [problem.used(one)[limit] for one in found.measured]
+        assert problem.used(found.taken)[limit] == min(used)

@@ -238,7 +238,7 @@ class Structure:
         """Returns whose channels lie on an axis of a node's (first) output; of nodes that aren't there, none."""
         labels = self._found.labels.get(self._nodes[name]) if name in self._nodes else None
         axes = labels[0] if isinstance(labels, list) and labels else labels
-        if not axes or axis >= len(axes):
+        if not axes or axis >= len(axes) or axes[axis] is None:
             return _Side({}, 0)
         classes, counts = np.unique(self._found.class_of[axes[axis].ravel()], return_counts=True)
         number = dict(zip(classes.tolist(), counts.tolist(), strict=True))
