@@ -45,6 +45,7 @@ class Prefix:
             changed: a copy in the same mode, in which nodes that are left have their names.
         """
         same: set[fx.Node] = set()
+        narrow = self._names.intersection(_narrow(changed))
         found = ""
         for node in changed.program.graph.nodes:
             if self._looks.get(node.name) != _look(node) or any(one not in same for one in node.all_input_nodes):
@@ -54,10 +55,7 @@ class Prefix:
                 if mine is None or mine.shape != given.shape or not torch.equal(mine, given):
                     continue
             same.add(node)
-        nodes = list(changed.program.graph.nodes)
-        narrow = set(_narrow(changed)) & self._names
-        for node in nodes:
-            if node.name in narrow and node in same:
+            if node.name in narrow:
                 found = node.name
         return found
 

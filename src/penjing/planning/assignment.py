@@ -41,6 +41,8 @@ class Joint:
 
 Taken = tuple[str, int]
 """A place and the number of an option there."""
+Taking = Mapping[str, int]
+"""The number of the option that is taken at each place, by the place's name."""
 
 
 @dataclass(frozen=True, eq=False)

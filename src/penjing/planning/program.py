@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from penjing.graph.memory import Lifetime
-from penjing.planning.assignment import DAMAGE, Assigned, Assignment, Joint, Unreachable, assign
+from penjing.planning.assignment import DAMAGE, Assigned, Assignment, Joint, Taking, Unreachable, assign
 from penjing.planning.candidates import drafted, levels, original_of
 from penjing.planning.joint_costs import TOO_LARGE, UNKNOWN, Choice, Replacements, Structure
 from penjing.planning.latency import Kernel, LatencyTable, kernels_of
@@ -22,8 +22,6 @@ CLOSE = 0.97  # a plan that takes this share of the allowed latency, or more, is
 USED = "used"  # the sum of the shares of all limits
 SPARE = 1e-3  # share of a counted limit by which a plan that misses it is corrected beyond what it misses
 
-Taking = Mapping[str, int]
-"""The number of the option that is taken at each place, by the place's name."""
 Damages = Mapping[str, np.ndarray]
 """The expected increase of the loss for each option at each place, by the place's name; infinite where it isn't known."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penjing.planning.assignment import DAMAGE, Assignment, Joint, Taken
+from penjing.planning.assignment import DAMAGE, Assignment, Joint, Taken, Taking
 from penjing.planning.joint_costs import UNKNOWN, Choice
 from penjing.planning.place_choice import PlaceChoice, PricedOption
 
@@ -34,7 +34,7 @@ class Rival:
     instead: Mapping[str, float]
 
 
-def rivals(problem: Assignment, taken: Mapping[str, int], limits: Mapping[str, float]) -> dict[str, Rival]:
+def rivals(problem: Assignment, taken: Taking, limits: Mapping[str, float]) -> dict[str, Rival]:
     """Finds the rival of what was taken at each place.
 
     The rival is the other option with the least damage + price × cost. The cost is the amount that binds: the one that uses the
@@ -61,7 +61,7 @@ def rivals(problem: Assignment, taken: Mapping[str, int], limits: Mapping[str, f
     at = {id(joint): index for index, joint in enumerate(problem.joints)}
     names = sorted({name for joint in problem.joints for name in joint.amounts})
 
-    def sums(of: Mapping[str, int], places: Sequence[str]) -> dict[str, float]:
+    def sums(of: Taking, places: Sequence[str]) -> dict[str, float]:
         touched = sorted({at[id(joint)] for place in places for joint in tables[place]})
         part = Assignment(problem.options, [problem.joints[index] for index in touched])
         return {name: part.total(name, of) for name in names}
@@ -95,7 +95,7 @@ def rivals(problem: Assignment, taken: Mapping[str, int], limits: Mapping[str, f
     return found
 
 
-def changed(problem: Assignment, taken: Mapping[str, int], change: Taken) -> dict[str, int] | None:
+def changed(problem: Assignment, taken: Taking, change: Taken) -> dict[str, int] | None:
     """Returns a choice in which one place takes another option, with as few other changes as the implications ask for.
 
     What goes with the new option is taken too. A place whose option would bring the old one back is left as it is.
@@ -119,13 +119,13 @@ def changed(problem: Assignment, taken: Mapping[str, int], change: Taken) -> dic
             return None
 
 
-def binding(problem: Assignment, taken: Mapping[str, int], limits: Mapping[str, float]) -> str | None:
+def binding(problem: Assignment, taken: Taking, limits: Mapping[str, float]) -> str | None:
     """Returns the name of the amount that uses the largest share of its limit; None where nothing can be paid for."""
     shares = {name: problem.total(name, taken) / limit for name, limit in limits.items() if limit > 0}
     return max(shares, key=lambda name: shares[name], default=None)
 
 
-def _breaks(taken: Mapping[str, int], pair: tuple[Taken, Taken]) -> bool:
+def _breaks(taken: Taking, pair: tuple[Taken, Taken]) -> bool:
     (given, option), (then, implied) = pair
     return taken[given] == option and taken[then] != implied
 
@@ -150,7 +150,7 @@ def _price(differences: Iterable[tuple[float, float]], spare: float) -> float:
 def place_choices(
     choices: Mapping[str, Choice],
     problem: Assignment,
-    taken: Mapping[str, int],
+    taken: Taking,
     limits: Mapping[str, float],
     factor: float,
 ) -> tuple[PlaceChoice, ...]:

@@ -11,7 +11,7 @@ from penjing.errors import PenjingError
 from penjing.files import cache_folder
 from penjing.graph import Option
 from penjing.lines import Lasting
-from penjing.planning.assignment import DAMAGE
+from penjing.planning.assignment import DAMAGE, Taking
 from penjing.planning.candidates import (
     Options,
     drafted,
@@ -30,7 +30,7 @@ from penjing.planning.latency import Kernel, LatencyTable, kernels_of
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.place_choice import PlaceChoice
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.program import Program, Taking, numbers_of
+from penjing.planning.program import Program, numbers_of
 from penjing.techniques import Technique
 
 ORDER = ("branch", "group", "weight")  # of places, as their options are carried out

@@ -9,17 +9,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from penjing.planning.assignment import Assignment
+from penjing.planning.assignment import Assignment, Taking
 from penjing.planning.joint_costs import Choice
 from penjing.planning.rivals import changed
 
 FLOOR = 1e-4  # increase of the loss below which a difference is noise
 MOST = 20.0  # times that a damage may grow or shrink by one difference
-HOPELESS = (
-    4.0  # places that nothing is taken from aren't looked at if that would do so many times the largest damage taken
-)
-
-Taking = Mapping[str, int]
+# A place that the plan leaves isn't looked at if a change there would do so many times the largest damage in the plan.
+HOPELESS = 4.0
 
 
 def in_context(

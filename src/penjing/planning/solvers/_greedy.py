@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from penjing.errors import PenjingError
-from penjing.planning.assignment import DAMAGE, assign
+from penjing.planning.assignment import DAMAGE, Taking, assign
 from penjing.planning.candidates import Options
 from penjing.planning.damage.loss_increase import LEAST
 from penjing.planning.joint_costs import UNKNOWN
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.program import Program, Taking, latency_of
+from penjing.planning.program import Program, latency_of
 from penjing.planning.rivals import changed
 from penjing.planning.search import Offer, Search
 from penjing.planning.solvers._registry import solvers

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from penjing.planning.assignment import DAMAGE, Assigned
+from penjing.planning.assignment import DAMAGE, Assigned, Taking
 from penjing.planning.damage.in_context import in_context
 from penjing.planning.joint_costs import Choice
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Problem, Solution
-from penjing.planning.program import Program, Taking, latency_of
+from penjing.planning.program import Program, latency_of
 from penjing.planning.search import Offer, Search
 from penjing.planning.solvers._registry import solvers
 
