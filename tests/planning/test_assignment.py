@@ -1,9 +1,12 @@
 """The exact choice of options that cost together, against trying every choice."""
 
+import ctypes
 import itertools
+import os
 
 import numpy as np
 import pytest
+import scipy.optimize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -76,3 +79,18 @@ def test_nothing_to_choose_is_nothing_chosen():
     assert assign(Assignment({}, []), {}).taken == {}
     with pytest.raises(Unreachable):
         assign(Assignment({}, [], constants={"ms": 2.0}), {"ms": 1.0})
+
+
+def test_what_the_library_prints_past_python_does_not_reach_standard_output(monkeypatch, capfd):
+    solve = scipy.optimize.milp
+
+    def noisy(*given, **options):
+        os.write(1, b"HighsMipSolverData")
+        ctypes.CDLL(None).printf(b"buffered")
+        return solve(*given, **options)
+
+    monkeypatch.setattr(scipy.optimize, "milp", noisy)
+    print("before")
+    assign(Assignment({"a": 2}, [Joint(("a",), {"damage": np.array([0.0, 1.0])})]), {})
+    print("behind")
+    assert capfd.readouterr().out == "before\nbehind\n"

@@ -5,9 +5,13 @@ aren't sums over places: they are sums over small tables, each of which has an a
 as an integer program (HiGHS: Huangfu & Hall 2018, Parallelizing the dual revised simplex method).
 """
 
+import ctypes
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -235,13 +239,14 @@ def _solved(
         (np.concatenate(factors), (np.concatenate(rows), np.concatenate(columns))), shape=(len(lower), variables)
     ).tocsr()
     objective = dense[minimise]
-    result = milp(
-        objective * (SCALE / (float(np.abs(objective).max()) or 1.0)),
-        constraints=LinearConstraint(matrix, np.array(lower), np.array(upper)),
-        integrality=np.concatenate([np.ones(integers), np.zeros(variables - integers)]),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": gap, "time_limit": seconds},
-    )
+    with _quiet():
+        result = milp(
+            objective * (SCALE / (float(np.abs(objective).max()) or 1.0)),
+            constraints=LinearConstraint(matrix, np.array(lower), np.array(upper)),
+            integrality=np.concatenate([np.ones(integers), np.zeros(variables - integers)]),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": gap, "time_limit": seconds},
+        )
     if result.status == 2:
         return None
     if result.x is None:
@@ -253,3 +258,28 @@ def _solved(
         place: int(np.argmax(result.x[first[place] : first[place] + count])) for place, count in problem.options.items()
     }
     return taken, float(result.mip_gap or 0.0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what HiGHS prints past Python and its own switch: a command may print JSON on standard output."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError, AttributeError):  # there is no standard output
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        _flush_c()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _flush_c() -> None:
+    """Empties the buffers of C's standard output, which would be printed later otherwise."""
+    library = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+    library.fflush(None)
