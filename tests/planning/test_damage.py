@@ -131,3 +131,11 @@ def test_between_measured_widths_and_above_the_mildest_a_power_law_tells_the_dam
     known = {at: 0.3 * shares[at] ** 1.7 for at in (1, 3)}
     assert [interpolated(at, options, known) for at in range(4)] == pytest.approx([0.3 * one**1.7 for one in shares])
     assert interpolated(2, options, {0: 0.1, 1: 0.2}) == math.inf and interpolated(1, options, {0: 0.1}) == math.inf
+
+
+def test_knowing_nothing_is_giving_every_sample_of_a_batch_the_same_answer(learnt):
+    graph, data = learnt
+    increase = LossIncrease(graph, data)
+    assert increase.original + increase.ignorance == pytest.approx(
+        math.log(4), abs=0.35
+    )  # of four classes, as many each

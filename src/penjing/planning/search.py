@@ -69,11 +69,6 @@ class Offer:
         """Returns how much the loss grows with all options that are taken; remembered with the data."""
         return self.increase.together(self.techniques, list(self.options(taken).values()))
 
-    def scale(self, taken: Taking, damage: float) -> None:
-        """Makes the damages of what is taken sum up to the damage of all of it together; those of other options in proportion."""
-        factor = damage / (math.fsum(float(values[taken[name]]) for name, values in self.damages.items()) or 1.0)
-        self.weigh({name: factor * values for name, values in self.damages.items()})
-
     def weigh(self, damages: Mapping[str, np.ndarray]) -> None:
         """Takes these damages for those of the options."""
         self.damages.update(damages)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -66,19 +67,39 @@ class LossIncrease:
 
     def loss(self, graph: Graph) -> float:
         """Returns the mean loss of the original, or of a changed copy, over the samples; infinite where it isn't a number."""
-        model, total, samples = copy.deepcopy(graph), 0.0, 0
+        model = copy.deepcopy(graph)
         with torch.no_grad(), normalising_by_batch(model):
             start = self._prefix.start(model)
-            for place, (inputs, targets) in enumerate(self._batches):
+
+            def outputs(place: int, inputs: Inputs) -> Any:
                 flat = self._prefix.run(model, start, place, self._flat(inputs))
-                outputs = pytree.tree_unflatten(list(flat), graph.out_spec)
-                if self._labelled:
-                    assert targets is not None
-                    found = float(self._data.task.loss(outputs, targets))
-                else:
-                    found = _error_power(outputs, self._wanted[place])
-                count = len(inputs[0])
-                total, samples = total + found * count, samples + count
+                return pytree.tree_unflatten(list(flat), graph.out_spec)
+
+            return self._mean(outputs)
+
+    @cached_property
+    def ignorance(self) -> float:
+        """How much the loss grows where every sample of a batch gets the same answer, the batch's mean: nothing is known then.
+
+        Beyond a part of it, losses before training tell little: of two networks that know nothing, one may learn much faster.
+        """
+        model = copy.deepcopy(self._graph)
+        with torch.no_grad(), normalising_by_batch(model):
+            return max(
+                LEAST, self._mean(lambda _, inputs: pytree.tree_map(_same_for_all, model(*inputs))) - self.original
+            )
+
+    def _mean(self, outputs: Callable[[int, Inputs], Any]) -> float:
+        total, samples = 0.0, 0
+        for place, (inputs, targets) in enumerate(self._batches):
+            given = outputs(place, inputs)
+            if self._labelled:
+                assert targets is not None
+                found = float(self._data.task.loss(given, targets))
+            else:
+                found = _error_power(given, self._wanted[place])
+            count = len(inputs[0])
+            total, samples = total + found * count, samples + count
         mean = total / samples
         return mean if math.isfinite(mean) else math.inf
 
@@ -141,6 +162,13 @@ def _read(graph: Graph, data: Data, seed: int) -> Iterable[tuple[Inputs, Tensor 
         samples += len(inputs[0])
         if samples >= SAMPLES:
             return
+
+
+def _same_for_all(output: Any) -> Any:
+    """Returns an output whose entries are the mean over all samples."""
+    if not isinstance(output, Tensor) or not output.is_floating_point() or not output.ndim:
+        return output
+    return output.mean(0, keepdim=True).expand_as(output)
 
 
 def _outputs(graph: Graph, inputs: Inputs) -> list[Tensor]:

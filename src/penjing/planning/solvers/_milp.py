@@ -13,6 +13,7 @@ from penjing.planning.search import Offer, Search
 from penjing.planning.solvers._registry import solvers
 
 ROUNDS = 8  # plans that are lowered and measured at most
+TELLING = 0.3  # share of the loss of knowing nothing, above which a plan's loss before training isn't minimised
 CONTEXTS = 2  # times at most that options are weighed within the plan that they make
 
 
@@ -42,14 +43,12 @@ def _solve_and_correct(search: Search, offer: Offer) -> None:
     problem, places = search.problem, offer.structure.choices
     program, found = _in_context(search, offer, *_solved(search, offer))
     for _ in range(ROUNDS):
-        damage = offer.together(found.taken)
-        offer.scale(found.taken, damage)
         options = search.settled(offer.options(found.taken).values())
         if search.seen(options):
             return
         problem.say(
-            f"Of {len(places)} places {len(options)} change: the loss grows by {damage:.4g} before training (the choice is at "
-            f"most {found.gap:.2%} above the least expected)."
+            f"Of {len(places)} places {len(options)} change: expected increase of the loss {found.totals[DAMAGE]:.4g} (at most "
+            f"{found.gap:.2%} above the least possible)."
         )
         search.explain(options, program.places(places, found.taken))
         measured = search.level(options)
@@ -74,9 +73,14 @@ def _solved(search: Search, offer: Offer) -> tuple[Program, Assigned]:
 
 
 def _in_context(search: Search, offer: Offer, program: Program, found: Assigned) -> tuple[Program, Assigned]:
-    """Chooses again by what options do in the midst of the plan, as long as that makes the plan's own damage less."""
+    """Chooses again by what options do in the midst of the plan, as long as that makes the plan's own damage less.
+
+    A plan that takes much away isn't looked at so: before training it knows little, whatever it could learn.
+    """
     for _ in range(CONTEXTS):
         if not any(found.taken.values()) or search.problem.left <= 0:
+            break
+        if offer.together(found.taken) > TELLING * offer.increase.ignorance:
             break
         alone = {name: values.copy() for name, values in offer.damages.items()}
         offer.weigh(in_context(offer.structure.choices, program.assignment, found.taken, alone, offer.together))
