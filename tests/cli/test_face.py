@@ -14,13 +14,14 @@ from penjing.planning import MeasuredPlan
 from terminal import seen, terminal
 
 RUN = """
-import sys, time
+import signal, sys, time
 from penjing.cli.face import Face
 from penjing.graph import Plan
 from penjing.lines import Lasting
 from penjing.planning import MeasuredPlan
 from penjing.run.progress import Progress
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 with Face("--json" in sys.argv) as face:
     watch = face.watch or (lambda progress: None)
     face("This will take a minute.")
