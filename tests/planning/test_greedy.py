@@ -114,21 +114,6 @@ def test_where_no_plan_keeps_the_budget_it_is_the_nearest_that_was_measured(made
     assert found.taken.latency == min(one.latency for one in found.measured) < 0.3
 
 
-def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
-    search = importlib.import_module(SEARCH)
-    measure, calls = search.measure_level, []
-
-    def counted(*given, **more):
-        calls.append(given)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return measure(*given, **more)
-
-    monkeypatch.setattr(search, "measure_level", counted)
-    found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.2, **GREEDY)
-    assert not found.complete and len(calls) == 3 and found.taken in found.measured
-
-
 def test_a_deadline_ends_the_steps_and_the_solution_says_so(made_up, monkeypatch):
     found = made_up.solve(pj.Budget(latency="0.1x"), deadline=0.0, **GREEDY)
     assert found.short_of_time and not found.taken.meets

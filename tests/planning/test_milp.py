@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -18,6 +19,7 @@ from penjing.graph import Option, Place
 from penjing.planning import by_level, corrected, find_solver, write_journal
 from penjing.planning.candidates import gains_by_mixing
 from penjing.planning.damage import LossIncrease
+from penjing.planning.journal import key_of
 from penjing.planning.latency import kernels_of
 from penjing.pruning.technique import Pruning
 from penjing.report import words
@@ -125,7 +127,8 @@ def test_a_technique_that_chooses_at_values_is_sent_to_another_solver(made_up, m
         made_up.solve(pj.Budget(latency="0.5x"))
 
 
-def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
+@pytest.mark.parametrize("solver", ["milp", "greedy"])
+def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch, solver):
     search = importlib.import_module(SEARCH)
     measure, calls = search.measure_level, []
 
@@ -136,8 +139,14 @@ def test_ctrl_c_goes_on_with_the_best_so_far(made_up, monkeypatch):
         return measure(*given, **more)
 
     monkeypatch.setattr(search, "measure_level", counted)
-    found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.2)
+    found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.2, solver=solver)
     assert not found.complete and len(calls) == 3 and found.taken in found.measured
+
+
+def test_a_deadline_ends_the_search_with_the_nearest_plan_and_the_solution_says_so(made_up):
+    found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.5, longest=1e6, deadline=time.monotonic() + 1e5)
+    assert found.short_of_time and not found.taken.meets and len({key_of(one.structure) for one in found.measured}) == 2
+    assert made_up.solve(pj.Budget(latency="0.5x"), factor=1.5).taken.meets
 
 
 def test_what_was_measured_before_a_kill_is_not_measured_again(made_up, monkeypatch, tmp_path):

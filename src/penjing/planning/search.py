@@ -99,6 +99,7 @@ class Search:
         self._journal: Journal = known(problem.journal, problem.say)
         self.measured: list[MeasuredPlan] = []
         self.short = False
+        self._longest = problem.longest
         self._places: dict[str, tuple[PlaceChoice, ...]] = {}
 
     def solution(self, choose: Callable[["Search", Offer], None]) -> Solution:
@@ -141,13 +142,23 @@ class Search:
         """Notes what a plan takes at each place and the nearest rivals, which the solution tells if that plan is taken."""
         self._places[key_of(options)] = places
 
+    def time_is_over(self) -> bool:
+        """Tells whether another plan would probably be measured behind the deadline; if so, notes it and says so."""
+        if self._longest <= self.problem.left:
+            return False
+        self.problem.say("The time for measuring candidates is over.")
+        self.short = True
+        return True
+
     def level(self, options: Options) -> list[MeasuredPlan]:
         """Measures a plan in floating point and in integers, unless the journal holds it."""
         key = key_of(options)
         if key not in self._journal:
             # Where mixing gains nothing for the whole network, it isn't tried for each plan.
             mixed = not options or gains_by_mixing(self._journal.get(key_of(()), ()))
+            start = time.monotonic()
             self._journal[key] = measure_level(self.problem, options, mixed=mixed)
+            self._longest = max(self._longest, time.monotonic() - start)
             if self.problem.journal is not None:
                 write_journal(self.problem.journal, self._journal.values())
         for candidate in self._journal[key]:

@@ -1,7 +1,6 @@
 """Takes one option after another, the one with the least damage for what it saves, until the measured plan keeps the budget."""
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -76,13 +75,10 @@ def _walk(search: Search, offer: Offer) -> None:
     """Measures points of the path between the last one that was too slow and the first one that wasn't."""
     path, problem = _Path(search, offer), search.problem
     missing, keeping = 0, math.inf  # the unchanged network, which begins the path, was measured
-    longest = problem.longest
     while (at := path.promising(missing, keeping)) is not None:
-        if longest > problem.left:
-            problem.say("The time for measuring candidates is over.")
-            search.short = True
+        if search.time_is_over():
             break
-        point, start = path.points[at], time.monotonic()
+        point = path.points[at]
         options = path.options(point)
         problem.say(
             f"Of {len(point.taken)} places {len(options)} change, in {at} steps: with all of them the loss increases by "
@@ -90,7 +86,6 @@ def _walk(search: Search, offer: Offer) -> None:
         )
         search.explain(options, path.program.places(offer.structure.choices, point.taken))
         found = search.level(options)
-        longest = max(longest, time.monotonic() - start)
         mine = [one for one in found if one.integer == path.program.numbers.integer]
         better = bool(mine) and path.program.correct(point.taken, min(mine, key=latency_of))
         if any(one.meets for one in found):

@@ -29,7 +29,7 @@ def milp(problem: Problem) -> Solution:
     least damage is lowered and measured; where its latency isn't the one that the kernels promised, they are corrected by what
     was measured, and the program is solved again.
 
-    If no plan keeps the budget, the fastest is taken; after Ctrl-C, the best one so far.
+    If no plan keeps the budget, the one that comes nearest is taken; after Ctrl-C, the best one so far.
 
     Raises:
         KeyboardInterrupt: Ctrl-C came before anything was measured.
@@ -55,7 +55,7 @@ def _solve_and_correct(search: Search, offer: Offer) -> None:
         refused = _refused(places, found.taken, measured)
         mine = [one for one in measured if one.integer == program.numbers.integer]
         wrong = bool(mine) and program.correct(found.taken, min(mine, key=latency_of))
-        if not (wrong or refused) or problem.left <= problem.longest:
+        if not (wrong or refused) or search.time_is_over():
             return
         for name, option in refused:
             offer.damages[name][option] = math.inf
