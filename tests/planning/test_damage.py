@@ -133,9 +133,8 @@ def test_between_measured_widths_and_above_the_mildest_a_power_law_tells_the_dam
     assert interpolated(2, options, {0: 0.1, 1: 0.2}) == math.inf and interpolated(1, options, {0: 0.1}) == math.inf
 
 
-def test_knowing_nothing_is_giving_every_sample_of_a_batch_the_same_answer(learnt):
+def test_at_chance_level_every_sample_of_a_batch_gets_the_same_answer(learnt):
     graph, data = learnt
     increase = LossIncrease(graph, data)
-    assert increase.original + increase.ignorance == pytest.approx(
-        math.log(4), abs=0.35
-    )  # of four classes, as many each
+    assert increase.original + increase.chance == pytest.approx(math.log(4), abs=0.35)  # of four classes, as many each
+    assert increase.tells(0.1 * increase.chance) and not increase.tells(0.9 * increase.chance)

@@ -89,9 +89,24 @@ def test_each_step_takes_the_least_damage_for_what_it_saves_of_those_that_were_t
     monkeypatch.setattr(_greedy._Path, "_take", noted)
     made_up.solve(pj.Budget(latency="0.5x"), **GREEDY)
     for ratio, known, tried in chosen:
-        assert tried <= _greedy.TRIED
+        assert 1 <= tried <= _greedy.TRIED
         assert sum(other < ratio for other in known) == 0 or tried == _greedy.TRIED
     assert chosen[0][0] == min(chosen[0][1])
+
+
+def test_near_chance_level_options_are_taken_by_what_they_do_alone(made_up, monkeypatch):
+    monkeypatch.setattr(
+        LossIncrease, "tells", lambda self, damage: not damage
+    )  # nothing tells anything but the whole network
+    carried_out, lines = [], []
+    together = LossIncrease.together
+    monkeypatch.setattr(
+        LossIncrease, "together", lambda self, *given: carried_out.append(given) or together(self, *given)
+    )
+    found = made_up.solve(pj.Budget(latency="0.5x"), say=lines.append, **GREEDY)
+    steps = [line for line in lines if line.startswith("Step ")]
+    assert len(carried_out) <= _greedy.TRIED and found.taken.meets
+    assert "options tried" in steps[0] and all("by what it does alone" in step for step in steps[1:]) and len(steps) > 1
 
 
 def test_kernels_that_promise_too_much_are_corrected_and_further_steps_are_taken(made_up):

@@ -29,6 +29,7 @@ from penjing.training.batch_norms import normalising_by_batch
 SAMPLES = 256  # samples on which losses are compared
 BATCHES = 16  # batches at most that are read for them
 JOINED = ("group", "branch", "weight")  # kinds of places, as options of a whole plan are carried out
+TELLING = 0.3  # share of the increase to chance level up to which the loss before training ranks networks
 LEAST = 1e-9  # of an option that seems to make the network better: nothing is free
 
 
@@ -78,16 +79,20 @@ class LossIncrease:
             return self._mean(outputs)
 
     @cached_property
-    def ignorance(self) -> float:
-        """How much the loss grows where every sample of a batch gets the same answer, the batch's mean: nothing is known then.
-
-        Beyond a part of it, losses before training tell little: of two networks that know nothing, one may learn much faster.
-        """
+    def chance(self) -> float:
+        """How much the loss grows at chance level, where each sample of a batch gets the same answer: the batch's mean."""
         model = copy.deepcopy(self._graph)
         with torch.no_grad(), normalising_by_batch(model):
             return max(
                 LEAST, self._mean(lambda _, inputs: pytree.tree_map(_same_for_all, model(*inputs))) - self.original
             )
+
+    def tells(self, damage: float) -> bool:
+        """Tells whether an increase of the loss before training says something about the loss after it.
+
+        Near chance level it doesn't: of two networks that know nothing, one may learn much faster.
+        """
+        return damage <= TELLING * self.chance
 
     def _mean(self, outputs: Callable[[int, Inputs], Any]) -> float:
         total, samples = 0.0, 0

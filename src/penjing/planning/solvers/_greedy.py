@@ -29,7 +29,8 @@ def greedy(problem: Problem) -> Solution:
     At each place the mildest option that saves anything is considered: the next narrower width that is faster, the branch that
     could go, the layer that could be replaced. The four that promise most by estimates are carried out on top of what was taken
     before, and the increase of the loss is measured; the one with the least increase per predicted millisecond saved is taken.
-    An estimate is the damage of the option alone until it has been measured in such company.
+    An estimate is the damage of the option alone until it has been measured in such company. Where so much is taken that the loss
+    nears chance level, options are taken by what they do alone.
 
     Once the plan is expected to keep the budget, it is lowered and measured, and the prices are corrected. Then further steps are
     taken, or the last ones are taken back, until no plan on the path is better. Where a budget limits other costs
@@ -160,6 +161,9 @@ class _Path:
             return False
         search, now, problem = self._search, self.points[-1], self._search.problem
         moves = sorted(self._moves(now), key=lambda move: self._estimate(now, move) / move.saved)
+        if moves and not self._offer.increase.tells(now.damage):
+            self._take(now, moves[0], self._estimate(now, moves[0]), 0)
+            return True
         tried: list[tuple[float, _Move]] = []
         for move in moves[:TRIED]:
             if problem.left <= 0:
@@ -177,6 +181,7 @@ class _Path:
         return True
 
     def _take(self, now: _Point, move: _Move, more: float, tried: int) -> None:
+        """Adds a point, for which `tried` options were carried out; none where the choice is by what each does alone."""
         number, damage = len(self.points), now.damage + more
         kept = self._offer.options(move.taken).keys() - {move.place}
         shares = {name: share for name, share in now.shares.items() if name in kept}
@@ -185,16 +190,23 @@ class _Path:
         steps = {name: step for name, step in now.steps.items() if name in kept} | {move.place: number}
         self.points.append(_Point(move.taken, damage, shares, steps))
         option = self._offer.options(move.taken)[move.place]
+        why = f"the least for its savings of {tried} options tried" if tried else "by what it does alone"
         saved = self.program.latency(now.taken) - self.program.latency(move.taken)
         self._search.problem.say(
             f"Step {number}: {option.place}, {option.technique} to {option.after}: {saved:.1%} of the original's latency less "
-            f"expected; the loss increases by {more:.4g} more, the least for its savings of {tried} options tried."
+            f"expected; the loss increases by {more:.4g} more, {why}."
         )
 
     def _estimate(self, now: _Point, move: _Move) -> float:
+        """Returns the increase of the loss that a move is expected to bring: as last measured in company, else alone.
+
+        Where the loss in company tells nothing any more, it is that of the option alone.
+        """
         before = now.taken[move.place]
         damages = self._offer.damages[move.place]
         alone = max(LEAST, float(damages[move.option] - damages[before]))
+        if not self._offer.increase.tells(now.damage):
+            return alone
         return self._learnt.get((move.place, before, move.option), alone)
 
     def _moves(self, now: _Point) -> Iterator[_Move]:

@@ -13,7 +13,6 @@ from penjing.planning.search import Offer, Search
 from penjing.planning.solvers._registry import solvers
 
 ROUNDS = 8  # plans that are lowered and measured at most
-TELLING = 0.3  # share of the loss of knowing nothing, above which a plan's loss before training isn't minimised
 CONTEXTS = 2  # times at most that options are weighed within the plan that they make
 
 
@@ -80,7 +79,7 @@ def _in_context(search: Search, offer: Offer, program: Program, found: Assigned)
     for _ in range(CONTEXTS):
         if not any(found.taken.values()) or search.problem.left <= 0:
             break
-        if offer.together(found.taken) > TELLING * offer.increase.ignorance:
+        if not offer.increase.tells(offer.together(found.taken)):
             break
         alone = {name: values.copy() for name, values in offer.damages.items()}
         offer.weigh(in_context(offer.structure.choices, program.assignment, found.taken, alone, offer.together))
