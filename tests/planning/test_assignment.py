@@ -1,12 +1,12 @@
 """The exact choice of options that cost together, against trying every choice."""
 
 import ctypes
-import itertools
 import os
 
 import numpy as np
 import pytest
 import scipy.optimize
+from choices import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,13 +29,6 @@ def problems(draw):
     taken = [(place, int(seed.integers(count))) for place, count in counts.items()]
     implied = [tuple(taken[:2])] if len(taken) > 1 and draw(st.booleans()) else []
     return Assignment(counts, joints, implied, {"ms": 0.25})
-
-
-def every(problem):
-    for options in itertools.product(*map(range, problem.options.values())):
-        taken = dict(zip(problem.options, options, strict=True))
-        if problem.allows(taken):
-            yield taken
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from choices import every
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,13 +42,6 @@ def problems(draw, implications=False):
         return draw(problems(implications=False)) if implications else None
     limits = {UNKNOWN: 0.0, "ms": draw(st.floats(0.3, 3)), "bytes": draw(st.floats(1, 30))}
     return problem, allowed[draw(st.integers(0, len(allowed) - 1))], limits
-
-
-def every(problem):
-    for options in itertools.product(*map(range, problem.options.values())):
-        taken = dict(zip(problem.options, options, strict=True))
-        if problem.allows(taken):
-            yield taken
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -13,6 +13,7 @@ from penjing.files import cache_folder
 from penjing.graph import Graph
 from penjing.loaders import first
 from penjing.planning import MeasuredPlan, Solution, read_journal
+from penjing.planning.damage.loss_increase import SAMPLES
 from penjing.planning.search import TABLE
 from penjing.run import stages
 from penjing.run.baseline import Baseline
@@ -26,7 +27,6 @@ EXPORT_SECONDS_PER_NODE = 0.012
 CANDIDATES = 8  # widths that a run measures as a rule, where all layers are thinned alike
 PLANS = 4  # plans that a run measures as a rule, where each place is chosen by itself
 EVALUATIONS = 2.5  # losses, for each layer that multiplies, that are measured for a choice place by place
-LOSS_SAMPLES = 256  # samples of each of these losses
 EDIT_SECONDS_PER_NODE = 0.002  # to carry out the option of which the loss is measured
 KERNELS = 12  # sizes, for each layer of its own shape, whose latency is looked up for such a choice
 KERNEL_SECONDS = 0.3  # to measure one that no earlier run has measured
@@ -136,7 +136,7 @@ def _choosing(graph: Graph, asked: CompressRequest, held: EarlierContent) -> flo
     if not asked.budget.limits() or asked.techniques == ("quantize",):  # nothing needs to be removed, or nothing may be
         return each
     layers = [row for row in rows if row.macs]
-    loss = LOSS_SAMPLES * _sample(graph, asked) + EDIT_SECONDS_PER_NODE * len(rows)
+    loss = SAMPLES * _sample(graph, asked) + EDIT_SECONDS_PER_NODE * len(rows)
     new = asked.budget.limit("latency") is not None and not (cache_folder() / TABLE).exists()
     table = (
         KERNELS * KERNEL_SECONDS * len({(row.op, row.macs, row.params, row.output_shape) for row in layers})
