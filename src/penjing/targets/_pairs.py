@@ -63,7 +63,8 @@ def drop_needless_clips(nodes: fx.Graph) -> None:
 
 def _keeps(quantize: fx.Node, bounds: Interval | None) -> bool:
     """Tells whether both bounds round to an end of the codes or lie beyond it."""
-    _, scale, zero_point, low, high, _ = quantize.args
+    arguments: Any = quantize.args
+    _, scale, zero_point, low, high, _ = arguments
     return bounds is not None and all(
         math.isinf(bound) or beyond(round(bound / scale) + zero_point, end)
         for bound, end, beyond in zip(bounds, (low, high), (operator.le, operator.ge), strict=True)
