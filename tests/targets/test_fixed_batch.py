@@ -4,7 +4,7 @@ from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
-from penjing.targets import check_parity, integer_macs, lower, measure, run, session
+from penjing.targets import check_parity, integer_macs, lower, measure, profile, run, session
 from penjing.tasks import Classification, evaluate
 
 BATCH = 4
@@ -81,3 +81,10 @@ def test_the_integer_share_is_counted_per_sample(pair, tmp_path):
 
     artifact = lower(capture(Quantised(), torch.randn(BATCH, 2, 3)), path=tmp_path / "model.onnx")
     assert integer_macs(artifact, 6 * 8) == 1
+
+
+def test_another_batch_than_the_files_is_not_measured(artifact):
+    with pytest.raises(PenjingError, match="in a call, so that it can't be measured with 3"):
+        measure(artifact, batch=3, runs=1, seconds=0, memory=False)
+    with pytest.raises(PenjingError, match="can't be measured with 3"):
+        profile(artifact, batch=3)

@@ -38,6 +38,7 @@ class Target:
         memory: returns the peak resident bytes of a fresh process and the part that the model took, given threads and
             inputs by name; None where the system can't tell.
         runner: path, within `targets/`, of the template for the script that uses the file with the runtime alone.
+        fixed_sizes: whether a file takes inputs of one size alone: of batch 1 where the graph's batch is free.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Target:
     profile: Callable[[Artifact, int, dict[str, np.ndarray], int], list[ExecutedNode]]
     memory: Callable[[Artifact, int, dict[str, np.ndarray]], tuple[int, int] | None]
     runner: str
+    fixed_sizes: bool = False
 
     @property
     def suffix(self) -> str:

@@ -17,14 +17,14 @@ from penjing.errors import PenjingError
 from penjing.files import atomic_paths, atomic_write
 from penjing.graph import Cost, Graph
 from penjing.graph.doors import GRAPH
+from penjing.targets._any_batch import AnyBatch, Value, fit, samples_of
 from penjing.targets._other_sizes import check_other_sizes
-from penjing.targets._records import Artifact, ExecutedNode, Parity, TensorSpec
+from penjing.targets._records import Artifact, ExecutedNode, Parity
 from penjing.targets._registry import Session, find_target
 from penjing.targets._runner import rendered
 
 PROFILE_RUNS = 20
 
-Value = Tensor | np.ndarray
 Inputs = Value | Sequence[Value] | Mapping[str, Value]  # of one call: a single one, all in order, or all by name
 
 ARTIFACT = a(Artifact, "what lower() returns; a file is opened by penjing.targets.open_artifact(path)")
@@ -50,10 +50,12 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
     chosen = find_target(target)
     path = Path(path) if path is not None else Path("model" + chosen.suffix)
     _check_dtypes(graph)
+    if chosen.fixed_sizes:
+        _check_sizes(graph, target)
     try:
         with atomic_paths(*chosen.files(path)) as temporaries:
             artifact = chosen.lower(graph, temporaries[0])
-            check_other_sizes(graph, artifact, chosen.session(artifact, 1))
+            check_other_sizes(graph, artifact, AnyBatch(artifact, chosen.session(artifact, 1)))
     except OSError as error:
         raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
     return replace(artifact, path=path, files=chosen.files(path))
@@ -70,6 +72,18 @@ def _check_dtypes(graph: Graph) -> None:
             raise PenjingError(
                 f"The {name} is bfloat16, which NumPy and so the targets' sessions don't have: call model.float() before "
                 "penjing.capture, and give float32 inputs. This changes no value of a bfloat16 checkpoint."
+            )
+
+
+def _check_sizes(graph: Graph, target: str) -> None:
+    """Raises if another axis than the batch is free, for a target whose files have fixed sizes."""
+    for given in graph.inputs:
+        free = sorted(axis for axis in given.dynamic if axis > 0 or graph.batch is not None)
+        if free:
+            raise PenjingError(
+                f"Axis {free[0]} of input '{given.name}' is free, and files for '{target}' have fixed sizes. Capture the "
+                "model for one size (leave the axis out of dynamic=) and lower a file for each size that is needed, or "
+                "lower for a target with free sizes, such as 'onnxruntime'."
             )
 
 
@@ -93,7 +107,7 @@ class Runner:
 
     def __init__(self, artifact: Artifact, session: Session) -> None:
         self.artifact = artifact
-        self._session = session
+        self._session = AnyBatch(artifact, session)
 
     def __call__(self, *inputs: Tensor | np.ndarray) -> Any:
         """Runs one call.
@@ -107,30 +121,11 @@ class Runner:
         Raises:
             PenjingError: their number or a shape doesn't fit, or outputs of several parts can't be joined.
         """
-        count, batch = _samples(inputs), self.artifact.batch
-        if batch is None or count in (None, 0, batch):
-            values = self._session.run(named_inputs(self.artifact, inputs))
-        else:
-            values = self._in_parts(inputs, count, batch)
+        values = self._session.run(_by_name(self.artifact, inputs))
         outputs = [torch.from_numpy(value) for value in values]
         if self.artifact.structure is not None:
             return pytree.tree_unflatten(outputs, self.artifact.structure)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
-    def _in_parts(self, inputs: Sequence[Value], count: int, batch: int) -> list[np.ndarray]:
-        """Returns the flat outputs of `count` samples, run `batch` at a time."""
-        parts = []
-        for start in range(0, count, batch):
-            rows = np.minimum(np.arange(start, start + batch), count - 1)
-            chosen = [value[rows] if _samples([value]) == count else value for value in inputs]
-            parts.append(self._session.run(named_inputs(self.artifact, chosen)))
-        for name, value in zip(self.artifact.outputs, parts[0], strict=True):
-            if value.ndim == 0 or len(value) != batch:
-                raise PenjingError(
-                    f"{self.artifact.path.name} takes {batch} samples, not {count}, and its output '{name}' of shape "
-                    f"{value.shape} doesn't hold one row per sample, so that outputs of several calls can't be joined."
-                )
-        return [np.concatenate(values)[:count] for values in zip(*parts, strict=True)]
 
 
 @checked(artifact=ARTIFACT, threads=THREADS)
@@ -153,17 +148,21 @@ def run(artifact: Artifact, *inputs: Tensor | np.ndarray, threads: int = 1) -> A
     return session(artifact, threads)(*inputs)
 
 
-def _samples(inputs: Sequence[Value]) -> int | None:
-    """Returns the size of the first input's first axis; None where there is none."""
-    shape = np.shape(inputs[0]) if inputs else ()
-    return shape[0] if shape else None
-
-
 def named_inputs(artifact: Artifact, inputs: Inputs) -> dict[str, np.ndarray]:
     """Returns the inputs of one call by name, as contiguous arrays of the file's dtypes.
 
     Raises:
         PenjingError: their number, a name or a shape doesn't fit.
+    """
+    given = _by_name(artifact, inputs)
+    return {spec.name: fit(spec, given[spec.name]) for spec in artifact.inputs}
+
+
+def _by_name(artifact: Artifact, inputs: Inputs) -> dict[str, Value]:
+    """Returns the inputs of one call by name, in the artifact's order.
+
+    Raises:
+        PenjingError: their number or a name doesn't fit.
     """
     if isinstance(inputs, Tensor | np.ndarray):
         inputs = (inputs,)
@@ -180,21 +179,25 @@ def named_inputs(artifact: Artifact, inputs: Inputs) -> dict[str, np.ndarray]:
     if len(inputs) != len(artifact.inputs):
         names = ", ".join(spec.name for spec in artifact.inputs)
         raise PenjingError(f"{artifact.path.name} takes {len(artifact.inputs)} input(s) ({names}), not {len(inputs)}.")
-    return {spec.name: _fit(spec, value) for spec, value in zip(artifact.inputs, inputs, strict=True)}
-
-
-def _fit(spec: TensorSpec, value: Tensor | np.ndarray) -> np.ndarray:
-    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    if len(array.shape) != len(spec.shape) or any(
-        wanted not in (None, size) for size, wanted in zip(array.shape, spec.shape, strict=True)
-    ):
-        shape = ", ".join("*" if size is None else str(size) for size in spec.shape)
-        raise PenjingError(f"Input '{spec.name}' has shape {tuple(array.shape)}; the lowered model takes ({shape}).")
-    return np.ascontiguousarray(array, dtype=spec.dtype)
+    return {spec.name: value for spec, value in zip(artifact.inputs, inputs, strict=True)}
 
 
 def random_inputs(artifact: Artifact, batch: int = 1, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Returns random inputs, within the ranges of the captured example."""
+    """Returns random inputs, within the ranges of the captured example.
+
+    Args:
+        artifact: the lowered file.
+        batch: samples per call where the batch is free; where it isn't, 1 stands for the file's own batch.
+        seed: seed of the random numbers.
+
+    Raises:
+        PenjingError: the file has another batch.
+    """
+    if artifact.batch is not None and batch not in (1, artifact.batch):
+        raise PenjingError(
+            f"{artifact.path.name} takes {artifact.batch} sample(s) in a call, so that it can't be measured with {batch}. "
+            f"To write a file for {batch}, capture the model with that batch fixed."
+        )
     generator = torch.Generator().manual_seed(seed)
     inputs = []
     for spec in artifact.inputs:
@@ -216,9 +219,9 @@ def check_parity(artifact: Artifact, graph: Graph, inputs: Sequence[Tensor] | No
             batch the first samples are used, and repeated where there are fewer than the batch.
     """
     inputs = graph.example_inputs(8) if inputs is None else inputs
-    if graph.batch is not None and (count := _samples(inputs)):
+    if graph.batch is not None and (count := samples_of(inputs)):
         rows = torch.arange(graph.batch) % count
-        inputs = [value[rows] if _samples([value]) == count else value for value in inputs]
+        inputs = [value[rows] if samples_of([value]) == count else value for value in inputs]
     was_training = graph.training
     graph.eval()
     with torch.no_grad():
