@@ -30,10 +30,13 @@ from penjing.targets import (
 )
 
 NAMES = sorted(targets)
+MISSING = {row.name: row.note for row in available() if not row.usable}
 
 
 @pytest.fixture(params=NAMES)
 def target(request):
+    if request.param in MISSING:
+        pytest.skip(f"{request.param} isn't installed. {MISSING[request.param]}")
     return request.param
 
 
@@ -81,6 +84,10 @@ def mixed():
 
 
 def test_free_axes_stay_free_and_integers_keep_their_range(target, path, mixed):
+    if find_target(target).fixed_sizes:
+        with pytest.raises(PenjingError, match="Axis 1 of input 'tokens' is free"):
+            lower(mixed, target, path)
+        return
     artifact = lower(mixed, target, path)
     assert [spec.shape for spec in artifact.inputs] == [(None, None)] * 2
     assert [spec.name for spec in artifact.inputs] == ["tokens", "weights"]
@@ -124,8 +131,9 @@ def test_the_profile_names_the_users_modules_and_counts_their_macs(target, path,
 
 
 def test_time_and_memory_are_measured(target, path, plain):
-    found = measure(lower(plain, target, path), runs=3, seconds=0.1, batch=2)
-    assert found.batch == 2 and 0 < found.latency_ms.median <= found.latency_ms.p90
+    batch = 1 if find_target(target).fixed_sizes else 2
+    found = measure(lower(plain, target, path), runs=3, seconds=0.1, batch=batch)
+    assert found.batch == batch and 0 < found.latency_ms.median <= found.latency_ms.p90
     assert found.peak_memory_bytes > found.model_memory_bytes > 0
     assert found.runtime.startswith(target)
 

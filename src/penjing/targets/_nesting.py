@@ -1,0 +1,30 @@
+"""How a model's outputs are nested, as a file's notes hold it, and the names that flat outputs get from it."""
+
+import logging
+
+from torch.utils import _pytree as pytree
+
+from penjing.graph import Graph
+
+
+def output_names(graph: Graph) -> list[str]:
+    """Returns the outputs' names, made of the keys and positions in the model's nesting: "output", "output_1", "logits"."""
+    count = graph.out_spec.num_leaves
+    placeholders = pytree.tree_unflatten(list(range(count)), graph.out_spec)
+    names = []
+    for path, _ in pytree.tree_flatten_with_path(placeholders)[0]:
+        label = "_".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path)
+        names.append(label if label and not label[0].isdigit() else f"output_{label}".rstrip("_"))
+    taken = set(graph.input_names)
+    return [f"{name}_out" if name in taken else name for name in names]
+
+
+def nesting(graph: Graph) -> str | None:
+    """Returns the outputs' nesting as PyTorch writes it; None for a single tensor, and where a container can't be written."""
+    if graph.out_spec.is_leaf():
+        return None
+    try:
+        return pytree.treespec_dumps(graph.out_spec)
+    except NotImplementedError:  # a container type of the user's own: outputs come flat, as documented
+        logging.getLogger(__name__).info("The outputs' nesting can't be stored; they will come as a flat tuple.")
+        return None
