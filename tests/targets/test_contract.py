@@ -127,7 +127,8 @@ def test_the_profile_names_the_users_modules_and_counts_their_macs(target, path,
     rows = [row for row in profile(lower(plain, target, path)) if row.macs]
     assert [row.module for row in rows] == ["conv", "head"]
     assert [row.macs for row in rows][1] == 8 * 4
-    assert all(row.latency_us > 0 for row in rows)
+    # A runtime whose clock has whole microseconds may see no time in the smallest of layers.
+    assert all(row.latency_us >= 0 for row in rows) and rows[0].latency_us > 0
 
 
 def test_time_and_memory_are_measured(target, path, plain):

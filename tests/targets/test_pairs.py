@@ -91,6 +91,15 @@ def test_a_pair_that_stands_there_is_not_written_twice(quantised):
     assert rewritten(once, move).program.code == once.program.code
 
 
+def test_operands_of_a_concatenation_get_its_numbers(pairs):
+    graph = pairs(lambda q, x: q(torch.cat([q(x, 0.03), q(x.exp(), 0.05, 3), q(x.sin(), 0.05, 3)], 1), 0.05, 3))
+    (join,) = calls(rewritten(graph, _pairs.pair_before_joins), aten.cat.default)
+    first, second, third = join.args[0]
+    assert {operand.args[1:3] for operand in join.args[0]} == {(0.05, 3)}
+    assert first.args[0].args[0].target is DQ and second.args[0].args[0].target is aten.exp.default
+    assert third.args[0].args[0].target is aten.sin.default
+
+
 def test_each_reader_has_a_dequantise_node_of_its_own(quantised):
     assert any(len(node.users) > 1 for node in calls(quantised, DQ))
     other = rewritten(quantised, _pairs.dequantize_per_reader)

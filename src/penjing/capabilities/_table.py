@@ -1,12 +1,13 @@
 """The table of targets, and the target that is meant where none is named."""
 
 from penjing.capabilities._records import Capabilities
+from penjing.capabilities.executorch import EXECUTORCH
 from penjing.capabilities.litert import LITERT
 from penjing.capabilities.onnxruntime import ONNXRUNTIME
 from penjing.capabilities.torch import TORCH
 from penjing.errors import unknown_name
 
-TARGETS = {one.name: one for one in (ONNXRUNTIME, LITERT, TORCH)}
+TARGETS = {one.name: one for one in (ONNXRUNTIME, EXECUTORCH, LITERT, TORCH)}
 """The records of all targets, by name."""
 
 DEFAULT = ONNXRUNTIME.name

@@ -30,7 +30,7 @@ def store_integer_weights(graph: Graph) -> None:
         source = _root(node.args[0])
         name = source if _reads_alone(graph, node, source) else f"{source}_{node.name}"
         with torch.no_grad():
-            values = _evaluate(graph, node)
+            values = evaluate(graph, node)
         if name == source:
             graph.masks.pop(name, None)
         graph.set_tensor(name, values)
@@ -58,12 +58,13 @@ def _reads_alone(graph: Graph, node: fx.Node, path: str) -> bool:
     return True
 
 
-def _evaluate(graph: Graph, value: Any) -> Any:
+def evaluate(graph: Graph, value: Any) -> Any:
+    """Returns what a node computes from parameters and buffers alone; what is no node is returned as it is."""
     if not isinstance(value, fx.Node):
         return value
     if value.op == "get_attr":
         return graph.tensor(str(value.target)).detach()
-    args = fx.map_arg(value.args, lambda n: _evaluate(graph, n))
-    kwargs = fx.map_arg(value.kwargs, lambda n: _evaluate(graph, n))
+    args = fx.map_arg(value.args, lambda n: evaluate(graph, n))
+    kwargs = fx.map_arg(value.kwargs, lambda n: evaluate(graph, n))
     result: Tensor = value.target(*args, **kwargs)  # type: ignore[operator]
     return result

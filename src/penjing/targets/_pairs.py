@@ -6,7 +6,7 @@ ops, is for that target's lowering to say.
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ IDLE = frozenset({
     aten.dropout.default, aten.feature_dropout.default, aten.alpha_dropout.default, aten.feature_alpha_dropout.default,
     aten.contiguous.default, aten.clone.default, aten.detach.default, aten.alias.default,
 })  # fmt: skip
+JOINS = frozenset({aten.cat.default, aten.concat.default, aten.concatenate.default})
 # A range starts at the smallest int8 where the same range of uint8 starts at 0.
 UINT8_TO_INT8 = -128
 
@@ -129,6 +130,24 @@ def _moved(node: fx.Node, moves: Mapping[Any, Condition]) -> fx.Node | None:
         return None
     source = op.all_input_nodes[0]
     return source if source.target is DEQUANTIZE and not is_constant(source) else None
+
+
+def pair_before_joins(nodes: fx.Graph, joins: Collection[Any] = JOINS) -> None:
+    """Rounds the operands of each concatenation to the numbers behind it, so that its kernel moves integers alone.
+
+    Behind the concatenation they are rounded to these numbers anyway, and a second time changes nothing.
+    """
+    for node in list(nodes.nodes):
+        if node.target not in joins or {reader.target for reader in node.users} != {QUANTIZE}:
+            continue
+        grids = {reader.args[1:] for reader in node.users}
+        if len(grids) > 1:
+            continue
+        grid = grids.pop()
+        for operand in dict.fromkeys(node.all_input_nodes):
+            if operand.target is DEQUANTIZE and operand.args[1:] != grid:
+                write = Writer.before(node, values=True)
+                node.replace_input_with(operand, write(DEQUANTIZE, write(QUANTIZE, operand, *grid), *grid))
 
 
 def dequantize_per_reader(nodes: fx.Graph) -> None:
