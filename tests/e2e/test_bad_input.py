@@ -236,7 +236,7 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"drop": "150%"}, ("drop=150% is no budget", "more than 100%", "'1.5 units'")),
         ({"drop": "1"}, ("drop=1 would let the metric fall by 100 points", "'1%'", "'100%'")),
         ({"target": "onxruntime"}, ("Unknown target 'onxruntime'", "Did you mean 'onnxruntime'?")),
-        ({"target": "openvino"}, ("Unknown target 'openvino'", "Known: onnxruntime, torch")),
+        ({"target": "tensorrt"}, ("Unknown target 'tensorrt'", "onnxruntime", "openvino", "torch")),
         ({"solver": "widest"}, ("Unknown solver 'widest'", "Did you mean 'widest_that_fits'?")),
         ({"criterion": "tailor"}, ("Unknown criterion 'tailor'", "Did you mean 'taylor'?")),
         ({"criterion": "taylor", "data": "folder:flat"}, ("'taylor' needs labelled data", "'l2'")),

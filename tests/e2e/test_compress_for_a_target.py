@@ -1,8 +1,12 @@
 """Compressed for two runtimes, each gets what it runs: integers where it has kernels for them, and none where it hasn't."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import onnx
+import pytest
 import torch
 
 COMPRESS = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.5x", "--epochs", "0")
@@ -15,6 +19,26 @@ def test_onnxruntime_gets_integers_with_pairs_that_it_fuses(penjing, quick, tmp_
     assert "QuantizeLinear" in ops and "DequantizeLinear" in ops, ran.text
     assert report["integer_macs"] > 0.9 and not any("in integers" in note for note in report["notes"])
     assert "quantize" in {step["technique"] for step in report["plan"]}
+
+
+def test_openvino_gets_its_own_files_in_integers_and_the_script_beside_them_runs_without_penjing(
+    penjing, quick, tmp_path
+):
+    pytest.importorskip("openvino")
+    small = ("--quantize-only", "--size", "0.9x")  # the description of so small a network takes more bytes than its weights
+    ran = penjing(*COMPRESS[:4], *small, "--epochs", "0", "--target", "openvino", "--out", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["integer_macs"] > 0.9, ran.text
+    assert report["compressed"]["size_bytes"] == sum(
+        (tmp_path / f"model{end}").stat().st_size for end in (".xml", ".bin")
+    )
+    block = "import sys; sys.modules['penjing'] = sys.modules['torch'] = sys.modules['onnxruntime'] = None; "
+    start = block + "import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    image = next(Path("photos").rglob("*.png"))
+    done = subprocess.run(
+        [sys.executable, "-c", start, tmp_path / "run.py", image], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and str(image) in done.stdout, done.stderr
 
 
 def test_torch_gets_floats_and_is_told_why(penjing, quick, tmp_path):

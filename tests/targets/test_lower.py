@@ -15,7 +15,7 @@ from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.quantization import quantize
 from penjing.targets import check_parity, integer_macs, lower, open_artifact, profile, run
-from penjing.targets.onnxruntime._read_once import read_once
+from penjing.targets.onnx._read_once import read_once
 
 
 def fingerprint(graph):

@@ -9,15 +9,17 @@ from torch import nn
 
 import penjing as pj
 from penjing.errors import PenjingError
-from penjing.targets import lower, open_artifact
-from penjing.targets.onnxruntime._lower import METADATA
+from penjing.targets import available, lower, open_artifact
+from penjing.targets.onnx import METADATA
 from penjing.targets.torch._session import NOTES
 
-SUFFIXES = {"onnxruntime": ".onnx", "torch": ".pt2"}
+SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
 @pytest.fixture(scope="module", params=SUFFIXES)
 def file(request, tmp_path_factory):
+    if request.param not in {one.name for one in available() if one.usable}:
+        pytest.skip(f"{request.param} isn't installed")
     graph = pj.capture(nn.Linear(4, 3), torch.randn(5, 4))
     return lower(graph, request.param, tmp_path_factory.mktemp("notes") / f"m{SUFFIXES[request.param]}")
 
@@ -25,7 +27,13 @@ def file(request, tmp_path_factory):
 def noted(file, folder, text):
     """Returns a copy of a file with other notes."""
     copy = folder / file.path.name
-    if file.target == "torch":
+    if file.target == "openvino":
+        import openvino as ov
+
+        model = ov.Core().read_model(file.path)
+        model.set_rt_info(text, METADATA)
+        ov.save_model(model, copy, compress_to_fp16=False)
+    elif file.target == "torch":
         torch.export.save(torch.export.load(file.path), copy, extra_files={NOTES: text})
     else:
         model = onnx.load(file.path)

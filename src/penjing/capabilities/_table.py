@@ -4,10 +4,11 @@ from penjing.capabilities._records import Capabilities
 from penjing.capabilities.executorch import EXECUTORCH
 from penjing.capabilities.litert import LITERT
 from penjing.capabilities.onnxruntime import ONNXRUNTIME
+from penjing.capabilities.openvino import OPENVINO
 from penjing.capabilities.torch import TORCH
 from penjing.errors import unknown_name
 
-TARGETS = {one.name: one for one in (ONNXRUNTIME, EXECUTORCH, LITERT, TORCH)}
+TARGETS = {one.name: one for one in (ONNXRUNTIME, OPENVINO, EXECUTORCH, LITERT, TORCH)}
 """The records of all targets, by name."""
 
 DEFAULT = ONNXRUNTIME.name

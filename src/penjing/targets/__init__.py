@@ -4,7 +4,7 @@ Each runtime is one subpackage that registers a `Target`; the verbs here know no
 imports the runtime, and its own modules that need the runtime, only when a caller asks for the target.
 """
 
-from penjing.targets import executorch, litert, onnxruntime, torch  # noqa: F401  registers the targets
+from penjing.targets import executorch, litert, onnxruntime, openvino, torch  # noqa: F401  registers the targets
 from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
 from penjing.targets._processor import processor

@@ -1,48 +1,19 @@
-"""Peak memory of a model, measured in a process of its own that imports nothing but ONNX Runtime and NumPy."""
-
-import json
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
+"""Peak memory of a model in ONNX Runtime."""
 
 import numpy as np
 
-from penjing.errors import PenjingError
+from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._records import Artifact
 
-# VmHWM is the peak of this very process image. ru_maxrss is not used: a child inherits its parent's size in it.
-_CHILD = """
-import json, sys
-import numpy, onnxruntime
-
-def resident(key):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(key)) * 1024
-
-inputs = dict(numpy.load(sys.argv[2]))
+_LOAD = """
 options = onnxruntime.SessionOptions()
-options.intra_op_num_threads, options.inter_op_num_threads = int(sys.argv[3]), 1
+options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
 options.log_severity_level = 3
-before = resident("VmRSS:")
-session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
-for _ in range(3):
-    session.run(None, inputs)
-peak = resident("VmHWM:")
-print(json.dumps([peak, max(0, peak - before)]))
+session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+call = lambda: session.run(None, inputs)
 """
 
 
 def memory(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray]) -> tuple[int, int] | None:
     """Returns (peak resident bytes of the process, those of them that came after the imports), or None off Linux."""
-    if not Path("/proc/self/status").exists():
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "inputs.npz")
-        np.savez(file, **inputs)  # type: ignore[arg-type]
-        command = [sys.executable, "-c", _CHILD, str(artifact.path), str(file), str(threads)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise PenjingError(f"The process that measures memory failed: {done.stderr.strip()[-500:]}")
-    peak, own = json.loads(done.stdout.splitlines()[-1])
-    return peak, own
+    return fresh_memory(artifact, threads, inputs, "import onnxruntime", _LOAD)

@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 
 from penjing.targets._records import Artifact, ExecutedNode
-from penjing.targets.onnxruntime._dynamic import INT8_LEVEL
-from penjing.targets.onnxruntime._names import origin
+from penjing.targets.onnx._dynamic import INT8_LEVEL
+from penjing.targets.onnx._names import origin
 from penjing.targets.onnxruntime._session import load, options
 
 WARM_UP_RUNS = 3

@@ -8,7 +8,7 @@ import onnxruntime as ort
 
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
-from penjing.targets.onnxruntime._names import origin
+from penjing.targets.onnx._names import origin
 
 FATAL_ONLY = 4  # log severity: errors are raised, so they needn't be printed as well
 _FAILED_NODE = re.compile(r"Name: ?'([^']*)'")

@@ -8,7 +8,7 @@ from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.edit.rewriter import Writer, insert_behind
 from penjing.graph.sources import is_constant
 from penjing.targets._integers import store_integer_weights
-from penjing.targets.onnxruntime._written_out import write_out
+from penjing.targets.onnx._written_out import write_out
 
 aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed

@@ -1,20 +1,18 @@
-"""Messages for graphs that can't become an ONNX file, and for files that the runtime refuses: the user's line, and advice."""
+"""Messages for graphs that can't become an ONNX file: the user's line, and advice."""
 
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import onnxruntime as ort
 import torch
 from torch import Tensor, fx
 from torch.export import Dim
 
 from penjing.graph import Graph
 from penjing.targets._origins import KEY, STANDS_FOR, mark_origins
-from penjing.targets.onnxruntime._session import CantLoad
 
 _TARGET = re.compile(r"target=torch\.ops\.([\w.]+)\]")  # of the node that the exporter couldn't translate
-_WAYS = (
+WAYS = (
     "Write that line in other ops, capture only the part of the model before it (capture(..., part=...)), or lower with "
     "target='torch', which runs every op."
 )
@@ -36,9 +34,9 @@ def refusal(error: BaseException, graph: Graph) -> str:
         return f"The graph can't be written as ONNX: {reason}"
     node = _origin(target[1], graph)
     if node is None:
-        return f"The graph can't be written as ONNX, which has no op for '{target[1]}'. {_WAYS}"
+        return f"The graph can't be written as ONNX, which has no op for '{target[1]}'. {WAYS}"
     where = node.meta.get("source") or node.meta.get("module") or node.name
-    return f"The graph can't be written as ONNX, which has no op for '{node.target}' at {where}. {_WAYS}"
+    return f"The graph can't be written as ONNX, which has no op for '{node.target}' at {where}. {WAYS}"
 
 
 def _origin(target: str, graph: Graph) -> fx.Node | None:
@@ -68,17 +66,7 @@ def _decomposed(graph: Graph) -> Iterator[fx.Graph]:
             yield exported.run_decompositions(table).graph  # type: ignore[arg-type]
 
 
-def why_not_loaded(error: CantLoad, graph: Graph) -> str:
-    """Returns why the runtime refuses a file that was just written."""
-    said = f"ONNX Runtime {ort.__version__} can't run this graph: {error.reason}."
-    strange = _other_floats(graph)
-    if strange:
-        named = ", ".join(str(dtype).removeprefix("torch.") for dtype in strange)
-        return f"{said} The model computes in {named}, for which it has few kernels: call model.float() before capture."
-    return f"{said} {_WAYS}"
-
-
-def _other_floats(graph: Graph) -> list[torch.dtype]:
+def other_floats(graph: Graph) -> list[torch.dtype]:
     """Returns the floating-point dtypes other than float32 that the graph's tensors have."""
     tensors: list[Any] = [node.meta.get("val") for node in graph.program.graph.nodes]
     dtypes = dict.fromkeys(v.dtype for v in tensors if isinstance(v, Tensor) and v.dtype.is_floating_point)

@@ -7,8 +7,8 @@ rounds the activations to 8 bits, which nobody asked for.
 import numpy as np
 import onnx_ir as ir
 
-from penjing.targets.onnxruntime._matrices import fits_blocks, products_of, read_matrix, use_blocks
-from penjing.targets.onnxruntime._nodes import constant, dequantized, initializer, like, replace, stored_weight
+from penjing.targets.onnx._matrices import fits_blocks, products_of, read_matrix, use_blocks
+from penjing.targets.onnx._nodes import constant, dequantized, initializer, like, replace, stored_weight
 
 KERNEL_BITS = 4  # bits per weight for which MatMulNBits has a float kernel; 8-bit weights it widens in each run
 FLOAT_LEVEL = 1  # the accuracy level of MatMulNBits that leaves activations as they are

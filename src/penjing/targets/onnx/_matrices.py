@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from penjing.targets.onnxruntime._nodes import MICROSOFT, constant, initializer, like, replace
+from penjing.targets.onnx._nodes import MICROSOFT, constant, initializer, like, replace
 
 BLOCKS = (16, 32, 64, 128, 256)  # weights per block for which MatMulNBits has kernels
 SCALE_BYTES = 4  # bytes of a float32 scale

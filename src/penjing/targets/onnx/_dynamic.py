@@ -9,8 +9,8 @@ import torch
 from onnxscript.onnx_opset import opset18
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers torch.ops.quantized_decomposed
 
-from penjing.targets.onnxruntime._matrices import Stored, fits_blocks, products_of, read_matrix, use_blocks
-from penjing.targets.onnxruntime._nodes import initializer, like, replace, stored_weight
+from penjing.targets.onnx._matrices import Stored, fits_blocks, products_of, read_matrix, use_blocks
+from penjing.targets.onnx._nodes import initializer, like, replace, stored_weight
 
 ops = torch.ops.quantized_decomposed
 INT8_LEVEL = 4  # the accuracy level of MatMulNBits that rounds each block of the activations to int8

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from penjing.targets.onnxruntime._nodes import (
+from penjing.targets.onnx._nodes import (
     constant,
     dequantized,
     initializer,

@@ -1,0 +1,10 @@
+"""ONNX files, which several runtimes read: writes a graph as such a file.
+
+This is no target: each of those runtimes is one, and calls `write`.
+"""
+
+from penjing.targets.onnx._names import origin
+from penjing.targets.onnx._refusals import WAYS, other_floats
+from penjing.targets.onnx._write import METADATA, write
+
+__all__ = ["METADATA", "WAYS", "origin", "other_floats", "write"]

@@ -1,0 +1,101 @@
+"""Lowers a graph to OpenVINO's pair of files, `.xml` and `.bin`, and describes such a pair."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import openvino as ov
+from openvino._offline_transformations import apply_moc_transformations
+from torch.utils import _pytree as pytree
+
+from penjing.errors import PenjingError
+from penjing.graph import Graph
+from penjing.targets._records import Artifact, FileNotes, TensorSpec, reading_notes
+from penjing.targets.onnx import METADATA, WAYS, origin, write
+from penjing.targets.openvino._session import CORE, VERSION, CantLoad, read, reason_of
+
+# Parts of an .xml file that OpenVINO writes and doesn't read: indentation and the sizes of all values, which it computes anew.
+_UNREAD = re.compile(rb"(?<=>)\s+(?=<)|<dim>-?\d+</dim>")
+_EMPTY_PORT = re.compile(rb"(<port [^>]*[^/])></port>")
+
+
+def lower(graph: Graph, path: Path) -> Artifact:
+    """Writes `graph` as an `.xml` file and, beside it, the weights in a `.bin` file; the graph stays as it was.
+
+    Float weights are stored as they are, not as float16, which is what OpenVINO would do without being told.
+
+    Raises:
+        PenjingError: an op can't be expressed in ONNX, which OpenVINO reads, or OpenVINO has no such op.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        write(graph, file)
+        written = onnx.load(file, load_external_data=False)
+        try:
+            model = CORE.read_model(file)
+        except Exception as error:  # it raises RuntimeError and types of its own
+            raise PenjingError(_refusal(error, written, graph)) from error
+    notes = next((entry.value for entry in written.metadata_props if entry.key == METADATA), "{}")
+    _name_last_ops(model, written)
+    # What `openvino.convert_model` does too: constants are computed, pairs become single ops. It also reports its use to the
+    # makers of OpenVINO, so it isn't called here.
+    apply_moc_transformations(model, cf=True)
+    model.set_rt_info(notes, METADATA)
+    ov.save_model(model, path, compress_to_fp16=False)
+    path.write_bytes(_EMPTY_PORT.sub(rb"\1/>", _UNREAD.sub(b"", path.read_bytes())))
+    return describe(path)
+
+
+def _name_last_ops(model: ov.Model, written: onnx.ModelProto) -> None:
+    """Gives the ops that make the outputs their nodes' names, as all others have: the reader calls them by the outputs' names."""
+    makers = {value: node.name for node in written.graph.node for value in node.output}
+    for result in model.outputs:
+        name = makers.get(result.get_any_name())
+        if name is not None:
+            result.get_node().input(0).get_source_output().get_node().set_friendly_name(name)
+
+
+def _refusal(error: Exception, written: onnx.ModelProto, graph: Graph) -> str:
+    """Returns why OpenVINO refuses an ONNX file that was just written: the op, and the user's line that it comes from."""
+    sources = {node.name: node.meta.get("source") for node in graph.program.graph.nodes}
+    named = set(re.findall(r"\w+", str(error)))
+    for node in written.graph.node:
+        if node.op_type in named:
+            module, name = origin(node.name) or ("", "")
+            where = sources.get(name) or module or name
+            at = f" at {where}" if where else ""
+            return f"OpenVINO {VERSION} has no op '{node.op_type}', which the graph needs{at}. {WAYS}"
+    return f"OpenVINO {VERSION} can't read this graph: {reason_of(error)}. {WAYS}"
+
+
+def describe(path: Path) -> Artifact:
+    """Returns the artifact of a pair of files, given the path of the `.xml` file.
+
+    Raises:
+        PenjingError: OpenVINO can't load them, or the notes in the `.xml` file are damaged.
+    """
+    path = Path(path)
+    model = read(path)
+    shapes = [_shape(given) for given in model.inputs]
+    with reading_notes(path):
+        held = model.get_rt_info(METADATA).value if model.has_rt_info(METADATA) else "{}"
+        notes = FileNotes.parse(str(held))
+        examples = notes.examples([[size or 1 for size in shape] for shape in shapes])
+        structure = None if notes.outputs is None else pytree.treespec_loads(notes.outputs)
+    try:
+        inputs = tuple(
+            TensorSpec(given.get_any_name(), shape, np.dtype(given.get_element_type().to_dtype()).name, *told)
+            for given, shape, told in zip(model.inputs, shapes, examples, strict=True)
+        )
+        outputs = tuple(value.get_any_name() for value in model.outputs)
+    except RuntimeError as error:  # an unnamed input or output, or a type that NumPy lacks
+        raise CantLoad(path, reason_of(error)) from error
+    return Artifact("openvino", path, (path, path.with_suffix(".bin")), inputs, outputs, structure)
+
+
+def _shape(given: Any) -> tuple[int | None, ...]:
+    """Returns the sizes of an input's axes; None where an axis is free."""
+    return tuple(size.get_length() if size.is_static else None for size in given.get_partial_shape())
