@@ -41,7 +41,7 @@ def problem(limit: str = "0.5x") -> Problem:
 
 def measured(before: float, after: float, *more: str) -> dict:
     sides = {name: {"latency_ms": {"median": ms}} for name, ms in (("baseline", before), ("compressed", after))}
-    return sides | {"missed": ["latency is …", *more]}
+    return sides | {"ratios": {"latency": before / after}, "missed": ["latency is …", *more]}
 
 
 # The prices
@@ -136,6 +136,7 @@ def run(graph, data, tmp_path, monkeypatch):
             before, after = pair.original.cost().params, next(rounds) * pair.compressed.cost().params
             for side, value in (("baseline", before), ("compressed", after)):
                 content[side] = content[side] | {"latency_ms": {"median": float(value), "p90": float(value), "runs": 9}}
+            content["ratios"] = content["ratios"] | {"latency": before / after}
             missed = [] if after <= limit.of(before) else ["latency is too long"]
             keys = ("target", "baseline", "compressed", "ratios", "parity", "integer_macs", "layers")
             content["target"]["name"] = "torch"

@@ -11,7 +11,7 @@ from penjing.capabilities import Zeros, find
 from penjing.graph import capture
 from penjing.pruning import prune
 from penjing.run.zeros import zeros_on
-from penjing.targets import lower, targets
+from penjing.targets import available, find_target, lower, targets
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +27,12 @@ def sparse(graph):
 
 @pytest.mark.parametrize("name", sorted(targets))
 def test_runtimes_that_multiply_by_every_weight_gain_nothing_but_a_smaller_parcel(name, graph, sparse, tmp_path):
-    target = find(name)
-    files = {"baseline": tmp_path / "a", "compressed": tmp_path / "b"}
-    for one, path in zip((graph, sparse), files.values(), strict=True):
-        lower(one, name, path)
-    said = zeros_on(target, sparse, {side: [path] for side, path in files.items()})
+    if not next(row.usable for row in available() if row.name == name):
+        pytest.skip(f"{name} isn't installed")
+    target, suffix = find(name), find_target(name).suffix
+    sides = {"baseline": graph, "compressed": sparse}
+    files = {side: lower(one, name, tmp_path / f"{side}{suffix}").files for side, one in sides.items()}
+    said = zeros_on(target, sparse, files)
     gone = round(0.9 * 64 * 128), 64 * 8
     assert said["zeros"] == sum(gone) and said["weights"] == 64 * 128 + 128 + 128 * 8 + 8
     assert said["faster"] == said["smaller"] == 0 and said["why"] == target.zeros.why
@@ -39,7 +40,9 @@ def test_runtimes_that_multiply_by_every_weight_gain_nothing_but_a_smaller_parce
         {"place": "0", "granularity": "element", "weights": 8192, "zeros": gone[0], "faster": False, "smaller": False},
         {"place": "2", "granularity": "2:4", "weights": 1024, "zeros": gone[1], "faster": False, "smaller": False},
     ]
-    assert said["deflated_bytes"] == {side: len(zlib.compress(path.read_bytes())) for side, path in files.items()}
+    assert said["deflated_bytes"] == {
+        side: sum(len(zlib.compress(path.read_bytes())) for path in paths) for side, paths in files.items()
+    }
     assert said["deflated_bytes"]["compressed"] < 0.5 * said["deflated_bytes"]["baseline"]
 
 

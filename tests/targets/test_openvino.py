@@ -126,6 +126,12 @@ def test_files_are_of_openvinos_own_form_and_whole(tmp_path):
         open_artifact(artifact.path, "openvino")
 
 
+def test_files_of_another_name_are_refused(tmp_path):
+    with pytest.raises(PenjingError, match=r"end in \.xml"):
+        lower(capture(nn.Linear(4, 3), torch.randn(2, 4)), "openvino", tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_op_that_openvino_lacks_is_named_with_the_users_line(tmp_path):
     class Determinant(nn.Module):
         def forward(self, x):

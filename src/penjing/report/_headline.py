@@ -35,13 +35,19 @@ def headline(report: Mapping[str, Any]) -> str:
     """
     ratios = report["ratios"]
     parts = [
-        compared(ratios["latency"], "faster", "slower", "same speed") or "speed not measured",
+        compared(sure(ratios), "faster", "slower", "same speed") or "speed not measured",
         compared(ratios["size"], "smaller", "bigger", "same size") or "size not measured",
         change(report),
         f"on {where(report['target'])}",
     ]
     sentence = ", ".join(parts)
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def sure(ratios: Mapping[str, Any]) -> float | None:
+    """Returns how many times faster the result is; 1 where the interval of the measurement holds 1, so that nobody can tell."""
+    low, high = ratios.get("latency_interval") or (None, None)
+    return 1.0 if low is not None and high is not None and low <= 1 <= high else ratios["latency"]
 
 
 def compared(ratio: float | None, better: str, worse: str, same: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penjing.report import _budget, _format
-from penjing.report._headline import change, compared, is_share, metric_title, title, where
+from penjing.report._headline import change, compared, is_share, metric_title, sure, times_, title, where
 from penjing.report._layers import Layers, layers
 from penjing.report._search import search
 from penjing.report._words import words
@@ -101,7 +101,7 @@ def quantities(report: Mapping[str, Any]) -> list[Quantity]:
     memory = [side["peak_memory_bytes"] for side in (before, after)]
     energy = [(side["energy_mj"] or {}).get("value") for side in (before, after)]
     return [
-        _latency(before["latency_ms"] or {}, after["latency_ms"] or {}, ratios["latency"]),
+        _latency(before["latency_ms"] or {}, after["latency_ms"] or {}, ratios),
         _plain("Size", before["size_bytes"], after["size_bytes"], _format.size, "smaller", "bigger", ratios["size"]),
         _metric(report),
         _plain("Parameters", before["params"], after["params"], _format.count, "fewer", "more", ratios["params"]),
@@ -224,7 +224,7 @@ def _plain(
     )
 
 
-def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratio: float | None) -> Quantity:
+def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratios: Mapping[str, Any]) -> Quantity:
     longest = max(side.get(key) or 0 for side in (before, after) for key in ("median", "p90"))
 
     def bar(side: Mapping[str, Any]) -> Bar:
@@ -235,7 +235,12 @@ def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratio: float |
         length = _length(median, longest)
         return Bar(text, length, None if length is None else _length(p90, longest))
 
+    ratio = sure(ratios)
     words = compared(ratio, "faster", "slower", "same") or ""
+    interval = ratios.get("latency_interval")
+    if ratio and interval and None not in interval:
+        low, high = interval if ratio >= 1 else sorted(1 / end for end in interval)
+        words += f" ({times_(low)} to {times_(high)})"
     return Quantity("Latency (median)", bar(before), bar(after), words, _better(ratio))
 
 

@@ -59,6 +59,7 @@ class _ReportRatios:
     size: Number
     params: Number
     macs: Number
+    latency_interval: tuple[Number, ...] | None = None
 
 
 @dataclass(frozen=True)

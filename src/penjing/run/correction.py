@@ -73,6 +73,8 @@ def missed_latency(budget: Budget, taken: MeasuredPlan, measured: Mapping[str, A
     if limit is None or not taken.meets or taken.expected is None or len(measured["missed"]) != 1:
         return None
     before, after = (measured[side]["latency_ms"]["median"] for side in ("baseline", "compressed"))
+    if limit.relative:
+        after = before / measured["ratios"]["latency"]
     if after <= limit.of(before):
         return None
     return Miss(str(taken), taken.integer, taken.expected, after / before, limit.of(before) / before)

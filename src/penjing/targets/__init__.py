@@ -10,6 +10,7 @@ from penjing.targets._measure import measure, measure_together
 from penjing.targets._processor import processor
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
 from penjing.targets._registry import Availability, Target, available, find_target, targets
+from penjing.targets._speedup import Speedup, speedup
 from penjing.targets._verbs import (
     Runner,
     check_parity,
@@ -34,6 +35,7 @@ __all__ = [
     "Measurement",
     "Parity",
     "Runner",
+    "Speedup",
     "Target",
     "TensorSpec",
     "ThisProcess",
@@ -50,6 +52,7 @@ __all__ = [
     "profile",
     "run",
     "session",
+    "speedup",
     "targets",
     "write_runner",
 ]

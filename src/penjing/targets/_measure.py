@@ -9,6 +9,7 @@ from penjing.targets._records import Artifact, Latency, Measurement
 from penjing.targets._verbs import ARTIFACT, Inputs, named_inputs, random_inputs
 from penjing.targets.bench import Bench, Job, ThisProcess
 
+PARTS = 20  # successive parts of a measurement, between which speed-ups are compared
 _OPTIONS = {
     "threads": THREADS,
     "batch": BATCH,
@@ -108,7 +109,8 @@ def measure_together(
 
 def _latency(seconds: Sequence[float]) -> Latency:
     p10, median, p90 = (float(found) * 1e3 for found in np.percentile(seconds, (10, 50, 90)))
-    return Latency(median, p90, len(seconds), p10)
+    parts = np.array_split(np.asarray(seconds), PARTS) if len(seconds) >= PARTS else []
+    return Latency(median, p90, len(seconds), p10, tuple(float(np.median(part)) * 1e3 for part in parts))
 
 
 def _batch(inputs: Mapping[str, np.ndarray]) -> int:

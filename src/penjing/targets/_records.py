@@ -135,12 +135,15 @@ class Latency:
         p90: nine tenths of the calls were faster.
         runs: number of timed calls.
         p10: a tenth of the calls were faster: what a call takes while little else runs on the machine.
+        parts: the medians of successive parts of the measurement. The parts of models that were measured together ran at the
+            same times; empty where there were too few calls.
     """
 
     median: float
     p90: float
     runs: int
     p10: float
+    parts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,9 @@ class Measurement:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the measurement as plain JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        del values["latency_ms"]["parts"]  # only `speedup` reads them
+        return values
 
 
 @dataclass(frozen=True)

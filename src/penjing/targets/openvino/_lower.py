@@ -28,8 +28,11 @@ def lower(graph: Graph, path: Path) -> Artifact:
     Float weights are stored as they are, not as float16, which is what OpenVINO would do without being told.
 
     Raises:
-        PenjingError: an op can't be expressed in ONNX, which OpenVINO reads, or OpenVINO has no such op.
+        PenjingError: an op can't be expressed in ONNX, which OpenVINO reads, OpenVINO has no such op, or the path has another
+            suffix, under which OpenVINO would read nothing.
     """
+    if path.suffix != ".xml":
+        raise PenjingError("OpenVINO reads only files whose names end in .xml: give such a path.")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
         write(graph, file)

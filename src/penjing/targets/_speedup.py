@@ -1,0 +1,56 @@
+"""How many times faster one model is than another, from times that were measured in turns, with an interval."""
+
+import statistics
+from dataclasses import dataclass
+
+from scipy.stats import binom
+
+from penjing.targets._records import Latency
+
+CONFIDENCE = 0.95
+# Largest ratio of the median to the tenth percentile of a model's calls on a machine that does little else. Beside other work,
+# medians grow, and not by the same factor for both models: those of large tensors suffer more.
+CALM = 1.25
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times faster a model is than another one.
+
+    Attributes:
+        value: the ratio of the latencies: of the medians on a calm machine; beside other work that of the fastest tenths, which
+            other work disturbs least.
+        low: lower end of the interval.
+        high: upper end of the interval, which holds the ratio with at least 95 % confidence: that of the median of the ratios
+            in successive parts of the measurement (order statistics, free of assumptions on the distribution), widened to
+            `value` where the machine wasn't calm.
+        calm: whether the machine did little else meanwhile.
+        disturbed: ratio of the median to the tenth percentile of the calls, of the model where it is larger.
+    """
+
+    value: float
+    low: float
+    high: float
+    calm: bool
+    disturbed: float
+
+    @property
+    def is_gain(self) -> bool:
+        """Whether the whole interval lies above 1."""
+        return self.low > 1
+
+
+def speedup(before: Latency, after: Latency) -> Speedup:
+    """Returns how many times faster `after` is than `before`; both must come from one call of `measure_together`."""
+    value = before.median / after.median
+    low = high = value
+    if before.parts and len(before.parts) == len(after.parts):
+        ratios = sorted(b / a for b, a in zip(before.parts, after.parts, strict=True))
+        value = statistics.median(ratios)
+        end = max(int(binom.ppf((1 - CONFIDENCE) / 2, len(ratios), 0.5)) - 1, 0)
+        low, high = ratios[end], ratios[-1 - end]
+    disturbed = max(side.median / side.p10 for side in (before, after))
+    calm = disturbed <= CALM
+    if not calm:
+        value = before.p10 / after.p10
+    return Speedup(value, min(low, value), max(high, value), calm, disturbed)
