@@ -35,7 +35,7 @@ _VERSIONS = {
     "MAX_POOL_2D": 2, "CONCATENATION": 2, "PAD": 2, "PADV2": 2, "MEAN": 2, "SUM": 2, "RESHAPE": 1, "TRANSPOSE": 2,
     "SLICE": 2, "STRIDED_SLICE": 2, "LOGISTIC": 2, "TANH": 2, "SOFTMAX": 2, "LEAKY_RELU": 2, "QUANTIZE": 2,
     "DEQUANTIZE": 2, "RESIZE_BILINEAR": 3, "RESIZE_NEAREST_NEIGHBOR": 3, "TRANSPOSE_CONV": 3, "BATCH_MATMUL": 2,
-    "GATHER": 2, "MAXIMUM": 2, "MINIMUM": 2, "RELU": 2, "RELU6": 2,
+    "BROADCAST_TO": 2, "GATHER": 2, "MAXIMUM": 2, "MINIMUM": 2, "RELU": 2, "RELU6": 2,
 }  # fmt: skip
 
 
@@ -59,12 +59,19 @@ class Grid:
 
 
 class File:
-    """Collects the tensors and ops of one function, and writes them."""
+    """Collects the tensors and ops of one function, and writes them.
+
+    Attributes:
+        tensors: the schema's records of tensors.
+        operators: the schema's records of ops, in order of execution.
+        macs: multiply-accumulates of ops, by their position, where the shapes in the file tell of more than are needed.
+    """
 
     def __init__(self) -> None:
         """Begins without a tensor; the first buffer of a file is empty by agreement."""
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
+        self.macs: dict[int, int] = {}
         self._buffers: list[Any] = [schema.BufferT()]
         self._codes: dict[str, int] = {}
         self._constants: dict[Any, int] = {}

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
@@ -14,11 +15,15 @@ from penjing.targets._origins import STANDS_FOR
 from penjing.targets._records import Artifact, FileNotes, TensorSpec, reading_notes
 from penjing.targets.litert._file import NAMES, File, notes_of
 from penjing.targets.litert._lowering import Held, Lowering, NoRule
-from penjing.targets.litert._session import model_of
+from penjing.targets.litert._session import CantLoad, model_of
 from penjing.targets.litert._values import values_of
 from penjing.targets.litert.rules import find
 
 NAME = "litert"
+_WAYS = (
+    "Write that line in other ops, capture only the part of the model before it (capture(..., part=...)), or lower for "
+    "another target: 'onnxruntime' knows more ops, and 'torch' runs every op."
+)
 BATCH = 1  # samples of a call: a file has fixed sizes
 
 
@@ -30,6 +35,7 @@ def lower(graph: Graph, path: Path) -> Artifact:
     Raises:
         PenjingError: an op can't be written, or the file would pass 2 GB.
     """
+    _check_dtypes(graph)
     ready = fold_batch_norms(graph).eval()
     nodes = ready.program.graph
     inputs = ready.example_inputs(BATCH if graph.batch is None else None)
@@ -46,8 +52,22 @@ def lower(graph: Graph, path: Path) -> Artifact:
         outputs = dict(zip(output_names(graph), _outputs(lowering, nodes, set(given.values())), strict=True))
     except NoRule as error:
         raise PenjingError(_refusal(error)) from error
-    path.write_bytes(file.written(given, outputs, _notes(graph)))
-    return describe(path)
+    path.write_bytes(file.written(given, outputs, {**_notes(graph), "macs": file.macs}))
+    try:
+        return describe(path)
+    except CantLoad as error:
+        raise PenjingError(f"LiteRT can't run this graph: {error.reason}. {_WAYS}") from error
+
+
+def _check_dtypes(graph: Graph) -> None:
+    """Raises if anything in the graph is computed in floating-point numbers for which the runtime has few kernels."""
+    values = [node.meta.get("val") for node in graph.program.graph.nodes]
+    strange = {v.dtype for v in values if isinstance(v, Tensor) and v.is_floating_point()} - {torch.float32}
+    if strange:
+        named = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in strange))
+        raise PenjingError(
+            f"The model computes in {named}, for which LiteRT has few kernels: call model.float() before penjing.capture."
+        )
 
 
 def _label(node: fx.Node) -> str:
@@ -85,9 +105,7 @@ def _refusal(error: NoRule) -> str:
     where = node.meta.get("source") or node.meta.get("module") or node.name
     inner = "" if error.target == node.target else f" (it needs '{error.target}')"
     return (
-        f"The graph can't be written as a .tflite file: there is no rule for '{node.target}' at {where}{inner}. Write that "
-        "line in other ops, capture only the part of the model before it (capture(..., part=...)), or lower for another "
-        "target: 'onnxruntime' knows more ops, and 'torch' runs every op."
+        f"The graph can't be written as a .tflite file: there is no rule for '{node.target}' at {where}{inner}. {_WAYS}"
     )
 
 

@@ -11,6 +11,7 @@ take most of them in.
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -143,7 +144,7 @@ class Lowering:
 
         inputs = [self.values.of[source] for source in tensors]
         with torch.no_grad():
-            program = make_fx(called, decomposition_table=_decompositions())(*inputs)
+            program = make_fx(called, decomposition_table=_decompositions(self._rules))(*inputs)
         program.graph.eliminate_dead_code()
         if any(inner.target is node.target for inner in program.graph.nodes):
             raise NoRule(node)
@@ -408,8 +409,11 @@ def grid_of(node: fx.Node) -> Grid | None:
     return Grid(float(scale), zero - shift, low - shift, high - shift)  # type: ignore[arg-type, operator]
 
 
-def _decompositions() -> dict[Any, Any]:
-    return torch._decomp.core_aten_decompositions()
+@cache
+def _decompositions(rules: Callable[[Any], Rule | None]) -> dict[Any, Any]:
+    """Returns PyTorch's ways to write ops in simpler ones, but for ops that have rules."""
+    tables = (torch._decomp.core_aten_decompositions(), torch._decomp.decomposition_table)
+    return {op: function for table in tables for op, function in table.items() if rules(op) is None}
 
 
 class NoRule(PenjingError):

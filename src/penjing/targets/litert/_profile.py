@@ -20,10 +20,11 @@ import ai_edge_litert
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from penjing import records
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact, ExecutedNode
 from penjing.targets.litert import _child
-from penjing.targets.litert._file import DTYPES, NAMES, read
+from penjing.targets.litert._file import DTYPES, NAMES, notes_of, read
 
 OPERATOR, DELEGATED = 2, 8  # kinds of events: an op of the file, and one that a delegate executes
 HALF_US = 0.5  # the profiler cuts microseconds off after the point, which takes away half of one on average
@@ -31,7 +32,7 @@ _OPS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isi
 
 # How XNNPACK's names of what it executes for an op begin; the first that isn't listed for any op is a part of the op before.
 _EXECUTED = {
-    "CONV_2D": ("Convolution",), "DEPTHWISE_CONV_2D": ("Convolution",), "TRANSPOSE_CONV": ("Deconvolution",),
+    "CONV_2D": ("Convolution", "Fully Connected"), "DEPTHWISE_CONV_2D": ("Convolution",), "TRANSPOSE_CONV": ("Deconvolution",),
     "FULLY_CONNECTED": ("Fully Connected", "Batch Matrix Multiply"), "BATCH_MATMUL": ("Batch Matrix Multiply",),
     "ADD": ("Add",), "SUB": ("Subtract",), "MUL": ("Multiply",), "DIV": ("Divide",), "MAXIMUM": ("Maximum",),
     "MINIMUM": ("Minimum",), "MAX_POOL_2D": ("Max Pooling",), "AVERAGE_POOL_2D": ("Average Pooling", "Global Average"),
@@ -56,6 +57,7 @@ class _Op:
         inputs: shapes of its inputs.
         output: shape of its first output.
         dtypes: the dtypes of its inputs.
+        macs: its multiply-accumulates, where the shapes tell of more than are needed.
     """
 
     name: str
@@ -63,6 +65,7 @@ class _Op:
     inputs: tuple[tuple[int, ...], ...]
     output: tuple[int, ...]
     dtypes: tuple[str, ...]
+    macs: int | None
 
 
 def profile(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], runs: int) -> list[ExecutedNode]:
@@ -102,6 +105,7 @@ def _events(
 
 def _ops(model: Any) -> list[_Op]:
     graph = model.subgraphs[0]
+    known = records.convert(json.loads(notes_of(model)).get("macs", {}), dict[str, int], "macs")
     return [
         _Op(
             _OPS[model.operatorCodes[one.opcodeIndex].builtinCode],
@@ -109,8 +113,9 @@ def _ops(model: Any) -> list[_Op]:
             tuple(_shape(graph.tensors[index]) for index in one.inputs if index >= 0),
             _shape(graph.tensors[one.outputs[0]]),
             tuple(NAMES.get(graph.tensors[index].type, "other") for index in one.inputs if index >= 0),
+            known.get(str(place)),
         )
-        for one in graph.operators
+        for place, one in enumerate(graph.operators)
     ]
 
 
@@ -186,7 +191,7 @@ def _row(op: _Op, us: float, executed: str) -> ExecutedNode:
         node=node if slash else None,
         latency_us=us,
         integer=op.name in _MULTIPLIES and op.dtypes[:2] == ("int8", "int8"),
-        macs=_macs(op),
+        macs=_macs(op) if op.macs is None else op.macs,
     )
 
 

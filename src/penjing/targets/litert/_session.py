@@ -12,18 +12,30 @@ from penjing.targets._records import Artifact
 from penjing.targets.litert._file import read
 
 
+class CantLoad(PenjingError):
+    """LiteRT refuses a file.
+
+    Attributes:
+        reason: the runtime's own message.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"LiteRT {ai_edge_litert.__version__} can't load {path}: {reason}")
+        self.reason = reason.rstrip(".")
+
+
 def load(path: Path, threads: int) -> Any:
     """Loads a file, ready to run.
 
     Raises:
-        PenjingError: LiteRT can't load it.
+        CantLoad: LiteRT can't load it.
     """
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=threads)
         interpreter.allocate_tensors()
     except Exception as error:  # its errors are ValueError and RuntimeError, by no rule that is written down
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise PenjingError(f"LiteRT {ai_edge_litert.__version__} can't load {path}: {reason}") from error
+        raise CantLoad(path, reason) from error
     return interpreter
 
 
@@ -31,7 +43,7 @@ def model_of(path: Path) -> Any:
     """Returns the schema's record of a file that LiteRT can load.
 
     Raises:
-        PenjingError: LiteRT can't load it.
+        CantLoad: LiteRT can't load it.
     """
     load(path, 1)
     return read(path.read_bytes())

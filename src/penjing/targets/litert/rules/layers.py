@@ -1,5 +1,6 @@
 """Convolutions, linear layers and products of matrices."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from penjing.targets.litert.rules._table import rule
 aten = torch.ops.aten
 
 SAME, VALID = 0, 1  # the schema's numbers
+FEW_CHANNELS = 4  # of an image that a convolution reads in fewer columns: XNNPACK's kernels multiply 8 at once or more
 LEAST_RATIO = 2.0**-31  # of a product's scale to that of its output: XNNPACK's kernels refuse smaller ones
 LARGEST_BIAS = 2.0**30  # codes of 32 bits, with as much left for the sum of products
 BIAS_SCALE = 1e-30  # the smallest scale that a float32 holds with all its digits, roughly
@@ -116,9 +118,15 @@ def convolution(lowering: Lowering, node: fx.Node) -> None:
     if rounded is None and held.grid is not None:
         held = lowering.held(source)
     order = (0, *range(2, axes + 2), 1)
-    held = lowering.ordered(held, order)
-    sizes = lowering.shape(source)[2:]
-    name = same_or_valid(amounts[2:], sizes, weight.shape[2:], stride, dilation)
+    sizes, kernel = lowering.shape(source)[2:], tuple(weight.shape[2:])
+    held, pairs = lowering.ordered(held, order), None
+    if rounded is not None and axes == 2 and weight.shape[1] <= FEW_CHANNELS and groups == 1 and dilation[1] == 1:
+        pairs = _Pairs.of(lowering.shape(node)[3], sizes[1], kernel[1], stride[1], amounts[3])
+    if pairs is not None:
+        held, products = pairs.image(lowering, held), pairs.weight(products)
+        amounts[3], sizes = pairs.amounts, (sizes[0], sizes[1] // pairs.step)
+        stride, kernel = (stride[0], 1), (kernel[0], pairs.width)
+    name = same_or_valid(amounts[2:], sizes, kernel, stride, dilation)
     if name is None:
         held, name = lowering.padded(held, amounts), VALID
     if axes == 1:
@@ -141,12 +149,72 @@ def convolution(lowering: Lowering, node: fx.Node) -> None:
         )  # fmt: skip
     else:
         lowering.file.op("CONV_2D", inputs, [made.index], kind="Conv2DOptions", **options)
+        if pairs is not None:
+            lowering.file.macs[len(lowering.file.operators) - 1] = math.prod(shape) * math.prod(weight.shape[1:])
     if axes == 1:
         batch, _, length, channels = shape
         made = lowering.reshaped(made, (batch, length, channels), order)
     else:
         made = Held(made.index, order, made.grid)
     (lowering.give if made.grid is None else lowering.give_rounded)(end, made)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """An image with few channels, read as one with half as many columns, each of two columns' channels.
+
+    A convolution with stride 2 over 3 channels then has a kernel that is two columns wide instead of three. Kernels for
+    integers work on 8 or 64 channels at once, however few there are, so that fewer taps take less time; and to read the image
+    so takes none, since the bytes stay where they are. All this holds for other strides, too.
+
+    Attributes:
+        step: columns that become one: as many as the stride.
+        before: columns of zeros in front of the image as it was.
+        first: the column that the first tap reads, counted from an output's own.
+        width: width of the kernel.
+        amounts: columns of zeros in front of the image and behind it.
+    """
+
+    step: int
+    before: int
+    first: int
+    width: int
+    amounts: tuple[int, int]
+
+    @classmethod
+    def of(cls, out: int, size: int, width: int, step: int, amounts: tuple[int, int]) -> "_Pairs | None":
+        """Returns how a convolution reads fewer columns; None where that isn't possible, or saves no taps.
+
+        Args:
+            out: columns of the output.
+            size: columns of the image.
+            width: of the kernel.
+            step: the stride across.
+            amounts: columns of zeros in front of the image and behind it.
+        """
+        before = amounts[0]
+        first, last = -before // step, (width - 1 - before) // step
+        wide = last - first + 1
+        behind = out - size // step + wide - 1 + first
+        if step == 1 or size % step or wide >= width or behind < 0:
+            return None
+        return cls(step, before, first, wide, (-first, behind))
+
+    def image(self, lowering: Lowering, held: Held) -> Held:
+        """Writes the image, whose axes are in the order `(N, H, W, C)`, with fewer columns."""
+        batch, height, width, channels = lowering.file.shape(held.index)
+        return lowering.reshaped(held, (batch, height, width // self.step, self.step * channels), held.order)
+
+    def weight(self, products: _Products) -> _Products:
+        """Returns the constants of the convolution over fewer columns, with zeros where they have more than the kernel."""
+        stored = products.weight
+        assert isinstance(stored, Codes)
+        outs, channels, height, width = stored.codes.shape
+        made = np.zeros((outs, self.step, channels, height, self.width), np.int8)
+        for tap in range(width):
+            column, inner = divmod(tap - self.before, self.step)
+            made[:, inner, :, :, column - self.first] = stored.codes[:, :, :, tap]
+        return _Products(Codes(made.reshape(outs, -1, height, self.width), stored.scale), products.bias)
 
 
 def _operand(lowering: Lowering, x: fx.Node, products: _Products) -> Held:

@@ -11,9 +11,11 @@ from penjing.targets.litert._file import Grid
 from penjing.targets.litert._lowering import Held, Lowering, NoRule
 from penjing.targets.litert.rules._table import rule
 from penjing.targets.litert.rules.layers import SAME, VALID, same_or_valid, spread
+from penjing.targets.litert.rules.pointwise import cast
 
 aten = torch.ops.aten
 
+LARGEST_CODE = 127  # of a weight
 LOWEST = float(np.finfo(np.float32).min)
 IMAGE = (0, 2, 3, 1)  # the order in which pools want an image's axes
 
@@ -27,7 +29,7 @@ def max_pool(lowering: Lowering, node: fx.Node) -> None:
         raise NoRule(node, f"{node.target} with a dilation, or on three axes")
     held = lowering.integers(x) or lowering.held(x)
     lowest = -128 if held.grid is not None else LOWEST
-    _pooled(lowering, node, x, held, "MAX_POOL_2D", kernel, spread(stride or kernel, 2), padding, lowest, node)
+    _pooled(lowering, node, x, held, "MAX_POOL_2D", kernel, spread(stride or kernel, 2), padding, lowest)
 
 
 @rule(aten.avg_pool2d.default)
@@ -38,14 +40,12 @@ def avg_pool(lowering: Lowering, node: fx.Node) -> None:
     stride = spread(stride or kernel, 2)
     if divisor is not None or len(lowering.shape(x)) != 4 or (ceil and any(padding)):
         raise NoRule(node, f"{node.target} with a divisor, on three axes, or with ceil_mode and padding")
-    held = lowering.integers(x)
-    rounded = lowering.rounded(node) if held is not None else None
-    grid = None if rounded is None else rounded[1]
-    if held is None or rounded is None:
-        held, grid = lowering.held(x), None
-    filler = 0.0 if counts and any(padding) else None
-    end = node if rounded is None else rounded[0]
-    _pooled(lowering, node, x, held, "AVERAGE_POOL_2D", kernel, stride, padding, filler, end, grid)
+    held, rounded = operand(lowering, node, x)
+    if rounded is not None:
+        _averaged(lowering, held, kernel, stride, lowering.shape(node), *rounded)
+    else:
+        filler = 0.0 if counts and any(padding) else None
+        _pooled(lowering, node, x, held, "AVERAGE_POOL_2D", kernel, stride, padding, filler)
 
 
 def _pooled(
@@ -58,8 +58,6 @@ def _pooled(
     stride: Sequence[int],
     padding: Sequence[int],
     filler: float | None,
-    end: fx.Node,
-    grid: Grid | None = None,
 ) -> None:
     """Writes a pool.
 
@@ -73,8 +71,6 @@ def _pooled(
         stride: height and width.
         padding: height and width.
         filler: the number around the image that pools count; None where they count none.
-        end: the node that holds the result.
-        grid: of the result, where the pool rounds it.
     """
     given, wanted = lowering.shape(x)[2:], lowering.shape(node)[2:]
     amounts = [
@@ -91,12 +87,50 @@ def _pooled(
         value = None if counts_zeros else filler
         held, kind = lowering.padded(held, [(0, 0), (0, 0), *amounts], value), VALID
     batch, channels, *sizes = lowering.shape(node)
-    made = lowering.make((batch, *sizes, channels), lowering.file.dtype(held.index), IMAGE, grid or held.grid)
+    made = lowering.make((batch, *sizes, channels), lowering.file.dtype(held.index), IMAGE, held.grid)
     lowering.file.op(
         name, [held.index], [made.index], kind="Pool2DOptions", padding=kind, strideH=stride[0], strideW=stride[1],
         filterHeight=kernel[0], filterWidth=kernel[1],
     )  # fmt: skip
-    (lowering.give if grid is None else lowering.give_rounded)(end, made)
+    lowering.give(node, made)
+
+
+def operand(lowering: Lowering, node: fx.Node, x: fx.Node) -> tuple[Held, tuple[fx.Node, Grid] | None]:
+    """Returns an op's input, as integers where its output is rounded too; and what rounds the output."""
+    held = lowering.integers(x)
+    rounded = lowering.rounded(node) if held is not None else None
+    return (held, rounded) if held is not None and rounded is not None else (lowering.held(x), None)
+
+
+def _averaged(
+    lowering: Lowering,
+    held: Held,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    shape: Sequence[int],
+    end: fx.Node,
+    grid: Grid,
+) -> None:
+    """Writes an average of integers as DEPTHWISE_CONV_2D: the kernel of AVERAGE_POOL_2D can't give another grid."""
+    held = lowering.ordered(held, IMAGE)
+    batch, channels, *sizes = shape
+    made = lowering.make((batch, *sizes, channels), "int8", IMAGE, grid)
+    area = kernel[0] * kernel[1]
+    scale = 1 / (area * LARGEST_CODE)
+    weight = np.full((1, *kernel, channels), LARGEST_CODE, np.int8)
+    assert held.grid is not None and isinstance(held.grid.scale, float)
+    own = Grid((float(np.float32(scale)),) * channels, axis=3)
+    sums = Grid((float(np.float32(scale * held.grid.scale)),) * channels)
+    constants = [
+        lowering.file.constant(weight, "weight", own),
+        lowering.file.constant(np.zeros(channels, np.int32), "bias", sums),
+    ]
+    lowering.file.macs[len(lowering.file.operators)] = 0  # the graph's op counts as free of products
+    lowering.file.op(
+        "DEPTHWISE_CONV_2D", [held.index, *constants], [made.index], kind="DepthwiseConv2DOptions", padding=VALID,
+        strideH=stride[0], strideW=stride[1], depthMultiplier=1, dilationHFactor=1, dilationWFactor=1,
+    )  # fmt: skip
+    lowering.give_rounded(end, made)
 
 
 @rule(aten.adaptive_avg_pool2d.default)
@@ -109,12 +143,11 @@ def adaptive_avg_pool(lowering: Lowering, node: fx.Node) -> None:
         reduced(lowering, node, x, "MEAN", [rank - 2, rank - 1], True, integer=True)
     elif all(size % count == 0 for size, count in zip(sizes, wanted, strict=True)) and len(lowering.shape(x)) == 4:
         kernel = [size // count for size, count in zip(sizes, wanted, strict=True)]
-        held = lowering.integers(x)
-        rounded = lowering.rounded(node) if held is not None else None
-        if held is None or rounded is None:
-            held = lowering.held(x)
-        end, grid = rounded or (node, None)
-        _pooled(lowering, node, x, held, "AVERAGE_POOL_2D", kernel, kernel, (0, 0), None, end, grid)
+        held, rounded = operand(lowering, node, x)
+        if rounded is not None:
+            _averaged(lowering, held, kernel, kernel, lowering.shape(node), *rounded)
+        else:
+            _pooled(lowering, node, x, held, "AVERAGE_POOL_2D", kernel, kernel, (0, 0), None)
     else:
         lowering.expand(node, lambda x, bins: _binned(x, bins, lambda window, axis: window.mean(axis, keepdim=True)))
 
@@ -149,10 +182,7 @@ def reduced(
     kind: str = "ReducerOptions",
 ) -> None:
     """Writes an op that reduces axes."""
-    held = lowering.integers(x) if integer else None
-    rounded = lowering.rounded(node) if held is not None else None
-    if held is None or rounded is None:
-        held = lowering.held(x)
+    held, rounded = operand(lowering, node, x) if integer else (lowering.held(x), None)
     end, grid = rounded or (node, None)
     rank = len(held.order)
     gone = {axis % rank for axis in axes} or set(range(rank))
@@ -239,3 +269,20 @@ def cumsum(lowering: Lowering, node: fx.Node) -> None:
     constant = lowering.file.constant(np.array([place], np.int32), "axis")
     lowering.file.op("CUMSUM", [held.index, constant], [made.index], kind="CumsumOptions")
     lowering.give(node, made)
+
+
+@rule(aten.topk.default)
+def topk(lowering: Lowering, node: fx.Node) -> None:
+    """Writes TOPK_V2 for the largest entries along the last axis."""
+    x, count, axis, biggest, _ = lowering.arguments(node)
+    held = lowering.held(x)
+    axis %= len(held.order)
+    if not biggest:
+        raise NoRule(node, f"{node.target} of the smallest entries")
+    order = (*(one for one in held.order if one != axis), axis)
+    held = lowering.ordered(held, order)
+    shape = [*lowering.file.shape(held.index)[:-1], count]
+    parts = [lowering.make(shape, kind, order) for kind in (lowering.dtype_of(x), "int32")]
+    constant = lowering.file.constant(np.array(count, np.int32), "count")
+    lowering.file.op("TOPK_V2", [held.index, constant], [one.index for one in parts], kind="TopKV2Options")
+    lowering.give_parts(node, [parts[0], cast(lowering, parts[1], "int64")])

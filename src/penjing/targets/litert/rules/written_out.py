@@ -148,3 +148,85 @@ def roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
         if cut:
             x = torch.cat([x.narrow(axis, cut, size - cut), x.narrow(axis, 0, cut)], axis)
     return x
+
+
+@written_out(aten.instance_norm.default)
+def instance_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """Computes (x − mean) / √(variance + ε) over the places of each channel, or with kept statistics."""
+    if not use_input_stats and running_mean is not None and running_var is not None:
+        return batch_norm(x, weight, bias, running_mean, running_var, False, momentum, eps, False)
+    return group_norm(x, x.shape[1], weight, bias, eps)
+
+
+@written_out(aten.var.correction, aten.var.dim)
+def variance(x: Tensor, dim: Any = None, unbiased: Any = True, *, correction: Any = 1, keepdim: bool = False) -> Tensor:
+    """Computes the mean squared distance from the mean."""
+    axes = list(range(x.dim())) if dim is None else list(dim)
+    return _squares(x, axes, float(correction if unbiased else 0), keepdim)
+
+
+@written_out(aten.std.correction, aten.std.dim)
+def deviation(
+    x: Tensor, dim: Any = None, unbiased: Any = True, *, correction: Any = 1, keepdim: bool = False
+) -> Tensor:
+    """Computes the root of the variance."""
+    return torch.sqrt(variance(x, dim, unbiased, correction=correction, keepdim=keepdim))
+
+
+def _squares(x: Tensor, axes: list[int], correction: float, keepdim: bool) -> Tensor:
+    centred = x - x.mean(axes, keepdim=True)
+    count = math.prod(x.shape[axis] for axis in axes)
+    return (centred * centred).sum(axes, keepdim=keepdim) * (1 / (count - correction))
+
+
+@written_out(aten.linalg_vector_norm.default)
+def vector_norm(x: Tensor, p: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """Computes the root of the sum of squares, the sum of magnitudes, or the largest magnitude."""
+    axes = list(range(x.dim())) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    if p == 2:
+        return torch.sqrt((x * x).sum(axes, keepdim=keepdim))
+    if p == math.inf:
+        return x.abs().amax(axes, keepdim=keepdim)
+    total = (x.abs() ** p).sum(axes, keepdim=keepdim)
+    return total if p == 1 else total ** (1 / p)
+
+
+@written_out(aten.cdist.default)
+def distances(left: Tensor, right: Tensor, p: float = 2.0, compute_mode: int | None = None) -> Tensor:
+    """Computes the distance of each row from each row as the norm of their difference."""
+    return vector_norm(left.unsqueeze(-2) - right.unsqueeze(-3), p, [-1])
+
+
+@written_out(aten.max.dim)
+def largest(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """Takes the largest value and its position."""
+    return x.amax(dim, keepdim), x.argmax(dim, keepdim)
+
+
+@written_out(aten.min.dim)
+def smallest(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, Tensor]:
+    """Takes the smallest value and its position."""
+    return x.amin(dim, keepdim), x.argmin(dim, keepdim)
+
+
+@written_out(aten.softplus.default)
+def softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    """Computes log(1 + exp(β x)) / β, in a form that doesn't overflow."""
+    scaled = x * beta
+    return (torch.clamp(scaled, min=0.0) + torch.log(1 + torch.exp(-scaled.abs()))) * (1 / beta)
+
+
+@written_out(aten.mish.default)
+def mish(x: Tensor) -> Tensor:
+    """Computes x · tanh(log(1 + exp(x)))."""
+    return x * torch.tanh(softplus(x))
