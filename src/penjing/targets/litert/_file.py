@@ -169,7 +169,7 @@ class File:
         signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
         signature.inputs, signature.outputs = _mapped(inputs), _mapped(outputs)
         model.metadata, model.signatureDefs = [metadata], [signature]
-        builder = _Builder(size + 2**16)
+        builder = Builder(size + 2**16)
         builder.Finish(model.Pack(builder), IDENTIFIER)
         return bytes(builder.Output())
 
@@ -179,7 +179,7 @@ class File:
         return name if count == 0 else self._unique(f"{name}#{count}")
 
 
-class _Builder(flatbuffers.Builder):  # type: ignore[misc]
+class Builder(flatbuffers.Builder):  # type: ignore[misc]
     """Lets bytes, which are the files' constants, begin where kernels expect them to."""
 
     def CreateNumpyVector(self, x: Any) -> Any:

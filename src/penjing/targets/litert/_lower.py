@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from penjing.damage import refusing
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
 from penjing.targets._nesting import nesting, output_names
@@ -116,19 +117,21 @@ def describe(path: Path) -> Artifact:
         PenjingError: LiteRT can't load it, or the notes in it are damaged.
     """
     model = model_of(path)
-    graph = model.subgraphs[0]
-    names = _signature(model)
-    tensors = [graph.tensors[index] for index in graph.inputs]
-    shapes = [tuple(int(size) for size in (() if one.shape is None else one.shape)) for one in tensors]
+    with refusing(f"LiteRT can load {path}, but it isn't a model that Penjing can read"):
+        graph = model.subgraphs[0]
+        names = _signature(model)
+        tensors = [graph.tensors[index] for index in graph.inputs]
+        shapes = [tuple(int(size) for size in (() if one.shape is None else one.shape)) for one in tensors]
+        dtypes = [NAMES[one.type] for one in tensors]
+        outputs = tuple(names.get(int(index), _text(graph.tensors[index].name)) for index in graph.outputs)
     with reading_notes(path):
         notes = FileNotes.parse(notes_of(model))
         examples = notes.examples(shapes)
         structure = None if notes.outputs is None else pytree.treespec_loads(notes.outputs)
     inputs = tuple(
-        TensorSpec(names.get(int(index), _text(one.name)), shape, NAMES[one.type], *told)
-        for index, one, shape, told in zip(graph.inputs, tensors, shapes, examples, strict=True)
+        TensorSpec(names.get(int(index), _text(one.name)), shape, dtype, *told)
+        for index, one, shape, dtype, told in zip(graph.inputs, tensors, shapes, dtypes, examples, strict=True)
     )
-    outputs = tuple(names.get(int(index), _text(graph.tensors[index].name)) for index in graph.outputs)
     return Artifact(NAME, Path(path), (Path(path),), inputs, outputs, structure)
 
 
