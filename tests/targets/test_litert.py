@@ -235,6 +235,7 @@ INTEGER = {
     "cut": lambda x: x[:, :, 1:, ::2],
     "parts": lambda x: x.chunk(2, 3)[1],
     "zeros": lambda x: F.pad(x, (0, 0, 0, 0, 1, 1))[:, 1:9],
+    "upsampled": lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest"),
     "clip": lambda x: x.clamp(-0.5, 0.7),
 }
 
@@ -359,3 +360,12 @@ def test_half_a_file_is_refused(tmp_path):
     artifact.path.write_bytes(content[: len(content) // 2])
     with pytest.raises(PenjingError, match="can't load"):
         open_artifact(artifact.path, "litert")
+
+
+def test_nothing_is_printed_while_a_file_is_loaded_and_run(tmp_path, capfd):
+    artifact = lower(capture(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)), "litert", tmp_path / "model.tflite")
+    run(artifact, torch.randn(1, 3, 8, 8))
+    (tmp_path / "none.tflite").write_bytes(b"nothing")
+    with pytest.raises(PenjingError):
+        open_artifact(tmp_path / "none.tflite", "litert")
+    assert capfd.readouterr() == ("", "")

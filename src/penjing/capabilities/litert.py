@@ -25,6 +25,10 @@ def _rank(node: fx.Node) -> int:
     return int(node.args[0].meta["val"].dim())  # type: ignore[union-attr]
 
 
+def _images(node: fx.Node) -> bool:
+    return _rank(node) == 4
+
+
 def _flat_or_square(node: fx.Node) -> bool:
     """Tells whether a convolution runs over one axis or two."""
     return _rank(node) <= 4
@@ -125,6 +129,7 @@ _PLACEMENT = Placement(
         aten.split_with_sizes.default: _always,
         aten.pad.default: _zero_pad,
         aten.constant_pad_nd.default: _zero_pad,
+        aten.upsample_nearest2d.vec: _images,
         operator.getitem: _always,
     },
     clips=CLIPS,
