@@ -2,9 +2,10 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
+EXTRAS := dev
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-torch lint clean
+.PHONY: install demo test test-torch test-all lint clean
 
 install: $(VENV)/.installed
 
@@ -12,7 +13,7 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Penjing needs Python 3.11 or newer; set PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	touch $@
 
 demo: install
@@ -28,10 +29,14 @@ test-torch:
 	$(if $(VERSION),,$(error Say which PyTorch: make test-torch VERSION=2.14.1))
 	$(MAKE) test VENV=.venv-torch-$(VERSION) TORCH=torch==$(VERSION)
 
+# The tests on all runtimes, in an environment of its own: make test has ONNX Runtime, OpenVINO and PyTorch alone.
+test-all:
+	$(MAKE) test VENV=.venv-all EXTRAS=dev,executorch,litert
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) .venv-all build dist src/*.egg-info

@@ -4,7 +4,7 @@ Nothing here runs or needs a runtime. Techniques and planners read these records
 """
 
 from penjing.capabilities._records import Capabilities, Condition, Largest, Numbers, Placement, Zeros
-from penjing.capabilities._table import DEFAULT, TARGETS, find
+from penjing.capabilities._table import DEFAULT, TARGETS, add, find
 
 __all__ = [
     "DEFAULT",
@@ -15,5 +15,6 @@ __all__ = [
     "Numbers",
     "Placement",
     "Zeros",
+    "add",
     "find",
 ]

@@ -14,6 +14,11 @@ TARGETS = {one.name: one for one in (ONNXRUNTIME, OPENVINO, EXECUTORCH, LITERT, 
 DEFAULT = ONNXRUNTIME.name
 
 
+def add(capabilities: Capabilities) -> None:
+    """Adds the record of a target that isn't Penjing's own; one of the same name is replaced."""
+    TARGETS[capabilities.name] = capabilities
+
+
 def find(target: str | Capabilities) -> Capabilities:
     """Returns what a target can do, by its name; a record is returned as it is.
 

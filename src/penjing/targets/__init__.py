@@ -5,6 +5,7 @@ imports the runtime, and its own modules that need the runtime, only when a call
 """
 
 from penjing.targets import executorch, litert, onnxruntime, openvino, torch  # noqa: F401  registers the targets
+from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
 from penjing.targets._processor import processor
@@ -42,6 +43,7 @@ __all__ = [
     "available",
     "check_parity",
     "find_target",
+    "fresh_memory",
     "integer_macs",
     "layers_of",
     "lower",

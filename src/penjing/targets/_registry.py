@@ -37,7 +37,7 @@ class Target:
         profile: times each executed node, given threads, inputs by name and a number of runs.
         memory: returns the peak resident bytes of a fresh process and the part that the model took, given threads and
             inputs by name; None where the system can't tell.
-        runner: path, within `targets/`, of the template for the script that uses the file with the runtime alone.
+        runner: path of the template for the script that uses the file with the runtime alone: within `targets/`, or absolute.
         fixed_sizes: whether a file takes inputs of one size alone: of batch 1 where the graph's batch is free.
     """
 

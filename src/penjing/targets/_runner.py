@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -22,7 +23,11 @@ def rendered(target: Target) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(target.runner).render(suffix=target.suffix, preparation=_preparation())
+    path = Path(target.runner)
+    template = (
+        environment.from_string(path.read_text()) if path.is_absolute() else environment.get_template(target.runner)
+    )
+    return template.render(suffix=target.suffix, preparation=_preparation())
 
 
 def _preparation() -> str:

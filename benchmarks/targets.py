@@ -1,0 +1,198 @@
+"""The same networks on every runtime, in floating point and quantised by the defaults for that runtime.
+
+    python benchmarks/targets.py run CIFAR10.zip RESNET20.safetensors RESNET56.safetensors PHOTOS.zip
+    python benchmarks/targets.py table
+
+Networks: ResNet-20 and ResNet-56, trained on CIFAR-10, and EfficientNet-Lite0 as PyPI has it, on photos (where its package is
+installed); of the zoo, untrained, those for images of CIFAR-10's size. Runtimes: all that are installed. A pair of a network and
+a runtime that is finished isn't run again.
+
+Each runtime is measured in a process of its own, one thread, one image a call, the float and the int8 file in turns. Agreement is
+the share of images with the same first answer as the float network in PyTorch; the signal-to-noise ratio is that of the outputs.
+"""
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import penjing as pj
+from _quantisation_subjects import LITE0, lite0
+from _rows import HERE, Rows
+from _tables import publish
+from penjing import targets, zoo
+
+ROWS = Rows("targets")
+FILES = HERE / "out" / "targets"
+CALIBRATING, JUDGING = 200, 500  # images of CIFAR-10
+BATCH = 50  # images a call while answers are collected
+LOADS = 5  # times that a file is loaded; the median counts
+UNTRAINED = ("mobilenet_v2_cifar", "shufflenet_v2_cifar", "squeezenet_cifar")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with images, as inputs.
+
+    Attributes:
+        network: in evaluation mode.
+        calibration: (N, C, H, W).
+        images: those on which answers are compared, (N, C, H, W).
+    """
+
+    network: nn.Module
+    calibration: Tensor
+    images: Tensor
+
+
+def run(given: argparse.Namespace) -> None:
+    """Measures every pair that isn't finished."""
+    makers: dict[str, Callable[[], Subject]] = {
+        "resnet20": partial(of_cifar10, given.cifar10, "resnet20", given.resnet20),
+        "resnet56": partial(of_cifar10, given.cifar10, "resnet56", given.resnet56),
+        LITE0: partial(of_photos, given.photos),
+        **{name: partial(of_cifar10, given.cifar10, name, None) for name in UNTRAINED},
+    }
+    usable = [one.name for one in targets.available() if one.usable and one.name != "torch"]
+    for name, maker in makers.items():
+        left = [target for target in usable if not ROWS.has([name, target])]
+        if not left:
+            continue
+        try:
+            subject = maker()
+        except ModuleNotFoundError as error:
+            print(f"{name} is left out: {error}")
+            continue
+        for target in left:
+            ROWS.once([name, target], partial(row, name, target, subject))
+
+
+def of_cifar10(images: Path, name: str, weights: Path | None) -> Subject:
+    """Returns a network of the zoo, untrained where there are no weights, with images of CIFAR-10."""
+    data = pj.data.cifar10(images)
+    assert data.calibration is not None and data.validation is not None
+    torch.manual_seed(0)
+    network = zoo.build(name).eval()
+    if weights is not None:
+        network.load_state_dict(load_file(weights))
+    calibration, judged = (torch.cat([x for x, _ in part]) for part in (data.calibration, data.validation))
+    return Subject(network, calibration[:CALIBRATING], judged[:JUDGING])
+
+
+def of_photos(images: Path) -> Subject:
+    """Returns EfficientNet-Lite0 with photos."""
+    found = lite0(images, None)
+    return Subject(found.network, found.calibration, found.validation)
+
+
+def row(name: str, target: str, subject: Subject) -> dict[str, Any]:
+    """Lowers a network in floating point and in integers, and measures both files."""
+    FILES.mkdir(parents=True, exist_ok=True)
+    suffix = targets.find_target(target).suffix
+    graph, images = pj.capture(subject.network, subject.calibration[:2]), subject.images
+    small = pj.quantize(graph, list(subject.calibration.split(BATCH)), target=target)
+    files, seconds = {}, {}
+    for kind, one in (("float", graph), ("int8", small)):
+        start = time.monotonic()
+        files[kind] = pj.lower(one, target, FILES / f"{name}-{target}-{kind}{suffix}")
+        seconds[kind] = round(time.monotonic() - start, 1)
+    expected = answers(graph, images)
+    found = {kind: answers(targets.session(file), images) for kind, file in files.items()}
+    measured = targets.measure_together(files, bench=targets.FreshProcess(), runs=1000, seconds=20)
+    faster = targets.speedup(measured["float"].latency_ms, measured["int8"].latency_ms)
+    return {
+        "runtime": measured["float"].runtime,
+        "lowering_seconds": seconds,
+        "milliseconds": {kind: one.latency_ms.median for kind, one in measured.items()},
+        "fastest_tenth": {kind: one.latency_ms.p10 for kind, one in measured.items()},
+        "faster": {"value": faster.value, "low": faster.low, "high": faster.high, "calm": faster.calm},
+        "bytes": {kind: one.size_bytes for kind, one in measured.items()},
+        "memory": {kind: one.model_memory_bytes for kind, one in measured.items()},
+        "loading": {kind: loading(file) for kind, file in files.items()},
+        "agreement": {kind: same(one, expected) for kind, one in found.items()},
+        "snr": {kind: snr(one, expected) for kind, one in found.items()},
+        "integer": targets.integer_macs(files["int8"], small.cost()),
+    }
+
+
+def answers(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Returns the outputs for all images."""
+    if isinstance(network, pj.Graph):
+        network.eval()
+    with torch.no_grad():
+        return torch.cat([network(part) for part in images.split(BATCH)])
+
+
+def loading(file: targets.Artifact) -> float:
+    """Returns the milliseconds from the file to a session that is ready."""
+    taken = []
+    for _ in range(LOADS):
+        start = time.perf_counter()
+        targets.find_target(file.target).session(file, 1)
+        taken.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(taken)
+
+
+def same(found: Tensor, expected: Tensor) -> float:
+    """Returns the share of images with the same first answer."""
+    return float((found.argmax(1) == expected.argmax(1)).double().mean())
+
+
+def snr(found: Tensor, expected: Tensor) -> float:
+    """Returns the signal-to-noise ratio of the outputs in decibels."""
+    noise = (found - expected).double().square().sum()
+    return 10 * math.log10(float(expected.double().square().sum() / noise)) if noise else math.inf
+
+
+def table() -> None:
+    """Writes the table into the page of results."""
+    rows = []
+    for found in sorted(ROWS.rows.values(), key=lambda one: one["key"][0]):
+        ms, tenth, faster = found["milliseconds"], found["fastest_tenth"], found["faster"]
+        shown = ms if faster["calm"] else tenth
+        rows.append(
+            [
+                found["key"][0] + (" (untrained)" if found["key"][0] in UNTRAINED else ""),
+                found["runtime"],
+                f"{shown['float']:.2f} → {shown['int8']:.2f} ms",
+                f"{faster['value']:.2f}×" + ("" if faster["calm"] else " (disturbed)"),
+                " → ".join(f"{found['bytes'][kind] / 1e3:,.0f}" for kind in ("float", "int8")) + " kB",
+                " → ".join(f"{found['loading'][kind]:.0f}" for kind in ("float", "int8")) + " ms",
+                " → ".join(_megabytes(found["memory"][kind]) for kind in ("float", "int8")),
+                f"{found['agreement']['int8']:.1%}",
+                f"{found['snr']['float']:.0f}, {found['snr']['int8']:.0f} dB",
+                f"{found['integer']:.1%}",
+            ]
+        )
+    columns = [
+        "network", "runtime", "latency, float → int8", "faster", "files", "loading", "memory of the model", "same answers, int8",
+        "signal to noise, float, int8", "MACs in integers",
+    ]  # fmt: skip
+    publish("targets", columns, rows)
+
+
+def _megabytes(count: int | None) -> str:
+    return "–" if count is None else f"{count / 1e6:.0f} MB"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run")
+    for argument in ("cifar10", "resnet20", "resnet56", "photos"):
+        running.add_argument(argument, type=Path)
+    commands.add_parser("table")
+    given = parser.parse_args()
+    if given.command == "run":
+        run(given)
+    else:
+        table()
