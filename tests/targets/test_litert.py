@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from networks.kinds import kinds
 from penjing import data, zoo
 from penjing.errors import PenjingError
 from penjing.graph import capture
@@ -195,6 +196,15 @@ def test_each_op_gives_what_pytorch_gives(tmp_path):
         expected = model(x)
     for name, value in run(artifact, x).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.parametrize("name", ["audio", "GhostNet", "ViT", "Llama"])
+def test_networks_of_many_kinds_give_what_pytorch_gives(name, tmp_path):
+    torch.manual_seed(0)
+    network, inputs = kinds()[name]
+    graph = capture(network.eval(), inputs)
+    parity = check_parity(lower(graph, "litert", tmp_path / "model.tflite"), graph)
+    assert parity.max_abs_error < 1e-5 and parity.top1_agreement == 1
 
 
 def test_axes_that_are_permuted_are_only_read_in_another_order(tmp_path):

@@ -85,6 +85,17 @@ def layer_norm(
     return out if bias is None else out + bias
 
 
+@written_out(aten.rms_norm.default)
+def rms_norm(
+    x: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """Computes x / √(mean of squares + ε) over the last axes."""
+    axes = [-1 - place for place in range(len(normalized_shape))]
+    least = torch.finfo(x.dtype).eps if eps is None else eps
+    out = x * torch.rsqrt((x * x).mean(axes, keepdim=True) + least)
+    return out if weight is None else out * weight
+
+
 @written_out(aten.group_norm.default)
 def group_norm(
     x: Tensor,
