@@ -358,6 +358,15 @@ def test_an_op_without_a_rule_is_named_with_the_users_line_and_other_targets(tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_entries_that_are_chosen_by_value_are_refused(tmp_path):
+    class Positive(nn.Module):
+        def forward(self, x):
+            return x[x > 0]
+
+    with pytest.raises(PenjingError, match=r"no rule for 'aten.index.Tensor'.*by truth values"):
+        lower(capture(Positive(), torch.randn(2, 4)), "litert", tmp_path / "model.tflite")
+
+
 def test_half_precision_is_refused_with_advice(tmp_path):
     graph = capture(nn.Linear(4, 3).half().eval(), torch.randn(2, 4).half())
     with pytest.raises(PenjingError, match=r"float16.*model\.float\(\)"):

@@ -29,6 +29,8 @@ ops = torch.ops.quantized_decomposed
 QUANTIZE, DEQUANTIZE = ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default
 WEIGHTS = (DEQUANTIZE, ops.dequantize_per_channel.default)
 
+_READ_OUT = {torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default}
+
 Rule = Callable[["Lowering", fx.Node], None]
 
 # The clips that an op can take in, by their bounds.
@@ -104,6 +106,8 @@ class Lowering:
             PenjingError: an op has no rule and can't be written in ops that have one.
         """
         for node in nodes.nodes:
+            if node.target in _READ_OUT and node.args[0] in self.values.flowing:
+                raise NoRule(node)  # a number that changes from call to call would become a constant
             if node.op == "call_function" and node in self.values.flowing and node not in self._done:
                 self._write(node)
 
@@ -143,8 +147,11 @@ class Lowering:
             return function(*back(args), **{name: back(value) for name, value in kwargs.items()})
 
         inputs = [self.values.of[source] for source in tensors]
-        with torch.no_grad():
-            program = make_fx(called, decomposition_table=_decompositions(self._rules))(*inputs)
+        try:
+            with torch.no_grad():
+                program = make_fx(called, decomposition_table=_decompositions(self._rules))(*inputs)
+        except Exception as error:  # tracing raises exceptions of many types; the op can't be written in others then
+            raise NoRule(node) from error
         program.graph.eliminate_dead_code()
         if any(inner.target is node.target for inner in program.graph.nodes):
             raise NoRule(node)
