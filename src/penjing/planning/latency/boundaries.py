@@ -13,7 +13,7 @@ from penjing.targets import ExecutedNode
 SAMPLES = 2  # random samples for the ranges of activations, and as the captured example
 
 
-def boundary_graph(kernels: Sequence[Kernel]) -> Graph:
+def boundary_graph(kernels: Sequence[Kernel], target: str) -> Graph:
     """Returns a graph with a pair of layers for each kernel "quantize" or "dequantize", of which one computes in integers.
 
     The value between the layers has the kernel's shape, and what the pair reads and makes has one channel, so that rounding
@@ -24,7 +24,7 @@ def boundary_graph(kernels: Sequence[Kernel]) -> Graph:
     example = tuple(torch.randn(SAMPLES, *shape[1:], generator=generator) for shape in shapes)
     graph = capture(_Pairs(kernels, [shapes.index(_narrow(kernel)) for kernel in kernels]).eval(), example)
     floats = [f"ops.{at}.{'first' if kernel.op == QUANTIZE else 'second'}" for at, kernel in enumerate(kernels)]
-    return quantize(graph, [example], exclude=floats)
+    return quantize(graph, [example], exclude=floats, target=target)
 
 
 def between(kernels: Sequence[Kernel], executed: Sequence[ExecutedNode]) -> dict[Kernel, float]:

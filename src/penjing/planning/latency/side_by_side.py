@@ -56,7 +56,7 @@ def _files(kernels: Sequence[Kernel], deployment: Deployment, folder: Path) -> l
     suffix = find_target(deployment.target).suffix
     path = folder / f"{len(list(folder.iterdir()))}_{id(kernels)}{suffix}"
     try:
-        return [(kernels, lower(_graph(kernels), deployment.target, path))]
+        return [(kernels, lower(_graph(kernels, deployment.target), deployment.target, path))]
     except PenjingError as error:
         if len(kernels) == 1:
             log.info("%s can't be measured: %s", kernels[0].key, error)
@@ -65,16 +65,16 @@ def _files(kernels: Sequence[Kernel], deployment: Deployment, folder: Path) -> l
         return [*_files(kernels[:half], deployment, folder), *_files(kernels[half:], deployment, folder)]
 
 
-def _graph(kernels: Sequence[Kernel]) -> Graph:
+def _graph(kernels: Sequence[Kernel], target: str) -> Graph:
     if kernels[0].op in BOUNDARIES:
-        return boundary_graph(kernels)
+        return boundary_graph(kernels, target)
     network = _SideBySide(kernels)
     generator = torch.Generator().manual_seed(0)
     example = tuple(torch.randn(SAMPLES, *shape[1:], generator=generator) for shape in network.shapes)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = capture(network.eval(), example)
-        return quantize(graph, [example]) if kernels[0].numbers == INT8 else graph
+        return quantize(graph, [example], target=target) if kernels[0].numbers == INT8 else graph
 
 
 def _profiled(kernels: Sequence[Kernel], artifact: Any, deployment: Deployment) -> dict[Kernel, float]:

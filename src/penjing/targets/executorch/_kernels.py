@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from penjing.targets._origins import KEY
 
 MULTIPLYING = frozenset({"convolution", "linear", "addmm", "mm", "bmm"})
+ROUNDING = "quantized_decomposed"
 Row = dict[str, Any]
 
 
@@ -48,5 +49,7 @@ def _named(nodes: fx.Graph) -> list[tuple[str, str]]:
     for node in nodes.nodes:
         name = (node.meta.get("custom") or {}).get(KEY)
         if node.op == "call_function" and name is not None and hasattr(node.target, "_op"):
-            found.append((node.target._op._schema.name.partition("::")[2], name))
+            space, _, op = node.target._op._schema.name.partition("::")
+            if space != ROUNDING:  # whose nodes become part of kernels, most of them
+                found.append((op, name))
     return found

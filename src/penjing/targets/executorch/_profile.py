@@ -27,15 +27,15 @@ LEAST_SECONDS, MOST_TIMES = (
 MOST_MEDIANS, MOST_NANOSECONDS = 3, 2000
 
 # The kernels of XNNPACK that each op becomes. An activation that follows an op may be part of the op's kernel.
-_CONVOLUTION, _LINEAR = ("Convolution", "Deconvolution"), ("Fully Connected",)
+_LAYER = ("Convolution", "Deconvolution", "Fully Connected")  # a convolution over single positions is "Fully Connected"
 _KINDS: Mapping[str, tuple[str, ...]] = {
-    "convolution": _CONVOLUTION, "linear": _LINEAR, "addmm": _LINEAR, "mm": _LINEAR, "bmm": ("Batch Matrix Multiply",),
+    "convolution": _LAYER, "linear": _LAYER, "addmm": _LAYER, "mm": _LAYER, "bmm": ("Batch Matrix Multiply",),
     "add": ("Add",), "sub": ("Subtract",), "mul": ("Multiply",), "div": ("Divide",), "mean": ("Mean",),
     "max_pool2d": ("Max Pooling",), "avg_pool2d": ("Average Pooling",), "constant_pad_nd": ("Constant Pad",),
     "sigmoid": ("Sigmoid",), "_softmax": ("Softmax",), "hardswish": ("HardSwish",), "gelu": ("GELU",), "tanh": ("Tanh",),
 }  # fmt: skip
 _FAMILY = {kind: kinds for kinds in _KINDS.values() for kind in kinds}
-_MULTIPLYING = {*_CONVOLUTION, *_LINEAR, "Batch Matrix Multiply", "Multiply"}
+_MULTIPLYING = {*_LAYER, "Batch Matrix Multiply", "Multiply"}
 _LAYOUTS = {"NHWC", "NCHW", "NC", "ND", "NCW", "NWC"}
 
 

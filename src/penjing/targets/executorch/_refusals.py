@@ -1,6 +1,7 @@
 """Messages for graphs that can't become a `.pte` file: the op, the user's line, and advice."""
 
 import re
+from collections.abc import Iterator
 
 from torch import fx
 from torch.export import ExportedProgram
@@ -8,7 +9,7 @@ from torch.export import ExportedProgram
 from penjing.graph import Graph
 from penjing.targets._origins import KEY, STANDS_FOR
 
-_OP = re.compile(r"\b(?:torch\.ops\.)?((?:aten|quantized_decomposed|torchvision|[a-z_]\w*)(?:\.|::)\w+(?:\.\w+)?)")
+_OP = re.compile(r"\b(?P<space>aten|prims|torchvision|quantized_decomposed)(?:::|\.)(?P<name>\w+)")
 _WAYS = (
     "Write that line in other ops, capture only the part of the model before it (capture(..., part=...)), or lower with "
     "another target: 'onnxruntime' takes most ops, and 'torch' runs every op."
@@ -34,11 +35,18 @@ def refusal(error: BaseException, graph: Graph, exported: ExportedProgram) -> st
 
 
 def _blamed(text: str, graph: Graph, exported: ExportedProgram) -> fx.Node | None:
-    """Returns the graph's node whose op an error names."""
-    named = {found.replace("::", ".") for found in _OP.findall(text)}
+    """Returns the graph's node whose op an error names; the exporter may have decomposed that node into other ops."""
+    named = {f"{found['space']}::{found['name']}" for found in _OP.finditer(text)}
     marked = {node.meta.get(STANDS_FOR, node.name): node for node in graph.program.graph.nodes}
-    for node in exported.graph.nodes:
-        target = str(node.target)
-        if node.op == "call_function" and (target in named or target.rpartition(".")[0] in named):
-            return marked.get((node.meta.get("custom") or {}).get(KEY, ""))
+    for nodes in _decomposed(exported) if named else ():
+        for node in nodes.nodes:
+            schema = getattr(node.target, "_schema", None)
+            if schema is not None and schema.name in named:
+                return marked.get((node.meta.get("custom") or {}).get(KEY, ""))
     return None
+
+
+def _decomposed(exported: ExportedProgram) -> Iterator[fx.Graph]:
+    """Yields the program's nodes, as they are and in PyTorch's usual smaller set of ops."""
+    yield exported.graph
+    yield exported.run_decompositions().graph
