@@ -3,6 +3,7 @@
 import importlib
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from penjing.errors import unknown_name
 if TYPE_CHECKING:
     from penjing.graph import Graph
     from penjing.registry import Registry
+    from penjing.targets import DeviceFacts, Peaks
 
 FAMILIES = {  # the package of each family's registry, by the family's name on the command line
     "criteria": "penjing.pruning",
@@ -169,15 +171,62 @@ def list_command(
 
 
 @app.command("targets")
-def targets_command(as_json: AsJson = False) -> None:
+def targets_command(
+    facts: Annotated[
+        bool,
+        typer.Option("--facts", help="also what this machine is, and how fast each usable runtime is on it at best"),
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="threads of the runtimes, for --facts")] = 1,
+    as_json: AsJson = False,
+) -> None:
     """Shows which runtimes are usable on this machine, and what to install for the others."""
-    from penjing.targets import available
+    from penjing.targets import available, device_facts, machine_facts
 
     found = available()
+    peaks = {one.name: device_facts(one.name, threads).peaks for one in found if one.usable} if facts else {}
     if as_json:
-        print(json.dumps([asdict(one) for one in found], indent=2))
+        rows = [asdict(one) | ({"peaks": _plain(peaks.get(one.name))} if facts else {}) for one in found]
+        print(json.dumps({"machine": machine_facts().to_dict(), "targets": rows} if facts else rows, indent=2))
         return
+    screen = Screen()
     table = Table("target", "usable", "version", "note")
     for one in found:
         table.add_row(one.name, "yes" if one.usable else "no", one.version or "", one.note)
-    Screen().print(table)
+    screen.print(table)
+    if facts:
+        _show_machine(screen, machine_facts())
+        _show_peaks(screen, peaks)
+
+
+def _show_peaks(screen: Screen, peaks: "Mapping[str, Peaks | None]") -> None:
+    """Says how fast each usable runtime is at best."""
+    titles = ("float32, GMAC/s", "int8, GMAC/s", "reading weights, GB/s")
+    table = Table(Column("at best", no_wrap=True), *map(_number, titles))
+    for name, told in peaks.items():
+        if told is not None:
+            numbers = (told.float_macs, told.integer_macs, told.bytes)
+            table.add_row(name, *("" if number is None else f"{number / 1e9:.0f}" for number in numbers))
+    screen.print(table)
+
+
+def _plain(peaks: "Peaks | None") -> dict[str, Any] | None:
+    return None if peaks is None else asdict(peaks)
+
+
+def _show_machine(screen: Screen, facts: "DeviceFacts") -> None:
+    """Says what the machine is; what its system doesn't tell is left out."""
+    rows = {
+        "processor": facts.processor,
+        "architecture": facts.architecture,
+        "system": facts.system,
+        "cores": str(facts.cores),
+        "clock": "" if facts.clock_hz is None else f"{facts.clock_hz / 1e9:.2f} GHz",
+        "memory": "" if facts.memory_bytes is None else f"{facts.memory_bytes / 2**30:.1f} GiB",
+        "caches": ", ".join(f"{name} {size / 2**10:,.0f} KiB" for name, size in facts.cache_bytes.items()),
+        "instructions": " ".join(facts.instructions),
+    }
+    table = Table("this machine", "")
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, value)
+    screen.print(table)

@@ -5,10 +5,11 @@ imports the runtime, and its own modules that need the runtime, only when a call
 """
 
 from penjing.targets import executorch, litert, onnxruntime, openvino, torch  # noqa: F401  registers the targets
+from penjing.targets._device import DeviceFacts, Peaks, machine_facts, processor
 from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
-from penjing.targets._processor import processor
+from penjing.targets._peaks import device_facts
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
 from penjing.targets._registry import Availability, Target, available, find_target, targets
 from penjing.targets._speedup import Speedup, speedup
@@ -29,12 +30,14 @@ __all__ = [
     "Artifact",
     "Availability",
     "Bench",
+    "DeviceFacts",
     "ExecutedNode",
     "FreshProcess",
     "Job",
     "Latency",
     "Measurement",
     "Parity",
+    "Peaks",
     "Runner",
     "Speedup",
     "Target",
@@ -42,11 +45,13 @@ __all__ = [
     "ThisProcess",
     "available",
     "check_parity",
+    "device_facts",
     "find_target",
     "fresh_memory",
     "integer_macs",
     "layers_of",
     "lower",
+    "machine_facts",
     "measure",
     "measure_together",
     "open_artifact",
