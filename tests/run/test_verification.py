@@ -240,9 +240,7 @@ def test_ratios_are_the_original_over_the_result(verified):
 
 
 def test_a_disturbed_measurement_is_made_again_and_the_calmest_counts(verified, monkeypatch):
-    tries = iter(
-        [(3.0, True), (1.5, False), (2.0, False)]
-    )  # (median over tenth percentile, whether memory is measured)
+    tries = iter([(3.0, True), (1.5, False), (2.0, False)])  # (median over fastest call, whether memory is measured)
     now = [0.0]
 
     def disturbed(side, *, memory, threads=1, batch=1):
@@ -261,7 +259,7 @@ def test_a_disturbed_measurement_is_made_again_and_the_calmest_counts(verified, 
         "latency is 1.5 ms where 1.2 ms are allowed (0.4x)"
     ]
     (said,) = measured["warnings"]
-    assert "1.5× as long as its fastest tenth" in said and "2.00×" in said
+    assert "1.5× as long as its fastest hundredth" in said and "2.00×" in said
 
 
 def test_a_limit_that_is_a_share_is_judged_by_the_speed_up_and_an_amount_by_the_time():

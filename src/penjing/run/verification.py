@@ -182,7 +182,7 @@ def _disturbed(faster: Speedup) -> str | None:
         return None
     return (
         f"Other work on the machine disturbed the measurement of latency: half of a model's calls took {faster.disturbed:.1f}× "
-        "as long as its fastest tenth, or longer. So the speed-up is that of the fastest tenths, "
+        "as long as its fastest hundredth, or longer. So the speed-up is that of the fastest hundredths, "
         f"{faster.value:.2f}×; parts of the measurement give {faster.low:.2f}× to {faster.high:.2f}×. On a quiet machine, "
         "`penjing verify` measures again."
     )

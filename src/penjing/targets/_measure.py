@@ -108,9 +108,9 @@ def measure_together(
 
 
 def _latency(seconds: Sequence[float]) -> Latency:
-    p10, median, p90 = (float(found) * 1e3 for found in np.percentile(seconds, (10, 50, 90)))
+    p1, p10, median, p90 = (float(found) * 1e3 for found in np.percentile(seconds, (1, 10, 50, 90)))
     parts = np.array_split(np.asarray(seconds), PARTS) if len(seconds) >= PARTS else []
-    return Latency(median, p90, len(seconds), p10, tuple(float(np.median(part)) * 1e3 for part in parts))
+    return Latency(median, p90, len(seconds), p10, tuple(float(np.median(part)) * 1e3 for part in parts), p1)
 
 
 def _batch(inputs: Mapping[str, np.ndarray]) -> int:
