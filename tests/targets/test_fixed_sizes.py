@@ -29,7 +29,7 @@ def fixed(monkeypatch):
     def written(graph, path):
         path.write_bytes(b"a model")
         inputs = tuple(TensorSpec(i.name, (1, *i.shape[1:]), "float32", (1, *i.shape[1:])) for i in graph.inputs)
-        outputs = (f"output_{len(graphs)}",)
+        outputs = tuple(f"output_{len(graphs)}_{place}" for place in range(graph.out_spec.num_leaves))
         graphs[outputs] = graph
         return Artifact("fixed", path, (path,), inputs, outputs)
 
@@ -44,6 +44,17 @@ def test_any_number_of_samples_is_run_one_by_one(fixed, plain, tmp_path):
     x = torch.randn(4, 3, 5, 5)
     torch.testing.assert_close(run(artifact, x), model(x))
     assert artifact.batch == 1 and check_parity(artifact, graph).max_abs_error < 1e-6
+
+
+def test_inputs_of_their_own_numbers_of_samples_get_the_same_number(fixed, tmp_path):
+    class Beside(nn.Module):
+        def forward(self, x, y):
+            return x.sum(1), y.mean(1)
+
+    graph = capture(Beside(), (torch.randn(2, 4), torch.randn(2, 3)))
+    artifact = lower(graph, "fixed", tmp_path / "model.fixed")
+    x, y = torch.randn(3, 4), torch.randn(3, 3)
+    torch.testing.assert_close(run(artifact, x, y), (x.sum(1), y.mean(1)))
 
 
 def test_what_mixes_samples_is_refused(fixed, tmp_path):

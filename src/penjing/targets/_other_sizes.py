@@ -65,7 +65,9 @@ def check_other_sizes(graph: Graph, artifact: Artifact, session: Session) -> Non
     was_training = graph.training
     graph.eval()
     try:
-        for together in (False, True):
+        # A file with fixed sizes takes other numbers of samples in parts, so that all its inputs must have the same number.
+        fixed = all(size is not None for spec in artifact.inputs for size in spec.shape)
+        for together in (True,) if fixed else (False, True):
             free = _free_sizes(graph, together)
             trial = _Trial(graph, artifact, session, free)
             for sizes in _size_choices(graph, free):
