@@ -36,6 +36,10 @@ TRIES = 4  # sizes tried per scheme where one axis is checked by itself
 Sizes = Mapping[str, int]
 
 
+class Differs(PenjingError):
+    """A file doesn't compute what its graph computes."""
+
+
 @dataclass(frozen=True)
 class _Free:
     """A free size: the axes that have this size, and its value in the exported file.
@@ -60,7 +64,7 @@ def check_other_sizes(graph: Graph, artifact: Artifact, session: Session) -> Non
         session: a session of that file.
 
     Raises:
-        PenjingError: at sizes for which the graph works, the file fails or gives other shapes or values.
+        Differs: at sizes for which the graph works, the file fails or gives other shapes or values.
     """
     was_training = graph.training
     graph.eval()
@@ -173,7 +177,7 @@ class _Trial:
             return None
 
     def check(self, sizes: Sizes, expected: list[Tensor]) -> None:
-        """Raises `PenjingError` if the file's outputs at these sizes differ by more than rounding explains."""
+        """Raises `Differs` if the file's outputs at these sizes differ by more than rounding explains."""
         found = self._difference(sizes, expected)
         if found is None or self._is_rounding(found):
             return
@@ -184,7 +188,7 @@ class _Trial:
             if less is not None and not self._is_rounding(less):
                 sizes, found = fewer, less
                 break
-        raise PenjingError(
+        raise Differs(
             f"The file that was made of the graph doesn't compute what the graph computes{self._where(sizes)}: {found.text}. "
             + self._remedy(sizes)
         )

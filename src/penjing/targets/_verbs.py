@@ -18,7 +18,8 @@ from penjing.files import atomic_paths, atomic_write
 from penjing.graph import Cost, Graph
 from penjing.graph.doors import GRAPH
 from penjing.targets._any_batch import AnyBatch, Value, fit, samples_of
-from penjing.targets._other_sizes import check_other_sizes
+from penjing.targets._first_difference import first_difference
+from penjing.targets._other_sizes import Differs, check_other_sizes
 from penjing.targets._records import Artifact, ExecutedNode, Parity
 from penjing.targets._registry import Session, find_target
 from penjing.targets._runner import rendered
@@ -56,6 +57,8 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
         with atomic_paths(*chosen.files(path)) as temporaries:
             artifact = chosen.lower(graph, temporaries[0])
             check_other_sizes(graph, artifact, AnyBatch(artifact, chosen.session(artifact, 1)))
+    except Differs as error:
+        raise PenjingError(" ".join(filter(None, (str(error), first_difference(graph, chosen))))) from error
     except OSError as error:
         raise PenjingError(f"Can't write {path}: {error.strerror or error}.") from error
     return replace(artifact, path=path, files=chosen.files(path))
