@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 import penjing as pj
 from penjing.errors import PenjingError
@@ -14,6 +15,7 @@ from penjing.targets import available, lower, open_artifact
 from penjing.targets.onnx import METADATA
 from penjing.targets.torch._session import NOTES
 
+TWO = pytree.treespec_dumps(pytree.tree_structure((0, 0)))
 SUFFIXES = {"litert": ".tflite", "onnxruntime": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
@@ -88,3 +90,13 @@ def test_damaged_notes_are_told(file, tmp_path, text, said):
     with pytest.raises(PenjingError) as caught:
         open_artifact(path, file.target)
     assert str(caught.value).startswith(f"The notes in {path} are damaged: ") and said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("nested", "said"), [("{", "they can't be read"), (TWO, "they nest 2 outputs, and the model has 1")]
+)
+def test_a_nesting_that_does_not_fit_the_model_is_told(file, tmp_path, nested, said):
+    if file.target == "torch":
+        pytest.skip("a .pt2 file holds the nesting itself")
+    with pytest.raises(PenjingError, match=rf"The notes in .* are damaged: {said}"):
+        open_artifact(noted(file, tmp_path, json.dumps({"outputs": nested})), file.target)

@@ -57,6 +57,22 @@ class FileNotes:
         """
         return records.convert(records.parse(text.encode(), "the text"), cls, "notes", more=True)
 
+    def nesting(self, count: int) -> pytree.TreeSpec | None:
+        """Returns how the outputs were nested; None where there is one tensor or the nesting isn't known.
+
+        Args:
+            count: the number of the model's outputs.
+
+        Raises:
+            PenjingError: the notes don't fit the model.
+        """
+        if self.outputs is None:
+            return None
+        nested = pytree.treespec_loads(self.outputs)
+        if nested.num_leaves != count:
+            raise PenjingError(f"they nest {nested.num_leaves} outputs, and the model has {count}")
+        return nested
+
     def examples(self, assumed: Sequence[Sequence[int]]) -> list[tuple[tuple[int, ...], Ranges]]:
         """Returns the shape of each input's example, and the ranges of its values.
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch.utils import _pytree as pytree
-
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact, FileNotes, TensorSpec, reading_notes
 from penjing.targets.executorch._runtime import METHOD, CantLoad, open_program, tensor_type
@@ -88,7 +86,7 @@ def describe(path: Path) -> Artifact:
     notes = read_notes(program, path)
     with reading_notes(path):
         examples = notes.examples(shapes)
-        structure = None if notes.outputs is None else pytree.treespec_loads(notes.outputs)
+        structure = notes.nesting(meta.num_outputs())
         names = _names(notes.names, len(given), "input")
         outputs = _names(notes.results, meta.num_outputs(), "output")
         dtypes = [str(tensor_type(one.dtype())).removeprefix("torch.") for one in given]

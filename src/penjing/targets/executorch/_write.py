@@ -15,7 +15,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.cost import MACS
 from penjing.graph.ops import node_arguments
-from penjing.targets._nesting import nesting, output_names
+from penjing.targets._notes import file_notes, output_names
 from penjing.targets._origins import KEY, mark_origins
 from penjing.targets._records import Artifact
 from penjing.targets.executorch._open import NOTES, describe, written
@@ -74,16 +74,8 @@ def _export(ready: Graph) -> ExportedProgram:
 
 
 def _notes(graph: Graph) -> dict[str, Any]:
-    """Returns the facts that the program itself doesn't hold: names, ranges, the outputs' nesting."""
-    inputs = []
-    for given in graph.inputs:
-        shape = list(given.shape)
-        if graph.batch is None and 0 in given.dynamic:
-            shape[0] = SAMPLES
-        inputs.append({"example": shape, **given.ranges.to_json()})
-    notes = {"inputs": inputs, "names": graph.input_names, "results": output_names(graph)}
-    nested = nesting(graph)
-    return notes if nested is None else {**notes, "outputs": nested}
+    """Returns the facts that the program itself doesn't hold, the names of inputs and outputs among them."""
+    return {**file_notes(graph, SAMPLES), "names": graph.input_names, "results": output_names(graph)}
 
 
 def _macs(exported: ExportedProgram, multiplying: Collection[str]) -> Mapping[str, int]:

@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils import _pytree as pytree
 
 from penjing.damage import refusing
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
-from penjing.targets._nesting import nesting, output_names
+from penjing.targets._notes import file_notes, output_names
 from penjing.targets._origins import STANDS_FOR
 from penjing.targets._records import Artifact, FileNotes, TensorSpec, reading_notes
 from penjing.targets.litert._file import NAMES, File, notes_of
@@ -53,7 +52,7 @@ def lower(graph: Graph, path: Path) -> Artifact:
         outputs = dict(zip(output_names(graph), _outputs(lowering, nodes, set(given.values())), strict=True))
     except NoRule as error:
         raise PenjingError(_refusal(error)) from error
-    path.write_bytes(file.written(given, outputs, {**_notes(graph), "macs": file.macs}))
+    path.write_bytes(file.written(given, outputs, {**file_notes(graph, BATCH), "macs": file.macs}))
     try:
         return describe(path)
     except CantLoad as error:
@@ -89,18 +88,6 @@ def _outputs(lowering: Lowering, nodes: fx.Graph, inputs: set[int]) -> Iterator[
         yield held.index
 
 
-def _notes(graph: Graph) -> dict[str, Any]:
-    """Returns facts that the runtime doesn't know: the captured example, its ranges, the outputs' nesting."""
-    notes: dict[str, Any] = {"inputs": []}
-    for given in graph.inputs:
-        example = [BATCH if axis == 0 and 0 in given.dynamic else size for axis, size in enumerate(given.shape)]
-        notes["inputs"].append({"example": example, **given.ranges.to_json()})
-    nested = nesting(graph)
-    if nested is not None:
-        notes["outputs"] = nested
-    return notes
-
-
 def _refusal(error: NoRule) -> str:
     node = error.node
     where = node.meta.get("source") or node.meta.get("module") or node.name
@@ -127,7 +114,7 @@ def describe(path: Path) -> Artifact:
     with reading_notes(path):
         notes = FileNotes.parse(notes_of(model))
         examples = notes.examples(shapes)
-        structure = None if notes.outputs is None else pytree.treespec_loads(notes.outputs)
+        structure = notes.nesting(len(outputs))
     inputs = tuple(
         TensorSpec(names.get(int(index), _text(one.name)), shape, dtype, *told)
         for index, one, shape, dtype, told in zip(graph.inputs, tensors, shapes, dtypes, examples, strict=True)

@@ -6,17 +6,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 from torch.export import Dim
-from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.targets._notes import file_notes, output_names
 from penjing.targets._origins import mark_origins
 from penjing.targets._recurrent import TWINS, swap
 from penjing.targets.onnx._codes import OPSET, TRANSLATIONS, folds, needs_opset, pack
@@ -88,7 +87,7 @@ def _export(graph: Graph) -> ir.Model:
     if any(node.domain == MICROSOFT for node in model.graph):
         model.opset_imports[MICROSOFT] = 1
     _strip(model)
-    rename(model.graph, Origins.of(program, origins), graph.input_names, _output_names(graph))
+    rename(model.graph, Origins.of(program, origins), graph.input_names, output_names(graph))
     _check_free_axes(model, graph)
     return model
 
@@ -141,18 +140,6 @@ def _strip(model: ir.Model) -> None:
                 value.shape, value.type = None, None
 
 
-def _output_names(graph: Graph) -> list[str]:
-    """Returns the outputs' names, made of the keys and positions in the model's nesting: "output", "output_1", "logits"."""
-    count = graph.out_spec.num_leaves
-    placeholders = pytree.tree_unflatten(list(range(count)), graph.out_spec)
-    names = []
-    for path, _ in pytree.tree_flatten_with_path(placeholders)[0]:
-        label = "_".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path)
-        names.append(label if label and not label[0].isdigit() else f"output_{label}".rstrip("_"))
-    taken = set(graph.input_names)
-    return [f"{name}_out" if name in taken else name for name in names]
-
-
 def _check_free_axes(model: ir.Model, graph: Graph) -> None:
     for value, given in zip(model.graph.inputs, graph.inputs, strict=True):
         fixed = [axis for axis in given.dynamic if value.shape is not None and isinstance(value.shape[axis], int)]
@@ -162,12 +149,5 @@ def _check_free_axes(model: ir.Model, graph: Graph) -> None:
 
 def _describe_in(model: ir.Model, graph: Graph) -> None:
     """Writes facts into the file that a session doesn't know: captured sizes of free axes, ranges, the outputs' nesting."""
-    notes: dict[str, Any] = {
-        "inputs": [{"example": list(i.shape), **i.ranges.to_json()} for i in graph.inputs],
-    }
-    if not graph.out_spec.is_leaf():
-        try:
-            notes["outputs"] = pytree.treespec_dumps(graph.out_spec)
-        except NotImplementedError:  # a container type of the user's own: outputs come flat, as documented
-            logging.getLogger(__name__).info("The outputs' nesting can't be stored; they will come as a flat tuple.")
+    notes = file_notes(graph)
     model.metadata_props[METADATA] = json.dumps(notes, separators=(",", ":"))

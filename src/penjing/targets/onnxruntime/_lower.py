@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import onnxruntime as ort
-from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
@@ -48,15 +47,15 @@ def describe(path: Path) -> Artifact:
     session = load(path, chosen)
     given = session.get_inputs()
     shapes = [tuple(size if isinstance(size, int) else None for size in value.shape) for value in given]
+    outputs = tuple(value.name for value in session.get_outputs())
     with reading_notes(path):
         notes = FileNotes.parse(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
         examples = notes.examples([[size or 1 for size in shape] for shape in shapes])
-        structure = None if notes.outputs is None else pytree.treespec_loads(notes.outputs)
+        structure = notes.nesting(len(outputs))
     inputs = tuple(
         TensorSpec(
             value.name, shape, _DTYPES.get(value.type, value.type.removeprefix("tensor(").removesuffix(")")), *told
         )
         for value, shape, told in zip(given, shapes, examples, strict=True)
     )
-    outputs = tuple(value.name for value in session.get_outputs())
     return Artifact("onnxruntime", Path(path), (Path(path),), inputs, outputs, structure)

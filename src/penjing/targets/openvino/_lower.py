@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import openvino as ov
 from openvino._offline_transformations import apply_moc_transformations
-from torch.utils import _pytree as pytree
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
@@ -87,7 +86,7 @@ def describe(path: Path) -> Artifact:
         held = model.get_rt_info(METADATA).value if model.has_rt_info(METADATA) else "{}"
         notes = FileNotes.parse(str(held))
         examples = notes.examples([[size or 1 for size in shape] for shape in shapes])
-        structure = None if notes.outputs is None else pytree.treespec_loads(notes.outputs)
+        structure = notes.nesting(len(model.outputs))
     try:
         inputs = tuple(
             TensorSpec(given.get_any_name(), shape, np.dtype(given.get_element_type().to_dtype()).name, *told)

@@ -18,6 +18,7 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.inputs import Input
 from penjing.targets._integers import store_integer_weights
+from penjing.targets._notes import input_notes
 from penjing.targets._origins import mark_origins
 from penjing.targets._records import Artifact, TensorSpec, reading_notes
 from penjing.targets._recurrent import ORIGINALS, TWINS, swap
@@ -40,7 +41,7 @@ def lower(graph: Graph, path: Path) -> Artifact:
     ready.refresh()
     exported = _export(ready)
     notes = {
-        "inputs": [{"example": list(i.shape), **i.ranges.to_json()} for i in graph.inputs],
+        "inputs": input_notes(graph),
         "modules": mark_origins(exported, ready),
     }
     with path.open("wb") as file:

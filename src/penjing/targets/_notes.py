@@ -1,6 +1,7 @@
-"""How a model's outputs are nested, as a file's notes hold it, and the names that flat outputs get from it."""
+"""What a file's notes say of a graph: the captured inputs, and how its outputs are nested; and the names of flat outputs."""
 
 import logging
+from typing import Any
 
 from torch.utils import _pytree as pytree
 
@@ -19,7 +20,30 @@ def output_names(graph: Graph) -> list[str]:
     return [f"{name}_out" if name in taken else name for name in names]
 
 
-def nesting(graph: Graph) -> str | None:
+def file_notes(graph: Graph, batch: int | None = None) -> dict[str, Any]:
+    """Returns the facts that a runtime doesn't know and `FileNotes` reads.
+
+    Args:
+        graph: the graph that is written.
+        batch: samples of a call, for a target whose files fix a batch that is free in the graph; None keeps the example's.
+    """
+    nested = _nesting(graph)
+    inputs = {"inputs": input_notes(graph, batch)}
+    return inputs if nested is None else {**inputs, "outputs": nested}
+
+
+def input_notes(graph: Graph, batch: int | None = None) -> list[dict[str, Any]]:
+    """Returns the shape and the ranges of each input's example; `batch` as in `file_notes`."""
+    found = []
+    for given in graph.inputs:
+        example = list(given.shape)
+        if batch is not None and graph.batch is None and 0 in given.dynamic:
+            example[0] = batch
+        found.append({"example": example, **given.ranges.to_json()})
+    return found
+
+
+def _nesting(graph: Graph) -> str | None:
     """Returns the outputs' nesting as PyTorch writes it; None for a single tensor, and where a container can't be written."""
     if graph.out_spec.is_leaf():
         return None
