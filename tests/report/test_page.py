@@ -9,6 +9,8 @@ import pytest
 import report_samples
 
 from penjing import report
+from penjing.report._headline import headline
+from penjing.report._page import steps
 
 VOID = {"meta", "wbr", "path", "br", "link", "img"}
 SECTIONS = ["result", "budget", "comparison", "layers", "plan", "time", "parity", "environment"]
@@ -141,6 +143,43 @@ def test_bar_lengths_are_in_proportion_and_never_leave_the_track(tmp_path: Path)
         assert 0 < sum(numbers) <= 100.01
     size = [found["style"] for _, found in shown.having(class_="bar")][2:4]
     assert size == ["width:100.0%", f"width:{100 * 431_020 / 3_451_200:.2f}%"]
+
+
+def test_slow_calls_make_no_slivers_of_the_bars(tmp_path: Path) -> None:
+    made = report_samples.report()
+    made["baseline"]["latency_ms"] |= {"median": 1.0, "p90": 50.0}
+    made["compressed"]["latency_ms"] |= {"median": 0.5, "p90": 0.6}
+    shown = page(made, tmp_path)
+    latency = [found["style"] for _, found in shown.having(class_="bar")][:2]
+    assert latency == ["width:66.67%", "width:33.33%"]
+    assert [found["style"] for _, found in shown.having(class_="cut")] == ["left:66.67%;width:33.33%"]
+    assert len(shown.having(class_="whisker")) == 2 and "(p90 50.0 ms)" in shown.said("comparison")
+
+
+def test_places_at_which_the_same_was_done_share_a_row(tmp_path: Path) -> None:
+    step = {"technique": "quantize", "kind": "weight", "setting": {}, "found": {}, "before": "float32", "after": "int8"}
+    plan = [step | {"place": name} for name in ("a", "b", "d")]
+    plan.insert(2, step | {"place": "c", "after": "int4"})
+    rows = steps(plan)
+    assert [row["places"] for row in rows] == [["a", "b", "d"], ["c"]]
+    assert [row["after"] for row in rows] == ["int8", "int4"]
+    shown = page(report_samples.report(plan=plan), tmp_path)
+    assert "3 places" in shown.said("plan") and all(f"{name}" in shown.said("plan") for name in "abcd")
+
+
+def test_the_interval_of_the_speed_up_stands_beside_the_bars(tmp_path: Path) -> None:
+    made = report_samples.report()
+    made["ratios"] |= {"latency": 2.3, "latency_interval": [2.2, 2.41]}
+    assert "2.3× faster (2.2–2.4×)" in page(made, tmp_path).said("comparison")
+    made["ratios"] |= {"latency": 0.5, "latency_interval": [0.4, 0.625]}
+    assert "2.0× slower (1.6–2.5×)" in page(made, tmp_path).said("comparison")
+
+
+def test_a_speed_up_whose_interval_holds_1_is_no_gain(tmp_path: Path) -> None:
+    made = report_samples.report()
+    made["ratios"] |= {"latency": 1.2, "latency_interval": [0.95, 1.4]}
+    assert headline(made).startswith("Same speed, ")
+    assert "same (0.95–1.4×)" in page(made, tmp_path).said("comparison")
 
 
 def test_a_missed_budget_shows_which_item_was_missed(tmp_path: Path) -> None:

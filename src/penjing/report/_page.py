@@ -4,7 +4,7 @@ The charts are plain HTML bars, not a plotting library's: they follow the page's
 themselves, can be searched and copied, and keep the file at some tens of kilobytes where plotly.js alone is 4.5 MB.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +43,20 @@ _HASHED = {
 }
 
 
+WHISKERS = 1.5  # of the longer bar's length, at most, is drawn of its whisker
+
+
 @dataclass(frozen=True)
 class Bar:
-    """A bar's length and its whisker's end in percent of the track (None: not drawn), and the text beside the bar."""
+    """A bar's length and its whisker's end in percent of the track (None: not drawn), and the text beside the bar.
+
+    A whisker is cut where its end lies beyond the track.
+    """
 
     text: str
     length: float | None = None
     whisker: float | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,7 @@ def render(report: Mapping[str, Any]) -> bytes:
         budget=_budget.items(report),
         quantities=quantities(report),
         layers=_drawable(layers(report["layers"])),
-        plan=[
-            {key: _cell(row[key]) for key in ("place", "technique", "before", "after")} | {"setting": words(row)}
-            for row in report["plan"]
-        ],
+        plan=steps(report["plan"]),
         zeros=zeros(report),
         search=search(report),
         stages=stages(report["seconds"]),
@@ -109,6 +113,16 @@ def quantities(report: Mapping[str, Any]) -> list[Quantity]:
         _plain("Peak memory", memory[0], memory[1], _format.size, "less", "more", _ratio(*memory)),
         _energy(before["energy_mj"] or {}, after["energy_mj"] or {}, _ratio(*energy)),
     ]
+
+
+def steps(plan: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows of the plan's table; places at which the same was done share a row, where the first of them stands."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for step in plan:
+        said = (*(_cell(step[key]) for key in ("technique", "before", "after")), words(step))
+        rows.setdefault(said, []).append(_cell(step["place"]))
+    names = ("technique", "before", "after", "setting")
+    return [{"places": places, **dict(zip(names, said, strict=True))} for said, places in rows.items()]
 
 
 def stages(seconds: Mapping[str, float | None]) -> list[tuple[str, Bar]]:
@@ -225,7 +239,8 @@ def _plain(
 
 
 def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratios: Mapping[str, Any]) -> Quantity:
-    longest = max(side.get(key) or 0 for side in (before, after) for key in ("median", "p90"))
+    medians, ends = ([side.get(key) or 0 for side in (before, after)] for key in ("median", "p90"))
+    longest = min(max(*medians, *ends), WHISKERS * max(medians))  # slow calls must not make slivers of the bars
 
     def bar(side: Mapping[str, Any]) -> Bar:
         median, p90 = side.get("median"), side.get("p90")
@@ -233,14 +248,14 @@ def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratios: Mappin
         if median is not None and p90 is not None:
             text += f" (p90 {_format.milliseconds(p90)})"
         length = _length(median, longest)
-        return Bar(text, length, None if length is None else _length(p90, longest))
+        return Bar(text, length, None if length is None else _length(p90, longest), (p90 or 0) > longest)
 
     ratio = sure(ratios)
     words = compared(ratio, "faster", "slower", "same") or ""
     interval = ratios.get("latency_interval")
     if ratio and interval and None not in interval:
         low, high = interval if ratio >= 1 else sorted(1 / end for end in interval)
-        words += f" ({times_(low)} to {times_(high)})"
+        words += f" ({times_(low).rstrip('×')}–{times_(high)})"
     return Quantity("Latency (median)", bar(before), bar(after), words, _better(ratio))
 
 
