@@ -1,11 +1,12 @@
 """The same networks on every runtime, in floating point and quantised by the defaults for that runtime.
 
     python benchmarks/targets.py run CIFAR10.zip RESNET20.safetensors RESNET56.safetensors PHOTOS.zip
+    python benchmarks/targets.py time
     python benchmarks/targets.py table
 
 Networks: ResNet-20 and ResNet-56, trained on CIFAR-10, and EfficientNet-Lite0 as PyPI has it, on photos (where its package is
 installed); of the zoo, untrained, those for images of CIFAR-10's size. Runtimes: all that are installed. A pair of a network and
-a runtime that is finished isn't run again.
+a runtime that is finished isn't run again. `time` measures the files once more, all in a row: call it while nothing else runs.
 
 Each runtime is measured in a process of its own, one thread, one image a call, the float and the int8 file in turns. Agreement is
 the share of images with the same first answer as the float network in PyTorch; the signal-to-noise ratio is that of the outputs.
@@ -107,21 +108,37 @@ def row(name: str, target: str, subject: Subject) -> dict[str, Any]:
         seconds[kind] = round(time.monotonic() - start, 1)
     expected = answers(graph, images)
     found = {kind: answers(targets.session(file), images) for kind, file in files.items()}
+    return {
+        **timed(files),
+        "lowering_seconds": seconds,
+        "agreement": {kind: same(one, expected) for kind, one in found.items()},
+        "snr": {kind: snr(one, expected) for kind, one in found.items()},
+        "integer": targets.integer_macs(files["int8"], small.cost()),
+    }
+
+
+def timed(files: dict[str, targets.Artifact]) -> dict[str, Any]:
+    """Measures a network's float and int8 file in turns, in a process of their own."""
     measured = targets.measure_together(files, bench=targets.FreshProcess(), runs=1000, seconds=20)
     faster = targets.speedup(measured["float"].latency_ms, measured["int8"].latency_ms)
     return {
         "runtime": measured["float"].runtime,
-        "lowering_seconds": seconds,
         "milliseconds": {kind: one.latency_ms.median for kind, one in measured.items()},
         "undisturbed": {kind: one.latency_ms.undisturbed for kind, one in measured.items()},
         "faster": {"value": faster.value, "low": faster.low, "high": faster.high, "calm": faster.calm},
         "bytes": {kind: one.size_bytes for kind, one in measured.items()},
         "memory": {kind: one.model_memory_bytes for kind, one in measured.items()},
         "loading": {kind: loading(file) for kind, file in files.items()},
-        "agreement": {kind: same(one, expected) for kind, one in found.items()},
-        "snr": {kind: snr(one, expected) for kind, one in found.items()},
-        "integer": targets.integer_macs(files["int8"], small.cost()),
     }
+
+
+def time_again() -> None:
+    """Measures the files of every finished pair once more."""
+    for name, target in [row["key"] for row in ROWS.rows.values() if len(row["key"]) == 2]:
+        suffix = targets.find_target(target).suffix
+        paths = {kind: FILES / f"{name}-{target}-{kind}{suffix}" for kind in ("float", "int8")}
+        files = {kind: targets.open_artifact(path, target) for kind, path in paths.items()}
+        ROWS.once([name, target, "again"], partial(timed, files))
 
 
 def answers(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -156,7 +173,9 @@ def snr(found: Tensor, expected: Tensor) -> float:
 def table() -> None:
     """Writes the table into the page of results."""
     rows = []
-    for found in sorted(ROWS.rows.values(), key=lambda one: one["key"][0]):
+    pairs = [row for row in ROWS.rows.values() if len(row["key"]) == 2]
+    for found in sorted(pairs, key=lambda one: one["key"]):
+        found = {**found, **(ROWS.get([*found["key"], "again"]) if ROWS.has([*found["key"], "again"]) else {})}
         faster = found["faster"]
         shown = found["milliseconds"] if faster["calm"] else found["undisturbed"]
         rows.append(
@@ -190,9 +209,12 @@ if __name__ == "__main__":
     running = commands.add_parser("run")
     for argument in ("cifar10", "resnet20", "resnet56", "photos"):
         running.add_argument(argument, type=Path)
+    commands.add_parser("time")
     commands.add_parser("table")
     given = parser.parse_args()
     if given.command == "run":
         run(given)
+    elif given.command == "time":
+        time_again()
     else:
         table()
