@@ -60,6 +60,22 @@ def test_litert_gets_one_file_in_integers_and_the_script_beside_it_runs_with_the
     assert done.returncode == 0 and str(image) in done.stdout, done.stderr
 
 
+def test_executorch_gets_one_file_in_integers_and_the_script_beside_it_runs_without_penjing(penjing, quick, tmp_path):
+    pytest.importorskip("executorch")
+    small = ("--quantize-only", "--size", "0.95x")  # how kernels belong to modules takes much of so small a file
+    ran = penjing(*COMPRESS[:4], *small, "--epochs", "1", "--target", "executorch", "--out", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["integer_macs"] > 0.9, ran.text
+    assert report["compressed"]["size_bytes"] == (tmp_path / "model.pte").stat().st_size
+    block = "import sys; sys.modules['penjing'] = sys.modules['onnxruntime'] = sys.modules['executorch.exir'] = None; "
+    start = block + "import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    image = next(Path("photos").rglob("*.png"))
+    done = subprocess.run(
+        [sys.executable, "-c", start, tmp_path / "run.py", image], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and str(image) in done.stdout, done.stderr
+
+
 def test_torch_gets_floats_and_is_told_why(penjing, quick, tmp_path):
     ran = penjing(*COMPRESS, "--target", "torch", "--out", tmp_path)
     program = torch.export.load(tmp_path / "model.pt2")
