@@ -170,16 +170,16 @@ def test_places_at_which_the_same_was_done_share_a_row(tmp_path: Path) -> None:
 def test_the_interval_of_the_speed_up_stands_beside_the_bars(tmp_path: Path) -> None:
     made = report_samples.report()
     made["ratios"] |= {"latency": 2.3, "latency_interval": [2.2, 2.41]}
-    assert "2.3× faster (2.2–2.4×)" in page(made, tmp_path).said("comparison")
+    assert "2.3× faster (2.20–\u20602.41×)" in page(made, tmp_path).said("comparison")
     made["ratios"] |= {"latency": 0.5, "latency_interval": [0.4, 0.625]}
-    assert "2.0× slower (1.6–2.5×)" in page(made, tmp_path).said("comparison")
+    assert "2.0× slower (1.60–\u20602.50×)" in page(made, tmp_path).said("comparison")
 
 
 def test_a_speed_up_whose_interval_holds_1_is_no_gain(tmp_path: Path) -> None:
     made = report_samples.report()
     made["ratios"] |= {"latency": 1.2, "latency_interval": [0.95, 1.4]}
     assert headline(made).startswith("Same speed, ")
-    assert "same (0.95–1.4×)" in page(made, tmp_path).said("comparison")
+    assert "same (0.950–\u20601.40×)" in page(made, tmp_path).said("comparison")
 
 
 def test_a_missed_budget_shows_which_item_was_missed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penjing.report import _budget, _format
-from penjing.report._headline import change, compared, is_share, metric_title, sure, times_, title, where
+from penjing.report._headline import change, compared, is_share, metric_title, sure, title, where
 from penjing.report._layers import Layers, layers
 from penjing.report._search import search
 from penjing.report._words import words
@@ -255,7 +255,7 @@ def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratios: Mappin
     interval = ratios.get("latency_interval")
     if ratio and interval and None not in interval:
         low, high = interval if ratio >= 1 else sorted(1 / end for end in interval)
-        words += f" ({times_(low).rstrip('×')}–{times_(high)})"
+        words += f" ({_format.digits(low)}–\u2060{_format.digits(high)}×)"  # the word joiner keeps both ends on a line
     return Quantity("Latency (median)", bar(before), bar(after), words, _better(ratio))
 
 
