@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from executorch.extension.pybindings import _C as runtime  # needs PyTorch's libraries, so it comes after torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
 
 VERSION = importlib.metadata.version("executorch")
+try:
+    from executorch.extension.pybindings import _C as runtime  # needs PyTorch's libraries, so it comes after torch
+except ModuleNotFoundError:
+    raise
+except ImportError as error:  # a symbol of PyTorch's is missing
+    raise PenjingError(
+        f"ExecuTorch {VERSION} was built for another PyTorch than {torch.__version__}: install versions that fit each other "
+        f"(pip install executorch torch=={torch.__version__.partition('+')[0]}). {error}"
+    ) from error
 METHOD = "forward"
 STANDARD_ERROR = 2  # file descriptor
 
