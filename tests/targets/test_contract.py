@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from penjing.capabilities import find
 from penjing.data import Preprocess
 from penjing.errors import PenjingError
 from penjing.graph import capture
@@ -48,6 +49,7 @@ def path(target, tmp_path):
 def test_it_is_listed_as_usable(target):
     (row,) = [row for row in available() if row.name == target]
     assert row.usable and row.version
+    assert find_target(target).name == target and find(target).name == target
 
 
 def test_outputs_are_nested_as_the_models_at_any_batch(target, path, plain):

@@ -9,7 +9,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import penjing as pj
-from penjing.capabilities import find
 from penjing.errors import PenjingError
 from penjing.targets import (
     check_parity,
@@ -213,6 +212,18 @@ def test_damaged_notes_are_told(tmp_path, plain):
         open_artifact(artifact.path, TARGET)
 
 
+def test_a_file_whose_offsets_lead_out_of_it_is_refused(tmp_path, plain):
+    artifact = lower(plain, TARGET, tmp_path / "model.pte")
+    content = bytearray(artifact.path.read_bytes())
+    root = int.from_bytes(
+        content[:4], "little"
+    )  # where the first table stands, which says where its fields are described
+    content[root : root + 4] = (2**30).to_bytes(4, "little")
+    artifact.path.write_bytes(content)
+    with pytest.raises(PenjingError, match="can't load"):
+        open_artifact(artifact.path, TARGET)
+
+
 def test_outputs_that_arent_floats_and_inputs_that_are_integers_keep_their_dtypes(tmp_path):
     class Net(nn.Module):
         def __init__(self):
@@ -241,7 +252,3 @@ def test_the_exporter_is_not_imported_to_run_a_file(tmp_path, plain):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "False" and not done.stderr, done.stderr
-
-
-def test_the_record_and_the_target_have_one_name():
-    assert find(TARGET).name == TARGET

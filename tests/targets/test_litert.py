@@ -1,10 +1,13 @@
 """What is special about LiteRT: files that Penjing writes itself, channels last, integers, and the runtime's own profile."""
 
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -19,7 +22,8 @@ pytest.importorskip("ai_edge_litert")
 
 from ai_edge_litert import schema_py_generated as schema
 
-from penjing.targets.litert._file import read
+from penjing.targets.litert._file import Grid, read
+from penjing.targets.litert._lowering import within
 
 aten = torch.ops.aten
 NAMES = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
@@ -167,6 +171,10 @@ BRANCHES = {
     "stacked": lambda m, x: torch.stack([x, -x], 2),
     "running sum": lambda m, x: x.cumsum(1),
     "cube": lambda m, x: x**3,
+    "powers by channel": lambda m, x: x.abs() ** torch.tensor([0.5, 1.0, 2.0, 3.0])[:, None, None],
+    "variance by position": lambda m, x: torch.var(x, 1, False, True),
+    "smallest magnitude": lambda m, x: torch.linalg.vector_norm(x, -math.inf, 1),
+    "clip of a clip": lambda m, x: x.clamp(0, 0.5).clamp(0.6, 0.7),
     "repeated": lambda m, x: x.repeat(1, 2, 1, 1),
     "expanded": lambda m, x: x[:, :1].expand(-1, 3, -1, -1),
     "sum": lambda m, x: x.sum((1, 2)),
@@ -196,6 +204,16 @@ def test_each_op_gives_what_pytorch_gives(tmp_path):
         expected = model(x)
     for name, value in run(artifact, x).items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.filterwarnings("ignore:Mean was captured for batches of 2 alone")
+def test_the_mean_of_all_entries_is_that_of_pytorch(tmp_path):
+    class Mean(nn.Module):
+        def forward(self, x):
+            return x.reshape(2, 4) - x.mean(dtype=torch.float32)
+
+    graph = capture(Mean(), torch.randn(2, 4))
+    assert check_parity(lower(graph, "litert", tmp_path / "model.tflite"), graph).max_abs_error < 1e-6
 
 
 @pytest.mark.parametrize("name", ["audio", "GhostNet", "ViT", "Llama"])
@@ -271,6 +289,50 @@ def test_what_the_placement_calls_integer_is_written_in_integers(name, tmp_path)
         expected = small.eval()(x)
     step = 2.5 * float((expected.amax() - expected.amin()) / 255)
     assert float((run(artifact, x) - expected).abs().max()) <= step
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [lambda x: F.avg_pool2d(x, 3, 1, 1), lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True)],
+    ids=["zeros around", "windows beyond the image"],
+)
+@pytest.mark.parametrize("runtime", ["litert", "onnxruntime"])
+def test_averages_that_have_no_integer_form_are_written_in_floats(pool, runtime, tmp_path):
+    class Between(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            return self.second(pool(self.first(x)))
+
+    torch.manual_seed(0)
+    graph = capture(Between().eval(), torch.randn(2, 3, 12, 12))
+    small = quantize(graph, [torch.randn(16, 3, 12, 12)], corrections=(), target=runtime)
+    x = torch.randn(1, 3, 12, 12)
+    with torch.no_grad():
+        expected = small.eval()(x)
+    found = run(lower(small, "litert", tmp_path / "model.tflite"), x)
+    assert float((found - expected).abs().max()) <= 2.5 * float((expected.amax() - expected.amin()) / 255)
+
+
+@given(st.floats(0.001, 3), st.integers(-128, 127), st.integers(-128, 127), st.floats(-300, 300), st.floats(-300, 300))
+def test_codes_between_bounds_are_those_of_clipped_values(scale, zero, end, first, second):
+    low, high = sorted((first, second))
+    grid = within(Grid(scale, zero, min(end, 0), max(end, 0)), (low, high))
+    values = torch.tensor([low, high], dtype=torch.float64)
+    codes = torch.clamp(torch.round(values / scale) + zero, min(end, 0), max(end, 0))
+    assert [grid.low, grid.high] == codes.tolist()
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_a_resize_by_a_factor_that_gives_no_whole_size_is_refused(mode, tmp_path):
+    class Resized(nn.Module):
+        def forward(self, x):
+            return F.interpolate(x, scale_factor=1.55, mode=mode)
+
+    with pytest.raises(PenjingError, match=r"no rule for 'aten\.upsample_.* of 9 entries by 1\.55"):
+        lower(capture(Resized(), torch.randn(2, 3, 9, 20)), "litert", tmp_path / "model.tflite")
 
 
 def test_a_wide_stride_over_few_channels_reads_the_image_in_fewer_columns(tmp_path):

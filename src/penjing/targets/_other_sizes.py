@@ -28,6 +28,8 @@ ROUNDED_TOLERANCE = 0.1
 ROUNDED_RATIO = (
     3  # a difference that is more than this many times that at the exported sizes doesn't come from rounding
 )
+# Share of the output's norm from which on no rounding explains a difference, even where it is as large at the exported sizes.
+UNLIKE = 0.5
 _COARSENESS = {torch.float16: 2**13, torch.bfloat16: 2**16}  # relative step of the dtype over that of float32
 LARGE_MACS = 2 * 10**9  # MACs per sample; a larger graph is first run with one sample instead of three
 SEED = 0
@@ -227,8 +229,10 @@ class _Trial:
         return worst if worst.text else None
 
     def _is_rounding(self, found: _Difference) -> bool:
-        """Tells whether a difference is about as large as at the exported sizes, where only roundings can differ."""
-        expected = self.graph_at(self._exported) if self._rounds and math.isfinite(found.error) else None
+        """Tells whether a difference is small enough for roundings, and about as large as at the exported sizes."""
+        if not self._rounds or found.error > UNLIKE:
+            return False
+        expected = self.graph_at(self._exported)
         known = self._difference(self._exported, expected) if expected is not None else None
         return known is not None and found.error <= ROUNDED_RATIO * known.error
 

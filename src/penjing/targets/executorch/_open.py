@@ -81,7 +81,10 @@ def describe(path: Path) -> Artifact:
         meta = program.method_meta(METHOD)
     except RuntimeError as error:
         raise CantLoad(path, f"it has no method '{METHOD}' ({error})") from error
-    given = [meta.input_tensor_meta(place) for place in range(meta.num_inputs())]
+    try:
+        given = [meta.input_tensor_meta(place) for place in range(meta.num_inputs())]
+    except (IndexError, RuntimeError) as error:
+        raise CantLoad(path, f"an input of '{METHOD}' is no tensor ({error})") from error
     shapes = [tuple(int(size) for size in one.sizes()) for one in given]
     notes = read_notes(program, path)
     with reading_notes(path):

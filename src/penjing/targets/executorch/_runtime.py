@@ -29,6 +29,7 @@ except ImportError as error:  # a symbol of PyTorch's is missing
     ) from error
 METHOD = "forward"
 STANDARD_ERROR = 2  # file descriptor
+VERIFICATION = runtime.Verification.InternalConsistency  # without it, offsets in a damaged file end the process
 
 
 class CantLoad(PenjingError):
@@ -51,7 +52,12 @@ def open_program(content: bytes, path: Any, traced: bool = False) -> Any:
     """
     with _quiet() as said:
         try:
-            return runtime._load_program_from_buffer(content, enable_etdump=traced, debug_buffer_size=0)
+            return runtime._load_program_from_buffer(
+                content,
+                enable_etdump=traced,
+                debug_buffer_size=0,
+                program_verification=runtime.Verification.InternalConsistency,
+            )
         except RuntimeError as error:
             raise CantLoad(path, said(error)) from error
 

@@ -8,6 +8,7 @@ the former; where a rule asks for floats, a DEQUANTIZE is written. Pads wait unt
 take most of them in.
 """
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from penjing.errors import PenjingError
-from penjing.graph.clips import CLIPS
+from penjing.graph.clips import CLIPS, Interval
 from penjing.graph.ops import node_arguments
 from penjing.targets.litert._file import DTYPES, File, Grid
 from penjing.targets.litert._values import Values, values_of
@@ -367,13 +368,14 @@ class Lowering:
 
         The codes that the clips leave are all that the grid uses.
         """
-        low, high, passed = -np.inf, np.inf, []
+        low, high, passed = -math.inf, math.inf, []
         end = node
         while len(end.users) == 1 and (user := next(iter(end.users))).target in CLIPS:
             bounds = CLIPS[user.target](user)
             if bounds is None:
                 return None
-            low, high, end = max(low, bounds[0]), min(high, bounds[1]), user
+            low, high = (min(max(bound, bounds[0]), bounds[1]) for bound in (low, high))
+            end = user
             passed.append(user)
         users = list(end.users)
         if not users or any(user.target is not QUANTIZE or user.args[1:] != users[0].args[1:] for user in users):
@@ -381,11 +383,9 @@ class Lowering:
         grid = grid_of(users[0])
         if grid is None:
             return None
-        assert isinstance(grid.scale, float)
-        least, most = (int(np.clip(np.round(bound / grid.scale), -(2**20), 2**20)) + grid.zero for bound in (low, high))
         self._done.update(passed, users)
         self._alike[users[0]] = users[1:]
-        return users[0], replace(grid, low=max(grid.low, least), high=min(grid.high, most))
+        return users[0], within(grid, (low, high))
 
     def give_rounded(self, node: fx.Node, held: Held) -> None:
         """Says which tensor holds what a rounding gives; where the grid uses fewer codes, a clip is written first."""
@@ -414,6 +414,13 @@ def grid_of(node: fx.Node) -> Grid | None:
         return None
     shift = 128 if dtype is torch.uint8 else 0
     return Grid(float(scale), zero - shift, low - shift, high - shift)  # type: ignore[arg-type, operator]
+
+
+def within(grid: Grid, bounds: Interval) -> Grid:
+    """Returns a grid of which only the codes of real numbers between two bounds are used, or the nearest end of the grid."""
+    assert isinstance(grid.scale, float)
+    low, high = (int(np.clip(np.round(bound / grid.scale) + grid.zero, grid.low, grid.high)) for bound in bounds)
+    return replace(grid, low=low, high=high)
 
 
 @cache

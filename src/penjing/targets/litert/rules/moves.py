@@ -1,5 +1,6 @@
 """Ops that move, select or repeat entries."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -361,18 +362,30 @@ def _gathered(lowering: Lowering, node: fx.Node, x: Any, indices: Any, axis: int
 @rule(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
 def nearest(lowering: Lowering, node: fx.Node) -> None:
     """Writes RESIZE_NEAREST_NEIGHBOR."""
+    _check_factors(lowering, node, lowering.arguments(node)[2:])
     _resized(lowering, node, either(lowering, node.args[0]), "RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions")
 
 
 @rule(aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
 def bilinear(lowering: Lowering, node: fx.Node) -> None:
     """Writes RESIZE_BILINEAR."""
-    corners = bool(lowering.arguments(node)[2])
+    _, _, corners, *factors = lowering.arguments(node)
+    if not corners:
+        _check_factors(lowering, node, factors)
     held = lowering.held(node.args[0])  # type: ignore[arg-type]
     _resized(
-        lowering, node, held, "RESIZE_BILINEAR", "ResizeBilinearOptions", alignCorners=corners,
+        lowering, node, held, "RESIZE_BILINEAR", "ResizeBilinearOptions", alignCorners=bool(corners),
         halfPixelCenters=not corners,
     )  # fmt: skip
+
+
+def _check_factors(lowering: Lowering, node: fx.Node, factors: Sequence[Any]) -> None:
+    """Refuses a resize by factors after which a size was rounded: PyTorch reads by the factor, the format by the sizes' ratio."""
+    sizes, wanted = lowering.shape(node.args[0])[2:], lowering.shape(node)[2:]
+    numbers = factors[0] if isinstance(factors[0], list | tuple) else factors
+    for size, out, factor in zip(sizes, wanted, numbers or (None, None), strict=True):
+        if factor is not None and not math.isclose(size * factor, out):
+            raise NoRule(node, f"{node.target} of {size} entries by {factor}, which is no whole number of entries")
 
 
 def _resized(lowering: Lowering, node: fx.Node, held: Held, name: str, kind: str, **options: Any) -> None:

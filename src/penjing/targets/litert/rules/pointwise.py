@@ -11,7 +11,7 @@ from torch import fx
 
 from penjing.graph.clips import CLIPS
 from penjing.targets.litert._file import DTYPES, Grid
-from penjing.targets.litert._lowering import Held, Lowering, NoRule, Rule
+from penjing.targets.litert._lowering import Held, Lowering, NoRule, Rule, within
 from penjing.targets.litert.rules._table import rule
 
 aten = torch.ops.aten
@@ -147,12 +147,9 @@ def _clip_of_integers(lowering: Lowering, node: fx.Node, x: fx.Node) -> bool:
         return False
     end, grid = rounded
     bounds: Any = CLIPS[node.target](node)
-    assert isinstance(grid.scale, float)
-    low, high = (int(np.clip(np.round(bound / grid.scale), -(2**20), 2**20)) + grid.zero for bound in bounds)
     made = lowering.make(lowering.file.shape(held.index), "int8", held.order, grid)
     lowering.file.op("QUANTIZE", [held.index], [made.index], kind="QuantizeOptions")
-    own = replace(grid, low=max(low, grid.low), high=min(high, grid.high))
-    lowering.give_rounded(end, replace(made, grid=own))
+    lowering.give_rounded(end, replace(made, grid=within(grid, bounds)))
     return True
 
 
@@ -292,9 +289,10 @@ binary("LOGICAL_OR", aten.logical_or.default, aten.bitwise_or.Tensor, kind="Logi
 def power(lowering: Lowering, node: fx.Node) -> None:
     """Writes a product for squares, SQRT for roots, else POW."""
     x, exponent = lowering.arguments(node)
-    if exponent == 2:
+    number = exponent if isinstance(exponent, int | float) else None
+    if number == 2:
         pairwise(lowering, node, x, x, "MUL", kind="MulOptions", clips=True)
-    elif exponent == 0.5:
+    elif number == 0.5:
         entrywise(lowering, node, x, "SQRT")
     else:
         pairwise(lowering, node, x, exponent, "POW", kind="PowOptions")

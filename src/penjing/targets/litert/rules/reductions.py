@@ -40,7 +40,9 @@ def avg_pool(lowering: Lowering, node: fx.Node) -> None:
     stride = spread(stride or kernel, 2)
     if divisor is not None or len(lowering.shape(x)) != 4 or (ceil and any(padding)):
         raise NoRule(node, f"{node.target} with a divisor, on three axes, or with ceil_mode and padding")
-    held, rounded = operand(lowering, node, x)
+    spans = zip(lowering.shape(x)[2:], lowering.shape(node)[2:], kernel, stride, strict=True)
+    within = not any(padding) and all((count - 1) * step + width <= size for size, count, width, step in spans)
+    held, rounded = operand(lowering, node, x) if within else (lowering.held(x), None)
     if rounded is not None:
         _averaged(lowering, held, kernel, stride, lowering.shape(node), *rounded)
     else:
@@ -203,7 +205,8 @@ def reduced(
 def _reduces(name: str, *targets: Any, integer: bool = False) -> None:
     @rule(*targets)
     def write(lowering: Lowering, node: fx.Node) -> None:
-        x, axes, keep, *_ = [*lowering.arguments(node), None, None][:3]
+        x, *rest = lowering.arguments(node)
+        axes, keep = rest[:2] if len(rest) > 1 else (None, False)  # `mean.default` takes no axes
         axes = [] if axes is None else [axes] if isinstance(axes, int) else axes
         if lowering.dtype_of(node) != lowering.dtype_of(x):
             raise NoRule(node, f"{node.target} to another dtype")

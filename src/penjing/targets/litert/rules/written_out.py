@@ -180,18 +180,18 @@ def instance_norm(
 
 
 @written_out(aten.var.correction, aten.var.dim)
-def variance(x: Tensor, dim: Any = None, unbiased: Any = True, *, correction: Any = 1, keepdim: bool = False) -> Tensor:
+def variance(x: Tensor, dim: Any = None, unbiased: Any = True, keepdim: bool = False, *, correction: Any = 1) -> Tensor:
     """Computes the mean squared distance from the mean."""
     axes = list(range(x.dim())) if dim is None else list(dim)
-    return _squares(x, axes, float(correction if unbiased else 0), keepdim)
+    return _squares(x, axes, 0.0 if not unbiased else 1.0 if correction is None else float(correction), keepdim)
 
 
 @written_out(aten.std.correction, aten.std.dim)
 def deviation(
-    x: Tensor, dim: Any = None, unbiased: Any = True, *, correction: Any = 1, keepdim: bool = False
+    x: Tensor, dim: Any = None, unbiased: Any = True, keepdim: bool = False, *, correction: Any = 1
 ) -> Tensor:
     """Computes the root of the variance."""
-    return torch.sqrt(variance(x, dim, unbiased, correction=correction, keepdim=keepdim))
+    return torch.sqrt(variance(x, dim, unbiased, keepdim, correction=correction))
 
 
 def _squares(x: Tensor, axes: list[int], correction: float, keepdim: bool) -> Tensor:
@@ -202,12 +202,13 @@ def _squares(x: Tensor, axes: list[int], correction: float, keepdim: bool) -> Te
 
 @written_out(aten.linalg_vector_norm.default)
 def vector_norm(x: Tensor, p: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
-    """Computes the root of the sum of squares, the sum of magnitudes, or the largest magnitude."""
+    """Computes the root of the sum of squares, the sum of magnitudes, or the largest or smallest magnitude."""
     axes = list(range(x.dim())) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     if p == 2:
         return torch.sqrt((x * x).sum(axes, keepdim=keepdim))
-    if p == math.inf:
-        return x.abs().amax(axes, keepdim=keepdim)
+    if math.isinf(p):
+        magnitudes = x.abs()
+        return magnitudes.amax(axes, keepdim) if p > 0 else magnitudes.amin(axes, keepdim)
     total = (x.abs() ** p).sum(axes, keepdim=keepdim)
     return total if p == 1 else total ** (1 / p)
 
