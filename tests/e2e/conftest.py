@@ -91,7 +91,7 @@ def quick(monkeypatch) -> None:
 
     def by_size(files, **options):
         sizes = {name: file.size_bytes / 1e3 for name, file in files.items()}
-        return {name: SimpleNamespace(latency_ms=SimpleNamespace(p10=size)) for name, size in sizes.items()}
+        return {name: SimpleNamespace(latency_ms=SimpleNamespace(undisturbed=size)) for name, size in sizes.items()}
 
     monkeypatch.setattr(candidates, "measure_together", by_size)
     monkeypatch.setattr(candidates, "_better_in_float", lambda *_: ())

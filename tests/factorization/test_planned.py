@@ -70,7 +70,7 @@ def measured(graph, data, tmp_path, monkeypatch):
             return SimpleNamespace(path=path, size_bytes=4 * model.cost().params)
 
         def measure_together(files, **asked):
-            return {name: SimpleNamespace(latency_ms=SimpleNamespace(p10=1.0)) for name in files}
+            return {name: SimpleNamespace(latency_ms=SimpleNamespace(undisturbed=1.0)) for name in files}
 
         for name, fake in {"lower": lower, "measure_together": measure_together, "profile": profile}.items():
             monkeypatch.setattr(candidates, name, fake)

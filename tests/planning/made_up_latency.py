@@ -85,7 +85,7 @@ def made_up(monkeypatch, learnt, solutions, tmp_path):
         full = files["original"].params
         return {
             name: SimpleNamespace(
-                latency_ms=SimpleNamespace(p10=file.time * (slower["factor"] if file.params < full else 1.0))
+                latency_ms=SimpleNamespace(undisturbed=file.time * (slower["factor"] if file.params < full else 1.0))
             )
             for name, file in files.items()
         }

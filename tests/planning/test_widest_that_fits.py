@@ -102,7 +102,7 @@ def chosen(graph, monkeypatch, tmp_path) -> Callable[..., Solution]:
             timed(options["seconds"])
             assert "original" in files, "candidates are measured side by side with the original"
             return {
-                name: SimpleNamespace(latency_ms=SimpleNamespace(p10=latency(file.kind, file.params / full)))
+                name: SimpleNamespace(latency_ms=SimpleNamespace(undisturbed=latency(file.kind, file.params / full)))
                 for name, file in files.items()
             }
 

@@ -126,7 +126,7 @@ def run(graph, data, tmp_path, monkeypatch):
     def measure_together(files, **options):
         compared.append(set(files))
         of = {name: params["model.pt2" if name == "anchor" else file.path.name] for name, file in files.items()}
-        return {name: SimpleNamespace(latency_ms=SimpleNamespace(p10=float(ms))) for name, ms in of.items()}
+        return {name: SimpleNamespace(latency_ms=SimpleNamespace(undisturbed=float(ms))) for name, ms in of.items()}
 
     def run(slower, **options):
         rounds = iter(slower)

@@ -163,15 +163,15 @@ def _timed(problem: Problem, thin: Graph, drafts: Sequence[_Draft]) -> list[Meas
         seconds=max(LEAST_SECONDS, min(SECONDS, MEASURING * problem.left)),
     )  # fmt: skip
     # A busy machine interrupts a long call more often than a short one, so that medians compare badly there.
-    before = times["original"].latency_ms.p10
+    before = times["original"].latency_ms.undisturbed
     found = []
     for place, draft in enumerate(drafts):
-        after, size = times[str(place)].latency_ms.p10, draft.file.size_bytes
+        after, size = times[str(place)].latency_ms.undisturbed, draft.file.size_bytes
         one = MeasuredPlan(
             Plan(draft.options), thin.cost().params, after / before, after, size, True, counted=draft.counted
         )
         if anchor is not None and one.integer == anchor.integer:
-            now = times["anchor"].latency_ms.p10 / before
+            now = times["anchor"].latency_ms.undisturbed / before
             one = replace(one, correction=max(1.0, anchor.latency / now))
         found.append(meeting(one, problem))
     return found

@@ -17,9 +17,9 @@ class MeasuredPlan:
     Attributes:
         plan: the plan; empty for the original.
         params: number of parameters that stay.
-        latency: latency over that of the original, measured in turns in one process, by the tenth percentile of both;
+        latency: latency over that of the original, measured in turns in one process, by the fastest hundredth of both;
             None where it wasn't measured.
-        latency_ms: tenth percentile of the latency in milliseconds; None where it wasn't measured.
+        latency_ms: what the fastest hundredth of the calls takes, in milliseconds; None where it wasn't measured.
         size_bytes: size of the lowered file.
         meets: whether the expected latency and the size keep the budget, with a margin.
         correction: how many times the measured latency a model with such numbers took once it was finished; 1 where no
