@@ -1,5 +1,6 @@
 """The one sentence."""
 
+import pytest
 import report_samples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +78,10 @@ def test_faster_is_only_said_of_what_is_faster(ratio: float, before: float, afte
     assert ("slower" in said) <= (ratio < 1)
     assert ("−" in said) <= (after < before)
     assert "1.0× " not in said and "1.00× " not in said
+
+
+@pytest.mark.parametrize(("interval", "said"), [([0.97, 1.1], "Same speed"), ([1.01, 1.1], "1.06× faster")])
+def test_a_speed_up_whose_interval_holds_1_is_no_gain(interval: list[float], said: str) -> None:
+    sample = report_samples.report()
+    sample["ratios"] |= {"latency": 1.06, "latency_interval": interval}
+    assert report.headline(sample).startswith(f"{said}, ")

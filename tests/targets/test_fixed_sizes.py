@@ -8,6 +8,7 @@ from torch import nn
 
 from penjing.errors import PenjingError
 from penjing.graph import capture
+from penjing.quantization import quantize
 from penjing.targets import _verbs, check_parity, find_target, lower, run
 from penjing.targets._records import Artifact, TensorSpec
 
@@ -71,3 +72,15 @@ def test_another_free_axis_is_refused_before_anything_is_written(fixed, tmp_path
     with pytest.raises(PenjingError, match="Axis 1 of input 'input_1' is free, and files for 'fixed' have fixed sizes"):
         lower(graph, "fixed", tmp_path / "model.fixed")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rounded_file_that_is_wrong_at_all_sizes_is_refused(fixed, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    graph = capture(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)).eval(), torch.randn(2, 3, 9, 9))
+    small = quantize(graph, [torch.randn(8, 3, 9, 9)], corrections=())
+    session = _verbs.find_target("fixed").session
+    lower(small, "fixed", tmp_path / "model.fixed")
+    run_right = session.run
+    monkeypatch.setattr(session, "run", lambda self, inputs: [value[:, ::-1] for value in run_right(self, inputs)])
+    with pytest.raises(PenjingError, match=r"doesn't compute what the graph computes.* of its norm"):
+        lower(small, "fixed", tmp_path / "model.fixed")

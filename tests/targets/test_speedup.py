@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from penjing.targets import Latency, speedup
-from penjing.targets._measure import PARTS, _latency
+from penjing.targets import Latency, ThisProcess, lower, measure_together, speedup
+from penjing.targets._measure import _latency
 
 
 def latency(milliseconds):
@@ -53,11 +53,22 @@ def test_beside_other_work_the_fastest_hundredths_count_and_the_interval_tells()
     assert found.low <= found.value < 17 < found.high
 
 
-def test_few_calls_give_the_ratio_of_the_medians_alone():
-    few = [2.0] * (PARTS - 1)
-    found = speedup(latency(few), latency([1.0] * (PARTS - 1)))
-    assert (found.value, found.low, found.high, found.calm) == (2, 2, 2, True)
-    assert latency(few).parts == () and len(latency([2.0] * PARTS).parts) == PARTS
+def test_few_calls_give_an_interval_from_the_smallest_to_the_largest_ratio():
+    before, after = (_latency(np.asarray(ms) / 1e3, 3) for ms in ([1.0, 1.02, 1.1], [1.0, 0.98, 1.15]))
+    found = speedup(before, after)
+    assert (found.low, found.value, found.high) == pytest.approx((1.1 / 1.15, 1, 1.02 / 0.98))
+    assert not found.is_gain
+
+
+def test_all_models_are_cut_into_as_many_parts_as_the_slowest_has_calls(plain, tmp_path):
+    class Bench(ThisProcess):
+        def times(self, jobs, runs, limit):
+            return dict(zip(jobs, ([1.0] * 3, [0.1] * 90), strict=True))
+
+    artifact = lower(plain, "torch", tmp_path / "model.pt2")
+    found = measure_together({"slow": artifact, "fast": artifact}, memory=False, bench=Bench())
+    assert [len(one.latency_ms.parts) for one in found.values()] == [3, 3]
+    assert measure_together({}, memory=False, bench=Bench()) == {}
 
 
 def test_parts_of_different_numbers_are_not_compared():

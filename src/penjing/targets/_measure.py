@@ -9,7 +9,7 @@ from penjing.targets._records import Artifact, Latency, Measurement
 from penjing.targets._verbs import ARTIFACT, Inputs, named_inputs, random_inputs
 from penjing.targets.bench import Bench, Job, ThisProcess
 
-PARTS = 20  # successive parts of a measurement, between which speed-ups are compared
+PARTS = 20  # successive parts of a measurement, each of which gives a speed-up; fewer where a model has fewer calls
 _OPTIONS = {
     "threads": THREADS,
     "batch": BATCH,
@@ -92,11 +92,12 @@ def measure_together(
         given = random_inputs(artifact, batch) if inputs is None else inputs[name]
         jobs[name] = Job(artifact, named_inputs(artifact, given), threads)
     times = bench.times(jobs, runs, seconds)
+    parts = min((PARTS, *map(len, times.values())))
     measured = {}
     for name, job in jobs.items():
         peak, own = (bench.memory(job) if memory else None) or (None, None)
         measured[name] = Measurement(
-            _latency(times[name]),
+            _latency(times[name], parts),
             job.artifact.size_bytes,
             peak,
             own,
@@ -107,10 +108,11 @@ def measure_together(
     return measured
 
 
-def _latency(seconds: Sequence[float]) -> Latency:
+def _latency(seconds: Sequence[float], parts: int = PARTS) -> Latency:
+    """Returns the latency of timed calls, with the medians of so many successive parts of them."""
     p1, p10, median, p90 = (float(found) * 1e3 for found in np.percentile(seconds, (1, 10, 50, 90)))
-    parts = np.array_split(np.asarray(seconds), PARTS) if len(seconds) >= PARTS else []
-    return Latency(median, p90, len(seconds), p10, tuple(float(np.median(part)) * 1e3 for part in parts), p1)
+    medians = tuple(float(np.median(part)) * 1e3 for part in np.array_split(np.asarray(seconds), parts))
+    return Latency(median, p90, len(seconds), p10, medians, p1)
 
 
 def _batch(inputs: Mapping[str, np.ndarray]) -> int:

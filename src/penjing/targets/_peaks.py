@@ -21,13 +21,11 @@ from penjing.targets._registry import find_target
 from penjing.targets._verbs import integer_macs, lower
 
 ops = torch.ops.quantized_decomposed
-CHANNELS, PIXELS = (
-    256,
-    28,
-)  # of a convolution of 3×3: large enough to be bound by multiplying, small enough for the caches
+# Of a convolution of 3×3: large enough to be bound by multiplying, small enough for the caches.
+CHANNELS, PIXELS = 256, 28
 FEATURES = 4096  # in and out of a linear layer: its weights take 64 MiB, more than the caches of most cores hold
 MOSTLY = 0.5  # share of MACs in integers from which a runtime counts as multiplying integers
-SECONDS = 2.0  # of timing each
+SECONDS = 2.0  # of timing each layer
 
 
 class _Convolution(nn.Module):

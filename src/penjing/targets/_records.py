@@ -152,7 +152,7 @@ class Latency:
         runs: number of timed calls.
         p10: a tenth of the calls were faster: what a call takes while little else runs on the machine.
         parts: the medians of successive parts of the measurement. The parts of models that were measured together ran at the
-            same times; empty where there were too few calls.
+            same times; empty where the calls weren't cut into parts.
         p1: a hundredth of the calls were faster; None where that isn't known.
     """
 

@@ -24,7 +24,9 @@ class Speedup:
         low: lower end of the interval.
         high: upper end of the interval, which holds the ratio with at least 95 % confidence: that of the median of the ratios
             in successive parts of the measurement (order statistics, free of assumptions on the distribution), widened to
-            `value` where the machine wasn't calm.
+            `value` where the machine wasn't calm. With fewer than six parts, since there were fewer than six calls of a
+            model, it reaches from the smallest to the largest ratio, which holds the ratio less often: three times in four
+            with three parts.
         calm: whether the machine did little else meanwhile.
         disturbed: ratio of the median to the fastest hundredth of the calls, of the model where it is larger.
     """

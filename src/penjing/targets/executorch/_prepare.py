@@ -23,9 +23,7 @@ aten = torch.ops.aten
 ops = torch.ops.quantized_decomposed
 ONE = 2.0**-6  # scale of weights that are 1: 64 steps, which fit into int8 and multiply without rounding
 INT8 = (torch.iinfo(torch.int8).min, torch.iinfo(torch.int8).max)
-FUSED = frozenset(
-    {aten.relu.default, aten.hardtanh.default}
-)  # clips that are part of the kernel of the layer before them
+FUSED = frozenset({aten.relu.default, aten.hardtanh.default})  # clips that a layer's kernel computes too
 SPLITS = frozenset({aten.chunk.default, aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default})
 
 

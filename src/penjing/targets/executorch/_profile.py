@@ -19,10 +19,8 @@ WARM_UP_RUNS = 3
 RUN = "Execute"  # name of a run's part of the trace
 DELEGATE, NATIVE = "DELEGATE_CALL", "native_call_"
 NANOSECONDS = 1e-3  # in microseconds
-LEAST_SECONDS, MOST_TIMES = (
-    0.1,
-    20,
-)  # short calls are repeated for that long, but not more than 20 times as often as asked
+LEAST_SECONDS = 0.1  # short calls are repeated for that long
+MOST_TIMES = 20  # but not more than this many times as often as was asked for
 # A kernel's time counts as at most 3 medians and 2 microseconds: beyond that, something else ran on the processor.
 MOST_MEDIANS, MOST_NANOSECONDS = 3, 2000
 
