@@ -4,11 +4,8 @@ The extension module is imported by itself: `executorch.runtime` would import th
 """
 
 import importlib.metadata
-import os
-import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.targets._standard_error import caught
 
 VERSION = importlib.metadata.version("executorch")
 try:
@@ -28,7 +26,6 @@ except ImportError as error:  # a symbol of PyTorch's is missing
         f"(pip install executorch torch=={torch.__version__.partition('+')[0]}). {error}"
     ) from error
 METHOD = "forward"
-STANDARD_ERROR = 2  # file descriptor
 VERIFICATION = runtime.Verification.InternalConsistency  # without it, offsets in a damaged file end the process
 
 
@@ -50,7 +47,7 @@ def open_program(content: bytes, path: Any, traced: bool = False) -> Any:
     Raises:
         CantLoad: they hold none.
     """
-    with _quiet() as said:
+    with caught() as said:
         try:
             return runtime._load_program_from_buffer(
                 content,
@@ -59,7 +56,7 @@ def open_program(content: bytes, path: Any, traced: bool = False) -> Any:
                 program_verification=runtime.Verification.InternalConsistency,
             )
         except RuntimeError as error:
-            raise CantLoad(path, said(error)) from error
+            raise CantLoad(path, _told(error, said())) from error
 
 
 class Loaded:
@@ -95,11 +92,11 @@ class Loaded:
         _pool.use(self._threads)
         if self._method is None:
             self.program = open_program(self._content, self._path, self._traced)
-            with _quiet() as said:
+            with caught() as said:
                 try:
                     self._method = self.program.load_method(METHOD)
                 except RuntimeError as error:
-                    raise CantLoad(self._path, said(error)) from error
+                    raise CantLoad(self._path, _told(error, said())) from error
             _pool.users.add(self)
         return self._method
 
@@ -122,7 +119,7 @@ class _Pool:
         for user in list(self.users):
             user.unload()  # kernels that still held the old pool would end the process
         self.users.clear()
-        with _quiet():
+        with caught():
             runtime._unsafe_reset_threadpool(threads)
         self._threads = threads
 
@@ -130,23 +127,10 @@ class _Pool:
 _pool = _Pool()
 
 
-@contextmanager
-def _quiet() -> Iterator[Any]:
-    """Keeps off the terminal what the runtime writes there; yields a function that adds it to an error's own text."""
-    with tempfile.TemporaryFile() as caught:
-        kept = os.dup(STANDARD_ERROR)
-        os.dup2(caught.fileno(), STANDARD_ERROR)
-
-        def said(error: Exception) -> str:
-            caught.seek(0)
-            lines = [line.partition("] ")[2] for line in caught.read().decode(errors="replace").splitlines()]
-            return "; ".join([str(error).strip(), *dict.fromkeys(line for line in lines if line)])
-
-        try:
-            yield said
-        finally:
-            os.dup2(kept, STANDARD_ERROR)
-            os.close(kept)
+def _told(error: Exception, said: list[str]) -> str:
+    """Returns an error's text and, behind it, what the runtime wrote to standard error: the reason often stands only there."""
+    lines = [line.partition("] ")[2] for line in said]
+    return "; ".join([str(error).strip(), *dict.fromkeys(line for line in lines if line)])
 
 
 def tensor_type(number: int) -> torch.dtype:

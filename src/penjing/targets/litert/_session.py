@@ -1,8 +1,5 @@
 """LiteRT interpreters with explicit threads, on the CPU with XNNPACK."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
+from penjing.targets._standard_error import caught
 from penjing.targets.litert._file import read
-
-STANDARD_ERROR = 2  # its number among a process's files
 
 
 class CantLoad(PenjingError):
@@ -36,30 +32,13 @@ def load(path: Path, threads: int) -> Any:
         CantLoad: LiteRT can't load it.
     """
     try:
-        with _silently():
+        with caught():  # it announces its kernels, and writes its errors twice
             interpreter = Interpreter(model_path=str(path), num_threads=threads)
             interpreter.allocate_tensors()
     except Exception as error:  # its errors are ValueError and RuntimeError, by no rule that is written down
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CantLoad(path, reason) from error
     return interpreter
-
-
-@contextmanager
-def _silently() -> Iterator[None]:
-    """Keeps the library from writing to standard error, past Python: it announces its kernels, and doubles its errors."""
-    try:
-        usual, nowhere = os.dup(STANDARD_ERROR), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # there is no standard error, so that nothing can be written there
-        yield
-        return
-    try:
-        os.dup2(nowhere, STANDARD_ERROR)
-        yield
-    finally:
-        os.dup2(usual, STANDARD_ERROR)
-        os.close(usual)
-        os.close(nowhere)
 
 
 def model_of(path: Path) -> Any:
