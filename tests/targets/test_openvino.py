@@ -80,6 +80,27 @@ def test_a_product_of_two_activations_stays_in_float_and_its_layers_do_not(tmp_p
     assert {row.node for row in rows if not row.integer} == {"matmul"}
 
 
+@pytest.mark.parametrize("ceil", [True, False])
+@pytest.mark.parametrize("counts", [True, False])
+def test_zeros_around_a_pool_of_integers_stand_for_zero(counts, ceil, tmp_path):
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            return self.second(F.avg_pool2d(self.first(x), 3, 2, (1, 0), ceil, counts))
+
+    torch.manual_seed(0)
+    graph = capture(Pooled().eval(), torch.randn(2, 3, 12, 12))
+    small = quantize(graph, [torch.randn(16, 3, 12, 12)], corrections=(), target="openvino")
+    artifact = lower(small, "openvino", tmp_path / "model.xml")
+    x = torch.randn(1, 3, 12, 12)
+    expected = small(x).detach()
+    assert float((run(artifact, x) - expected).abs().max()) <= 2.5 * float((expected.amax() - expected.amin()) / 255)
+    assert integer_macs(artifact, small.cost()) == 1
+
+
 def test_weights_are_stored_in_their_own_bits(tmp_path):
     torch.manual_seed(0)
     graph = capture(nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256)).eval(), torch.randn(2, 256))

@@ -1,5 +1,6 @@
 """Lowers a graph to OpenVINO's pair of files, `.xml` and `.bin`, and describes such a pair."""
 
+import copy
 import re
 import tempfile
 from pathlib import Path
@@ -8,13 +9,19 @@ from typing import Any
 import numpy as np
 import onnx
 import openvino as ov
+import torch
 from openvino._offline_transformations import apply_moc_transformations
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
+from penjing.graph.edit.rewriter import Writer, replace
+from penjing.graph.ops import node_arguments
+from penjing.targets._origins import STANDS_FOR
 from penjing.targets._records import Artifact, FileNotes, TensorSpec, reading_notes
 from penjing.targets.onnx import METADATA, WAYS, origin, write
 from penjing.targets.openvino._session import CORE, VERSION, CantLoad, read, reason_of
+
+aten = torch.ops.aten
 
 # Parts of an .xml file that OpenVINO writes and doesn't read: indentation and the sizes of all values, which it computes anew.
 _UNREAD = re.compile(rb"(?<=>)\s+(?=<)|<dim>-?\d+</dim>")
@@ -34,7 +41,7 @@ def lower(graph: Graph, path: Path) -> Artifact:
         raise PenjingError("OpenVINO reads only files whose names end in .xml: give such a path.")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
-        write(graph, file)
+        write(_with_own_zeros(graph), file)
         written = onnx.load(file, load_external_data=False)
         try:
             model = CORE.read_model(file)
@@ -49,6 +56,37 @@ def lower(graph: Graph, path: Path) -> Artifact:
     ov.save_model(model, path, compress_to_fp16=False)
     path.write_bytes(_EMPTY_PORT.sub(rb"\1/>", _UNREAD.sub(b"", path.read_bytes())))
     return describe(path)
+
+
+def _with_own_zeros(graph: Graph) -> Graph:
+    """Returns a graph in which zeros that average pools count are written by a pad of their own, where values are rounded.
+
+    In integers, OpenVINO's pools would count the code 0 instead of the code that stands for zero.
+    """
+    nodes = graph.program.graph.nodes
+    if not any(getattr(node.target, "namespace", "") == "quantized_decomposed" for node in nodes):
+        return graph
+    ready = copy.deepcopy(graph)
+    for node in list(ready.program.graph.nodes):
+        if node.target is not aten.avg_pool2d.default:
+            continue
+        x, kernel, stride, padding, ceil, counts, divisor = node_arguments(node)
+        padding = [padding] if isinstance(padding, int) else list(padding)
+        if not any(padding) or not counts:
+            continue
+        height, width = padding if len(padding) == 2 else padding * 2
+        write_one = Writer.before(node, meta={STANDS_FOR: node.meta.get(STANDS_FOR, node.name)}, values=True)
+        padded = write_one(aten.constant_pad_nd.default, x, [width, width, height, height], 0.0)
+        pool = write_one(aten.avg_pool2d.default, padded, kernel, stride, 0, ceil, True, divisor)
+        rank = node.meta["val"].dim()
+        for axis in (
+            rank - 2,
+            rank - 1,
+        ):  # with ceil_mode, windows that begin in the zeros behind an image are left out
+            size = node.meta["val"].shape[axis]
+            pool = write_one(aten.slice.Tensor, pool, axis, 0, size) if pool.meta["val"].shape[axis] != size else pool
+        replace(node, pool)
+    return ready.refresh()
 
 
 def _name_last_ops(model: ov.Model, written: onnx.ModelProto) -> None:
