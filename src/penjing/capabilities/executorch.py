@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from penjing.capabilities._conditions import always, flat_or_square, over_space, rank, two_tensors, zero_pad
 from penjing.capabilities._records import Capabilities, Condition, Numbers, Placement, Zeros
 from penjing.graph.clips import CLIPS
 from penjing.graph.ops import node_arguments
@@ -14,34 +15,16 @@ from penjing.graph.ops import node_arguments
 aten = torch.ops.aten
 
 
-def _always(node: fx.Node) -> bool:
-    return True
-
-
-def _two_tensors(node: fx.Node) -> bool:
-    return all(isinstance(operand, fx.Node) for operand in node.args[:2]) and bool(node.kwargs.get("alpha", 1) == 1)
-
-
-def _rank(node: fx.Node) -> int:
-    return int(node.args[0].meta["val"].dim())  # type: ignore[union-attr]
-
-
 def _to_one(node: fx.Node) -> bool:
     """Tells whether an adaptive pool is a mean over height and width."""
-    return _rank(node) == 4 and list(node.args[1]) == [1, 1]  # type: ignore[arg-type]
-
-
-def _over_space(node: fx.Node) -> bool:
-    """Tells whether a mean runs over height and width."""
-    axes, dtype = node_arguments(node)[1], node_arguments(node)[3]
-    return _rank(node) == 4 and axes is not None and dtype is None and sorted(axis % 4 for axis in axes) == [2, 3]
+    return rank(node) == 4 and list(node.args[1]) == [1, 1]  # type: ignore[arg-type]
 
 
 def _pool(node: fx.Node) -> bool:
     """Tells whether the windows of a max pool leave no gaps."""
     _, kernel, stride = node_arguments(node)[:3]
     kernel, stride = _pair(kernel), _pair(stride or kernel)
-    return _rank(node) == 4 and all(step <= size for step, size in zip(stride, kernel, strict=True))
+    return rank(node) == 4 and all(step <= size for step, size in zip(stride, kernel, strict=True))
 
 
 def _pair(sizes: Any) -> list[int]:
@@ -49,30 +32,15 @@ def _pair(sizes: Any) -> list[int]:
     return sizes * 2 if len(sizes) == 1 else sizes
 
 
-def _zero_pad(node: fx.Node) -> bool:
-    """Tells whether a pad adds zeros, which every grid holds; only such a pad passes integers on."""
-    arguments = node_arguments(node)
-    if min(arguments[1], default=0) < 0:
-        return False
-    if node.target is aten.constant_pad_nd.default:
-        return arguments[2] in (None, 0)
-    return arguments[2] == "constant" and arguments[3] in (None, 0)
-
-
-def _flat_or_square(node: fx.Node) -> bool:
-    """Tells whether a convolution runs over one axis or two."""
-    return _rank(node) <= 4
-
-
 _EIGHT_BITS = {"intN": 8, "power_of_two": 8, "ternary": 0, "binary": 0}
 
 # Transposed convolutions are missing on purpose: the kernel takes scales per input channel alone.
 _LAYERS: Mapping[Any, Condition] = {
-    aten.conv1d.default: _flat_or_square,
-    aten.conv2d.default: _flat_or_square,
-    aten.conv1d.padding: _flat_or_square,
-    aten.conv2d.padding: _flat_or_square,
-    aten.linear.default: _always,
+    aten.conv1d.default: flat_or_square,
+    aten.conv2d.default: flat_or_square,
+    aten.conv1d.padding: flat_or_square,
+    aten.conv2d.padding: flat_or_square,
+    aten.linear.default: always,
 }
 
 _PLACEMENT = Placement(
@@ -80,37 +48,37 @@ _PLACEMENT = Placement(
     float_output=frozenset(),  # a layer computes in integers only where its output is rounded
     weights_alone={},  # the runtime would widen the weights again in each run
     integer={
-        aten.add.Tensor: _two_tensors,
-        aten.sub.Tensor: _two_tensors,
-        aten.mul.Tensor: _two_tensors,
-        aten.cat.default: _always,
-        aten.concat.default: _always,
-        aten.concatenate.default: _always,
+        aten.add.Tensor: two_tensors,
+        aten.sub.Tensor: two_tensors,
+        aten.mul.Tensor: two_tensors,
+        aten.cat.default: always,
+        aten.concat.default: always,
+        aten.concatenate.default: always,
         aten.adaptive_avg_pool2d.default: _to_one,
-        aten.mean.dim: _over_space,
+        aten.mean.dim: over_space,
     },
     same={
         aten.max_pool2d.default: _pool,
-        aten.reshape.default: _always,
-        aten.flatten.using_ints: _always,
-        aten.unflatten.int: _always,
-        aten.transpose.int: _always,
-        aten.permute.default: _always,
-        aten.squeeze.dim: _always,
-        aten.squeeze.dims: _always,
-        aten.unsqueeze.default: _always,
-        aten.contiguous.default: _always,
-        aten.clone.default: _always,
-        aten.dropout.default: _always,
-        aten.feature_dropout.default: _always,
-        aten.slice.Tensor: _always,
-        aten.chunk.default: _always,
-        aten.split.Tensor: _always,
-        aten.split.sizes: _always,
-        aten.split_with_sizes.default: _always,
-        aten.pad.default: _zero_pad,
-        aten.constant_pad_nd.default: _zero_pad,
-        operator.getitem: _always,
+        aten.reshape.default: always,
+        aten.flatten.using_ints: always,
+        aten.unflatten.int: always,
+        aten.transpose.int: always,
+        aten.permute.default: always,
+        aten.squeeze.dim: always,
+        aten.squeeze.dims: always,
+        aten.unsqueeze.default: always,
+        aten.contiguous.default: always,
+        aten.clone.default: always,
+        aten.dropout.default: always,
+        aten.feature_dropout.default: always,
+        aten.slice.Tensor: always,
+        aten.chunk.default: always,
+        aten.split.Tensor: always,
+        aten.split.sizes: always,
+        aten.split_with_sizes.default: always,
+        aten.pad.default: zero_pad,
+        aten.constant_pad_nd.default: zero_pad,
+        operator.getitem: always,
     },
     clips=CLIPS,
     bounded={

@@ -5,19 +5,12 @@ import operator
 import torch
 from torch import fx
 
+from penjing.capabilities._conditions import always, two_tensors
 from penjing.capabilities._records import Capabilities, Numbers, Placement, Zeros
 from penjing.graph.clips import CLIPS
 from penjing.graph.ops import CONVOLUTIONS, node_arguments
 
 aten = torch.ops.aten
-
-
-def _always(node: fx.Node) -> bool:
-    return True
-
-
-def _two_tensors(node: fx.Node) -> bool:
-    return all(isinstance(operand, fx.Node) for operand in node.args[:2]) and bool(node.kwargs.get("alpha", 1) == 1)
 
 
 def _images(node: fx.Node) -> bool:
@@ -52,50 +45,50 @@ _SIXTEEN_BITS = {"intN": 16, "uintN": 16, "power_of_two": 16, "ternary": 0, "bin
 
 # Transposed convolutions are missing on purpose: the runtime computes them in floating point, and dequantises their weights
 # at each run.
-_LAYERS = {**dict.fromkeys(CONVOLUTIONS, _always), aten.linear.default: _always}
+_LAYERS = {**dict.fromkeys(CONVOLUTIONS, always), aten.linear.default: always}
 
 _PLACEMENT = Placement(
     layers=_LAYERS,
     float_output=frozenset({aten.linear.default}),
     weights_alone=_LAYERS,
     integer={
-        aten.add.Tensor: _two_tensors,
-        aten.mul.Tensor: _two_tensors,
-        aten.cat.default: _always,
-        aten.concat.default: _always,
-        aten.concatenate.default: _always,
+        aten.add.Tensor: two_tensors,
+        aten.mul.Tensor: two_tensors,
+        aten.cat.default: always,
+        aten.concat.default: always,
+        aten.concatenate.default: always,
         aten.avg_pool2d.default: _images,
         aten.adaptive_avg_pool2d.default: _divides,
         aten.mean.dim: _over_space,
-        aten.sigmoid.default: _always,
-        aten.hardsigmoid.default: _always,
-        aten.leaky_relu.default: _always,
-        aten.matmul.default: _two_tensors,
-        aten.bmm.default: _two_tensors,
+        aten.sigmoid.default: always,
+        aten.hardsigmoid.default: always,
+        aten.leaky_relu.default: always,
+        aten.matmul.default: two_tensors,
+        aten.bmm.default: two_tensors,
     },
     same={
         aten.max_pool2d.default: _images,
-        aten.reshape.default: _always,
-        aten.flatten.using_ints: _always,
-        aten.unflatten.int: _always,
-        aten.transpose.int: _always,
-        aten.permute.default: _always,
-        aten.squeeze.dim: _always,
-        aten.squeeze.dims: _always,
-        aten.unsqueeze.default: _always,
-        aten.contiguous.default: _always,
-        aten.clone.default: _always,
-        aten.dropout.default: _always,
-        aten.feature_dropout.default: _always,
-        aten.slice.Tensor: _always,
-        aten.chunk.default: _always,
-        aten.split.Tensor: _always,
-        aten.split.sizes: _always,
-        aten.split_with_sizes.default: _always,
+        aten.reshape.default: always,
+        aten.flatten.using_ints: always,
+        aten.unflatten.int: always,
+        aten.transpose.int: always,
+        aten.permute.default: always,
+        aten.squeeze.dim: always,
+        aten.squeeze.dims: always,
+        aten.unsqueeze.default: always,
+        aten.contiguous.default: always,
+        aten.clone.default: always,
+        aten.dropout.default: always,
+        aten.feature_dropout.default: always,
+        aten.slice.Tensor: always,
+        aten.chunk.default: always,
+        aten.split.Tensor: always,
+        aten.split.sizes: always,
+        aten.split_with_sizes.default: always,
         aten.pad.default: _zero_pad,
         aten.constant_pad_nd.default: _zero_pad,
         aten.upsample_nearest2d.vec: _images,
-        operator.getitem: _always,
+        operator.getitem: always,
     },
     clips=CLIPS,
     bounded={

@@ -85,7 +85,7 @@ def _row(
         module=source[0] if source else None,
         node=source[1] if source else None,
         latency_us=statistics.median(times),
-        integer="runtimePrecision" in info and str(info["runtimePrecision"].value) in _EIGHT_BITS,
+        integer=bool(multiplied) and "runtimePrecision" in info and str(info["runtimePrecision"].value) in _EIGHT_BITS,
         macs=sum(products[product] for product in multiplied),
     )
 
