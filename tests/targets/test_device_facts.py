@@ -104,6 +104,12 @@ def test_a_damaged_file_of_peaks_is_measured_again(cache, measured, content):
     assert len(measured) == 1 and len(json.loads(cache.read_text())) == 1
 
 
+def test_peaks_that_cannot_be_kept_are_returned_all_the_same(monkeypatch, tmp_path, measured):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path / "file" / "cache"))
+    assert device_facts("torch").peaks.float_macs == 1e9
+
+
 def test_an_unknown_target_is_refused(cache):
     with pytest.raises(PenjingError, match="Unknown target"):
         device_facts("tensorrt")

@@ -1,6 +1,7 @@
 """How fast a runtime is on this machine at best: measured once, and kept."""
 
 import json
+import logging
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -89,8 +90,11 @@ def _peaks(target: str, threads: int) -> Peaks:
         if (one.processor, one.peaks.runtime, one.peaks.threads) == (device, runtime, threads):
             return one.peaks
     found = _measured(target, threads, runtime)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps([asdict(one) for one in (*known, _Known(device, found))], indent=1))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, json.dumps([asdict(one) for one in (*known, _Known(device, found))], indent=1))
+    except OSError as error:  # a full disk or a read-only home is no reason to fail: only the next call is slower
+        logging.getLogger(__name__).info("The peaks can't be kept in %s: %s", path, error)
     return found
 
 
