@@ -12,6 +12,17 @@ import torch
 COMPRESS = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.5x", "--epochs", "0")
 
 
+def check_script(out: Path, without: tuple[str, ...]) -> None:
+    """Classifies an image with the script beside the file, in a process that can't import these modules."""
+    block = "".join(f"sys.modules['{name}'] = None; " for name in without)
+    start = f"import runpy, sys; {block}sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    image = next(Path("photos").rglob("*.png"))
+    done = subprocess.run(
+        [sys.executable, "-c", start, out / "run.py", image], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and str(image) in done.stdout, done.stderr
+
+
 def test_onnxruntime_gets_integers_with_pairs_that_it_fuses(penjing, quick, tmp_path):
     ran = penjing(*COMPRESS, "--target", "onnxruntime", "--out", tmp_path)
     report = json.loads((tmp_path / "report.json").read_text())
@@ -33,13 +44,7 @@ def test_openvino_gets_its_own_files_in_integers_and_the_script_beside_them_runs
     assert report["compressed"]["size_bytes"] == sum(
         (tmp_path / f"model{end}").stat().st_size for end in (".xml", ".bin")
     )
-    block = "import sys; sys.modules['penjing'] = sys.modules['torch'] = sys.modules['onnxruntime'] = None; "
-    start = block + "import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    image = next(Path("photos").rglob("*.png"))
-    done = subprocess.run(
-        [sys.executable, "-c", start, tmp_path / "run.py", image], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and str(image) in done.stdout, done.stderr
+    check_script(tmp_path, without=("penjing", "torch", "onnxruntime"))
 
 
 def test_litert_gets_one_file_in_integers_and_the_script_beside_it_runs_with_the_runtime_alone(
@@ -51,13 +56,7 @@ def test_litert_gets_one_file_in_integers_and_the_script_beside_it_runs_with_the
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["integer_macs"] > 0.9, ran.text
     assert report["compressed"]["size_bytes"] == (tmp_path / "model.tflite").stat().st_size
-    block = "import sys; sys.modules['penjing'] = sys.modules['torch'] = sys.modules['onnxruntime'] = None; "
-    start = block + "import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    image = next(Path("photos").rglob("*.png"))
-    done = subprocess.run(
-        [sys.executable, "-c", start, tmp_path / "run.py", image], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and str(image) in done.stdout, done.stderr
+    check_script(tmp_path, without=("penjing", "torch", "onnxruntime"))
 
 
 def test_executorch_gets_one_file_in_integers_and_the_script_beside_it_runs_without_penjing(penjing, quick, tmp_path):
@@ -67,13 +66,7 @@ def test_executorch_gets_one_file_in_integers_and_the_script_beside_it_runs_with
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["integer_macs"] > 0.9, ran.text
     assert report["compressed"]["size_bytes"] == (tmp_path / "model.pte").stat().st_size
-    block = "import sys; sys.modules['penjing'] = sys.modules['onnxruntime'] = sys.modules['executorch.exir'] = None; "
-    start = block + "import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    image = next(Path("photos").rglob("*.png"))
-    done = subprocess.run(
-        [sys.executable, "-c", start, tmp_path / "run.py", image], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0 and str(image) in done.stdout, done.stderr
+    check_script(tmp_path, without=("penjing", "onnxruntime", "executorch.exir"))
 
 
 def test_torch_gets_floats_and_is_told_why(penjing, quick, tmp_path):

@@ -1,13 +1,21 @@
 """What ExecuTorch does with XNNPACK's kernels. Its own profile shows which ops it executes in integers (version 1.5.1)."""
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
-from penjing.capabilities._conditions import always, flat_or_square, over_space, rank, two_tensors, zero_pad
+from penjing.capabilities._conditions import (
+    BOUNDED,
+    MOVES,
+    always,
+    flat_or_square,
+    over_space,
+    rank,
+    two_tensors,
+    zero_pad,
+)
 from penjing.capabilities._records import Capabilities, Condition, Numbers, Placement, Zeros
 from penjing.graph.clips import CLIPS
 from penjing.graph.ops import node_arguments
@@ -59,33 +67,12 @@ _PLACEMENT = Placement(
     },
     same={
         aten.max_pool2d.default: _pool,
-        aten.reshape.default: always,
-        aten.flatten.using_ints: always,
-        aten.unflatten.int: always,
-        aten.transpose.int: always,
-        aten.permute.default: always,
-        aten.squeeze.dim: always,
-        aten.squeeze.dims: always,
-        aten.unsqueeze.default: always,
-        aten.contiguous.default: always,
-        aten.clone.default: always,
-        aten.dropout.default: always,
-        aten.feature_dropout.default: always,
-        aten.slice.Tensor: always,
-        aten.chunk.default: always,
-        aten.split.Tensor: always,
-        aten.split.sizes: always,
-        aten.split_with_sizes.default: always,
+        **MOVES,
         aten.pad.default: zero_pad,
         aten.constant_pad_nd.default: zero_pad,
-        operator.getitem: always,
     },
     clips=CLIPS,
-    bounded={
-        aten.sigmoid.default: (0.0, 1.0),
-        aten.hardsigmoid.default: (0.0, 1.0),
-        aten.softmax.int: (0.0, 1.0),
-    },
+    bounded=BOUNDED,
     gates=frozenset(),
 )
 

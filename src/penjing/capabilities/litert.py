@@ -3,14 +3,23 @@
 Its own profile shows which ops it executes in integers (version 2.3.0).
 """
 
-import operator
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import fx
 
-from penjing.capabilities._conditions import always, flat_or_square, over_space, rank, two_tensors, zero_pad
+from penjing.capabilities._conditions import (
+    BOUNDED,
+    MOVES,
+    always,
+    divides,
+    flat_or_square,
+    over_space,
+    rank,
+    two_tensors,
+    zero_pad,
+)
 from penjing.capabilities._records import Capabilities, Condition, Numbers, Placement, Zeros
 from penjing.graph.clips import CLIPS
 from penjing.graph.ops import node_arguments
@@ -20,15 +29,6 @@ aten = torch.ops.aten
 
 def _images(node: fx.Node) -> bool:
     return rank(node) == 4
-
-
-def _divides(node: fx.Node) -> bool:
-    """Tells whether all windows of an adaptive pool are alike, so that it is a mean or an ordinary pool."""
-    x, out = node.args[0].meta["val"], node.args[1]  # type: ignore[union-attr]
-    if x.dim() != 4 or not isinstance(out, list | tuple):
-        return False
-    pairs = [(size, wanted) for size, wanted in zip(x.shape[2:], out, strict=True) if wanted is not None]
-    return all(isinstance(size, int) and size % wanted == 0 for size, wanted in pairs) or list(out) == [1, 1]
 
 
 def _average(node: fx.Node) -> bool:
@@ -68,7 +68,7 @@ _PLACEMENT = Placement(
         aten.concat.default: always,
         aten.concatenate.default: always,
         aten.avg_pool2d.default: _average,
-        aten.adaptive_avg_pool2d.default: _divides,
+        aten.adaptive_avg_pool2d.default: divides,
         aten.mean.dim: over_space,
         aten.sigmoid.default: always,
         aten.tanh.default: always,
@@ -78,35 +78,13 @@ _PLACEMENT = Placement(
     },
     same={
         aten.max_pool2d.default: _pool,
-        aten.reshape.default: always,
-        aten.flatten.using_ints: always,
-        aten.unflatten.int: always,
-        aten.transpose.int: always,
-        aten.permute.default: always,
-        aten.squeeze.dim: always,
-        aten.squeeze.dims: always,
-        aten.unsqueeze.default: always,
-        aten.contiguous.default: always,
-        aten.clone.default: always,
-        aten.dropout.default: always,
-        aten.feature_dropout.default: always,
-        aten.slice.Tensor: always,
-        aten.chunk.default: always,
-        aten.split.Tensor: always,
-        aten.split.sizes: always,
-        aten.split_with_sizes.default: always,
+        **MOVES,
         aten.pad.default: zero_pad,
         aten.constant_pad_nd.default: zero_pad,
         aten.upsample_nearest2d.vec: _images,
-        operator.getitem: always,
     },
     clips=CLIPS,
-    bounded={
-        aten.sigmoid.default: (0.0, 1.0),
-        aten.tanh.default: (-1.0, 1.0),
-        aten.hardsigmoid.default: (0.0, 1.0),
-        aten.softmax.int: (0.0, 1.0),
-    },
+    bounded={**BOUNDED, aten.tanh.default: (-1.0, 1.0)},
     gates=frozenset({aten.silu.default}),
 )
 

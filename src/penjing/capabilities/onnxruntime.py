@@ -1,11 +1,9 @@
 """What ONNX Runtime's CPU provider can do. Its optimised models show which ops it executes in integers (version 1.32)."""
 
-import operator
-
 import torch
 from torch import fx
 
-from penjing.capabilities._conditions import always, two_tensors
+from penjing.capabilities._conditions import BOUNDED, MOVES, always, divides, two_tensors
 from penjing.capabilities._records import Capabilities, Numbers, Placement, Zeros
 from penjing.graph.clips import CLIPS
 from penjing.graph.ops import CONVOLUTIONS, node_arguments
@@ -15,15 +13,6 @@ aten = torch.ops.aten
 
 def _images(node: fx.Node) -> bool:
     return bool(node.args[0].meta["val"].dim() == 4)  # type: ignore[union-attr]
-
-
-def _divides(node: fx.Node) -> bool:
-    """Tells whether all windows of an adaptive pool are alike, so that it is an ordinary pool."""
-    x, out = node.args[0].meta["val"], node.args[1]  # type: ignore[union-attr]
-    if x.dim() != 4 or not isinstance(out, list | tuple):
-        return False
-    pairs = [(size, wanted) for size, wanted in zip(x.shape[2:], out, strict=True) if wanted is not None]
-    return all(isinstance(size, int) and size % wanted == 0 for size, wanted in pairs) or list(out) == [1, 1]
 
 
 def _over_space(node: fx.Node) -> bool:
@@ -58,7 +47,7 @@ _PLACEMENT = Placement(
         aten.concat.default: always,
         aten.concatenate.default: always,
         aten.avg_pool2d.default: _images,
-        aten.adaptive_avg_pool2d.default: _divides,
+        aten.adaptive_avg_pool2d.default: divides,
         aten.mean.dim: _over_space,
         aten.sigmoid.default: always,
         aten.hardsigmoid.default: always,
@@ -68,34 +57,13 @@ _PLACEMENT = Placement(
     },
     same={
         aten.max_pool2d.default: _images,
-        aten.reshape.default: always,
-        aten.flatten.using_ints: always,
-        aten.unflatten.int: always,
-        aten.transpose.int: always,
-        aten.permute.default: always,
-        aten.squeeze.dim: always,
-        aten.squeeze.dims: always,
-        aten.unsqueeze.default: always,
-        aten.contiguous.default: always,
-        aten.clone.default: always,
-        aten.dropout.default: always,
-        aten.feature_dropout.default: always,
-        aten.slice.Tensor: always,
-        aten.chunk.default: always,
-        aten.split.Tensor: always,
-        aten.split.sizes: always,
-        aten.split_with_sizes.default: always,
+        **MOVES,
         aten.pad.default: _zero_pad,
         aten.constant_pad_nd.default: _zero_pad,
         aten.upsample_nearest2d.vec: _images,
-        operator.getitem: always,
     },
     clips=CLIPS,
-    bounded={
-        aten.sigmoid.default: (0.0, 1.0),
-        aten.hardsigmoid.default: (0.0, 1.0),
-        aten.softmax.int: (0.0, 1.0),
-    },
+    bounded=BOUNDED,
     gates=frozenset({aten.silu.default, aten.hardswish.default}),
     dynamic=frozenset({aten.linear.default}),
 )
