@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -94,6 +95,21 @@ class Named:
 def summed(tmp_path_factory):
     graph = graph_of(lambda x: x.sum(1), torch.randn(3, 5))
     return graph, lower(graph, path=tmp_path_factory.mktemp("summed") / "model.onnx")
+
+
+class Apart(nn.Module):
+    """Two branches whose batches have nothing to do with one another."""
+
+    def forward(self, a, b):
+        return (a * 2).relu() + 1, (b * 3).relu() + 1
+
+
+def test_batches_that_may_differ_have_names_of_their_own_in_an_onnx_file(tmp_path):
+    artifact = lower(capture(Apart(), (torch.randn(2, 4), torch.randn(2, 4))), path=tmp_path / "model.onnx")
+    named = [value.type.tensor_type.shape.dim[0].dim_param for value in onnx.load(artifact.path).graph.input]
+    assert named == ["batch", "b_0"]
+    one, other = session(artifact)(torch.ones(3, 4), torch.ones(5, 4))
+    assert one.shape == (3, 4) and other.shape == (5, 4)
 
 
 def test_another_shape_is_told_with_both_shapes(summed):

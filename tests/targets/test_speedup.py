@@ -53,6 +53,16 @@ def test_beside_other_work_the_fastest_hundredths_count_and_the_interval_tells()
     assert found.low <= found.value < 17 < found.high
 
 
+def test_other_work_that_delays_one_model_alone_is_noticed_though_its_calls_look_calm():
+    generator = np.random.default_rng(0)
+    large = 2.0 * generator.lognormal(0, 0.01, 400)
+    small = 0.9 * np.where(generator.random(400) < 0.8, 1.2, 1) * generator.lognormal(0, 0.01, 400)
+    found = speedup(latency(large), latency(small))
+    assert found.disturbed < 1.3 and not found.calm
+    assert found.value == pytest.approx(2.0 / 0.9, rel=0.02)
+    assert found.low <= 2.0 / (0.9 * 1.2) * 1.02
+
+
 def test_few_calls_give_an_interval_from_the_smallest_to_the_largest_ratio():
     before, after = (_latency(np.asarray(ms) / 1e3, 3) for ms in ([1.0, 1.02, 1.1], [1.0, 0.98, 1.15]))
     found = speedup(before, after)

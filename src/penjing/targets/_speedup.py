@@ -12,6 +12,10 @@ CONFIDENCE = 0.95
 # medians grow, and not by the same factor for both models: longer calls are interrupted more often. Where processes outnumber the
 # cores, the fastest tenth grows too; the fastest hundredth was the same within 3 % whatever else ran.
 CALM = 1.3
+# Largest ratio between the ratio of the medians and that of the fastest hundredths, on such a machine: without other work it is
+# 1.01. Work that delays one of the models alone moves them apart, though its calls may look calm: by 20 % once, with medians
+# of 1.2 times the fastest hundredth.
+ALIKE = 1.05
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Speedup:
             `value` where the machine wasn't calm. With fewer than six parts, since there were fewer than six calls of a
             model, it reaches from the smallest to the largest ratio, which holds the ratio less often: three times in four
             with three parts.
-        calm: whether the machine did little else meanwhile.
+        calm: whether the machine did little else meanwhile: medians are close to the fastest hundredths, and so are their ratios.
         disturbed: ratio of the median to the fastest hundredth of the calls, of the model where it is larger.
     """
 
@@ -53,7 +57,8 @@ def speedup(before: Latency, after: Latency) -> Speedup:
         end = max(int(binom.ppf((1 - CONFIDENCE) / 2, len(ratios), 0.5)) - 1, 0)
         low, high = ratios[end], ratios[-1 - end]
     disturbed = max(side.median / side.undisturbed for side in (before, after))
-    calm = disturbed <= CALM
+    fastest = before.undisturbed / after.undisturbed
+    calm = disturbed <= CALM and 1 / ALIKE <= value / fastest <= ALIKE
     if not calm:
-        value = before.undisturbed / after.undisturbed
+        value = fastest
     return Speedup(value, min(low, value), max(high, value), calm, disturbed)

@@ -61,7 +61,10 @@ def rename(graph: ir.Graph, origins: Origins, inputs: Sequence[str], outputs: Se
 
 
 def _name_axes(graph: ir.Graph) -> None:
-    """Names the batch axis "batch" and other free axes after their input; axes that only outputs have become unnamed."""
+    """Names the batch axis "batch" and other free axes after their input; axes that only outputs have become unnamed.
+
+    Axes share a name only if they have the same size in every call: ONNX Runtime lets values of equal names share memory.
+    """
     known: dict[str, str] = {}
     for value in [*graph.inputs, *graph.outputs]:
         sizes: list[int | str | None] = []
@@ -70,7 +73,8 @@ def _name_axes(graph: ir.Graph) -> None:
                 sizes.append(size)
                 continue
             if value in graph.inputs:
-                known.setdefault(str(size), "batch" if axis == 0 else f"{value.name}_{axis}")
+                is_batch = axis == 0 and "batch" not in known.values()
+                known.setdefault(str(size), "batch" if is_batch else f"{value.name}_{axis}")
             sizes.append(known.get(str(size)))
         if value.shape is not None:
             value.shape = ir.Shape(sizes)
