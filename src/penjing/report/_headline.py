@@ -8,6 +8,11 @@ from penjing.report._format import percent, signed
 # How the makers of the runtimes write their names; any other target is called by the name that users type.
 _TITLES = {
     "onnxruntime": "ONNX Runtime",
+    "onnxruntime:cpu": "ONNX Runtime",
+    "onnxruntime:cuda": "ONNX Runtime (CUDA)",
+    "onnxruntime:tensorrt": "ONNX Runtime (TensorRT)",
+    "onnxruntime:coreml": "ONNX Runtime (Core ML)",
+    "onnxruntime:qnn": "ONNX Runtime (QNN)",
     "openvino": "OpenVINO",
     "litert": "LiteRT",
     "tflite": "LiteRT",

@@ -1,10 +1,10 @@
 """The table of runtimes: the functions of each, the packages that it needs, and whether these are installed here."""
 
 import importlib.metadata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Target:
             inputs by name; None where the system can't tell.
         runner: path of the template for the script that uses the file with the runtime alone: within `targets/`, or absolute.
         fixed_sizes: whether a file takes inputs of one size alone: of batch 1 where the graph's batch is free.
+        filled: values of further variables of the script's template, by name.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Target:
     memory: Callable[[Artifact, int, dict[str, np.ndarray]], tuple[int, int] | None]
     runner: str
     fixed_sizes: bool = False
+    filled: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def suffix(self) -> str:
@@ -70,10 +72,9 @@ class Availability:
 
     Attributes:
         name: the target's name.
-        usable: whether `lower` and `measure` work with the runtime on this machine: all packages that it needs are
-            installed.
+        usable: whether `lower` and `measure` work with the runtime on this machine: all that it needs is installed.
         version: version of the runtime's package; None if it isn't installed.
-        note: advice on which packages to install; "" where the runtime is usable.
+        note: advice on what to install; "" where the runtime is usable.
     """
 
     name: str
@@ -88,9 +89,13 @@ class TargetEntry(Entry[Callable[[], Target]]):
 
     Attributes:
         packages: the distributions that the target needs, the runtime's first.
+        builds: for a distribution, others that hold the same module, any of which will do.
+        lacks: returns advice on what is missing beside packages; "" where nothing is. It imports no runtime.
     """
 
     packages: tuple[str, ...]
+    builds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lacks: Callable[[], str] = lambda: ""
 
 
 targets = Registry("target", TargetEntry)
@@ -113,21 +118,28 @@ def find_target(name: str) -> Target:
 
 def available() -> list[Availability]:
     """Lists every target and whether its runtime is usable on this machine; imports none of them."""
-    return [
-        Availability(name, not _missing(entry), _version(entry.packages[0]), _advice(entry))
-        for name, entry in targets.items()
-    ]
+    found = []
+    for name, entry in targets.items():
+        advice = _advice(entry) or entry.lacks()
+        found.append(Availability(name, not advice, _installed(entry, entry.packages[0]), advice))
+    return found
 
 
 def _missing(entry: TargetEntry) -> list[str]:
     """Returns the packages that a target needs and that aren't installed."""
-    return [package for package in entry.packages if _version(package) is None]
+    return [package for package in entry.packages if _installed(entry, package) is None]
 
 
 def _advice(entry: TargetEntry) -> str:
     """Returns advice on the packages to install; "" where none is missing."""
     missing = _missing(entry)
     return f"Install what it needs: pip install {' '.join(missing)}" if missing else ""
+
+
+def _installed(entry: TargetEntry, package: str) -> str | None:
+    """Returns the version of a package that a target needs, or of another build of it; None where none is installed."""
+    found = (_version(build) for build in (package, *entry.builds.get(package, ())))
+    return next((version for version in found if version is not None), None)
 
 
 def _version(package: str) -> str | None:

@@ -27,7 +27,7 @@ def rendered(target: Target) -> str:
     template = (
         environment.from_string(path.read_text()) if path.is_absolute() else environment.get_template(target.runner)
     )
-    return template.render(suffix=target.suffix, preparation=_preparation())
+    return template.render(suffix=target.suffix, preparation=_preparation(), **target.filled)
 
 
 def _preparation() -> str:

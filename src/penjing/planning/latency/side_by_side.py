@@ -80,6 +80,11 @@ def _graph(kernels: Sequence[Kernel], target: str) -> Graph:
 def _profiled(kernels: Sequence[Kernel], artifact: Any, deployment: Deployment) -> dict[Kernel, float]:
     """Returns the microseconds of each kernel, all nodes of its module together."""
     executed = profile(artifact, deployment.threads, kernels[0].output[0])
+    if not any(node.module for node in executed):
+        raise PenjingError(
+            f"{deployment.target} tells nothing of single layers, so no table of their latencies can be made. Take "
+            "--solver widest_that_fits (solver='widest_that_fits' in Python), which measures whole models alone."
+        )
     if kernels[0].op in BOUNDARIES:
         return between(kernels, executed)
     total: dict[int, float] = dict.fromkeys(range(len(kernels)), 0.0)
