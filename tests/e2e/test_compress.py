@@ -24,6 +24,7 @@ from penjing.models import load_model
 from penjing.pruning.technique import Pruning
 from penjing.quantization.technique import Quantization
 from penjing.run.request import settled
+from penjing.targets import Peaks
 from penjing.training.checkpoint import progress_of
 
 FILES = {"model.onnx", "model.penjing", "preprocess.json", "classes.txt", "run.py", "plan.json"} | {
@@ -600,13 +601,44 @@ def test_recover_interrupted_keeps_the_weights_and_goes_on(copied, penjing, monk
     assert (tmp_path / "m.penjing").exists() and "Stopped." not in ran.err
 
 
-def test_profile_shows_layers(penjing, copied):
-    for model in ("net.py:small", copied / "model.penjing"):
-        rows = penjing("profile", model, "--data", "folder:photos", "--json").json()
+@pytest.fixture
+def peaks(monkeypatch, tmp_path):
+    """A made-up machine: measuring its peaks would take seconds."""
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path / "cache"))
+    made_up = lambda target, threads, runtime: Peaks(runtime, threads, 1e11, 4e11, 3e10)  # noqa: E731
+    monkeypatch.setattr("penjing.targets._peaks._measured", made_up)
+
+
+def test_profile_shows_layers(penjing, copied, peaks):
+    for model in (("net.py:small", "--data", "folder:photos"), (copied / "model.penjing",)):
+        rows = penjing("profile", *model, "--json").json()
         assert {"stem.0", "body.0", "head"} <= rows.keys()
-        assert rows["body.0"]["macs"] > 0 and rows["body.0"]["params"] > 0
+        assert rows["body.0"]["macs"] > 0 and rows["body.0"]["params"] > 0 and rows["body.0"]["bytes"] > 0
     ran = penjing("profile", "net.py:small", "--data", "folder:photos")
-    assert ran.code == 0 and "stem.0" in ran.out and "MACs" in ran.out
+    assert ran.code == 0 and "stem.0" in ran.out and "MACs" in ran.out and "reached" in ran.out
+    assert "in layers that reach less than 33% of the speed" in ran.out
+
+
+def test_profile_shows_the_file_of_a_finished_run(penjing, copied, peaks):
+    found = [penjing("profile", where, "--batch", 2, "--json").json() for where in (copied, copied / "model.onnx")]
+    assert found[0].keys() == found[1].keys()
+    graph = pj.load(copied / "model.penjing")
+    for rows in found:
+        assert sum(row["macs"] for row in rows.values()) == 2 * graph.cost().macs
+        assert all(row["reached"] for row in rows.values() if row["latency_ms"])
+
+
+@pytest.mark.parametrize("more", [("--weights", "w.safetensors"), ("--data", "folder:photos")])
+def test_profile_of_a_finished_run_takes_no_weights_and_no_data(penjing, copied, more):
+    ran = penjing("profile", copied, *more)
+    assert ran.code == 2 and "neither --weights nor --data" in ran.err
+
+
+@pytest.mark.parametrize("name", ["", "model.onnx"])
+def test_profile_of_what_no_run_made_says_what_is_missing(penjing, tmp_path, name):
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    ran = penjing("profile", tmp_path / name)
+    assert ran.code == 2 and f"There is no model.penjing in {tmp_path}" in ran.err
 
 
 def test_channels_shows_groups_and_what_pins_the_rest(penjing):

@@ -1,8 +1,7 @@
-"""Commands that change nothing: profile, channels, list, targets."""
+"""Commands that change nothing: channels, list, targets; profile has a file of its own."""
 
 import importlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -54,61 +53,6 @@ def _graph(model: str, weights: Path | None, data: str | None) -> "Graph":
     from penjing.models import load_model
 
     return load_model(model, weights, load(data) if data else None).graph()
-
-
-@app.command("profile")
-def profile_command(
-    model: Model,
-    target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime",
-    weights: Weights = None,
-    data: MaybeData = None,
-    threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="samples per call")] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Shows where the time, the MACs and the bytes go, layer by layer, on the target."""
-    from penjing.checks import BATCH, THREADS, check
-    from penjing.graph import fold_batch_norms
-    from penjing.graph.cost import uncounted
-    from penjing.targets import find_target, layers_of, lower, profile
-
-    check({"threads": threads, "batch": batch}, {"threads": THREADS, "batch": BATCH})  # before anything is loaded
-    suffix = find_target(target).suffix
-    graph = _graph(model, weights, data)
-    with tempfile.TemporaryDirectory() as folder:
-        rows = layers_of(
-            fold_batch_norms(graph).cost(),
-            profile(lower(graph, target, Path(folder) / f"model{suffix}"), threads, batch),
-        )
-    if as_json:
-        print(json.dumps(rows, indent=2))
-        return
-    total = sum(row["latency_ms"] or 0.0 for row in rows.values()) or 1.0
-    table = Table("layer", "op", "output", *(_number(title) for title in ("ms", "share", "MACs", "parameters")))
-    for name, row in rows.items():
-        milliseconds = row["latency_ms"]
-        table.add_row(
-            name,
-            row["op"],
-            "×".join(map(str, row["shape"])),
-            "fused" if milliseconds is None else f"{milliseconds:.3f}",
-            "" if milliseconds is None else f"{milliseconds / total:.1%}",
-            _macs(row),
-            f"{row['params']:,}",
-        )
-    screen = Screen()
-    screen.print(table)
-    screen.print(
-        f"{graph.name} on {target}, {threads} thread(s), batch {batch}: {total:.3f} ms in these layers, "
-        f"{graph.cost().macs:,} MACs, {graph.cost().params:,} parameters."
-    )
-    if left_out := graph.cost().uncounted:
-        screen.print(uncounted(left_out))
-
-
-def _macs(row: dict[str, Any]) -> str:
-    """Returns a layer's multiply-accumulates, with a question mark for ops whose number isn't known."""
-    return f"{row['macs']:,}" if row["counted"] else f"{row['macs']:,} + ?" if row["macs"] else "?"
 
 
 def _number(title: str) -> Column:

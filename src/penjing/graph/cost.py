@@ -18,6 +18,7 @@ from penjing.graph.channels.rules import RULES
 from penjing.graph.memory import Lifetime, bytes_of, largest, lifetimes, peak, tensors
 from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS, node_arguments
 from penjing.graph.propagation import at_batch_one, depends_on_values, sizes
+from penjing.graph.traffic import NOTHING, Traffic, traffic
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
@@ -41,6 +42,7 @@ class Row:
         activation_bytes: bytes of its output.
         output_shape: shape of its (first) output; of the whole batch where the model fixes that.
         counted: whether it is known how often the op multiplies; `macs` is 0 where it isn't.
+        traffic: the bytes that it reads and writes.
     """
 
     node: str
@@ -52,6 +54,7 @@ class Row:
     activation_bytes: int
     output_shape: tuple[int, ...]
     counted: bool = True
+    traffic: Traffic = NOTHING
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,7 @@ def count(graph: "Graph") -> Cost:
                 math.ceil((bytes_of(node, number) or 0) / samples),
                 tuple(number(n) for n in _first(node.meta["val"]).shape),
                 _known(node),
+                traffic(graph, node, number, batched),
             )
         )
     alive = tuple(lifetimes(graph, number, batched))

@@ -70,12 +70,12 @@ def lifetimes(graph: "Graph", number: Number, batched: Mapping[fx.Node, int]) ->
     owner: dict[fx.Node, fx.Node] = {}
     dies: dict[fx.Node, int] = {}
     for node in nodes:
-        shown = _shows(node)
+        shown = shows(node)
         owner[node] = owner.get(shown, shown) if shown is not None else node
         last = max((order[user] for user in node.users if user in order), default=order[node])
         dies[owner[node]] = max(dies.get(owner[node], 0), last)
     return [
-        Lifetime(node.name, math.ceil(sum(_stored(node, number)) / batched.get(node, 1)), index, dies[node])
+        Lifetime(node.name, math.ceil(sum(stored_bytes(node, number)) / batched.get(node, 1)), index, dies[node])
         for index, node in enumerate(nodes)
         if owner[node] is node and node.op != "output"
     ]
@@ -103,8 +103,8 @@ def largest(graph: "Graph", number: Number, batched: Mapping[fx.Node, int]) -> i
         if node.op == "get_attr":
             tensor = graph.tensor(str(node.target))
             found.append(tensor.numel() * _item(node, tensor))
-        elif (node.op == "placeholder" or _is_activation(node, batched)) and _shows(node) is None:
-            found += [math.ceil(size / batched.get(node, 1)) for size in _stored(node, number)]
+        elif (node.op == "placeholder" or _is_activation(node, batched)) and shows(node) is None:
+            found += [math.ceil(size / batched.get(node, 1)) for size in stored_bytes(node, number)]
     return max(found)
 
 
@@ -112,7 +112,7 @@ def _is_activation(node: fx.Node, batched: Mapping[fx.Node, int]) -> bool:
     return node.op == "call_function" and (node in batched or not node.all_input_nodes)
 
 
-def _stored(node: fx.Node, number: Number) -> list[int]:
+def stored_bytes(node: fx.Node, number: Number) -> list[int]:
     """Returns the bytes that each tensor of a node's value takes where it is stored."""
     return [math.prod(number(n) for n in t.shape) * _item(node, t) for t in tensors(node.meta.get("val"))]
 
@@ -128,18 +128,19 @@ def _rounding(node: fx.Node) -> fx.Node | None:
     if len(node.users) != 1 or node.op == "placeholder":
         return None
     (user,) = node.users
-    if _is(user, "quantize_per"):
+    if is_rounding(user, "quantize_per"):
         return user if user.args[0] is node else None
     return _rounding(user) if user.target in FUSED else None
 
 
-def _is(node: fx.Node, name: str) -> bool:
+def is_rounding(node: fx.Node, name: str = "") -> bool:
+    """Tells whether a node quantises or dequantises; `name` is how the op's name begins, such as "dequantize"."""
     target = node.target
     whole = isinstance(target, torch._ops.OpOverload) and target.namespace == "quantized_decomposed"
     return whole and target._schema.name.partition("::")[2].startswith(name)
 
 
-def _shows(node: fx.Node) -> fx.Node | None:
+def shows(node: fx.Node) -> fx.Node | None:
     """Returns the activation that a node's value shows, if any: a view, an element of a tuple, a value on its grid."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
         return None
@@ -147,6 +148,8 @@ def _shows(node: fx.Node) -> fx.Node | None:
     schema = getattr(node.target, "_schema", None)
     is_view = node.target.__name__ == "getitem" if schema is None else bool(schema.arguments[0].alias_info)
     given = any(user.op == "output" for user in node.users)
-    same = (_is(node, "dequantize_per") and not given) or (_is(node, "quantize_per") and _rounding(source) is node)
+    same = (is_rounding(node, "dequantize_per") and not given) or (
+        is_rounding(node, "quantize_per") and _rounding(source) is node
+    )
     fused = node.target in FUSED and _rounding(source) is not None and _rounding(source) is _rounding(node)
     return source if (is_view or same or fused) and source.op in ("call_function", "placeholder") else None

@@ -12,6 +12,7 @@ from penjing.targets._measure import measure, measure_together
 from penjing.targets._peaks import device_facts
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
 from penjing.targets._registry import Availability, Target, available, find_target, targets
+from penjing.targets._roofline import FAR, RooflineRow, far_from_limit, roofline
 from penjing.targets._speedup import Speedup, speedup
 from penjing.targets._verbs import (
     Runner,
@@ -27,6 +28,7 @@ from penjing.targets._verbs import (
 from penjing.targets.bench import Bench, FreshProcess, Job, ThisProcess
 
 __all__ = [
+    "FAR",
     "Artifact",
     "Availability",
     "Bench",
@@ -38,6 +40,7 @@ __all__ = [
     "Measurement",
     "Parity",
     "Peaks",
+    "RooflineRow",
     "Runner",
     "Speedup",
     "Target",
@@ -46,6 +49,7 @@ __all__ = [
     "available",
     "check_parity",
     "device_facts",
+    "far_from_limit",
     "find_target",
     "fresh_memory",
     "integer_macs",
@@ -57,6 +61,7 @@ __all__ = [
     "open_artifact",
     "processor",
     "profile",
+    "roofline",
     "run",
     "session",
     "speedup",

@@ -1,0 +1,113 @@
+"""What an op moves through memory: the values and the weights that it reads, and the values that it writes, each once.
+
+A runtime that computes an op in integers moves the integers to which values are rounded, one that computes it in floating point
+the floats. Which of the two it does is known only once it ran, so that both are counted.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.graph.memory import bytes_of, is_rounding, shows, stored_bytes
+from penjing.graph.ops import node_arguments
+
+if TYPE_CHECKING:
+    from penjing.graph.graph import Graph
+
+aten = torch.ops.aten
+PACKED_BITS = 4  # integers of weights of up to 4 bits are stored two in a byte, wider ones in whole bytes
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The bytes that an op reads and writes.
+
+    Attributes:
+        values: bytes of the values that it reads and writes for one sample, in the numbers in which the graph computes.
+        weights: bytes of the parameters and buffers that it reads, in the same numbers.
+        integer_values: bytes of the values for one sample where those that are rounded to integers are stored as such.
+        integer_weights: bytes of the weights where those that are rounded to integers are stored as such.
+        integer: whether both factors of an op that multiplies are integers, as the graph stands.
+    """
+
+    values: int = 0
+    weights: int = 0
+    integer_values: int = 0
+    integer_weights: int = 0
+    integer: bool = False
+
+    def bytes(self, integer: bool, batch: int = 1) -> int:
+        """Returns the bytes that a call moves.
+
+        Args:
+            integer: whether the op is computed in integers.
+            batch: samples of the call; weights are read once for all of them.
+        """
+        if integer:
+            return batch * self.integer_values + self.integer_weights
+        return batch * self.values + self.weights
+
+
+NOTHING = Traffic()
+
+
+def traffic(graph: "Graph", node: fx.Node, number: Callable[[Any], int], batched: Mapping[fx.Node, int]) -> Traffic:
+    """Returns what a node moves; nothing for views, for roundings, and for what is computed of weights alone.
+
+    Args:
+        graph: the graph.
+        node: one of its nodes.
+        number: gives the size that stands for a symbolic one.
+        batched: of the nodes that work on inputs, how many samples their size is that of.
+    """
+    if node not in batched or shows(node) is not None or is_rounding(node):
+        return NOTHING
+    samples = batched[node]
+    made = bytes_of(node, number) or 0
+    values, whole_values = made, sum(stored_bytes(node, number))
+    weights = integer_weights = 0
+    for given in node.all_input_nodes:
+        if not isinstance(given.meta.get("val"), Tensor):
+            continue
+        if given in batched:
+            values += bytes_of(given, number) or 0
+            whole_values += math.prod(number(n) for n in given.meta["val"].shape) * _grid(given).itemsize
+        elif node.target is aten.embedding.default:  # which reads the rows that it is asked for, not the table
+            values, whole_values = values + made, whole_values + made
+        else:
+            weights += bytes_of(given, number) or 0
+            integer_weights += _integer_bytes(given, number)
+    return Traffic(
+        math.ceil(values / samples), weights, math.ceil(whole_values / samples), integer_weights, _in_integers(node)
+    )
+
+
+def _grid(node: fx.Node) -> torch.dtype:
+    """Returns the numbers in which a value, or what a view shows, is stored where it is rounded to a grid."""
+    dtype: torch.dtype = node.meta["val"].dtype
+    at: fx.Node | None = node
+    while at is not None and not is_rounding(at, "dequantize"):
+        at = shows(at)
+    return dtype if at is None else at.all_input_nodes[0].meta["val"].dtype
+
+
+def _integer_bytes(node: fx.Node, number: Callable[[Any], int]) -> int:
+    """Returns the bytes of a weight where it is stored as the integers to which it is rounded."""
+    if not is_rounding(node, "dequantize"):
+        return bytes_of(node, number) or 0
+    stored = bytes_of(node.all_input_nodes[0], number) or 0
+    names = (argument.name for argument in node.target._schema.arguments)  # type: ignore[union-attr]
+    given = dict(zip(names, node_arguments(node), strict=False))
+    width = given["quant_max"] - given["quant_min"]
+    packed = isinstance(width, int) and width.bit_length() <= PACKED_BITS
+    return math.ceil(stored / 2) if packed else stored
+
+
+def _in_integers(node: fx.Node) -> bool:
+    """Tells whether the first two inputs of an op, or the only one, are rounded to integers."""
+    factors = [one for one in node.all_input_nodes[:2] if isinstance(one.meta.get("val"), Tensor)]
+    return bool(factors) and not any(_grid(one).is_floating_point for one in factors)

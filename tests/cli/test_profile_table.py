@@ -1,0 +1,58 @@
+"""Which columns of a profile a screen shows."""
+
+import io
+
+import pytest
+
+from penjing.cli.profiling import DROPPED, _cells, _fitting
+from penjing.cli.screen import Screen
+from penjing.targets import RooflineRow
+
+CONV = RooflineRow(
+    "conv2d", ("FusedConv",), (1, 16, 32, 32), 2320, 2_359_296, True, False, 140_352, 0.044, 0.041, "compute"
+)
+FUSED = RooflineRow("linear", (), (1, 10), 650, 640, True, False, 2896, None, 0.001, "memory")
+UNKNOWN = RooflineRow("fft", ("fft",), (1, 8), 0, 0, False, False, 64, 0.5, 0.001, "memory")
+ROWS = {"layer1.0.conv1": CONV, "linear": FUSED, "fft": UNKNOWN}
+MAIN = ["layer", "ms", "share", "bound", "reached"]
+
+
+def drawn(width):
+    screen = Screen(file=io.StringIO(), width=width)
+    table = _fitting(screen, [_cells(name, row, 0.088) for name, row in ROWS.items()])
+    screen.print(table)
+    return [column.header for column in table.columns], screen.file.getvalue()
+
+
+def test_a_wide_screen_shows_all_columns():
+    titles, text = drawn(160)
+    assert {*DROPPED, *MAIN} == set(titles)
+    assert all(one in text for one in ("FusedConv", "140,352", "16.8", "93%", "50.0%", "compute"))
+
+
+@pytest.mark.parametrize("width", [150, 120, 100, 80, 60])
+def test_no_cell_is_cut_off_where_the_main_columns_fit(width):
+    titles, text = drawn(width)
+    assert [title for title in titles if title in MAIN] == MAIN
+    assert "…" not in text and "layer1.0.conv1" in text
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_a_narrower_screen_shows_fewer_columns():
+    shown = [len(drawn(width)[0]) for width in (160, 120, 80, 60)]
+    assert shown == sorted(shown, reverse=True) and shown[0] > shown[-1] >= len(MAIN)
+
+
+def test_a_layer_without_a_kernel_is_fused_and_has_no_share():
+    cells = _cells("linear", FUSED, 0.088)
+    assert (cells["ms"], cells["share"], cells["reached"]) == ("fused", "", "")
+
+
+def test_a_layer_of_unknown_macs_says_so():
+    cells = _cells("fft", UNKNOWN, 0.5)
+    assert (cells["MACs"], cells["bound"], cells["reached"]) == ("?", "", "")
+
+
+def test_a_network_without_layers_has_an_empty_table():
+    screen = Screen(file=io.StringIO(), width=80)
+    assert _fitting(screen, []).row_count == 0
