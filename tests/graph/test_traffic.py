@@ -25,7 +25,7 @@ def of(model, *inputs):
 def test_a_convolution_reads_its_input_its_weight_and_its_bias_and_writes_its_output():
     (found,) = of(nn.Conv2d(3, 8, 3), torch.randn(2, 3, 10, 10)).values()
     assert found.values == 4 * (3 * 100 + 8 * 64) and found.weights == 4 * (8 * 27 + 8)
-    assert not found.integer and found.bytes(True) == found.bytes(False)
+    assert found.numbers == "float32" and found.bytes(True) == found.bytes(False)
 
 
 def test_values_count_for_each_sample_and_weights_once():
@@ -53,7 +53,7 @@ def test_what_is_rounded_moves_as_bytes_where_a_runtime_computes_in_integers():
     assert found["linear"].bytes(True) == 8 * 25 + 4 * 2 + 2 * 8 * 25 + 4 * 2, (
         "the float output takes four bytes an entry"
     )
-    assert found["conv2d"].integer and found["linear"].integer
+    assert found["conv2d"].numbers == found["linear"].numbers == "int8"
     assert "relu" not in found, "it is computed within the convolution, whose rounded output is all that is written"
 
 
@@ -88,3 +88,11 @@ class FixedBatch(nn.Module):
 @pytest.mark.filterwarnings("ignore:.*batches of 5 alone")
 def test_where_the_batch_is_fixed_the_values_are_one_samples_share():
     assert of(FixedBatch(), torch.randn(5, 4))["linear"].values == 4 * (4 + 3)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numbers"), [(torch.float32, "float32"), (torch.float16, "float16"), (torch.bfloat16, "float16")]
+)
+def test_floats_compute_in_their_own_width(dtype, numbers):
+    (found,) = of(nn.Linear(4, 3).to(dtype), torch.randn(2, 4, dtype=dtype)).values()
+    assert found.numbers == numbers and found.weights == dtype.itemsize * 15

@@ -158,12 +158,26 @@ def measurement(side, *, memory, threads=1, batch=1):
     )
 
 
+NO_COUNTERS = {"baseline": None, "compressed": None}
+
+
 @pytest.fixture
 def verified(time, monkeypatch):
     """Returns a function that verifies a made-up pair on a made-up runtime, and tells what was measured and how."""
     done = {}
 
-    def run(seconds=None, *, task=None, metric=0.9, reached=0.9, alike=ALIKE, parts=("validation",), macs=10, **given):
+    def run(
+        seconds=None,
+        *,
+        task=None,
+        metric=0.9,
+        reached=0.9,
+        alike=ALIKE,
+        parts=("validation",),
+        macs=10,
+        joules=NO_COUNTERS,
+        **given,
+    ):
         def evaluated(run, loader, task):
             time.now += 10
             return reached
@@ -173,10 +187,11 @@ def verified(time, monkeypatch):
             time.now += 20 if limit is None else 1
             return alike
 
-        def measured_together(files, *, threads, batch, runs, seconds, memory):
-            done.update(seconds=seconds, memory=memory)
+        def measured_together(files, *, threads, batch, runs, seconds, memory, energy):
+            done.update(seconds=seconds, memory=memory, energy=energy)
             time.now += seconds
-            return {side: measurement(side, memory=memory, threads=threads, batch=batch) for side in files}
+            made = {side: measurement(side, memory=memory, threads=threads, batch=batch) for side in files}
+            return {side: replace(one, energy_mj=joules[side] if energy else None) for side, one in made.items()}
 
         fakes = {
             "session": lambda file, threads: file,
@@ -192,7 +207,12 @@ def verified(time, monkeypatch):
             monkeypatch.setattr(verification, name, fake)
         memory = {"peak_activation_bytes": 7, "largest_tensor_bytes": 5, "layers": 3}
         graphs = [
-            SimpleNamespace(cost=lambda n=n: SimpleNamespace(params=n, macs=n and macs, **memory)) for n in (40, 10)
+            SimpleNamespace(
+                cost=lambda n=n: SimpleNamespace(
+                    params=n, macs=n and macs, energy_mj=lambda batch=1: n * batch, **memory
+                )
+            )
+            for n in (40, 10)
         ]
         file = SimpleNamespace(target="onnxruntime")
         loaders = {part: [part] for part in parts}
@@ -234,9 +254,33 @@ def test_an_error_that_is_not_a_number_is_no_number_in_the_report(verified):
 def test_ratios_are_the_original_over_the_result(verified):
     measured = verified(macs=8)["measured"]
     assert measured["ratios"] == {
-        "latency": 2.0, "latency_interval": [2.0, 2.0], "size": 4.0, "params": 4.0, "macs": 1.0
+        "latency": 2.0, "latency_interval": [2.0, 2.0], "size": 4.0, "params": 4.0, "macs": 1.0, "energy": 4.0
     }  # fmt: skip
     assert verified(macs=0)["measured"]["ratios"]["macs"] is None, "of a network that multiplies nothing"
+
+
+def test_energy_is_measured_where_the_machine_tells_it_of_both_sides(verified):
+    found = verified(joules={"baseline": 3.0, "compressed": 2.0})["measured"]
+    told = {side: found[side]["energy_mj"] for side in NO_COUNTERS}
+    assert told == {
+        side: {"value": value, "source": "measured"} for side, value in (("baseline", 3), ("compressed", 2))
+    }
+    assert found["ratios"]["energy"] == 1.5
+    assert [found[side]["energy_estimated_mj"] for side in NO_COUNTERS] == [40, 10]
+
+
+@pytest.mark.parametrize("joules", [NO_COUNTERS, {"baseline": 3.0, "compressed": None}])
+def test_else_the_energy_of_both_sides_is_estimated_for_the_samples_of_the_call(verified, joules):
+    found = verified(joules=joules, batch=8)["measured"]
+    told = {side: found[side]["energy_mj"] for side in NO_COUNTERS}
+    values = (("baseline", 320), ("compressed", 80))
+    assert told == {side: {"value": value, "source": "estimated"} for side, value in values}
+    assert found["ratios"]["energy"] == 4 and found["compressed"]["energy_estimated_mj"] == 10, "for one sample"
+
+
+def test_where_time_is_short_no_energy_is_measured(verified):
+    joules = {"baseline": 3.0, "compressed": 2.0}
+    assert verified(15, joules=joules)["measured"]["baseline"]["energy_mj"]["source"] == "estimated"
 
 
 def test_a_disturbed_measurement_is_made_again_and_the_calmest_counts(verified, monkeypatch):

@@ -87,3 +87,24 @@ def test_a_fresh_process_that_fails_says_why(lowered, tmp_path):
 def test_what_is_no_bench_is_refused(lowered):
     with pytest.raises(PenjingError, match="bench='ssh': it must be a bench such as"):
         measure(lowered, bench="ssh")
+
+
+class WithMeter(Elsewhere):
+    """A bench that measures energy, too."""
+
+    def __init__(self, joules):
+        super().__init__()
+        self.joules = joules
+
+    def energies(self, jobs):
+        return self.joules and {name: self.joules for name in jobs}
+
+
+@pytest.mark.parametrize(("joules", "told"), [(3.5, 3.5), (None, None), (-0.1, None)])
+def test_energy_is_what_the_bench_tells_and_none_where_it_cannot_or_other_work_spoilt_it(lowered, joules, told):
+    assert measure(lowered, bench=WithMeter(joules), energy=True).energy_mj == told
+
+
+def test_energy_is_measured_where_it_is_asked_for_and_the_bench_has_a_meter(lowered):
+    assert measure(lowered, bench=WithMeter(3.5)).energy_mj is None
+    assert measure(lowered, bench=Elsewhere(), energy=True).energy_mj is None

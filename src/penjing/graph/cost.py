@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph.channels.rules import RULES
+from penjing.graph.energy import millijoules
 from penjing.graph.memory import Lifetime, bytes_of, largest, lifetimes, peak, tensors
 from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS, node_arguments
 from penjing.graph.propagation import at_batch_one, depends_on_values, sizes
@@ -80,6 +81,10 @@ class Cost:
     peak_activation_bytes: int
     largest_tensor_bytes: int
     lifetimes: tuple[Lifetime, ...]
+
+    def energy_mj(self, batch: int = 1) -> float:
+        """Returns an estimate of the millijoules of a call with `batch` samples; see `penjing.graph.energy`."""
+        return millijoules(self.rows, batch)
 
     @property
     def layers(self) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from penjing.graph.graph import Graph
 
 aten = torch.ops.aten
+HALF = 2  # bytes of a 16-bit float
 PACKED_BITS = 4  # integers of weights of up to 4 bits are stored two in a byte, wider ones in whole bytes
 
 
@@ -31,14 +32,15 @@ class Traffic:
         weights: bytes of the parameters and buffers that it reads, in the same numbers.
         integer_values: bytes of the values for one sample where those that are rounded to integers are stored as such.
         integer_weights: bytes of the weights where those that are rounded to integers are stored as such.
-        integer: whether both factors of an op that multiplies are integers, as the graph stands.
+        numbers: what the op computes in, as the graph stands: "float32", "float16" (any of 16 bits), "int8", or "int32" (any
+            wider integers). Where one factor is an integer and the other isn't, it is the other's.
     """
 
     values: int = 0
     weights: int = 0
     integer_values: int = 0
     integer_weights: int = 0
-    integer: bool = False
+    numbers: str = "float32"
 
     def bytes(self, integer: bool, batch: int = 1) -> int:
         """Returns the bytes that a call moves.
@@ -82,7 +84,7 @@ def traffic(graph: "Graph", node: fx.Node, number: Callable[[Any], int], batched
             weights += bytes_of(given, number) or 0
             integer_weights += _integer_bytes(given, number)
     return Traffic(
-        math.ceil(values / samples), weights, math.ceil(whole_values / samples), integer_weights, _in_integers(node)
+        math.ceil(values / samples), weights, math.ceil(whole_values / samples), integer_weights, _numbers(node)
     )
 
 
@@ -107,7 +109,10 @@ def _integer_bytes(node: fx.Node, number: Callable[[Any], int]) -> int:
     return math.ceil(stored / 2) if packed else stored
 
 
-def _in_integers(node: fx.Node) -> bool:
-    """Tells whether the first two inputs of an op, or the only one, are rounded to integers."""
-    factors = [one for one in node.all_input_nodes[:2] if isinstance(one.meta.get("val"), Tensor)]
-    return bool(factors) and not any(_grid(one).is_floating_point for one in factors)
+def _numbers(node: fx.Node) -> str:
+    """Returns what an op computes in, by the grids of its first two inputs, or of the only one."""
+    factors = [_grid(one) for one in node.all_input_nodes[:2] if isinstance(one.meta.get("val"), Tensor)]
+    floats = [one for one in factors if one.is_floating_point]
+    if floats or not factors:
+        return "float16" if floats and max(one.itemsize for one in floats) == HALF else "float32"
+    return "int8" if max(one.itemsize for one in factors) == 1 else "int32"

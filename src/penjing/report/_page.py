@@ -103,7 +103,7 @@ def quantities(report: Mapping[str, Any]) -> list[Quantity]:
     before, after = report["baseline"], report["compressed"]
     ratios = report["ratios"]
     memory = [side["peak_memory_bytes"] for side in (before, after)]
-    energy = [(side["energy_mj"] or {}).get("value") for side in (before, after)]
+    energy = [side["energy_mj"] or {} for side in (before, after)]
     return [
         _latency(before["latency_ms"] or {}, after["latency_ms"] or {}, ratios),
         _plain("Size", before["size_bytes"], after["size_bytes"], _format.size, "smaller", "bigger", ratios["size"]),
@@ -111,7 +111,7 @@ def quantities(report: Mapping[str, Any]) -> list[Quantity]:
         _plain("Parameters", before["params"], after["params"], _format.count, "fewer", "more", ratios["params"]),
         _plain("MACs", before["macs"], after["macs"], _format.count, "fewer", "more", ratios["macs"]),
         _plain("Peak memory", memory[0], memory[1], _format.size, "less", "more", _ratio(*memory)),
-        _energy(before["energy_mj"] or {}, after["energy_mj"] or {}, _ratio(*energy)),
+        _energy(*energy),
     ]
 
 
@@ -259,7 +259,10 @@ def _latency(before: Mapping[str, Any], after: Mapping[str, Any], ratios: Mappin
     return Quantity("Latency (median)", bar(before), bar(after), words, _better(ratio))
 
 
-def _energy(before: Mapping[str, Any], after: Mapping[str, Any], ratio: float | None) -> Quantity:
+def _energy(before: Mapping[str, Any], after: Mapping[str, Any]) -> Quantity:
+    """Compares the energy of both sides; a measured number isn't compared with an estimate."""
+    alike = before.get("source") == after.get("source")
+    ratio = _ratio(before.get("value"), after.get("value")) if alike else None
     drawn = _plain("Energy", before.get("value"), after.get("value"), _format.millijoules, "less", "more", ratio)
 
     def said(bar: Bar, side: Mapping[str, Any]) -> Bar:

@@ -51,6 +51,7 @@ class _ReportSide:
     peak_activation_bytes: Number = None
     largest_tensor_bytes: Number = None
     layers: Number = None
+    energy_estimated_mj: Number = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class _ReportRatios:
     params: Number
     macs: Number
     latency_interval: tuple[Number, ...] | None = None
+    energy: Number = None
 
 
 @dataclass(frozen=True)

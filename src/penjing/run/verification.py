@@ -36,6 +36,7 @@ SECONDS = 20.0  # seconds for timing both files, after which timing ends anyway
 TRIES = 3  # measurements of latency, at most, where other work disturbs them
 LEAST_SECONDS = 1.0  # the same, where the deadline leaves less
 PROFILING = 10.0  # seconds for measuring peak memory and the layers' times
+MEASURING_ENERGY = 6.0  # seconds for measuring the energy of both files, where the machine tells it
 PARITY_SAMPLES = 64  # samples on which the file's outputs are compared with the graph's
 FEW = 256  # samples for agreement where time is short
 
@@ -102,7 +103,8 @@ def verify(
         judged = heard.samples if original.metric is None else judged
     measured, faster = _measured(pair, threads, batch, deadline)
     costs = {"baseline": pair.original.cost(), "compressed": pair.compressed.cost()}
-    sides = {name: _side(measured[name], costs[name], metrics[name]) for name in measured}
+    energy = _energy(measured, costs)
+    sides = {name: _side(measured[name], costs[name], metrics[name], energy[name]) for name in measured}
     missed = shortfalls(budget, sides, alike, faster.value)
     unlearned = nothing_learned(original, alike, data.task.metric_name, trained)
     lost = collapsed(original.constant, sides["compressed"]["metric"], alike, data.task.metric_name)
@@ -126,6 +128,7 @@ def verify(
             "size": measured["baseline"].size_bytes / measured["compressed"].size_bytes,
             "params": costs["baseline"].params / costs["compressed"].params,
             "macs": _ratio(costs["baseline"].macs, costs["compressed"].macs),
+            "energy": _ratio(energy["baseline"]["value"], energy["compressed"]["value"]),
         },
         "parity": {
             "max_abs_error": _finite(parity.max_abs_error),
@@ -162,6 +165,7 @@ def _measured(
             runs=RUNS,
             seconds=max(LEAST_SECONDS, min(SECONDS, seconds_until(deadline) - PROFILING)),
             memory=not tries and seconds_until(deadline) > PROFILING,
+            energy=not tries and seconds_until(deadline) > PROFILING + MEASURING_ENERGY,
         )
         tries.append((found, speedup(found["baseline"].latency_ms, found["compressed"].latency_ms)))
     calmest, faster = min(tries, key=lambda one: (not one[1].calm, one[1].disturbed))
@@ -171,6 +175,7 @@ def _measured(
             one,
             peak_memory_bytes=first_try[name].peak_memory_bytes,
             model_memory_bytes=first_try[name].model_memory_bytes,
+            energy_mj=first_try[name].energy_mj,
         )
         for name, one in calmest.items()
     }, faster
@@ -252,7 +257,15 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _side(measured: Measurement, cost: Cost, metric: float | None) -> dict[str, Any]:
+def _energy(measured: Mapping[str, Measurement], costs: Mapping[str, Cost]) -> dict[str, dict[str, Any]]:
+    """Returns the energy of a call of each side: measured where that of both is, else estimated for both."""
+    joules = {name: one.energy_mj for name, one in measured.items()}
+    if None not in joules.values():
+        return {name: {"value": value, "source": "measured"} for name, value in joules.items()}
+    return {name: {"value": costs[name].energy_mj(one.batch), "source": "estimated"} for name, one in measured.items()}
+
+
+def _side(measured: Measurement, cost: Cost, metric: float | None, energy: dict[str, Any]) -> dict[str, Any]:
     return {
         "metric": _finite(metric),
         "latency_ms": {
@@ -267,7 +280,8 @@ def _side(measured: Measurement, cost: Cost, metric: float | None) -> dict[str, 
         "peak_activation_bytes": cost.peak_activation_bytes,
         "largest_tensor_bytes": cost.largest_tensor_bytes,
         "layers": cost.layers,
-        "energy_mj": None,
+        "energy_mj": energy,
+        "energy_estimated_mj": cost.energy_mj(),
     }
 
 

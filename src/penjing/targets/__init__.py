@@ -25,7 +25,7 @@ from penjing.targets._verbs import (
     session,
     write_runner,
 )
-from penjing.targets.bench import Bench, FreshProcess, Job, ThisProcess
+from penjing.targets.bench import Bench, EnergyMeter, FreshProcess, Job, ThisProcess
 
 __all__ = [
     "FAR",
@@ -33,6 +33,7 @@ __all__ = [
     "Availability",
     "Bench",
     "DeviceFacts",
+    "EnergyMeter",
     "ExecutedNode",
     "FreshProcess",
     "Job",

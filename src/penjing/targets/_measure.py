@@ -1,4 +1,4 @@
-"""Latency, size and peak memory of lowered models, interleaved so that their ratios hold on a noisy machine."""
+"""Latency, size, peak memory and energy of lowered models, interleaved so that their ratios hold on a noisy machine."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from penjing.checks import BATCH, COUNT, FLAG, THREADS, a, checked, mapping, number, optional
 from penjing.targets._records import Artifact, Latency, Measurement
 from penjing.targets._verbs import ARTIFACT, Inputs, named_inputs, random_inputs
-from penjing.targets.bench import Bench, Job, ThisProcess
+from penjing.targets.bench import Bench, EnergyMeter, Job, ThisProcess
 
 PARTS = 20  # successive parts of a measurement, each of which gives a speed-up; fewer where a model has fewer calls
 _OPTIONS = {
@@ -16,6 +16,7 @@ _OPTIONS = {
     "runs": COUNT,
     "seconds": number(0),
     "memory": FLAG,
+    "energy": FLAG,
     "bench": optional(a(Bench, "a bench such as penjing.targets.FreshProcess()")),
 }
 
@@ -30,6 +31,7 @@ def measure(
     runs: int = 200,
     seconds: float = 20.0,
     memory: bool = True,
+    energy: bool = False,
     bench: Bench | None = None,
 ) -> Measurement:
     """Measures latency, size and peak memory of one lowered model.
@@ -42,12 +44,13 @@ def measure(
         runs: timed calls after which measuring ends.
         seconds: time after which measuring ends anyway; at least three rounds of calls are timed.
         memory: whether to measure peak memory too, in a fresh process.
+        energy: whether to measure energy too, in some four seconds more, where the bench has the processor's counters.
         bench: the place where the model is measured; this process by default.
     """
     inputs = None if example_inputs is None else {"model": example_inputs}
     return measure_together(
-        {"model": artifact}, threads=threads, batch=batch, runs=runs, seconds=seconds, memory=memory, inputs=inputs,
-        bench=bench,
+        {"model": artifact}, threads=threads, batch=batch, runs=runs, seconds=seconds, memory=memory, energy=energy,
+        inputs=inputs, bench=bench,
     )["model"]  # fmt: skip
 
 
@@ -64,6 +67,7 @@ def measure_together(
     runs: int = 200,
     seconds: float = 20.0,
     memory: bool = True,
+    energy: bool = False,
     inputs: Mapping[str, Inputs] | None = None,
     bench: Bench | None = None,
 ) -> dict[str, Measurement]:
@@ -79,6 +83,9 @@ def measure_together(
         runs: timed calls per model after which measuring ends.
         seconds: time, for all models together, after which measuring ends anyway; at least three rounds are made.
         memory: whether to measure the peak memory of each model too, each in a fresh process.
+        energy: whether to measure the energy of a call of each model too, where the bench has the processor's counters. The
+            models and rest take turns, each for two seconds; where other work spoils it, so that a model takes no more than
+            rest, no energy is given.
         inputs: the inputs of each model's call, by the same names and in the forms that `measure` takes; random ones by
             default.
         bench: the place where the models are measured; this process by default.
@@ -92,6 +99,9 @@ def measure_together(
         given = random_inputs(artifact, batch) if inputs is None else inputs[name]
         jobs[name] = Job(artifact, named_inputs(artifact, given), threads)
     times = bench.times(jobs, runs, seconds)
+    joules = (bench.energies(jobs) if energy and isinstance(bench, EnergyMeter) else None) or {}
+    if min(joules.values(), default=0.0) <= 0:
+        joules = {}
     parts = min((PARTS, *map(len, times.values())))
     measured = {}
     for name, job in jobs.items():
@@ -104,6 +114,7 @@ def measure_together(
             threads,
             _batch(job.inputs),
             bench.runtime(job.artifact.target),
+            joules.get(name),
         )
     return measured
 

@@ -171,7 +171,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Latency, size and peak memory of one lowered model, as measured.
+    """Latency, size, peak memory and energy of one lowered model, as measured.
 
     Attributes:
         latency_ms: time of one call with `batch` samples.
@@ -183,6 +183,8 @@ class Measurement:
         threads: threads within an op.
         batch: samples per call.
         runtime: name and version of the runtime.
+        energy_mj: millijoules that a call adds to what the machine takes at rest, as the processor's counters tell; None if it
+            was not measured.
     """
 
     latency_ms: Latency
@@ -192,6 +194,7 @@ class Measurement:
     threads: int
     batch: int
     runtime: str
+    energy_mj: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the measurement as plain JSON values."""

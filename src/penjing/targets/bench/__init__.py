@@ -1,7 +1,7 @@
 """The places where lowered models are measured: each bench is one file here, and `measure` uses the one it is given."""
 
-from penjing.targets.bench._bench import Bench, Job
+from penjing.targets.bench._bench import Bench, EnergyMeter, Job
 from penjing.targets.bench._fresh_process import FreshProcess
 from penjing.targets.bench._this_process import ThisProcess
 
-__all__ = ["Bench", "FreshProcess", "Job", "ThisProcess"]
+__all__ = ["Bench", "EnergyMeter", "FreshProcess", "Job", "ThisProcess"]

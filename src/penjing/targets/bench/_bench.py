@@ -51,3 +51,14 @@ class Bench(Protocol):
 
     def runtime(self, target: str) -> str:
         """Returns the name and version of the runtime with which this bench runs a target's files."""
+
+
+@runtime_checkable
+class EnergyMeter(Protocol):
+    """What a bench has besides where it can measure energy."""
+
+    def energies(self, jobs: Mapping[str, Job]) -> dict[str, float] | None:
+        """Returns the millijoules that a call of each job adds to what the machine takes at rest, by the jobs' names.
+
+        None where the machine has no counters, or hides them.
+        """

@@ -5,6 +5,7 @@ from typing import Any
 
 from penjing.targets._registry import find_target
 from penjing.targets.bench._bench import Job
+from penjing.targets.bench._energy import energies, zones
 from penjing.targets.bench._fresh_process import FreshProcess
 from penjing.targets.bench._turns import in_turns, no_collection
 
@@ -21,6 +22,17 @@ class ThisProcess:
     def memory(self, job: Job) -> tuple[int, int] | None:
         """Returns the peak bytes and the part of them that the model took; see `Bench`."""
         return FreshProcess().memory(job)
+
+    def energies(self, jobs: Mapping[str, Job]) -> dict[str, float] | None:
+        """Returns the millijoules of a call of each job; see `EnergyMeter`."""
+        counters = zones()
+        if not counters:
+            return None
+        calls = {name: _call(job) for name, job in jobs.items()}
+        for call in calls.values():
+            call()
+        with no_collection():
+            return energies(calls, counters)
 
     def runtime(self, target: str) -> str:
         """Returns the runtime's name and version."""
