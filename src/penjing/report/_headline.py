@@ -8,6 +8,7 @@ from penjing.report._format import percent, signed
 # How the makers of the runtimes write their names; any other target is called by the name that users type.
 _TITLES = {
     "onnxruntime": "ONNX Runtime",
+    "onnxruntime-web": "ONNX Runtime Web",
     "onnxruntime:cpu": "ONNX Runtime",
     "onnxruntime:cuda": "ONNX Runtime (CUDA)",
     "onnxruntime:tensorrt": "ONNX Runtime (TensorRT)",

@@ -4,7 +4,14 @@ Each runtime is one subpackage that registers a `Target`; the verbs here know no
 imports the runtime, and its own modules that need the runtime, only when a caller asks for the target.
 """
 
-from penjing.targets import executorch, litert, onnxruntime, openvino, torch  # noqa: F401  registers the targets
+from penjing.targets import (  # noqa: F401  registers the targets
+    executorch,
+    litert,
+    onnxruntime,
+    onnxruntime_web,
+    openvino,
+    torch,
+)
 from penjing.targets._device import DeviceFacts, Peaks, machine_facts, processor
 from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._layers import layers_of

@@ -40,6 +40,8 @@ class Target:
         runner: path of the template for the script that uses the file with the runtime alone: within `targets/`, or absolute.
         fixed_sizes: whether a file takes inputs of one size alone: of batch 1 where the graph's batch is free.
         filled: values of further variables of the script's template, by name.
+        times: takes the times of jobs in turns, as `Bench.times` does, for a runtime whose calls take long to reach from
+            Python; None where they don't.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Target:
     runner: str
     fixed_sizes: bool = False
     filled: Mapping[str, Any] = field(default_factory=dict)
+    times: Callable[[Mapping[str, Any], int, float], dict[str, list[float]]] | None = None
 
     @property
     def suffix(self) -> str:
@@ -91,11 +94,13 @@ class TargetEntry(Entry[Callable[[], Target]]):
         packages: the distributions that the target needs, the runtime's first.
         builds: for a distribution, others that hold the same module, any of which will do.
         lacks: returns advice on what is missing beside packages; "" where nothing is. It imports no runtime.
+        version: returns the version of a runtime that isn't the first package; None where it isn't installed.
     """
 
     packages: tuple[str, ...]
     builds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lacks: Callable[[], str] = lambda: ""
+    version: Callable[[], str | None] | None = None
 
 
 targets = Registry("target", TargetEntry)
@@ -121,7 +126,8 @@ def available() -> list[Availability]:
     found = []
     for name, entry in targets.items():
         advice = _advice(entry) or entry.lacks()
-        found.append(Availability(name, not advice, _installed(entry, entry.packages[0]), advice))
+        version = entry.version() if entry.version is not None else _installed(entry, entry.packages[0])
+        found.append(Availability(name, not advice, version, advice))
     return found
 
 

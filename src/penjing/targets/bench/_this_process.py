@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from penjing.errors import PenjingError
 from penjing.targets._registry import find_target
 from penjing.targets.bench._bench import Job
 from penjing.targets.bench._energy import energies, zones
@@ -14,7 +15,20 @@ class ThisProcess:
     """Times calls in this process; measures memory in a fresh one, since PyTorch and others take up memory in this one."""
 
     def times(self, jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
-        """Returns the seconds of each timed call; see `Bench`."""
+        """Returns the seconds of each timed call; see `Bench`.
+
+        Raises:
+            PenjingError: the jobs are those of several runtimes, of which one takes its times by itself.
+        """
+        names = {job.artifact.target for job in jobs.values()}
+        timers = {name: timer for name in names if (timer := find_target(name).times) is not None}
+        if timers and len(names) > 1:
+            raise PenjingError(
+                f"{' and '.join(sorted(names))} can't take turns, since {min(timers)} takes its times in a process of its own: "
+                "measure each by itself."
+            )
+        for timer in timers.values():
+            return timer(jobs, runs, limit)
         calls = {name: _call(job) for name, job in jobs.items()}
         with no_collection():
             return in_turns(calls, runs, limit)

@@ -42,10 +42,10 @@ def onnxruntime() -> Target:
 @targets.register(source=_SOURCE, packages=_PACKAGES, builds=_BUILDS, name="onnxruntime:cpu")
 def onnxruntime_cpu() -> Target:
     """The same as `onnxruntime`."""
-    return _named(onnxruntime(), "onnxruntime:cpu")
+    return named(onnxruntime(), "onnxruntime:cpu")
 
 
-def _named(plain: Target, name: str) -> Target:
+def named(plain: Target, name: str) -> Target:
     """Returns a target of another name, whose files are the same."""
 
     def lower(graph: Graph, path: Path) -> Artifact:
@@ -63,7 +63,7 @@ def _by_provider(provider: Provider) -> Target:
     Raises:
         PenjingError: the installed runtime doesn't have the provider.
     """
-    plain = _named(onnxruntime(), provider.target)
+    plain = named(onnxruntime(), provider.target)
     check_present(provider)
 
     from penjing.targets.onnxruntime._provider_session import ProviderSession, memory, profile

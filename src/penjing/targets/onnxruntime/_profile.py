@@ -98,6 +98,12 @@ def _rounds(node: onnx.NodeProto | None) -> bool:
 
 
 def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
+    """Returns the user's module and the graph's node of an executed node."""
+    node = _source(name, op, written)
+    return origin(node.name) if node is not None else None
+
+
+def _source(name: str, op: str, written: _Nodes) -> onnx.NodeProto | None:
     """Traces an executed node to the file's node of the same name, or the one whose value it is named after."""
     base = _SUFFIXES.sub("", name.removeprefix("fused "))
     node = written.by_name.get(base) or written.by_value.get(base)
@@ -105,7 +111,7 @@ def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
         while node is not None and node.op_type != "Conv":
             makers = [written.by_value[value] for value in node.input if value in written.by_value]
             node = next((maker for maker in makers if maker.op_type not in ("DequantizeLinear", "Constant")), None)
-    return origin(node.name) if node is not None else None
+    return node
 
 
 def _macs(

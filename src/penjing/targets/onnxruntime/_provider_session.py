@@ -6,14 +6,14 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from penjing.errors import PenjingError
 from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._records import Artifact, ExecutedNode
 from penjing.targets.onnxruntime import _opening
-from penjing.targets.onnxruntime._profile import WARM_UP_RUNS, _kernel_calls, _Nodes, _row
+from penjing.targets.onnxruntime._events import rows_of
+from penjing.targets.onnxruntime._profile import WARM_UP_RUNS
 from penjing.targets.onnxruntime._providers import Provider
 from penjing.targets.onnxruntime._session import CantLoad, load, options, run_once
 
@@ -115,8 +115,7 @@ def profile(
         for _ in range(WARM_UP_RUNS + runs):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text())
-    written = _Nodes.of(onnx.load(artifact.path))
-    return [_row(name, calls, written, written) for name, calls in _kernel_calls(events).items()]
+    return rows_of(events, artifact.path)
 
 
 def memory(

@@ -1,0 +1,32 @@
+"""ONNX Runtime in JavaScript (https://onnxruntime.ai/docs/tutorials/web), which runs ONNX files in browsers and in Node."""
+
+from dataclasses import replace
+
+from penjing.targets._registry import Target, targets
+from penjing.targets.onnxruntime import named, onnxruntime
+from penjing.targets.onnxruntime_web._package import check_installed, installed, lacks
+
+
+@targets.register(
+    source="https://onnxruntime.ai/docs/tutorials/web", packages=("onnxruntime", "onnx", "onnx-ir", "onnxscript"),
+    name="onnxruntime-web", lacks=lacks, version=installed,
+)  # fmt: skip
+def onnxruntime_web() -> Target:
+    """ONNX Runtime's WebAssembly with SIMD and one thread, as browsers run it; it is measured in Node."""
+    check_installed()
+
+    from penjing.targets.onnxruntime_web._engine import version
+    from penjing.targets.onnxruntime_web._measuring import memory, profile
+    from penjing.targets.onnxruntime_web._session import WebSession, times
+
+    return replace(
+        named(onnxruntime(), "onnxruntime-web"),
+        version=version(),
+        device="node",
+        session=WebSession,
+        times=times,
+        profile=profile,
+        memory=memory,
+        runner="onnxruntime_web/runner.py.j2",
+        filled={},
+    )

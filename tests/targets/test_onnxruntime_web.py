@@ -1,0 +1,152 @@
+"""What is special about onnxruntime-web: a process of Node that outlives calls, times taken there, what runs in integers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from penjing import zoo
+from penjing.errors import PenjingError
+from penjing.graph import capture
+from penjing.quantization import quantize
+from penjing.targets import (
+    FreshProcess,
+    available,
+    find_target,
+    integer_macs,
+    lower,
+    measure,
+    measure_together,
+    profile,
+    run,
+    session,
+)
+from penjing.targets.onnxruntime_web import _package
+from penjing.targets.onnxruntime_web._package import VARIABLE
+
+NAME = "onnxruntime-web"
+(ROW,) = [row for row in available() if row.name == NAME]
+here = pytest.mark.skipif(not ROW.usable, reason=ROW.note)
+
+
+@pytest.fixture
+def residual(tmp_path):
+    torch.manual_seed(0)
+    return capture(zoo.build("resnet20").eval(), torch.randn(2, 3, 32, 32))
+
+
+def test_what_is_missing_is_told_with_what_to_type(monkeypatch, tmp_path):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    monkeypatch.setattr(_package, "node", lambda: "node")
+    install = rf"npm install --prefix {tmp_path} onnxruntime-web"
+    with pytest.raises(PenjingError, match=f"'{NAME}' can't be used here. {install}"):
+        find_target(NAME)
+    monkeypatch.setattr(_package, "node", lambda: None)
+    (row,) = [row for row in available() if row.name == NAME]
+    assert not row.usable and row.version is None and row.note.startswith("Install Node") and install in row.note
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff"])
+def test_a_damaged_package_counts_as_none(monkeypatch, tmp_path, content):
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    place = tmp_path / "node_modules" / NAME
+    place.mkdir(parents=True)
+    (place / "package.json").write_bytes(content)
+    assert _package.installed() is None
+
+
+@here
+def test_products_of_a_quantised_network_run_in_integers_and_none_of_a_float_one_does(residual, tmp_path):
+    small = quantize(residual, [torch.randn(8, 3, 32, 32)], corrections=(), target=NAME)
+    plain, rounded = lower(residual, NAME, tmp_path / "a.onnx"), lower(small, NAME, tmp_path / "b.onnx")
+    assert sum(row.macs for row in profile(plain)) == sum(row.macs for row in profile(rounded)) == residual.cost().macs
+    assert integer_macs(plain, residual.cost()) == 0
+    assert integer_macs(rounded, small.cost()) == pytest.approx(1)
+    assert {row.module for row in profile(rounded) if row.macs} == {row.module for row in profile(plain) if row.macs}
+
+
+@here
+def test_times_are_taken_in_turns_in_one_process(plain, tmp_path):
+    files = {name: lower(plain, NAME, tmp_path / f"{name}.onnx") for name in ("a", "b", "c")}
+    for bench in (None, FreshProcess()):
+        found = measure_together(files, runs=5, seconds=0.2, memory=False, bench=bench)
+        assert all(one.latency_ms.runs >= 5 and one.latency_ms.p10 > 0 for one in found.values())
+        assert found["a"].runtime == f"{NAME} {ROW.version} in Node {_package.node_version()}"
+
+
+@here
+def test_it_takes_no_turns_with_a_runtime_of_this_process(plain, tmp_path):
+    web = lower(plain, NAME, tmp_path / "model.onnx")
+    with pytest.raises(PenjingError, match="onnxruntime and onnxruntime-web can't take turns"):
+        measure_together({"web": web, "native": replace(web, target="onnxruntime")}, runs=3, seconds=0.1)
+
+
+@here
+def test_more_threads_than_one_are_refused(plain, tmp_path):
+    artifact = lower(plain, NAME, tmp_path / "model.onnx")
+    for act in (lambda: session(artifact, 2), lambda: profile(artifact, 2), lambda: measure(artifact, threads=2)):
+        with pytest.raises(PenjingError, match="measured with one thread, not 2"):
+            act()
+
+
+@here
+def test_a_process_that_ends_is_told_and_the_next_call_starts_another(plain, tmp_path):
+    from penjing.targets.onnxruntime_web._engine import engine
+
+    loaded = session(lower(plain, NAME, tmp_path / "model.onnx"))
+    x = torch.randn(2, 3, 12, 12)
+    before = loaded(x)["logits"]
+    ended = engine()
+    ended.close()
+    with pytest.raises(PenjingError, match="Node ended"):
+        ended.ask({"do": "run"})
+    torch.testing.assert_close(loaded(x)["logits"], before, rtol=0, atol=0)
+
+
+@here
+def test_a_call_that_fails_names_the_module(tmp_path):
+    class Picks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(5, 3)
+
+        def forward(self, tokens):
+            return self.table(tokens)
+
+    artifact = lower(capture(Picks(), torch.randint(5, (2, 4))), NAME, tmp_path / "model.onnx")
+    with pytest.raises(PenjingError, match=r"fails in 'table' on inputs of the shapes tokens \(2, 4\)"):
+        run(artifact, torch.full((2, 4), 9))
+    assert run(artifact, torch.zeros(2, 4, dtype=torch.int64)).shape == (2, 4, 3)
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.int32, torch.bool, torch.uint8])
+def test_values_of_each_dtype_go_there_and_back(dtype, tmp_path):
+    class Turns(nn.Module):
+        def forward(self, x):
+            return x.transpose(1, 2)
+
+    x = (torch.arange(24).reshape(2, 3, 4) % 2).to(dtype)
+    artifact = lower(capture(Turns(), x), NAME, tmp_path / "model.onnx")
+    found = run(artifact, x)
+    assert found.dtype == dtype and torch.equal(found, x.transpose(1, 2))
+
+
+@here
+def test_what_nobody_holds_is_let_go(plain, tmp_path):
+    from penjing.targets.onnxruntime_web._engine import engine
+    from penjing.targets.onnxruntime_web._session import WebSession
+
+    artifact = lower(plain, NAME, tmp_path / "model.onnx")
+    one = WebSession(artifact, 1)
+    number = one.number
+    del one
+    inputs = {artifact.inputs[0].name: np.zeros((1, 3, 12, 12), np.float32)}
+    other = WebSession(artifact, 1)
+    other.run(inputs)
+    other.number = number
+    with pytest.raises(PenjingError, match="fails"):
+        other.run(inputs)
+    assert engine().alive
