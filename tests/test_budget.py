@@ -36,6 +36,10 @@ def test_absolute_sizes_are_read_in_bytes(text, size):
         ({"largest_tensor": "1MB"}, 10**6),
         ({"layers": "20"}, 20),
         ({"layers": 20}, 20),
+        ({"energy": "2.5mJ"}, 2.5),
+        ({"energy": "300 µJ"}, 0.3),
+        ({"energy": "1nJ"}, 1e-6),
+        ({"energy": "1J"}, 1000),
     ],
 )
 def test_what_is_counted_is_read_in_its_own_units(given, amount):
@@ -52,6 +56,8 @@ def test_what_is_counted_is_read_in_its_own_units(given, amount):
         ({"macs": -1}, "macs=-1 is no budget"),
         ({"peak_memory": "64"}, "peak_memory='64' is no budget; write it as '64KB' or '0.5x'"),
         ({"largest_tensor": 1000}, "largest_tensor=1000 is no budget; write it as '64KB' or '0.5x'"),
+        ({"energy": "2"}, "energy='2' is no budget; write it as '2mJ' or '0.5x'"),
+        ({"energy": 2}, "energy=2 is no budget"),
         ({"layers": "0"}, "layers='0' is no budget; write it as '20' or '0.5x'"),
     ],
 )
@@ -68,9 +74,10 @@ def test_of_each_limit_it_is_told_which_share_is_used():
 
 
 def test_a_reported_budget_is_read_back():
-    budget = Budget("5ms", "0.5x", "60%", "20M", "64KB", "0.5x", 20)
+    budget = Budget("5ms", "0.5x", "60%", "20M", "64KB", "0.5x", 20, "2mJ")
     assert Budget.reported({**vars(budget), "beauty": 3}) == budget
-    assert str(budget) == "latency 5ms, size 0.5x, drop 60%, macs 20M, peak memory 64KB, largest tensor 0.5x, layers 20"
+    limits = "latency 5ms, size 0.5x, drop 60%, macs 20M, peak memory 64KB, largest tensor 0.5x, layers 20, energy 2mJ"
+    assert str(budget) == limits
 
 
 @pytest.mark.parametrize("text", ["0.5x", "0.5 ×", ".5X"])

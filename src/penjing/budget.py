@@ -1,4 +1,4 @@
-"""What a compressed model may cost: limits on latency, size, memory and work, and on the fall of the metric."""
+"""What a compressed model may cost: limits on latency, size, memory, work and energy, and on the fall of the metric."""
 
 import math
 import re
@@ -10,6 +10,7 @@ from penjing.checks import shown
 from penjing.errors import PenjingError
 
 MILLISECONDS: Mapping[str, float] = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
+MILLIJOULES: Mapping[str, float] = {"nj": 1e-6, "uj": 1e-3, "µj": 1e-3, "mj": 1.0, "j": 1e3}
 BYTES: Mapping[str, float] = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 COUNTS: Mapping[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
 CERTAIN = 0.5  # a fall from here on is more often a slip (1 for one point) than a wish
@@ -37,6 +38,7 @@ class Quantity:
         example: how a limit is written.
         shown: how an amount of it is written in a sentence.
         counted: whether it is counted in a graph, so that the same model always has the same amount of it.
+        fractional: whether amounts of it are no whole numbers.
     """
 
     title: str
@@ -44,16 +46,18 @@ class Quantity:
     example: str
     shown: str
     counted: bool = True
+    fractional: bool = False
 
 
 _WHOLE = "{:,.0f}"
 LIMITED: Mapping[str, Quantity] = {
-    "latency": Quantity("latency", MILLISECONDS, "'5ms' or '0.5x'", "{:.3g} ms", counted=False),
+    "latency": Quantity("latency", MILLISECONDS, "'5ms' or '0.5x'", "{:.3g} ms", counted=False, fractional=True),
     "size": Quantity("size", BYTES, "'1MB' or '0.25x'", f"{_WHOLE} bytes", counted=False),
     "macs": Quantity("the number of MACs", COUNTS, "'20M' or '0.5x'", _WHOLE),
     "peak_memory": Quantity("the memory of activations", BYTES, "'64KB' or '0.5x'", f"{_WHOLE} bytes"),
     "largest_tensor": Quantity("the largest tensor", BYTES, "'64KB' or '0.5x'", f"{_WHOLE} bytes"),
     "layers": Quantity("the number of layers that multiply", COUNTS, "'20' or '0.5x'", _WHOLE),
+    "energy": Quantity("the estimated energy", MILLIJOULES, "'2mJ' or '0.5x'", "{:.3g} mJ", fractional=True),
 }
 """All that a budget limits but for the metric's fall, in the order in which people read it."""
 
@@ -100,6 +104,8 @@ class Budget:
             `Cost.peak_activation_bytes`. What a runtime needs besides isn't counted.
         largest_tensor: bytes of the largest activation or weight: "64KB", or a share.
         layers: the number of ops that multiply, such as convolutions and linear layers: 20, or a share.
+        energy: of one sample, estimated from multiplications and bytes moved: "2mJ", or a share such as "0.5x"; see
+            `Cost.energy_mj`. What a processor's counters tell isn't limited.
 
     Example:
         >>> Budget(latency="0.5x", size="300kB", drop=0.01).latency_limit()
@@ -115,6 +121,7 @@ class Budget:
     peak_memory: str | None = None
     largest_tensor: str | None = None
     layers: str | int | None = None
+    energy: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses what is no budget.
@@ -128,7 +135,7 @@ class Budget:
             object.__setattr__(self, "drop", _settled(self.drop))
 
     def limit(self, name: str) -> Limit | None:
-        """The limit on one of `LIMITED`, in that quantity's smallest unit but for latency, which is in milliseconds.
+        """The limit on one of `LIMITED`, in that quantity's smallest unit but for milliseconds and millijoules.
 
         Raises:
             PenjingError: it can't be read.

@@ -45,6 +45,14 @@ def test_limits_on_what_is_counted_are_kept_and_shown(ran):
     assert not [line for line in report["missed"] if "metric" not in line and "answer" not in line], done.text
 
 
+def test_a_limit_on_the_energy_is_kept_and_shown(ran, tmp_path):
+    done, report = ran("--energy", "0.5x")
+    before, after = report["baseline"], report["compressed"]
+    assert 0 < after["energy_estimated_mj"] <= 0.5 * before["energy_estimated_mj"], done.text
+    assert before["energy_mj"]["source"] == after["energy_mj"]["source"] and report["ratios"]["energy"] > 1
+    assert "Energy of a sample, estimated" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_budget_that_no_plan_can_meet_says_what_binds_and_keeps_the_nearest_file(ran, tmp_path):
     done, report = ran("--layers", "2", "--macs", "0.9x")
     assert done.code == 3 and not report["met"] and (tmp_path / "out" / "model.onnx").is_file()

@@ -198,7 +198,9 @@ def test_a_branch_takes_the_widths_and_chains_inside_of_it_along(made_up, monkey
     assert math.isfinite(damage(found))
 
 
-@pytest.mark.parametrize(("limit", "share"), [("largest_tensor", 0.6), ("peak_memory", 0.7), ("layers", 0.6)])
+@pytest.mark.parametrize(
+    ("limit", "share"), [("largest_tensor", 0.6), ("peak_memory", 0.7), ("layers", 0.6), ("energy", 0.5)]
+)
 def test_what_is_counted_in_a_graph_keeps_its_limit(made_up, limit, share):
     found = made_up.solve(pj.Budget(**{limit: f"{share}x"}), solver="greedy")
     assert found.taken.meets and found.taken.counted[limit] <= share * made_up.graph.cost().by_limit[limit]

@@ -11,7 +11,7 @@ from torch import nn
 import penjing as pj
 from penjing.capabilities import find as capabilities
 from penjing.planning.assignment import Assignment
-from penjing.planning.joint_costs import TOO_LARGE, Structure
+from penjing.planning.joint_costs import TOO_LARGE, Structure, energy_of
 from penjing.planning.latency import Kernel, kernels_of
 from penjing.techniques import Scope, find
 
@@ -44,7 +44,10 @@ def work(kernel: Kernel) -> float:
 def whole(graph: pj.Graph) -> dict[str, float]:
     kernels = list(kernels_of(graph, 1).values())
     layers = float(sum(kernel.macs > 0 for kernel in kernels))
-    return {"ms": sum(map(work, kernels)), "macs": float(sum(kernel.macs for kernel in kernels)), "layers": layers}
+    macs, energy = sum(kernel.macs for kernel in kernels), sum(map(energy_of, kernels))
+    # The kernel of a mean over height and width reads as many channels as before, whatever is left of them.
+    about = pytest.approx(energy, rel=0.1)
+    return {"ms": sum(map(work, kernels)), "macs": float(macs), "layers": layers, "energy": about}
 
 
 @pytest.mark.parametrize("make", [residual, Joined])
@@ -72,7 +75,7 @@ def test_sums_are_those_of_the_graph_that_is_left(make):
         ]
         some = technique.settled(graph, [option for option in chosen if option is not None])
         small = technique.apply(graph, some, None) if some else graph
-        assert {name: problem.total(name, taken) for name in ("ms", "macs", "layers")} == whole(small), taken
+        assert {name: problem.total(name, taken) for name in whole(small)} == whole(small), taken
         most = max(problem.total(step, taken) for step in steps)
         if any(option is not None and option.place.kind == "branch" for option in chosen):
             assert most >= small.cost().peak_activation_bytes, (
@@ -82,6 +85,32 @@ def test_sums_are_those_of_the_graph_that_is_left(make):
             assert most == small.cost().peak_activation_bytes, taken
         tried += 1
     assert tried >= 3
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_multiplications_and_energy_are_those_of_a_sample_whatever_the_batch(batch):
+    graph = pj.capture(residual().eval(), torch.randn(2, 3, 12, 12))
+    options = list(find("prune", {"criterion": "l2"}).choices(graph, None, capabilities("onnxruntime"), Scope()))
+    structure = Structure(graph, options, Scope())
+    counts = {name: choice.count for name, choice in structure.choices.items()}
+    joints = list(structure.joints(kernels_of(graph, batch), work, samples=batch))
+    problem, nothing = Assignment(counts, joints, structure.implied), dict.fromkeys(counts, 0)
+    assert problem.total("macs", nothing) == graph.cost().macs
+    assert problem.total("energy", nothing) == pytest.approx(graph.cost().energy_mj(), rel=0.01)
+
+
+@pytest.mark.parametrize("numbers", ["float32", "int8"])
+def test_the_energy_of_a_kernel_is_that_of_the_graph_that_it_is_in(numbers):
+    graph = pj.capture(nn.Conv2d(8, 16, 3).eval(), torch.randn(2, 8, 12, 12))
+    if numbers == "int8":
+        batches = [torch.randn(4, 8, 12, 12)]
+        graph = pj.quantize(graph, batches, weights="int8", activations="int8")
+    (kernel,) = (one for one in kernels_of(graph, 1).values() if one.macs)
+    assert kernel.numbers == numbers
+    expected = 1e-9 * (8 * 16 * 9 * 100 * (4.6 if numbers == "float32" else 0.3))
+    item = 4 if numbers == "float32" else 1
+    expected += 1e-9 * (item * (8 * 144 + 16 * 100) * 12.5 + (item * 16 * 72 + 4 * 16) * 162.5)
+    assert energy_of(kernel) == pytest.approx(expected)
 
 
 def test_only_steps_and_tensors_that_pass_a_limit_are_counted():

@@ -192,7 +192,7 @@ def test_on_a_runtime_the_plan_that_is_returned_can_be_carried_out_and_is_the_on
     )
 
 
-COUNTED = {"largest_tensor": 0.6, "peak_memory": 0.7, "layers": 0.6, "macs": 0.5}
+COUNTED = {"largest_tensor": 0.6, "peak_memory": 0.7, "layers": 0.6, "macs": 0.5, "energy": 0.4}
 
 
 @pytest.mark.parametrize(
@@ -202,6 +202,7 @@ COUNTED = {"largest_tensor": 0.6, "peak_memory": 0.7, "layers": 0.6, "macs": 0.5
         (("prune", "quantize"), ("largest_tensor",)),
         (("prune", "quantize"), ("peak_memory",)),
         (("prune", "quantize"), ("layers", "macs")),
+        (("prune", "quantize"), ("energy",)),
     ],
 )
 def test_what_is_counted_in_a_graph_keeps_its_limit(made_up, techniques, limited):

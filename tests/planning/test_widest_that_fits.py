@@ -171,7 +171,7 @@ def test_absolute_limits_are_kept_too(chosen):
 
 
 @pytest.mark.parametrize("share", ["0.7x", "0.4x"])
-@pytest.mark.parametrize("limit", ["macs", "peak_memory", "largest_tensor"])
+@pytest.mark.parametrize("limit", ["macs", "peak_memory", "largest_tensor", "energy"])
 def test_a_limit_on_what_is_counted_is_kept_exactly(chosen, graph, limit, share):
     made = chosen(Budget(**{limit: share}), integers_are_slow)
     assert made.taken.meets and made.taken.counted[limit] <= float(share[:-1]) * graph.cost().by_limit[limit]

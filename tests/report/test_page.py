@@ -204,6 +204,8 @@ def test_a_missed_budget_shows_which_item_was_missed(tmp_path: Path) -> None:
         ({"peak_memory": "0.5x"}, "yes", "reached 0.50× (70.0 kB)"),
         ({"largest_tensor": "0.5x"}, "no", "reached 0.60× (30.0 kB)"),
         ({"layers": 20}, "yes", "at most 20 reached 19"),
+        ({"energy": "0.5x"}, "yes", "reached 0.40× (0.200 mJ)"),
+        ({"energy": "150uJ"}, "no", "at most 0.150 mJ reached 0.200 mJ"),
         ({"memory": "50MB"}, "yes", "reached 48.2 MB"),
         ({"latency": "soon"}, "unknown", "asked soon"),
         ({"beauty": 3}, "unknown", "not checked here"),
@@ -214,6 +216,7 @@ def test_a_missed_budget_shows_which_item_was_missed(tmp_path: Path) -> None:
 def test_each_kind_of_budget_is_compared(budget: dict[str, Any], state: str, said: str, tmp_path: Path) -> None:
     report = report_samples.report(budget=budget)
     report["baseline"] |= {"peak_activation_bytes": 140_000, "largest_tensor_bytes": 50_000, "layers": 22}
+    report["baseline"]["energy_estimated_mj"], report["compressed"]["energy_estimated_mj"] = 0.5, 0.2
     report["compressed"] |= {"peak_activation_bytes": 70_000, "largest_tensor_bytes": 30_000, "layers": 19}
     shown = page(report, tmp_path)
     assert [found["class"] for tag, found in shown.tags if found.get("class") in ("yes", "no", "unknown")] == [state]

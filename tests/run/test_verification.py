@@ -70,6 +70,11 @@ def sides(metric=(0.9, 0.9), latency=(2.0, 2.0), size=(10_000, 10_000), **counte
             sides(layers=(40, 21)),
             "the number of layers that multiply is 21 where 20 are allowed (20)",
         ),
+        (
+            Budget(energy="0.5x"),
+            sides(energy_estimated_mj=(0.5, 0.2513)),
+            "the estimated energy is 0.251 mJ where 0.25 mJ are allowed (0.5x)",
+        ),
         (Budget(drop=0.01), sides(metric=(0.92, 0.9)), "the metric's fall is 0.0200 where 0.01 is allowed"),
         (Budget(drop="1%"), sides(metric=(0.92, 0.9)), "the metric's fall is 0.0200 where 0.01 is allowed"),
         (Budget(drop="1.5 units"), sides(metric=(31, 29)), "the metric's fall is 2.0000 where 1.5 units is allowed"),

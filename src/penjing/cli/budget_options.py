@@ -31,6 +31,9 @@ class BudgetOptions:
     layers: Annotated[
         str | None, typer.Option(help="limit on the number of layers that multiply: 20, or 0.5x of the original's")
     ] = None
+    energy: Annotated[
+        str | None, typer.Option(help="limit on the energy of a sample, as estimated: 2mJ, or 0.5x of the original's")
+    ] = None
 
     def budget(self) -> Budget:
         """Returns the budget.

@@ -99,6 +99,7 @@ class Cost:
             "peak_memory": self.peak_activation_bytes,
             "largest_tensor": self.largest_tensor_bytes,
             "layers": self.layers,
+            "energy": self.energy_mj(),
         }
 
     @property

@@ -12,13 +12,14 @@ from torch import fx
 
 from penjing.graph import Channels, Graph, Option, Place, branches, channels
 from penjing.graph.cost import MACS
+from penjing.graph.energy import MILLIJOULES, WITHIN_OTHERS, picojoules
 from penjing.graph.memory import Lifetime, at_steps
 from penjing.planning.assignment import Joint, Taken
 from penjing.planning.latency.kernels import DEQUANTIZE, INT8, QUANTIZE, Kernel
 from penjing.techniques import Scope
 
 MOST_PLACES = 3  # places that the table of one kernel spans; channels of further groups count as if all stayed
-NUMBER_BYTES = {INT8: 1}  # bytes of a weight, 4 in other numbers
+NUMBER_BYTES = {INT8: 1}  # bytes of a weight or a value, 4 in other numbers
 BIAS_BYTES = 4
 LARGEST_FLAT = 3  # axes of outputs whose channels are on the last one; those of more have them behind the batch
 
@@ -124,8 +125,10 @@ class Structure:
         ms: Milliseconds,
         replacements: Replacements = MappingProxyType({}),
         largest: float = math.inf,
+        samples: int = 1,
     ) -> Iterator[Joint]:
-        """Yields what each kernel takes: "ms", "bytes" of weights and biases, "macs", and how many "layers" multiply.
+        """Yields what each kernel takes: "ms" of a call, "bytes" of weights and biases, "macs" and "energy" of a sample, in
+        millijoules, and how many "layers" multiply.
 
         A kernel of unknown latency takes no time, with whatever channels. An option that puts such a kernel in the place of one
         whose latency is known would look free: it counts as "unknown".
@@ -135,10 +138,11 @@ class Structure:
             ms: the milliseconds of a kernel.
             replacements: what the options at weights put in the place of kernels.
             largest: bytes that a weight may take; options that leave a larger one count as "too large".
+            samples: how many samples the kernels work on at once.
         """
         for name, kernel in kernels.items():
             if kernel.op not in (QUANTIZE, DEQUANTIZE):  # of which few are left, at inputs and outputs
-                yield self._joint(name, kernel, ms, replacements, largest)
+                yield self._joint(name, kernel, ms, replacements, largest, samples)
 
     def memory(self, alive: Sequence[Lifetime], most: float = math.inf, largest: float = math.inf) -> Iterator[Joint]:
         """Yields what each activation takes at those steps at which the whole network needs more memory than is allowed.
@@ -177,7 +181,9 @@ class Structure:
             pass
         return list(found)
 
-    def _joint(self, name: str, kernel: Kernel, ms: Milliseconds, replacements: Replacements, largest: float) -> Joint:
+    def _joint(
+        self, name: str, kernel: Kernel, ms: Milliseconds, replacements: Replacements, largest: float, samples: int
+    ) -> Joint:
         node = self._nodes.get(name)
         outs = self._side(name, kernel.axis)
         source = node.all_input_nodes[0].name if node is not None and node.all_input_nodes else name
@@ -187,7 +193,9 @@ class Structure:
         weight = self._weights.get(name)
         places += [weight] if weight is not None else []
         shape = tuple(choice.count for choice in places)
-        amounts = {amount: np.zeros(shape) for amount in ("ms", "bytes", "macs", "layers", UNKNOWN, TOO_LARGE)}
+        amounts = {
+            amount: np.zeros(shape) for amount in ("ms", "bytes", "macs", "energy", "layers", UNKNOWN, TOO_LARGE)
+        }
         priced = ms(kernel) is not None
         for taken, left in self._each(groups, places):
             found = [kernel.resized(*(self._channels(side, left) for side in (ins, outs))) if left else kernel]
@@ -197,7 +205,8 @@ class Structure:
             amounts["ms"][taken] = sum(time or 0.0 for time in times)
             amounts[UNKNOWN][taken] = priced and None in times
             amounts["bytes"][taken] = sum(map(weight_bytes, found))
-            amounts["macs"][taken] = sum(one.macs for one in found)
+            amounts["macs"][taken] = sum(one.macs / samples for one in found)
+            amounts["energy"][taken] = sum(energy_of(one, samples) for one in found)
             amounts["layers"][taken] = sum(one.macs > 0 for one in found)
             amounts[TOO_LARGE][taken] = sum(_largest_weight(one) > largest for one in found)
         return Joint(tuple(choice.name for choice in places), amounts)
@@ -322,6 +331,17 @@ def _shape_of(node: fx.Node) -> Sequence[Any]:
 def _largest_weight(kernel: Kernel) -> int:
     """Returns the bytes of a kernel's weight, without its bias."""
     return math.prod(kernel.weight) * NUMBER_BYTES.get(kernel.numbers, 4) if kernel.weight else 0
+
+
+def energy_of(kernel: Kernel, samples: int = 1) -> float:
+    """Returns the estimated millijoules that a kernel takes for one of the samples that it works on at once."""
+    if kernel.op in WITHIN_OTHERS:
+        return 0.0
+    read = sum(math.prod(shape) for shape in kernel.inputs)
+    if kernel.op == "cat":  # of whose inputs a resized kernel doesn't know which became narrower
+        read = kernel.elements
+    values = (kernel.elements + read) * NUMBER_BYTES.get(kernel.numbers, 4) / samples
+    return MILLIJOULES * picojoules(kernel.numbers, kernel.macs / samples, values, weight_bytes(kernel))
 
 
 def weight_bytes(kernel: Kernel) -> int:

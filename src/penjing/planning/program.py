@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from penjing.budget import LIMITED
 from penjing.graph.memory import Lifetime
 from penjing.planning.assignment import DAMAGE, Assigned, Assignment, Joint, Taking, Unreachable, assign
 from penjing.planning.candidates import drafted, levels, original_of
@@ -36,6 +37,7 @@ class Numbers:
         alive: its activations in these numbers.
         latency: its latency in these numbers over that of the original.
         size_bytes: bytes of its file.
+        energy_mj: the estimated millijoules of a sample in these numbers.
     """
 
     integer: bool
@@ -43,6 +45,7 @@ class Numbers:
     alive: Sequence[Lifetime]
     latency: float
     size_bytes: int
+    energy_mj: float
 
 
 def numbers_of(problem: Problem, whole: Sequence[MeasuredPlan]) -> Iterator[Numbers]:
@@ -58,7 +61,8 @@ def numbers_of(problem: Problem, whole: Sequence[MeasuredPlan]) -> Iterator[Numb
             assert small is not None  # it was measured
             graph = small
         kernels = kernels_of(graph, problem.deployment.batch)
-        yield Numbers(integer, kernels, graph.cost().lifetimes, latency_of(found), found.size_bytes)
+        cost = graph.cost()
+        yield Numbers(integer, kernels, cost.lifetimes, latency_of(found), found.size_bytes, cost.energy_mj())
 
 
 class Program:
@@ -100,7 +104,11 @@ class Program:
         largest = self._counted_limit("largest_tensor")
         self._joints = list(
             structure.joints(
-                numbers.kernels, lambda kernel: table.ms(kernel) if table.knows(kernel) else None, replacements, largest
+                numbers.kernels,
+                lambda kernel: table.ms(kernel) if table.knows(kernel) else None,
+                replacements,
+                largest,
+                problem.graph.batch or problem.deployment.batch,
             )
         )
         memory = list(structure.memory(numbers.alive, self._counted_limit("peak_memory"), largest))
@@ -113,6 +121,7 @@ class Program:
             "bytes": numbers.size_bytes - costs.total("bytes", whole),
             "macs": cost.macs - costs.total("macs", whole),
             "layers": cost.layers - costs.total("layers", whole),
+            "energy": numbers.energy_mj - costs.total("energy", whole),
         }
         self._curve = LatencyCurve()
         self._curve.add(costs.total("ms", whole) or 1.0, numbers.latency, WHOLE_COUNTS)
@@ -178,7 +187,9 @@ class Program:
         if (size := budget.size_limit()) is not None:
             most = MARGIN * size.of(original_of(self._problem).size_bytes)
             limits["bytes"] = most * self._tightened.get("size", 1.0)
-        limits |= {name: self._counted_limit(name) for name in ("macs", "layers") if budget.limit(name) is not None}
+        limits |= {
+            name: self._counted_limit(name) for name in ("macs", "layers", "energy") if budget.limit(name) is not None
+        }
         if budget.limit("largest_tensor") is not None:
             limits[TOO_LARGE] = 0.0
         return limits | dict.fromkeys(self._steps, self._counted_limit("peak_memory"))
@@ -211,9 +222,10 @@ class Program:
             return f"no plan is expected to keep the latency; the least would be {expected}"
         if name in (UNKNOWN, TOO_LARGE):
             return "no plan is expected to keep the largest tensor" if name == TOO_LARGE else "no plan has known costs"
-        told = {"bytes": "size"}.get(name, "peak memory" if name in self._steps else name)
-        amounts = f"{least[name]:,.0f}, and {limits[name]:,.0f} are allowed"
-        return f"no plan is expected to keep the {told}; the least would be {amounts}"
+        limited = {"bytes": "size"}.get(name, "peak_memory" if name in self._steps else name)
+        amount, allowed = (LIMITED[limited].shown.format(one) for one in (least[name], limits[name]))
+        told = limited.replace("_", " ")
+        return f"no plan is expected to keep the {told}; the least would be {amount}, and {allowed} are allowed"
 
 
 def latency_of(candidate: MeasuredPlan) -> float:

@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penjing.budget import BYTES, COUNTS, LIMITED, MILLISECONDS, parse_drop, parse_limit
+from penjing.budget import BYTES, COUNTS, LIMITED, MILLIJOULES, MILLISECONDS, parse_drop, parse_limit
 from penjing.report import _format
 from penjing.report._headline import alike, is_share, metric_title
 
 _COUNT = {**COUNTS, "b": 1e9}
-_ENERGY = {"": 1.0, "uj": 1e-3, "mj": 1.0, "j": 1e3}  # in millijoules
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,9 @@ _KINDS = {
     "largest_tensor": _Kind("Largest tensor", lambda side: side.get("largest_tensor_bytes"), BYTES, _format.size),
     "layers": _Kind("Layers that multiply", lambda side: side.get("layers"), _COUNT, _format.count),
     "memory": _Kind("Peak memory", lambda side: side["peak_memory_bytes"], BYTES, _format.size),
-    "energy": _Kind("Energy", lambda side: (side["energy_mj"] or {}).get("value"), _ENERGY, _format.millijoules),
+    "energy": _Kind(
+        "Energy of a sample, estimated", lambda side: side.get("energy_estimated_mj"), MILLIJOULES, _format.millijoules
+    ),
 }
 
 

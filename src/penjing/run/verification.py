@@ -217,8 +217,7 @@ def shortfalls(
         allowed = limit.of(least)
         if not amount <= allowed:
             told, shown = LIMITED[name], getattr(budget, name)
-            most = allowed if name == "latency" else int(allowed)
-            allows = told.shown.format(most) if name == "latency" else f"{most:,}"
+            allows = told.shown.format(allowed) if told.fractional else f"{int(allowed):,}"
             found.append(f"{told.title} is {told.shown.format(amount)} where {allows} are allowed ({shown})")
     if before["metric"] is not None and after["metric"] is None:
         found.append("the compressed file's metric isn't a finite number")
@@ -242,6 +241,7 @@ READ: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "peak_memory": lambda side: float(side["peak_activation_bytes"]),
     "largest_tensor": lambda side: float(side["largest_tensor_bytes"]),
     "layers": lambda side: float(side["layers"]),
+    "energy": lambda side: float(side["energy_estimated_mj"]),
 }
 
 # Names of 1 - likeness, by the measure of likeness.
