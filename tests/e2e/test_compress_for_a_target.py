@@ -1,5 +1,6 @@
 """Compressed for two runtimes, each gets what it runs: integers where it has kernels for them, and none where it hasn't."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+
+from penjing.targets import available
 
 COMPRESS = ("compress", "net.py:small", "--data", "folder:photos", "--size", "0.5x", "--epochs", "0")
 
@@ -67,6 +70,19 @@ def test_executorch_gets_one_file_in_integers_and_the_script_beside_it_runs_with
     assert report["integer_macs"] > 0.9, ran.text
     assert report["compressed"]["size_bytes"] == (tmp_path / "model.pte").stat().st_size
     check_script(tmp_path, without=("penjing", "onnxruntime", "executorch.exir"))
+
+
+def test_the_browser_gets_a_page_beside_its_file_and_the_script_runs_without_penjing(penjing, quick, tmp_path):
+    (row,) = [row for row in available() if row.name == "onnxruntime-web"]
+    if not row.usable:
+        pytest.skip(row.note)
+    small = ("--quantize-only", "--size", "0.9x")
+    ran = penjing(*COMPRESS[:4], *small, "--epochs", "0", "--target", "onnxruntime-web", "--out", tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["integer_macs"] > 0.9, ran.text
+    assert "in Node" in report["target"]["version"]
+    assert base64.b64encode((tmp_path / "model.onnx").read_bytes()).decode() in (tmp_path / "index.html").read_text()
+    check_script(tmp_path, without=("penjing", "torch", "onnxruntime"))
 
 
 def test_torch_gets_floats_and_is_told_why(penjing, quick, tmp_path):

@@ -10,4 +10,4 @@ from dataclasses import replace
 
 from penjing.capabilities.onnxruntime import ONNXRUNTIME
 
-ONNXRUNTIME_WEB = replace(ONNXRUNTIME, name="onnxruntime-web", channel_multiples=(8, 4))
+ONNXRUNTIME_WEB = replace(ONNXRUNTIME, name="onnxruntime-web", channel_multiples=(8,))

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,15 @@ import numpy as np
 from penjing.data import Data
 from penjing.files import atomic_write
 from penjing.graph import Graph
-from penjing.targets import write_runner
+from penjing.targets import find_target, write_runner
 
 
 def deliver(graph: Graph, data: Data, target: str, out: Path) -> None:
-    """Writes `model.penjing`, `plan.json`, `preprocess.json`, `run.py`, and the files of `OPTIONAL` that the data fills."""
+    """Writes `model.penjing`, `plan.json`, `preprocess.json`, `run.py`, and further files.
+
+    Those are the files of `OPTIONAL` that the data fills, and the target's own.
+    The lowered model must be there already.
+    """
     graph.save(out / "model.penjing")
     graph.plan.write(out / "plan.json")
     prepared = data.preprocess.to_dict() if data.preprocess is not None else None
@@ -28,13 +32,22 @@ def deliver(graph: Graph, data: Data, target: str, out: Path) -> None:
             (out / name).unlink(missing_ok=True)  # a file of an earlier run would look like this run's
         else:
             atomic_write(out / name, write(value))
+    for write_beside in find_target(target).beside.values():
+        write_beside(out)
 
 
-def delivered_names(data: Data, suffixes: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of all files that a run on this data leaves in its folder."""
+def delivered_names(data: Data, suffixes: Sequence[str], beside: Iterable[str] = ()) -> tuple[str, ...]:
+    """Returns the names of all files that a run on this data leaves in its folder.
+
+    Args:
+        data: the data.
+        suffixes: those of the lowered model's files.
+        beside: names of the target's own files, which are made where it is known how inputs are.
+    """
     lowered = [f"model{suffix}" for suffix in suffixes]
     always = (*lowered, "report.html", "report.json", "run.py", "model.penjing", "plan.json", "preprocess.json")
-    return (*always, *(name for name, (attribute, _) in OPTIONAL.items() if getattr(data, attribute) is not None))
+    filled = (name for name, (attribute, _) in OPTIONAL.items() if getattr(data, attribute) is not None)
+    return (*always, *filled, *(beside if data.preprocess is not None else ()))
 
 
 def _lines(names: Sequence[str]) -> bytes:

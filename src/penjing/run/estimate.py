@@ -105,7 +105,7 @@ def estimate(graph: Graph, asked: CompressRequest, held: EarlierContent) -> Esti
         **{f"minutes_{name}": value / 60 for name, value in seconds.items()},
         max_minutes=asked.max_minutes,
         out=held.out,
-        files=delivered_names(asked.data, asked.suffixes),
+        files=delivered_names(asked.data, asked.suffixes, asked.beside),
         bytes_written=COPIES * graph.cost().weight_bytes + BESIDE,
         finished=done,
     )

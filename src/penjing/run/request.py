@@ -140,6 +140,11 @@ class CompressRequest:
         return find_target(self.deployment.target).suffixes
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """The names of the target's own files that are delivered."""
+        return tuple(find_target(self.deployment.target).beside)
+
+    @property
     def suffix(self) -> str:
         """The suffix of the target's main file."""
         return self.suffixes[0]

@@ -42,6 +42,8 @@ class Target:
         filled: values of further variables of the script's template, by name.
         times: takes the times of jobs in turns, as `Bench.times` does, for a runtime whose calls take long to reach from
             Python; None where they don't.
+        beside: further files that are delivered with a lowered model, by name: functions that write them into the folder, of
+            the files that are delivered there.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Target:
     fixed_sizes: bool = False
     filled: Mapping[str, Any] = field(default_factory=dict)
     times: Callable[[Mapping[str, Any], int, float], dict[str, list[float]]] | None = None
+    beside: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
 
     @property
     def suffix(self) -> str:

@@ -17,6 +17,7 @@ def onnxruntime_web() -> Target:
 
     from penjing.targets.onnxruntime_web._engine import version
     from penjing.targets.onnxruntime_web._measuring import memory, profile
+    from penjing.targets.onnxruntime_web._page import PAGE, write_page
     from penjing.targets.onnxruntime_web._session import WebSession, times
 
     return replace(
@@ -29,4 +30,5 @@ def onnxruntime_web() -> Target:
         memory=memory,
         runner="onnxruntime_web/runner.py.j2",
         filled={},
+        beside={PAGE: write_page},
     )
