@@ -1,5 +1,7 @@
 """The table of targets, and the target that is meant where none is named."""
 
+from urllib.parse import urlsplit
+
 from penjing.capabilities._records import Capabilities
 from penjing.capabilities.executorch import EXECUTORCH
 from penjing.capabilities.litert import LITERT
@@ -22,7 +24,7 @@ def add(capabilities: Capabilities) -> None:
 
 
 def find(target: str | Capabilities) -> Capabilities:
-    """Returns what a target can do, by its name; a record is returned as it is.
+    """Returns what a target can do, by its name or the address of a device with that runtime; a record is returned as it is.
 
     Raises:
         PenjingError: the name is unknown; the error gives the nearest one.
@@ -33,6 +35,7 @@ def find(target: str | Capabilities) -> Capabilities:
     """
     if isinstance(target, Capabilities):
         return target
-    if target not in TARGETS:
-        raise unknown_name("target", target, TARGETS)
-    return TARGETS[target]
+    runtime = urlsplit(target).path.strip("/") if "://" in target else target
+    if runtime not in TARGETS:
+        raise unknown_name("target", runtime, TARGETS)
+    return TARGETS[runtime]

@@ -23,8 +23,8 @@ from penjing.targets import (
     find_target,
     integer_macs,
     layers_of,
+    machine_of,
     measure_together,
-    processor,
     profile,
     session,
     speedup,
@@ -117,7 +117,7 @@ def verify(
         "target": {
             "name": target.name,
             "version": target.version,
-            "device": processor(),
+            "device": machine_of(target.name).processor,
             "threads": threads,
             "batch": measured["compressed"].batch,
         },

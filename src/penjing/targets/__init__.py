@@ -18,7 +18,7 @@ from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
 from penjing.targets._peaks import device_facts
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
-from penjing.targets._registry import Availability, Target, available, find_target, targets
+from penjing.targets._registry import Availability, Target, available, find_target, machine_of, targets
 from penjing.targets._roofline import FAR, RooflineRow, far_from_limit, roofline
 from penjing.targets._speedup import Speedup, speedup
 from penjing.targets._verbs import (
@@ -64,6 +64,7 @@ __all__ = [
     "layers_of",
     "lower",
     "machine_facts",
+    "machine_of",
     "measure",
     "measure_together",
     "open_artifact",

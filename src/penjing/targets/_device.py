@@ -1,4 +1,7 @@
-"""What the machine is that models run on, as its system reports it, and how fast a runtime is on it at best, as measured."""
+"""What the machine is that models run on, as its system reports it, and how fast a runtime is on it at best, as measured.
+
+This file needs Python alone, so that it also runs on devices by itself.
+"""
 
 import os
 import platform

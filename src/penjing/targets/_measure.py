@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from penjing.checks import BATCH, COUNT, FLAG, THREADS, a, checked, mapping, number, optional
+from penjing.errors import PenjingError
 from penjing.targets._records import Artifact, Latency, Measurement
+from penjing.targets._registry import find_target
 from penjing.targets._verbs import ARTIFACT, Inputs, named_inputs, random_inputs
 from penjing.targets.bench import Bench, EnergyMeter, Job, ThisProcess
 
@@ -45,7 +47,7 @@ def measure(
         seconds: time after which measuring ends anyway; at least three rounds of calls are timed.
         memory: whether to measure peak memory too, in a fresh process.
         energy: whether to measure energy too, in some four seconds more, where the bench has the processor's counters.
-        bench: the place where the model is measured; this process by default.
+        bench: the place where the model is measured; by default this process, or the device of the artifact's target.
     """
     inputs = None if example_inputs is None else {"model": example_inputs}
     return measure_together(
@@ -88,12 +90,15 @@ def measure_together(
             rest, no energy is given.
         inputs: the inputs of each model's call, by the same names and in the forms that `measure` takes; random ones by
             default.
-        bench: the place where the models are measured; this process by default.
+        bench: the place where the models are measured; by default this process, or the device of the artifacts' target.
 
     Returns:
         The measurements by name.
+
+    Raises:
+        PenjingError: inputs don't fit, the models are for different devices, or a device can't be reached.
     """
-    bench = bench or ThisProcess()
+    bench = bench or bench_of(artifacts)
     jobs = {}
     for name, artifact in artifacts.items():
         given = random_inputs(artifact, batch) if inputs is None else inputs[name]
@@ -103,20 +108,48 @@ def measure_together(
     if min(joules.values(), default=0.0) <= 0:
         joules = {}
     parts = min((PARTS, *map(len, times.values())))
-    measured = {}
-    for name, job in jobs.items():
-        peak, own = (bench.memory(job) if memory else None) or (None, None)
-        measured[name] = Measurement(
-            _latency(times[name], parts),
-            job.artifact.size_bytes,
-            peak,
-            own,
-            threads,
-            _batch(job.inputs),
-            bench.runtime(job.artifact.target),
+    return {
+        name: measurement_of(
+            job, times[name], bench.memory(job) if memory else None, bench.runtime(job.artifact.target), parts,
             joules.get(name),
         )
-    return measured
+        for name, job in jobs.items()
+    }
+
+
+def measurement_of(
+    job: Job, seconds: Sequence[float], memory: tuple[int, int] | None, runtime: str, parts: int | None = None,
+    millijoules: float | None = None,
+) -> Measurement:
+    """Returns the measurement of one job.
+
+    Args:
+        job: the call that was measured.
+        seconds: of each timed call.
+        memory: peak bytes, and the model's part of them; None if they weren't measured.
+        runtime: its name and version.
+        parts: into how many parts the calls are cut; as many as can be by default.
+        millijoules: of a call; None if they weren't measured.
+    """
+    peak, own = memory or (None, None)
+    latency = _latency(seconds, parts or min(PARTS, len(seconds)))
+    return Measurement(latency, job.artifact.size_bytes, peak, own, job.threads, _batch(job.inputs), runtime, millijoules)
+
+
+def bench_of(artifacts: Mapping[str, Artifact]) -> Bench:
+    """Returns the place where models are measured unless another is asked for.
+
+    Raises:
+        PenjingError: they are for different places, and so can't take turns.
+    """
+    benches = {artifact.target: find_target(artifact.target).bench for artifact in artifacts.values()}
+    first = next(iter(benches.values()), None)
+    if any(bench is not first for bench in benches.values()):
+        raise PenjingError(
+            f"Models for {' and '.join(benches)} can't be measured in turns, since they don't run in one place: measure those of "
+            "each target by a call of its own."
+        )
+    return first or ThisProcess()
 
 
 def _latency(seconds: Sequence[float], parts: int = PARTS) -> Latency:

@@ -16,9 +16,9 @@ from penjing.checks import FLAG, TEXT, THREADS, checked
 from penjing.errors import PenjingError
 from penjing.files import atomic_write, cache_folder
 from penjing.graph import capture
-from penjing.targets._device import DeviceFacts, Peaks, machine_facts, processor
+from penjing.targets._device import DeviceFacts, Peaks
 from penjing.targets._measure import measure
-from penjing.targets._registry import find_target
+from penjing.targets._registry import find_target, machine_of
 from penjing.targets._verbs import integer_macs, lower
 
 ops = torch.ops.quantized_decomposed
@@ -55,21 +55,21 @@ def _rounded(x: Tensor) -> Tensor:
 
 @checked(target=TEXT, threads=THREADS, peaks=FLAG)
 def device_facts(target: str = "onnxruntime", threads: int = 1, *, peaks: bool = True) -> DeviceFacts:
-    """Returns what the machine is, and how fast a runtime is on it at best.
+    """Returns what the machine is on which a target runs, and how fast its runtime is there at best.
 
     Peaks are measured once for each processor, runtime, version and number of threads, in some ten seconds, and kept in the
     folder of the cache. They are those of ordinary ops of the runtime, not of the silicon: no layer of a network will be much
     faster.
 
     Args:
-        target: name of the runtime.
+        target: name of the runtime, or the address of a device with one.
         threads: threads within an op.
         peaks: whether to measure them.
 
     Raises:
         PenjingError: the target is unknown, or its runtime isn't installed.
     """
-    facts = machine_facts()
+    facts = machine_of(target)
     return replace(facts, peaks=_peaks(target, threads)) if peaks else facts
 
 
@@ -83,7 +83,7 @@ class _Known:
 
 def _peaks(target: str, threads: int) -> Peaks:
     chosen = find_target(target)
-    device, runtime = processor(), f"{chosen.name} {chosen.version}"
+    device, runtime = machine_of(target).processor, chosen.runtime
     path = cache_folder() / "peaks.json"
     known = _known(path)
     for one in known:

@@ -2,16 +2,21 @@
 
 import importlib.metadata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.registry import Entry, Registry
+from penjing.targets._device import DeviceFacts, machine_facts
 from penjing.targets._records import Artifact, ExecutedNode
+
+if TYPE_CHECKING:
+    from penjing.targets.bench import Bench
 
 
 class Session(Protocol):
@@ -38,12 +43,17 @@ class Target:
         memory: returns the peak resident bytes of a fresh process and the part that the model took, given threads and
             inputs by name; None where the system can't tell.
         runner: path of the template for the script that uses the file with the runtime alone: within `targets/`, or absolute.
+        on_device: a Python file that needs the runtime and NumPy alone, with which a device measures files: it defines
+            `version()`, `load(path, threads, inputs)`, which returns a function without arguments that makes one call and
+            returns its outputs, and `profile(path, threads, inputs, runs)`, which returns what `rows` reads, as JSON can hold
+            it. None where files are measured on this machine alone.
+        rows: returns the executed nodes, given an artifact, inputs by name, and what `profile` of `on_device` returned.
         fixed_sizes: whether a file takes inputs of one size alone: of batch 1 where the graph's batch is free.
         filled: values of further variables of the script's template, by name.
-        times: takes the times of jobs in turns, as `Bench.times` does, for a runtime whose calls take long to reach from
-            Python; None where they don't.
         beside: further files that are delivered with a lowered model, by name: functions that write them into the folder, of
             the files that are delivered there.
+        machine: the device, where that is another one; None for this machine.
+        bench: the place where files are measured unless another is asked for; None for this process.
     """
 
     name: str
@@ -56,15 +66,34 @@ class Target:
     profile: Callable[[Artifact, int, dict[str, np.ndarray], int], list[ExecutedNode]]
     memory: Callable[[Artifact, int, dict[str, np.ndarray]], tuple[int, int] | None]
     runner: str
+    on_device: Path | None = None
+    rows: Callable[[Artifact, dict[str, np.ndarray], Any], list[ExecutedNode]] | None = None
     fixed_sizes: bool = False
     filled: Mapping[str, Any] = field(default_factory=dict)
-    times: Callable[[Mapping[str, Any], int, float], dict[str, list[float]]] | None = None
     beside: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
+    machine: DeviceFacts | None = None
+    bench: "Bench | None" = None
+
+    def renamed(self, name: str) -> "Target":
+        """Returns the same target under another name, which its artifacts bear too."""
+
+        def lower(graph: Graph, path: Path) -> Artifact:
+            return replace(self.lower(graph, path), target=name)
+
+        def describe(path: Path) -> Artifact:
+            return replace(self.open(path), target=name)
+
+        return replace(self, name=name, lower=lower, open=describe)
 
     @property
     def suffix(self) -> str:
         """Suffix of the main file."""
         return self.suffixes[0]
+
+    @property
+    def runtime(self) -> str:
+        """Name and version of the runtime."""
+        return f"{runtime_of(self.name)} {self.version}"
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """Returns the paths of all files of a lowered model, given the path of its main file, which comes first."""
@@ -109,12 +138,24 @@ class TargetEntry(Entry[Callable[[], Target]]):
 targets = Registry("target", TargetEntry)
 
 
+def runtime_of(target: str) -> str:
+    """Returns the name of the runtime that a target's name or a device's address names."""
+    return urlsplit(target).path.strip("/") if "://" in target else target
+
+
 def find_target(name: str) -> Target:
     """Returns the target of that name, and imports its runtime.
 
+    Args:
+        name: name of a runtime, or the address of a device with one: `ssh://user@host/onnxruntime`.
+
     Raises:
-        PenjingError: the name is unknown, or the runtime isn't installed.
+        PenjingError: the name is unknown, or the runtime isn't installed, or the device can't be reached.
     """
+    if "://" in name:
+        from penjing.targets.devices import on_device  # which needs this module
+
+        return on_device(name)
     entry = targets[name]
     try:
         return entry.function()
@@ -122,6 +163,15 @@ def find_target(name: str) -> Target:
         if not _missing(entry):  # then the import fails for another reason, which is not to be hidden
             raise
         raise PenjingError(f"The target '{name}' can't be used here: {error}. {_advice(entry)}") from error
+
+
+def machine_of(target: str) -> DeviceFacts:
+    """Returns what the machine is on which a target's files are measured, without measuring anything.
+
+    Raises:
+        PenjingError: as `find_target`.
+    """
+    return find_target(target).machine or machine_facts()
 
 
 def available() -> list[Availability]:

@@ -17,7 +17,7 @@ from penjing.planning.latency.interpolation import Counts, Family, counts_of, fa
 from penjing.planning.latency.kernels import Kernel
 from penjing.planning.latency.side_by_side import side_by_side
 from penjing.planning.problem import Deployment
-from penjing.targets import Bench, ThisProcess, processor
+from penjing.targets import Bench, ThisProcess, machine_of
 
 Measurer = Callable[[Sequence[Kernel], Deployment], Mapping[Kernel, float]]
 """Returns the microseconds of kernels that have the same batch; a kernel that the target refuses is missing."""
@@ -64,7 +64,7 @@ class LatencyTable:
         Args:
             path: the file; it is made where there is none.
             deployment: where and how kernels run.
-            device: name of the device; by default that of this machine's processor.
+            device: name of the device; by default that of the processor of the target's machine.
             bench: the place where kernels are measured, which knows the runtime's version; this process by default.
             measurer: measures a batch of kernels; by default, all of them side by side in one lowered file.
             record: the capabilities of a target that isn't in the table of capabilities.
@@ -74,7 +74,7 @@ class LatencyTable:
             PenjingError: the file can't be read or made.
         """
         self.path, self.deployment = Path(path), deployment
-        self.device = processor() if device is None else device
+        self.device = machine_of(deployment.target).processor if device is None else device
         self.runtime = (bench or ThisProcess()).runtime(deployment.target)
         self._multiples = (record or find(deployment.target)).channel_multiples
         self._measurer, self._say = measurer, say

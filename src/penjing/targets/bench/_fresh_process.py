@@ -49,5 +49,4 @@ class FreshProcess:
 
     def runtime(self, target: str) -> str:
         """Returns the runtime's name and version here: the fresh process has the same packages."""
-        found = find_target(target)
-        return f"{found.name} {found.version}"
+        return find_target(target).runtime

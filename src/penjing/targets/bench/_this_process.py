@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from penjing.errors import PenjingError
 from penjing.targets._registry import find_target
 from penjing.targets.bench._bench import Job
 from penjing.targets.bench._energy import energies, zones
@@ -15,23 +14,8 @@ class ThisProcess:
     """Times calls in this process; measures memory in a fresh one, since PyTorch and others take up memory in this one."""
 
     def times(self, jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
-        """Returns the seconds of each timed call; see `Bench`.
-
-        Raises:
-            PenjingError: the jobs are those of several runtimes, of which one takes its times by itself.
-        """
-        names = {job.artifact.target for job in jobs.values()}
-        timers = {name: timer for name in names if (timer := find_target(name).times) is not None}
-        if timers and len(names) > 1:
-            raise PenjingError(
-                f"{' and '.join(sorted(names))} can't take turns, since {min(timers)} takes its times in a process of its own: "
-                "measure each by itself."
-            )
-        for timer in timers.values():
-            return timer(jobs, runs, limit)
-        calls = {name: _call(job) for name, job in jobs.items()}
-        with no_collection():
-            return in_turns(calls, runs, limit)
+        """Returns the seconds of each timed call; see `Bench`."""
+        return in_turns({name: _call(job) for name, job in jobs.items()}, runs, limit)
 
     def memory(self, job: Job) -> tuple[int, int] | None:
         """Returns the peak bytes and the part of them that the model took; see `Bench`."""
@@ -50,8 +34,7 @@ class ThisProcess:
 
     def runtime(self, target: str) -> str:
         """Returns the runtime's name and version."""
-        found = find_target(target)
-        return f"{found.name} {found.version}"
+        return find_target(target).runtime
 
 
 def _call(job: Job) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""Times several calls in turns, so that drifts of the machine hit all of them alike."""
+"""Times several calls in turns, so that drifts of the machine hit all of them alike. It also runs on devices, by itself."""
 
 import gc
 import time
@@ -11,6 +11,20 @@ BURST_SECONDS = 0.01  # of timed calls of one model in a row, after one untimed 
 LEAST_ROUNDS = 3  # rounds that are made even past the time limit
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keeps Python from collecting garbage, which would add to the time of the call that it interrupts."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@no_collection()
 def in_turns(calls: Mapping[str, Callable[[], Any]], runs: int, seconds: float) -> dict[str, list[float]]:
     """Returns the seconds of each timed call, by the calls' names.
 
@@ -50,16 +64,3 @@ def _warm_up(call: Callable[[], Any]) -> float:
         fastest = min(fastest, time.perf_counter() - start)
         rounds += 1
     return max(fastest, 1e-6)
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Keeps Python from collecting garbage, which would add to the time of the call that it interrupts."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

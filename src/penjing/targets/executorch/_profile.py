@@ -1,26 +1,22 @@
 """What ExecuTorch really executes, kernel by kernel, from its own trace."""
 
+import base64
 import statistics
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from penjing.targets._records import Artifact, ExecutedNode
+from penjing.targets.executorch import _on_device
 from penjing.targets.executorch._open import Kernel, PteNotes, read_notes
 from penjing.targets.executorch._runtime import Loaded, open_program
 
-WARM_UP_RUNS = 3
 RUN = "Execute"  # name of a run's part of the trace
 DELEGATE, NATIVE = "DELEGATE_CALL", "native_call_"
 NANOSECONDS = 1e-3  # in microseconds
-LEAST_SECONDS = 0.1  # short calls are repeated for that long
-MOST_TIMES = 20  # but not more than this many times as often as was asked for
 # A kernel's time counts as at most 3 medians and 2 microseconds: beyond that, something else ran on the processor.
 MOST_MEDIANS, MOST_NANOSECONDS = 3, 2000
 
@@ -75,15 +71,12 @@ def profile(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], run
     """Returns every executed kernel in order; see `ExecutedNode`. Times are means, without what disturbed single runs."""
     tensors = [torch.from_numpy(inputs[spec.name]) for spec in artifact.inputs]
     loaded = Loaded(artifact.path, threads, traced=True)
-    end = time.perf_counter() + LEAST_SECONDS
-    for count in range(WARM_UP_RUNS + MOST_TIMES * runs):
-        if count >= WARM_UP_RUNS + runs and time.perf_counter() > end:
-            break
-        loaded(tensors)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder, "trace.etdp")
-        loaded.program.write_etdump_result_to_file(str(trace), "")
-        found = _runs(trace.read_bytes())[WARM_UP_RUNS:]
+    return rows(artifact, inputs, _on_device.traced(lambda: loaded(tensors), lambda: loaded.program, runs))
+
+
+def rows(artifact: Artifact, inputs: dict[str, np.ndarray], trace: str) -> list[ExecutedNode]:
+    """Returns the executed kernels, given the trace that `_on_device.profile` returned."""
+    found = _runs(base64.b64decode(trace))[_on_device.WARM_UP_RUNS :]
     content = artifact.path.read_bytes()
     notes = read_notes(open_program(content, artifact.path), artifact.path)
     calls = list(zip(*found, strict=True))  # per kernel, its call in each run

@@ -3,7 +3,13 @@
 Penjing writes the file itself, op by op; so all that this target needs is the runtime.
 """
 
+from functools import partial
+from pathlib import Path
+
+from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._registry import Target, targets
+
+ON_DEVICE = Path(__file__).with_name("_on_device.py")
 
 
 @targets.register(source="https://ai.google.dev/edge/litert", packages=("ai-edge-litert",))
@@ -12,8 +18,7 @@ def litert() -> Target:
     import ai_edge_litert
 
     from penjing.targets.litert._lower import describe, lower
-    from penjing.targets.litert._memory import memory
-    from penjing.targets.litert._profile import profile
+    from penjing.targets.litert._profile import profile, rows
     from penjing.targets.litert._session import CpuSession
 
     return Target(
@@ -25,7 +30,9 @@ def litert() -> Target:
         open=describe,
         session=CpuSession,
         profile=profile,
-        memory=memory,
+        memory=partial(fresh_memory, ON_DEVICE),
+        on_device=ON_DEVICE,
+        rows=rows,
         runner="litert/runner.py.j2",
         fixed_sizes=True,
     )

@@ -23,8 +23,8 @@ from ai_edge_litert import schema_py_generated as schema
 from penjing import records
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact, ExecutedNode
-from penjing.targets.litert import _child
-from penjing.targets.litert._file import DTYPES, NAMES, notes_of, read
+from penjing.targets.litert import _on_device
+from penjing.targets.litert._file import NAMES, notes_of, read
 
 OPERATOR, DELEGATED = 2, 8  # kinds of events: an op of the file, and one that a delegate executes
 HALF_US = 0.5  # the profiler cuts microseconds off after the point, which takes away half of one on average
@@ -74,32 +74,30 @@ def profile(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], run
     Raises:
         PenjingError: this version of LiteRT has no profiler of the known form.
     """
-    model = read(artifact.path.read_bytes())
-    ops = _ops(model)
-    outputs = [_empty(model, index) for index in model.subgraphs[0].outputs]
-    found = _events(artifact, threads, [inputs[spec.name] for spec in artifact.inputs], outputs, runs)
+    return rows(artifact, inputs, _events(artifact, threads, [inputs[spec.name] for spec in artifact.inputs], runs))
+
+
+def rows(artifact: Artifact, inputs: dict[str, np.ndarray], found: list[list[list[Any]]]) -> list[ExecutedNode]:
+    """Returns the executed ops, given the events that `_on_device.profile` returned."""
+    ops = _ops(read(artifact.path.read_bytes()))
     taken = [_by_op(ops, [one for one in run if one[1] in (OPERATOR, DELEGATED)]) for run in found]
     return [
         _row(op, statistics.median(run[place][0] for run in taken), taken[0][place][1]) for place, op in enumerate(ops)
     ]
 
 
-def _events(
-    artifact: Artifact, threads: int, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], runs: int
-) -> list[list[Any]]:
+def _events(artifact: Artifact, threads: int, inputs: Sequence[np.ndarray], runs: int) -> list[list[list[Any]]]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "arrays.npz")
-        arrays = {f"in{place:04}": array for place, array in enumerate(inputs)}
-        arrays |= {f"out{place:04}": array for place, array in enumerate(outputs)}
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        command = [sys.executable, _child.__file__, str(artifact.path), str(file), str(threads), str(runs)]
+        np.savez(file, **{str(place): array for place, array in enumerate(inputs)})  # type: ignore[arg-type]
+        command = [sys.executable, _on_device.__file__, str(artifact.path), str(file), str(threads), str(runs)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
         raise PenjingError(
             f"LiteRT {ai_edge_litert.__version__} gives no profile in the form that version 2.3.0 gives: {reason}"
         )
-    events: list[list[Any]] = json.loads(done.stdout.splitlines()[-1])
+    events: list[list[list[Any]]] = json.loads(done.stdout.splitlines()[-1])
     return events
 
 
@@ -125,11 +123,6 @@ def _shape(tensor: Any) -> tuple[int, ...]:
 
 def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _empty(model: Any, index: int) -> np.ndarray:
-    tensor = model.subgraphs[0].tensors[index]
-    return np.zeros(_shape(tensor), next(name for name, code in DTYPES.items() if code == tensor.type))
 
 
 def _by_op(ops: Sequence[_Op], events: Sequence[Sequence[Any]]) -> list[tuple[float, str]]:

@@ -4,14 +4,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from penjing.graph import Graph
-from penjing.targets._records import Artifact
+from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._registry import Target, targets
 from penjing.targets.onnxruntime._providers import PROVIDERS, Provider, check_present, lacks
 
 _SOURCE, _PACKAGES = "https://onnxruntime.ai", ("onnxruntime", "onnx", "onnx-ir", "onnxscript")
 # Other builds of the same runtime, which are the same module.
 _BUILDS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")}
+
+ON_DEVICE = Path(__file__).with_name("_on_device.py")
 
 
 @targets.register(source=_SOURCE, packages=_PACKAGES, builds=_BUILDS)
@@ -20,8 +21,7 @@ def onnxruntime() -> Target:
     import onnxruntime as ort
 
     from penjing.targets.onnxruntime._lower import describe, lower
-    from penjing.targets.onnxruntime._memory import memory
-    from penjing.targets.onnxruntime._profile import profile
+    from penjing.targets.onnxruntime._profile import profile, rows
     from penjing.targets.onnxruntime._session import CpuSession
 
     return Target(
@@ -33,7 +33,9 @@ def onnxruntime() -> Target:
         open=describe,
         session=CpuSession,
         profile=profile,
-        memory=memory,
+        memory=partial(fresh_memory, ON_DEVICE),
+        on_device=ON_DEVICE,
+        rows=rows,
         runner="onnxruntime/runner.py.j2",
         filled={"provider": "CPUExecutionProvider", "plugin": "", "backend": "", "fixed": False},
     )
@@ -42,19 +44,7 @@ def onnxruntime() -> Target:
 @targets.register(source=_SOURCE, packages=_PACKAGES, builds=_BUILDS, name="onnxruntime:cpu")
 def onnxruntime_cpu() -> Target:
     """The same as `onnxruntime`."""
-    return named(onnxruntime(), "onnxruntime:cpu")
-
-
-def named(plain: Target, name: str) -> Target:
-    """Returns a target of another name, whose files are the same."""
-
-    def lower(graph: Graph, path: Path) -> Artifact:
-        return replace(plain.lower(graph, path), target=name)
-
-    def describe(path: Path) -> Artifact:
-        return replace(plain.open(path), target=name)
-
-    return replace(plain, name=name, lower=lower, open=describe)
+    return onnxruntime().renamed("onnxruntime:cpu")
 
 
 def _by_provider(provider: Provider) -> Target:
@@ -63,7 +53,7 @@ def _by_provider(provider: Provider) -> Target:
     Raises:
         PenjingError: the installed runtime doesn't have the provider.
     """
-    plain = named(onnxruntime(), provider.target)
+    plain = onnxruntime().renamed(provider.target)
     check_present(provider)
 
     from penjing.targets.onnxruntime._provider_session import ProviderSession, memory, profile
@@ -74,6 +64,8 @@ def _by_provider(provider: Provider) -> Target:
         session=partial(ProviderSession, provider=provider),
         profile=partial(profile, provider=provider),
         memory=partial(memory, provider=provider),
+        on_device=None,  # it knows the CPU alone
+        rows=None,
         filled={
             "provider": provider.name, "plugin": provider.plugin, "backend": provider.backend, "fixed": provider.whole,
         },

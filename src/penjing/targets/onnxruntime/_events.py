@@ -7,15 +7,15 @@ from typing import Any
 import onnx
 
 from penjing.targets._records import ExecutedNode
+from penjing.targets.onnxruntime._on_device import nodes_of
 from penjing.targets.onnxruntime._profile import (
     _CONVOLUTIONS,
     _RECURRENT,
     _RECURRENT_MATRICES,
     _TRANSPOSED,
-    _kernel_calls,
-    _Nodes,
-    _row,
-    _source,
+    Nodes,
+    row,
+    source_of,
 )
 
 
@@ -26,16 +26,16 @@ def rows_of(events: list[dict[str, Any]], file: Path) -> list[ExecutedNode]:
         events: the profile's events.
         file: the file that was run.
     """
-    written = _Nodes.of(onnx.load(file))
-    calls = _kernel_calls(events)
-    known = {name: _with_weights(name, found[0]["args"]["op_name"], written) for name, found in calls.items()}
-    executed = _Nodes({name: node for name, node in known.items() if node is not None}, {}, written.constants)
-    return [_row(name, found, executed, written) for name, found in calls.items()]
+    written = Nodes.of(onnx.load(file))
+    calls = nodes_of(events)
+    known = {name: _with_weights(name, found["op_name"], written) for name, found in calls.items()}
+    executed = Nodes({name: node for name, node in known.items() if node is not None}, {}, written.constants)
+    return [row(name, found, executed, written) for name, found in calls.items()]
 
 
-def _with_weights(name: str, op: str, written: _Nodes) -> onnx.NodeProto | None:
+def _with_weights(name: str, op: str, written: Nodes) -> onnx.NodeProto | None:
     """Returns a node like the executed one, whose weights are named as in the file."""
-    node = _source(name, op, written)
+    node = source_of(name, op, written)
     if node is None:
         return None
     weights = dict(_weights(node, op, written))
@@ -45,7 +45,7 @@ def _with_weights(name: str, op: str, written: _Nodes) -> onnx.NodeProto | None:
     return made
 
 
-def _weights(node: onnx.NodeProto, op: str, written: _Nodes) -> Iterator[tuple[int, str]]:
+def _weights(node: onnx.NodeProto, op: str, written: Nodes) -> Iterator[tuple[int, str]]:
     """Yields the constants of a node of the file that multiplies, with their positions among the inputs of the executed op."""
     if op in _CONVOLUTIONS | _TRANSPOSED and len(node.input) > 1:
         yield (_CONVOLUTIONS | _TRANSPOSED)[op], _constant(node.input[1], written)
@@ -53,7 +53,7 @@ def _weights(node: onnx.NodeProto, op: str, written: _Nodes) -> Iterator[tuple[i
         yield from ((position, _constant(node.input[position], written)) for position in _RECURRENT_MATRICES)
 
 
-def _constant(value: str, written: _Nodes) -> str:
+def _constant(value: str, written: Nodes) -> str:
     """Returns the constant that a value is made of by dequantising."""
     while value not in written.constants and value in written.by_value:
         maker = written.by_value[value]

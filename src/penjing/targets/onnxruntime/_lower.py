@@ -8,7 +8,8 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.targets._records import Artifact, FileNotes, TensorSpec, reading_notes
 from penjing.targets.onnx import METADATA, WAYS, other_floats, write
-from penjing.targets.onnxruntime._session import CantLoad, load, options
+from penjing.targets.onnxruntime._on_device import options
+from penjing.targets.onnxruntime._session import CantLoad, load
 
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 

@@ -1,13 +1,11 @@
 """What ONNX Runtime really executes, node by node, from its own profile and the model that it optimised."""
 
-import json
+import base64
 import math
 import re
 import statistics
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,9 @@ import onnx
 from penjing.targets._records import Artifact, ExecutedNode
 from penjing.targets.onnx._dynamic import INT8_LEVEL
 from penjing.targets.onnx._names import origin
-from penjing.targets.onnxruntime._session import load, options
+from penjing.targets.onnxruntime import _on_device
+from penjing.targets.onnxruntime._session import cant_load
 
-WARM_UP_RUNS = 3
 # Position of the weights among the inputs of each op that multiplies.
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "QLinearConv": 3, "ConvInteger": 1}
 _TRANSPOSED = {"ConvTranspose": 1}
@@ -37,32 +35,22 @@ _SUFFIXES = re.compile(r"(_token_\d+|_nchwc|_transB|_transA)+$")
 
 def profile(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], runs: int) -> list[ExecutedNode]:
     """Returns every executed node in order; see `ExecutedNode`."""
-    with tempfile.TemporaryDirectory() as folder:
-        chosen = options(threads)
-        chosen.enable_profiling = True
-        chosen.profile_file_prefix = str(Path(folder, "profile"))
-        chosen.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
-        session = load(artifact.path, chosen)
-        for _ in range(WARM_UP_RUNS + runs):
-            session.run(None, inputs)
-        events = json.loads(Path(session.end_profiling()).read_text())
-        optimized = _Nodes.of(onnx.load(chosen.optimized_model_filepath))
-    written = _Nodes.of(onnx.load(artifact.path))
-    return [_row(name, calls, optimized, written) for name, calls in _kernel_calls(events).items()]
+    try:
+        found = _on_device.profile(str(artifact.path), threads, inputs, runs)
+    except Exception as error:  # its exception types have no common base but Exception
+        raise cant_load(artifact.path, error) from error
+    return rows(artifact, inputs, found)
 
 
-def _kernel_calls(events: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Groups the timed kernel calls by node, in order of execution, without those of the warm-up."""
-    calls: dict[str, list[dict[str, Any]]] = {}
-    for event in events:
-        name = event.get("name", "")
-        if event.get("cat") == "Node" and name.endswith("_kernel_time"):
-            calls.setdefault(name.removesuffix("_kernel_time"), []).append(event)
-    return {name: found[WARM_UP_RUNS:] for name, found in calls.items()}
+def rows(artifact: Artifact, inputs: dict[str, np.ndarray], found: Mapping[str, Any]) -> list[ExecutedNode]:
+    """Returns the executed nodes, given what `_on_device.profile` returned."""
+    optimized = Nodes.of(onnx.load_model_from_string(base64.b64decode(found["optimized"])))
+    written = Nodes.of(onnx.load(artifact.path))
+    return [row(name, node, optimized, written) for name, node in found["nodes"].items()]
 
 
 @dataclass(frozen=True)
-class _Nodes:
+class Nodes:
     """A model's nodes by name and by the value that they make, and the shapes of its constants."""
 
     by_name: Mapping[str, onnx.NodeProto]
@@ -70,7 +58,7 @@ class _Nodes:
     constants: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, model: onnx.ModelProto) -> "_Nodes":
+    def of(cls, model: onnx.ModelProto) -> "Nodes":
         return cls(
             {node.name: node for node in model.graph.node},
             {value: node for node in model.graph.node for value in node.output},
@@ -78,17 +66,17 @@ class _Nodes:
         )
 
 
-def _row(name: str, calls: list[dict[str, Any]], optimized: _Nodes, written: _Nodes) -> ExecutedNode:
-    op = calls[0]["args"]["op_name"]
+def row(name: str, found: Mapping[str, Any], optimized: Nodes, written: Nodes) -> ExecutedNode:
+    op = found["op_name"]
     source = _origin(name, op, written)
     return ExecutedNode(
         name=name,
         op=op,
         module=source[0] if source else None,
         node=source[1] if source else None,
-        latency_us=float(statistics.median(call["dur"] for call in calls)),
+        latency_us=float(statistics.median(found["us"])),
         integer=op in _INTEGER or (op == "MatMulNBits" and _rounds(optimized.by_name.get(name))),
-        macs=_macs(op, calls[0]["args"], optimized.by_name.get(name), optimized.constants),
+        macs=_macs(op, found, optimized.by_name.get(name), optimized.constants),
     )
 
 
@@ -97,13 +85,13 @@ def _rounds(node: onnx.NodeProto | None) -> bool:
     return node is not None and any(a.name == "accuracy_level" and a.i == INT8_LEVEL for a in node.attribute)
 
 
-def _origin(name: str, op: str, written: _Nodes) -> tuple[str, str] | None:
+def _origin(name: str, op: str, written: Nodes) -> tuple[str, str] | None:
     """Returns the user's module and the graph's node of an executed node."""
-    node = _source(name, op, written)
+    node = source_of(name, op, written)
     return origin(node.name) if node is not None else None
 
 
-def _source(name: str, op: str, written: _Nodes) -> onnx.NodeProto | None:
+def source_of(name: str, op: str, written: Nodes) -> onnx.NodeProto | None:
     """Traces an executed node to the file's node of the same name, or the one whose value it is named after."""
     base = _SUFFIXES.sub("", name.removeprefix("fused "))
     node = written.by_name.get(base) or written.by_value.get(base)

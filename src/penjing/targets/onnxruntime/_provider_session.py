@@ -13,20 +13,23 @@ from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._records import Artifact, ExecutedNode
 from penjing.targets.onnxruntime import _opening
 from penjing.targets.onnxruntime._events import rows_of
-from penjing.targets.onnxruntime._profile import WARM_UP_RUNS
+from penjing.targets.onnxruntime._on_device import WARM_UP_RUNS, options
 from penjing.targets.onnxruntime._providers import Provider
-from penjing.targets.onnxruntime._session import CantLoad, load, options, run_once
+from penjing.targets.onnxruntime._session import CantLoad, load, run_once
 
 SIZES = 4  # sets of input shapes for each of which a session is kept, where sizes must be fixed
 
+# Follows what `_opening.py` defines.
 _LOAD = """
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-options.log_severity_level = 4
-for name, size in {sizes}.items():
-    options.add_free_dimension_override_by_name(name, size)
-session = opened(path, options, {given})
-call = lambda: session.run(None, inputs)
+
+def load(path, threads, inputs):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    for name, size in {sizes}.items():
+        options.add_free_dimension_override_by_name(name, size)
+    session = opened(path, options, {given})
+    return lambda: session.run(None, inputs)
 """
 
 
@@ -126,6 +129,8 @@ def memory(
     Memory of another device than the CPU isn't counted.
     """
     sizes = sizes_of(free_axes(artifact.path), inputs) if provider.whole else {}
-    imports = f"import onnxruntime\n{Path(_opening.__file__).read_text()}"
     given = ", ".join(map(repr, _given(provider)))
-    return fresh_memory(artifact, threads, inputs, imports, _LOAD.format(sizes=sizes, given=given))
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder, "on_device.py")
+        program.write_text(Path(_opening.__file__).read_text() + _LOAD.format(sizes=sizes, given=given))
+        return fresh_memory(program, artifact, threads, inputs)

@@ -9,8 +9,8 @@ import onnxruntime as ort
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
 from penjing.targets.onnx._names import origin
+from penjing.targets.onnxruntime._on_device import options
 
-FATAL_ONLY = 4  # log severity: errors are raised, so they needn't be printed as well
 _FAILED_NODE = re.compile(r"Name: ?'([^']*)'")
 _FILE_OF_RUNTIME = re.compile(r"^/\S+:\d+ \S+\([^)]*\) ?")  # position in the runtime's source, before its message
 
@@ -27,20 +27,6 @@ class CantLoad(PenjingError):
         self.reason = reason.replace(f"Load model from {path} failed:", "").rstrip(".")
 
 
-def options(threads: int) -> ort.SessionOptions:
-    """Returns session options: `threads` within an op, ops one after the other, idle threads asleep.
-
-    Spinning is off because the idle pools of several sessions in one process would disturb one another's measurements.
-    """
-    chosen = ort.SessionOptions()
-    chosen.intra_op_num_threads = threads
-    chosen.inter_op_num_threads = 1
-    chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    chosen.log_severity_level = FATAL_ONLY
-    return chosen
-
-
 def load(path: Any, chosen: ort.SessionOptions) -> ort.InferenceSession:
     """Loads a file on the CPU.
 
@@ -50,8 +36,12 @@ def load(path: Any, chosen: ort.SessionOptions) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(path), chosen, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exception types have no common base but Exception
-        reason = str(error).strip().splitlines()[0]
-        raise CantLoad(path, reason) from error
+        raise cant_load(path, error) from error
+
+
+def cant_load(path: Any, error: Exception) -> CantLoad:
+    """Returns the error that tells why ONNX Runtime refuses a file."""
+    return CantLoad(path, str(error).strip().splitlines()[0])
 
 
 def run_once(session: ort.InferenceSession, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from penjing.targets._registry import Target, targets
-from penjing.targets.onnxruntime import named, onnxruntime
+from penjing.targets.onnxruntime import onnxruntime
 from penjing.targets.onnxruntime_web._package import check_installed, installed, lacks
 
 
@@ -18,17 +18,19 @@ def onnxruntime_web() -> Target:
     from penjing.targets.onnxruntime_web._engine import version
     from penjing.targets.onnxruntime_web._measuring import memory, profile
     from penjing.targets.onnxruntime_web._page import PAGE, write_page
-    from penjing.targets.onnxruntime_web._session import WebSession, times
+    from penjing.targets.onnxruntime_web._session import BENCH, WebSession
 
     return replace(
-        named(onnxruntime(), "onnxruntime-web"),
+        onnxruntime().renamed("onnxruntime-web"),
         version=version(),
         device="node",
         session=WebSession,
-        times=times,
+        bench=BENCH,
         profile=profile,
         memory=memory,
         runner="onnxruntime_web/runner.py.j2",
         filled={},
         beside={PAGE: write_page},
+        on_device=None,
+        rows=None,
     )

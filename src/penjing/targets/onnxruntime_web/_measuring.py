@@ -7,10 +7,10 @@ import numpy as np
 from onnx import TensorProto, helper
 
 from penjing.errors import PenjingError
-from penjing.targets._fresh_memory import RUNS
 from penjing.targets._records import Artifact, ExecutedNode
 from penjing.targets.onnxruntime._events import rows_of
-from penjing.targets.onnxruntime._profile import WARM_UP_RUNS
+from penjing.targets.bench import MEMORY_CALLS
+from penjing.targets.onnxruntime._on_device import WARM_UP_RUNS
 from penjing.targets.onnxruntime_web._engine import Engine, described, engine, packed, version
 from penjing.targets.onnxruntime_web._session import check_threads
 
@@ -40,7 +40,7 @@ def memory(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray]) -> t
     if sys.platform != "linux":
         return None
     file, tiny = artifact.path.read_bytes(), _tiny()
-    asked = {"do": "memory", "tiny": len(tiny), "size": len(file), "inputs": described(inputs), "runs": RUNS}
+    asked = {"do": "memory", "tiny": len(tiny), "size": len(file), "inputs": described(inputs), "runs": MEMORY_CALLS}
     fresh = Engine()
     try:
         answer, _ = fresh.ask(asked, [tiny, file, packed(inputs)])

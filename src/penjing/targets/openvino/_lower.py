@@ -19,7 +19,8 @@ from penjing.graph.ops import node_arguments
 from penjing.targets._origins import STANDS_FOR
 from penjing.targets._records import Artifact, FileNotes, TensorSpec, reading_notes
 from penjing.targets.onnx import METADATA, WAYS, origin, write
-from penjing.targets.openvino._session import CORE, VERSION, CantLoad, read, reason_of
+from penjing.targets.openvino._on_device import CORE
+from penjing.targets.openvino._session import VERSION, CantLoad, read, reason_of
 
 aten = torch.ops.aten
 

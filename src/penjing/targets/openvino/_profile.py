@@ -2,16 +2,16 @@
 
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from penjing.targets._records import Artifact, ExecutedNode
 from penjing.targets.onnx import origin
-from penjing.targets.openvino._session import compiled, read, settings
+from penjing.targets.openvino import _on_device
+from penjing.targets.openvino._session import read
 
-WARM_UP_RUNS = 3
 _WITHOUT_BIAS = "/WithoutBiases"  # what the reader of ONNX files adds to the name of a product that has a bias
 _EIGHT_BITS = {"i8", "u8"}
 _CONVOLUTIONS = {"Convolution": 1, "GroupConvolution": 2}  # axes of output channels: (out, …) and (groups, out, …)
@@ -21,30 +21,20 @@ _RECURRENT = {"LSTMSequence", "GRUSequence", "RNNSequence"}
 
 def profile(artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], runs: int) -> list[ExecutedNode]:
     """Returns every executed node in order; see `ExecutedNode`."""
+    read(artifact.path)  # says what is wrong with a file that holds no model
+    return rows(artifact, inputs, _on_device.profile(str(artifact.path), threads, inputs, runs))
+
+
+def rows(artifact: Artifact, inputs: dict[str, np.ndarray], found: Sequence[Mapping[str, Any]]) -> list[ExecutedNode]:
+    """Returns the executed nodes, given what `_on_device.profile` returned."""
     model = read(artifact.path)
     if model.is_dynamic():
         model.reshape({name: value.shape for name, value in inputs.items()})
-    ready = compiled(model, None, {**settings(threads), "PERF_COUNT": True})
-    request = ready.create_infer_request()
-    times: dict[str, list[float]] = {}
-    kinds: dict[str, str] = {}
-    for turn in range(WARM_UP_RUNS + runs):
-        request.infer(inputs, share_inputs=True)
-        for row in request.get_profiling_info():
-            if turn >= WARM_UP_RUNS and row.status == ov.ProfilingInfo.Status.EXECUTED:
-                times.setdefault(row.node_name, []).append(row.real_time.total_seconds() * 1e6)
-                kinds[row.node_name] = row.node_type
-    executed = {op.get_friendly_name(): op for op in ready.get_runtime_model().get_ops()}
     products = {op.get_friendly_name(): _macs(op) for op in model.get_ordered_ops() if _macs(op)}
-    originals = {name: _originals(executed.get(name)) for name in times}
+    originals = {one["name"]: one["originals"].split(",") if one.get("originals") else [] for one in found}
+    kinds = {one["name"]: one["kind"] for one in found}
     _assign_dense(originals, kinds, [op.get_friendly_name() for op in model.get_ordered_ops() if _is_dense(op)])
-    return [_row(name, kinds[name], times[name], executed.get(name), originals[name], products) for name in times]
-
-
-def _originals(op: Any) -> list[str]:
-    """Returns the names of the model's ops that an executed op stands for."""
-    info = op.get_rt_info() if op is not None else {}
-    return str(info["originalLayersNames"].value).split(",") if "originalLayersNames" in info else []
+    return [_row(one, originals[one["name"]], products) for one in found]
 
 
 def _assign_dense(originals: dict[str, list[str]], kinds: dict[str, str], dense: list[str]) -> None:
@@ -73,10 +63,8 @@ def _is_dense(op: Any) -> bool:
     return True
 
 
-def _row(
-    name: str, kind: str, times: list[float], op: Any, originals: list[str], products: dict[str, int]
-) -> ExecutedNode:
-    info = op.get_rt_info() if op is not None else {}
+def _row(found: Mapping[str, Any], originals: list[str], products: dict[str, int]) -> ExecutedNode:
+    name, kind = found["name"], found["kind"]
     multiplied = [original for original in originals if original in products]
     source = _origin([*multiplied, *originals, name]) if kind != "Reorder" else None
     return ExecutedNode(
@@ -84,8 +72,8 @@ def _row(
         op=kind,
         module=source[0] if source else None,
         node=source[1] if source else None,
-        latency_us=statistics.median(times),
-        integer=bool(multiplied) and "runtimePrecision" in info and str(info["runtimePrecision"].value) in _EIGHT_BITS,
+        latency_us=statistics.median(found["us"]),
+        integer=bool(multiplied) and found.get("precision") in _EIGHT_BITS,
         macs=sum(products[product] for product in multiplied),
     )
 

@@ -9,9 +9,9 @@ import openvino as ov
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
 from penjing.targets.onnx import origin
+from penjing.targets.openvino._on_device import CORE, settings, version
 
-CORE = ov.Core()
-VERSION = ov.__version__.partition("-")[0]  # without the build
+VERSION = version()
 STATIC_SHAPES = 4  # sets of input shapes for each of which a session compiles a model of its own, which is the fastest
 _POSITION = ("Exception from ", "Check '", "FrontEnd API failed")  # how lines start that speak of the runtime's source
 
@@ -44,19 +44,6 @@ def read(path: Path) -> ov.Model:
         return CORE.read_model(path, path.with_suffix(".bin"))
     except Exception as error:  # it raises RuntimeError and types of its own
         raise CantLoad(path, reason_of(error)) from error
-
-
-def settings(threads: int) -> dict[str, Any]:
-    """Returns the settings of a model that is compiled to answer one call at a time, in float32 where it isn't quantised.
-
-    Threads aren't pinned to cores, since several processes would pin theirs to the same ones.
-    """
-    return {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
-        "ENABLE_CPU_PINNING": False,
-    }
 
 
 def compiled(model: ov.Model, shapes: dict[str, tuple[int, ...]] | None, chosen: dict[str, Any]) -> ov.CompiledModel:

@@ -4,6 +4,10 @@ Reading a `.pt2` file can run code, since parts of it are pickles. So such files
 by name, and you should open only your own.
 """
 
+from functools import partial
+from pathlib import Path
+
+from penjing.targets._fresh_memory import fresh_memory
 from penjing.targets._registry import Target, targets
 
 
@@ -13,7 +17,6 @@ def torch() -> Target:
     import torch as pytorch
 
     from penjing.targets.torch._lower import describe, lower
-    from penjing.targets.torch._memory import memory
     from penjing.targets.torch._profile import profile
     from penjing.targets.torch._session import EagerSession
 
@@ -26,6 +29,6 @@ def torch() -> Target:
         open=describe,
         session=EagerSession,
         profile=profile,
-        memory=memory,
+        memory=partial(fresh_memory, Path(__file__).with_name("_on_device.py")),
         runner="torch/runner.py.j2",
     )

@@ -1,9 +1,9 @@
-"""The program of a fresh process that profiles a `.tflite` file by the runtime's own profiler. It needs the runtime alone.
+"""LiteRT's part of a measurement. It needs the runtime and NumPy alone, and also runs on other devices.
 
 LiteRT's Python interface has no profiler, but its C interface, in a library of the same package, has one. A mistake about that
-interface may end the process, which is why it isn't the caller's.
+interface may end the process, so that profiles are made in one of their own:
 
-    python _child.py MODEL INPUTS.npz THREADS RUNS
+    python _on_device.py MODEL INPUTS.npz THREADS RUNS
 
 prints, as JSON, the events of each run: [name, kind, index, microseconds].
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 import ai_edge_litert
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 CPU = 1  # the number of this accelerator
 WRITE = 1  # the number of this kind of lock
@@ -92,11 +93,35 @@ class Runtime:
         )
 
 
-def main(model: str, inputs: str, threads: int, runs: int) -> list[list[list[Any]]]:
-    """Returns the events of each run."""
+def version() -> str:
+    """Returns the runtime's version."""
+    return str(ai_edge_litert.__version__)
+
+
+def load(path: str, threads: int, inputs: dict[str, np.ndarray]) -> Any:
+    """Returns a function that makes one call, and returns the flat outputs; the inputs are in the file's order."""
+    interpreter = Interpreter(model_path=path, num_threads=threads)
+    interpreter.allocate_tensors()
+    places = [given["index"] for given in interpreter.get_input_details()]
+    results = [made["index"] for made in interpreter.get_output_details()]
+
+    def call() -> list[np.ndarray]:
+        for place, array in zip(places, inputs.values(), strict=True):
+            interpreter.set_tensor(place, array)
+        interpreter.invoke()
+        return [interpreter.get_tensor(place) for place in results]
+
+    return call
+
+
+def profile(path: str, threads: int, inputs: dict[str, np.ndarray], runs: int) -> list[list[list[Any]]]:
+    """Returns the events of each run; the inputs are in the file's order."""
+    outputs = Interpreter(model_path=path).get_output_details()
+    given = [np.ascontiguousarray(array) for array in inputs.values()]
+    taken = [np.zeros(one["shape"], one["dtype"]) for one in outputs]
     runtime = Runtime()
     environment = runtime.made("LiteRtCreateEnvironment", c_int(0), None)
-    file = runtime.made("LiteRtCreateModelFromFile", environment, c_char_p(model.encode()))
+    file = runtime.made("LiteRtCreateModelFromFile", environment, c_char_p(path.encode()))
     options = runtime.made("LiteRtCreateOptions")
     runtime.call("LiteRtSetOptionsHardwareAccelerators", options, c_int(CPU))
     runtime.add_options(options, b"runtime_options_string", b"enable_profiling = true\n")
@@ -119,9 +144,6 @@ def main(model: str, inputs: str, threads: int, runs: int) -> list[list[list[Any
         runtime.call("LiteRtUnlockTensorBuffer", made)
         return made
 
-    with np.load(inputs) as arrays:
-        given = [np.ascontiguousarray(arrays[name]) for name in arrays if name.startswith("in")]
-        taken = [np.ascontiguousarray(arrays[name]) for name in arrays if name.startswith("out")]
     sources = (c_void_p * len(given))(*(buffer("Input", place, array) for place, array in enumerate(given)))
     results = (c_void_p * len(taken))(*(buffer("Output", place, array) for place, array in enumerate(taken)))
     found = []
@@ -154,5 +176,12 @@ def events(runtime: Runtime, profiler: c_void_p) -> list[list[Any]]:
     ]
 
 
+def main(path: str, inputs: str, threads: str, runs: str) -> None:
+    """Prints the events of each run, given inputs whose names are their places."""
+    with np.load(inputs) as arrays:
+        given = {str(place): arrays[str(place)] for place in range(len(arrays.files))}
+    print(json.dumps(profile(path, int(threads), given, int(runs))))
+
+
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
+    main(*sys.argv[1:])

@@ -1,0 +1,129 @@
+"""A device as a bench: files and one program are copied there, run, and removed; numbers come back."""
+
+import shlex
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penjing.errors import PenjingError
+from penjing.targets._records import Artifact, ExecutedNode
+from penjing.targets._registry import Target, find_target
+from penjing.targets.bench import PROGRAM, RESULT, Job, write_program, write_request
+from penjing.targets.devices._address import Address
+from penjing.targets.devices._answer import Answer
+from penjing.targets.devices._connection import Connection
+from penjing.targets.devices._leftovers import folder_on
+
+SPARE_SECONDS = 300.0  # for loading files and for rounds that are made even past the time limit
+UNLIKE = 0.5  # share of an output's norm from which on no rounding explains a difference between two processors
+
+
+class DeviceBench:
+    """Measures on another device; see `Bench`.
+
+    Every measurement is a process of its own there, which ends itself after a bounded time. What a model gives there is
+    compared with what it gives here.
+    """
+
+    def __init__(self, address: Address, connection: Connection, local: Target) -> None:
+        self._address, self._connection, self._local = address, connection, local
+
+    def times(self, jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
+        """Returns the seconds of each timed call; see `Bench`.
+
+        Raises:
+            PenjingError: the device doesn't answer, the program fails there, or a model gives something else there than here.
+        """
+        answer = self.ask(jobs, limit + SPARE_SECONDS, times=(runs, limit))
+        for name, job in jobs.items():
+            self._check_outputs(name, job, answer)
+        return {name: list(answer.times[name]) for name in jobs}
+
+    def memory(self, job: Job) -> tuple[int, int] | None:
+        """Returns the peak bytes and the part of them that the model took; see `Bench`."""
+        return self.ask({"model": job}, SPARE_SECONDS, memory=True).memory["model"]
+
+    def runtime(self, target: str) -> str:
+        """Returns the name and version of the runtime there."""
+        return find_target(target).runtime
+
+    def profile(self, artifact: Artifact, threads: int, inputs: dict[str, np.ndarray], runs: int) -> list[ExecutedNode]:
+        """Returns every node that the device executed, in order; see `ExecutedNode`."""
+        answer = self.ask({"model": Job(artifact, inputs, threads)}, SPARE_SECONDS, profile_runs=runs)
+        return rows(self._local, artifact, inputs, answer.profiles["model"], self._address.device)
+
+    def ask(self, jobs: Mapping[str, Job], seconds: float, **wanted: Any) -> Answer:
+        """Copies files to the device, measures there, and brings back what was found; nothing stays there.
+
+        Args:
+            jobs: the calls, by name; none to ask only what the device is.
+            seconds: after which the program there ends itself.
+            wanted: what to measure; see `write_request`.
+
+        Raises:
+            PenjingError: the device doesn't answer, or the program fails there.
+        """
+        device = self._address.device
+        with tempfile.TemporaryDirectory() as temporary, folder_on(device, self._connection) as there:
+            here = Path(temporary)
+            assert self._local.on_device is not None
+            program = write_program(here, self._local.on_device)
+            files = write_request(here, jobs, seconds=seconds, **wanted)
+            self._connection.send([program, *files], there)
+            command = f"{shlex.quote(self._address.python)} {there}/{PROGRAM} {there}"
+            code, _, error = self._connection.run(command, seconds + SPARE_SECONDS)
+            if code != 0:
+                raise PenjingError(f"Measuring on {device} failed. {self._reason(code, error)}")
+            answer = Answer.parse(self._connection.fetch(f"{there}/{RESULT}"), device)
+        for measured in (answer.times, answer.profiles, answer.memory, answer.outputs):
+            if measured and set(measured) != set(jobs):
+                raise PenjingError(
+                    f"{device} sent results of {', '.join(measured)} where {', '.join(jobs)} was asked for."
+                )
+        return answer
+
+    def _reason(self, code: int, error: str) -> str:
+        """Says why the program failed there, and what to do."""
+        last = error.splitlines()[-1] if error else f"The program ended with {code}."
+        if code in (126, 127):
+            return f"There is no Python at '{self._address.python}': put ?python=/path/of/python3 behind the address. ({last})"
+        if "No module named" in last or "can't import the runtime" in last:
+            return (
+                f"Its Python lacks a package: install the runtime and NumPy there (python3 -m pip install numpy and what "
+                f"`penjing targets` says), or name another interpreter by ?python=/path/of/python3. ({last})"
+            )
+        return last
+
+    def _check_outputs(self, name: str, job: Job, answer: Answer) -> None:
+        """Raises if a model gives something else on the device than here."""
+        here = self._local.session(job.artifact, job.threads).run(dict(job.inputs))
+        there = answer.outputs_of(name)
+        for output, a, b in zip(job.artifact.outputs, here, there, strict=False):
+            alike = a.shape == b.shape
+            if alike and np.issubdtype(a.dtype, np.floating):
+                distance = float(np.linalg.norm(np.nan_to_num(a.astype(np.float64) - b)))
+                alike = distance <= UNLIKE * max(float(np.linalg.norm(np.nan_to_num(a.astype(np.float64)))), 1e-6)
+            if not alike:
+                raise PenjingError(
+                    f"Output '{output}' of '{name}' on {self._address.device} is another than here, beyond what roundings "
+                    f"explain: {self._local.name} {answer.runtime} there and {self._local.version} here don't agree. "
+                    "Install the same version on both."
+                )
+
+
+def rows(
+    local: Target, artifact: Artifact, inputs: dict[str, np.ndarray], profile: Any, device: str
+) -> list[ExecutedNode]:
+    """Returns the executed nodes, given a profile that a device made.
+
+    Raises:
+        PenjingError: it isn't a profile of this file.
+    """
+    assert local.rows is not None
+    try:
+        return local.rows(artifact, inputs, profile)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise PenjingError(f"The profile from {device} can't be read ({error!r}): measure again.") from error
