@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from penjing.cli.app import app
 from penjing.cli.compressing import AsJson, Weights
+from penjing.cli.kit import export_kit, show_result
 from penjing.cli.looking import MaybeData
 from penjing.cli.screen import Screen
 from penjing.errors import PenjingError
@@ -27,7 +28,7 @@ UNLIMITED = 100_000  # columns of characters, more than any table takes
 _TEXTS = ("layer", "op", "output", "kernel", "bound")  # columns that hold no numbers
 
 Profiled = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="MODEL",
         help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file, the folder of a finished run, or "
@@ -38,7 +39,7 @@ Profiled = Annotated[
 
 @app.command("profile")
 def profile_command(
-    model: Profiled,
+    model: Profiled = None,
     target: Annotated[
         str | None,
         typer.Option(help=f"the runtime; see penjing targets. By default that of a finished run, else {TARGET}"),
@@ -47,19 +48,39 @@ def profile_command(
     data: MaybeData = None,
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="samples per call")] = 1,
+    kit: Annotated[
+        Path | None,
+        typer.Option("--export-kit", metavar="DIR", help="write a folder that measures on a device without a network"),
+    ] = None,
+    result: Annotated[
+        Path | None,
+        typer.Option("--import", metavar="FILE", help="show what such a folder measured: its result.json"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Shows where the time, the MACs and the bytes go, layer by layer, and how near each is to the machine's limits.
 
-    The machine's peaks are measured the first time, and kept.
+    The machine's peaks are measured the first time, and kept. A device is measured where its address stands for the target,
+    ssh://user@host/onnxruntime, or by a folder that is carried there.
     """
     from penjing.checks import BATCH, THREADS, check
     from penjing.graph import fold_batch_norms
     from penjing.targets import device_facts, find_target, lower, profile, roofline
 
     check({"threads": threads, "batch": batch}, {"threads": THREADS, "batch": BATCH})  # before anything is loaded
+    if result is not None:
+        if model is not None or kit is not None:
+            raise PenjingError("--import shows a kit's result alone: leave MODEL and --export-kit out.")
+        show_result(result, as_json)
+        return
+    if model is None:
+        raise PenjingError("Say which MODEL is profiled, such as zoo:resnet20 or the folder of a finished run.")
     if target is not None:
         find_target(target)
+    if kit is not None:
+        graph, artifact = _finished(Path(model), target, weights, data) or (_graph(model, weights, data), None)
+        export_kit(kit, graph, artifact, target or TARGET, threads, batch)
+        return
     with Screen(stderr=True).status("Timing the layers, and, where they aren't known yet, the machine's peaks …"):
         graph, artifact = _finished(Path(model), target, weights, data) or (_graph(model, weights, data), None)
         with tempfile.TemporaryDirectory() as folder:

@@ -33,6 +33,7 @@ from penjing.targets._verbs import (
     write_runner,
 )
 from penjing.targets.bench import Bench, EnergyMeter, FreshProcess, Job, ThisProcess
+from penjing.targets.devices import KitResult, import_kit, write_kit
 
 __all__ = [
     "FAR",
@@ -44,6 +45,7 @@ __all__ = [
     "ExecutedNode",
     "FreshProcess",
     "Job",
+    "KitResult",
     "Latency",
     "Measurement",
     "Parity",
@@ -60,6 +62,7 @@ __all__ = [
     "far_from_limit",
     "find_target",
     "fresh_memory",
+    "import_kit",
     "integer_macs",
     "layers_of",
     "lower",
@@ -75,5 +78,6 @@ __all__ = [
     "session",
     "speedup",
     "targets",
+    "write_kit",
     "write_runner",
 ]

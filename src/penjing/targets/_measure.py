@@ -110,7 +110,11 @@ def measure_together(
     parts = min((PARTS, *map(len, times.values())))
     return {
         name: measurement_of(
-            job, times[name], bench.memory(job) if memory else None, bench.runtime(job.artifact.target), parts,
+            job,
+            times[name],
+            bench.memory(job) if memory else None,
+            bench.runtime(job.artifact.target),
+            parts,
             joules.get(name),
         )
         for name, job in jobs.items()
@@ -118,7 +122,11 @@ def measure_together(
 
 
 def measurement_of(
-    job: Job, seconds: Sequence[float], memory: tuple[int, int] | None, runtime: str, parts: int | None = None,
+    job: Job,
+    seconds: Sequence[float],
+    memory: tuple[int, int] | None,
+    runtime: str,
+    parts: int | None = None,
     millijoules: float | None = None,
 ) -> Measurement:
     """Returns the measurement of one job.
@@ -133,7 +141,9 @@ def measurement_of(
     """
     peak, own = memory or (None, None)
     latency = _latency(seconds, parts or min(PARTS, len(seconds)))
-    return Measurement(latency, job.artifact.size_bytes, peak, own, job.threads, _batch(job.inputs), runtime, millijoules)
+    return Measurement(
+        latency, job.artifact.size_bytes, peak, own, job.threads, _batch(job.inputs), runtime, millijoules
+    )
 
 
 def bench_of(artifacts: Mapping[str, Artifact]) -> Bench:

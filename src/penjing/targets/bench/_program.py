@@ -72,7 +72,7 @@ def write_request(
     """
     files, named = [], {}
     for number, (name, job) in enumerate(jobs.items()):
-        inputs = folder / f"{number}.npz"
+        inputs = folder / f"{number}.inputs.npz"
         ordered = [spec.name for spec in job.artifact.inputs]
         np.savez(inputs, **{str(place): job.inputs[one] for place, one in enumerate(ordered)})  # type: ignore[arg-type]
         files.append(inputs)

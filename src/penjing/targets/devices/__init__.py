@@ -3,7 +3,7 @@
 Each way to reach a device is one file, a `Connection`.
 """
 
-from penjing.targets.devices._kit import import_kit, write_kit
+from penjing.targets.devices._kit import KitResult, import_kit, write_kit
 from penjing.targets.devices._target import on_device
 
-__all__ = ["import_kit", "on_device", "write_kit"]
+__all__ = ["KitResult", "import_kit", "on_device", "write_kit"]

@@ -14,7 +14,7 @@ from penjing.targets._measure import measurement_of
 from penjing.targets._records import Artifact, ExecutedNode, Measurement
 from penjing.targets._registry import find_target, runtime_of
 from penjing.targets._verbs import ARTIFACT, PROFILE_RUNS, named_inputs, open_artifact, random_inputs
-from penjing.targets.bench import PROGRAM, RESULT, Job, write_program, write_request
+from penjing.targets.bench import PROGRAM, REQUEST, RESULT, Job, write_program, write_request
 from penjing.targets.devices._answer import Answer
 from penjing.targets.devices._bench import rows
 
@@ -95,10 +95,10 @@ def write_kit(
             raise PenjingError(f"{folder} isn't empty: name a new folder for the kit.")
         job = Job(artifact, named_inputs(artifact, random_inputs(artifact, batch)), threads)
         write_program(folder, target.on_device)
-        files = write_request(
+        write_request(
             folder, {JOB: job}, seconds=LONGEST_SECONDS, times=(RUNS, SECONDS), profile_runs=PROFILE_RUNS, memory=True
         )
-        main = next(file.name for file in files if file.name.endswith(target.suffix))
+        main = json.loads((folder / REQUEST).read_text())["jobs"][JOB]["file"]
         kit = _Kit(runtime_of(artifact.target), name, main, threads, batch, cost)
         (folder / KIT).write_text(json.dumps(asdict(kit)))
         packages = ", ".join(targets[runtime_of(artifact.target)].packages[:1])
@@ -129,9 +129,11 @@ def import_kit(result: Path | str) -> KitResult:
     target = find_target(kit.target)
     artifact = open_artifact(folder / kit.main_file, kit.target)
     answer = Answer.parse(_content(result), str(result))
-    for name, held in {"times": answer.times, "a profile": answer.profiles, "a file's hash": answer.files}.items():
-        if JOB not in held:
-            raise PenjingError(f"{result} holds no {name.removeprefix('a ')} of the model: measure again.")
+    for name, held in {"times": answer.times, "profile": answer.profiles, "hash": answer.files}.items():
+        if not held.get(JOB):
+            raise PenjingError(f"{result} holds no {name} of the model: measure again.")
+    if min(answer.times[JOB]) <= 0:
+        raise PenjingError(f"{result} holds times that aren't positive: measure again.")
     if answer.files[JOB] != sha256(artifact.path):
         raise PenjingError(
             f"{result} was measured of another file than {artifact.path}: the two don't belong together."

@@ -23,7 +23,7 @@ SIZES = 4  # sets of input shapes for each of which a session is kept, where siz
 _LOAD = """
 
 def load(path, threads, inputs):
-    options = onnxruntime.SessionOptions()
+    options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4
     for name, size in {sizes}.items():

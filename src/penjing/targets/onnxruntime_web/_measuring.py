@@ -8,8 +8,8 @@ from onnx import TensorProto, helper
 
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact, ExecutedNode
-from penjing.targets.onnxruntime._events import rows_of
 from penjing.targets.bench import MEMORY_CALLS
+from penjing.targets.onnxruntime._events import rows_of
 from penjing.targets.onnxruntime._on_device import WARM_UP_RUNS
 from penjing.targets.onnxruntime_web._engine import Engine, described, engine, packed, version
 from penjing.targets.onnxruntime_web._session import check_threads
