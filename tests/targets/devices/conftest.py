@@ -3,6 +3,7 @@ import os
 import pytest
 from sshd import SERVER, Server
 
+from penjing.targets.devices._ssh import Ssh
 from penjing.targets.devices._target import on_device
 
 
@@ -20,6 +21,8 @@ def reached(server, tmp_path, monkeypatch):
     """An address of this machine, through the server."""
     monkeypatch.setenv("PATH", f"{server.client(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PENJING_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "device").mkdir()
+    monkeypatch.setattr(Ssh, "folder", str(tmp_path / "device"))  # other tests may be at /tmp at the same time
     on_device.cache_clear()
     yield lambda runtime: f"{server.address}/{runtime}{server.python()}"
     on_device.cache_clear()

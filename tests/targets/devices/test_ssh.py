@@ -16,10 +16,22 @@ from penjing.files import cache_folder
 from penjing.graph import capture
 from penjing.planning.latency import LatencyTable
 from penjing.planning.problem import Deployment
-from penjing.targets import device_facts, find_target, lower, machine_of, measure, measure_together, profile, session
+from penjing.targets import (
+    FreshProcess,
+    ThisProcess,
+    device_facts,
+    find_target,
+    lower,
+    machine_of,
+    measure,
+    measure_together,
+    profile,
+    session,
+)
 from penjing.targets.devices import _bench
 from penjing.targets.devices._connection import Unreachable
 from penjing.targets.devices._leftovers import folder_on
+from penjing.targets.devices._ssh import Ssh
 
 pytestmark = WITHOUT
 
@@ -30,7 +42,7 @@ def graph():
 
 
 def left_on_device():
-    return list(Path("/tmp").glob("penjing-*"))
+    return list(Path(Ssh.folder).iterdir())
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
@@ -63,6 +75,13 @@ def test_models_of_two_places_do_not_take_turns(reached, tmp_path):
     here = lower(graph(), "onnxruntime", tmp_path / "here.onnx")
     with pytest.raises(PenjingError, match="can't be measured in turns, since they don't run in one place"):
         measure_together({"there": there, "here": here})
+
+
+@pytest.mark.parametrize("bench", [ThisProcess(), FreshProcess()])
+def test_a_bench_of_this_machine_is_refused(reached, bench, tmp_path):
+    there = lower(graph(), reached("onnxruntime"), tmp_path / "there.onnx")
+    with pytest.raises(PenjingError, match=r"are timed by a bench of their own: leave bench= out"):
+        measure(there, bench=bench)
 
 
 def test_outputs_that_differ_there_are_told(reached, tmp_path, monkeypatch):

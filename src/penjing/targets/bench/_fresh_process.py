@@ -14,6 +14,15 @@ from penjing.targets._registry import find_target
 from penjing.targets.bench._bench import Job
 
 
+def refuse_elsewhere(jobs: Mapping[str, Job]) -> None:
+    """Raises if a job can't be timed on this machine by Python, since its target has a bench of its own."""
+    for job in jobs.values():
+        if find_target(job.artifact.target).bench is not None:
+            raise PenjingError(
+                f"Files for '{job.artifact.target}' are timed by a bench of their own: leave bench= out."
+            )
+
+
 class FreshProcess:
     """Times all jobs in turns in one fresh process; measures each job's memory in one that imports the runtime alone."""
 
@@ -21,8 +30,9 @@ class FreshProcess:
         """Returns the seconds of each timed call; see `Bench`.
 
         Raises:
-            PenjingError: the process failed.
+            PenjingError: the process failed, or a job's target has a bench of its own.
         """
+        refuse_elsewhere(jobs)
         with tempfile.TemporaryDirectory() as folder:
             request = {"runs": runs, "limit": limit, "jobs": {}}
             for number, (name, job) in enumerate(jobs.items()):

@@ -6,7 +6,7 @@ from typing import Any
 from penjing.targets._registry import find_target
 from penjing.targets.bench._bench import Job
 from penjing.targets.bench._energy import energies, zones
-from penjing.targets.bench._fresh_process import FreshProcess
+from penjing.targets.bench._fresh_process import FreshProcess, refuse_elsewhere
 from penjing.targets.bench._turns import in_turns, no_collection
 
 
@@ -14,7 +14,12 @@ class ThisProcess:
     """Times calls in this process; measures memory in a fresh one, since PyTorch and others take up memory in this one."""
 
     def times(self, jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
-        """Returns the seconds of each timed call; see `Bench`."""
+        """Returns the seconds of each timed call; see `Bench`.
+
+        Raises:
+            PenjingError: a job's target has a bench of its own.
+        """
+        refuse_elsewhere(jobs)
         return in_turns({name: _call(job) for name, job in jobs.items()}, runs, limit)
 
     def memory(self, job: Job) -> tuple[int, int] | None:
