@@ -57,7 +57,9 @@ def test_models_are_measured_and_profiled_there_and_nothing_stays(reached, runti
     assert found["one"].latency_ms.median > 0 and found["one"].model_memory_bytes is not None
     assert found["one"].runtime == target.runtime
     here = lower(graph(), runtime, tmp_path / f"here{target.suffix}")
-    assert [(node.module, node.macs) for node in profile(file)] == [(node.module, node.macs) for node in profile(here)]
+    # Reorders are the runtime's own, and another process may need others.
+    products = [[(node.module, node.macs) for node in profile(one) if node.macs] for one in (file, here)]
+    assert products[0] == products[1] and products[0]
     assert left_on_device() == [] and not [one for one in cache_folder().rglob("*") if one.is_file()]
 
 
