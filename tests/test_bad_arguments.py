@@ -179,7 +179,12 @@ TABLE = {
         "penalty": (*NO_FUNCTION, "", ["orthogonal"]),
         "penalty_weight": (0.1, -1, *NO_NUMBER),
     },
-    "lower": {"graph": (None, nn.Linear(2, 2)), "target": NO_TEXT, "path": (5, "", "\0")},
+    "lower": {
+        "graph": (None, nn.Linear(2, 2)),
+        "target": NO_TEXT,
+        "path": (5, "", "\0"),
+        "weights": (16, None, "half"),
+    },
     "measure": {
         "artifact": (None, "m.onnx", 5),
         "threads": (*NO_COUNT, 1025),

@@ -54,6 +54,8 @@ class Target:
             the files that are delivered there.
         machine: the device, where that is another one; None for this machine.
         bench: the place where files are measured unless another is asked for; None for this process.
+        store_half: rewrites the files of a lowered model, given the path of the main one, so that float weights which 16
+            bits hold exactly take 16 bits; None where the runtime reads float weights of 32 bits alone.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Target:
     beside: Mapping[str, Callable[[Path], None]] = field(default_factory=dict)
     machine: DeviceFacts | None = None
     bench: "Bench | None" = None
+    store_half: Callable[[Path], None] | None = None
 
     def renamed(self, name: str) -> "Target":
         """Returns the same target under another name, which its artifacts bear too."""

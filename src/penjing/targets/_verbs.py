@@ -5,20 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from penjing.checks import BATCH, PATH, TEXT, THREADS, a, checked, optional
+from penjing.checks import BATCH, PATH, TEXT, THREADS, a, among, checked, optional
 from penjing.errors import PenjingError
 from penjing.files import atomic_paths, atomic_write
 from penjing.graph import Cost, Graph
 from penjing.graph.doors import GRAPH
 from penjing.targets._any_batch import AnyBatch, Value, fit, samples_of
 from penjing.targets._first_difference import first_difference
+from penjing.targets._half import check_stores_half, halved
 from penjing.targets._other_sizes import Differs, check_other_sizes
 from penjing.targets._records import Artifact, ExecutedNode, Parity
 from penjing.targets._registry import Session, find_target
@@ -31,8 +32,14 @@ Inputs = Value | Sequence[Value] | Mapping[str, Value]  # of one call: a single 
 ARTIFACT = a(Artifact, "what lower() returns; a file is opened by penjing.targets.open_artifact(path)")
 
 
-@checked(graph=GRAPH, target=TEXT, path=optional(PATH))
-def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = None) -> Artifact:
+@checked(graph=GRAPH, target=TEXT, path=optional(PATH), weights=among("float32", "float16"))
+def lower(
+    graph: Graph,
+    target: str = "onnxruntime",
+    path: Path | str | None = None,
+    *,
+    weights: Literal["float32", "float16"] = "float32",
+) -> Artifact:
     """Writes `graph` as the file, or the files, that the target's runtime loads; the graph stays as it was.
 
     Quantised weights are stored as int8, batch norms are folded, and the batch axis is free where the graph's is.
@@ -42,20 +49,27 @@ def lower(graph: Graph, target: str = "onnxruntime", path: Path | str | None = N
         target: name of the runtime; see `available()`.
         path: where to write the main file, and the others beside it; `model` with the target's suffix in the working
             directory by default.
+        weights: how float32 weights are stored: "float16" rounds them to 16 bits, which makes a float model's file half as
+            large. The runtime widens them when it loads the file, and computes in float32 as before.
 
     Raises:
-        PenjingError: the target is unknown, the graph holds an op that the target can't express, the file's outputs differ
-            from the graph's at other sizes than the example's, or the file can't be written. Older files at `path` then
-            stay.
+        PenjingError: the target is unknown, or stores no weights in 16 bits where these are asked for; the graph holds an op
+            that the target can't express, the file's outputs differ from the graph's at other sizes than the example's, or
+            the file can't be written. Older files at `path` then stay.
     """
     chosen = find_target(target)
     path = Path(path) if path is not None else Path("model" + chosen.suffix)
+    if weights == "float16":
+        check_stores_half(chosen)
+        graph = halved(graph)
     _check_dtypes(graph)
     if chosen.fixed_sizes:
         _check_sizes(graph, target)
     try:
         with atomic_paths(*chosen.files(path)) as temporaries:
             artifact = chosen.lower(graph, temporaries[0])
+            if weights == "float16" and chosen.store_half is not None:
+                chosen.store_half(temporaries[0])
             check_other_sizes(graph, artifact, AnyBatch(artifact, chosen.session(artifact, 1)))
     except Differs as error:
         raise PenjingError(" ".join(filter(None, (str(error), first_difference(graph, chosen))))) from error

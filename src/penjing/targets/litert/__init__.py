@@ -17,6 +17,7 @@ def litert() -> Target:
     """LiteRT (TensorFlow Lite) on the CPU, for phones and small boards; files have fixed sizes."""
     import ai_edge_litert
 
+    from penjing.targets.litert._half import store_half
     from penjing.targets.litert._lower import describe, lower
     from penjing.targets.litert._profile import profile, rows
     from penjing.targets.litert._session import CpuSession
@@ -35,4 +36,5 @@ def litert() -> Target:
         rows=rows,
         runner="litert/runner.py.j2",
         fixed_sizes=True,
+        store_half=store_half,
     )

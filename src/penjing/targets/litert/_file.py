@@ -152,14 +152,14 @@ class File:
             PenjingError: the file would pass 2 GB.
         """
         text = schema.BufferT()
-        text.data = np.frombuffer(json.dumps(notes, separators=(",", ":")).encode(), np.uint8)
+        text.data = _as_bytes(notes)
         graph = schema.SubGraphT()
         graph.tensors, graph.operators, graph.name = self.tensors, self.operators, "main"
         graph.inputs = np.array(list(inputs.values()), np.int32)
         graph.outputs = np.array(list(outputs.values()), np.int32)
         model = schema.ModelT()
         model.version, model.description, model.subgraphs = 3, "penjing", [graph]
-        model.operatorCodes = [_code(name) for name in self._codes]
+        model.operatorCodes = [code(name) for name in self._codes]
         model.buffers = [*self._buffers, text]
         size = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
         if size >= LIMIT_BYTES:
@@ -193,7 +193,8 @@ class Builder(flatbuffers.Builder):  # type: ignore[misc]
         return self.EndVector()
 
 
-def _code(name: str) -> Any:
+def code(name: str) -> Any:
+    """Returns the schema's record of a kind of op."""
     made = schema.OperatorCodeT()
     made.builtinCode = getattr(schema.BuiltinOperator, name)
     made.deprecatedBuiltinCode = min(made.builtinCode, 127)  # older runtimes read this field, which has 7 bits
@@ -221,3 +222,14 @@ def notes_of(model: Any) -> str:
         if metadata.name in (NOTES, NOTES.encode()):
             return bytes(np.asarray(model.buffers[metadata.buffer].data, np.uint8)).decode()
     return "{}"
+
+
+def set_notes(model: Any, notes: Mapping[str, Any]) -> None:
+    """Replaces Penjing's notes in a model that holds some."""
+    for metadata in model.metadata or ():
+        if metadata.name in (NOTES, NOTES.encode()):
+            model.buffers[metadata.buffer].data = _as_bytes(notes)
+
+
+def _as_bytes(notes: Mapping[str, Any]) -> np.ndarray:
+    return np.frombuffer(json.dumps(notes, separators=(",", ":")).encode(), np.uint8)

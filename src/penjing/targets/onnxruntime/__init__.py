@@ -20,6 +20,7 @@ def onnxruntime() -> Target:
     """ONNX Runtime on the CPU, which fuses pairs of quantise and dequantise nodes into int8 kernels."""
     import onnxruntime as ort
 
+    from penjing.targets.onnx import store_half
     from penjing.targets.onnxruntime._lower import describe, lower
     from penjing.targets.onnxruntime._profile import profile, rows
     from penjing.targets.onnxruntime._session import CpuSession
@@ -38,6 +39,7 @@ def onnxruntime() -> Target:
         rows=rows,
         runner="onnxruntime/runner.py.j2",
         filled={"provider": "CPUExecutionProvider", "plugin": "", "backend": "", "fixed": False},
+        store_half=store_half,
     )
 
 

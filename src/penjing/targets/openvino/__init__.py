@@ -12,6 +12,7 @@ ON_DEVICE = Path(__file__).with_name("_on_device.py")
 @targets.register(source="https://docs.openvino.ai", packages=("openvino", "onnx", "onnx-ir", "onnxscript"))
 def openvino() -> Target:
     """OpenVINO on Intel and other CPUs, which fuses pairs of quantise and dequantise ops into int8 kernels."""
+    from penjing.targets.openvino._half import store_half
     from penjing.targets.openvino._lower import describe, lower
     from penjing.targets.openvino._profile import profile, rows
     from penjing.targets.openvino._session import VERSION, CpuSession
@@ -29,4 +30,5 @@ def openvino() -> Target:
         on_device=ON_DEVICE,
         rows=rows,
         runner="openvino/runner.py.j2",
+        store_half=store_half,
     )

@@ -54,9 +54,14 @@ def lower(graph: Graph, path: Path) -> Artifact:
     # makers of OpenVINO, so it isn't called here.
     apply_moc_transformations(model, cf=True)
     model.set_rt_info(notes, METADATA)
+    save(model, path)
+    return describe(path)
+
+
+def save(model: ov.Model, path: Path) -> None:
+    """Writes a model as an `.xml` file without what OpenVINO doesn't read, and a `.bin` file beside it."""
     ov.save_model(model, path, compress_to_fp16=False)
     path.write_bytes(_EMPTY_PORT.sub(rb"\1/>", _UNREAD.sub(b"", path.read_bytes())))
-    return describe(path)
 
 
 def _with_own_zeros(graph: Graph) -> Graph:
