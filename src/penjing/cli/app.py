@@ -24,7 +24,7 @@ app = typer.Typer(
     help="Makes trained PyTorch models small and fast on the device they must run on, and proves it.",
 )
 
-_COMMANDS = ("compressing", "pruning", "factorizing", "quantizing", "finished", "profiling", "looking")
+_COMMANDS = ("compressing", "pruning", "factorizing", "quantizing", "exporting", "finished", "profiling", "looking")
 
 
 def _tell_version(asked: bool) -> None:

@@ -20,8 +20,8 @@ Include = Annotated[
 
 
 @dataclass(frozen=True)
-class AloneOptions:
-    """The options that say on what a technique works, where its result runs, and where the files go."""
+class PlaceOptions:
+    """The options that say on what a result is judged, where it runs, and where the files go."""
 
     data: Annotated[
         str | None,
@@ -30,15 +30,32 @@ class AloneOptions:
     weights: Annotated[
         Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")
     ] = None
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="pattern of module paths that stay; may be given many times")
-    ] = None
     target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime"
     threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1
     batch: Annotated[int, typer.Option(min=1, help="batch size at which latency is measured")] = 1
     seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0
     out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("out")
     as_json: AsJson = False
+
+    def check(self) -> None:
+        """Makes sure of what can be known before anything is loaded.
+
+        Raises:
+            PenjingError: an option has a value that isn't allowed, or the runtime can't be used.
+        """
+        from penjing.targets import find_target
+
+        check_options({"threads": self.threads, "batch": self.batch, "seed": self.seed})
+        find_target(self.target)
+
+
+@dataclass(frozen=True)
+class AloneOptions(PlaceOptions):
+    """The options of the commands that carry one technique out."""
+
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="pattern of module paths that stay; may be given many times")
+    ] = None
 
 
 def run_alone(
@@ -61,10 +78,8 @@ def run_alone(
     from penjing.planning import Deployment
     from penjing.run.one_technique import OneTechnique, carry_out_alone
     from penjing.run.request import calibrated
-    from penjing.targets import find_target
 
-    check_options({"threads": options.threads, "batch": options.batch, "seed": options.seed})
-    find_target(options.target)
+    options.check()
     data: Data | None = None
     if options.data is None:
         check()

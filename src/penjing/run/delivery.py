@@ -36,6 +36,18 @@ def deliver(graph: Graph, data: Data, target: str, out: Path) -> None:
         write_beside(out)
 
 
+def take_over(source: Path, out: Path, target: str) -> None:
+    """Copies from a finished run how inputs are prepared, names of classes, and samples, into another folder of the same model.
+
+    The target's own files are written again, since they read those.
+    """
+    for name in ("preprocess.json", *OPTIONAL):
+        if (source / name).is_file():
+            atomic_write(out / name, (source / name).read_bytes())
+    for write_beside in find_target(target).beside.values():
+        write_beside(out)
+
+
 def delivered_names(data: Data, suffixes: Sequence[str], beside: Iterable[str] = ()) -> tuple[str, ...]:
     """Returns the names of all files that a run on this data leaves in its folder.
 

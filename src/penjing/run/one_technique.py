@@ -1,4 +1,4 @@
-"""One technique alone, into a folder like that of a whole run: the files for the device, and the report of what was measured.
+"""One technique alone, or none, into a folder like that of a whole run: the files for the device, and what was measured.
 
 Nothing is searched and nothing is trained. A run that is killed begins anew.
 """
@@ -37,7 +37,7 @@ class OneTechnique:
     """What a user asked of one technique.
 
     Attributes:
-        name: the technique's name.
+        name: the technique's name; None where the compressed graph is there already.
         verb: carries the technique out, and returns the compressed graph.
         choices: what the technique was told, as plain JSON: a folder holds the result of one set of choices.
         data: the data to judge on; None where there are none.
@@ -46,7 +46,7 @@ class OneTechnique:
         trained: whether the model is known to have trained weights.
     """
 
-    name: str
+    name: str | None
     verb: Callable[[Graph], Graph]
     choices: Mapping[str, Json] = field(default_factory=dict)
     data: Data | None = None
@@ -57,7 +57,7 @@ class OneTechnique:
     def settings(self, graph: Graph) -> dict[str, Any]:
         """Returns, as plain JSON, all settings that affect the result."""
         return {
-            "techniques": [self.name],
+            "techniques": [self.name] if self.name is not None else [],
             "include": [],
             "exclude": [],
             **self.choices,
@@ -98,7 +98,8 @@ def carry_out_alone(
         say(f"{_saved(graph, small)}. Now the files are written and measured.")
         space = Workspace(out, settings, say)
         space.seconds.clear()  # of an earlier call, which began in the same way
-        space.seconds[asked.name] = seconds
+        if asked.name is not None:
+            space.seconds[asked.name] = seconds
         with space.timed("lower"):
             graph.save(space.inner / stages.ORIGINAL)
             before = lower(graph, target.name, space.inner / stages.lowered(target.suffix))
@@ -130,7 +131,7 @@ def _saved(graph: Graph, small: Graph) -> str:
 def _notes(asked: OneTechnique, measured: Mapping[str, Any]) -> list[str]:
     """Returns what a reader must know, the most important first."""
     notes = [f"Warning: {why}." for why in measured["missed"]]
-    if find_technique(asked.name).stage == "structure":
+    if asked.name is not None and find_technique(asked.name).stage == "structure":
         notes.append(
             "Nothing was trained: penjing recover model.penjing, with the original as --teacher, goes on from here."
         )
