@@ -1,10 +1,11 @@
 """Which columns of a profile a screen shows."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
-from penjing.cli.profiling import DROPPED, _cells, _fitting
+from penjing.cli.profiling import DROPPED, _cells, _doubt, _fitting
 from penjing.cli.screen import Screen
 from penjing.targets import RooflineRow
 
@@ -56,3 +57,10 @@ def test_a_layer_of_unknown_macs_says_so():
 def test_a_network_without_layers_has_an_empty_table():
     screen = Screen(file=io.StringIO(), width=80)
     assert _fitting(screen, []).row_count == 0
+
+
+def test_a_layer_that_multiplies_faster_than_the_peak_casts_doubt_on_the_peak(monkeypatch, tmp_path):
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path))
+    assert _doubt(ROWS) == "" and _doubt({"a": replace(CONV, latency_ms=0.5 * CONV.limit_ms, bound="memory")}) == ""
+    said = _doubt({"a": replace(CONV, latency_ms=0.5 * CONV.limit_ms)})
+    assert "a multiplies 2.0× as fast as the peak" in said and str(tmp_path / "peaks.json") in said

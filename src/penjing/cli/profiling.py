@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 TARGET = "onnxruntime"  # of a model that isn't a finished run's
 DROPPED = ("kernel", "output", "parameters", "MACs/byte", "bytes", "op", "MACs")
 """Columns that a screen leaves out where it is too narrow for all of them, the first ones first."""
+DOUBTFUL = (
+    1.2  # share of the peak of multiplying beyond which the peak is doubtful: nothing is faster than the fastest op
+)
 UNLIMITED = 100_000  # columns of characters, more than any table takes
 _TEXTS = ("layer", "op", "output", "kernel", "bound")  # columns that hold no numbers
 
@@ -153,6 +156,21 @@ def _show(rows: "Mapping[str, RooflineRow]", graph: "Graph", what: str) -> None:
     )
     if left_out := cost.uncounted:
         screen.print(uncounted(left_out))
+    if doubt := _doubt(rows):
+        screen.print(doubt)
+
+
+def _doubt(rows: "Mapping[str, RooflineRow]") -> str:
+    """Says that the peaks were measured beside other work, where layers multiply faster than they allow; else ""."""
+    from penjing.files import cache_folder
+
+    beyond = [name for name, row in rows.items() if row.bound == "compute" and (row.reached or 0.0) > DOUBTFUL]
+    if not beyond:
+        return ""
+    return (
+        f"{beyond[0]} multiplies {rows[beyond[0]].reached:.1f}× as fast as the peak that was measured: other work disturbed "
+        f"that. Delete {cache_folder() / 'peaks.json'} to measure the peaks again."
+    )
 
 
 def _cells(name: str, row: "RooflineRow", total: float) -> dict[str, str]:
