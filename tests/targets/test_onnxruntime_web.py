@@ -12,7 +12,6 @@ from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.quantization import quantize
 from penjing.targets import (
-    FreshProcess,
     available,
     find_target,
     integer_macs,
@@ -23,7 +22,7 @@ from penjing.targets import (
     run,
     session,
 )
-from penjing.targets.onnxruntime_web import _package
+from penjing.targets.onnxruntime_web import _chromium, _package
 from penjing.targets.onnxruntime_web._package import VARIABLE
 
 NAME = "onnxruntime-web"
@@ -48,6 +47,17 @@ def test_what_is_missing_is_told_with_what_to_type(monkeypatch, tmp_path):
     assert not row.usable and row.version is None and row.note.startswith("Install Node") and install in row.note
 
 
+def test_without_a_browser_the_targets_in_browsers_say_what_to_install(monkeypatch):
+    monkeypatch.setenv(_chromium.VARIABLE, "/nowhere/chromium")
+    for name in ("onnxruntime-web:chromium", "onnxruntime-web:webgpu"):
+        with pytest.raises(
+            PenjingError, match=f"'{name}' can't be used here. .*Install Chromium or Chrome.*PENJING_CHROMIUM"
+        ):
+            find_target(name)
+        (row,) = [row for row in available() if row.name == name]
+        assert not row.usable and "Install Chromium" in row.note
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff"])
 def test_a_damaged_package_counts_as_none(monkeypatch, tmp_path, content):
     monkeypatch.setenv(VARIABLE, str(tmp_path))
@@ -70,16 +80,15 @@ def test_products_of_a_quantised_network_run_in_integers_and_none_of_a_float_one
 @here
 def test_times_are_taken_in_turns_in_one_process(plain, tmp_path):
     files = {name: lower(plain, NAME, tmp_path / f"{name}.onnx") for name in ("a", "b", "c")}
-    for bench in (None, FreshProcess()):
-        found = measure_together(files, runs=5, seconds=0.2, memory=False, bench=bench)
-        assert all(one.latency_ms.runs >= 5 and one.latency_ms.p10 > 0 for one in found.values())
-        assert found["a"].runtime == f"{NAME} {ROW.version} in Node {_package.node_version()}"
+    found = measure_together(files, runs=5, seconds=0.2, memory=False)
+    assert all(one.latency_ms.runs >= 5 and one.latency_ms.p10 > 0 for one in found.values())
+    assert found["a"].runtime == f"{NAME} {ROW.version} in Node {_package.node_version()}"
 
 
 @here
 def test_it_takes_no_turns_with_a_runtime_of_this_process(plain, tmp_path):
     web = lower(plain, NAME, tmp_path / "model.onnx")
-    with pytest.raises(PenjingError, match="onnxruntime and onnxruntime-web can't take turns"):
+    with pytest.raises(PenjingError, match=r"onnxruntime.* can't be measured in turns"):
         measure_together({"web": web, "native": replace(web, target="onnxruntime")}, runs=3, seconds=0.1)
 
 
@@ -93,14 +102,14 @@ def test_more_threads_than_one_are_refused(plain, tmp_path):
 
 @here
 def test_a_process_that_ends_is_told_and_the_next_call_starts_another(plain, tmp_path):
-    from penjing.targets.onnxruntime_web._engine import engine
+    from penjing.targets.onnxruntime_web._node import NODE
 
     loaded = session(lower(plain, NAME, tmp_path / "model.onnx"))
     x = torch.randn(2, 3, 12, 12)
     before = loaded(x)["logits"]
-    ended = engine()
+    ended = NODE.engine()
     ended.close()
-    with pytest.raises(PenjingError, match="Node ended"):
+    with pytest.raises(PenjingError, match="process that runs onnxruntime-web ended"):
         ended.ask({"do": "run"})
     torch.testing.assert_close(loaded(x)["logits"], before, rtol=0, atol=0)
 
@@ -136,17 +145,49 @@ def test_values_of_each_dtype_go_there_and_back(dtype, tmp_path):
 
 @here
 def test_what_nobody_holds_is_let_go(plain, tmp_path):
-    from penjing.targets.onnxruntime_web._engine import engine
+    from penjing.targets.onnxruntime_web._node import NODE
     from penjing.targets.onnxruntime_web._session import WebSession
 
     artifact = lower(plain, NAME, tmp_path / "model.onnx")
-    one = WebSession(artifact, 1)
+    one = WebSession(artifact, 1, NODE)
     number = one.number
     del one
     inputs = {artifact.inputs[0].name: np.zeros((1, 3, 12, 12), np.float32)}
-    other = WebSession(artifact, 1)
+    other = WebSession(artifact, 1, NODE)
     other.run(inputs)
     other.number = number
     with pytest.raises(PenjingError, match="fails"):
         other.run(inputs)
-    assert engine().alive
+    assert NODE.engine().alive
+
+
+in_chromium = pytest.mark.skipif(
+    not ROW.usable or _chromium.chromium() is None,
+    reason=f"{ROW.note} {_chromium.lacks_chromium()}".strip(),
+)
+
+
+@in_chromium
+def test_the_server_of_the_page_gives_its_files_alone_and_to_nobody_else():
+    from penjing.targets.onnxruntime_web._in_page import CHROMIUM
+
+    page = CHROMIUM.engine()
+    word = page._word
+    assert page.path(f"/{word}/runs.html?provider=wasm") and page.path(f"/{word}/dist/ort.wasm.bundle.min.mjs")
+    for address in ("/", "/runs.html", "/other/runs.html", f"/{word}/", f"/{word}/dist/../package.json",
+                    f"/{word}/dist//etc/passwd", f"/{word}/../runs.html", f"/{word}/_engine.py", f"/{word}/dist/"):  # fmt: skip
+        assert page.path(address) is None, address
+    page.answered("/other/answer", b"nothing")
+    assert page._answers.empty()
+
+
+@in_chromium
+def test_a_browser_gives_what_node_gives_and_a_closed_one_is_opened_again(quantised, tmp_path):
+    from penjing.targets.onnxruntime_web._in_page import CHROMIUM
+
+    artifact = lower(quantised, "onnxruntime-web:chromium", tmp_path / "model.onnx")
+    x = torch.randn(3, 3, 32, 32)
+    there = run(artifact, x)
+    torch.testing.assert_close(there, run(replace(artifact, target=NAME), x), rtol=0, atol=0)
+    CHROMIUM.engine().close()
+    torch.testing.assert_close(run(artifact, x), there, rtol=0, atol=0)

@@ -7,12 +7,15 @@ from penjing.capabilities.executorch import EXECUTORCH
 from penjing.capabilities.litert import LITERT
 from penjing.capabilities.onnxruntime import ONNXRUNTIME
 from penjing.capabilities.onnxruntime_providers import PROVIDERS
-from penjing.capabilities.onnxruntime_web import ONNXRUNTIME_WEB
+from penjing.capabilities.onnxruntime_web import IN_CHROMIUM, ONNXRUNTIME_WEB, WEBGPU
 from penjing.capabilities.openvino import OPENVINO
 from penjing.capabilities.torch import TORCH
 from penjing.errors import unknown_name
 
-TARGETS = {one.name: one for one in (ONNXRUNTIME, *PROVIDERS, ONNXRUNTIME_WEB, OPENVINO, EXECUTORCH, LITERT, TORCH)}
+TARGETS = {
+    one.name: one
+    for one in (ONNXRUNTIME, *PROVIDERS, ONNXRUNTIME_WEB, IN_CHROMIUM, WEBGPU, OPENVINO, EXECUTORCH, LITERT, TORCH)
+}
 """The records of all targets, by name."""
 
 DEFAULT = ONNXRUNTIME.name

@@ -33,15 +33,16 @@ _IN_FLOAT = Placement(
 )
 
 
-def _in_float(name: str) -> Capabilities:
+def in_float(name: str) -> Capabilities:
+    """Returns the record of a provider that computes in floating point, and dequantises weights that are stored in few bits."""
     numbers = replace(ONNXRUNTIME.numbers, activations={}, weights={}, dynamic_weights={}, dynamic_groups=frozenset())
     return replace(ONNXRUNTIME, name=name, placement=_IN_FLOAT, numbers=numbers)
 
 
 PROVIDERS = (
     _CPU,
-    _in_float("onnxruntime:cuda"),
-    _in_float("onnxruntime:tensorrt"),
-    _in_float("onnxruntime:coreml"),
+    in_float("onnxruntime:cuda"),
+    in_float("onnxruntime:tensorrt"),
+    in_float("onnxruntime:coreml"),
     _QNN,
 )

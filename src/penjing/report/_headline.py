@@ -9,6 +9,8 @@ from penjing.report._format import percent, signed
 _TITLES = {
     "onnxruntime": "ONNX Runtime",
     "onnxruntime-web": "ONNX Runtime Web",
+    "onnxruntime-web:chromium": "ONNX Runtime Web (Chromium)",
+    "onnxruntime-web:webgpu": "ONNX Runtime Web (WebGPU)",
     "onnxruntime:cpu": "ONNX Runtime",
     "onnxruntime:cuda": "ONNX Runtime (CUDA)",
     "onnxruntime:tensorrt": "ONNX Runtime (TensorRT)",

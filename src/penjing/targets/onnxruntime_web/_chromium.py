@@ -4,18 +4,20 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+
+from penjing.errors import PenjingError
 
 VARIABLE = "PENJING_CHROMIUM"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-# Without a sandbox of its own where it runs as root, which Chromium refuses otherwise; it opens pages that are made here alone.
-_OPTIONS = (
-    "--headless=shell",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--remote-debugging-port=0",
-)
+_OPTIONS = ("--headless=shell", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0")
+_GPU = {
+    False: ("--disable-gpu",),
+    True: ("--enable-unsafe-webgpu", "--enable-features=Vulkan", "--ignore-gpu-blocklist"),
+}
 
 
 def chromium() -> str | None:
@@ -26,22 +28,65 @@ def chromium() -> str | None:
     return next((found for name in _NAMES if (found := shutil.which(name)) is not None), None)
 
 
+@cache
+def chromium_version() -> str:
+    """Returns the program's name and version, such as "Chromium 147.0.7727.0".
+
+    Raises:
+        PenjingError: the program doesn't start.
+    """
+    program = str(chromium())
+    with tempfile.TemporaryDirectory() as home:
+        done = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, check=False, env={**os.environ, "HOME": home}
+        )
+    if done.returncode != 0:
+        raise PenjingError(f"{program} doesn't start: {done.stderr.strip()[-300:]}")
+    return done.stdout.strip()
+
+
+def lacks_chromium() -> str:
+    """Returns advice on what to install; "" where Chromium is there."""
+    if chromium() is not None:
+        return ""
+    return f"Install Chromium or Chrome, so that one of {', '.join(_NAMES)} is on the PATH (or set {VARIABLE} to its program)."
+
+
+def _tree(process: int) -> Iterator[int]:
+    """Yields a process and all that it started."""
+    yield process
+    for tasks in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in tasks.read_text().split():
+            yield from _tree(int(child))
+
+
+def _told(process: int, key: str) -> int:
+    with suppress(OSError):  # it ended meanwhile
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith(key):
+                return 1024 * int(line.split()[1])
+    return 0
+
+
 class Browser:
     """A Chromium without a window that shows one page. It ends when it is closed."""
 
-    def __init__(self, program: str, address: str) -> None:
+    def __init__(self, program: str, address: str, *, compiled: bool = False, gpu: bool = False) -> None:
         """Opens a page.
 
         Args:
             program: the path of Chromium's program.
             address: the page's address.
+            compiled: whether V8 optimises each function of WebAssembly before it runs it first.
+            gpu: whether pages may use the machine's GPU.
         """
+        tier = ("--js-flags=--no-liftoff --wasm-lazy-compilation",) if compiled else ()
         self._profile = tempfile.TemporaryDirectory(prefix="penjing-chromium-", ignore_cleanup_errors=True)
         rootless = (
             ("--no-sandbox", "--no-zygote", "--single-process") if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
         )
         self._process = subprocess.Popen(
-            [program, *_OPTIONS, *rootless, f"--user-data-dir={self._profile.name}", address],
+            [program, *_OPTIONS, *_GPU[gpu], *tier, *rootless, f"--user-data-dir={self._profile.name}", address],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             env={**os.environ, "HOME": self._profile.name},
         )  # fmt: skip
@@ -50,6 +95,10 @@ class Browser:
     def alive(self) -> bool:
         """Whether Chromium runs."""
         return self._process.poll() is None
+
+    def resident(self, key: str) -> int:
+        """Returns the sum of a number of bytes that Linux tells of each of the browser's processes, such as "VmHWM:"."""
+        return sum(_told(process, key) for process in _tree(self._process.pid))
 
     def close(self) -> None:
         """Ends Chromium."""

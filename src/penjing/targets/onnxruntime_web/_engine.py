@@ -1,24 +1,19 @@
-"""A process of Node that loads and runs models with onnxruntime-web, one for all models of this process."""
+"""What runs models with onnxruntime-web outside of Python: a process that takes requests. Node is one, a browser another."""
 
 import atexit
 import itertools
 import json
-import struct
-import subprocess
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from penjing.errors import PenjingError
-from penjing.targets.onnxruntime_web._package import folder, installed, node, node_version
 
-SCRIPT = Path(__file__).with_name("node.mjs")
-_SIZES = struct.Struct("<II")  # of a message's header and of its bytes
 LARGEST = 2**32 - 1  # bytes of a message
 
 
@@ -26,29 +21,34 @@ class Refused(PenjingError):
     """The runtime refuses a file or a call; the message is the runtime's own."""
 
 
-class Engine:
-    """A process of Node. It ends with this process, and whenever an answer is interrupted."""
+class Ended(Exception):
+    """The process ended; the message is what it said."""
 
-    def __init__(self, *options: str) -> None:
-        """Starts the process.
 
-        Args:
-            options: what follows the folder on its command line.
-        """
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the process
-        # A session of its own: Ctrl-C is Penjing's to handle.
-        self._process = subprocess.Popen(
-            [str(node()), str(SCRIPT), str(folder()), *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True,
-        )  # fmt: skip
+class Engine(ABC):
+    """A process that loads and runs models. It ends with this process, and whenever an answer is interrupted."""
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._closing: list[int] = []
         self._numbers = itertools.count()
 
     @property
+    @abstractmethod
     def alive(self) -> bool:
         """Whether the process takes requests."""
-        return self._process.poll() is None
+
+    @abstractmethod
+    def exchange(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """Sends a request's header and bytes; returns those of the answer.
+
+        Raises:
+            Ended: the process ended.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the process."""
 
     def open(self, path: Path) -> int:
         """Loads a file; returns the number by which it is run.
@@ -69,68 +69,58 @@ class Engine:
 
         Raises:
             Refused: the runtime refuses what was asked.
-            PenjingError: the process ended.
+            PenjingError: the process ended, or the request is too large.
         """
+        body = b"".join(chunks)
+        if len(body) > LARGEST:
+            raise PenjingError(f"{len(body):,} bytes are more than a call of onnxruntime-web takes ({LARGEST:,}).")
         with self._lock:
             closing, self._closing = self._closing, []
             try:
-                self._send(json.dumps({**request, "close": closing}).encode(), b"".join(chunks))
-                answer, bytes_ = self._received()
-            except (OSError, EOFError) as error:
+                text, found = self.exchange(json.dumps({**request, "close": closing}).encode(), body)
+            except Ended as error:
                 self.close()
-                raise PenjingError(f"Node ended while it ran onnxruntime-web. {self._said()}") from error
+                raise PenjingError(f"The process that runs onnxruntime-web ended. {error}") from error
             except BaseException:  # Ctrl-C: what the process would still answer fits no later request
                 self.close()
                 raise
+        answer = json.loads(text)
         if "error" in answer:
             raise Refused(str(answer["error"]).strip())
-        return answer, bytes_
-
-    def close(self) -> None:
-        """Ends the process."""
-        with suppress(OSError):
-            self._process.kill()
-        self._process.wait()
-
-    def _send(self, header: bytes, body: bytes) -> None:
-        if len(body) > LARGEST:
-            raise PenjingError(f"{len(body):,} bytes are more than a call of onnxruntime-web takes ({LARGEST:,}).")
-        stream = self._process.stdin
-        assert stream is not None
-        for part in (_SIZES.pack(len(header), len(body)), header, body):
-            stream.write(part)
-        stream.flush()
-
-    def _received(self) -> tuple[dict[str, Any], bytes]:
-        header, body = _SIZES.unpack(self._read(_SIZES.size))
-        return json.loads(self._read(header)), self._read(body)
-
-    def _read(self, count: int) -> bytes:
-        assert self._process.stdout is not None
-        found = self._process.stdout.read(count)
-        if len(found) < count:
-            raise EOFError
-        return found
-
-    def _said(self) -> str:
-        self._errors.seek(0)
-        return self._errors.read().decode(errors="replace").strip()[-500:]
+        return answer, found
 
 
-def version() -> str:
-    """Returns the versions of the package and of Node, which bring the kernels and the compiler of their code."""
-    return f"{installed()} in Node {node_version()}"
+@dataclass(frozen=True)
+class Place:
+    """Where models run.
+
+    Attributes:
+        target: the target's name.
+        version: returns the versions of the package, and of what compiles the runtime's code.
+        start: starts a process.
+        memory: returns the peak bytes of a fresh process that runs a call, and the part of them that the model took; None where
+            the system can't tell. It is given a tiny file, the file, and the inputs.
+        layers: whether the runtime tells there how long single ops take.
+    """
+
+    target: str
+    version: Callable[[], str]
+    start: Callable[[], Engine]
+    memory: Callable[[bytes, bytes, Mapping[str, np.ndarray]], tuple[int, int] | None]
+    layers: bool = True
+
+    def engine(self) -> Engine:
+        """Returns the process that runs models; a new one if the last one ended."""
+        current = _engines.get(self.target)
+        if current is None or not current.alive:
+            if current is not None:
+                current.close()
+            current = _engines[self.target] = self.start()
+            atexit.register(current.close)
+        return current
 
 
-_engines: list[Engine] = []
-
-
-def engine() -> Engine:
-    """Returns the process that runs models; a new one if the last one ended."""
-    if not _engines or not _engines[-1].alive:
-        _engines[:] = [Engine("compiled")]
-        atexit.register(_engines[-1].close)
-    return _engines[-1]
+_engines: dict[str, Engine] = {}
 
 
 def described(inputs: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -58,13 +58,3 @@ def lacks() -> str:
     if installed() is None:
         advice.append(f"npm install --prefix {folder()} {PACKAGE} (or set {VARIABLE} to a folder that has it).")
     return " ".join(advice)
-
-
-def check_installed() -> None:
-    """Makes sure that Node and the package are there.
-
-    Raises:
-        PenjingError: one of them is missing; the message says what to type.
-    """
-    if lacking := lacks():
-        raise PenjingError(f"The target '{PACKAGE}' can't be used here. {lacking}")

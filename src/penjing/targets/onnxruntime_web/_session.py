@@ -1,9 +1,9 @@
-"""Sessions of onnxruntime-web in Node, and their times, which are taken in Node itself."""
+"""Sessions of onnxruntime-web, and their times, which are taken where the models run."""
 
 import re
 import weakref
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
 from penjing.targets.bench import Job, ThisProcess
 from penjing.targets.onnx import origin
-from penjing.targets.onnxruntime_web._engine import Engine, Refused, described, engine, packed, version
+from penjing.targets.onnxruntime_web._engine import Engine, Place, Refused, described, packed
+from penjing.targets.onnxruntime_web._package import PACKAGE
 
 _FAILED_NODE = re.compile(r"Name: ?'([^']*)'")
 
@@ -33,9 +34,9 @@ def check_threads(threads: int) -> None:
 class WebSession:
     """A loaded model."""
 
-    def __init__(self, artifact: Artifact, threads: int) -> None:
+    def __init__(self, artifact: Artifact, threads: int, place: Place) -> None:
         check_threads(threads)
-        self._path = artifact.path
+        self._path, self._place = artifact.path, place
         self._engine: Engine | None = None
         self.number = -1
         self.opened()
@@ -46,9 +47,9 @@ class WebSession:
         Raises:
             PenjingError: the runtime can't load the file.
         """
-        current = engine()
+        current = self._place.engine()
         if current is not self._engine:
-            self.number = opened(current, self._path)
+            self.number = self._open(current)
             self._engine = current
             weakref.finalize(self, current.release, self.number)
         return current
@@ -63,43 +64,47 @@ class WebSession:
         try:
             answer, body = current.ask({"do": "run", "id": self.number, "inputs": described(inputs)}, [packed(inputs)])
         except Refused as error:
-            raise PenjingError(_failure(str(error), inputs)) from error
+            raise PenjingError(_failure(f"{self._runtime} fails", str(error), inputs)) from error
         return _arrays(answer["outputs"], body)
 
+    @property
+    def _runtime(self) -> str:
+        return f"{PACKAGE} {self._place.version()}"
 
-def opened(current: Engine, path: Path) -> int:
-    """Loads a file; returns its number.
-
-    Raises:
-        PenjingError: the runtime can't load it.
-    """
-    try:
-        return current.open(path)
-    except Refused as error:
-        raise PenjingError(f"onnxruntime-web {version()} can't load {path}: {str(error).splitlines()[0]}") from error
+    def _open(self, current: Engine) -> int:
+        try:
+            return current.open(self._path)
+        except Refused as error:
+            raise PenjingError(f"{self._runtime} can't load {self._path}: {str(error).splitlines()[0]}") from error
 
 
-class NodeBench(ThisProcess):
-    """Times calls in Node's process, since a call takes long to reach from Python."""
+class PlaceBench(ThisProcess):
+    """Times calls where the models run, since a call takes long to reach from Python."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
 
     def times(self, jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
         """Returns the seconds of each timed call; see `Bench`."""
-        return _times(jobs, runs, limit)
+        sessions = {name: WebSession(job.artifact, job.threads, self._place) for name, job in jobs.items()}
+        bodies = {name: packed(job.inputs) for name, job in jobs.items()}
+        asked = {
+            name: {"id": sessions[name].number, "inputs": described(job.inputs), "size": len(bodies[name])}
+            for name, job in jobs.items()
+        }
+        request = {"do": "times", "jobs": asked, "runs": runs, "limit": limit}
+        answer, _ = self._place.engine().ask(request, list(bodies.values()))
+        found: dict[str, list[float]] = answer["times"]
+        return found
+
+    def energies(self, jobs: Mapping[str, Job]) -> None:
+        """Tells nothing: the processor's counters would count what Python does meanwhile."""
 
 
-BENCH = NodeBench()
-
-
-def _times(jobs: Mapping[str, Job], runs: int, limit: float) -> dict[str, list[float]]:
-    sessions = {name: WebSession(job.artifact, job.threads) for name, job in jobs.items()}
-    bodies = {name: packed(job.inputs) for name, job in jobs.items()}
-    asked = {
-        name: {"id": sessions[name].number, "inputs": described(job.inputs), "size": len(bodies[name])}
-        for name, job in jobs.items()
-    }
-    answer, _ = engine().ask({"do": "times", "jobs": asked, "runs": runs, "limit": limit}, list(bodies.values()))
-    found: dict[str, list[float]] = answer["times"]
-    return found
+@cache
+def bench_at(place: Place) -> PlaceBench:
+    """Returns the bench of a place, always the same one."""
+    return PlaceBench(place)
 
 
 def _arrays(specs: list[dict[str, Any]], body: bytes) -> list[np.ndarray]:
@@ -112,10 +117,10 @@ def _arrays(specs: list[dict[str, Any]], body: bytes) -> list[np.ndarray]:
     return found
 
 
-def _failure(reason: str, inputs: Mapping[str, np.ndarray]) -> str:
+def _failure(said: str, reason: str, inputs: Mapping[str, np.ndarray]) -> str:
     text = " ".join(reason.split())
     node = _FAILED_NODE.search(text)
     source = origin(node[1]) if node is not None else None
     where = f" in '{source[0] or source[1]}'" if source is not None else ""
     shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-    return f"onnxruntime-web {version()} fails{where} on inputs of the shapes {shapes}: {text}"
+    return f"{said}{where} on inputs of the shapes {shapes}: {text}"

@@ -22,6 +22,8 @@ export class Models {
     return answer ?? [{}, []];
   }
 
+  async ready() {}
+
   async open({ id }, bytes) {
     this.sessions.set(id, await this.#session(bytes));
   }
