@@ -6,6 +6,7 @@ from torch import nn
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers the ops
 from torch.nn import functional as F
 
+import penjing as pj
 from penjing.graph import capture
 
 ops = torch.ops.quantized_decomposed
@@ -49,7 +50,9 @@ class Rounded(nn.Module):
 def test_what_is_rounded_moves_as_bytes_where_a_runtime_computes_in_integers():
     found = of(Rounded(), torch.randn(2, 4, 5, 5))
     assert found["conv2d"].bytes(True) == 4 * 25 + 8 * 25 + 8 * 4 + 4 * 8
-    assert found["conv2d"].bytes(False) == 4 * (4 * 25 + 8 * 25 + 8 * 4 + 8)
+    assert found["conv2d"].bytes(False) == 4 * (4 * 25 + 8 * 25) + 8 * 4 + 4 * 8, (
+        "weights are stored as integers anyway"
+    )
     assert found["linear"].bytes(True) == 8 * 25 + 4 * 2 + 2 * 8 * 25 + 4 * 2, (
         "the float output takes four bytes an entry"
     )
@@ -59,7 +62,14 @@ def test_what_is_rounded_moves_as_bytes_where_a_runtime_computes_in_integers():
 
 def test_weights_of_four_bits_lie_two_in_a_byte():
     eight, four = (of(Rounded(*ends), torch.randn(2, 4, 5, 5))["linear"] for ends in ((-127, 127), (-8, 7)))
-    assert eight.integer_weights - four.integer_weights == 8 * 25
+    assert eight.weights - four.weights == 8 * 25
+
+
+def test_codes_and_their_table_are_what_is_read_of_a_weight_of_shared_values():
+    graph = pj.capture(nn.Linear(64, 32, bias=False).eval(), torch.randn(2, 64))
+    small = pj.quantize(graph, weights="codebook:16", activations=None)
+    (found,) = (row.traffic for row in small.cost().rows if row.macs)
+    assert found.weights == pytest.approx(64 * 32 + 4 * 16, rel=0.05) and found.numbers == "float32"
 
 
 class Views(nn.Module):

@@ -50,5 +50,5 @@ def millijoules(rows: "Iterable[Row]", batch: int = 1) -> float:
         if row.op not in WITHIN_OTHERS:
             moved, whole = row.traffic, row.traffic.numbers.startswith("int")
             values = moved.integer_values if whole else moved.values
-            total += picojoules(moved.numbers, batch * row.macs, batch * values, moved.integer_weights)
+            total += picojoules(moved.numbers, batch * row.macs, batch * values, moved.weights)
     return total * MILLIJOULES

@@ -1,7 +1,8 @@
 """What an op moves through memory: the values and the weights that it reads, and the values that it writes, each once.
 
 A runtime that computes an op in integers moves the integers to which values are rounded, one that computes it in floating point
-the floats. Which of the two it does is known only once it ran, so that both are counted.
+the floats. Which of the two it does is known only once it ran, so that both are counted. Weights that are rounded to integers
+are stored and read as such in both cases.
 """
 
 import math
@@ -29,17 +30,15 @@ class Traffic:
 
     Attributes:
         values: bytes of the values that it reads and writes for one sample, in the numbers in which the graph computes.
-        weights: bytes of the parameters and buffers that it reads, in the same numbers.
         integer_values: bytes of the values for one sample where those that are rounded to integers are stored as such.
-        integer_weights: bytes of the weights where those that are rounded to integers are stored as such.
+        weights: bytes of the parameters and buffers that it reads, of those that are rounded to integers as such.
         numbers: what the op computes in, as the graph stands: "float32", "float16" (any of 16 bits), "int8", or "int32" (any
             wider integers). Where one factor is an integer and the other isn't, it is the other's.
     """
 
     values: int = 0
-    weights: int = 0
     integer_values: int = 0
-    integer_weights: int = 0
+    weights: int = 0
     numbers: str = "float32"
 
     def bytes(self, integer: bool, batch: int = 1) -> int:
@@ -49,9 +48,7 @@ class Traffic:
             integer: whether the op is computed in integers.
             batch: samples of the call; weights are read once for all of them.
         """
-        if integer:
-            return batch * self.integer_values + self.integer_weights
-        return batch * self.values + self.weights
+        return batch * (self.integer_values if integer else self.values) + self.weights
 
 
 NOTHING = Traffic()
@@ -71,7 +68,7 @@ def traffic(graph: "Graph", node: fx.Node, number: Callable[[Any], int], batched
     samples = batched[node]
     made = bytes_of(node, number) or 0
     values, whole_values = made, sum(stored_bytes(node, number))
-    weights = integer_weights = 0
+    weights = 0
     for given in node.all_input_nodes:
         if not isinstance(given.meta.get("val"), Tensor):
             continue
@@ -81,11 +78,8 @@ def traffic(graph: "Graph", node: fx.Node, number: Callable[[Any], int], batched
         elif node.target is aten.embedding.default:  # which reads the rows that it is asked for, not the table
             values, whole_values = values + made, whole_values + made
         else:
-            weights += bytes_of(given, number) or 0
-            integer_weights += _integer_bytes(given, number)
-    return Traffic(
-        math.ceil(values / samples), weights, math.ceil(whole_values / samples), integer_weights, _numbers(node)
-    )
+            weights += _weight_bytes(given, number)
+    return Traffic(math.ceil(values / samples), math.ceil(whole_values / samples), weights, _numbers(node))
 
 
 def _grid(node: fx.Node) -> torch.dtype:
@@ -97,16 +91,22 @@ def _grid(node: fx.Node) -> torch.dtype:
     return dtype if at is None else at.all_input_nodes[0].meta["val"].dtype
 
 
-def _integer_bytes(node: fx.Node, number: Callable[[Any], int]) -> int:
-    """Returns the bytes of a weight where it is stored as the integers to which it is rounded."""
-    if not is_rounding(node, "dequantize"):
+def _weight_bytes(node: fx.Node, number: Callable[[Any], int]) -> int:
+    """Returns the bytes of what is stored of a weight: its integers, its codes and their table, or its floats."""
+    if is_rounding(node, "dequantize"):
+        stored = bytes_of(node.all_input_nodes[0], number) or 0
+        return math.ceil(stored / 2) if _is_packed(node) else stored
+    if node.op == "get_attr":
         return bytes_of(node, number) or 0
-    stored = bytes_of(node.all_input_nodes[0], number) or 0
+    return sum(_weight_bytes(given, number) for given in node.all_input_nodes)
+
+
+def _is_packed(node: fx.Node) -> bool:
+    """Tells whether the integers that a node dequantises have so few bits that two of them lie in a byte."""
     names = (argument.name for argument in node.target._schema.arguments)  # type: ignore[union-attr]
     given = dict(zip(names, node_arguments(node), strict=False))
-    width = given["quant_max"] - given["quant_min"]
-    packed = isinstance(width, int) and width.bit_length() <= PACKED_BITS
-    return math.ceil(stored / 2) if packed else stored
+    least, most = given.get("quant_min"), given.get("quant_max")
+    return isinstance(least, int) and isinstance(most, int) and (most - least).bit_length() <= PACKED_BITS
 
 
 def _numbers(node: fx.Node) -> str:

@@ -31,8 +31,8 @@ class RooflineRow:
         macs: multiply-accumulates of the call, with all of its samples.
         counted: whether it is known how often all of its ops multiply.
         integer: whether any of its kernels multiplies integers.
-        bytes: bytes of the values that its ops read and write and of the weights that they read, each once: integers where the
-            runtime computes an op in integers, floats where it doesn't.
+        bytes: bytes of the values that its ops read and write and of the weights that they read, each once. Values are integers
+            where the runtime computes an op in integers; weights that are rounded to integers are such in any case.
         latency_ms: milliseconds that its kernels took; None without a kernel.
         limit_ms: milliseconds that it takes at least, by the machine's peaks.
         bound: what it would wait for at this limit: "compute" or "memory".
