@@ -54,7 +54,8 @@ class Choice(NamedTuple):
 
 WITHOUT = Choice(ALONE, "", "")
 TODAY = Choice("soft_labels", "fixed")
-OF_SIGNALS = [WITHOUT, TODAY, *[Choice(name) for name in signals]]
+OF_SEQUENCES = ("transformer",)  # signals that convolutional networks have nothing for; see distillation_encoder.py
+OF_SIGNALS = [WITHOUT, TODAY, *[Choice(name) for name in signals if name not in OF_SEQUENCES]]
 FOR_THE_REST = ("soft_labels", "hints", "attention")  # signals by which balances and schedules are compared
 
 

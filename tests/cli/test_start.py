@@ -33,5 +33,5 @@ def test_help_and_version_need_no_heavy_library(arguments):
 def test_help_names_every_command():
     said, _ = ran("--help")
     making = ("demo", "compress", "prune", "factorize", "quantize", "recover", "export")
-    for command in (*making, "verify", "report", "profile", "channels", "list", "targets"):
+    for command in (*making, "verify", "report", "profile", "channels", "list", "targets", "compare"):
         assert f" {command} " in said

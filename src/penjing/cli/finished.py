@@ -1,6 +1,7 @@
-"""Commands on a finished run: verify, report."""
+"""Commands on finished runs: verify, report, compare."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,3 +59,26 @@ def report_command(out_dir: OutDir, as_json: AsJson = False) -> None:
         print(json.dumps({"out": str(page), "report": report.read(out_dir)}, indent=2))
     else:
         Screen(soft_wrap=True).print(f"Written: {page}")
+
+
+@app.command("compare")
+def compare_command(
+    out_dirs: Annotated[list[Path], typer.Argument(metavar="OUT…", help="the folders that two or more runs wrote")],
+    page: Annotated[Path, typer.Option(help="the page to write")] = Path("comparison.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Puts the results of several runs in one table, and draws them on one page."""
+    from penjing import report
+
+    found = report.compare(out_dirs)
+    written = report.write_comparison(found, page)
+    if as_json:
+        print(json.dumps({"page": str(written), **asdict(found)}, indent=2))
+        return
+    texts = found.texts()
+    table = Table(*texts[0])
+    for row in texts:
+        table.add_row(*row.values())
+    screen = Screen()
+    screen.print(table)
+    screen.print(f"Written: {written}")

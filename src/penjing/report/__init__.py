@@ -3,8 +3,11 @@
 Reads and writes JSON-like dicts only; nothing here measures, and nothing here imports torch.
 """
 
+from penjing.report._compare import Comparison, compare, write_comparison
 from penjing.report._files import build, read, write
 from penjing.report._headline import headline
 from penjing.report._words import LEFT_ALONE, reason, row, words
 
-__all__ = ["LEFT_ALONE", "build", "headline", "read", "reason", "row", "words", "write"]
+__all__ = [
+    "LEFT_ALONE", "Comparison", "build", "compare", "headline", "read", "reason", "row", "words", "write", "write_comparison",
+]  # fmt: skip

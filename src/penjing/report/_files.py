@@ -35,8 +35,8 @@ def write(report: dict[str, Any], directory: Path | str) -> Path:
     # text, so that `build` makes the same page byte for byte.
     page = render(json.loads(text))
     # File names that aren't UTF-8 reach Python as lone surrogates; \udcxx is also how JSON spells them.
-    _save(directory / "report.json", text.encode("utf-8", "backslashreplace"))
-    return _save(directory / "report.html", page)
+    save(directory / "report.json", text.encode("utf-8", "backslashreplace"))
+    return save(directory / "report.html", page)
 
 
 def read(directory: Path | str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def build(directory: Path | str) -> Path:
     Raises:
         PenjingError: `read` raises it, or the page can't be written.
     """
-    return _save(Path(directory) / "report.html", render(read(directory)))
+    return save(Path(directory) / "report.html", render(read(directory)))
 
 
 def _complete(report: Any) -> dict[str, Any]:
@@ -77,7 +77,12 @@ def _complete(report: Any) -> dict[str, Any]:
     return {"headline": headline(report), "notes": [], "layers": []} | report
 
 
-def _save(path: Path, content: bytes) -> Path:
+def save(path: Path, content: bytes) -> Path:
+    """Writes a page.
+
+    Raises:
+        PenjingError: it can't be written.
+    """
     try:
         atomic_write(path, content)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from penjing.report._format import percent, signed
 
@@ -120,8 +121,13 @@ def is_share(*values: float | None) -> bool:
 
 
 def title(target: Mapping[str, Any]) -> str:
-    """Returns the runtime's name as its makers write it."""
-    return str(target.get("title") or _TITLES.get(target["name"], target["name"]))
+    """Returns the runtime's name as its makers write it, and the device where that is another one."""
+    name = str(target["name"])
+    if "://" not in name:
+        return str(target.get("title") or _TITLES.get(name, name))
+    parts = urlsplit(name)
+    runtime = parts.path.strip("/")
+    return f"{_TITLES.get(runtime, runtime)} on {parts.netloc or 'a device'}"
 
 
 def where(target: Mapping[str, Any]) -> str:

@@ -1,22 +1,16 @@
 """The search for the plan: each plan that was measured, a chart of them, and what came second at each place."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from penjing.budget import LIMITED, MILLISECONDS, parse_limit
 from penjing.report import _format
+from penjing.report._scatter import BEYOND, Chart, Dot, scatter
 from penjing.report._words import option_words
 
 MOST_SHOWN = 12  # rows that are shown without a click
 
-# The chart, in its own units, of which it has `WIDTH` across, however wide the page draws it.
-WIDTH, HEIGHT = 400.0, 240.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 20.0, 40.0  # margins, which hold the axes' numbers and names
-TICKS = 4  # steps of an axis, about
-NUMBER_WIDTH, NUMBER_HEIGHT = 16.0, 11.0  # room for the number of a plan
-BEYOND = 1.08  # the share of the largest value that an axis reaches
 SMALLEST = (
     1e-12  # shares of a latency, losses and milliseconds: nothing smaller is measured, so no axis is drawn for it
 )
@@ -36,52 +30,6 @@ class Step:
     met: bool
     binds: str
     taken: bool
-
-
-@dataclass(frozen=True)
-class Point:
-    """A plan in the chart: where it is, and what is said of it."""
-
-    x: float
-    y: float
-    number: int
-    met: bool
-    taken: bool
-    said: str
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A number at an axis and where it stands."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Chart:
-    """Latency against damage, in the chart's own units.
-
-    Attributes:
-        points: the plans.
-        numbered: those beside which there is room for their number.
-        across: numbers below the chart.
-        up: numbers beside it.
-        allowed: the budget's limit on latency.
-    """
-
-    points: Sequence[Point]
-    numbered: Sequence[Point]
-    across: Sequence[Tick]
-    up: Sequence[Tick]
-    allowed: Tick | None
-
-    width: float = WIDTH
-    height: float = HEIGHT
-    left: float = LEFT
-    right: float = WIDTH - RIGHT
-    top: float = TOP
-    bottom: float = HEIGHT - BOTTOM
 
 
 @dataclass(frozen=True)
@@ -191,35 +139,21 @@ def chart(report: Mapping[str, Any]) -> Chart | None:
     narrowest, widest = min(latencies) / BEYOND, BEYOND * max(latencies)
     lowest, highest = min(0.0, *(damage for *_, damage in found)), BEYOND * max(damage for *_, damage in found)
 
-    def across(latency: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * (latency - narrowest) / (widest - narrowest), 1)
-
-    def up(damage: float) -> float:
-        return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (damage - lowest) / (highest - lowest), 1)
-
     points = [
-        Point(
-            across(latency), up(damage), number, bool(one["meets"]), bool(one.get("taken")),
+        Dot(
+            latency, damage, number, bool(one["meets"]), bool(one.get("taken")),
             f"{number}: {_times(latency)} the latency, loss {_signed(damage)}",
         )
         for number, one, latency, damage in found
     ]  # fmt: skip
-    return Chart(
+    return scatter(
         points,
-        _numbered(points),
-        [Tick(across(value), f"{value:g}×") for value in _ticks(narrowest, widest)],
-        [Tick(up(value), f"{value:g}".replace("-", "−")) for value in _ticks(lowest, highest)],
-        None if allowed is None else Tick(across(allowed), f"budget {allowed:.3g}×"),
+        (narrowest, widest),
+        (lowest, highest),
+        lambda value: f"{value:g}×",
+        lambda value: f"{value:g}".replace("-", "−"),
+        None if allowed is None else (allowed, f"budget {allowed:.3g}×"),
     )
-
-
-def _numbered(points: Sequence[Point]) -> list[Point]:
-    """Returns the points whose numbers don't run into one another: first the one that was taken, then in order."""
-    found: list[Point] = []
-    for point in sorted(points, key=lambda one: not one.taken):
-        if all(abs(point.x - one.x) > NUMBER_WIDTH or abs(point.y - one.y) > NUMBER_HEIGHT for one in found):
-            found.append(point)
-    return found
 
 
 def _allowed(report: Mapping[str, Any]) -> float | None:
@@ -229,11 +163,3 @@ def _allowed(report: Mapping[str, Any]) -> float | None:
         return None if limit is None else limit.amount
     original = (report["baseline"]["latency_ms"] or {}).get("median")
     return None if original is None or original < SMALLEST else limit.amount / original
-
-
-def _ticks(least: float, most: float) -> list[float]:
-    """Returns about `TICKS` round numbers between two values."""
-    rough = (most - least) / TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
-    return [round(step * at, 12) for at in range(math.ceil(least / step), math.floor(most / step) + 1)]
