@@ -49,7 +49,7 @@ def lacks_chromium() -> str:
     """Returns advice on what to install; "" where Chromium is there."""
     if chromium() is not None:
         return ""
-    return f"Install Chromium or Chrome, so that one of {', '.join(_NAMES)} is on the PATH (or set {VARIABLE} to its program)."
+    return f"Install Chromium or Chrome on the PATH (or set {VARIABLE} to its program)."
 
 
 def _tree(process: int) -> Iterator[int]:

@@ -5,6 +5,7 @@ import secrets
 import struct
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, partial
@@ -22,6 +23,7 @@ from penjing.targets.onnxruntime_web._package import PACKAGE, folder, installed
 
 HERE = Path(__file__).parent
 WAIT_SECONDS = 10.0  # for which a page waits for a request before it asks again
+START_SECONDS = 60.0  # in which a page must ask for its first request
 _SIZE = struct.Struct("<I")  # of a message's header
 _TYPES = {".html": "text/html", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 # A page with these is isolated, so that its clock has steps of 5 microseconds and not of 100.
@@ -44,6 +46,7 @@ class InPage(Engine):
         super().__init__()
         self._requests: queue.Queue[bytes] = queue.Queue()
         self._answers: queue.Queue[bytes] = queue.Queue()
+        self._asked = threading.Event()
         self._word = secrets.token_urlsafe(16)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -58,6 +61,7 @@ class InPage(Engine):
     def exchange(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Sends a request; returns the answer; see `Engine`."""
         self._requests.put(_SIZE.pack(len(header)) + header + body)
+        end = time.monotonic() + START_SECONDS
         while True:
             try:
                 answer = self._answers.get(timeout=0.5)
@@ -65,6 +69,8 @@ class InPage(Engine):
             except queue.Empty:
                 if not self.alive:
                     raise Ended("The browser was closed.") from None
+                if not self._asked.is_set() and time.monotonic() > end:
+                    raise Ended(f"The browser didn't open its page within {START_SECONDS:.0f} seconds.") from None
         (size,) = _SIZE.unpack_from(answer)
         return answer[_SIZE.size : _SIZE.size + size], answer[_SIZE.size + size :]
 
@@ -88,6 +94,7 @@ class InPage(Engine):
         """Returns the next request, where there is one in time."""
         if self._verb(address) != "next":
             return None
+        self._asked.set()
         try:
             return self._requests.get(timeout=WAIT_SECONDS)
         except queue.Empty:
