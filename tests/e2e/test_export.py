@@ -56,6 +56,17 @@ def test_a_model_without_an_original_stands_beside_itself(penjing, quick, tmp_pa
     assert proof["ratios"]["size"] == 1 and proof["plan"] == []
 
 
+def test_weights_in_16_bits_halve_the_file_and_the_graph_stays(penjing, quick, tmp_path):
+    ran = penjing("export", "net.py:small", *PHOTOS, "--float16", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.text
+    proof = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert 1.4 < proof["ratios"]["size"] < 2 and proof["compressed"]["metric"] == 1.0
+    assert 0 < proof["parity"]["max_abs_error"] < 0.05
+    original = pj.load(tmp_path / "out" / ".penjing" / "original.penjing").tensors()
+    tensors = pj.load(tmp_path / "out" / "model.penjing").tensors()
+    assert all(torch.equal(value, original[name]) for name, value in tensors.items())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -63,6 +74,7 @@ def test_a_model_without_an_original_stands_beside_itself(penjing, quick, tmp_pa
         (("{run}", "--weights", "w.safetensors", "--out", "{out}"), "which holds its weights; leave --weights out"),
         (("photos", "--out", "{out}"), "There is no model.penjing in photos"),
         (("{run}", "--target", "openvimo", "--out", "{out}"), "Did you mean 'openvino'"),
+        (("{run}", "--target", "torch", "--float16", "--out", "{out}"), "hold float weights in 32 bits alone"),
     ],
 )
 def test_bad_input_is_told_and_nothing_is_written(penjing, quantised, tmp_path, arguments, message):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from penjing import report
 from penjing.budget import Budget
@@ -44,6 +44,7 @@ class OneTechnique:
         deployment: where and how the result runs.
         seed: seed of everything random.
         trained: whether the model is known to have trained weights.
+        stored: how the result's file stores float weights; see `lower`.
     """
 
     name: str | None
@@ -53,6 +54,7 @@ class OneTechnique:
     deployment: Deployment = field(default_factory=Deployment)
     seed: int = 0
     trained: bool = True
+    stored: Literal["float32", "float16"] = "float32"
 
     def settings(self, graph: Graph) -> dict[str, Any]:
         """Returns, as plain JSON, all settings that affect the result."""
@@ -103,7 +105,7 @@ def carry_out_alone(
         with space.timed("lower"):
             graph.save(space.inner / stages.ORIGINAL)
             before = lower(graph, target.name, space.inner / stages.lowered(target.suffix))
-            after = lower(small, target.name, out / f"model{target.suffix}")
+            after = lower(small, target.name, out / f"model{target.suffix}", weights=asked.stored)
             deliver(small, data, target.name, out)
         with space.timed("verify"):
             pair = OriginalAndCompressed(graph, before, small, after)

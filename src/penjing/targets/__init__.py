@@ -14,6 +14,7 @@ from penjing.targets import (  # noqa: F401  registers the targets
 )
 from penjing.targets._device import DeviceFacts, Peaks, machine_facts, processor
 from penjing.targets._fresh_memory import fresh_memory
+from penjing.targets._half import check_stores_half
 from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
 from penjing.targets._peaks import device_facts
@@ -58,6 +59,7 @@ __all__ = [
     "ThisProcess",
     "available",
     "check_parity",
+    "check_stores_half",
     "device_facts",
     "far_from_limit",
     "find_target",

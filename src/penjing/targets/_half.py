@@ -52,6 +52,6 @@ def check_stores_half(target: Target) -> None:
     """
     if target.store_half is None:
         raise PenjingError(
-            f"Files for '{target.name}' hold float weights in 32 bits alone: leave weights='float16' out, or quantise the "
-            "graph for a small file, penjing.quantize(graph, data)."
+            f"Files for '{target.name}' hold float weights in 32 bits alone: leave weights='float16', or --float16, out, or "
+            "quantise the graph for a small file, penjing.quantize(graph, data)."
         )
