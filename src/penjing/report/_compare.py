@@ -77,7 +77,7 @@ class Comparison:
         return [self._texts(row, share) for row in self.rows]
 
     def _texts(self, row: Row, share: bool) -> dict[str, str]:
-        beaten = "" if row.beaten_by is None else f"beaten by {row.beaten_by}"
+        beaten = "" if row.beaten_by is None else f"by {row.beaten_by}"
         budget = "" if row.met is None else "met" if row.met else "missed"
         metric = (_format.percent if share else _format.plain)(row.metric)
         gained = None if row.lost is None else 0.0 - row.lost  # no minus before a zero
@@ -87,14 +87,11 @@ class Comparison:
             "run": row.name,
             "done": ", ".join(row.techniques) or "nothing",
             "on": row.place,
-            "latency": _format.milliseconds(row.latency_ms),
-            "speed": compared(row.faster, "faster", "slower", "same") or _format.NOT_MEASURED,
-            "size": _format.size(row.size_bytes),
-            "file": compared(row.smaller, "smaller", "bigger", "same") or _format.NOT_MEASURED,
-            self.metric: metric,
-            "points" if share else "change": change,
+            "latency": _both(_format.milliseconds(row.latency_ms), compared(row.faster, "faster", "slower", "as fast")),
+            "size": _both(_format.size(row.size_bytes), compared(row.smaller, "smaller", "bigger", "as large")),
+            self.metric: metric + (f" ({change})" if change else ""),
             "budget": budget,
-            "": beaten,
+            "beaten": beaten,
         }
 
 
@@ -134,6 +131,10 @@ def write_comparison(found: Comparison, path: Path) -> Path:
         found=found, titles=list(texts[0]), texts=texts, chart=chart(found)
     )
     return save(path, page.encode("utf-8", "replace"))
+
+
+def _both(value: str, change: str | None) -> str:
+    return value if change is None else f"{value}, {change}"
 
 
 def chart(found: Comparison) -> Chart | None:
