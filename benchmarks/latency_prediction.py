@@ -3,6 +3,7 @@
     python benchmarks/latency_prediction.py FOLDER             # runs what is missing, then publishes
     python benchmarks/latency_prediction.py FOLDER --table     # only publishes what is finished
     python benchmarks/latency_prediction.py FOLDER --plans 10 --batch 32
+    python benchmarks/latency_prediction.py FOLDER --target openvino
 
 A plan removes blocks, keeps a random multiple of 8 channels in each group, and computes in float32 or in int8. Its lowered
 file is measured in turns with the original's files, on one thread. The processor's time of a call counts, which other
@@ -43,6 +44,8 @@ from penjing.planning.latency.predict import fastest
 
 NAME = "latency_prediction"
 NETWORKS = ("resnet56", "mobilenet_v2")
+TARGETS = ("onnxruntime", "openvino")
+TARGET = TARGETS[0]
 STEP = 8  # channels
 ROUNDS = 40  # in which each file is called for BURST_SECONDS
 BURST_SECONDS = 0.006
@@ -68,12 +71,12 @@ def random_plan(base: pj.Graph, seed: int) -> pj.Graph:
     return pj.prune(small, shares, allocation="plan")
 
 
-def lowered(graph: pj.Graph, numbers: str, shape: tuple[int, ...], path: Path) -> targets.Artifact:
+def lowered(graph: pj.Graph, numbers: str, shape: tuple[int, ...], path: Path, target: str) -> targets.Artifact:
     """Returns the file of a graph in float32 or int8, which is made if it isn't there."""
     if path.exists():
-        return targets.open_artifact(path)
-    small = pj.quantize(graph, [torch.randn(2, *shape)]) if numbers == INT8 else graph
-    return targets.lower(small, path=path)
+        return targets.open_artifact(path, target)
+    small = pj.quantize(graph, [torch.randn(2, *shape)], target=target) if numbers == INT8 else graph
+    return targets.lower(small, target, path)
 
 
 def in_turns(files: Mapping[str, targets.Artifact], batch: int, rounds: int = ROUNDS) -> dict[str, float]:
@@ -100,16 +103,18 @@ def in_turns(files: Mapping[str, targets.Artifact], batch: int, rounds: int = RO
 class Subject:
     """A network, its table, and its originals' files."""
 
-    def __init__(self, name: str, folder: Path, batch: int, rows: Rows) -> None:
-        self.name, self.folder, self.batch, self.rows = name, folder, batch, rows
+    def __init__(self, name: str, folder: Path, batch: int, target: str) -> None:
+        self.name, self.folder, self.batch, self.target = name, folder / target, batch, target
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.shape = tuple(pj.zoo.example_input(name).shape[1:])
         self.base = pj.capture(pj.zoo.build(name).eval(), pj.zoo.example_input(name))
-        self.table = LatencyTable(folder / f"{name}.sqlite", Deployment(batch=batch), say=print)
+        self.table = LatencyTable(self.folder / f"{name}.sqlite", Deployment(target, batch=batch), say=print)
         self.macs = self.base.cost().macs
 
     def file(self, graph: pj.Graph, numbers: str, kind: str) -> targets.Artifact:
         """Returns a graph's file."""
-        return lowered(graph, numbers, self.shape, self.folder / f"{self.name}_{kind}_{numbers}.onnx")
+        file = self.folder / f"{self.name}_{kind}_{numbers}{targets.find_target(self.target).suffix}"
+        return lowered(graph, numbers, self.shape, file, self.target)
 
     def originals(self) -> dict[str, targets.Artifact]:
         """The files of the network as it is."""
@@ -154,6 +159,11 @@ class Subject:
         }  # fmt: skip
 
 
+def named(network: str, target: str) -> str:
+    """Returns the name by which rows know a network on a target."""
+    return network if target == TARGET else f"{network} on {target}"
+
+
 def errors(rows: list[dict[str, Any]], by_macs: bool) -> list[float]:
     """Returns the relative errors of predicted latencies, relative to the original's in the same numbers."""
     found = []
@@ -167,6 +177,7 @@ def errors(rows: list[dict[str, Any]], by_macs: bool) -> list[float]:
 def line(rows: Rows, name: str, batch: int, found: list[dict[str, Any]]) -> list[str]:
     """Returns a network's line of the table."""
     built = rows.get([name, batch, "table"])
+    network, _, target = name.partition(" on ")
     ours, macs = errors(found, False), errors(found, True)
     cells = [f"{np.median(v):.1%}, {np.percentile(v, 90):.1%}" for v in (ours, macs)]
     kinds = [
@@ -175,13 +186,14 @@ def line(rows: Rows, name: str, batch: int, found: list[dict[str, Any]]) -> list
         if (part := [row for row in found if row["numbers"] == numbers])
     ]
     return [
-        name, str(batch), str(len(found)), f"{built['kernels']} kernels, {built['seconds'] / 60:.1f} min", cells[0],
+        network, target or TARGET, str(batch), str(len(found)),
+        f"{built['kernels']} kernels, {built['seconds'] / 60:.1f} min", cells[0],
         ", ".join(kinds), cells[1],
     ]  # fmt: skip
 
 
 COLUMNS = [
-    "network", "batch", "plans", "table", "error of the prediction: median, 90th percentile",
+    "network", "target", "batch", "plans", "table", "error of the prediction: median, 90th percentile",
     "its median: float32, int8", "error of counting MACs: median, 90th percentile",
 ]  # fmt: skip
 
@@ -193,24 +205,26 @@ def main() -> None:
     parser.add_argument("--plans", type=int, default=60, help="plans per network")
     parser.add_argument("--batch", type=int, default=1, help="samples per call")
     parser.add_argument("--only", help="this network alone; publishes nothing")
+    parser.add_argument("--target", default=TARGET, help="the runtime")
     parser.add_argument("--table", action="store_true", help="publish what is finished")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = Rows(NAME)
     for name in () if options.table else NETWORKS:
         if options.only in (None, name):
-            subject = Subject(name, options.folder, options.batch, rows)
-            rows.once([name, options.batch, "table"], subject.measure_table)
+            subject = Subject(name, options.folder, options.batch, options.target)
+            key = named(name, options.target)
+            rows.once([key, options.batch, "table"], subject.measure_table)
             predictor = None
             for seed in range(options.plans):
-                if not rows.has([name, options.batch, seed]):
+                if not rows.has([key, options.batch, seed]):
                     predictor = predictor or subject.predictor()
                     known = predictor
-                    rows.once([name, options.batch, seed], lambda seed=seed, p=known, s=subject: s.run_plan(p, seed))
+                    rows.once([key, options.batch, seed], lambda seed=seed, p=known, s=subject: s.run_plan(p, seed))
     if options.only is None:
         table = []
         for batch in (1, 32):
-            for name in NETWORKS:
+            for name in (named(network, target) for target in TARGETS for network in NETWORKS):
                 found = [rows.get(key) for seed in range(60) if rows.has(key := [name, batch, seed])]
                 if found:
                     table.append(line(rows, name, batch, found))

@@ -25,6 +25,7 @@ from penjing.planning.latency import (
     side_by_side,
 )
 from penjing.planning.latency.boundaries import between
+from penjing.planning.latency.predict import fastest
 from penjing.targets import ExecutedNode
 
 
@@ -222,3 +223,15 @@ def test_kernels_measured_side_by_side_have_times_of_their_own(graph):
     rounding = [boundary(kernels[0], op) for op in ("quantize", "dequantize")]
     found = side_by_side([*kernels, *rounding, refused], Deployment())
     assert set(found) == {*kernels, *rounding} and all(us > 0 for us in found.values())
+
+
+def test_a_profile_with_other_nodes_than_most_does_not_count():
+    def profiled(*times):
+        return [ExecutedNode(name, name, "m", name, us, False, 0) for name, us in times]
+
+    profiles = [
+        profiled(("a", 3.0), ("b", 5.0)),
+        profiled(("a", 1.0), ("reorder", 1.0), ("b", 1.0)),  # compiled with another layout
+        profiled(("a", 4.0), ("b", 2.0)),
+    ]
+    assert [(node.name, node.latency_us) for node in fastest(profiles)] == [("a", 3.0), ("b", 2.0)]
