@@ -1,5 +1,9 @@
 """What is special about onnxruntime-web: a process of Node that outlives calls, times taken there, what runs in integers."""
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -77,12 +81,34 @@ def test_products_of_a_quantised_network_run_in_integers_and_none_of_a_float_one
     assert {row.module for row in profile(rounded) if row.macs} == {row.module for row in profile(plain) if row.macs}
 
 
+def picks():
+    """Returns a model that fails on tokens beyond its table."""
+
+    class Picks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(5, 3)
+
+        def forward(self, tokens):
+            return self.table(tokens)
+
+    return capture(Picks(), torch.zeros(2, 4, dtype=torch.int64))
+
+
 @here
 def test_times_are_taken_in_turns_in_one_process(plain, tmp_path):
     files = {name: lower(plain, NAME, tmp_path / f"{name}.onnx") for name in ("a", "b", "c")}
     found = measure_together(files, runs=5, seconds=0.2, memory=False)
     assert all(one.latency_ms.runs >= 5 and one.latency_ms.p10 > 0 for one in found.values())
     assert found["a"].runtime == f"{NAME} {ROW.version} in Node {_package.node_version()}"
+
+
+@here
+def test_names_that_are_numbers_get_their_own_inputs(plain, tmp_path):
+    files = {"b": lower(plain, NAME, tmp_path / "b.onnx"), "1": lower(picks(), NAME, tmp_path / "1.onnx")}
+    inputs = {"b": torch.full((1, 3, 12, 12), 7.0), "1": torch.ones(2, 4, dtype=torch.int64)}  # 7.0 is no token
+    found = measure_together(files, inputs=inputs, runs=3, seconds=0.1, memory=False)
+    assert (found["b"].batch, found["1"].batch) == (1, 2)
 
 
 @here
@@ -116,15 +142,7 @@ def test_a_process_that_ends_is_told_and_the_next_call_starts_another(plain, tmp
 
 @here
 def test_a_call_that_fails_names_the_module(tmp_path):
-    class Picks(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.table = nn.Embedding(5, 3)
-
-        def forward(self, tokens):
-            return self.table(tokens)
-
-    artifact = lower(capture(Picks(), torch.randint(5, (2, 4))), NAME, tmp_path / "model.onnx")
+    artifact = lower(picks(), NAME, tmp_path / "model.onnx")
     with pytest.raises(PenjingError, match=r"fails in 'table' on inputs of the shapes tokens \(2, 4\)"):
         run(artifact, torch.full((2, 4), 9))
     assert run(artifact, torch.zeros(2, 4, dtype=torch.int64)).shape == (2, 4, 3)
@@ -191,3 +209,32 @@ def test_a_browser_gives_what_node_gives_and_a_closed_one_is_opened_again(quanti
     torch.testing.assert_close(there, run(replace(artifact, target=NAME), x), rtol=0, atol=0)
     CHROMIUM.engine().close()
     torch.testing.assert_close(run(artifact, x), there, rtol=0, atol=0)
+
+
+@in_chromium
+@pytest.mark.skipif(os.name != "posix", reason="there is no POSIX shell")
+def test_a_browser_ends_with_a_process_that_is_killed(tmp_path):
+    opens = (
+        "import os, sys\n"
+        "from penjing.targets.onnxruntime_web._chromium import Browser, chromium\n"
+        "browser = Browser(chromium(), 'about:blank')\n"
+        "print(browser._process.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", opens]
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    browser = int(process.stdout.readline())
+    assert _runs(browser)
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 60
+    while _runs(browser) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not _runs(browser)
+
+
+def _runs(process: int) -> bool:
+    """Tells whether a process runs; one that nobody has waited for yet doesn't."""
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ("", "Z")

@@ -13,7 +13,10 @@ from penjing.errors import PenjingError
 
 VARIABLE = "PENJING_CHROMIUM"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-_OPTIONS = ("--headless=shell", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0")
+_OPTIONS = ("--headless=shell", "--disable-dev-shm-usage", "--no-first-run")
+# Chromium takes commands from its file 3, and ends where the other end of that pipe is closed. This process holds that end, so
+# Chromium ends with this process, even where nothing can be tidied up any more. The shell makes file 3 of its standard input.
+_TIED = ("/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 0</dev/null', "sh")
 _GPU = {
     False: ("--disable-gpu",),
     True: ("--enable-unsafe-webgpu", "--enable-features=Vulkan", "--ignore-gpu-blocklist"),
@@ -24,7 +27,7 @@ def chromium() -> str | None:
     """Returns the path of Chromium's program: `$PENJING_CHROMIUM`, or else one on the PATH; None where there is none."""
     told = os.environ.get(VARIABLE)
     if told:
-        return told if Path(told).is_file() else None
+        return shutil.which(told)
     return next((found for name in _NAMES if (found := shutil.which(name)) is not None), None)
 
 
@@ -69,7 +72,7 @@ def _told(process: int, key: str) -> int:
 
 
 class Browser:
-    """A Chromium without a window that shows one page. It ends when it is closed."""
+    """A Chromium without a window that shows one page. It ends when it is closed; but for Windows, it also ends with Python."""
 
     def __init__(self, program: str, address: str, *, compiled: bool = False, gpu: bool = False) -> None:
         """Opens a page.
@@ -85,11 +88,16 @@ class Browser:
         rootless = (
             ("--no-sandbox", "--no-zygote", "--single-process") if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
         )
+        tied = os.name == "posix"
+        start = [*_TIED, program, "--remote-debugging-pipe"] if tied else [program, "--remote-debugging-port=0"]
         self._process = subprocess.Popen(
-            [program, *_OPTIONS, *_GPU[gpu], *tier, *rootless, f"--user-data-dir={self._profile.name}", address],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            [*start, *_OPTIONS, *_GPU[gpu], *tier, *rootless, f"--user-data-dir={self._profile.name}", address],
+            stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
             env={**os.environ, "HOME": self._profile.name},
-        )  # fmt: skip
+        )
 
     @property
     def alive(self) -> bool:
@@ -104,4 +112,6 @@ class Browser:
         """Ends Chromium."""
         self._process.kill()
         self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._profile.cleanup()

@@ -181,9 +181,10 @@ WEBGPU = _place("onnxruntime-web:webgpu", "webgpu", layers=False)
 @cache
 def lacks_adapter() -> str:
     """Returns why pages of the browser can't use a GPU; "" where they can."""
+    engine = WEBGPU.engine()
     try:
-        WEBGPU.engine().ask({"do": "ready"})
+        engine.ask({"do": "ready"})
     except PenjingError as error:
-        WEBGPU.engine().close()
+        engine.close()
         return f"{chromium_version()}: {error}."
     return ""

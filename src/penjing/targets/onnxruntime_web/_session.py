@@ -88,10 +88,10 @@ class PlaceBench(ThisProcess):
         """Returns the seconds of each timed call; see `Bench`."""
         sessions = {name: WebSession(job.artifact, job.threads, self._place) for name, job in jobs.items()}
         bodies = {name: packed(job.inputs) for name, job in jobs.items()}
-        asked = {
-            name: {"id": sessions[name].number, "inputs": described(job.inputs), "size": len(bodies[name])}
+        asked = [
+            {"name": name, "id": sessions[name].number, "inputs": described(job.inputs), "size": len(bodies[name])}
             for name, job in jobs.items()
-        }
+        ]
         request = {"do": "times", "jobs": asked, "runs": runs, "limit": limit}
         answer, _ = self._place.engine().ask(request, list(bodies.values()))
         found: dict[str, list[float]] = answer["times"]

@@ -36,11 +36,11 @@ export class Models {
     return [{ outputs: values.map(({ type, dims }) => ({ dtype: type, shape: dims })) }, chunks];
   }
 
-  // Times calls in turns, as targets/bench/_turns.py does.
+  // Times calls in turns, as targets/bench/_turns.py does. Jobs are a list, since an object puts names that are numbers first.
   async times({ jobs, runs, limit }, bytes) {
     const calls = {};
     let start = 0;
-    for (const [name, { id, inputs, size }] of Object.entries(jobs)) {
+    for (const { name, id, inputs, size } of jobs) {
       const feeds = this.#feeds(inputs, bytes.subarray(start, start + size));
       const session = this.sessions.get(id);
       calls[name] = () => session.run(feeds);
