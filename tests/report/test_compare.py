@@ -103,6 +103,14 @@ def test_runs_on_other_samples_of_the_same_data_are_told_apart(tmp_path):
         report.compare(runs)
 
 
+def test_each_run_is_checked_against_every_other_one(tmp_path):
+    first, *others = (run(tmp_path / name) for name in "abc")
+    for folder in others:
+        (folder / "validation.csv").write_text(f"name,label\n{folder.name}.png,1\n")
+    with pytest.raises(PenjingError, match=r"b and .*c can't be compared: validation\.csv tells of other samples"):
+        report.compare([first, *others])
+
+
 def test_one_run_alone_one_twice_and_none_are_refused(tmp_path):
     one = run(tmp_path / "a")
     with pytest.raises(PenjingError, match="two or more folders"):

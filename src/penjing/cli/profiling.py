@@ -72,8 +72,10 @@ def profile_command(
 
     check({"threads": threads, "batch": batch}, {"threads": THREADS, "batch": BATCH})  # before anything is loaded
     if result is not None:
-        if model is not None or kit is not None:
-            raise PenjingError("--import shows a kit's result alone: leave MODEL and --export-kit out.")
+        if any(given is not None for given in (model, kit, target, weights, data)):
+            raise PenjingError(
+                "--import shows a kit's result alone: leave MODEL, --export-kit, --target, --weights and --data out."
+            )
         show_result(result, as_json)
         return
     if model is None:

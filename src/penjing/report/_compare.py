@@ -1,7 +1,8 @@
 """Several finished runs side by side: one table, one chart of them, and which of them no other beats."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +108,13 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
     reports = {str(folder): read(folder) for folder in folders}
     if len(reports) < len(folders):
         raise PenjingError("A folder is named twice: name each run once.")
-    first, *others = reports
-    for other in others:
-        _check_alike(first, other, reports[first], reports[other])
+    for one, other in combinations(reports, 2):  # all pairs: a file that the first run lacks may tell others apart
+        _check_alike(one, other, reports[one], reports[other])
     rows = [_row(number, name, report) for number, (name, report) in enumerate(reports.items(), 1)]
     beaten = [next((other.number for other in rows if _beats(other, row)), None) for row in rows]
-    found = tuple(Row(**{**row.__dict__, "beaten_by": number}) for row, number in zip(rows, beaten, strict=True))
-    return Comparison(metric_title(reports[first]), _data(reports[first]), found)
+    found = tuple(replace(row, beaten_by=number) for row, number in zip(rows, beaten, strict=True))
+    first = next(iter(reports.values()))
+    return Comparison(metric_title(first), _data(first), found)
 
 
 def write_comparison(found: Comparison, path: Path) -> Path:

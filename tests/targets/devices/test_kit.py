@@ -14,6 +14,7 @@ from penjing.cli.app import app
 from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.targets import import_kit, lower, machine_facts, write_kit
+from penjing.targets.bench import _measuring
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +50,18 @@ def test_the_command_line_shows_it(measured):
     assert shown.exit_code == 0 and "tiny by onnxruntime" in " ".join(shown.output.split())
     record = json.loads(penjing("profile", "--import", measured / "result.json", "--json").output)
     assert record["layers"]["0"]["latency_ms"] > 0
-    both = penjing("profile", "zoo:lenet5", "--import", "result.json")
-    assert "leave MODEL and --export-kit out" in str(both.exception)
+    for more in (["zoo:lenet5"], ["--target", "openvino"]):
+        both = penjing("profile", *more, "--import", "result.json")
+        assert "leave MODEL, --export-kit, --target" in str(both.exception)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured on Linux alone")
+def test_where_memory_can_not_be_measured_the_reason_is_told(tmp_path, monkeypatch):
+    program = tmp_path / "fails.py"
+    program.write_text("raise SystemExit('there is no room')")
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    with pytest.raises(SystemExit, match="memory of 'model' failed: there is no room"):
+        _measuring._fresh(tmp_path, "model")
 
 
 def test_a_result_of_another_file_is_refused(measured, tmp_path):

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sshd import WITHOUT
@@ -28,7 +29,11 @@ from penjing.targets import (
     profile,
     session,
 )
+from penjing.targets._verbs import named_inputs, random_inputs
+from penjing.targets.bench import Job
+from penjing.targets.bench._measuring import _packed as packed
 from penjing.targets.devices import _bench
+from penjing.targets.devices._bench import alike
 from penjing.targets.devices._connection import Unreachable
 from penjing.targets.devices._leftovers import folder_on
 from penjing.targets.devices._ssh import Ssh
@@ -101,6 +106,81 @@ def test_outputs_that_differ_there_are_told(reached, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "_local", replace(local, session=Other))
     with pytest.raises(PenjingError, match="is another than here, beyond what roundings explain"):
         measure(file, runs=10, seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "same"),
+    [
+        ([1.0, -2.0], [1.01, -1.99], True),
+        ([1.0, -2.0], [np.nan, np.nan], False),
+        ([1.0, -np.inf], [1.0, -np.inf], True),
+        ([1.0, -2.0], [[1.0], [-2.0]], False),
+        ([1.0, -2.0], [-1.0, 2.0], False),
+        ([1, 2], [2, 1], True),
+        ([1, 2], [1.0, 2.0], False),
+    ],
+)
+def test_outputs_are_alike_where_roundings_explain_the_difference(here, there, same):
+    assert alike(np.array(here), np.array(there)) is same
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda answer: answer["times"].clear(), "sent no times of model"),
+        (lambda answer: answer["times"].update(model=[]), "sent no times of model"),
+        (lambda answer: answer["times"].update(model=[0.0]), "times that aren't positive"),
+        (lambda answer: answer["outputs"].clear(), "sent no outputs of model"),
+        (lambda answer: answer["outputs"].update(model=packed([])), "gives 0 outputs on ssh://.*, and 1 here"),
+    ],
+)
+def test_a_result_that_lacks_something_is_refused(reached, tmp_path, monkeypatch, change, message):
+    file = lower(graph(), reached("onnxruntime"), tmp_path / "model.onnx")
+    connection = find_target(file.target).bench._connection
+    fetch = connection.fetch
+
+    def changed(path):
+        answer = json.loads(fetch(path))
+        change(answer)
+        return json.dumps(answer).encode()
+
+    monkeypatch.setattr(connection, "fetch", changed)
+    with pytest.raises(PenjingError, match=message):
+        measure(file, runs=3, seconds=0.1, memory=False)
+
+
+def test_a_program_that_takes_too_long_ends_itself_and_that_is_told(reached, tmp_path):
+    file = lower(graph(), reached("onnxruntime"), tmp_path / "model.onnx")
+    bench = find_target(file.target).bench
+    job = Job(file, named_inputs(file, random_inputs(file, 1)), 1)
+    with pytest.raises(PenjingError, match="ended itself, since it took too long"):
+        bench.ask({"model": job}, 1.0, profile_runs=10**9)
+    assert left_on_device() == []
+
+
+class Gone:
+    """A device that answers only where a folder is made."""
+
+    folder = "/tmp"
+
+    def __init__(self):
+        self.asked = []
+
+    def run(self, command, seconds):
+        self.asked.append(command.split()[0])
+        if self.asked[-1] == "mkdir":
+            return 0, "", ""
+        raise Unreachable("the connection was lost")
+
+
+def test_a_device_that_is_gone_is_asked_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("PENJING_CACHE", str(tmp_path))
+    with folder_on("ssh://pi/", Gone()):
+        pass
+    gone = Gone()
+    with pytest.raises(Unreachable), folder_on("ssh://pi/", gone):
+        pass
+    assert gone.asked == ["rm"]
 
 
 def test_a_host_that_refuses_is_told(server, reached):

@@ -39,11 +39,11 @@ def main(runtime: Any, in_turns: Any, machine: Any, arguments: list[str] | None 
     parser.add_argument("--memory", metavar="JOB", help="only the memory of this job, in this very process")
     options = parser.parse_args(arguments)
     request = json.loads((options.folder / REQUEST).read_text())
+    if hasattr(signal, "alarm"):
+        signal.alarm(int(request["seconds"]))  # nobody may be left to end it, should the connection be lost; 0 is never
     if options.memory is not None:
         print(json.dumps(_memory(runtime, options.folder, request["jobs"][options.memory])))
         return
-    if hasattr(signal, "alarm"):
-        signal.alarm(int(request["seconds"]))  # nobody may be left to end it, should the connection be lost
     result = _measured(runtime, in_turns, machine, options.folder, request)
     temporary = options.folder / (RESULT + ".part")
     temporary.write_text(json.dumps(result))
@@ -102,7 +102,9 @@ def _fresh(folder: Path, name: str) -> list[int] | None:
     if not _STATUS.exists():
         return None
     command = [sys.executable, sys.argv[0], str(folder), "--memory", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"The process that measures the memory of '{name}' failed: {' '.join(done.stderr.split())[-400:]}")
     found: list[int] = json.loads(done.stdout.splitlines()[-1])
     return found
 

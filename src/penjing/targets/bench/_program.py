@@ -63,7 +63,7 @@ def write_request(
     Args:
         folder: where the program lies.
         jobs: the calls, by name.
-        seconds: after which the program ends itself.
+        seconds: after which the program ends itself; 0 for never.
         times: timed calls per job and seconds for all jobs together, after which timing ends; None to time nothing.
         profile_runs: runs of each job's profile; 0 for none.
         memory: whether to measure the memory of each job.

@@ -18,6 +18,10 @@ from penjing.targets.devices._connection import Connection
 from penjing.targets.devices._leftovers import folder_on
 
 SPARE_SECONDS = 300.0  # for loading files and for rounds that are made even past the time limit
+ENDED = {  # by what a shell returns for a program that a signal ended: 128 and the signal's number
+    128 + 14: "The program there ended itself, since it took too long.",
+    128 + 9: "The program there was killed: perhaps the device ran out of memory.",
+}
 UNLIKE = 0.5  # share of an output's norm from which on no rounding explains a difference between two processors
 
 
@@ -73,21 +77,36 @@ class DeviceBench:
             program = write_program(here, self._local.on_device)
             files = write_request(here, jobs, seconds=seconds, **wanted)
             self._connection.send([program, *files], there)
-            command = f"{shlex.quote(self._address.python)} {there}/{PROGRAM} {there}"
-            code, _, error = self._connection.run(command, seconds + SPARE_SECONDS)
+            command = f"{shlex.quote(self._address.python)} {there}/{PROGRAM} {there}; exit $?"
+            # A shell waits for the program: ssh itself would tell of one that a signal ended as of a lost connection.
+            code, _, error = self._connection.run(f"sh -c {shlex.quote(command)}", seconds + SPARE_SECONDS)
             if code != 0:
                 raise PenjingError(f"Measuring on {device} failed. {self._reason(code, error)}")
             answer = Answer.parse(self._connection.fetch(f"{there}/{RESULT}"), device)
-        for measured in (answer.times, answer.profiles, answer.memory, answer.outputs):
-            if measured and set(measured) != set(jobs):
-                raise PenjingError(
-                    f"{device} sent results of {', '.join(measured)} where {', '.join(jobs)} was asked for."
-                )
+        self._check_complete(answer, jobs, wanted)
         return answer
+
+    def _check_complete(self, answer: Answer, jobs: Mapping[str, Job], wanted: Mapping[str, Any]) -> None:
+        """Raises unless there is a result of every job for everything that was to be measured."""
+        timed = "times" in wanted
+        parts: list[tuple[str, Mapping[str, Any], bool]] = [
+            ("times", answer.times, timed),
+            ("outputs", answer.outputs, timed),
+            ("profile", answer.profiles, "profile_runs" in wanted),
+            ("memory", answer.memory, "memory" in wanted),
+        ]
+        for what, found, asked in parts:
+            missing = [name for name in jobs if name not in found or found[name] == ()]
+            if asked and missing:
+                raise PenjingError(f"{self._address.device} sent no {what} of {', '.join(missing)}: measure again.")
+        if any(seconds <= 0 for times in answer.times.values() for seconds in times):
+            raise PenjingError(f"{self._address.device} sent times that aren't positive: measure again.")
 
     def _reason(self, code: int, error: str) -> str:
         """Says why the program failed there, and what to do."""
         last = error.splitlines()[-1] if error else f"The program ended with {code}."
+        if code in ENDED:
+            return ENDED[code]
         if code in (126, 127):
             return f"There is no Python at '{self._address.python}': put ?python=/path/of/python3 behind the address. ({last})"
         if "No module named" in last or "can't import the runtime" in last:
@@ -101,17 +120,31 @@ class DeviceBench:
         """Raises if a model gives something else on the device than here."""
         here = self._local.session(job.artifact, job.threads).run(dict(job.inputs))
         there = answer.outputs_of(name)
+        if len(there) != len(here):
+            raise PenjingError(f"'{name}' gives {len(there)} outputs on {self._address.device}, and {len(here)} here.")
         for output, a, b in zip(job.artifact.outputs, here, there, strict=False):
-            alike = a.shape == b.shape
-            if alike and np.issubdtype(a.dtype, np.floating):
-                distance = float(np.linalg.norm(np.nan_to_num(a.astype(np.float64) - b)))
-                alike = distance <= UNLIKE * max(float(np.linalg.norm(np.nan_to_num(a.astype(np.float64)))), 1e-6)
-            if not alike:
+            if not alike(a, b):
                 raise PenjingError(
                     f"Output '{output}' of '{name}' on {self._address.device} is another than here, beyond what roundings "
                     f"explain: {self._local.name} {answer.runtime} there and {self._local.version} here don't agree. "
                     "Install the same version on both."
                 )
+
+
+def alike(here: np.ndarray, there: np.ndarray) -> bool:
+    """Tells whether roundings may explain how an output on a device differs from the one here.
+
+    Of integers, such as the number of a class, only the shape is compared: one rounding may turn them into any other.
+    """
+    if here.shape != there.shape or here.dtype != there.dtype:
+        return False
+    if not np.issubdtype(here.dtype, np.floating):
+        return True
+    finite = np.isfinite(here)
+    if not np.array_equal(finite, np.isfinite(there)):
+        return False
+    a, b = here[finite].astype(np.float64), there[finite].astype(np.float64)
+    return bool(np.linalg.norm(a - b) <= UNLIKE * max(float(np.linalg.norm(a)), 1e-6))
 
 
 def rows(

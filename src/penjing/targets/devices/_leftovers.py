@@ -51,10 +51,14 @@ def folder_on(device: str, connection: Connection) -> Iterator[str]:
 
 
 def _remove_left(connection: Connection, notes: Path) -> None:
+    """Removes the folders that notes name, and the notes. It ends where the device doesn't answer, as every folder would wait."""
     kept = [path for path in notes.iterdir() if re.fullmatch(r"penjing-[0-9a-f]{32}", path.name)]
     for note in (*kept, *left_behind(notes)):
-        folder = note.read_text()
-        if not _OURS.fullmatch(folder) or _remove(connection, folder):
+        try:
+            folder = note.read_text()
+        except FileNotFoundError:  # another process has removed it meanwhile
+            continue
+        if not _OURS.fullmatch(folder) or connection.run(f"rm -rf {folder}", SECONDS)[0] == 0:
             note.unlink(missing_ok=True)
 
 
