@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 TARGET = "onnxruntime"  # of a model that isn't a finished run's
 DROPPED = ("kernel", "output", "parameters", "MACs/byte", "bytes", "op", "MACs")
 """Columns that a screen leaves out where it is too narrow for all of them, the first ones first."""
-DOUBTFUL = (
-    1.2  # share of the peak of multiplying beyond which the peak is doubtful: nothing is faster than the fastest op
-)
+# Share of the peak of multiplying beyond which the peak is doubtful: no layer is that much faster than the fastest op.
+DOUBTFUL = 1.2
 UNLIMITED = 100_000  # columns of characters, more than any table takes
 _TEXTS = ("layer", "op", "output", "kernel", "bound")  # columns that hold no numbers
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,11 @@ from penjing.errors import PenjingError
 from penjing.graph import capture
 from penjing.targets import import_kit, lower, machine_facts, write_kit
 from penjing.targets.bench import _measuring
+
+
+def wrong():
+    """Returns outputs, as a result holds them, that no model gave."""
+    return _measuring._packed([np.full((2, 8, 6, 6), 1e3, np.float32)])
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +93,8 @@ def test_a_result_of_another_file_is_refused(measured, tmp_path):
         (lambda answer: answer["machine"].update(cores="many"), "isn't the result of a measurement"),
         (lambda answer: answer["times"].update(model=[]), "holds no times of the model"),
         (lambda answer: answer["times"].update(model=[-1.0]), "times that aren't positive"),
+        (lambda answer: answer["outputs"].clear(), "outputs of 'model' that were sent can't be read"),
+        (lambda answer: answer["outputs"].update(model=wrong()), "is another than here, beyond what roundings explain"),
     ],
 )
 def test_a_damaged_result_is_refused(measured, tmp_path, change, message):

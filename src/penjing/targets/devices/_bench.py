@@ -43,7 +43,7 @@ class DeviceBench:
         """
         answer = self.ask(jobs, limit + SPARE_SECONDS, times=(runs, limit))
         for name, job in jobs.items():
-            self._check_outputs(name, job, answer)
+            check_outputs(name, job, answer, self._local, self._address.device)
         return {name: list(answer.times[name]) for name in jobs}
 
     def memory(self, job: Job) -> tuple[int, int] | None:
@@ -116,19 +116,30 @@ class DeviceBench:
             )
         return last
 
-    def _check_outputs(self, name: str, job: Job, answer: Answer) -> None:
-        """Raises if a model gives something else on the device than here."""
-        here = self._local.session(job.artifact, job.threads).run(dict(job.inputs))
-        there = answer.outputs_of(name)
-        if len(there) != len(here):
-            raise PenjingError(f"'{name}' gives {len(there)} outputs on {self._address.device}, and {len(here)} here.")
-        for output, a, b in zip(job.artifact.outputs, here, there, strict=False):
-            if not alike(a, b):
-                raise PenjingError(
-                    f"Output '{output}' of '{name}' on {self._address.device} is another than here, beyond what roundings "
-                    f"explain: {self._local.name} {answer.runtime} there and {self._local.version} here don't agree. "
-                    "Install the same version on both."
-                )
+
+def check_outputs(name: str, job: Job, answer: Answer, local: Target, device: str) -> None:
+    """Makes sure that a model gives on a device what it gives here, but for roundings.
+
+    Args:
+        name: of the job.
+        job: the call that was made on the device.
+        answer: what the device sent.
+        local: the target of the same runtime here.
+        device: what errors call the device.
+
+    Raises:
+        PenjingError: an output is another.
+    """
+    here = local.session(job.artifact, job.threads).run(dict(job.inputs))
+    there = answer.outputs_of(name)
+    if len(there) != len(here):
+        raise PenjingError(f"'{name}' gives {len(there)} outputs on {device}, and {len(here)} here.")
+    for output, a, b in zip(job.artifact.outputs, here, there, strict=False):
+        if not alike(a, b):
+            raise PenjingError(
+                f"Output '{output}' of '{name}' on {device} is another than here, beyond what roundings explain: "
+                f"{local.name} {answer.runtime} there and {local.version} here don't agree. Install the same version on both."
+            )
 
 
 def alike(here: np.ndarray, there: np.ndarray) -> bool:

@@ -16,7 +16,7 @@ from penjing.targets._registry import find_target, runtime_of
 from penjing.targets._verbs import ARTIFACT, PROFILE_RUNS, named_inputs, open_artifact, random_inputs
 from penjing.targets.bench import PROGRAM, REQUEST, RESULT, Job, write_program, write_request
 from penjing.targets.devices._answer import Answer
-from penjing.targets.devices._bench import rows
+from penjing.targets.devices._bench import check_outputs, rows
 
 RUNS, SECONDS = 200, 20.0  # timed calls, and seconds after which timing ends anyway
 LONGEST_SECONDS = 3600.0  # after which the program ends itself there
@@ -113,7 +113,8 @@ def import_kit(result: Path | str) -> KitResult:
     """Reads what a kit measured; its folder's other files must lie beside the result.
 
     Raises:
-        PenjingError: files are missing or damaged, or the result is that of another file than the kit's.
+        PenjingError: files are missing or damaged, the result is that of another file than the kit's, or the model gave
+            something else there than here.
     """
     result = Path(result)
     folder = result.parent
@@ -139,9 +140,9 @@ def import_kit(result: Path | str) -> KitResult:
             f"{result} was measured of another file than {artifact.path}: the two don't belong together."
         )
     inputs = named_inputs(artifact, random_inputs(artifact, kit.batch))
-    measured = measurement_of(
-        Job(artifact, inputs, kit.threads), answer.times[JOB], answer.memory.get(JOB), f"{kit.target} {answer.runtime}"
-    )
+    job = Job(artifact, inputs, kit.threads)
+    check_outputs(JOB, job, answer, target, f"the device of {result}")
+    measured = measurement_of(job, answer.times[JOB], answer.memory.get(JOB), f"{kit.target} {answer.runtime}")
     nodes = rows(target, artifact, inputs, answer.profiles[JOB], str(result))
     return KitResult(kit.name, kit.target, answer.machine, measured, nodes, kit.cost)
 

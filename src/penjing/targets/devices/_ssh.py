@@ -9,9 +9,8 @@ from pathlib import Path
 from penjing.targets.devices._address import Address
 from penjing.targets.devices._connection import CONNECT_SECONDS, TRANSFER_SECONDS, Unreachable, called, told
 
-ALIVE_SECONDS = (
-    5  # between questions whether the device is there; the connection counts as lost after three without answer
-)
+# Between questions whether the device is there. The connection counts as lost after three without an answer.
+ALIVE_SECONDS = 5
 FAILED = 255  # what ssh itself returns where it can't connect, or loses the connection
 
 

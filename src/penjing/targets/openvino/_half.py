@@ -26,9 +26,7 @@ def store_half(path: Path) -> None:
         wide = opset.convert(narrow, "f32", name=f"{node.get_friendly_name()}_widened")
         for reader in readers:
             reader.replace_source_output(wide.output(0))
-    with tempfile.TemporaryDirectory(
-        dir=path.parent
-    ) as folder:  # the model reads its weights from the old file until then
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # the model reads its weights from the old file
         made = Path(folder, path.name)
         save(model, made)
         del model
