@@ -1,12 +1,13 @@
-"""Which columns of a profile a screen shows."""
+"""Which columns of a profile a screen shows, and which models it refuses."""
 
 import io
 from dataclasses import replace
 
 import pytest
 
-from penjing.cli.profiling import DROPPED, _cells, _doubt, _fitting
+from penjing.cli.profiling import DROPPED, _cells, _doubt, _fitting, profile_command
 from penjing.cli.screen import Screen
+from penjing.errors import PenjingError
 from penjing.targets import RooflineRow
 
 CONV = RooflineRow(
@@ -64,3 +65,10 @@ def test_a_layer_that_multiplies_faster_than_the_peak_casts_doubt_on_the_peak(mo
     assert _doubt(ROWS) == "" and _doubt({"a": replace(CONV, latency_ms=0.5 * CONV.limit_ms, bound="memory")}) == ""
     said = _doubt({"a": replace(CONV, latency_ms=0.5 * CONV.limit_ms)})
     assert "a multiplies 2.0× as fast as the peak" in said and str(tmp_path / "peaks.json") in said
+
+
+def test_a_python_file_without_a_function_is_told_what_it_lacks(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text("")
+    with pytest.raises(PenjingError, match=r"net\.py' names no function: write .*file\.py:factory"):
+        profile_command(str(file))

@@ -62,6 +62,15 @@ def test_without_a_browser_the_targets_in_browsers_say_what_to_install(monkeypat
         assert not row.usable and "Install Chromium" in row.note
 
 
+def test_a_file_that_is_no_program_counts_as_no_chromium(monkeypatch, tmp_path):
+    file = tmp_path / "chromium"
+    file.write_text("")
+    monkeypatch.setenv(_chromium.VARIABLE, str(file))
+    assert _chromium.chromium() is None
+    file.chmod(0o755)
+    assert _chromium.chromium() == str(file)
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff"])
 def test_a_damaged_package_counts_as_none(monkeypatch, tmp_path, content):
     monkeypatch.setenv(VARIABLE, str(tmp_path))

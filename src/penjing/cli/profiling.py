@@ -124,7 +124,7 @@ def _finished(
     from penjing.models import WEIGHTS, WHOLE
     from penjing.targets import find_target, open_artifact
 
-    is_file = path.is_file() and path.suffix not in WHOLE + WEIGHTS
+    is_file = path.is_file() and path.suffix not in (*WHOLE, *WEIGHTS, ".py")
     if not path.is_dir() and not is_file:
         return None
     if weights is not None or data is not None:
