@@ -13,7 +13,7 @@ from penjing.files import sha256
 from penjing.report import _format
 from penjing.report._files import read, save
 from penjing.report._headline import compared, is_share, metric_title, sure, where
-from penjing.report._scatter import Chart, Dot, scatter
+from penjing.report._scatter import Chart, Point, scatter
 
 ROOM = 0.08  # of the range of values, around the outermost dots
 JUDGED_ON = ("validation.csv", "examples.npz")  # files of a run that tell the samples on which it was judged
@@ -143,7 +143,7 @@ def chart(found: Comparison) -> Chart | None:
     share = is_share(*(row.metric for row in found.rows))
     known = [(row, row.latency_ms, row.metric) for row in found.rows]
     dots = [
-        Dot(latency, metric, row.number, row.met is not False, row.beaten_by is None, f"{row.number}: {row.name}")
+        Point(latency, metric, row.number, row.met is not False, row.beaten_by is None, f"{row.number}: {row.name}")
         for row, latency, metric in known
         if latency is not None and metric is not None
     ]
@@ -151,8 +151,8 @@ def chart(found: Comparison) -> Chart | None:
         return None
     return scatter(
         dots,
-        _range([dot.across for dot in dots]),
-        _range([dot.up for dot in dots]),
+        _range([dot.x for dot in dots]),
+        _range([dot.y for dot in dots]),
         lambda value: f"{value:g} ms",
         (lambda value: f"{100 * value:g} %") if share else (lambda value: f"{value:g}"),
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # The chart has `WIDTH` units across, however wide the page draws it.
 WIDTH, HEIGHT = 400.0, 240.0
@@ -13,29 +13,17 @@ BEYOND = 1.08  # the share of the largest value that an axis reaches
 
 
 @dataclass(frozen=True)
-class Dot:
-    """A dot, by its two values.
+class Point:
+    """A dot and what is said of it.
 
     Attributes:
-        across: the value that tells how far to the right it is.
-        up: the value that tells how far up it is.
+        x: how far to the right it is: a value of the axis, or, within a `Chart`, in the chart's units.
+        y: how far up it is, in the same way; within a `Chart`, how far down.
         number: what is written beside it where there is room.
         met: whether it is drawn as a good one.
         taken: whether it is drawn as the chosen one.
         said: what is shown where the mouse rests on it.
     """
-
-    across: float
-    up: float
-    number: int
-    met: bool
-    taken: bool
-    said: str
-
-
-@dataclass(frozen=True)
-class Point:
-    """A dot as it is drawn: where it is, and what is said of it."""
 
     x: float
     y: float
@@ -80,7 +68,7 @@ class Chart:
 
 
 def scatter(
-    dots: Sequence[Dot],
+    dots: Sequence[Point],
     across: tuple[float, float],
     up: tuple[float, float],
     below: Callable[[float], str],
@@ -90,7 +78,7 @@ def scatter(
     """Returns a chart.
 
     Args:
-        dots: what is drawn.
+        dots: what is drawn, by their values.
         across: least and largest value of the axis to the right.
         up: least and largest value of the axis upwards.
         below: writes a number of the axis to the right.
@@ -104,7 +92,7 @@ def scatter(
     def high(value: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (value - up[0]) / (up[1] - up[0]), 1)
 
-    points = [Point(right(one.across), high(one.up), one.number, one.met, one.taken, one.said) for one in dots]
+    points = [replace(one, x=right(one.x), y=high(one.y)) for one in dots]
     return Chart(
         points,
         _numbered(points),

@@ -6,7 +6,7 @@ from typing import Any
 
 from penjing.budget import LIMITED, MILLISECONDS, parse_limit
 from penjing.report import _format
-from penjing.report._scatter import BEYOND, Chart, Dot, scatter
+from penjing.report._scatter import BEYOND, Chart, Point, scatter
 from penjing.report._words import option_words
 
 MOST_SHOWN = 12  # rows that are shown without a click
@@ -140,7 +140,7 @@ def chart(report: Mapping[str, Any]) -> Chart | None:
     lowest, highest = min(0.0, *(damage for *_, damage in found)), BEYOND * max(damage for *_, damage in found)
 
     points = [
-        Dot(
+        Point(
             latency, damage, number, bool(one["meets"]), bool(one.get("taken")),
             f"{number}: {_times(latency)} the latency, loss {_signed(damage)}",
         )

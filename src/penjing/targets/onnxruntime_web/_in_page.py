@@ -90,6 +90,10 @@ class InPage(Engine):
         file = folder() / "node_modules" / PACKAGE / "dist" / name.removeprefix("dist/")
         return file if name == f"dist/{file.name}" and file.is_file() else None
 
+    def knows(self, address: str) -> bool:
+        """Tells whether an address holds the page's secret word and one of its verbs."""
+        return self._verb(address) in ("next", "answer")
+
     def next(self, address: str) -> bytes | None:
         """Returns the next request, where there is one in time."""
         if self._verb(address) != "next":
@@ -127,6 +131,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Gives a request out, or takes an answer."""
+        if not self._page.knows(self.path):  # before anything is read: any process of this machine may ask
+            self._reply(404)
+            return
         message = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path.endswith("/answer"):
             self._page.answered(self.path, message)
