@@ -204,6 +204,7 @@ def test_the_server_of_the_page_gives_its_files_alone_and_to_nobody_else():
     for address in ("/", "/runs.html", "/other/runs.html", f"/{word}/", f"/{word}/dist/../package.json",
                     f"/{word}/dist//etc/passwd", f"/{word}/../runs.html", f"/{word}/_engine.py", f"/{word}/dist/"):  # fmt: skip
         assert page.path(address) is None, address
+    assert page.knows(f"/{word}/next") and not page.knows("/other/next") and not page.knows(f"/{word}/runs.html")
     page.answered("/other/answer", b"nothing")
     assert page._answers.empty()
 
