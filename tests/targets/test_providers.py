@@ -29,7 +29,7 @@ CUDA = PROVIDERS[0]
 @pytest.fixture
 def listed(monkeypatch):
     """Lets the runtime seem to have some providers."""
-    return lambda *names: monkeypatch.setattr(_providers, "present", lambda: names)
+    return lambda *names: monkeypatch.setattr(_providers, "_asked", lambda: (names, ""))
 
 
 def test_each_provider_is_listed_with_what_to_type_where_it_is_not_there(listed):
@@ -140,3 +140,12 @@ def test_an_integer_network_runs_by_a_provider_of_another_package(plain, tmp_pat
     expected, actual = plain(*x), partial(session(artifact))(*x)
     assert (actual["logits"] - expected["logits"]).abs().max() < 0.1
     assert not any(row.module for row in profile(artifact) if row.op.startswith("QNN"))
+
+
+def test_a_runtime_that_cannot_be_asked_says_why(monkeypatch):
+    monkeypatch.setattr(_providers, "_ASK", "raise OSError('libfoo.so is missing') # {plugins}")
+    asked = _providers._asked.__wrapped__()
+    assert asked == ((), "OSError: libfoo.so is missing")
+    monkeypatch.setattr(_providers, "_asked", lambda: asked)
+    with pytest.raises(PenjingError, match=r"can't be asked for its providers: OSError: libfoo\.so is missing"):
+        _providers.check_present(_providers.PROVIDERS[0])

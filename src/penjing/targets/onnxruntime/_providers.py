@@ -71,17 +71,27 @@ PROVIDERS = (
 )  # fmt: skip
 
 
-@cache
 def present() -> tuple[str, ...]:
-    """Returns the names of all providers of the installed runtime; none where there is no runtime."""
+    """Returns the names of all providers of the installed runtime; none where there is no runtime, or it can't be asked."""
+    return _asked()[0]
+
+
+@cache
+def _asked() -> tuple[tuple[str, ...], str]:
+    """Returns the names of all providers, and why the runtime can't be asked for them; "" where it can."""
     code = _ASK.format(plugins=[(one.plugin, one.name) for one in PROVIDERS if one.plugin])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    return tuple(json.loads(done.stdout.splitlines()[-1])) if done.returncode == 0 else ()
+    if done.returncode != 0:
+        return (), (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
+    return tuple(json.loads(done.stdout.splitlines()[-1])), ""
 
 
 def lacks(provider: Provider) -> str:
     """Returns advice on how to get the provider; "" where it is there."""
-    return "" if provider.name in present() else f"To get {provider.name}: {provider.install}."
+    providers, why = _asked()
+    if why:
+        return f"ONNX Runtime can't be asked for its providers: {why}."
+    return "" if provider.name in providers else f"To get {provider.name}: {provider.install}."
 
 
 def check_present(provider: Provider) -> None:
