@@ -84,6 +84,8 @@ def compress(
     budget: Budget | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    keep_channels: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
     units: str = "auto",
     min_channels: int = 1,
     out: Path | str = "out",
@@ -135,7 +137,9 @@ def compress(
         target: the runtime; see `penjing targets`.
         budget: limits on latency, size, MACs, memory and layers, and on the metric's fall; see `Budget`.
         include: patterns of module paths; only these are pruned.
-        exclude: patterns of module paths whose output channels all stay and which compute in float.
+        exclude: patterns of module paths that stay as they are: neither pruned nor factorised nor quantised.
+        keep_channels: patterns of module paths that are neither pruned nor factorised, and may be quantised.
+        keep_float: patterns of module paths that aren't quantised, and may be pruned or factorised.
         units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
         min_channels: how many units each group of channels keeps at least.
         out: the folder for everything that is written; new, empty, or of the same run; used by one call at a time.
@@ -218,8 +222,8 @@ def compress(
     )  # fmt: skip
     asked = CompressRequest(
         data, criterion, budget or Budget(), Deployment(target, threads, batch),
-        Scope(tuple(include), tuple(exclude), units, min_channels), training, taught_by(teacher), tuple(trackers),
-        max_minutes, trained, tuple(untrained_teachers), tuple(techniques), solver,
+        Scope(tuple(include), tuple(exclude), units, min_channels, tuple(keep_channels), tuple(keep_float)),
+        training, taught_by(teacher), tuple(trackers), max_minutes, trained, tuple(untrained_teachers), tuple(techniques), solver,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)

@@ -23,12 +23,31 @@ class Scope:
         exclude: patterns of module paths that stay as they are, and compute in floating point.
         units: what a unit of attention is, "heads", "features" or "auto".
         min_channels: how many units each group of channels keeps at least.
+        keep_channels: patterns of module paths that are neither pruned nor factorised; they may be rounded.
+        keep_float: patterns of module paths that compute in floating point; they may be pruned or factorised.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     units: str = "auto"
     min_channels: int = 1
+    keep_channels: tuple[str, ...] = ()
+    keep_float: tuple[str, ...] = ()
+
+    @property
+    def unpruned(self) -> tuple[str, ...]:
+        """Patterns of the modules whose channels and weights all stay."""
+        return (*self.exclude, *self.keep_channels)
+
+    @property
+    def unremoved(self) -> tuple[str, ...]:
+        """Patterns of the modules that don't go with a residual branch: a layer that stays in floating point is there."""
+        return (*self.unpruned, *self.keep_float)
+
+    @property
+    def unrounded(self) -> tuple[str, ...]:
+        """Patterns of the modules that compute in floating point."""
+        return (*self.exclude, *self.keep_float)
 
 
 class Technique(ABC):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import onnx
 import pytest
 import torch
 from command_line import COMPRESS, environment
@@ -427,6 +428,30 @@ def test_excluded_layers_stay_as_they_were(penjing, chosen, tmp_path):
     assert weights(out)["body.0.weight"].shape[:2] == (32, 8)
     changed = [step["place"] for step in report(out)["plan"] if step["before"] != step["after"]]
     assert changed and not any(place.startswith("body") for place in changed)
+
+
+def test_kept_channels_may_be_rounded_and_a_layer_kept_in_float_may_be_pruned(penjing, chosen, tmp_path):
+    run = ("compress", "net.py:small", "--data", "folder:photos", "--epochs", 1, "--out", tmp_path)
+    ran = penjing(*run, "--keep-channels", "stem*", "--keep-float", "body*")
+    assert ran.code in (0, 3), ran.text
+    proof, file = report(tmp_path), onnx.load(tmp_path / "model.onnx").graph
+    integers = {one.name: tuple(one.dims) for one in file.initializer if one.data_type == onnx.TensorProto.INT8}
+    floats = {tuple(one.dims) for one in file.initializer if one.data_type == onnx.TensorProto.FLOAT}
+    assert (16, 3, 3, 3) in integers.values(), integers  # the stem's channels are whole, and its weights integers
+    assert (16, 16, 3, 3) in floats and (
+        16,
+        16,
+        3,
+        3,
+    ) not in integers.values()  # the body's are half as many, and float
+    assert {step["place"] for step in proof["plan"] if step["technique"] == "prune"} == {"body.0"}
+    assert proof["settings"]["keep_float"] == ["body*"] and "Not quantised" in (tmp_path / "report.html").read_text()
+
+
+def test_a_kept_module_that_is_not_there_is_refused_with_the_nearest_name(penjing, tmp_path):
+    for option in ("--keep-channels", "--keep-float"):
+        ran = penjing("compress", "net.py:small", "--data", "folder:photos", option, "boddy", "--out", tmp_path / "out")
+        assert ran.code == 2 and "'boddy'" in ran.err and "Did you mean 'body'" in ran.err, ran.text
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not(penjing, chosen, tmp_path):

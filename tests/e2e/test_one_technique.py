@@ -64,6 +64,16 @@ def test_layers_that_stay_whole_are_named_with_the_reason(made):
     assert "Left whole: head (it has no kernel that could be decomposed so)" in ran.out, ran.text
 
 
+def test_single_layers_are_rounded_and_the_others_stay_in_floating_point(made):
+    out, _ = made("quantize", "--include", "body*")
+    plan = json.loads((out / "report.json").read_text())["plan"]
+    assert {step["place"] for step in plan if step["after"] == "int8"} == {"body.0"}
+    assert {(s["place"], s["found"]["reason"]) for s in plan if s["after"] != "int8"} == {
+        ("stem.0", "asked"),
+        ("head", "asked"),
+    }
+
+
 def test_verify_and_report_read_such_a_folder(made, penjing):
     out, _ = made("quantize")
     assert penjing("verify", out, "--data", "folder:photos").code == 0

@@ -165,6 +165,22 @@ def test_excluded_layers_keep_float_weights(pattern):
     assert "conv2.weight_scale" not in small.state_dict()
 
 
+@pytest.mark.parametrize("pattern", ["conv2", "conv[2]"])
+def test_only_included_layers_are_rounded(pattern):
+    small = quantize(_graph(), _batches(), include=[pattern])
+    assert {record.place.path: record.found.get("reason") for record in small.plan} == {
+        "conv1": "asked",
+        "head": "asked",
+        "conv2": None,
+    }
+    assert [name for name in small.state_dict() if name.endswith("weight_scale")] == ["conv2.weight_scale"]
+
+
+def test_an_included_layer_that_is_excluded_too_stays_in_floating_point():
+    small = quantize(_graph(), _batches(), include=["conv?"], exclude=["conv2"])
+    assert [record.place.path for record in small.plan if record.after != "float32"] == ["conv1"]
+
+
 def test_a_pattern_takes_all_below_a_module():
     graph = capture(zoo.resnet20().eval(), torch.randn(2, 3, 32, 32))
     small = quantize(graph, [torch.randn(4, 3, 32, 32)], exclude=["layer1", "layer2.*", "linear"])
@@ -189,6 +205,8 @@ def test_a_pattern_names_the_same_modules_as_for_channels(pattern):
 def test_what_is_no_module_path_is_refused_and_the_nearest_is_named():
     with pytest.raises(PenjingError, match=r"Unknown module pattern 'conv2d_1'.*Did you mean 'conv[12]'"):
         quantize(_graph(), _batches(), exclude=["conv2d_1"])
+    with pytest.raises(PenjingError, match=r"Unknown module pattern 'conv2d_1'.*Did you mean 'conv[12]'"):
+        quantize(_graph(), _batches(), include=["conv2d_1"])
 
 
 def test_three_dimensional_convolutions_are_integer_on_the_runtime(tmp_path):

@@ -68,6 +68,8 @@ OTHERS = {
     "budget": Budget(size="0.5x"),
     "include": ("first",),
     "exclude": ("second",),
+    "keep_channels": ("first",),
+    "keep_float": ("second",),
     "epochs": 6,
     "criterion": "l1",
     "techniques": ("factorize", "quantize"),

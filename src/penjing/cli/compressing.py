@@ -13,6 +13,7 @@ from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.budget_options import BudgetOptions
 from penjing.cli.face import Face
+from penjing.cli.place_patterns import PlacePatterns
 from penjing.cli.screen import Screen, styled
 from penjing.cli.spread import takes_options
 from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher, without_weights
@@ -35,7 +36,6 @@ SPEC = (
 )
 DataSpec = Annotated[str, typer.Option("--data", help=SPEC)]
 Weights = Annotated[Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")]
-Patterns = Annotated[list[str] | None, typer.Option(help="pattern of module paths; may be given many times")]
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
     "left out, and latency is measured on fewer calls; the result is verified in any case"
@@ -179,8 +179,7 @@ def compress_command(
     target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime",
     weights: Weights = None,
     limits: BudgetOptions,
-    include: Patterns = None,
-    exclude: Patterns = None,
+    places: PlacePatterns,
     units: Units = "auto",
     min_channels: Annotated[int, typer.Option(min=1, help="units that each group of channels keeps at least")] = 1,
     out: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("out"),
@@ -251,8 +250,7 @@ def compress_command(
             data=chosen,
             target=target,
             budget=budget,
-            include=include or (),
-            exclude=exclude or (),
+            **places.keywords(),
             units=units,
             min_channels=min_channels,
             out=out,

@@ -8,7 +8,7 @@ import typer
 
 from penjing.cli.app import app
 from penjing.cli.compressing import Model
-from penjing.cli.one_technique import AloneOptions, Include, run_alone
+from penjing.cli.one_technique import Exclude, Include, PlaceOptions, run_alone
 from penjing.cli.spread import takes_options
 from penjing.errors import PenjingError
 
@@ -38,7 +38,8 @@ def factorize_command(
         int | None, typer.Option(min=1, help="ranks are multiples of this; by default of what the target likes")
     ] = None,
     include: Include = None,
-    options: AloneOptions,
+    exclude: Exclude = None,
+    options: PlaceOptions,
 ) -> None:
     """Turns layers into chains of smaller ones, by low rank, and measures the result beside the original."""
     choices: dict[str, Any] = {
@@ -48,6 +49,7 @@ def factorize_command(
         "form": form,
         "round_to": round_to,
         "include": include or (),
+        "exclude": exclude or (),
     }
 
     def check() -> None:
@@ -62,8 +64,7 @@ def factorize_command(
     def verb(graph: "Graph", data: "Data | None") -> "Graph":
         from penjing.factorization import factorize
 
-        exclude, target, seed = options.exclude or (), options.target, options.seed
-        return factorize(graph, **choices, data=data, exclude=exclude, target=target, seed=seed)
+        return factorize(graph, **choices, data=data, target=options.target, seed=options.seed)
 
     run_alone("factorize", model, options, verb, check, choices)
 

@@ -11,7 +11,8 @@ import typer
 from rich.table import Column, Table
 
 from penjing.cli.app import app
-from penjing.cli.compressing import AsJson, Model, Patterns, Units, Weights
+from penjing.cli.compressing import AsJson, Model, Units, Weights
+from penjing.cli.place_patterns import Patterns
 from penjing.cli.screen import Screen
 from penjing.errors import unknown_name
 

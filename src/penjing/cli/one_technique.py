@@ -17,6 +17,9 @@ Verb = Callable[["Graph", "Data | None"], "Graph"]
 Include = Annotated[
     list[str] | None, typer.Option(help="pattern of module paths, to change these alone; may be given many times")
 ]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="pattern of module paths that stay as they are; may be given many times")
+]
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,8 @@ class PlaceOptions:
         find_target(self.target)
 
 
-@dataclass(frozen=True)
-class AloneOptions(PlaceOptions):
-    """The options of the commands that carry one technique out."""
-
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="pattern of module paths that stay; may be given many times")
-    ] = None
-
-
 def run_alone(
-    name: str, model: str, options: AloneOptions, verb: Verb, check: Callable[[], Any], choices: Mapping[str, Any]
+    name: str, model: str, options: PlaceOptions, verb: Verb, check: Callable[[], Any], choices: Mapping[str, Any]
 ) -> None:
     """Carries one technique out on the model that a command was given, and shows what came of it.
 
@@ -92,7 +86,7 @@ def run_alone(
     asked = OneTechnique(
         name,
         lambda graph: verb(graph, data),
-        plain({**choices, "exclude": options.exclude or ()}),
+        plain(choices),
         data,
         Deployment(options.target, options.threads, options.batch),
         options.seed,

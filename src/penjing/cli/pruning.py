@@ -6,7 +6,7 @@ import typer
 
 from penjing.cli.app import app
 from penjing.cli.compressing import Model, Units
-from penjing.cli.one_technique import AloneOptions, Include, run_alone
+from penjing.cli.one_technique import Exclude, Include, PlaceOptions, run_alone
 from penjing.cli.spread import takes_options
 from penjing.errors import PenjingError
 
@@ -35,7 +35,8 @@ def prune_command(
     min_channels: Annotated[int, typer.Option(min=1, help="units that each group of channels keeps at least")] = 1,
     units: Units = "auto",
     include: Include = None,
-    options: AloneOptions,
+    exclude: Exclude = None,
+    options: PlaceOptions,
 ) -> None:
     """Removes what matters least, once and without training, and measures the result beside the original."""
     choices: dict[str, Any] = {
@@ -47,6 +48,7 @@ def prune_command(
         "min_channels": min_channels,
         "units": units,
         "include": include or (),
+        "exclude": exclude or (),
     }
 
     def check() -> None:
@@ -61,6 +63,6 @@ def prune_command(
     def verb(graph: "Graph", data: "Data | None") -> "Graph":
         from penjing.pruning import prune
 
-        return prune(graph, **choices, data=data, exclude=options.exclude or (), seed=options.seed)
+        return prune(graph, **choices, data=data, seed=options.seed)
 
     run_alone("prune", model, options, verb, check, choices)

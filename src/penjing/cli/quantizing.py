@@ -6,7 +6,7 @@ import typer
 
 from penjing.cli.app import app
 from penjing.cli.compressing import Model
-from penjing.cli.one_technique import AloneOptions, run_alone
+from penjing.cli.one_technique import Exclude, Include, PlaceOptions, run_alone
 from penjing.cli.spread import takes_options
 from penjing.errors import PenjingError
 
@@ -47,7 +47,9 @@ def quantize_command(
         str | None,
         typer.Option(help="put layers back to more bits until the metric falls by no more than this, such as 1%"),
     ] = None,
-    options: AloneOptions,
+    include: Include = None,
+    exclude: Exclude = None,
+    options: PlaceOptions,
 ) -> None:
     """Rounds weights and activations to few bits, without training, and measures the result beside the original."""
     choices: dict[str, Any] = {
@@ -57,6 +59,8 @@ def quantize_command(
         "rounding": rounding,
         "corrections": corrections or "auto",
         "drop": drop,
+        "include": include or (),
+        "exclude": exclude or (),
     }
 
     def check() -> None:
@@ -71,7 +75,6 @@ def quantize_command(
     def verb(graph: "Graph", data: "Data | None") -> "Graph":
         from penjing.verbs import quantize
 
-        exclude, target, seed = options.exclude or (), options.target, options.seed
-        return quantize(graph, data, weights=grid, **choices, exclude=exclude, target=target, seed=seed)
+        return quantize(graph, data, weights=grid, **choices, target=options.target, seed=options.seed)
 
     run_alone("quantize", model, options, verb, check, {"weights": grid, **choices})

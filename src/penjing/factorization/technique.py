@@ -46,7 +46,7 @@ class Factorization(Technique):
         for speedup in self._speedups:
             settings = replace(
                 self._settings, ranks=f"speedup:{speedup:g}", target=capabilities.name, include=scope.include,
-                exclude=scope.exclude,
+                exclude=scope.unpruned,
             )  # fmt: skip
             for option in options_for(graph, settings, data):
                 if "reason" not in option.found:

@@ -101,8 +101,8 @@ class Structure:
 
     def __init__(self, graph: Graph, options: Sequence[Option], scope: Scope) -> None:
         """Groups the options by place, and finds which places lie inside of which branches."""
-        self._found: Channels = channels(graph, include=scope.include, exclude=scope.exclude, units=scope.units)
-        there = {branch.name: branch for branch in branches(graph, include=scope.include, exclude=scope.exclude)}
+        self._found: Channels = channels(graph, include=scope.include, exclude=scope.unpruned, units=scope.units)
+        there = {branch.name: branch for branch in branches(graph, include=scope.include, exclude=scope.unremoved)}
         self._nodes = {node.name: node for node in graph.program.graph.nodes}
         by_place: dict[Place, list[Option]] = {}
         for option in options:

@@ -35,6 +35,8 @@ TECHNIQUES = ("prune", "quantize")
     solver=TEXT,
     include=PATTERNS,
     exclude=PATTERNS,
+    keep_channels=PATTERNS,
+    keep_float=PATTERNS,
     units=TEXT,
     min_channels=COUNT,
     threads=THREADS,
@@ -50,6 +52,8 @@ def plan(
     solver: str = "milp",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    keep_channels: Sequence[str] = (),
+    keep_float: Sequence[str] = (),
     units: str = "auto",
     min_channels: int = 1,
     threads: int = 1,
@@ -70,7 +74,9 @@ def plan(
             `{"prune": {"criterion": "taylor"}, "quantize": {}}`.
         solver: a name in `penjing list solvers`.
         include: patterns of module paths; only these are pruned.
-        exclude: patterns of module paths that stay as they are.
+        exclude: patterns of module paths that stay as they are, and compute in floating point.
+        keep_channels: patterns of module paths that are neither pruned nor factorised; they may be rounded.
+        keep_float: patterns of module paths that compute in floating point; they may be pruned or factorised.
         units: what a unit of attention is; see `channels`.
         min_channels: how many units each group of channels keeps at least.
         threads: threads of the runtime.
@@ -95,7 +101,7 @@ def plan(
     solve = find_solver(solver)
     with tempfile.TemporaryDirectory() as folder:
         deployment = Deployment(target, threads, batch)
-        scope = Scope(tuple(include), tuple(exclude), units, min_channels)
+        scope = Scope(tuple(include), tuple(exclude), units, min_channels, tuple(keep_channels), tuple(keep_float))
         original = lower(graph, target, Path(folder) / "original")
         problem = Problem(
             graph,

@@ -45,7 +45,7 @@ class Pruning(Technique):
         A target's kernels are fast at channel counts that fill their vector registers. Other counts take longer than their
         share of the work, and sometimes longer than the next multiple above.
         """
-        groups = channels(graph, include=scope.include, exclude=scope.exclude, units=scope.units).groups
+        groups = channels(graph, include=scope.include, exclude=scope.unpruned, units=scope.units).groups
         whole = tuple(group.units for group in groups)
         uniform = allocations["uniform"].function
         widths: dict[tuple[int, ...], tuple[float, int]] = {}
@@ -71,7 +71,7 @@ class Pruning(Technique):
                         "allocation": "uniform",
                         "keep": keep,
                         "include": list(scope.include),
-                        "exclude": list(scope.exclude),
+                        "exclude": list(scope.unpruned),
                         "batches": self._batches,
                         "seed": self._seed,
                         "units": scope.units,
@@ -91,15 +91,15 @@ class Pruning(Technique):
             "criterion": self._criterion,
             "allocation": "plan",
             "include": list(scope.include),
-            "exclude": list(scope.exclude),
+            "exclude": list(scope.unpruned),
             "batches": self._batches,
             "seed": self._seed,
         }
-        for branch in branches(graph, include=scope.include, exclude=scope.exclude):
-            removal = {**setting, "granularity": "layer", "keep": 0}
+        for branch in branches(graph, include=scope.include, exclude=scope.unremoved):
+            removal = {**setting, "exclude": list(scope.unremoved), "granularity": "layer", "keep": 0}
             yield Option(Place("branch", branch.name), "prune", removal, 1, 0, {"saves_params": branch.params})
         step = min(capabilities.channel_multiples)
-        for group in channels(graph, include=scope.include, exclude=scope.exclude, units=scope.units).groups:
+        for group in channels(graph, include=scope.include, exclude=scope.unpruned, units=scope.units).groups:
             for keep in _widths(group.units, step, scope.min_channels):
                 width = {**setting, "granularity": "filter", "keep": keep, "units": scope.units}
                 found = {"saves_params": (group.units - keep) * group.params}

@@ -13,6 +13,7 @@ RULES = {
     "rounding": TEXT,
     "corrections": either(TEXT, several(TEXT, "names of corrections")),
     "per_layer": optional(mapping(TEXT, "a mapping from patterns of module paths to names of grids")),
+    "include": PATTERNS,
     "exclude": PATTERNS,
     "target": either(a(Capabilities, "a Capabilities record"), TEXT),
     "placement": TEXT,

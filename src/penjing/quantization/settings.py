@@ -25,6 +25,7 @@ class QuantizationSettings:
     in_float: Sequence[str] = ()
     simulate: bool = False
     seed: int = 0
+    include: Sequence[str] = ()
 
     def arguments(self) -> dict[str, Any]:
         """Returns the settings by name, as keyword arguments of `quantize`."""

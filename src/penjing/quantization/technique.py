@@ -82,6 +82,7 @@ class Quantization(Technique):
         in_float: Sequence[str] = (),
         simulate: bool = False,
         seed: int = 0,
+        include: Sequence[str] = (),
     ) -> None:
         """Takes the arguments of `quantize`, which documents them; two have another meaning.
 
@@ -107,6 +108,7 @@ class Quantization(Technique):
         self._settings = QuantizationSettings(
             self._weights[0], activations, observer, grain, rounding, corrections, per_layer or {},
             placement=placement, in_float=in_float, simulate=simulate, seed=seed,
+            include=include,
         )  # fmt: skip
 
     def propose(self, graph: Graph, data: Any, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
@@ -119,7 +121,7 @@ class Quantization(Technique):
         if self._settings.activations not in (None, DYNAMIC) and not possible:
             return
         # A rounding needs integer grids, and not all grids of a choice are; whether it fits is checked when it is applied.
-        settings = replace(self._settings, exclude=scope.exclude, target=capabilities, rounding="nearest")
+        settings = replace(self._settings, exclude=scope.unrounded, target=capabilities, rounding="nearest")
         grids = [name for name in self._weights if name != FLOAT]
         for name in self._weights:
             try:

@@ -60,6 +60,7 @@ def quantize(
     in_float: Sequence[str] = (),
     simulate: bool = False,
     seed: int = 0,
+    include: Sequence[str] = (),
 ) -> Graph:
     """Rounds the weights and activations of a trained graph to few bits, without further training; returns a new graph.
 
@@ -102,6 +103,7 @@ def quantize(
         simulate: whether to allow grids and grains that the target doesn't run in integers; values are rounded to the grid
             all the same.
         seed: seed of roundings that draw random numbers.
+        include: patterns, as in `exclude`, of the only layers that are rounded; by default all.
 
     Raises:
         PenjingError: a name is unknown, a pattern matches nothing, there is no calibration data, activations aren't finite or
@@ -122,7 +124,7 @@ def quantize(
         data,
         QuantizationSettings(
             weights, activations, observer, grain, rounding, corrections, per_layer or {}, exclude, target, placement,
-            in_float, simulate, seed,
+            in_float, simulate, seed, include,
         ),
     )  # fmt: skip
 
@@ -275,7 +277,7 @@ def _place(small: Graph, asked: QuantizeRequest) -> tuple[Placed, list[LaidWeigh
         check_all_integer(small, placed, asked.target, asked.is_excluded)
     recurrent = lay_recurrent(small, asked.choices.of)
     if not placed.layers and not recurrent:
-        left = " that isn't excluded" if asked.choices.exclude else ""
+        left = " that isn't excluded" if asked.choices.exclude or asked.choices.include else ""
         kinds = "linear layer" if asked.dynamic else "convolution or linear layer"
         other = " Other layers need calibration data and activations='auto'." if asked.dynamic else ""
         name = asked.target.name

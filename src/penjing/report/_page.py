@@ -157,6 +157,12 @@ def parity(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return rows
 
 
+# What patterns of module paths in a run's settings mean.
+_PATTERNS = {
+    "include": "Changed alone", "exclude": "Left alone", "keep_channels": "Not pruned", "keep_float": "Not quantised",
+}  # fmt: skip
+
+
 def surroundings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Returns titled lists of (name, value): the settings of the run, the machine, the versions and the inputs."""
     target, provenance = report["target"], report["provenance"]
@@ -175,8 +181,8 @@ def surroundings(report: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, s
         threads = variant.get("threads")
         told = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
         run.append(("Trained in", f"{variant.get('precision')}, {layout}{told}"))
-    if report.get("exclude"):
-        run.append(("Left alone", _format.anything(report["exclude"])))
+    settings = report.get("settings") or {}
+    run += [(said, _format.anything(settings[name])) for name, said in _PATTERNS.items() if settings.get(name)]
     groups = [("Run", run)]
     for name, key in (("Machine", "machine"), ("Versions", "versions"), ("Inputs (SHA-256)", "inputs")):
         facts = provenance.get(key)

@@ -31,9 +31,11 @@ from penjing.errors import PenjingError
 from penjing.graph import Graph, channels
 from penjing.graph.digest import digest
 from penjing.graph.doors import TRAINED
+from penjing.graph.patterns import check_patterns
 from penjing.loaders import first, read
 from penjing.planning import Deployment, check_in_compress
 from penjing.pruning import criteria, prune
+from penjing.quantization import weights_by_place
 from penjing.targets import find_target
 from penjing.tasks import evaluate
 from penjing.techniques import Scope, Technique, techniques
@@ -57,6 +59,8 @@ RULES = {  # rules for single arguments of `compress`
     "budget": optional(a(Budget, "a penjing.Budget")),
     "include": PATTERNS,
     "exclude": PATTERNS,
+    "keep_channels": PATTERNS,
+    "keep_float": PATTERNS,
     "units": TEXT,
     "min_channels": COUNT,
     "out": PATH,
@@ -165,8 +169,7 @@ class CompressRequest:
         return {
             **asdict(self.deployment),
             **asdict(self.scope),
-            "include": list(self.scope.include),
-            "exclude": list(self.scope.exclude),
+            **{name: list(getattr(self.scope, name)) for name in ("include", "exclude", "keep_channels", "keep_float")},
             **asdict(self.training),
             "augment": list(self.training.augment),
             "criterion": self.criterion,
@@ -188,7 +191,9 @@ class CompressRequest:
                 compare, the penalty nothing to shape, or the teacher can't teach it.
         """
         scope, training = self.scope, self.training
-        groups = channels(graph, include=scope.include, exclude=scope.exclude, units=scope.units).groups
+        groups = channels(graph, include=scope.include, exclude=scope.unpruned, units=scope.units).groups
+        places = weights_by_place(graph)  # a weight of the network itself has no module path
+        check_patterns(graph, [pattern for pattern in scope.keep_float if pattern not in places])
         with torch.random.fork_rng(devices=[]):  # a loader may draw from PyTorch's generator
             for part in ("train", "calibration", "validation"):
                 if (loader := getattr(self.data, part)) is not None:
@@ -266,9 +271,11 @@ def _judge(graph: Graph, data: Data) -> None:
 
 
 def _rank(graph: Graph, asked: CompressRequest) -> None:
+    scope = asked.scope
     try:
         prune(
-            graph, 0.0, criterion=asked.criterion, data=asked.data, batches=1, seed=asked.training.seed, **vars(asked.scope)
+            graph, 0.0, criterion=asked.criterion, data=asked.data, batches=1, seed=asked.training.seed, units=scope.units,
+            include=scope.include, exclude=scope.unpruned, min_channels=scope.min_channels,
         )  # fmt: skip
     except _WRONG as error:
         raise PenjingError(

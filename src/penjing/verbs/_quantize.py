@@ -72,6 +72,7 @@ def quantize(
     rounding: str = "nearest",
     corrections: str | Sequence[str] = "auto",
     per_layer: Mapping[str, str] | None = None,
+    include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     target: Capabilities | str = DEFAULT,
     placement: str = "fastest",
@@ -111,6 +112,7 @@ def quantize(
             channel's mean and variance on the first samples; () corrects nothing.
         per_layer: grids of single layers, by pattern of their module path, "float32" for floating point; the first pattern
             that fits wins.
+        include: patterns of module paths; all other layers compute in floating point.
         exclude: patterns of module paths that compute in floating point.
         target: the runtime that the graph is quantised for, a name in `penjing targets`: values are rounded where it
             computes in integers. For a target that computes nothing in integers, such as "torch", only weights can be
@@ -162,7 +164,7 @@ def quantize(
     usual = next((name for name in grids if name != FLOAT), FLOAT)
     settings = QuantizationSettings(
         usual, activations, observer, grain, rounding, corrections, per_layer or {}, exclude, able, placement, in_float,
-        simulate, seed,
+        simulate, seed, include,
     )  # fmt: skip
 
     small, trained = None, settings

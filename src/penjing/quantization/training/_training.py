@@ -70,6 +70,7 @@ class QuantizedTraining:
         in_float: Sequence[str] = (),
         simulate: bool = False,
         seed: int = 0,
+        include: Sequence[str] = (),
     ) -> None:
         """Takes the arguments of `quantize`, which documents them, and two more: `method` and `stages`.
 
@@ -89,6 +90,7 @@ class QuantizedTraining:
         settings = QuantizationSettings(
             weights=weights, activations=activations, observer=observer, grain=grain, per_layer=per_layer or {},
             exclude=exclude, target=target, placement=placement, in_float=in_float, simulate=simulate, seed=seed,
+            include=include,
         )  # fmt: skip
         self._stored = quantize_plainly(graph, data, settings)
         self._stored.plan = graph.plan + (
@@ -97,7 +99,7 @@ class QuantizedTraining:
         )
         self._arguments = repr([
             method, stages, weights, activations, observer, grain, dict(per_layer or {}), list(exclude), list(in_float),
-            find(target).name, placement, seed,
+            find(target).name, placement, seed, list(include),
         ])  # fmt: skip
         choices = read_choices(graph, settings)
         self.graph = copy.deepcopy(self._stored)

@@ -57,17 +57,21 @@ class Choices:
     Attributes:
         usual: the choice for layers that no pattern fits.
         special: the choices for other layers, by pattern; None for floating point. The first pattern that fits wins.
+        include: patterns of the only modules that are rounded; empty for all.
         exclude: patterns of modules that compute in floating point.
     """
 
     usual: Choice
     special: Mapping[str, Choice | None]
+    include: tuple[str, ...]
     exclude: tuple[str, ...]
 
     def of(self, layer: fx.Node) -> Choice | None:
         """Returns the choice for a layer; None for floating point."""
         paths = layer.meta.get("module", ""), place_of(layer)
         if any(matches(path, self.exclude) for path in paths):
+            return None
+        if self.include and not any(matches(path, self.include) for path in paths):
             return None
         for pattern, choice in self.special.items():
             if any(matches(path, [pattern]) for path in paths):
@@ -86,13 +90,13 @@ def read_choices(graph: Graph, given: QuantizationSettings) -> Choices:
     Raises:
         PenjingError: a name is unknown, or a pattern fits no module.
     """
-    exclude, grain = (*given.exclude, *given.in_float), given.grain
+    include, exclude, grain = tuple(given.include), (*given.exclude, *given.in_float), given.grain
     places = weights_by_place(graph)  # a weight of the network itself has no module path, only its place
-    check_patterns(graph, [pattern for pattern in (*exclude, *given.per_layer) if pattern not in places])
+    check_patterns(graph, [pattern for pattern in (*include, *exclude, *given.per_layer) if pattern not in places])
     special = {
         pattern: None if name == FLOAT else find_choice(name, grain) for pattern, name in given.per_layer.items()
     }
-    return Choices(find_choice(given.weights, grain), special, exclude)
+    return Choices(find_choice(given.weights, grain), special, include, exclude)
 
 
 def check_groups(graph: Graph, layers: Iterable[fx.Node], choice_of: Callable[[fx.Node], Choice | None]) -> None:
