@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from penjing.storage import load
     from penjing.targets import lower, measure
     from penjing.training import recover
-    from penjing.verbs import prune, quantize
+    from penjing.verbs import explain, prune, quantize
 
 __all__ = [
     "Budget",
@@ -46,6 +46,7 @@ __all__ = [
     "channels",
     "compress",
     "data",
+    "explain",
     "factorize",
     "load",
     "lower",
@@ -76,6 +77,7 @@ _HOMES = {  # the module of every other public name
     "capture": "penjing.graph.capture.capture",
     "channels": "penjing.graph.channels.channels",
     "compress": "penjing.compress",
+    "explain": "penjing.verbs",
     "factorize": "penjing.factorization",
     "load": "penjing.storage",
     "lower": "penjing.targets",

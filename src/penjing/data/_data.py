@@ -1,7 +1,7 @@
 """One value that holds the data for training, calibrating and evaluating a network."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from penjing.checks import NAME, TEXT, Rule, a, check, optional, several
+from penjing.checks import FUNCTION, NAME, TEXT, Rule, a, check, optional, several
 from penjing.data._names import is_one_line
 from penjing.data._preprocess import Preprocess
 from penjing.errors import PenjingError
@@ -59,6 +59,8 @@ class Data:
         validation_files: the validation images in order, where they are files: path within the folder or the zip that
             they were read from, and label.
         split: how many images there are for training and for judging, where that is known.
+        show: from the inputs of one sample, without the axis of samples, to a text or a PIL image for people: such as
+            `lambda ids: tokenizer.decode(ids)`. Images are shown without it.
     """
 
     train: Iterable[Any] | None
@@ -72,6 +74,7 @@ class Data:
     fingerprint: str = ""
     validation_files: tuple[tuple[str, int], ...] | None = field(default=None, repr=False)
     split: Split | None = None
+    show: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuses loaders that could be read only once, and fields that aren't what they should be.
@@ -117,6 +120,7 @@ _RULES = {
     "fingerprint": TEXT,
     "validation_files": optional(a(Sequence, "a sequence of pairs of a path and a label")),
     "split": optional(a(Split, "a penjing.data.Split")),
+    "show": optional(FUNCTION),
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from penjing.tasks._classification import Classification
 from penjing.tasks._evaluate import agreement, evaluate, likeness
-from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answers_of
+from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answered, answers_of
 from penjing.tasks._outputs import first_tensor
 from penjing.tasks._positions import counted_of
 from penjing.tasks._task import Metric, Task
@@ -19,6 +19,7 @@ __all__ = [
     "Task",
     "Unlabelled",
     "agreement",
+    "answered",
     "answers_of",
     "counted_of",
     "evaluate",

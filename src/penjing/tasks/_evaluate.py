@@ -61,9 +61,14 @@ def agreement(run_a: Callable[..., Any], run_b: Callable[..., Any], loader: Iter
     return likeness(run_a, run_b, loader, task).value
 
 
-@checked(original=FUNCTION, other=FUNCTION, task=TASK, limit=optional(COUNT))
+@checked(original=FUNCTION, other=FUNCTION, task=TASK, limit=optional(COUNT), seen=optional(FUNCTION))
 def likeness(
-    original: Callable[..., Any], other: Callable[..., Any], loader: Iterable[Any], task: Task, limit: int | None = None
+    original: Callable[..., Any],
+    other: Callable[..., Any],
+    loader: Iterable[Any],
+    task: Task,
+    limit: int | None = None,
+    seen: Callable[[tuple[Tensor, ...], Tensor | None, Any, Any], None] | None = None,
 ) -> Likeness:
     """Compares the answers of two networks, without labels.
 
@@ -77,6 +82,7 @@ def likeness(
         loader: yields batches that `task.split` accepts; labels are not used.
         task: its `split` is used, and its `answers`, if it has any: "classes", "values" or "auto".
         limit: number of samples after which to stop, at the end of a batch; None takes all samples.
+        seen: called with the inputs, the targets and both networks' outputs of each batch.
 
     Raises:
         PenjingError: the loader yields nothing, or the outputs differ in number or shape.
@@ -86,11 +92,9 @@ def likeness(
     samples = 0
     with _inference(original) as device, _inference(other) as other_device:
         for batch in read(loader):
-            inputs, _ = task.split(batch)
-            pair = [
-                [first_tensor(made)] if answers == "classes" else all_tensors(made)
-                for made in (original(*_on(device, inputs)), other(*_on(other_device, inputs)))
-            ]
+            inputs, targets = task.split(batch)
+            both = original(*_on(device, inputs)), other(*_on(other_device, inputs))
+            pair = [[first_tensor(made)] if answers == "classes" else all_tensors(made) for made in both]
             if len(pair[0]) != len(pair[1]):
                 raise PenjingError(
                     f"The two networks' answers can't be compared: they have {len(pair[0])} and {len(pair[1])} outputs."
@@ -98,6 +102,8 @@ def likeness(
             tallies = tallies or [Tally(answers) for _ in pair[0]]
             for tally, ours, theirs in zip(tallies, *pair, strict=True):
                 tally.update(ours, theirs)
+            if seen is not None:
+                seen(inputs, targets, *both)
             samples += len(pair[0][0])
             if limit is not None and samples >= limit:
                 break

@@ -1,6 +1,7 @@
 """The public verbs that compose a technique with training, planning, measuring and judging."""
 
+from penjing.verbs._explain import explain
 from penjing.verbs._prune import prune
 from penjing.verbs._quantize import quantize
 
-__all__ = ["prune", "quantize"]
+__all__ = ["explain", "prune", "quantize"]

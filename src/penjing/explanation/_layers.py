@@ -1,0 +1,71 @@
+"""The noise of each layer: how far its outputs in the small network are from those in the original."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from penjing.graph import Graph, fold_batch_norms
+from penjing.graph.ops import LAYERS
+from penjing.quantization.calibration.noise import Power, channel_axis
+
+SAMPLES = 8  # samples that tell noise from signal to within a decibel or two
+MOST = 150.0  # decibels: float32's own rounding; layers that compute the same are told so
+
+
+@dataclass(frozen=True)
+class LayerNoise:
+    """How much of a layer's signal is left in the small network, the noise of all layers before it included.
+
+    Attributes:
+        path: the layer's module path.
+        signal_to_noise_db: power of the outputs' variation about each channel's mean, over the power of the error, in
+            decibels; at most 150.
+    """
+
+    path: str
+    signal_to_noise_db: float
+
+
+def noise_of_layers(graph: Graph, small: Graph, inputs: tuple[Tensor, ...]) -> tuple[LayerNoise, ...]:
+    """Returns the noise of each convolution and linear layer that both graphs have in the same shape.
+
+    A layer that lost channels, or was factorised, has another shape or another name: nothing is told of it. Batch norms
+    count to the layer in front of them.
+
+    Args:
+        graph: the original.
+        small: the network that was made of it.
+        inputs: a batch of inputs, of which the first eight samples are used.
+    """
+    if graph.batch is None and small.batch is None:
+        inputs = tuple(tensor[:SAMPLES] for tensor in inputs)
+    before, after = (_outputs(fold_batch_norms(one), inputs) for one in (graph, small))
+    found = []
+    for key, (layer, wanted) in before.items():
+        got = after.get(key)
+        if got is None or got[1].shape != wanted.shape:
+            continue
+        power = Power()
+        power.add(wanted, got[1] - wanted, channel_axis(layer))
+        if power.variation > 0:
+            found.append(LayerNoise(key[0], MOST if power.noise <= 0 else min(MOST, -10 * math.log10(power.noise))))
+    return tuple(found)
+
+
+def _outputs(graph: Graph, inputs: tuple[Tensor, ...]) -> dict[tuple[str, int], tuple[fx.Node, Tensor]]:
+    """Returns the layers' nodes and outputs by module path; a module that is called again counts its calls."""
+    layers: dict[tuple[str, int], fx.Node] = {}
+    for node in graph.program.graph.nodes:
+        if node.op == "call_function" and node.target in LAYERS:
+            path, call = str(node.meta.get("module") or node.name), 0
+            while (path, call) in layers:
+                call += 1
+            layers[path, call] = node
+    parameter: Any = next(iter(graph.parameters()), None)
+    device = torch.device("cpu") if parameter is None else parameter.device
+    with torch.no_grad():
+        _, values = graph.with_outputs([node.name for node in layers.values()])(*(one.to(device) for one in inputs))
+    return {key: (node, values[node.name].float().cpu()) for key, node in layers.items()}

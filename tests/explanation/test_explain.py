@@ -1,0 +1,220 @@
+"""What a small network lost, told of networks whose every answer is known."""
+
+import base64
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, mean_absolute_error
+from torch import nn
+from torchmetrics import MeanAbsoluteError
+
+import penjing as pj
+from penjing.data import Preprocess
+from penjing.errors import PenjingError
+
+CLASSES = ("ant", "bee", "<cat>")
+TARGETS = [0] * 40 + [1] * 12 + [2] * 8
+
+
+def answers(wrong):
+    """The right answers, but for those at some places."""
+    return [(label + 1) % 3 if at in wrong else label for at, label in enumerate(TARGETS)]
+
+
+def answering(given, confidence=0.9):
+    """A network that looks its answers up: an input's first value is its number."""
+    scores = torch.full((len(given), 3), (1 - confidence) / 2)
+    scores[torch.arange(len(given)), torch.tensor(given)] = confidence
+    return lambda x: scores[x.flatten(1)[:, 0].long()].log()
+
+
+def samples(batch=16, shape=(), labelled=True, **more):
+    numbers = torch.arange(len(TARGETS), dtype=torch.float32).reshape(-1, *[1] * max(1, len(shape)))
+    inputs = numbers.expand(-1, *(shape or (2,)))
+    targets = torch.tensor(TARGETS)
+    batches = [
+        (inputs[at : at + batch], targets[at : at + batch]) if labelled else (inputs[at : at + batch],)
+        for at in range(0, len(TARGETS), batch)
+    ]
+    task = pj.tasks.Classification(3) if labelled else pj.tasks.Unlabelled()
+    return pj.Data(None, None, batches, task, "insects", **({"classes": CLASSES} | more))
+
+
+LOST, GAINED, OTHER = {41, 42, 43, 44, 45, 46, 47, 48}, {0}, {50}
+BEFORE = answers(GAINED | OTHER)
+AFTER = [0 if at in OTHER else answer for at, answer in enumerate(answers(LOST | OTHER))]
+
+
+def told(data=None, before=None, after=None, **more):
+    return pj.explain(before or answering(BEFORE), after or answering(AFTER, 0.7), data or samples(), **more)
+
+
+def test_the_metric_and_its_change_are_those_of_scikit_learn_with_an_interval():
+    found = told()
+    before, after = accuracy_score(TARGETS, BEFORE), accuracy_score(TARGETS, AFTER)
+    assert (found.before.value, found.after.value) == (pytest.approx(before), pytest.approx(after))
+    assert found.change.value == pytest.approx(after - before)
+    assert found.change.low < found.change.value < found.change.high < 0
+    assert (found.samples, found.changed, found.lost, found.gained) == (60, 10, 8, 1)
+    assert found.chance < 0.05
+
+
+def test_the_class_that_pays_comes_first_and_is_told_apart_from_chance():
+    bee, *others = told().classes
+    assert (bee.name, bee.samples, bee.clear) == ("bee", 12, True)
+    assert bee.change.value == pytest.approx(-8 / 12) and not any(one.clear for one in others)
+
+
+def test_changed_samples_are_told_with_both_answers_the_lost_ones_first():
+    found = told()
+    assert [one.kind for one in found.shown] == ["lost"] * 8 + ["other", "gained"]
+    assert {one.index for one in found.shown if one.kind == "lost"} == LOST
+    first = found.shown[0]
+    assert (first.before, first.after, first.label) == ("bee", "<cat>", "bee")
+    assert (first.before_confidence, first.after_confidence) == (pytest.approx(0.9), pytest.approx(0.7))
+
+
+def test_no_more_samples_are_shown_than_asked_for_and_these_are_the_surest_wrong_ones():
+    given = answering(AFTER, 0.7)
+    sure = torch.ones(len(TARGETS), 1)
+    sure[44], sure[47] = 9, 5  # larger scores, more confidence
+    found = told(after=lambda x: given(x) * sure[x[:, 0].long()], shown=2)
+    assert [one.index for one in found.shown] == [44, 47] and found.changed == 10
+
+
+@pytest.mark.parametrize("batch", [1, 7, 60])
+def test_the_size_of_batches_changes_nothing(batch):
+    assert told(samples(batch)) == told(samples(16))
+
+
+def test_confidence_is_compared_with_accuracy():
+    found = told()
+    assert found.calibration_before.error == pytest.approx(abs(0.9 - accuracy_score(TARGETS, BEFORE)), abs=1e-6)
+    assert found.calibration_after.error == pytest.approx(abs(0.7 - accuracy_score(TARGETS, AFTER)), abs=1e-6)
+    (only,) = found.calibration_before.bins
+    assert only.samples == 60 and only.confidence == pytest.approx(0.9)
+
+
+def test_probabilities_are_taken_as_they_are():
+    logits = told()
+    before, after = answering(BEFORE), answering(AFTER, 0.7)
+    found = told(before=lambda x: before(x).exp(), after=lambda x: after(x).exp())
+    assert found.calibration_before.error == pytest.approx(logits.calibration_before.error, abs=1e-5)
+
+
+def test_without_labels_answers_are_compared_and_it_is_said_what_can_not_be_told():
+    found = told(samples(labelled=False))
+    assert found.changed == 10 and {one.kind for one in found.shown} == {"changed"}
+    assert found.before is None and found.classes == () and any("Without labels" in why for why in found.missing)
+
+
+def test_a_network_that_answers_nothing_is_no_answer():
+    found = told(after=lambda x: torch.full((len(x), 3), torch.nan))
+    assert found.shown[0].after == "no answer" and found.after.value == 0.0
+
+
+def test_images_are_shown_as_the_network_sees_them():
+    preprocess = Preprocess("RGB", 8, (8, 8), (0.5,) * 3, (0.5,) * 3)
+    first = told(samples(shape=(3, 8, 8), preprocess=preprocess)).shown[0]
+    kind, _, content = first.image.partition(",")
+    assert kind == "data:image/png;base64" and first.text is None
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
+    assert pixels.shape == (8, 8, 3) and (pixels == 255).all()  # large inputs are white
+
+
+def test_texts_are_shown_as_the_user_says():
+    words = samples(show=lambda numbers: f"sample <{int(numbers[0])}>")
+    assert told(words).shown[0].text == "sample <41>"
+    assert told().shown[0].text == "41 41"  # else the inputs' numbers
+    with pytest.raises(PenjingError, match=r"data\.show must give a text or a PIL image"):
+        told(replace(words, show=lambda numbers: 7))
+
+
+def test_files_are_named():
+    files = tuple((f"val/{at}.png", label) for at, label in enumerate(TARGETS))
+    assert told(samples(validation_files=files)).shown[0].file == "val/41.png"
+
+
+class MeanError:
+    """A task of one's own: the negative mean absolute error of a value."""
+
+    labelled, metric_name, answers = True, "minus mean absolute error", "values"
+
+    class Negative(MeanAbsoluteError):
+        def compute(self):
+            return -super().compute()
+
+    def split(self, batch):
+        return (batch[0],), batch[1]
+
+    def loss(self, outputs, targets):
+        return (outputs - targets).abs().mean()
+
+    def metric(self):
+        return self.Negative()
+
+
+def test_the_metric_of_any_task_has_an_interval_by_drawing_samples_again():
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(200, 1, generator=generator), 0.1 * torch.randn(200, 1, generator=generator)
+    data = pj.Data(None, None, [(x[:80], x[:80]), (x[80:], x[80:])], MeanError())
+    found = pj.explain(nn.Identity(), lambda given: given + noise[: len(given)], data)
+    off = torch.cat([noise[:80], noise[:120]])
+    assert found.before.value == 0 and found.after.value == pytest.approx(
+        -mean_absolute_error(torch.zeros(200), off[:, 0])
+    )
+    spread = float(off.abs().std()) / 200**0.5  # the mean of 200 values varies by so much
+    assert found.after.high - found.after.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
+    assert found.changed is None and any("several classes" in why for why in found.missing)
+
+
+def test_what_has_no_interval_says_why():
+    x = torch.randn(4, 1)
+    found = pj.explain(nn.Identity(), nn.Identity(), pj.Data(None, None, [(x, x)], MeanError()))
+    assert found.change is None and any("only 4 samples" in why for why in found.missing)
+
+
+class Net(nn.Module):
+    """Two convolutions and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.second(torch.relu(self.norm(self.first(x))))).mean((2, 3)))
+
+
+def test_layers_of_the_same_shape_tell_their_noise():
+    torch.manual_seed(0)
+    graph = pj.capture(Net().eval(), torch.randn(2, 3, 8, 8))
+    images = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 3)]
+    data = pj.Data(None, images, images, pj.tasks.Classification(3))
+    for bits, least, most in (("int8", 30, 60), ("int4", 8, 30)):
+        noise = {
+            one.path: one.signal_to_noise_db
+            for one in pj.explain(graph, pj.quantize(graph, data, weights=bits, simulate=True), data).layers
+        }
+        assert set(noise) == {"first", "second", "head"} and all(least < one < most for one in noise.values()), noise
+    small = pj.prune(graph, amount=0.5)
+    assert {one.path for one in pj.explain(graph, small, data).layers} == {"head"}
+    assert {one.signal_to_noise_db for one in pj.explain(graph, graph, data).layers} == {150.0}
+
+
+def test_it_is_plain_json_and_told_in_a_few_lines_and_as_escaped_html():
+    found = told()
+    assert json.loads(json.dumps(found.to_dict()))["classes"][0]["name"] == "bee"
+    assert len(repr(found).splitlines()) < 12 and "8 right before only" in repr(found)
+    page = found._repr_html_()
+    assert "&lt;cat&gt;" in page and "<cat>" not in page
+
+
+def test_data_without_samples_to_compare_on_are_refused():
+    with pytest.raises(PenjingError, match="explain compares answers on data"):
+        pj.explain(nn.Identity(), nn.Identity(), pj.Data([], None, None, pj.tasks.Unlabelled()))
