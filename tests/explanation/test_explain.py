@@ -72,7 +72,7 @@ def test_the_class_that_pays_comes_first_and_is_told_apart_from_chance():
 
 def test_changed_samples_are_told_with_both_answers_the_lost_ones_first():
     found = told()
-    assert [one.kind for one in found.shown] == ["lost"] * 8 + ["other", "gained"]
+    assert [one.kind for one in found.shown] == ["lost"] * 8 + ["gained", "other"]
     assert {one.index for one in found.shown if one.kind == "lost"} == LOST
     first = found.shown[0]
     assert (first.before, first.after, first.label) == ("bee", "<cat>", "bee")

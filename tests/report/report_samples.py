@@ -104,6 +104,40 @@ def searched(places: int = 14, plans: int = 6) -> dict[str, Any]:
     return report(candidates=candidates, places=rows)
 
 
+def changed(classes: int = 10, shown: int = 8) -> dict[str, Any]:
+    """ResNet-20 on 360 digits, eight answers of which changed."""
+
+    def estimate(value, half) -> dict[str, float]:
+        return {"value": value, "low": round(value - half, 4), "high": round(value + half, 4)}
+
+    rows = [
+        {"name": str(at), "samples": 36, "before": estimate(0.97, 0.05), "after": estimate(0.97 - 0.03 * (at < 3), 0.06),
+         "change": estimate(-0.03 * (at < 3), 0.08), "clear": at == 0}
+        for at in range(classes)
+    ]  # fmt: skip
+    kinds = ["lost", "lost", "lost", "lost", "lost", "gained", "gained", "other"]
+    samples = [
+        {"index": 31 * at, "kind": kinds[at % 8], "before": "7", "after": "9", "before_confidence": 0.81,
+         "after_confidence": 0.67, "label": "7", "file": None, "image": PIXEL, "text": None}
+        for at in range(shown)
+    ]  # fmt: skip
+    bins = [{"samples": 20 + 8 * at, "confidence": 0.35 + 0.1 * at, "accuracy": 0.25 + 0.11 * at} for at in range(7)]
+    told = {
+        "metric_name": "accuracy", "samples": 360, "before": estimate(0.9778, 0.016), "after": estimate(0.9741, 0.017),
+        "change": estimate(-0.0083, 0.0171), "chance": 0.45, "changed": 8, "lost": 5, "gained": 2, "classes": rows,
+        "shown": samples, "calibration_before": {"error": 0.021, "bins": bins},
+        "calibration_after": {"error": 0.034, "bins": bins}, "missing": [],
+        "layers": [{"path": row["name"], "signal_to_noise_db": 31.4} for row in resnet(9, 16)[:4]],
+    }  # fmt: skip
+    return report(changes=told)
+
+
+# One black pixel.
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+
+
 def _candidate(params, latency, damage, integer=False, taken=False) -> dict[str, Any]:
     used = {"latency": latency / 0.5, "size": params / 272_474 / 0.9}
     return {

@@ -74,6 +74,42 @@ def test_the_page_is_whole_and_asks_the_network_for_nothing(sample: Any, tmp_pat
     assert len(html) < 400_000
 
 
+def test_changed_answers_are_told_by_class_and_sample_with_intervals(tmp_path: Path) -> None:
+    shown = page(report_samples.changed(), tmp_path)
+    assert [found["id"] for tag, found in shown.tags if tag == "section"] == [*SECTIONS[:3], "changes", *SECTIONS[3:]]
+    said = shown.said("changes")
+    assert "Accuracy changed by −0.8 points on 360 samples" in said and "between −2.5 and +0.9 points" in said
+    assert "8 of 360 samples are answered differently: 5 that were right, 2 that are right now." in said
+    assert "may well be chance" in said and "(expected calibration error) was 2.1 points and is 3.4" in said
+    assert said.count("beyond chance") == 1 and "0 beyond chance 36 97.0 % 94.0 % −3.0 (−11.0 to +5.0)" in said
+    assert said.count("wrong now") == 5 and "before 7 (81.0 %) now 9 (67.0 %) true 7" in said
+    assert [found["src"] for tag, found in shown.tags if tag == "img"] == [report_samples.PIXEL] * 8
+    assert "(−2.5 to +0.9)" in shown.said("comparison") and shown.said("layers").count("31 dB") == 4
+
+
+def test_an_image_that_is_no_embedded_one_is_not_drawn_and_texts_are_texts(tmp_path: Path) -> None:
+    made = report_samples.changed()
+    bad = ["https://example.com/x.png", "data:image/svg+xml;base64,AAAA", PIXEL_AND_MORE, "javascript:alert(1)"]
+    for one, image in zip(made["changes"]["shown"], bad, strict=False):
+        one |= {"image": image, "text": "<b>words</b>"}
+    shown = page(made, tmp_path)
+    assert len([tag for tag, _ in shown.tags if tag == "img"]) == 4
+    assert shown.said("changes").count("<b>words</b>") == 4
+
+
+def test_many_classes_are_folded_and_a_task_without_classes_says_what_it_can(tmp_path: Path) -> None:
+    html = report.write(report_samples.changed(classes=100), tmp_path).read_text()
+    assert 'data-unfold="classes-table"' in html and "Show all 100 classes" in html
+    made = report_samples.changed()
+    values = {"value": -1.25, "low": -1.5, "high": -1.0}
+    made["changes"] = {"samples": 50, "before": values, "after": values, "change": values, "missing": ["No classes."]}
+    said = page(made, tmp_path).said("changes")
+    assert "changed by −1.25 on 50 samples" in said and "No classes." in said
+
+
+PIXEL_AND_MORE = report_samples.PIXEL + '" onerror="alert(1)'
+
+
 def test_zeros_are_shown_where_there_are_some_with_what_they_bring(tmp_path: Path) -> None:
     made = report_samples.sparse()
     shown = page(made, tmp_path)
@@ -266,11 +302,15 @@ def test_what_comes_from_the_user_is_text_and_never_markup(tmp_path: Path) -> No
     made["plan"] = [{"place": evil, "technique": evil, "setting": {evil: evil}, "before": evil, "after": [evil]}]
     made["seconds"] = {evil: 1.0}
     made["layers"][0] |= {"name": evil, "op": evil}
+    made["changes"] = report_samples.changed()["changes"] | {"missing": [evil]}
+    made["changes"]["classes"][0]["name"] = evil
+    for one in made["changes"]["shown"]:
+        one |= dict.fromkeys(("kind", "before", "after", "label", "file", "text", "image"), evil)
     made["layers"][0]["before"]["shape"] = [evil]
     shown = page(made, tmp_path)
     assert [tag for tag, _ in shown.tags].count("script") == 1
     assert not any(tag == "img" or "onerror" in found for tag, found in shown.tags)
-    for section in ("result", "budget", "layers", "plan", "time", "environment"):
+    for section in ("result", "budget", "changes", "layers", "plan", "time", "environment"):
         assert "<script>alert('x')</script>" in shown.said(section)
         assert "{{ 7 * 7 }}" in shown.said(section)
 

@@ -187,8 +187,8 @@ def verified(time, monkeypatch):
             time.now += 10
             return reached
 
-        def likened(one, other, loader, task, limit=None):
-            done.update(limit=limit, compared=loader.loader)
+        def likened(one, other, loader, task, limit=None, seen=None):
+            done.update(limit=limit, compared=loader.loader, seen=seen)
             time.now += 20 if limit is None else 1
             return alike
 
@@ -242,6 +242,7 @@ def test_with_time_everything_is_measured(verified):
 def test_where_time_is_short_less_is_measured_beside_the_metric_and_says_so(verified):
     done = verified(15)
     assert (done["limit"], done["seconds"], done["memory"]) == (FEW, 1.0, False)
+    assert done["seen"] is None and done["measured"]["changes"] is None
     compressed = done["measured"]["compressed"]
     assert compressed["metric"] == 0.9 and compressed["peak_memory_bytes"] is None
     assert [f"that of {FEW} samples" in line for line in done["measured"]["warnings"]] == [True]
@@ -447,6 +448,9 @@ def test_a_pair_of_files_is_verified_as_a_whole(pair, monkeypatch):
     assert measured["target"]["batch"] == 3 and measured["integer_macs"] == 0
     assert measured["metric_samples"] == 8
     assert measured["parity"]["agreement_measure"] == TOP_ONE != R2
+    changes, metrics = measured["changes"], [measured[side]["metric"] for side in ("baseline", "compressed")]
+    assert changes["samples"] == 8 and [changes[side]["value"] for side in ("before", "after")] == metrics
+    assert changes["changed"] == 8 - round(8 * measured["parity"]["agreement_with_original"])
     unlabelled = verify(
         pair,
         replace(data, validation=[(x,) for x, _ in batches(3)], task=Unlabelled()),

@@ -16,7 +16,7 @@ from penjing.tasks import answered
 
 BINS = 15  # of the confidence, as Guo et al. take
 NONE = "no answer"  # where all outputs are equal, or one is NaN
-ORDER: tuple[Kind, ...] = ("lost", "changed", "other", "gained")
+ORDER: tuple[Kind, ...] = ("lost", "changed", "gained", "other")
 
 
 def is_classes(outputs: Tensor, targets: Tensor | None) -> bool:
@@ -76,7 +76,7 @@ class Answers:
         answers = np.concatenate(self._answers, axis=1)
         facts: dict[str, Any] = {
             "changed": int((answers[0] != answers[1]).sum()),
-            "shown": tuple([one for kind in ORDER for one in self._changed.get(kind, [])][: self.kept]),
+            "shown": self._chosen(),
         }
         if not self.labelled:
             return facts
@@ -93,6 +93,13 @@ class Answers:
             "classes": _classes(targets, right, self._named),
             **dict(zip(("calibration_before", "calibration_after"), calibrated, strict=True)),
         }
+
+    def _chosen(self) -> tuple[ChangedSample, ...]:
+        """Returns the samples to show: the lost ones first, a quarter of the room kept for what else changed."""
+        first, *others = ([*self._changed.get(kind, [])] for kind in ORDER)
+        rest = [one for kind in others for one in kind]
+        first = first[: self.kept - min(len(rest), self.kept // 4)]
+        return (*first, *rest[: self.kept - len(first)])
 
     def accuracy(self) -> dict[str, _statistics.Estimate]:
         """Returns both networks' accuracy and its change, where there are labels."""

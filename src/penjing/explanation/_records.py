@@ -105,7 +105,7 @@ class Explanation:
         lost: those of them that only the original answers rightly; None without labels.
         gained: those that only the small network answers rightly.
         classes: each class, the largest fall first; empty where answers are no classes.
-        shown: some of the changed samples, the lost ones first, the most confidently wrong ones of these first.
+        shown: some of the changed samples, the lost ones first, of each kind the surest new answers first.
         calibration_before: the original's confidence; None where it isn't known.
         calibration_after: the small network's confidence.
         layers: the noise of each layer that both graphs have in the same shape.

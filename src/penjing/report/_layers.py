@@ -28,20 +28,31 @@ class LayerRow:
     integer: bool
     state: str  # "kept", "removed" or "new"
     pairs: tuple[Bars, ...]
+    noise: str = ""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """The chart: titles of its columns, its rows, the number of integer layers, and a note where times are missing."""
+    """The chart: titles of its columns, its rows, the number of integer layers, and a note where times are missing.
+
+    `noisy` tells whether the rows say how far the layers' signals stand above their noise.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[LayerRow, ...]
     integers: int
     note: str
+    noisy: bool = False
 
 
-def layers(found: Sequence[Mapping[str, Any]]) -> Layers:
-    """Returns the chart; where no layer was timed, it shows MACs instead of time, and says so."""
+def layers(found: Sequence[Mapping[str, Any]], noise: Mapping[str, float] | None = None) -> Layers:
+    """Returns the chart; where no layer was timed, it shows MACs instead of time, and says so.
+
+    Args:
+        found: the layers of a report.
+        noise: by how many decibels a layer's signal stands above its noise, by the layer's name.
+    """
+    levels = noise or {}
     timed = any(
         side and side["latency_ms"] is not None for layer in found for side in (layer["before"], layer["after"])
     )
@@ -61,11 +72,13 @@ def layers(found: Sequence[Mapping[str, Any]]) -> Layers:
             bool((layer["after"] or {}).get("integer")),
             "removed" if layer["after"] is None else "new" if layer["before"] is None else "kept",
             tuple(_pair(layer, key, longest[key], show) for _, key, show in columns),
+            f"{levels[layer['name']]:.0f} dB" if layer["name"] in levels else "",
         )
         for layer in found
     )
     note = "" if timed else "Latency per layer was not measured; MACs are shown instead."
-    return Layers(tuple(name for name, _, _ in columns), rows, sum(row.integer for row in rows), note)
+    integers, noisy = sum(row.integer for row in rows), any(row.noise for row in rows)
+    return Layers(tuple(name for name, _, _ in columns), rows, integers, note, noisy)
 
 
 def _pair(layer: Mapping[str, Any], key: str, longest: float, show: Callable[[float | None], str]) -> Bars:

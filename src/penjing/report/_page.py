@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penjing.report import _budget, _format
+from penjing.report._changes import changes, interval, layer_noise
 from penjing.report._headline import change, compared, is_share, metric_title, sure, title, where
 from penjing.report._layers import Layers, layers
 from penjing.report._search import search
@@ -85,7 +86,8 @@ def render(report: Mapping[str, Any]) -> bytes:
         where=where(report["target"]),
         budget=_budget.items(report),
         quantities=quantities(report),
-        layers=_drawable(layers(report["layers"])),
+        changes=changes(report),
+        layers=_drawable(layers(report["layers"], layer_noise(report))),
         plan=steps(report["plan"]),
         zeros=zeros(report),
         search=search(report),
@@ -294,7 +296,7 @@ def _metric(report: Mapping[str, Any]) -> Quantity:
         else metric_title(report),
         Bar(show(before), _length(before, longest)),
         Bar(show(after), _length(after, longest)),
-        change(report) if measured or agreement is not None else "",
+        change(report) + interval(report) if measured or agreement is not None else "",
         None if not measured or before == after or (paid and after < before) else after > before,
     )
 

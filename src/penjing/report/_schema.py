@@ -179,6 +179,75 @@ class _ReportLayer:
 
 
 @dataclass(frozen=True)
+class _ReportEstimate:
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class _ReportClass:
+    name: str
+    samples: int
+    before: _ReportEstimate
+    after: _ReportEstimate
+    change: _ReportEstimate
+    clear: bool
+
+
+@dataclass(frozen=True)
+class _ReportSample:
+    index: int
+    kind: str
+    before: str
+    after: str
+    before_confidence: float
+    after_confidence: float
+    label: str | None = None
+    file: str | None = None
+    image: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class _ReportBin:
+    samples: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class _ReportCalibration:
+    error: float
+    bins: tuple[_ReportBin, ...]
+
+
+@dataclass(frozen=True)
+class _ReportLayerNoise:
+    path: str
+    signal_to_noise_db: float
+
+
+@dataclass(frozen=True)
+class _ReportChanges:
+    samples: int
+    metric_name: str = ""
+    before: _ReportEstimate | None = None
+    after: _ReportEstimate | None = None
+    change: _ReportEstimate | None = None
+    chance: Number = None
+    changed: int | None = None
+    lost: int | None = None
+    gained: int | None = None
+    classes: tuple[_ReportClass, ...] = ()
+    shown: tuple[_ReportSample, ...] = ()
+    calibration_before: _ReportCalibration | None = None
+    calibration_after: _ReportCalibration | None = None
+    layers: tuple[_ReportLayerNoise, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Report:
     schema: int
     model: str
@@ -207,6 +276,7 @@ class _Report:
     layers: tuple[_ReportLayer, ...] = ()
     candidates: tuple[_ReportCandidate, ...] = ()
     places: tuple[_ReportPlace, ...] = ()
+    changes: _ReportChanges | None = None
 
 
 def check(report: Any) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from penjing.budget import LIMITED, Budget
 from penjing.data import Data
+from penjing.explanation import Witness, noise_of_layers
 from penjing.graph import Cost, Graph, fold_batch_norms
 from penjing.loaders import first
 from penjing.run.baseline import Baseline, Listening, collapsed, nothing_learned, too_coarse, too_generous
@@ -91,14 +92,14 @@ def verify(
     judging = time.monotonic() - began
     # Agreement runs both networks, and the original is the slower one; beside a metric it is only additional information.
     pressed = original.metric is not None and 3 * judging + PROFILING > seconds_until(deadline)
-    alike, judged = None, original.judged
+    alike, judged, witness = None, original.judged, Witness(data)
     if data.validation is not None or data.calibration is not None:
         images = data.validation if data.validation is not None else data.calibration
         assert images is not None
         heard = Listening(images, data.task)
         alike = likeness(
             session(pair.original_file, threads), session(pair.compressed_file, threads), heard, data.task,
-            limit=FEW if pressed else None,
+            limit=FEW if pressed else None, seen=None if pressed else witness,
         )  # fmt: skip
         judged = heard.samples if original.metric is None else judged
     measured, faster = _measured(pair, threads, batch, deadline)
@@ -149,7 +150,15 @@ def verify(
             *([f"The time was short: agreement with the original is that of {FEW} samples."] if pressed else []),
         ],
         "layers": layers(pair, threads, batch) if seconds_until(deadline) > 0 else [],
+        "changes": None if alike is None or pressed else _changes(pair, data, witness),
     }
+
+
+def _changes(pair: OriginalAndCompressed, data: Data, witness: Witness) -> dict[str, Any]:
+    """Returns what changed in the answers, which were compared already, and in the layers."""
+    inputs = _real_inputs(data, pair.compressed)
+    noise = () if inputs is None else noise_of_layers(pair.original, pair.compressed, inputs)
+    return witness.explanation(noise).to_dict()
 
 
 def _measured(
