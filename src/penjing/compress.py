@@ -31,6 +31,7 @@ from penjing.run.objective import MOST, check_objective, first_run, lowered_limi
 from penjing.run.progress import Course, Progress
 from penjing.run.recovery import Recovery, recovered
 from penjing.run.request import RULES, CompressRequest, settled
+from penjing.run.result import Result
 from penjing.run.samples import told
 from penjing.run.verification import OriginalAndCompressed, verify
 from penjing.run.workspace import CANDIDATES, EVIDENCE, INNER, Workspace, check_space, look, read_json, write_json
@@ -39,30 +40,7 @@ from penjing.techniques import Scope
 from penjing.training import TrainingSettings
 from penjing.training.display import Show
 
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run.
-
-    Attributes:
-        graph: the compressed graph.
-        report: what `report.json` holds.
-        out: the folder with everything.
-    """
-
-    graph: Graph
-    report: dict[str, Any]
-    out: Path
-
-    @property
-    def met(self) -> bool:
-        """Whether every limit of the budget was kept, as measured."""
-        return bool(self.report["met"])
-
-    @property
-    def headline(self) -> str:
-        """One sentence: how much faster, how much smaller, at what loss, on what."""
-        return str(self.report["headline"])
+__all__ = ["Result", "compress"]
 
 
 @dataclass(frozen=True)

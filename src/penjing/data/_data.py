@@ -17,6 +17,8 @@ from penjing.loaders import read
 from penjing.tasks import Task
 from penjing.tasks.doors import TASK
 
+SHOWN = 5  # names of classes that a line shows
+
 
 @dataclass(frozen=True)
 class Split:
@@ -38,7 +40,7 @@ class Split:
     held_out: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """Loaders of training, calibration and validation batches, and the task that they belong to.
 
@@ -90,6 +92,20 @@ class Data:
                     f"not {type(loader).__name__}."
                 )
         check(vars(self), _RULES)
+
+    def __repr__(self) -> str:
+        parts = []
+        for name in ("train", "calibration", "validation"):
+            if (loader := getattr(self, name)) is not None:
+                count = _length(loader)
+                parts.append(name if count is None else f"{name}, {count} batch{'' if count == 1 else 'es'}")
+        lines = [f"Data '{self.name}': {'; '.join(parts) or 'no loaders'}", f"  {self.task!r}"]
+        if self.classes is not None:
+            more = ", …" if len(self.classes) > SHOWN else ""
+            lines[-1] += f", {len(self.classes)} classes: {', '.join(self.classes[:SHOWN])}{more}"
+        if self.preprocess is not None:
+            lines.append(f"  images {self.preprocess}")
+        return "\n".join(lines)
 
     def identity(self) -> str:
         """Returns a text that differs for different data, so that an interrupted run only goes on with the same.

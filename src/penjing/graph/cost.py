@@ -20,6 +20,7 @@ from penjing.graph.memory import Lifetime, bytes_of, largest, lifetimes, peak, t
 from penjing.graph.ops import CONVOLUTIONS, RECURRENT, TRANSPOSED_CONVOLUTIONS, node_arguments
 from penjing.graph.propagation import at_batch_one, depends_on_values, sizes
 from penjing.graph.traffic import NOTHING, Traffic, traffic
+from penjing.lines import html_table
 
 if TYPE_CHECKING:
     from penjing.graph.graph import Graph
@@ -58,7 +59,7 @@ class Row:
     traffic: Traffic = NOTHING
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cost:
     """Costs of a graph at batch 1.
 
@@ -81,6 +82,21 @@ class Cost:
     peak_activation_bytes: int
     largest_tensor_bytes: int
     lifetimes: tuple[Lifetime, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"Cost: {self.params:,} parameters in {self.weight_bytes:,} bytes, {self.macs:,} MACs in {self.layers} layers, "
+            f"{self.peak_activation_bytes:,} bytes of activations at once"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (row.module or row.node, row.op, f"{row.macs:,}" if row.counted else "unknown", f"{row.params:,}",
+             "×".join(map(str, row.output_shape)))
+            for row in self.rows
+            if row.macs or row.params or not row.counted
+        ]  # fmt: skip
+        return html_table(repr(self), ("Layer", "Op", "MACs", "Parameters", "Output"), rows)
 
     def energy_mj(self, batch: int = 1) -> float:
         """Returns an estimate of the millijoules of a call with `batch` samples; see `penjing.graph.energy`."""

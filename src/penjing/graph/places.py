@@ -6,6 +6,7 @@ Nothing here is a sentence, and nothing parses one: `penjing.report.words` makes
 import difflib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from penjing import records
 from penjing.checks import shown
 from penjing.errors import PenjingError, unknown_name
 from penjing.files import atomic_write
+from penjing.lines import html_table
 from penjing.records import Name
 
 Json = Any
@@ -148,7 +150,7 @@ class Architecture:
         return f"{self.name} ({self.params:,} parameters)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan(Sequence[Option]):
     """What is done to a graph, in this order.
 
@@ -178,6 +180,20 @@ class Plan(Sequence[Option]):
 
     def __iter__(self) -> Iterator[Option]:
         return iter(self.options)
+
+    def __repr__(self) -> str:
+        counts = Counter(option.technique for option in self)
+        named = ", ".join(f"{count} {technique}" for technique, count in counts.items())
+        of = "" if self.architecture is None else f" for {self.architecture}"
+        return f"Plan of {len(self)} options{of}{f': {named}' if named else ''}"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (option.place.path, option.technique, *(_shown(value) for value in (option.before, option.after)),
+             ", ".join(f"{name} {_shown(value)}" for name, value in option.setting.items()))
+            for option in self
+        ]  # fmt: skip
+        return html_table(repr(self), ("Place", "Technique", "Before", "After", "Setting"), rows)
 
     def __add__(self, more: Iterable[Option]) -> "Plan":
         return self.having((*self.options, *more))
@@ -249,3 +265,7 @@ def unknown_place(place: Place, places: Iterable[Place], of: str) -> PenjingErro
     return PenjingError(
         f"The plan names the {place.kind} '{place.path}', which {of} hasn't{hint}. Nothing was applied."
     )
+
+
+def _shown(value: Json) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -117,6 +117,11 @@ def quantities(report: Mapping[str, Any]) -> list[Quantity]:
     ]
 
 
+def summary(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Returns the numbers before and after as text: rows of (name, original, compressed, change)."""
+    return [(one.name, one.before.text, one.after.text, one.change) for one in quantities(report)]
+
+
 def steps(plan: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns the rows of the plan's table; places at which the same was done share a row, where the first of them stands."""
     rows: dict[tuple[str, ...], list[str]] = {}

@@ -22,6 +22,7 @@ from penjing.graph.channels.rules import Axes, Value
 from penjing.graph.doors import GRAPH
 from penjing.graph.graph import Graph
 from penjing.graph.patterns import check_patterns, matches
+from penjing.lines import html_table
 
 UNITS = ("auto", "heads", "features")
 UNMADE = "no layer makes it"
@@ -131,6 +132,12 @@ class Channels:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [(one.name, f"{one.units:,}", f"{one.params:,}") for one in self.groups]
+        notes = [f"{pin.indices} of {pin.tensor}[{pin.axis}] must stay: {pin.op} {pin.source}" for pin in self.pinned]
+        title = f"{len(rows)} groups of channels"
+        return html_table(title, ("Group", "Units", "Parameters of a unit"), rows, notes)
 
 
 @checked(graph=GRAPH, include=PATTERNS, exclude=PATTERNS, units=TEXT)
