@@ -157,6 +157,8 @@ def test_a_pickle_that_is_not_weights_only_is_refused_without_running_it(tmp_pat
         with pytest.raises(PenjingError, match=rf"{name} holds no plain weights.*torch\.save\(model\.state_dict\(\)"):
             load_weights(net(), tmp_path / name)
     assert not trap.exists()
+    with pytest.raises(PenjingError, match=r"an object of torch\.nn\..*Then name a function that builds the model"):
+        load_weights(net(), tmp_path / "whole.pt")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Models and their weights as named on a command line: zoo networks, factories, saved graphs, weight files."""
 
 import pickle
+import re
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -204,6 +205,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
+def _object_of_code(told: str) -> str | None:
+    """Returns the class that PyTorch's refusal names; None where it names none, or a function of Python's own library."""
+    found = re.search(r"GLOBAL ([\w.]+)", told)
+    return found[1] if found is not None and found[1].partition(".")[0] not in sys.stdlib_module_names else None
+
+
 class _Unreadable(Exception):
     """Why a file gives no plain tensors."""
 
@@ -216,6 +223,13 @@ def _plain(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own text advises to read the file without this protection.
+        if (kind := _object_of_code(str(error))) is not None:
+            raise PenjingError(
+                f"{path} holds no plain weights, but an object of {kind}, probably from torch.save(model), and reading it runs "
+                f"code. If you trust the file, run this once where the model's code is: model = torch.load('{path.name}', "
+                "weights_only=False); torch.save(model.state_dict(), 'weights.pt'). Then name a function that builds the model, "
+                "file.py:function, with --weights weights.pt."
+            ) from error
         raise _Unreadable("reading it would run code that stands in it, or it is damaged") from error
     except Exception as error:  # damaged bytes make the reader fail in any way
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]

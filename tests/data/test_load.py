@@ -24,6 +24,14 @@ def test_folders_take_options_after_commas(photos):
     assert data.preprocess.crop == (8, 8)
 
 
+def test_images_become_inputs_as_before_where_the_text_does_not_say_how(photos):
+    before = load(f"folder:{photos},size=4,mean=0.1,std=0.2")
+    again = load(f"folder:{photos}", like=before.preprocess)
+    assert again.preprocess == before.preprocess and again.source == f"folder:{photos}"
+    other = load(f"folder:{photos},size=6,mean=0.5", like=before.preprocess).preprocess
+    assert (other.crop, other.mean, other.std) == ((6, 6), (0.5,) * 3, (0.2,) * 3)
+
+
 def test_a_path_with_a_comma_is_a_path(photos):
     inner = photos / "a,size=9"
     inner.mkdir()

@@ -342,7 +342,10 @@ def test_a_dry_run_refuses_a_full_disk(penjing, monkeypatch):
             ("There is no report.json in 'photos'", "penjing compress --out"),
         ),
         (["report", "photos"], ("report.json",)),
-        (["recover", "net.py", "--data", "digits"], ("takes a .penjing file, not net.py",)),
+        (
+            ["recover", "net.py", "--data", "digits"],
+            ("takes a .penjing file, or the folder of a finished run, not net.py",),
+        ),
         (["recover", "none.penjing", "--data", "digits"], ("none.penjing",)),
         (["recover", "none.penjing", "--data", "digits", "--augment", "cutmux"], ("Did you mean 'cutmix'?",)),
         (["list", "criterias"], ("Unknown family 'criterias'", "Did you mean 'criteria'?")),

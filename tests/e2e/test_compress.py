@@ -108,6 +108,33 @@ def test_verify_agrees(finished, penjing):
     assert ran.code == 0 and "The file does what its report says." in ran.out
 
 
+def test_the_folder_of_a_run_tells_its_data_and_how_images_become_inputs(copied, penjing):
+    assert penjing("verify", copied).code == 0
+    proof = copied / "report.json"
+    proof.write_text(proof.read_text().replace('"data_source": "folder:photos"', '"data_source": "mine.py:data"'))
+    ran = penjing("verify", copied)
+    assert ran.code == 2 and "isn't started on the word of a file: give --data mine.py:data" in ran.err
+    content = json.loads(proof.read_text())
+    del content["data_source"]
+    proof.write_text(json.dumps(content))
+    ran = penjing("verify", copied)
+    assert ran.code == 2 and "Say which data to take, such as --data folder:photos" in ran.err
+    assert penjing("recover", copied, "--epochs", 0).code == 2
+
+
+def test_a_metric_on_other_data_and_a_budget_that_is_met_never_stand_together(copied, penjing, home, tmp_path):
+    other = tmp_path / "photos"
+    shutil.copytree(home / "photos", other)
+    classes = sorted(path.name for path in (other / "val").iterdir())
+    (other / "val" / classes[0]).rename(other / "val" / "x")
+    (other / "val" / classes[1]).rename(other / "val" / classes[0])  # labels that are all wrong for two classes
+    (other / "val" / "x").rename(other / "val" / classes[1])
+    ran = penjing("verify", copied, "--data", f"folder:{other}")
+    assert ran.code == 3 and "these aren't the data of the run" in ran.out and "The budget is met" not in ran.out, (
+        ran.text
+    )
+
+
 def test_verify_notices_another_file(copied, penjing):
     shutil.copy(copied / ".penjing" / "original.onnx", copied / "model.onnx")
     ran = penjing("verify", copied, "--data", "folder:photos", "--json")
@@ -530,6 +557,11 @@ def test_one_thing_needs_no_budget_and_float_may_be_the_answer(penjing, quick, m
 # The other commands
 
 
+def test_recover_takes_the_folder_of_a_run_and_its_data(copied, penjing):
+    ran = penjing("recover", copied, "--epochs", 1)
+    assert ran.code == 0 and (copied / "model-recovered.penjing").is_file(), ran.text
+
+
 def test_recover_trains_the_compressed_graph_further(copied, penjing, tmp_path):
     target = tmp_path / "better.penjing"
     teacher = copied / ".penjing" / "original.penjing"
@@ -653,6 +685,13 @@ def test_profile_shows_the_file_of_a_finished_run(penjing, copied, peaks):
         assert all(row["reached"] for row in rows.values() if row["latency_ms"])
 
 
+def test_profile_of_a_finished_run_takes_its_threads_and_batch(penjing, copied, peaks):
+    proof = copied / "report.json"
+    proof.write_text(proof.read_text().replace('"threads": 1,', '"threads": 2,'))
+    assert "2 thread(s), batch 1" in penjing("profile", copied).out
+    assert "1 thread(s), batch 4" in penjing("profile", copied, "--threads", 1, "--batch", 4).out
+
+
 @pytest.mark.parametrize("more", [("--weights", "w.safetensors"), ("--data", "folder:photos")])
 def test_profile_of_a_finished_run_takes_no_weights_and_no_data(penjing, copied, more):
     ran = penjing("profile", copied, *more)
@@ -699,6 +738,14 @@ def test_list_shows_every_family(penjing, family):
     assert entries and all(entry["name"] and entry["source"] and entry["summary"] for entry in entries)
     ran = penjing("list", family)
     assert ran.code == 0 and all(entry["name"] in ran.out for entry in entries)
+
+
+def test_list_finds_a_family_by_other_words_and_prints_whole_lines_for_programs(penjing):
+    assert penjing("list", "quantisers").out == penjing("list", "grids").out
+    lines = [line.split("\t") for line in penjing("list").out.splitlines()]
+    assert {len(line) for line in lines} == {5} and {"criteria", "grids", "solvers"} <= {line[0] for line in lines}
+    ran = penjing("list", "runtimes")
+    assert ran.code == 2 and "penjing targets lists the runtimes" in ran.err
 
 
 def test_targets_shows_what_is_usable(penjing):

@@ -30,6 +30,7 @@ def test_a_finished_run_gets_a_file_for_another_target(penjing, quick, quantised
     for name in ("preprocess.json", "classes.txt"):
         assert (tmp_path / "out" / name).read_bytes() == (quantised / name).read_bytes()
     assert {"model.xml", "model.bin", "run.py", "report.html"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    assert proof["baseline"]["metric"] is not None and proof["data_source"] == "folder:photos"  # the run's own
     verified = penjing("verify", tmp_path / "out", *PHOTOS)
     assert "The file is the one of the report" in verified.out or verified.code == 0, verified.text
 
@@ -65,6 +66,18 @@ def test_weights_in_16_bits_halve_the_file_and_the_graph_stays(penjing, quick, t
     original = pj.load(tmp_path / "out" / ".penjing" / "original.penjing").tensors()
     tensors = pj.load(tmp_path / "out" / "model.penjing").tensors()
     assert all(torch.equal(value, original[name]) for name, value in tensors.items())
+
+
+def test_a_run_whose_data_are_gone_is_exported_without_a_metric_and_that_is_said(penjing, quick, quantised, tmp_path):
+    (run := tmp_path / "run").mkdir()
+    for name in ("model.penjing", ".penjing/original.penjing", "report.json", "preprocess.json"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_bytes((quantised / name).read_bytes())
+    proof = run / "report.json"
+    proof.write_text(proof.read_text().replace('"data_source": "folder:photos"', '"data_source": "folder:nowhere"'))
+    ran = penjing("export", run, "--out", tmp_path / "out")
+    assert ran.code == 0 and "can't be read, so the metric isn't measured" in ran.out, ran.text
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["baseline"]["metric"] is None
 
 
 @pytest.mark.parametrize(

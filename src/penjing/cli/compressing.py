@@ -14,6 +14,7 @@ from penjing.cli.app import app
 from penjing.cli.budget_options import BudgetOptions
 from penjing.cli.face import Face
 from penjing.cli.place_patterns import PlacePatterns
+from penjing.cli.remembered import MODEL, data_of, folder_of
 from penjing.cli.screen import Screen, styled
 from penjing.cli.spread import takes_options
 from penjing.cli.teaching import Join, Teachers, TeacherWeights, load_teacher, without_weights
@@ -21,7 +22,7 @@ from penjing.cli.training_options import TrainingOptions
 from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
-    from penjing.data import Data
+    from penjing.data import Data, Preprocess
 
 NOT_MET = 3
 TECHNIQUES = "prune,quantize"  # those that are used by default
@@ -35,6 +36,7 @@ SPEC = (
     "file.py:factory; a folder's mean and std, of values from 0 to 1, are those of the training, by default ImageNet's"
 )
 DataSpec = Annotated[str, typer.Option("--data", help=SPEC)]
+RunData = Annotated[str | None, typer.Option("--data", help=f"data; by default those of the run. {SPEC}")]
 Weights = Annotated[Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")]
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
@@ -53,11 +55,12 @@ def _say_nothing(line: object) -> None:
     """Takes the place of `printer`'s function where another process says the same."""
 
 
-def load_data(spec: str, seed: int, check_names: Callable[[], None]) -> "Data":
+def load_data(spec: str, seed: int | None, check_names: Callable[[], None], like: "Preprocess | None" = None) -> "Data":
     """Returns the data, once all names of methods that a command was given are known.
 
     Names are checked before data are loaded, so that a mistake is reported at once; where the data come from a file of the
-    user's, afterwards, since that file may register methods of its own.
+    user's, afterwards, since that file may register methods of its own. `like` says how images of a folder become inputs where
+    `spec` doesn't.
 
     Raises:
         PenjingError: a name is unknown, or the data can't be loaded.
@@ -66,7 +69,7 @@ def load_data(spec: str, seed: int, check_names: Callable[[], None]) -> "Data":
 
     if not comes_from_code(spec):
         check_names()
-    data = load(spec, seed)
+    data = load(spec, seed, like)
     check_names()
     return data
 
@@ -282,8 +285,8 @@ def compress_command(
 @app.command("recover")
 @takes_options
 def recover_command(
-    file: Annotated[Path, typer.Argument(help="a .penjing file")],
-    data: DataSpec,
+    file: Annotated[Path, typer.Argument(help="a .penjing file, or the folder of a finished run")],
+    data: RunData = None,
     *,
     teacher: Teachers = None,
     teacher_weights: TeacherWeights = None,
@@ -306,9 +309,10 @@ def recover_command(
 
     is_main = accelerator().is_main_process  # of several processes that train together, the first speaks and writes
     say = printer(as_json) if is_main else _say_nothing
+    file = file / MODEL if file.is_dir() else file
     if file.suffix != ".penjing":
-        raise PenjingError(f"recover takes a .penjing file, not {file}.")
-    chosen = load_data(data, seed, training.check_names)
+        raise PenjingError(f"recover takes a .penjing file, or the folder of a finished run, not {file}.")
+    chosen = data_of(folder_of(file), data, seed, training.check_names)
     graph = load_model(str(file)).graph()
     taught_by = load_teacher(teacher, teacher_weights, chosen, join)
     for line in map(perhaps_random, without_weights(teacher, teacher_weights)):

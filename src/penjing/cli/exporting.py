@@ -1,13 +1,15 @@
 """The command that writes a model as a target's file and changes nothing in it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penjing.cli.app import app
-from penjing.cli.compressing import finish, load_data, printer
+from penjing.cli.compressing import finish, printer
 from penjing.cli.one_technique import PlaceOptions
+from penjing.cli.remembered import data_of, folder_of
 from penjing.cli.spread import takes_options
 from penjing.errors import PenjingError
 
@@ -55,15 +57,14 @@ def export_command(
     options.check()
     if float16:
         check_stores_half(find_target(options.target))
-    data = None if options.data is None else load_data(options.data, options.seed, lambda: None)
-    folder = Path(model) if Path(model).is_dir() else None
+    folder, say = Path(model) if Path(model).is_dir() else None, printer(options.as_json)
     if folder is not None and folder.resolve() == options.out.resolve():
         raise PenjingError(f"{folder} is the folder of the run itself: name another one by --out.")
     if folder is not None and options.weights is not None:
         raise PenjingError(f"{folder} is a finished run, which holds its weights; leave --weights out.")
+    data = _data(folder, options, say)
     graph, hashes = _model(model, options.weights, data)
     before = _original(folder, graph) if original is None else _model(original, None, data)[0]
-    say = printer(options.as_json)
     asked = OneTechnique(
         None,
         lambda _: graph,
@@ -78,6 +79,19 @@ def export_command(
     if folder is not None and data is None:
         take_over(folder, options.out, options.target)
     finish(content, options.out, options.as_json)
+
+
+def _data(folder: Path | None, options: PlaceOptions, say: Callable[[str], None]) -> "Data | None":
+    """Returns the data to judge on: those that were given, or else those of a finished run, if they are still there."""
+    if options.data is not None:
+        return data_of(folder, options.data, options.seed)
+    if folder is None or folder_of(folder) is None:
+        return None
+    try:
+        return data_of(folder, None, options.seed)
+    except PenjingError as missing:
+        say(f"The data of the run can't be read, so the metric isn't measured. {missing}")
+        return None
 
 
 def _model(spec: str, weights: Path | None, data: "Data | None") -> "tuple[Graph, dict[str, str]]":

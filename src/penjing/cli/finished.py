@@ -9,7 +9,8 @@ import typer
 from rich.table import Table
 
 from penjing.cli.app import app
-from penjing.cli.compressing import NOT_MET, AsJson, DataSpec
+from penjing.cli.compressing import NOT_MET, AsJson, RunData
+from penjing.cli.remembered import data_of, folder_of
 from penjing.cli.screen import Screen, styled
 
 if TYPE_CHECKING:
@@ -19,12 +20,11 @@ OutDir = Annotated[Path, typer.Argument(help="the folder that a run wrote")]
 
 
 @app.command("verify")
-def verify_command(out_dir: OutDir, data: DataSpec, as_json: AsJson = False) -> None:
+def verify_command(out_dir: OutDir, data: RunData = None, as_json: AsJson = False) -> None:
     """Measures a finished result again and compares it with its report."""
-    from penjing.data import load
     from penjing.run.recheck import recheck
 
-    found = recheck(out_dir, load(data))
+    found = recheck(out_dir, data_of(folder_of(out_dir), data))
     if as_json:
         print(json.dumps({"met": found.met, "agrees": found.agrees, "measured": found.measured}, indent=2))
     else:
@@ -42,11 +42,15 @@ def _show(found: "Recheck") -> None:
     if found.agrees:
         screen.print("The file does what its report says.")
     elif found.same_file:
-        text = "The file is the one of the report, but its metric differs: is this the data of the run?"
+        asked = "is this the data of the run?" if found.same_data else "these aren't the data of the run."
+        text = f"The file is the one of the report, but its metric differs: {asked}"
         screen.print(styled(text, "red"))
     else:
         screen.print(styled("The file differs from its report.", "red"))
-    screen.print("The budget is met." if found.met else styled("The budget is not met.", "red"))
+    if not found.met:
+        screen.print(styled("The budget is not met.", "red"))
+    elif found.agrees:  # a budget that a wrong file or wrong data keep tells nothing
+        screen.print("The budget is met.")
 
 
 @app.command("report")

@@ -13,8 +13,8 @@ from rich.table import Column, Table
 from penjing.cli.app import app
 from penjing.cli.compressing import AsJson, Model, Units, Weights
 from penjing.cli.place_patterns import Patterns
-from penjing.cli.screen import Screen
-from penjing.errors import unknown_name
+from penjing.cli.screen import Screen, printable
+from penjing.errors import PenjingError, unknown_name
 
 if TYPE_CHECKING:
     from penjing.graph import Graph
@@ -45,6 +45,14 @@ FAMILIES = {  # the package of each family's registry, by the family's name on t
     "solvers": "penjing.planning.solvers",
     "networks": "penjing.zoo",
 }
+
+SYNONYMS = {  # other words that people use, and the family that they look for
+    "quantisers": "grids", "quantizers": "grids", "quantise": "grids", "quantize": "grids", "bits": "grids",
+    "pruners": "criteria", "prune": "criteria", "saliencies": "criteria", "criterion": "criteria",
+    "factorize": "decompositions", "factorise": "decompositions", "ranks": "rank_rules", "losses": "signals",
+    "distillation": "signals", "regularizers": "penalties", "regularisers": "penalties", "models": "networks", "zoo": "networks",
+    "augment": "augmentations", "runtimes": "targets", "backends": "targets", "devices": "targets",
+}  # fmt: skip
 
 MaybeData = Annotated[str | None, typer.Option("--data", help="where example inputs come from, if the model has none")]
 
@@ -93,6 +101,9 @@ def list_command(
     family: Annotated[str | None, typer.Argument(help=", ".join(FAMILIES))] = None, as_json: AsJson = False
 ) -> None:
     """Lists every method that is registered, with its source and what it needs."""
+    family = SYNONYMS.get(family, family) if family is not None else None
+    if family == "targets":
+        raise PenjingError("penjing targets lists the runtimes, and says which of them are usable here.")
     if family is not None and family not in FAMILIES:
         raise unknown_name("family", family, FAMILIES)
     chosen = {name: _registry(name) for name in ([family] if family else FAMILIES)}
@@ -107,6 +118,15 @@ def list_command(
         print(json.dumps(entries, indent=2))
         return
     screen = Screen()
+    if not screen.is_terminal:  # whole lines, for grep and cut
+        for title, registry in chosen.items():
+            for entry in registry.values():
+                print(
+                    "\t".join(
+                        map(printable, (title, entry.name, entry.summary, ", ".join(sorted(entry.needs)), entry.source))
+                    )
+                )
+        return
     for title, registry in chosen.items():
         name = Column("name", no_wrap=True)  # users type names, so names are never wrapped, however narrow the screen
         table = Table(name, "what it does", "needs", "source", title=title, title_justify="left")

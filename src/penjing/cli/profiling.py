@@ -14,6 +14,7 @@ from penjing.cli.app import app
 from penjing.cli.compressing import AsJson, Weights
 from penjing.cli.kit import export_kit, show_result
 from penjing.cli.looking import MaybeData
+from penjing.cli.remembered import folder_of
 from penjing.cli.screen import Screen
 from penjing.errors import PenjingError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from penjing.targets import Artifact, RooflineRow
 
 TARGET = "onnxruntime"  # of a model that isn't a finished run's
+AS_RUN = "by default as in a finished run, else 1"
 DROPPED = ("kernel", "output", "parameters", "MACs/byte", "bytes", "op", "MACs")
 """Columns that a screen leaves out where it is too narrow for all of them, the first ones first."""
 # Share of the peak of multiplying beyond which the peak is doubtful: no layer is that much faster than the fastest op.
@@ -48,8 +50,8 @@ def profile_command(
     ] = None,
     weights: Weights = None,
     data: MaybeData = None,
-    threads: Annotated[int, typer.Option(min=1, help="threads of the runtime")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="samples per call")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help=f"threads of the runtime; {AS_RUN}")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help=f"samples per call; {AS_RUN}")] = None,
     kit: Annotated[
         Path | None,
         typer.Option("--export-kit", metavar="DIR", help="write a folder that measures on a device without a network"),
@@ -65,11 +67,12 @@ def profile_command(
     The machine's peaks are measured the first time, and kept. A device is measured where its address stands for the target,
     ssh://user@host/onnxruntime, or by a folder that is carried there.
     """
-    from penjing.checks import BATCH, THREADS, check
+    from penjing.checks import BATCH, THREADS, check, optional
     from penjing.graph import fold_batch_norms
     from penjing.targets import device_facts, find_target, lower, profile, roofline
 
-    check({"threads": threads, "batch": batch}, {"threads": THREADS, "batch": BATCH})  # before anything is loaded
+    rules = {"threads": optional(THREADS), "batch": optional(BATCH)}
+    check({"threads": threads, "batch": batch}, rules)  # before anything is loaded
     if result is not None:
         if any(given is not None for given in (model, kit, target, weights, data)):
             raise PenjingError(
@@ -81,6 +84,7 @@ def profile_command(
         raise PenjingError("Say which MODEL is profiled, such as zoo:resnet20 or the folder of a finished run.")
     if target is not None:
         find_target(target)
+    threads, batch = _deployed(Path(model), threads, batch)
     if kit is not None:
         graph, artifact = _finished(Path(model), target, weights, data) or (_graph(model, weights, data), None)
         export_kit(kit, graph, artifact, target or TARGET, threads, batch)
@@ -100,6 +104,15 @@ def profile_command(
         print(json.dumps({name: row.to_dict() for name, row in rows.items()}, indent=2))
     else:
         _show(rows, graph, f"{graph.name} on {artifact.target}, {threads} thread(s), batch {samples}")
+
+
+def _deployed(path: Path, threads: int | None, batch: int | None) -> tuple[int, int]:
+    """Returns threads and batch: as given, else as in the finished run that the path names, else 1."""
+    from penjing import report
+
+    folder = folder_of(path) if path.exists() else None
+    target = {} if folder is None else report.read(folder)["target"]
+    return threads or target.get("threads") or 1, batch or target.get("batch") or 1
 
 
 def _graph(model: str, weights: Path | None, data: str | None) -> "Graph":

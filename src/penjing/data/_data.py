@@ -63,6 +63,7 @@ class Data:
         split: how many images there are for training and for judging, where that is known.
         show: from the inputs of one sample, without the axis of samples, to a text or a PIL image for people: such as
             `lambda ids: tokenizer.decode(ids)`. Images are shown without it.
+        source: the text that names the data on the command line; "" where none does.
     """
 
     train: Iterable[Any] | None
@@ -77,6 +78,7 @@ class Data:
     validation_files: tuple[tuple[str, int], ...] | None = field(default=None, repr=False)
     split: Split | None = None
     show: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
+    source: str = ""
 
     def __post_init__(self) -> None:
         """Refuses loaders that could be read only once, and fields that aren't what they should be.
@@ -137,6 +139,7 @@ _RULES = {
     "validation_files": optional(a(Sequence, "a sequence of pairs of a path and a label")),
     "split": optional(a(Split, "a penjing.data.Split")),
     "show": optional(FUNCTION),
+    "source": TEXT,
 }  # fmt: skip
 
 

@@ -3,24 +3,26 @@
 import ast
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penjing.checks import SEED, TEXT, Unfit, checked, optional
+from penjing.checks import SEED, TEXT, Unfit, a, checked, optional
 from penjing.data._cifar10 import cifar10
 from penjing.data._data import Data
 from penjing.data._digits import digits
 from penjing.data._image_folder import image_folder
 from penjing.data._mnist import mnist
+from penjing.data._preprocess import Preprocess
 from penjing.errors import PenjingError, unknown_name
 from penjing.factory import call_factory
 
 _SETS: dict[str, Callable[..., Data]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "folder": image_folder}
 
 
-@checked(spec=TEXT, seed=optional(SEED))
-def load(spec: str, seed: int | None = None) -> Data:
+@checked(spec=TEXT, seed=optional(SEED), like=optional(a(Preprocess, "a penjing.data.Preprocess")))
+def load(spec: str, seed: int | None = None, like: Preprocess | None = None) -> Data:
     """Returns the data that `spec` names.
 
     Args:
@@ -28,6 +30,7 @@ def load(spec: str, seed: int | None = None) -> Data:
             and returns a `Data`: `package.module:factory` or `file.py:factory`. The first four take options of the
             Python function after commas: `folder:photos/,size=224,mean=0:0:0,std=1:1:1`, `digits,channels=1`.
         seed: seed of the order and the augmentation of the first four, where `spec` gives none.
+        like: how the images of `folder:PATH` become inputs, where `spec` doesn't say.
 
     Raises:
         PenjingError: there is no such data set, file or function, or the function doesn't return a `Data`.
@@ -40,7 +43,7 @@ def load(spec: str, seed: int | None = None) -> Data:
         data = call_factory(spec)
         if not isinstance(data, Data):
             raise PenjingError(f"{spec} returned {type(data).__name__}, but it should return a penjing.Data.")
-        return data
+        return replace(data, source=spec)
     path, options = _options(rest)
     if inline:
         options = _parse(inline.split(",")) | options
@@ -57,12 +60,22 @@ def load(spec: str, seed: int | None = None) -> Data:
         raise PenjingError(f"{name} needs a path: {name}:PATH.")
     else:
         arguments = (path,)
+    if name == "folder" and like is not None:
+        options = _as_before(like, options) | options
     if seed is not None:
         options = {"seed": seed} | options
     try:
-        return make(*arguments, **options)
+        return replace(make(*arguments, **options), source=spec)
     except Unfit as error:
         raise PenjingError(f"'{spec}': {error}") from error
+
+
+def _as_before(like: Preprocess, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of `image_folder` by which images become inputs as before."""
+    found: dict[str, Any] = {"channels": 1 if like.mode == "L" else 3, "mean": like.mean, "std": like.std}
+    if like.crop is None or like.resize in (None, min(like.crop)) or "size" in given:
+        return found  # images of that size already, or of a size that is given
+    return found | {"size": like.crop[0], "resize": like.resize}
 
 
 def _options(rest: str) -> tuple[str, dict[str, Any]]:

@@ -277,6 +277,7 @@ class _Report:
     candidates: tuple[_ReportCandidate, ...] = ()
     places: tuple[_ReportPlace, ...] = ()
     changes: _ReportChanges | None = None
+    data_source: str | None = None
 
 
 def check(report: Any) -> None:

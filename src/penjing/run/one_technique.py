@@ -115,7 +115,15 @@ def carry_out_alone(
                 pair, data, Budget(), threads=threads, batch=batch, original=original, trained=asked.trained
             )
         content = what_was_made(
-            space, small, Budget(), asked.seed, measured, inputs, _notes(asked, measured), candidates=[]
+            space,
+            small,
+            Budget(),
+            asked.seed,
+            measured,
+            inputs,
+            _notes(asked, measured, out),
+            candidates=[],
+            data_source=data.source,
         )
         report.write(content, out)
     return content
@@ -130,13 +138,12 @@ def _saved(graph: Graph, small: Graph) -> str:
     )
 
 
-def _notes(asked: OneTechnique, measured: Mapping[str, Any]) -> list[str]:
+def _notes(asked: OneTechnique, measured: Mapping[str, Any], out: Path) -> list[str]:
     """Returns what a reader must know, the most important first."""
     notes = [f"Warning: {why}." for why in measured["missed"]]
     if asked.name is not None and find_technique(asked.name).stage == "structure":
-        notes.append(
-            "Nothing was trained: penjing recover model.penjing, with the original as --teacher, goes on from here."
-        )
+        original = out / INNER / stages.ORIGINAL
+        notes.append(f"Nothing was trained: penjing recover {out} --teacher {original} goes on from here.")
     if asked.data is None:
         notes.append("Without data nothing tells how good the answers still are: only time and sizes were measured.")
     elif measured["baseline"]["metric"] is None:

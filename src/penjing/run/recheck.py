@@ -26,6 +26,7 @@ class Recheck:
         measured: the report's measured part, measured again.
         met: whether the new measurement meets the budget.
         same_file: whether every lowered file is identical, bit for bit, with the one reported.
+        same_data: whether the data are those that the report names, with nothing changed.
         agrees: whether `same_file` holds and the metrics are those reported, too (on other data they differ); latencies
             don't count, since they vary with the machine.
     """
@@ -34,6 +35,7 @@ class Recheck:
     measured: dict[str, Any]
     met: bool
     same_file: bool
+    same_data: bool
     agrees: bool
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -83,7 +85,8 @@ def recheck(out: Path | str, data: Data) -> Recheck:
     metrics = all(_same(measured[side]["metric"], reported[side]["metric"]) for side in ("baseline", "compressed"))
     unchanged = (side["parity"]["agreement_with_original"] for side in (measured, reported))
     agrees = same_file and metrics and _same(*unchanged)
-    return Recheck(reported, measured, bool(measured["met"]), same_file, agrees)
+    same_data = reported.get("settings", {}).get("data") == data.identity()
+    return Recheck(reported, measured, bool(measured["met"]), same_file, same_data, agrees)
 
 
 def _same(a: float | None, b: float | None) -> bool:
