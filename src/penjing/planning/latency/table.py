@@ -22,8 +22,11 @@ from penjing.targets import Bench, ThisProcess, machine_of
 Measurer = Callable[[Sequence[Kernel], Deployment], Mapping[Kernel, float]]
 """Returns the microseconds of kernels that have the same batch; a kernel that the target refuses is missing."""
 
-TOGETHER = 64  # kernels of one batch, and so of one lowered file: what is lost when measuring is interrupted
-REFERENCES = 5  # known kernels of each kind of numbers that are measured again beside each batch
+TOGETHER = (
+    32  # kernels of one batch, in a file for each kind of numbers; beside 60 others small kernels took a third longer,
+)
+# as a cache holds the weights of a small network, and not those of so many kernels
+REFERENCES = 9  # known kernels of each kind of numbers that are measured again beside each batch
 MOST_ELEMENTS = 2**26  # numbers that flow in and out of one batch's kernels: 256 MiB in float32
 LARGEST_FILE = 2**28  # bytes; a table of a hundred thousand kernels has 50 MB
 WAIT_SECONDS = 30.0  # for another process that writes into the same table
@@ -165,6 +168,8 @@ class LatencyTable:
         references: list[Kernel] = []
         for numbers in dict.fromkeys(kernel.numbers for kernel in batch):
             alike = [kernel for kernel in known if kernel.numbers == numbers]
+            slow = statistics.median(map(self._measured.__getitem__, alike)) if alike else 0.0
+            alike = [kernel for kernel in alike if self._measured[kernel] >= slow]  # of fast ones, a part is noise
             references += alike[:: max(1, len(alike) // REFERENCES)][:REFERENCES]
         found = self._measurer([*batch, *references], self.deployment)
         slower: defaultdict[str, list[float]] = defaultdict(list)
