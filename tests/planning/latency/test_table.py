@@ -68,7 +68,9 @@ def test_measuring_that_was_interrupted_goes_on_behind_the_last_finished_batch(t
     table(tmp_path / "t.sqlite", going_on).measure(kernels)
     done = dict.fromkeys(kernel for batch in broken.batches for kernel in batch)
     measured = dict.fromkeys(kernel for batch in going_on.batches for kernel in batch)  # references come again
-    assert done and [kernel for kernel in measured if kernel not in done] == [kernel for kernel in kernels if kernel not in done]
+    assert done and [kernel for kernel in measured if kernel not in done] == [
+        kernel for kernel in kernels if kernel not in done
+    ]
 
 
 @pytest.mark.parametrize("other", [{"device": "another"}, {"threads": 2}, {"runtime": "another 2.0"}])
