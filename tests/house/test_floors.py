@@ -73,6 +73,16 @@ def imports(path: Path, modules: set[str], late: bool = True) -> Iterator[str]:
             yield from (name.name for name in node.names if name.name.partition(".")[0] == "penjing")
 
 
+def private_names(path: Path, modules: set[str]) -> Iterator[str]:
+    """Yields the private functions and values that a file takes from another file of the package, with their modules."""
+    for node, _ in statements(path.read_text()):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "penjing":
+            for name in node.names:
+                inner = f"{node.module}.{name.name}"
+                if name.name.startswith("_") and not name.name.startswith("__") and inner not in modules:
+                    yield inner
+
+
 def faults(sources: Path) -> list[str]:
     """Returns what is wrong with the imports of a package, a sentence each."""
     files = sorted(sources.rglob("*.py"))
@@ -87,6 +97,7 @@ def faults(sources: Path) -> list[str]:
                 found.append(f"{name} imports {module}, which stands on floor {floors()[there]}")
             if here != there and any(part.startswith("_") for part in module.split(".")[1:]):
                 found.append(f"{name} imports {module}, which is another package's own")
+        found += [f"{name} imports {one}, which is another file's own" for one in private_names(path, modules)]
         for module in set(imports(path, modules, late=False)):
             if module != own and not {own, module} & packages:
                 order.add(own, module)
@@ -134,8 +145,13 @@ def test_every_import_goes_down_and_none_goes_round():
             "import penjing.graph.graph",
             "a circle of imports: penjing.graph.graph, penjing.graph.places",
         ),
+        (
+            "graph/cost.py",
+            "from penjing.graph.places import _name",
+            "graph/cost.py imports penjing.graph.places._name, which is another file's own",
+        ),
     ],
-    ids=["a climb", "a sibling", "a private module", "a climb within a function", "a circle"],
+    ids=["a climb", "a sibling", "a private module", "a climb within a function", "a circle", "a private name"],
 )
 def test_a_forbidden_import_is_found(file, line, said, tmp_path):
     package = tmp_path / "penjing"

@@ -91,6 +91,21 @@ def test_a_session_whose_provider_takes_no_op_is_refused(plain, tmp_path):
         ProviderSession(lower(plain, "onnxruntime", tmp_path / "model.onnx"), 1, idle)
 
 
+def test_a_session_that_tells_of_no_assignment_is_refused_except_on_the_cpu(plain, tmp_path, monkeypatch):
+    artifact = lower(plain, "onnxruntime", tmp_path / "model.onnx")
+    monkeypatch.setattr(ort.InferenceSession, "get_provider_graph_assignment_info", lambda session: [])
+    monkeypatch.setattr(ort.InferenceSession, "get_providers", lambda session: [CUDA.name, FREE.name])
+    with (
+        pytest.warns(UserWarning, match="Specified provider"),
+        pytest.raises(
+            PenjingError,
+            match="'onnxruntime:cuda': the session doesn't tell which of the model's ops CUDAExecutionProvider takes",
+        ),
+    ):
+        ProviderSession(artifact, 1, CUDA)
+    ProviderSession(artifact, 1, FREE)
+
+
 @pytest.mark.parametrize("provider", [FREE, WHOLE], ids=["free", "whole"])
 def test_a_provider_gives_the_outputs_the_times_and_the_memory_of_its_file(provider, plain, tmp_path):
     artifact = lower(plain, "onnxruntime", tmp_path / "model.onnx")

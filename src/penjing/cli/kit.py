@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def export_kit(
-    folder: Path, graph: "Graph", artifact: "Artifact | None", target: str, threads: int, batch: int
+    folder: Path, graph: "Graph", artifact: "Artifact | None", target: str, threads: int, batch: int, as_json: bool
 ) -> None:
-    """Writes a kit for a graph, or for a file that was made of it, and says how it is used."""
+    """Writes a kit for a graph, or for a file that was made of it, and says how it is used, or in JSON what it is."""
     from penjing.graph import fold_batch_norms
     from penjing.targets import find_target, lower, write_kit
 
@@ -27,6 +27,10 @@ def export_kit(
             artifact = lower(graph, target, Path(temporary, f"model{find_target(target).suffix}"))
         cost = fold_batch_norms(graph).cost()
         write_kit(folder, artifact, cost, name=graph.name, threads=threads, batch=batch)
+    if as_json:
+        record = {"kit": str(folder), "name": graph.name, "target": artifact.target, "threads": threads, "batch": batch}
+        print(json.dumps(record, indent=2))
+        return
     Screen().print(
         f"{folder}/ measures {graph.name} on any device with {artifact.target}. Copy it there, run `python3 measure.pyz` in it, "
         f"put the result.json that it writes into {folder}/ here, and run `penjing profile --import {folder}/result.json`."

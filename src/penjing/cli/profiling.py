@@ -87,7 +87,7 @@ def profile_command(
     threads, batch = _deployed(Path(model), threads, batch)
     if kit is not None:
         graph, artifact = _finished(Path(model), target, weights, data) or (_graph(model, weights, data), None)
-        export_kit(kit, graph, artifact, target or TARGET, threads, batch)
+        export_kit(kit, graph, artifact, target or TARGET, threads, batch, as_json)
         return
     with Screen(stderr=True).status("Timing the layers, and, where they aren't known yet, the machine's peaks …"):
         graph, artifact = _finished(Path(model), target, weights, data) or (_graph(model, weights, data), None)

@@ -131,3 +131,11 @@ def test_the_command_line_writes_it_and_says_what_to_do(tmp_path):
     assert {"measure.pyz", "request.json", "kit.json", "README.txt", "0.onnx", "0.inputs.npz"} == {
         file.name for file in (tmp_path / "kit").iterdir()
     }
+
+
+def test_the_command_line_tells_in_json_what_it_wrote(tmp_path):
+    folder = tmp_path / "kit"
+    shown = penjing("profile", "zoo:lenet5", "--export-kit", folder, "--batch", "2", "--json")
+    assert shown.exit_code == 0 and (folder / "measure.pyz").is_file()
+    told = {"kit": str(folder), "name": "lenet5", "target": "onnxruntime", "threads": 1, "batch": 2}
+    assert json.loads(shown.stdout) == told

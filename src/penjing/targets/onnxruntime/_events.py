@@ -7,16 +7,9 @@ from typing import Any
 import onnx
 
 from penjing.targets._records import ExecutedNode
+from penjing.targets.onnxruntime._arithmetic import CONVOLUTIONS, RECURRENT, RECURRENT_MATRICES, TRANSPOSED
 from penjing.targets.onnxruntime._on_device import nodes_of
-from penjing.targets.onnxruntime._profile import (
-    _CONVOLUTIONS,
-    _RECURRENT,
-    _RECURRENT_MATRICES,
-    _TRANSPOSED,
-    Nodes,
-    row,
-    source_of,
-)
+from penjing.targets.onnxruntime._profile import Nodes, row, source_of
 
 
 def rows_of(events: list[dict[str, Any]], file: Path) -> list[ExecutedNode]:
@@ -47,10 +40,10 @@ def _with_weights(name: str, op: str, written: Nodes) -> onnx.NodeProto | None:
 
 def _weights(node: onnx.NodeProto, op: str, written: Nodes) -> Iterator[tuple[int, str]]:
     """Yields the constants of a node of the file that multiplies, with their positions among the inputs of the executed op."""
-    if op in _CONVOLUTIONS | _TRANSPOSED and len(node.input) > 1:
-        yield (_CONVOLUTIONS | _TRANSPOSED)[op], _constant(node.input[1], written)
-    elif op in _RECURRENT:
-        yield from ((position, _constant(node.input[position], written)) for position in _RECURRENT_MATRICES)
+    if op in CONVOLUTIONS | TRANSPOSED and len(node.input) > 1:
+        yield (CONVOLUTIONS | TRANSPOSED)[op], _constant(node.input[1], written)
+    elif op in RECURRENT:
+        yield from ((position, _constant(node.input[position], written)) for position in RECURRENT_MATRICES)
 
 
 def _constant(value: str, written: Nodes) -> str:

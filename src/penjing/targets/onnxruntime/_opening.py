@@ -6,11 +6,11 @@ Only the runtime is imported, since the process that measures memory runs this t
 import contextlib
 import importlib
 import importlib.util
-from typing import Any
 
 import onnxruntime as ort
 
 ASSIGNMENT = "session.record_ep_graph_assignment_info"  # makes a session tell which provider takes which nodes
+CPU = "CPUExecutionProvider"
 
 
 class NotTaken(Exception):
@@ -49,8 +49,10 @@ def opened(
         session = ort.InferenceSession(path, chosen, providers=[provider])
     if provider not in session.get_providers():
         raise NotTaken(f"the session came without {provider}, whose driver or libraries couldn't be loaded")
-    taken: list[Any] = session.get_provider_graph_assignment_info()
-    if taken and not any(one.ep_name == provider for one in taken):
+    taking = {one.ep_name for one in session.get_provider_graph_assignment_info()}
+    if provider != CPU and not taking:  # every session runs on the CPU what nothing else takes
+        raise NotTaken(f"the session doesn't tell which of the model's ops {provider} takes")
+    if taking and provider not in taking:
         raise NotTaken(f"{provider} takes none of the model's ops")
     return session
 

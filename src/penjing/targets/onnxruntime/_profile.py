@@ -15,21 +15,16 @@ from penjing.targets._records import Artifact, ExecutedNode
 from penjing.targets.onnx._dynamic import INT8_LEVEL
 from penjing.targets.onnx._names import origin
 from penjing.targets.onnxruntime import _on_device
+from penjing.targets.onnxruntime._arithmetic import (
+    CONVOLUTIONS,
+    INTEGER,
+    PRODUCTS,
+    RECURRENT,
+    RECURRENT_MATRICES,
+    TRANSPOSED,
+)
 from penjing.targets.onnxruntime._session import cant_load
 
-# Position of the weights among the inputs of each op that multiplies.
-_CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "NhwcFusedConv": 1, "QLinearConv": 3, "ConvInteger": 1}
-_TRANSPOSED = {"ConvTranspose": 1}
-_PRODUCTS = {
-    "Gemm": 1, "FusedGemm": 1, "MatMul": 1, "FusedMatMul": 1, "QGemm": 3, "QLinearMatMul": 3, "MatMulInteger": 1,
-    "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "MatMulNBits": 1,
-}  # fmt: skip
-_INTEGER = {
-    "QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul",
-}  # fmt: skip
-_RECURRENT = {"LSTM", "GRU", "RNN"}
-_RECURRENT_MATRICES = (1, 2)
 _SUFFIXES = re.compile(r"(_token_\d+|_nchwc|_transB|_transA)+$")
 
 
@@ -75,7 +70,7 @@ def row(name: str, found: Mapping[str, Any], optimized: Nodes, written: Nodes) -
         module=source[0] if source else None,
         node=source[1] if source else None,
         latency_us=float(statistics.median(found["us"])),
-        integer=op in _INTEGER or (op == "MatMulNBits" and _rounds(optimized.by_name.get(name))),
+        integer=op in INTEGER or (op == "MatMulNBits" and _rounds(optimized.by_name.get(name))),
         macs=_macs(op, found, optimized.by_name.get(name), optimized.constants),
     )
 
@@ -95,7 +90,7 @@ def source_of(name: str, op: str, written: Nodes) -> onnx.NodeProto | None:
     """Traces an executed node to the file's node of the same name, or the one whose value it is named after."""
     base = _SUFFIXES.sub("", name.removeprefix("fused "))
     node = written.by_name.get(base) or written.by_value.get(base)
-    if op in _CONVOLUTIONS:  # ONNX Runtime names a fused convolution after the last op that it swallowed
+    if op in CONVOLUTIONS:  # ONNX Runtime names a fused convolution after the last op that it swallowed
         while node is not None and node.op_type != "Conv":
             makers = [written.by_value[value] for value in node.input if value in written.by_value]
             node = next((maker for maker in makers if maker.op_type not in ("DequantizeLinear", "Constant")), None)
@@ -105,7 +100,7 @@ def source_of(name: str, op: str, written: Nodes) -> onnx.NodeProto | None:
 def _macs(
     op: str, call: Mapping[str, Any], node: onnx.NodeProto | None, constants: Mapping[str, tuple[int, ...]]
 ) -> int:
-    if op not in _CONVOLUTIONS | _TRANSPOSED | _PRODUCTS and op not in _RECURRENT:  # loops, for example, have no shapes
+    if op not in CONVOLUTIONS | TRANSPOSED | PRODUCTS and op not in RECURRENT:  # loops, for example, have no shapes
         return 0
     shapes = [next(iter(shape.values())) for shape in call["input_type_shape"]]
     made = math.prod(next(iter(call["output_type_shape"][0].values())))
@@ -115,11 +110,11 @@ def _macs(
         known = constants.get(node.input[position]) if node is not None and len(node.input) > position else None
         return known if known is not None else tuple(shapes[position])
 
-    if op in _RECURRENT:  # each step of each sample multiplies by both matrices
-        return int(math.prod(shapes[0][:2]) * sum(math.prod(weight(position)) for position in _RECURRENT_MATRICES))
-    if op in _CONVOLUTIONS:
-        return made * math.prod(weight(_CONVOLUTIONS[op])[1:])
-    if op in _TRANSPOSED:
-        return int(math.prod(shapes[0]) * math.prod(weight(_TRANSPOSED[op])[1:]))
+    if op in RECURRENT:  # each step of each sample multiplies by both matrices
+        return int(math.prod(shapes[0][:2]) * sum(math.prod(weight(position)) for position in RECURRENT_MATRICES))
+    if op in CONVOLUTIONS:
+        return made * math.prod(weight(CONVOLUTIONS[op])[1:])
+    if op in TRANSPOSED:
+        return int(math.prod(shapes[0]) * math.prod(weight(TRANSPOSED[op])[1:]))
     transposed = node is not None and any(a.name == "transA" and a.i for a in node.attribute)
     return int(made * (shapes[0][-2] if transposed else shapes[0][-1]))

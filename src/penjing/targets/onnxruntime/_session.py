@@ -1,6 +1,5 @@
 """ONNX Runtime sessions with explicit threads."""
 
-import re
 from typing import Any
 
 import numpy as np
@@ -8,11 +7,8 @@ import onnxruntime as ort
 
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
-from penjing.targets.onnx._names import origin
+from penjing.targets.onnx import failure
 from penjing.targets.onnxruntime._on_device import options
-
-_FAILED_NODE = re.compile(r"Name: ?'([^']*)'")
-_FILE_OF_RUNTIME = re.compile(r"^/\S+:\d+ \S+\([^)]*\) ?")  # position in the runtime's source, before its message
 
 
 class CantLoad(PenjingError):
@@ -53,18 +49,8 @@ def run_once(session: ort.InferenceSession, inputs: dict[str, np.ndarray]) -> li
     try:
         outputs: list[np.ndarray] = session.run(None, inputs)
     except Exception as error:  # its exception types have no common base but Exception
-        raise PenjingError(_failure(error, inputs)) from error
+        raise PenjingError(failure(f"ONNX Runtime {ort.__version__}", error, inputs)) from error
     return outputs
-
-
-def _failure(error: Exception, inputs: dict[str, np.ndarray]) -> str:
-    text = " ".join(str(error).split())
-    node = _FAILED_NODE.search(text)
-    source = origin(node[1]) if node is not None else None
-    where = f" in '{source[0] or source[1]}'" if source is not None else ""
-    reason = _FILE_OF_RUNTIME.sub("", text.rpartition("Status Message:")[2] or text).strip()
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-    return f"ONNX Runtime {ort.__version__} fails{where} on inputs of the shapes {shapes}: {reason}"
 
 
 class CpuSession:

@@ -1,6 +1,5 @@
 """Sessions of onnxruntime-web, and their times, which are taken where the models run."""
 
-import re
 import weakref
 from collections.abc import Mapping
 from functools import cache
@@ -11,11 +10,9 @@ import numpy as np
 from penjing.errors import PenjingError
 from penjing.targets._records import Artifact
 from penjing.targets.bench import Job, ThisProcess
-from penjing.targets.onnx import origin
+from penjing.targets.onnx import failure
 from penjing.targets.onnxruntime_web._engine import Engine, Place, Refused, described, packed
 from penjing.targets.onnxruntime_web._package import PACKAGE
-
-_FAILED_NODE = re.compile(r"Name: ?'([^']*)'")
 
 
 def check_threads(threads: int) -> None:
@@ -64,7 +61,7 @@ class WebSession:
         try:
             answer, body = current.ask({"do": "run", "id": self.number, "inputs": described(inputs)}, [packed(inputs)])
         except Refused as error:
-            raise PenjingError(_failure(f"{self._runtime} fails", str(error), inputs)) from error
+            raise PenjingError(failure(self._runtime, error, inputs)) from error
         return _arrays(answer["outputs"], body)
 
     @property
@@ -115,12 +112,3 @@ def _arrays(specs: list[dict[str, Any]], body: bytes) -> list[np.ndarray]:
         found.append(np.frombuffer(body, dtype, count, start).reshape(shape).copy())
         start += count * dtype.itemsize
     return found
-
-
-def _failure(said: str, reason: str, inputs: Mapping[str, np.ndarray]) -> str:
-    text = " ".join(reason.split())
-    node = _FAILED_NODE.search(text)
-    source = origin(node[1]) if node is not None else None
-    where = f" in '{source[0] or source[1]}'" if source is not None else ""
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
-    return f"{said}{where} on inputs of the shapes {shapes}: {text}"
