@@ -81,9 +81,23 @@ def test_without_labels_there_is_no_chart_and_no_metric(tmp_path):
     Page(report.write_comparison(found, tmp_path / "page.html").read_text())
 
 
+def test_of_runs_without_data_the_page_says_that_the_better_one_cannot_be_told(tmp_path):
+    found = report.compare([run(tmp_path / name, metric=None, data="none") for name in "ab"])
+    assert found.data == "no data" and [row.beaten_by for row in found.rows] == [None, None]
+    page = Page(report.write_comparison(found, tmp_path / "page.html").read_text())
+    assert "which of them answers better can't be told" in page.text["result"]
+
+
+def test_a_metric_without_the_name_of_its_data_is_refused(tmp_path):
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", data="none")]
+    with pytest.raises(PenjingError, match=r"b can't be compared: its report has a metric, but doesn't name the data"):
+        report.compare(runs)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"data": "none", "metric": None}, "data of digits and of no data"),
         ({"data": "cifar10 9"}, "data of digits and of cifar10"),
         ({"metric_name": "macro F1"}, "metric of Accuracy and of macro F1"),
         ({"metric_samples": 10}, "number of samples of None and of 10"),

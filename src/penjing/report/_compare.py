@@ -17,6 +17,7 @@ from penjing.report._scatter import Chart, Point, scatter
 
 ROOM = 0.08  # of the range of values, around the outermost dots
 JUDGED_ON = ("validation.csv", "examples.npz")  # files of a run that tell the samples on which it was judged
+NO_DATA = "no data"
 _WHY = "Only results that were judged alike stand in one table."
 
 
@@ -64,13 +65,18 @@ class Comparison:
 
     Attributes:
         metric: title of the metric.
-        data: name of the data on which all were judged.
+        data: name of the data on which all were judged; `NO_DATA` where none was judged.
         rows: the runs, in the order in which they were given.
     """
 
     metric: str
     data: str
     rows: tuple[Row, ...]
+
+    @property
+    def judged(self) -> bool:
+        """Whether the runs had data, so that their metrics can tell which is better."""
+        return self.data != NO_DATA
 
     def texts(self) -> list[dict[str, str]]:
         """Returns the rows as people read them, by the titles of their columns."""
@@ -100,14 +106,20 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
     """Compares the results of finished runs, by what their reports say.
 
     Raises:
-        PenjingError: there are fewer than two, a folder holds no report, or two runs were judged on other data or by another
-            metric; both are then named.
+        PenjingError: there are fewer than two, a folder holds no report, a report has a metric but doesn't name its data, or
+            two runs were judged on other data or by another metric; both are then named.
     """
     if len(folders) < 2:
         raise PenjingError("Name two or more folders of finished runs to compare.")
     reports = {str(folder): read(folder) for folder in folders}
     if len(reports) < len(folders):
         raise PenjingError("A folder is named twice: name each run once.")
+    for name, report in reports.items():
+        if report["compressed"]["metric"] is not None and not _names_data(report):
+            raise PenjingError(
+                f"{name} can't be compared: its report has a metric, but doesn't name the data behind it. {_WHY} Make it again "
+                "with this version of Penjing."
+            )
     for one, other in combinations(reports, 2):  # all pairs: a file that the first run lacks may tell others apart
         _check_alike(one, other, reports[one], reports[other])
     rows = [_row(number, name, report) for number, (name, report) in enumerate(reports.items(), 1)]
@@ -201,9 +213,18 @@ def _check_alike(first: str, other: str, a: Mapping[str, Any], b: Mapping[str, A
             raise PenjingError(f"{first} and {other} can't be compared: {name} tells of other samples in each. {_WHY}")
 
 
+def _told_data(report: Mapping[str, Any]) -> str:
+    return str((report.get("settings") or {}).get("data", ""))
+
+
+def _names_data(report: Mapping[str, Any]) -> bool:
+    """Tells whether a report names its data: a run without data says "none", and an old report nothing."""
+    return " " in _told_data(report)
+
+
 def _data(report: Mapping[str, Any]) -> str:
     """Returns the name of a run's data, without what tells its training batches apart."""
-    return str((report.get("settings") or {}).get("data", "unknown")).rpartition(" ")[0] or "unknown data"
+    return _told_data(report).rpartition(" ")[0] if _names_data(report) else NO_DATA
 
 
 def _beats(one: Row, other: Row) -> bool:
