@@ -36,6 +36,7 @@ from penjing.run.samples import told
 from penjing.run.verification import OriginalAndCompressed, verify
 from penjing.run.workspace import CANDIDATES, EVIDENCE, INNER, Workspace, check_space, look, read_json, write_json
 from penjing.targets import Artifact, lower, open_artifact
+from penjing.tasks import metric_words
 from penjing.techniques import Scope
 from penjing.training import TrainingSettings
 from penjing.training.display import Show
@@ -247,10 +248,10 @@ def _run(
     asked = replace(asked, data=remembering(asked.data, space.inner / EVIDENCE))
 
     original = _profiled(space, asked, given)
-    reached, name = original.baseline.metric, asked.data.task.metric_name
-    metric = "" if reached is None else f", {name} {reached:.4f}"
+    reached, task = original.baseline.metric, asked.data.task
+    metric = "" if reached is None else f", {metric_words(task, reached)}"
     say(Lasting(f"The original: {original.graph.cost().params:,} parameters{metric}."))
-    if (unlearned := nothing_learned(original.baseline, None, name, asked.trained)) is not None:
+    if (unlearned := nothing_learned(original.baseline, None, task, asked.trained)) is not None:
         say(Lasting(f"Warning: {unlearned}. Whatever is made of it, this run won't count as a success."))
 
     while True:

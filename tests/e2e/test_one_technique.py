@@ -74,6 +74,30 @@ def test_single_layers_are_rounded_and_the_others_stay_in_floating_point(made):
     }
 
 
+VALUES = """
+import torch
+import penjing as pj
+
+
+def data():
+    images = torch.randn(64, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    batches = [(images, images.mean((2, 3)))]
+    return pj.Data(batches, batches, batches, pj.tasks.Regression("mae"), "values")
+"""
+
+
+def test_values_are_judged_by_an_error_that_is_shown_without_its_sign(penjing, quick, tmp_path):
+    (tmp_path / "values.py").write_text(VALUES)
+    data = ("--data", f"{tmp_path / 'values.py'}:data")
+    ran = penjing("quantize", "net.py:plain", *data, "--out", tmp_path / "out")
+    assert ran.code in (0, 3) and "mean absolute error" in ran.out, ran.text
+    proof = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert proof["lower_is_better"] and proof["compressed"]["metric"] < 0 and proof["changes"]["change"] is not None
+    assert not any("One of 64" in note for note in proof["notes"]), "no value is right or wrong"
+    ran = penjing("verify", tmp_path / "out", *data)
+    assert "mean absolute error │ -" not in ran.out and "│ -" not in ran.out, ran.text
+
+
 def test_verify_and_report_read_such_a_folder(made, penjing):
     out, _ = made("quantize")
     assert penjing("verify", out, "--data", "folder:photos").code == 0

@@ -138,3 +138,13 @@ def test_one_run_alone_one_twice_and_none_are_refused(tmp_path):
 def test_a_runtime_on_another_device_is_called_by_both():
     assert title({"name": "ssh://pi@board:22/onnxruntime?python=/p"}) == "ONNX Runtime on pi@board:22"
     assert title({"name": "adb:///litert"}) == "LiteRT on a device"
+
+
+def test_of_an_error_the_lower_is_better_and_its_sign_is_not_shown(tmp_path):
+    wrong = {"metric_name": "mean absolute error", "lower_is_better": True}
+    folders = [run(tmp_path / name, metric=metric, **wrong) for name, metric in (("good", -0.2), ("worse", -0.3))]
+    found = report.compare(folders)
+    assert [row.beaten_by for row in found.rows] == [None, 1]
+    assert found.texts()[0]["Mean absolute error"].startswith("0.200 (")
+    good, worse = chart(found).points
+    assert good.y < worse.y and all(not tick.text.startswith("-") for tick in chart(found).up)

@@ -85,3 +85,24 @@ def test_a_speed_up_whose_interval_holds_1_is_no_gain(interval: list[float], sai
     sample = report_samples.report()
     sample["ratios"] |= {"latency": 1.06, "latency_interval": interval}
     assert report.headline(sample).startswith(f"{said}, ")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (-0.2, -0.21, "5.0 % more mean absolute error"),
+        (-0.2, -0.15, "25 % less mean absolute error"),
+        (-0.2, -0.20001, "same mean absolute error"),
+        (-0.2, -0.2, "same mean absolute error"),
+        (0.0, -0.25, "+0.2500 mean absolute error"),
+    ],
+)
+def test_an_error_rises_or_falls_by_a_share_of_what_it_was(before: float, after: float, said: str) -> None:
+    sample = report_samples.report(metric_name="mean absolute error", lower_is_better=True)
+    sample["baseline"]["metric"], sample["compressed"]["metric"] = before, after
+    assert said in report.headline(sample)
+
+
+def test_points_of_another_metric_than_accuracy_are_named() -> None:
+    sample = report_samples.report(metric_name="R²")
+    assert "points of R²," in report.headline(sample) and "points," in report.headline(report_samples.report())

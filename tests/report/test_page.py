@@ -87,6 +87,20 @@ def test_changed_answers_are_told_by_class_and_sample_with_intervals(tmp_path: P
     assert "(−2.5 to +0.9)" in shown.said("comparison") and shown.said("layers").count("31 dB") == 4
 
 
+def test_an_error_is_shown_without_the_sign_and_a_rise_is_a_loss(tmp_path: Path) -> None:
+    values = {"value": -0.02, "low": -0.03, "high": -0.01}
+    told = {"samples": 50, "before": values, "after": values, "change": values}
+    made = report_samples.report(
+        metric_name="mean absolute error", lower_is_better=True, changes=told, budget={"drop": 0.01}, met=False
+    )
+    made["baseline"]["metric"], made["compressed"]["metric"] = -0.2, -0.22
+    shown = page(made, tmp_path)
+    assert "asked rise by at most 0.01 reached rose by 0.02" in shown.said("budget")
+    assert "0.200 0.220 10 % more mean absolute error (+0.0100 to +0.0300)" in shown.said("comparison")
+    assert "changed by +0.0200 on 50 samples" in shown.said("changes")
+    assert "is between +0.0100 and +0.0300." in shown.said("changes") and "−" not in shown.said("changes")
+
+
 def test_an_image_that_is_no_embedded_one_is_not_drawn_and_texts_are_texts(tmp_path: Path) -> None:
     made = report_samples.changed()
     bad = ["https://example.com/x.png", "data:image/svg+xml;base64,AAAA", PIXEL_AND_MORE, "javascript:alert(1)"]

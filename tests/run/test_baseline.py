@@ -58,15 +58,15 @@ def test_an_original_whose_metric_is_not_a_number_is_refused(judged, monkeypatch
     ],
 )
 def test_an_original_that_is_no_better_than_a_constant_answer_has_learned_nothing(metric, constant, trained, learned):
-    told = nothing_learned(Baseline(metric, constant, 30), ALIKE, "accuracy", trained)
+    told = nothing_learned(Baseline(metric, constant, 30), ALIKE, Classification(), trained)
     assert (told is None) == learned
     if told is not None:
         assert f"accuracy {metric:.4f}, against 0.3300" in told and ("no weights were given" in told) == (not trained)
 
 
 def test_without_labels_an_original_that_answers_every_input_alike_has_learned_nothing():
-    assert nothing_learned(Baseline(None), ALIKE, "agreement", True) is None
-    assert "every input alike" in nothing_learned(Baseline(None), replace(ALIKE, constant=1.0), "agreement", True)
+    assert nothing_learned(Baseline(None), ALIKE, Unlabelled(), True) is None
+    assert "every input alike" in nothing_learned(Baseline(None), replace(ALIKE, constant=1.0), Unlabelled(), True)
 
 
 def test_a_drop_that_a_constant_answer_would_keep_is_told():
@@ -115,8 +115,8 @@ def test_how_much_a_sample_counts_is_told_only_where_it_is_known():
     ],
 )
 def test_what_answers_every_input_alike_is_no_result_whatever_drop_was_allowed(metric, alike, lost):
-    assert (collapsed(0.3, metric, alike, "accuracy") is not None) == lost
-    assert collapsed(None, 0.0, alike, "accuracy") is None, "of a task that doesn't know its best constant answer"
+    assert (collapsed(0.3, metric, alike, Classification()) is not None) == lost
+    assert collapsed(None, 0.0, alike, Classification()) is None, "of a task that doesn't know its best constant answer"
 
 
 def test_a_baseline_is_read_as_it_was_written_and_nothing_else_is():

@@ -303,7 +303,7 @@ def recover_command(
     from penjing.files import sweep
     from penjing.models import load_model
     from penjing.run.request import perhaps_random
-    from penjing.tasks import evaluate
+    from penjing.tasks import evaluate, metric_words, shown_metric
     from penjing.training import Interrupted, recover
     from penjing.training.processes import accelerator
 
@@ -324,7 +324,7 @@ def recover_command(
 
     def told(epoch: dict[str, Any]) -> None:
         done.append(epoch)
-        judged = "" if epoch["metric"] is None else f", {chosen.task.metric_name} {epoch['metric']:.4f}"
+        judged = "" if epoch["metric"] is None else f", {metric_words(chosen.task, epoch['metric'])}"
         say(f"epoch {epoch['epoch']}: loss {epoch['loss']:.4f}{judged} ({epoch['seconds']:.0f} s)")
 
     before = evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
@@ -356,7 +356,8 @@ def recover_command(
     checkpoint.unlink(missing_ok=True)
     after = evaluate(graph, chosen.validation, chosen.task) if chosen.validation is not None else None
     if before is not None:
-        say(f"{chosen.task.metric_name}: {before:.4f} before, {after:.4f} after.")
+        shown = [shown_metric(chosen.task, value) for value in (before, after) if value is not None]
+        say(f"{chosen.task.metric_name}: {' before, '.join(f'{value:.4f}' for value in shown)} after.")
         if after is not None and after < before:
             say(
                 f"Warning: the result is worse than the start, which {file} still holds: try a smaller --lr, --keep best, or "

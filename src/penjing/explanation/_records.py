@@ -110,6 +110,7 @@ class Explanation:
         calibration_after: the small network's confidence.
         layers: the noise of each layer that both graphs have in the same shape.
         missing: sentences that say what can't be told, and why.
+        lower_is_better: whether the metric is an error; it is then negative here, and shown without the sign.
     """
 
     metric_name: str
@@ -127,6 +128,7 @@ class Explanation:
     calibration_after: Calibration | None = None
     layers: tuple[LayerNoise, ...] = ()
     missing: tuple[str, ...] = ()
+    lower_is_better: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the explanation as plain JSON."""

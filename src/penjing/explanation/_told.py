@@ -31,10 +31,12 @@ def headline(told: Mapping[str, Any]) -> str:
     """Says in a sentence or two by how much the metric changed, and how many answers did."""
     parts = []
     if (change := told["change"]) is not None:
-        before, after = (told[side]["value"] for side in ("before", "after"))
+        sign = -1 if told["lower_is_better"] else 1
+        before, after, moved = (sign * told[side]["value"] for side in ("before", "after", "change"))
+        low, high = sorted(sign * change[end] for end in ("low", "high"))
         parts.append(
-            f"{told['metric_name']}: {before:.4f} before, {after:.4f} after, {change['value']:+.4f} "
-            f"({change['low']:+.4f} to {change['high']:+.4f}) on {told['samples']:,} samples."
+            f"{told['metric_name']}: {before:.4f} before, {after:.4f} after, {moved:+.4f} ({low:+.4f} to {high:+.4f}) on "
+            f"{told['samples']:,} samples."
         )
     if (changed := told["changed"]) is not None:
         what = ""

@@ -64,5 +64,10 @@ class Witness:
             if found is None:
                 why.append(f"The metric has no interval, since {self._drawn.why}.")
         return Explanation(
-            self._data.task.metric_name, self._samples, **facts, layers=tuple(layers), missing=tuple(why)
+            self._data.task.metric_name,
+            self._samples,
+            **facts,
+            layers=tuple(layers),
+            missing=tuple(why),
+            lower_is_better=bool(getattr(self._data.task, "lower_is_better", False)),
         )

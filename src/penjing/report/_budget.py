@@ -112,8 +112,11 @@ def _drop(asked: Any, report: Mapping[str, Any]) -> Item:
     wanted, reached = f"{limit * scale:g}", _share(abs(fall) * scale, limit * scale)
     unit, units = (" point" if wanted == "1" else " points", " points") if scale == 100 else ("", "")
     verb = "lost" if fall >= 0 else "gained"
+    lose = "lose"
+    if report.get("lower_is_better"):
+        verb, lose = "rose by" if fall >= 0 else "fell by", "rise by"
     # 0.92 - 0.91 is a hair more than 0.01 in floating point, and is a drop of one point all the same.
     if report.get("learned") is False:
         return Item("drop", name, f"lose at most {wanted}{unit}", "the original has learned nothing to lose", False)
     met = fall <= limit + 1e-9
-    return Item("drop", name, f"lose at most {wanted}{unit}", f"{verb} {reached}{units}", met)
+    return Item("drop", name, f"{lose} at most {wanted}{unit}", f"{verb} {reached}{units}", met)

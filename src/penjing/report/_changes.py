@@ -87,7 +87,8 @@ def interval(report: Mapping[str, Any]) -> str:
     if change is None:
         return ""
     shares = is_share(told["before"]["value"], told["after"]["value"])
-    return f" ({_amount(change['low'], shares)} to\u00a0{_amount(change['high'], shares)})"
+    _, low, high = _shown(report, change)
+    return f" ({_amount(low, shares)} to\u00a0{_amount(high, shares)})"
 
 
 def layer_noise(report: Mapping[str, Any]) -> dict[str, float]:
@@ -101,7 +102,7 @@ def _sentences(report: Mapping[str, Any], told: Mapping[str, Any], shares: bool)
     found = []
     if change := told.get("change"):
         unit = " points" if shares else ""
-        value, low, high = (_amount(change[end], shares) for end in ("value", "low", "high"))
+        value, low, high = (_amount(end, shares) for end in _shown(report, change))
         found.append(
             f"{metric_title(report)} changed by {value}{unit} on {samples}; with 95 % certainty, the change on all such samples "
             f"is between {low} and {high}{unit}."
@@ -112,6 +113,12 @@ def _sentences(report: Mapping[str, Any], told: Mapping[str, Any], shares: bool)
         more = chance < CERTAIN
         found.append("That is more than chance." if more else "So uneven a change may well be chance.")
     return found
+
+
+def _shown(report: Mapping[str, Any], change: Mapping[str, float]) -> tuple[float, float, float]:
+    """Returns a change and the ends of its interval as people are shown them; a rise of an error is above 0."""
+    value, low, high = (change[end] for end in ("value", "low", "high"))
+    return (0 - value, 0 - high, 0 - low) if report.get("lower_is_better") else (value, low, high)
 
 
 def _sides(told: Mapping[str, Any]) -> str:

@@ -67,11 +67,13 @@ class Comparison:
         metric: title of the metric.
         data: name of the data on which all were judged; `NO_DATA` where none was judged.
         rows: the runs, in the order in which they were given.
+        lower_is_better: whether the metric is an error; it is negative in the rows, and shown without the sign.
     """
 
     metric: str
     data: str
     rows: tuple[Row, ...]
+    lower_is_better: bool = False
 
     @property
     def judged(self) -> bool:
@@ -86,8 +88,9 @@ class Comparison:
     def _texts(self, row: Row, share: bool) -> dict[str, str]:
         beaten = "" if row.beaten_by is None else f"by {row.beaten_by}"
         budget = "" if row.met is None else "met" if row.met else "missed"
-        metric = (_format.percent if share else _format.plain)(row.metric)
-        gained = None if row.lost is None else 0.0 - row.lost  # no minus before a zero
+        sign = -1 if self.lower_is_better else 1
+        metric = (_format.percent if share else _format.plain)(None if row.metric is None else sign * row.metric)
+        gained = None if row.lost is None else 0.0 - sign * row.lost  # no minus before a zero
         change = "" if gained is None else _format.signed(100 * gained, 1) if share else _format.plain(gained)
         return {
             "#": str(row.number),
@@ -126,7 +129,7 @@ def compare(folders: Sequence[Path | str]) -> Comparison:
     beaten = [next((other.number for other in rows if _beats(other, row)), None) for row in rows]
     found = tuple(replace(row, beaten_by=number) for row, number in zip(rows, beaten, strict=True))
     first = next(iter(reports.values()))
-    return Comparison(metric_title(first), _data(first), found)
+    return Comparison(metric_title(first), _data(first), found, bool(first.get("lower_is_better")))
 
 
 def write_comparison(found: Comparison, path: Path) -> Path:
@@ -166,7 +169,9 @@ def chart(found: Comparison) -> Chart | None:
         _range([dot.x for dot in dots]),
         _range([dot.y for dot in dots]),
         lambda value: f"{value:g} ms",
-        (lambda value: f"{100 * value:g} %") if share else (lambda value: f"{value:g}"),
+        (lambda value: f"{100 * value:g} %")
+        if share
+        else (lambda value: f"{0 - value if found.lower_is_better else value:g}"),
     )
 
 

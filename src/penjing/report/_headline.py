@@ -88,11 +88,31 @@ def change(report: Mapping[str, Any]) -> str:
         return f"{name} not measured"
     if before == after:
         return f"same {name}"
+    if report.get("lower_is_better"):
+        return f"{_rise(-before, -after)} {name}"
     if is_share(before, after):
         points = (after - before) * 100
-        return f"{signed(points, 1 if abs(points) >= 0.05 else 2)} points"
+        of = "" if name == "accuracy" else f" of {name}"
+        return f"{signed(points, 1 if abs(points) >= 0.05 else 2)} points{of}"
     difference = after - before
     return f"{signed(difference, 2 if abs(difference) >= 0.005 else 4)} {name}"
+
+
+def _rise(before: float, after: float) -> str:
+    """Says by how much an error rose or fell, in percent of what it was."""
+    if before <= 0:
+        return signed(after - before, 4)
+    share = 100 * (after / before - 1)
+    return (
+        "same"
+        if abs(share) < 0.05
+        else f"{abs(share):.{1 if abs(share) < 9.95 else 0}f} % {'more' if share > 0 else 'less'}"
+    )
+
+
+def shown_metric(report: Mapping[str, Any], value: float | None) -> float | None:
+    """Returns a metric's value as people are shown it: an error without the sign by which higher is better."""
+    return -value if value is not None and report.get("lower_is_better") else value
 
 
 # For each measure of agreement with the original: the quantity of which it is a share, and words for the kept and lost shares.

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penjing.report import _budget, _format
 from penjing.report._changes import changes, interval, layer_noise
-from penjing.report._headline import change, compared, is_share, metric_title, sure, title, where
+from penjing.report._headline import change, compared, is_share, metric_title, shown_metric, sure, title, where
 from penjing.report._layers import Layers, layers
 from penjing.report._search import search
 from penjing.report._words import words
@@ -286,8 +286,8 @@ def _energy(before: Mapping[str, Any], after: Mapping[str, Any]) -> Quantity:
 
 
 def _metric(report: Mapping[str, Any]) -> Quantity:
-    before, after = report["baseline"]["metric"], report["compressed"]["metric"]
-    share = is_share(before, after)
+    before, after = (shown_metric(report, report[side]["metric"]) for side in ("baseline", "compressed"))
+    share = is_share(before, after) and not report.get("lower_is_better")
     longest = 1 if share else max(before or 0, after or 0)
     show = _format.percent if share else _format.plain
     measured = before is not None and after is not None
@@ -302,8 +302,14 @@ def _metric(report: Mapping[str, Any]) -> Quantity:
         Bar(show(before), _length(before, longest)),
         Bar(show(after), _length(after, longest)),
         change(report) + interval(report) if measured or agreement is not None else "",
-        None if not measured or before == after or (paid and after < before) else after > before,
+        None if before is None or after is None or before == after else _improved(report, before, after, paid),
     )
+
+
+def _improved(report: Mapping[str, Any], before: float, after: float, paid: bool) -> bool | None:
+    """Tells whether a metric is better than before; None for a loss that the budget allows."""
+    better = after < before if report.get("lower_is_better") else after > before
+    return None if paid and not better else better
 
 
 def _better(ratio: float | None) -> bool | None:

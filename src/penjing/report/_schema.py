@@ -270,6 +270,7 @@ class _Report:
     zeros: _ReportZeros | None = None
     headline: str = ""
     metric_name: str | None = None
+    lower_is_better: bool = False
     notes: tuple[str, ...] = ()
     training_details: tuple[str, ...] = ()
     exclude: tuple[str, ...] | None = None

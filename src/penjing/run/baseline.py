@@ -12,7 +12,7 @@ from penjing import records
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.targets import Artifact, session
-from penjing.tasks import Likeness, Task, evaluate
+from penjing.tasks import Likeness, Task, evaluate, metric_words, shown_metric
 
 # Standard errors by which a network that may have random weights must beat a constant answer: chance exceeds two of them once
 # in forty times.
@@ -101,13 +101,13 @@ def _judged(artifact: Artifact, data: Data, validation: Iterable[Any], threads: 
     return Baseline(metric, float(constant(heard.targets)), targets, judged=heard.samples)
 
 
-def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, trained: bool) -> str | None:
+def nothing_learned(baseline: Baseline, alike: Likeness | None, task: Task, trained: bool) -> str | None:
     """Says why the original has learned nothing, so that keeping its metric is no success; None if it has learned something.
 
     Args:
         baseline: how the original was judged.
         alike: how the compressed network's outputs compare with the original's, for data without labels.
-        name: name of the metric.
+        task: names the metric.
         trained: whether the original is known to have trained weights. A network whose weights may be random must beat
             a constant answer by more than chance.
     """
@@ -121,35 +121,40 @@ def nothing_learned(baseline: Baseline, alike: Likeness | None, name: str, train
     chance = CLEARLY * math.sqrt(share * (1 - share) / max(1, baseline.samples))
     if baseline.metric > baseline.constant + (SAME if trained else max(SAME, chance)):
         return None
+    against = shown_metric(task, baseline.constant)
     better = "hardly better" if baseline.metric > baseline.constant + SAME else "no better"
     weights = "" if trained else "; no weights were given, so it may have random ones"
     return (
-        f"the original is {better} than always giving the same answer ({name} {baseline.metric:.4f}, against "
-        f"{baseline.constant:.4f}){weights}"
+        f"the original is {better} than always giving the same answer ({metric_words(task, baseline.metric)}, against "
+        f"{against:.4f}){weights}"
     )
 
 
-def collapsed(constant: float | None, metric: float | None, alike: Likeness | None, name: str) -> str | None:
+def collapsed(constant: float | None, metric: float | None, alike: Likeness | None, task: Task) -> str | None:
     """Says that the compressed network is no better than one that answers every input alike; None where it is better.
 
     Args:
         constant: the metric of the best constant answer.
         metric: the metric of the compressed file.
         alike: how the compressed file's outputs compare with the original's; used where there is no metric.
-        name: name of the metric.
+        task: names the metric.
     """
     if metric is not None and constant is not None:
-        reached, limit, what = metric, constant, name
+        reached, limit, what = metric, constant, task.metric_name
     elif metric is None and alike is not None and alike.constant < 1:
         reached, limit, what = alike.value, alike.constant, f"agreement with the original, {alike.measure},"
     else:
         return None
     if reached > limit + SAME:
         return None
+    if metric is not None:
+        reached, limit = (shown_metric(task, value) for value in (reached, limit))
     return f"what came out is no better than always giving the same answer ({what} {reached:.4f}, against {limit:.4f})"
 
 
-def too_generous(baseline: Baseline, alike: Likeness | None, limit: float | None) -> str | None:
+def too_generous(
+    baseline: Baseline, alike: Likeness | None, limit: float | None, task: Task | None = None
+) -> str | None:
     """Says that the allowed drop admits a network that answers every input alike; None where it doesn't."""
     if limit is None:
         return None
@@ -161,7 +166,7 @@ def too_generous(baseline: Baseline, alike: Likeness | None, limit: float | None
         return None
     return (
         f"The allowed drop of {limit:g} protects little: a network that answers every input alike would keep it too "
-        f"(it reaches {reached:.4f})."
+        f"(it reaches {shown_metric(task, reached):.4f})."
         if passes
         else None
     )

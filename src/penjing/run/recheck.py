@@ -38,12 +38,17 @@ class Recheck:
     same_data: bool
     agrees: bool
 
+    @property
+    def _sign(self) -> int:
+        return -1 if self.measured.get("lower_is_better") else 1
+
     def rows(self) -> list[tuple[str, str, str]]:
         """Returns rows of (name, reported value, new value) as text."""
         then, now = self.reported, self.measured
         rows = []
         for side in ("baseline", "compressed"):
-            rows.append((f"{side}: {now['metric_name']}", _text(then[side]["metric"]), _text(now[side]["metric"])))
+            metrics = [_text(report[side]["metric"], self._sign) for report in (then, now)]
+            rows.append((f"{side}: {now['metric_name']}", metrics[0], metrics[1]))
             latencies = (_text(report[side]["latency_ms"]["median"]) for report in (then, now))
             rows.append((f"{side}: latency, ms", *latencies))  # type: ignore[arg-type]
             rows.append((f"{side}: bytes", f"{then[side]['size_bytes']:,}", f"{now[side]['size_bytes']:,}"))
@@ -52,8 +57,8 @@ class Recheck:
         return rows
 
 
-def _text(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
+def _text(value: float | None, sign: int = 1) -> str:
+    return "not measured" if value is None else f"{sign * value:.4f}"
 
 
 def recheck(out: Path | str, data: Data) -> Recheck:

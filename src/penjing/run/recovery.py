@@ -13,7 +13,7 @@ from penjing.lines import Lasting
 from penjing.run import stages
 from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, read_json, write_json
-from penjing.tasks import agreement, evaluate
+from penjing.tasks import agreement, evaluate, metric_words
 from penjing.training import Interrupted
 from penjing.training.checkpoint import discard_damaged, ended_good_enough, steps_of, variant_of
 from penjing.training.deadline import over
@@ -131,7 +131,7 @@ def recovered(
         details.append(line)
 
     def told(epoch: dict[str, Any]) -> None:
-        judged = "" if epoch["metric"] is None else f", {asked.data.task.metric_name} {epoch['metric']:.4f}"
+        judged = "" if epoch["metric"] is None else f", {metric_words(asked.data.task, epoch['metric'])}"
         say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f}{judged} ({epoch['seconds']:.0f} s)")
 
     finished = True

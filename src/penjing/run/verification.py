@@ -30,7 +30,7 @@ from penjing.targets import (
     session,
     speedup,
 )
-from penjing.tasks import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, evaluate, likeness
+from penjing.tasks import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answers_of, evaluate, likeness
 
 RUNS = 1000  # timed calls of each file, after which timing ends
 SECONDS = 20.0  # seconds for timing both files, after which timing ends anyway
@@ -107,11 +107,14 @@ def verify(
     energy = _energy(measured, costs)
     sides = {name: _side(measured[name], costs[name], metrics[name], energy[name]) for name in measured}
     missed = shortfalls(budget, sides, alike, faster.value)
-    unlearned = nothing_learned(original, alike, data.task.metric_name, trained)
-    lost = collapsed(original.constant, sides["compressed"]["metric"], alike, data.task.metric_name)
+    unlearned = nothing_learned(original, alike, data.task, trained)
+    lost = collapsed(original.constant, sides["compressed"]["metric"], alike, data.task)
     missed += [reason for reason in (unlearned or lost,) if reason is not None]
-    generous = None if unlearned is not None else too_generous(original, alike, budget.drop_limit())
-    coarse = None if unlearned is not None else too_coarse(original, budget.drop_limit(), samples_of(data))
+    generous = None if unlearned is not None else too_generous(original, alike, budget.drop_limit(), data.task)
+    by_share = answers_of(data.task) != "values"  # where a sample is right or wrong
+    coarse = (
+        None if unlearned is not None or not by_share else too_coarse(original, budget.drop_limit(), samples_of(data))
+    )
     parity = check_parity(pair.compressed_file, pair.compressed, _real_inputs(data, pair.compressed))
     target = find_target(pair.compressed_file.target)
     return {
@@ -140,6 +143,7 @@ def verify(
         },
         "integer_macs": integer_macs(pair.compressed_file, costs["compressed"]),
         "metric_name": data.task.metric_name,
+        "lower_is_better": bool(getattr(data.task, "lower_is_better", False)),
         "metric_samples": judged,
         "constant_metric": original.constant,
         "learned": unlearned is None,

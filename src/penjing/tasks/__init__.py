@@ -5,7 +5,8 @@ from penjing.tasks._evaluate import agreement, evaluate, likeness
 from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answered, answers_of
 from penjing.tasks._outputs import first_tensor
 from penjing.tasks._positions import counted_of
-from penjing.tasks._task import Metric, Task
+from penjing.tasks._regression import Regression
+from penjing.tasks._task import Metric, Task, metric_words, shown_metric
 from penjing.tasks._unlabelled import Unlabelled
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Classification",
     "Likeness",
     "Metric",
+    "Regression",
     "Task",
     "Unlabelled",
     "agreement",
@@ -25,4 +27,6 @@ __all__ = [
     "evaluate",
     "first_tensor",
     "likeness",
+    "metric_words",
+    "shown_metric",
 ]

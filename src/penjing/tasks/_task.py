@@ -34,6 +34,9 @@ class Task(Protocol):
     A task may also have a method `constant(targets)`, which returns the metric that a network would reach which answers every
     sample alike. An original that is no better has learned nothing, and a run on it doesn't count as a success.
 
+    A task may also have an attribute `lower_is_better`: its metric is then the negative of an error that `metric_name` names,
+    so that higher is better all the same, and people are shown the error itself (see `shown_metric`).
+
     A task may also have a method `counted(inputs)`, which tells of the inputs of one batch which positions count, boolean
     `(N, positions...)`, or None where all do. Padded positions then count for nothing where a teacher's inner values are
     compared with a student's.
@@ -50,3 +53,13 @@ class Task(Protocol):
 
     def metric(self) -> Metric:
         """Returns a fresh metric where higher is better."""
+
+
+def shown_metric(task: Any, value: float) -> float:
+    """Returns a metric's value as people are shown it: an error without the sign by which higher is better."""
+    return -value if getattr(task, "lower_is_better", False) else value
+
+
+def metric_words(task: Any, value: float) -> str:
+    """Returns a metric's name and value: "accuracy 0.9444"."""
+    return f"{task.metric_name} {shown_metric(task, value):.4f}"

@@ -13,7 +13,7 @@ from penjing.data import Data
 from penjing.distillation import Teacher
 from penjing.distillation.teachers import Lesson
 from penjing.errors import PenjingError
-from penjing.tasks import agreement, evaluate
+from penjing.tasks import agreement, evaluate, metric_words
 from penjing.training.averaging import Average
 from penjing.training.checkpoint import Standing, put, with_state
 from penjing.training.settings import TrainingSettings
@@ -83,7 +83,7 @@ class Judge:
             graph.load_state_dict(last)
         if self._bound is not None and metric >= self._bound:
             self._log(
-                f"{self._data.task.metric_name} {metric:.4f} reaches stop_at={self._bound:g}: training ends after step "
+                f"{metric_words(self._data.task, metric)} reaches stop_at={self._bound:g}: training ends after step "
                 f"{standing.step} of {standing.total}."
             )
             standing.total, standing.good_enough = standing.step, True
@@ -129,7 +129,7 @@ class Judge:
         if self._best["step"] != standing.step:
             self._log(
                 f"The weights of step {self._best['step']} of {standing.total} are kept, the best on the validation data: "
-                f"{self._data.task.metric_name} {self._best['metric']:.4f}."
+                f"{metric_words(self._data.task, self._best['metric'])}."
             )
         return True
 
