@@ -1,8 +1,9 @@
 """A program called adb, for tests: its device is a folder of this machine.
 
-It takes `[-s SERIAL] push FILES… FOLDER/`, `shell [-T] COMMAND` and `exec-out COMMAND…` as adb does: words of a command are
-joined by blanks and given to the device's shell, the exit code is that of the command, and its two outputs stay apart (the shell
-protocol of Android 7 and later). /data/local/tmp is the folder `$FAKE_ADB`.
+It takes `[-s SERIAL] push FILES… FOLDER/`, `shell COMMAND` and `exec-out COMMAND…` as adb does: words of a command are joined by
+blanks and given to the device's shell. `shell` returns the command's exit code and keeps its two outputs apart (the shell
+protocol of Android 7 and later); with `$FAKE_ADB_OLD` it returns 0, and both outputs come as one with the line ends of a
+terminal. `exec-out` returns 0 in all versions, and both outputs come as one. /data/local/tmp is the folder `$FAKE_ADB`.
 """
 
 import os
@@ -21,7 +22,7 @@ def main(arguments: list[str]) -> int:
             return 1
         arguments = arguments[2:]
     root = os.environ["FAKE_ADB"]
-    verb, rest = arguments[0], [one for one in arguments[1:] if one != "-T"]
+    verb, rest = arguments[0], arguments[1:]
     if verb == "push":
         *files, folder = rest
         there = folder.replace(DEVICE_FOLDER, root)
@@ -34,7 +35,11 @@ def main(arguments: list[str]) -> int:
         return 0
     if verb in ("shell", "exec-out"):
         command = " ".join(rest).replace(DEVICE_FOLDER, root)
-        return subprocess.run(["sh", "-c", command], check=False).returncode
+        if verb == "shell" and "FAKE_ADB_OLD" not in os.environ:
+            return subprocess.run(["sh", "-c", command], check=False).returncode
+        done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        sys.stdout.buffer.write(done.stdout.replace(b"\n", b"\r\n") if verb == "shell" else done.stdout)
+        return 0
     print(f"adb: unknown command {verb}", file=sys.stderr)
     return 1
 

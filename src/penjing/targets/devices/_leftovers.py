@@ -37,7 +37,11 @@ def folder_on(device: str, connection: Connection) -> Iterator[str]:
     removed = False
     with atomic_path(note) as alive:  # a note of this form counts once its process is gone
         alive.write_text(folder)
-        code, _, error = connection.run(f"mkdir -m 700 {folder}", SECONDS)
+        try:
+            code, _, error = connection.run(f"mkdir -m 700 {folder}", SECONDS)
+        except BaseException:  # the folder may have been made, and only the answer was lost
+            note.write_text(folder)
+            raise
         if code != 0:
             raise PenjingError(f"No folder can be made at {folder} on {device}: {error}")
         try:
