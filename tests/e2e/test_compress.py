@@ -481,6 +481,11 @@ def test_a_kept_module_that_is_not_there_is_refused_with_the_nearest_name(penjin
         assert ran.code == 2 and "'boddy'" in ran.err and "Did you mean 'body'" in ran.err, ran.text
 
 
+def test_a_module_given_to_keep_is_told_what_was_meant(penjing, tmp_path):
+    ran = penjing("compress", "net.py:small", "--data", "folder:photos", "--keep", "body", "--out", tmp_path / "out")
+    assert ran.code == 2 and "kept from pruning by --keep-channels, and from quantisation by --keep-float" in ran.err
+
+
 def test_equal_seeds_give_equal_weights_and_others_do_not(penjing, chosen, tmp_path):
     def train(name, seed):
         ran = penjing(

@@ -74,6 +74,13 @@ def test_single_layers_are_rounded_and_the_others_stay_in_floating_point(made):
     }
 
 
+@pytest.mark.parametrize(("name", "option"), [("prune", "--keep-channels"), ("quantize", "--keep-float")])
+def test_what_stays_has_the_name_that_it_has_in_compress_too(made, name, option):
+    out, _ = made(name, *COMMANDS[name], option, "body*")
+    plan = json.loads((out / "report.json").read_text())["plan"]
+    assert not any(step["place"].startswith("body") for step in plan if step["before"] != step["after"])
+
+
 VALUES = """
 import torch
 import penjing as pj

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NOT_MET = 3
 TECHNIQUES = "prune,quantize"  # those that are used by default
+MEANT = {"keep": "Modules are kept from pruning by --keep-channels, and from quantisation by --keep-float."}
 MOST_NAMED = 3  # layers that are named per reason; the plan in the report names all
 
 Model = Annotated[
@@ -85,7 +86,10 @@ def check_options(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         if value is not None:
             rule = RULES[name]
-            replace(rule, says=rule.says.removesuffix(", or None")).read(f"--{name.replace('_', '-')}", value)
+            try:
+                replace(rule, says=rule.says.removesuffix(", or None")).read(f"--{name.replace('_', '-')}", value)
+            except PenjingError as error:
+                raise PenjingError(f"{error} {MEANT[name]}" if name in MEANT else str(error)) from error
 
 
 def named_techniques(techniques: str, only: Mapping[str, bool]) -> list[str]:

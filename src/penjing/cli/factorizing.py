@@ -8,7 +8,7 @@ import typer
 
 from penjing.cli.app import app
 from penjing.cli.compressing import Model
-from penjing.cli.one_technique import Exclude, Include, PlaceOptions, run_alone
+from penjing.cli.one_technique import Include, PlaceOptions, Unpruned, run_alone
 from penjing.cli.spread import takes_options
 from penjing.errors import PenjingError
 
@@ -38,7 +38,7 @@ def factorize_command(
         int | None, typer.Option(min=1, help="ranks are multiples of this; by default of what the target likes")
     ] = None,
     include: Include = None,
-    exclude: Exclude = None,
+    exclude: Unpruned = None,
     options: PlaceOptions,
 ) -> None:
     """Turns layers into chains of smaller ones, by low rank, and measures the result beside the original."""

@@ -17,9 +17,10 @@ Verb = Callable[["Graph", "Data | None"], "Graph"]
 Include = Annotated[
     list[str] | None, typer.Option(help="pattern of module paths, to change these alone; may be given many times")
 ]
-Exclude = Annotated[
-    list[str] | None, typer.Option(help="pattern of module paths that stay as they are; may be given many times")
-]
+STAYS = "pattern of module paths that stay as they are; may be given many times"
+# As in `compress`, where what isn't pruned may still be quantised, and the other way round; alone it is the same.
+Unpruned = Annotated[list[str] | None, typer.Option("--exclude", "--keep-channels", help=STAYS)]
+Unrounded = Annotated[list[str] | None, typer.Option("--exclude", "--keep-float", help=STAYS)]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import typer
 
 from penjing.cli.app import app
 from penjing.cli.compressing import Model, Units
-from penjing.cli.one_technique import Exclude, Include, PlaceOptions, run_alone
+from penjing.cli.one_technique import Include, PlaceOptions, Unpruned, run_alone
 from penjing.cli.spread import takes_options
 from penjing.errors import PenjingError
 
@@ -35,7 +35,7 @@ def prune_command(
     min_channels: Annotated[int, typer.Option(min=1, help="units that each group of channels keeps at least")] = 1,
     units: Units = "auto",
     include: Include = None,
-    exclude: Exclude = None,
+    exclude: Unpruned = None,
     options: PlaceOptions,
 ) -> None:
     """Removes what matters least, once and without training, and measures the result beside the original."""

@@ -6,7 +6,7 @@ import typer
 
 from penjing.cli.app import app
 from penjing.cli.compressing import Model
-from penjing.cli.one_technique import Exclude, Include, PlaceOptions, run_alone
+from penjing.cli.one_technique import Include, PlaceOptions, Unrounded, run_alone
 from penjing.cli.spread import takes_options
 from penjing.errors import PenjingError
 
@@ -48,7 +48,7 @@ def quantize_command(
         typer.Option(help="put layers back to more bits until the metric falls by no more than this, such as 1%"),
     ] = None,
     include: Include = None,
-    exclude: Exclude = None,
+    exclude: Unrounded = None,
     options: PlaceOptions,
 ) -> None:
     """Rounds weights and activations to few bits, without training, and measures the result beside the original."""
