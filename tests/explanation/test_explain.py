@@ -179,6 +179,30 @@ def test_what_has_no_interval_says_why():
     assert found.change is None and any("only 4 samples" in why for why in found.missing)
 
 
+def test_a_metric_that_takes_long_is_not_computed_over_and_over(monkeypatch):
+    monkeypatch.setattr("penjing.explanation._resampling.LONGEST", 0.0)
+    x = torch.randn(40, 1)
+    found = pj.explain(nn.Identity(), nn.Identity(), pj.Data(None, None, [(x, x)], MeanError()))
+    assert found.change is None and any("400 times would take more than" in why for why in found.missing)
+
+
+class Picky(MeanError):
+    """A task whose metric takes each sample once."""
+
+    class Negative(MeanError.Negative):
+        def update(self, outputs, targets):
+            if len(targets.unique()) < len(targets):
+                raise ValueError("a sample twice")
+            super().update(outputs, targets)
+
+
+def test_a_metric_that_fails_on_drawn_samples_costs_the_interval_and_nothing_else():
+    x = torch.arange(40.0)[:, None]
+    found = pj.explain(nn.Identity(), nn.Identity(), pj.Data(None, None, [(x, x)], Picky()))
+    assert found.change is None
+    assert any("raised ValueError on drawn samples (a sample twice)" in one for one in found.missing)
+
+
 class Net(nn.Module):
     """Two convolutions and a linear layer."""
 

@@ -168,6 +168,12 @@ def test_the_same_tensors_under_other_names_or_in_other_ops_are_another_model(gr
     assert hashes[0] == hash_of(graph) and len(set(hashes)) == 3
 
 
+def test_a_function_that_shows_no_sample_is_refused_before_anything_is_measured(graph):
+    asked(data=replace(DATA, show=lambda sample: f"{float(sample[0]):.1f}")).check(graph)
+    with pytest.raises(PenjingError, match=r"data\.show must give a text"):
+        asked(data=replace(DATA, show=lambda sample: 3)).check(graph)
+
+
 # What follows from the arguments
 
 

@@ -1,5 +1,6 @@
 """The metric of any task with an interval: computed again on samples drawn with repetition (Efron's bootstrap, 1979)."""
 
+import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from penjing.tasks import Task
 
 DRAWS = 400  # of which the outer 2.5 % on each side are ten
 MOST = 2**22  # values of all outputs that are kept
+LONGEST = 20.0  # seconds that all draws may take
 LEAST = 8  # samples below which drawing tells nothing
 TOO_MANY = "the outputs hold more values than are kept"
 
@@ -54,13 +56,23 @@ class Resampled:
             return None
         before, after, targets = (_joined([batch[part] for batch in self._batches]) for part in range(3))
         generator = torch.Generator().manual_seed(0)
-        rows = [torch.arange(samples), *(torch.randint(samples, (samples,), generator=generator) for _ in range(DRAWS))]
-        drawn = np.asarray([[_metric(self._task, one, targets, row) for one in (before, after)] for row in rows])
+        whole, began = torch.arange(samples), time.monotonic()
+        values = [_metric(self._task, one, targets, whole) for one in (before, after)]
+        if DRAWS * (time.monotonic() - began) > LONGEST:
+            self.why = f"computing the metric {DRAWS} times would take more than {LONGEST:.0f} s"
+            return None
+        rows = (torch.randint(samples, (samples,), generator=generator) for _ in range(DRAWS))
+        try:
+            more = [[_metric(self._task, one, targets, row) for one in (before, after)] for row in rows]
+        except Exception as error:  # a metric of the user's may need all samples together, or each of them once
+            self.why = f"the metric raised {type(error).__name__} on drawn samples ({error})"
+            return None
+        drawn = np.asarray([values, *more])
         if not np.isfinite(drawn).all():
             self.why = "the metric can't be computed on all draws of the samples"
             return None
-        values = {"before": drawn[:, 0], "after": drawn[:, 1], "change": drawn[:, 1] - drawn[:, 0]}
-        return {name: _estimate(one) for name, one in values.items()}
+        columns = {"before": drawn[:, 0], "after": drawn[:, 1], "change": drawn[:, 1] - drawn[:, 0]}
+        return {name: _estimate(one) for name, one in columns.items()}
 
 
 def _metric(task: Task, outputs: Any, targets: Tensor, rows: Tensor) -> float:

@@ -28,6 +28,7 @@ from penjing.data import Data
 from penjing.distillation import One, Teacher, signals
 from penjing.distillation.teachers import TAUGHT_BY
 from penjing.errors import PenjingError
+from penjing.explanation import shown
 from penjing.graph import Graph, channels
 from penjing.graph.digest import digest
 from penjing.graph.doors import TRAINED
@@ -199,6 +200,11 @@ class CompressRequest:
                 if (loader := getattr(self.data, part)) is not None:
                     first(loader, f"data.{part} of '{self.data.name}'")
             _judge(graph, self.data)
+            if (
+                self.data.show is not None and self.data.validation is not None
+            ):  # now, and not when the result is verified
+                inputs, _ = self.data.task.split(first(self.data.validation))
+                shown(tuple(tensor[0] for tensor in inputs), self.data)
             if groups and "prune" in self.techniques:
                 _rank(graph, self)
             if training.epochs and training.augment:  # now, and not after all candidates are measured
