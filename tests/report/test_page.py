@@ -80,10 +80,14 @@ def test_changed_answers_are_told_by_class_and_sample_with_intervals(tmp_path: P
     said = shown.said("changes")
     assert "Accuracy changed by −0.8 points on 360 samples" in said and "between −2.5 and +0.9 points" in said
     assert "8 of 360 samples are answered differently: 5 that were right, 2 that are right now." in said
-    assert "may well be chance" in said and "(expected calibration error) was 2.1 points and is 3.4" in said
+    assert (
+        "A change of this size may well be chance." in said
+        and "(expected calibration error) was 2.1 points and is 3.4" in said
+    )
     assert said.count("beyond chance") == 1 and "0 beyond chance 36 97.0 % 94.0 % −3.0 (−11.0 to +5.0)" in said
     assert said.count("wrong now") == 5 and "before 7 (81.0 %) now 9 (67.0 %) true 7" in said
     assert [found["src"] for tag, found in shown.tags if tag == "img"] == [report_samples.PIXEL] * 8
+    assert len(shown.having(class_="bad")) == 0, "a change within chance isn't marked as a loss"
     assert "(−2.5 to +0.9)" in shown.said("comparison") and shown.said("layers").count("31 dB") == 4
 
 

@@ -91,6 +91,12 @@ def interval(report: Mapping[str, Any]) -> str:
     return f" ({_amount(low, shares)} to\u00a0{_amount(high, shares)})"
 
 
+def is_chance(report: Mapping[str, Any]) -> bool:
+    """Tells whether the metric may not have changed at all: the interval of its change holds 0."""
+    change = (report.get("changes") or {}).get("change")
+    return change is not None and change["low"] <= 0 <= change["high"]
+
+
 def layer_noise(report: Mapping[str, Any]) -> dict[str, float]:
     """Returns by how many decibels a layer's signal stands above its noise, by the layer's name."""
     rows = (report.get("changes") or {}).get("layers") or ()
@@ -111,7 +117,7 @@ def _sentences(report: Mapping[str, Any], told: Mapping[str, Any], shares: bool)
         found.append(f"{changed:,} of {samples} {'is' if changed == 1 else 'are'} answered differently" + _sides(told))
     if change and (chance := told.get("chance")) is not None:
         more = chance < CERTAIN
-        found.append("That is more than chance." if more else "So uneven a change may well be chance.")
+        found.append("That is more than chance." if more else "A change of this size may well be chance.")
     return found
 
 
@@ -135,6 +141,7 @@ def _amount(value: float, shares: bool) -> str:
 def _class(row: Mapping[str, Any]) -> ClassRow:
     change = row["change"]
     value, low, high = (_format.signed(100 * change[end]) for end in ("value", "low", "high"))
+    value = "0.0" if value in ("+0.0", "−0.0") else value
     return ClassRow(
         row["name"], f"{row['samples']:,}", _format.percent(row["before"]["value"]),
         _format.percent(row["after"]["value"]), f"{value} ({low} to {high})", bool(row["clear"]),

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from penjing.report import _budget, _format
-from penjing.report._changes import changes, interval, layer_noise
+from penjing.report._changes import changes, interval, is_chance, layer_noise
 from penjing.report._headline import change, compared, is_share, metric_title, shown_metric, sure, title, where
 from penjing.report._layers import Layers, layers
 from penjing.report._search import search
@@ -307,9 +307,9 @@ def _metric(report: Mapping[str, Any]) -> Quantity:
 
 
 def _improved(report: Mapping[str, Any], before: float, after: float, paid: bool) -> bool | None:
-    """Tells whether a metric is better than before; None for a loss that the budget allows."""
+    """Tells whether a metric is better than before; None where chance may have made it so, or the budget allows the loss."""
     better = after < before if report.get("lower_is_better") else after > before
-    return None if paid and not better else better
+    return None if is_chance(report) or (paid and not better) else better
 
 
 def _better(ratio: float | None) -> bool | None:
