@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -60,6 +61,25 @@ def atomic_paths(main: Path | str, *others: Path | str) -> Iterator[tuple[Path, 
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
             _in_use.discard(temporary.absolute())
+
+
+def temporary_folder(name: str) -> Path:
+    """Makes a folder of this process among the system's temporary ones, and removes those of this name that are `left_behind`.
+
+    `remove_folder` removes it; a process that is killed leaves it to the next one.
+    """
+    parent = Path(tempfile.gettempdir())
+    for left in left_behind(parent, name):
+        remove_folder(left)
+    made = Path(tempfile.mkdtemp(prefix=f".{name[:SHOWN]}.{os.getpid()}-{_MACHINE}-", suffix=".tmp", dir=parent))
+    _in_use.add(made.absolute())
+    return made
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that `temporary_folder` made; what another process still writes stays, and is removed later."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _in_use.discard(folder.absolute())
 
 
 def is_temporary(path: Path) -> bool:

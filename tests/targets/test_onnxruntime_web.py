@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 
@@ -188,6 +189,7 @@ def test_what_nobody_holds_is_let_go(plain, tmp_path):
     assert NODE.engine().alive
 
 
+posix = pytest.mark.skipif(os.name != "posix", reason="there is no POSIX shell")
 in_chromium = pytest.mark.skipif(
     not ROW.usable or _chromium.chromium() is None,
     reason=f"{ROW.note} {_chromium.lacks_chromium()}".strip(),
@@ -221,9 +223,61 @@ def test_a_browser_gives_what_node_gives_and_a_closed_one_is_opened_again(quanti
     torch.testing.assert_close(run(artifact, x), there, rtol=0, atol=0)
 
 
+CRASHES = """#!{python}
+import http.client, os, sys
+from urllib.parse import urlsplit
+
+if "--version" in sys.argv:
+    print("Crashing 1.0")
+    sys.exit()
+address = urlsplit(sys.argv[-1])
+folder = address.path.rpartition("/")[0]
+page = http.client.HTTPConnection(address.netloc)
+page.request("POST", folder + "/alive", headers={{"Content-Length": "0"}})
+asks = http.client.HTTPConnection(address.netloc)
+asks.request("POST", folder + "/next", headers={{"Content-Length": "0"}})
+asks.getresponse().read()
+page.sock.close()
+os.read(3, 1)
+"""
+
+
+@posix
+def test_a_page_that_crashes_while_its_browser_lives_is_told_and_nothing_of_it_stays(monkeypatch, tmp_path):
+    from penjing.targets.onnxruntime_web._in_page import InPage
+
+    program = tmp_path / "chromium"
+    program.write_text(CRASHES.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv(_chromium.VARIABLE, str(program))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    page = InPage("wasm", compiled=False)
+    with pytest.raises(
+        PenjingError, match=r"process that runs onnxruntime-web ended\. Its page in the browser crashed"
+    ):
+        page.ask({"do": "run"})
+    assert not page.alive and not page.browser.alive
+    assert list(tmp_path.iterdir()) == [program]
+
+
 @in_chromium
-@pytest.mark.skipif(os.name != "posix", reason="there is no POSIX shell")
-def test_a_browser_ends_with_a_process_that_is_killed(tmp_path):
+def test_after_a_page_that_was_closed_the_next_call_opens_another(plain, tmp_path):
+    from penjing.targets.onnxruntime_web._in_page import CHROMIUM
+
+    loaded = session(lower(plain, "onnxruntime-web:chromium", tmp_path / "model.onnx"))
+    x = torch.randn(2, 3, 12, 12)
+    before = loaded(x)["logits"]
+    page = CHROMIUM.engine()
+    page.gone("/other/alive")
+    assert page.alive and page.knows(f"/{page._word}/alive")
+    page.gone(f"/{page._word}/alive")
+    torch.testing.assert_close(loaded(x)["logits"], before, rtol=0, atol=0)
+    assert CHROMIUM.engine() is not page and not page.browser.alive
+
+
+@in_chromium
+@posix
+def test_a_browser_ends_with_a_process_that_is_killed_and_the_next_one_removes_its_folder(monkeypatch, tmp_path):
     opens = (
         "import os, sys\n"
         "from penjing.targets.onnxruntime_web._chromium import Browser, chromium\n"
@@ -242,6 +296,10 @@ def test_a_browser_ends_with_a_process_that_is_killed(tmp_path):
     while _runs(browser) and time.monotonic() < end:
         time.sleep(0.1)
     assert not _runs(browser)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1
+    _chromium.Browser(_chromium.chromium(), "about:blank").close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def _runs(process: int) -> bool:

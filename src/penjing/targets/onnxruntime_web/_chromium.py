@@ -4,14 +4,17 @@ import os
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from penjing.errors import PenjingError
+from penjing.files import remove_folder, temporary_folder
 
 VARIABLE = "PENJING_CHROMIUM"
+PROFILE = "penjing-chromium"  # the name of the temporary folders that hold what a browser keeps
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _OPTIONS = ("--headless=shell", "--disable-dev-shm-usage", "--no-first-run")
 # Chromium takes commands from its file 3, and ends where the other end of that pipe is closed. This process holds that end, so
@@ -84,19 +87,20 @@ class Browser:
             gpu: whether pages may use the machine's GPU.
         """
         tier = ("--js-flags=--no-liftoff --wasm-lazy-compilation",) if compiled else ()
-        self._profile = tempfile.TemporaryDirectory(prefix="penjing-chromium-", ignore_cleanup_errors=True)
+        profile = temporary_folder(PROFILE)
+        self._remove_profile = weakref.finalize(self, remove_folder, profile)
         rootless = (
             ("--no-sandbox", "--no-zygote", "--single-process") if hasattr(os, "geteuid") and os.geteuid() == 0 else ()
         )
         tied = os.name == "posix"
         start = [*_TIED, program, "--remote-debugging-pipe"] if tied else [program, "--remote-debugging-port=0"]
         self._process = subprocess.Popen(
-            [*start, *_OPTIONS, *_GPU[gpu], *tier, *rootless, f"--user-data-dir={self._profile.name}", address],
+            [*start, *_OPTIONS, *_GPU[gpu], *tier, *rootless, f"--user-data-dir={profile}", address],
             stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, "HOME": self._profile.name},
+            env={**os.environ, "HOME": str(profile)},
         )
 
     @property
@@ -114,4 +118,4 @@ class Browser:
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self._profile.cleanup()
+        self._remove_profile()

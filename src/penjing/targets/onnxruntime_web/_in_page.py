@@ -46,7 +46,7 @@ class InPage(Engine):
         super().__init__()
         self._requests: queue.Queue[bytes] = queue.Queue()
         self._answers: queue.Queue[bytes] = queue.Queue()
-        self._asked = threading.Event()
+        self._asked, self._gone = threading.Event(), threading.Event()
         self._word = secrets.token_urlsafe(16)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -55,8 +55,8 @@ class InPage(Engine):
 
     @property
     def alive(self) -> bool:
-        """Whether the browser runs."""
-        return self.browser.alive
+        """Whether the browser runs, and its page hasn't crashed."""
+        return self.browser.alive and not self._gone.is_set()
 
     def exchange(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Sends a request; returns the answer; see `Engine`."""
@@ -67,8 +67,12 @@ class InPage(Engine):
                 answer = self._answers.get(timeout=0.5)
                 break
             except queue.Empty:
-                if not self.alive:
+                if not self.browser.alive:
                     raise Ended("The browser was closed.") from None
+                if self._gone.is_set():
+                    raise Ended(
+                        "Its page in the browser crashed or was closed: perhaps the machine ran out of memory."
+                    ) from None
                 if not self._asked.is_set() and time.monotonic() > end:
                     raise Ended(f"The browser didn't open its page within {START_SECONDS:.0f} seconds.") from None
         (size,) = _SIZE.unpack_from(answer)
@@ -92,7 +96,12 @@ class InPage(Engine):
 
     def knows(self, address: str) -> bool:
         """Tells whether an address holds the page's secret word and one of its verbs."""
-        return self._verb(address) in ("next", "answer")
+        return self._verb(address) in ("alive", "next", "answer")
+
+    def gone(self, address: str) -> None:
+        """Takes note that the page was closed or crashed."""
+        if self._verb(address) == "alive":
+            self._gone.set()
 
     def next(self, address: str) -> bytes | None:
         """Returns the next request, where there is one in time."""
@@ -134,6 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._page.knows(self.path):  # before anything is read: any process of this machine may ask
             self._reply(404)
             return
+        if self.path.endswith("/alive"):
+            self._watch()
+            return
         message = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path.endswith("/answer"):
             self._page.answered(self.path, message)
@@ -144,6 +156,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
+
+    def _watch(self) -> None:
+        """Begins a reply that never ends: the browser closes its connection once the page is no more."""
+        self.send_response(200)
+        self.end_headers()
+        with suppress(ConnectionError):
+            self.connection.recv(1)
+        self._page.gone(self.path)
 
     def _reply(self, code: int, body: bytes = b"", kind: str = "text/plain") -> None:
         self.send_response(code)
