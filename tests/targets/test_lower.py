@@ -281,3 +281,30 @@ def test_tables_of_decompositions_are_each_exports_own_and_composite_ops_found_a
         finally:
             del op.py_kernels[torch._C.DispatchKey.MPS]
     assert usual == (_decomp.create_onnx_friendly_decomposition_table, OperatorBase.py_impl)
+
+
+class Cuts(nn.Module):
+    """Slices that follow each other on other axes, on the same axis, and one whose value is read twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x):
+        x = self.conv(x)
+        rows = x[:, :, 1::2]
+        return x[:, :, ::2, 1:-1:3], x[:, :, 2:][:, 1:-1], x[:, :, 1:][:, :, ::3], rows, rows[:, :, :, -4:]
+
+
+@pytest.mark.parametrize("in_integers", [False, True])
+def test_slices_of_different_axes_are_one(in_integers, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 12, 13)
+    graph = capture(Cuts().eval(), (x,))
+    graph = quantize(graph, [x]) if in_integers else graph
+    artifact = lower(graph, path=tmp_path / "model.onnx")
+    found = run(artifact, x)
+    for one, expected in zip(found, graph(x), strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-4 if not in_integers else 0.05)
+    nodes = onnx.load(artifact.path).graph.node
+    assert sum(node.op_type == "Slice" for node in nodes) == 6  # of eight

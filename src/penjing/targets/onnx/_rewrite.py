@@ -15,6 +15,7 @@ from penjing.targets.onnx._nodes import (
     stored_weight,
     take_place,
 )
+from penjing.targets.onnx._slices import join_slices
 
 # Ops that only move values, so that they can work on the integers as well as on the real values that these stand for.
 MOVERS = {"Slice", "Split", "Pad", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Resize"}
@@ -28,6 +29,7 @@ def rewrite(graph: ir.Graph) -> None:
     add_for_hardsigmoid(graph)
     integer_bias(graph)
     RemoveUnusedNodesPass()(ir.Model(graph, ir_version=10))
+    join_slices(graph)  # looks at who reads what, so nothing may be left that nobody reads
 
 
 def pool_globally(graph: ir.Graph) -> None:
