@@ -10,15 +10,18 @@ a runtime that is finished isn't run again. `time` measures the files once more,
 
 Each runtime is measured in a process of its own, one thread, one image a call, the float and the int8 file in turns. Agreement is
 the share of images with the same first answer as the float network in PyTorch; the signal-to-noise ratio is that of the outputs.
+Where NNCF is installed, its int8 files of the trained networks take turns with those of Penjing on OpenVINO.
 """
 
 import argparse
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import penjing as pj
+from _quantisation_methods import Job, nncf
 from _quantisation_subjects import LITE0, lite0
 from _rows import HERE, Rows
 from _tables import publish
@@ -37,6 +41,7 @@ FILES = HERE / "out" / "targets"
 CALIBRATING, JUDGING = 200, 500  # images of CIFAR-10
 BATCH = 50  # images a call while answers are collected
 LOADS = 5  # times that a file is loaded; the median counts
+OPENVINO, BY_NNCF = "openvino", "openvino by NNCF"
 UNTRAINED = ("mobilenet_v2_cifar", "shufflenet_v2_cifar", "squeezenet_cifar")
 
 
@@ -63,9 +68,15 @@ def run(given: argparse.Namespace) -> None:
         LITE0: partial(of_photos, given.photos),
         **{name: partial(of_cifar10, given.cifar10, name, None) for name in UNTRAINED},
     }
-    usable = [one.name for one in targets.available() if one.usable and one.name != "torch"]
+    usable = [one.name for one in targets.available() if one.usable and one.name != "torch" and ":" not in one.name]
+    if OPENVINO in usable and find_spec("nncf"):
+        usable.append(BY_NNCF)
     for name, maker in makers.items():
-        left = [target for target in usable if not ROWS.has([name, target])]
+        left = [
+            target
+            for target in usable
+            if not ROWS.has([name, target]) and not (target == BY_NNCF and name in UNTRAINED)
+        ]
         if not left:
             continue
         try:
@@ -74,7 +85,7 @@ def run(given: argparse.Namespace) -> None:
             print(f"{name} is left out: {error}")
             continue
         for target in left:
-            ROWS.once([name, target], partial(row, name, target, subject))
+            ROWS.once([name, target], partial(row_of_nncf if target == BY_NNCF else row, name, target, subject))
 
 
 def of_cifar10(images: Path, name: str, weights: Path | None) -> Subject:
@@ -106,22 +117,53 @@ def row(name: str, target: str, subject: Subject) -> dict[str, Any]:
         start = time.monotonic()
         files[kind] = pj.lower(one, target, FILES / f"{name}-{target}-{kind}{suffix}")
         seconds[kind] = round(time.monotonic() - start, 1)
-    expected = answers(graph, images)
-    found = {kind: answers(targets.session(file), images) for kind, file in files.items()}
     return {
         **timed(files),
         "lowering_seconds": seconds,
-        "agreement": {kind: same(one, expected) for kind, one in found.items()},
-        "snr": {kind: snr(one, expected) for kind, one in found.items()},
+        **judged(files, answers(graph, images), images),
         "integer": targets.integer_macs(files["int8"], small.cost()),
     }
 
 
-def timed(files: dict[str, targets.Artifact]) -> dict[str, Any]:
-    """Measures a network's float and int8 file in turns, in a process of their own."""
-    measured = targets.measure_together(files, bench=targets.FreshProcess(), runs=1000, seconds=20)
-    faster = targets.speedup(measured["float"].latency_ms, measured["int8"].latency_ms)
+def row_of_nncf(name: str, target: str, subject: Subject) -> dict[str, Any]:
+    """Quantises a network by NNCF, with its defaults, and measures the file beside the float one and Penjing's."""
+    graph = pj.capture(subject.network, subject.calibration[:2])
+    onnx = pj.lower(graph, "onnxruntime", FILES / f"{name}-for-nncf.onnx").path
+    job = Job(onnx, onnx, onnx, subject.calibration, FILES / f"{name}-{target.replace(' ', '-')}")
+    *_, written = nncf(job, fast_bias_correction=True)
+    assert isinstance(written, Path)
+    files = {**of_openvino(name, ("float", "int8")), "int8": targets.open_artifact(written, OPENVINO)}
     return {
+        **timed(files, of_openvino(name, ("int8",))["int8"]),
+        "by": f"NNCF {version('nncf')}",
+        **judged(files, answers(graph, subject.images), subject.images),
+        "integer": targets.integer_macs(files["int8"], graph.cost()),
+    }
+
+
+def of_openvino(name: str, kinds: Iterable[str]) -> dict[str, targets.Artifact]:
+    """Opens the files that were written for OpenVINO before."""
+    suffix = targets.find_target(OPENVINO).suffix
+    return {kind: targets.open_artifact(FILES / f"{name}-{OPENVINO}-{kind}{suffix}", OPENVINO) for kind in kinds}
+
+
+def judged(files: dict[str, targets.Artifact], expected: Tensor, images: Tensor) -> dict[str, Any]:
+    """Compares what files answer with what the float network does."""
+    found = {kind: answers(targets.session(file), images) for kind, file in files.items()}
+    return {
+        "agreement": {kind: same(one, expected) for kind, one in found.items()},
+        "snr": {kind: snr(one, expected) for kind, one in found.items()},
+    }
+
+
+def timed(files: dict[str, targets.Artifact], ours: targets.Artifact | None = None) -> dict[str, Any]:
+    """Measures a network's float and int8 file in turns, in a process of their own, and beside a peer's int8 file ours."""
+    together = files if ours is None else {**files, "ours": ours}
+    measured = targets.measure_together(together, bench=targets.FreshProcess(), runs=1000, seconds=20)
+    faster = targets.speedup(measured["float"].latency_ms, measured["int8"].latency_ms)
+    beside = measured.pop("ours", None)
+    return {
+        **({"of_ours": targets.speedup(beside.latency_ms, measured["int8"].latency_ms).value} if beside else {}),
         "runtime": measured["float"].runtime,
         "milliseconds": {kind: one.latency_ms.median for kind, one in measured.items()},
         "undisturbed": {kind: one.latency_ms.undisturbed for kind, one in measured.items()},
@@ -135,6 +177,12 @@ def timed(files: dict[str, targets.Artifact]) -> dict[str, Any]:
 def time_again() -> None:
     """Measures the files of every finished pair once more."""
     for name, target in [row["key"] for row in ROWS.rows.values() if len(row["key"]) == 2]:
+        if target == BY_NNCF:
+            peer = (FILES / f"{name}-{target.replace(' ', '-')}").with_suffix(".xml")
+            both = of_openvino(name, ("float", "int8"))
+            files, ours = {**both, "int8": targets.open_artifact(peer, OPENVINO)}, both["int8"]
+            ROWS.once([name, target, "again"], partial(timed, files, ours))
+            continue
         suffix = targets.find_target(target).suffix
         paths = {kind: FILES / f"{name}-{target}-{kind}{suffix}" for kind in ("float", "int8")}
         files = {kind: targets.open_artifact(path, target) for kind, path in paths.items()}
@@ -181,9 +229,11 @@ def table() -> None:
         rows.append(
             [
                 found["key"][0] + (" (untrained)" if found["key"][0] in UNTRAINED else ""),
-                found["runtime"],
+                found["runtime"] + (f", int8 by {found['by']}" if "by" in found else ""),
                 f"{shown['float']:.2f} → {shown['int8']:.2f} ms",
-                f"{faster['value']:.2f}×" + ("" if faster["calm"] else " (disturbed)"),
+                f"{faster['value']:.2f}×"
+                + ("" if faster["calm"] else " (disturbed)")
+                + (f", {found['of_ours']:.2f}× of Penjing's speed" if "by" in found else ""),
                 " → ".join(f"{found['bytes'][kind] / 1e3:,.0f}" for kind in ("float", "int8")) + " kB",
                 " → ".join(f"{found['loading'][kind]:.0f}" for kind in ("float", "int8")) + " ms",
                 " → ".join(_megabytes(found["memory"][kind]) for kind in ("float", "int8")),
