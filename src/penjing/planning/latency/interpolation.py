@@ -9,11 +9,11 @@ import numpy as np
 from scipy.optimize import nnls
 
 from penjing.planning.latency.kernels import Kernel
+from penjing.planning.latency.resizing import PADS
 
 Counts = tuple[int, int]
 """Numbers of channels that flow in and out."""
 
-PADS = frozenset({"pad", "constant_pad_nd"})
 NEIGHBOURS = 4  # measured kernels whose deviation from the family's fit an unmeasured one takes on
 
 

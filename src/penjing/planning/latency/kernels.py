@@ -16,13 +16,12 @@ from penjing.graph.cost import op_name
 from penjing.graph.ops import CONVOLUTIONS, node_arguments
 from penjing.graph.places import Json
 from penjing.graph.propagation import at_batch_one
+from penjing.planning.latency.resizing import Shape, channel_axis, scaled, with_size
 
 aten = torch.ops.aten
 
 FLOAT32, INT8 = "float32", "int8"
 QUANTIZE, DEQUANTIZE = "quantize", "dequantize"
-
-Shape = tuple[int, ...]
 
 ROUNDING = "quantized_decomposed"  # PyTorch's namespace of the ops that quantise and dequantise
 CLIPS = frozenset({"relu", "relu6", "hardtanh", "clamp"})
@@ -91,7 +90,7 @@ class Kernel:
     @property
     def axis(self) -> int:
         """The axis of the output on which channels lie."""
-        return 1 if self.op.startswith("conv") or len(self.output) > 3 else len(self.output) - 1
+        return 1 if self.op.startswith("conv") else channel_axis(len(self.output))
 
     @property
     def ins(self) -> int:
@@ -130,15 +129,16 @@ class Kernel:
     def resized(self, ins: int | None = None, outs: int | None = None) -> "Kernel":
         """Returns the kernel with other numbers of channels.
 
-        Where one number follows from the other, as in depthwise convolutions, pooling and sums, one of the two is enough, and
-        `ins` wins. Groups stay as many as they are, so that the numbers are rounded up to the next multiple of the groups.
+        Where one number follows from the other, as in depthwise convolutions, pooling, means and sums, one of the two is
+        enough, and `ins` wins. Groups stay as many as they are, so that the numbers are rounded up to the next multiple of the
+        groups.
 
         Args:
             ins: channels that flow in; as many as before by default.
             outs: channels that come out; as many as before by default.
         """
         if not self.weight:
-            return self._scaled(outs if ins is None else ins)
+            return scaled(self, outs if ins is None else ins)
         if self.depthwise:
             each = self.outs // self.groups
             given = ins if ins is not None else self.ins if outs is None else -(-outs // each)
@@ -150,51 +150,15 @@ class Kernel:
     def _with_channels(self, ins: int, outs: int, groups: int) -> "Kernel":
         return replace(
             self,
-            inputs=(_set(self.inputs[0], self.axis, ins), *self.inputs[1:]),
-            output=_set(self.output, self.axis, outs),
+            inputs=(with_size(self.inputs[0], self.axis, ins), *self.inputs[1:]),
+            output=with_size(self.output, self.axis, outs),
             weight=(outs, ins // groups, *self.weight[2:]),
             groups=groups,
-        )
-
-    def _scaled(self, channels: int | None) -> "Kernel":
-        """Returns an op without a weight with another number of channels; of several inputs, each changes by its share."""
-        if channels is None or channels == self.outs:
-            return self
-        axis, before = self.axis, self.outs
-
-        def other(size: int) -> int:
-            return max(1, round(size * channels / before))
-
-        def resize(shape: Shape) -> Shape:
-            place = axis - len(self.output) if axis == len(self.output) - 1 else axis
-            return (
-                shape
-                if len(shape) != len(self.output) or shape[place] == 1
-                else _set(shape, place, other(shape[place]))
-            )
-
-        arguments = self.arguments
-        if self.op in ("layer_norm", "rms_norm"):
-            given = json.loads(arguments)
-            given[1] = [*given[1][:-1], channels]
-            arguments = json.dumps(given)
-        return replace(
-            self,
-            inputs=tuple(map(resize, self.inputs)),
-            output=_set(self.output, axis, channels),
-            arguments=arguments,
-            parameters=tuple(tuple(channels if n == before else n for n in shape) for shape in self.parameters),
         )
 
 
 def _at(shape: Shape, axis: int) -> int:
     return shape[axis] if axis < len(shape) else 1
-
-
-def _set(shape: Shape, axis: int, size: int) -> Shape:
-    changed = list(shape)
-    changed[axis] = size
-    return tuple(changed)
 
 
 def kernels_of(graph: Graph, batch: int = 1) -> dict[str, Kernel]:
