@@ -201,6 +201,15 @@ def test_an_op_that_cant_be_expressed_is_named_with_its_line_and_other_targets(t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("damage", [b"\x89T12", b"ET\xff2", b"ET\n2"])
+def test_a_file_whose_identifier_is_damaged_is_refused_and_the_process_lives(damage, tmp_path, plain):
+    file = lower(plain, TARGET, tmp_path / "model.pte").path
+    content = file.read_bytes()
+    file.write_bytes(content[:4] + damage + content[8:])
+    with pytest.raises(PenjingError, match="it is no program of ExecuTorch's, or it is damaged: its identifier is"):
+        open_artifact(file, TARGET)
+
+
 def test_damaged_notes_are_told(tmp_path, plain):
     artifact = lower(plain, TARGET, tmp_path / "model.pte")
     content = artifact.path.read_bytes()

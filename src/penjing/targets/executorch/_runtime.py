@@ -4,6 +4,7 @@ The extension module is imported by itself: `executorch.runtime` would import th
 """
 
 import importlib.metadata
+import re
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,9 @@ METHOD = "forward"
 VERIFICATION = runtime.Verification.InternalConsistency  # without it, offsets in a damaged file end the process
 
 
+_IDENTIFIER = re.compile(rb"ET\d\d")  # bytes 4 to 8 of a program: the version of its format
+
+
 class CantLoad(PenjingError):
     """ExecuTorch refuses a file."""
 
@@ -47,13 +51,17 @@ def open_program(content: bytes, path: Any, traced: bool = False) -> Any:
     Raises:
         CantLoad: they hold none.
     """
+    if not _IDENTIFIER.fullmatch(
+        content[4:8]
+    ):  # the runtime would end the process where it can't print these bytes as text
+        raise CantLoad(path, f"it is no program of ExecuTorch's, or it is damaged: its identifier is {content[4:8]!r}")
     with caught() as said:
         try:
             return runtime._load_program_from_buffer(
                 content,
                 enable_etdump=traced,
                 debug_buffer_size=0,
-                program_verification=runtime.Verification.InternalConsistency,
+                program_verification=VERIFICATION,
             )
         except RuntimeError as error:
             raise CantLoad(path, _told(error, said())) from error
