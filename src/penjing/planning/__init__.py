@@ -7,7 +7,7 @@ from penjing.planning.carrying_out import apply, carried_out, of_stage
 from penjing.planning.journal import by_level, corrected, read_journal, write_journal
 from penjing.planning.knapsack import OverBudget, Priced, solve
 from penjing.planning.measured_plan import MeasuredPlan
-from penjing.planning.problem import MARGIN, Anchor, Deployment, Held, Problem, Solution
+from penjing.planning.problem import Anchor, Deployment, Held, Problem, Solution
 from penjing.planning.solvers import check_in_compress, find_solver
 from penjing.planning.verb import plan
 from penjing.pruning import technique as _pruning  # noqa: F401  registers
@@ -15,7 +15,6 @@ from penjing.quantization import technique as _quantization  # noqa: F401  regis
 from penjing.techniques import Technique, techniques
 
 __all__ = [
-    "MARGIN",
     "Anchor",
     "Deployment",
     "Held",

@@ -185,7 +185,7 @@ class Program:
         if self._allowed is not None:
             limits["ms"] = self._curve.kernels(self._allowed)
         if (size := budget.size_limit()) is not None:
-            most = MARGIN * size.of(original_of(self._problem).size_bytes)
+            most = self._problem.allowed("size") * size.of(original_of(self._problem).size_bytes)
             limits["bytes"] = most * self._tightened.get("size", 1.0)
         limits |= {
             name: self._counted_limit(name) for name in ("macs", "layers", "energy") if budget.limit(name) is not None

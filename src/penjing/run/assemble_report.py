@@ -10,7 +10,7 @@ from penjing.budget import LIMITED, Budget
 from penjing.capabilities import find
 from penjing.graph import Graph
 from penjing.graph.cost import uncounted
-from penjing.planning import MARGIN, Solution
+from penjing.planning import Problem, Solution
 from penjing.run import stages
 from penjing.run.baseline import SAME
 from penjing.run.clock import Clock, seconds_until
@@ -184,7 +184,7 @@ def _binds(budget: Budget, solution: Solution, baseline: Mapping[str, Any]) -> l
     much = used[name] - 1
     over = f"{much:.{0 if much > 0.1 else 1}%} more"
     if much <= 0:
-        over = f"less than {1 - MARGIN:.0%} below, which a finished model may pass"
+        over = f"less than {1 - Problem.allowed(name):.0%} below, which a finished model may pass"
     return [f"What binds is {quantity.title}: {quantity.shown.format(reached)} where {amount} is allowed, {over}."]
 
 
