@@ -695,6 +695,9 @@ def test_profile_of_a_finished_run_takes_its_threads_and_batch(penjing, copied, 
     proof.write_text(proof.read_text().replace('"threads": 1,', '"threads": 2,'))
     assert "2 thread(s), batch 1" in penjing("profile", copied).out
     assert "1 thread(s), batch 4" in penjing("profile", copied, "--threads", 1, "--batch", 4).out
+    proof.write_text(proof.read_text().replace('"threads": 2,', '"threads": 100000,'))
+    ran = penjing("profile", copied)
+    assert ran.code == 2 and "threads" in ran.err and "100000" in ran.err.replace(",", ""), ran.text
 
 
 @pytest.mark.parametrize("more", [("--weights", "w.safetensors"), ("--data", "folder:photos")])

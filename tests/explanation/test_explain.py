@@ -200,7 +200,14 @@ def test_a_metric_that_fails_on_drawn_samples_costs_the_interval_and_nothing_els
     x = torch.arange(40.0)[:, None]
     found = pj.explain(nn.Identity(), nn.Identity(), pj.Data(None, None, [(x, x)], Picky()))
     assert found.change is None
-    assert any("raised ValueError on drawn samples (a sample twice)" in one for one in found.missing)
+    assert any("raised ValueError on joined or drawn samples (a sample twice)" in one for one in found.missing)
+
+
+def test_batches_of_different_lengths_cost_the_interval_and_nothing_else():
+    batches = [(x, x) for x in (torch.zeros(8, 3), torch.zeros(8, 5))]
+    found = pj.explain(nn.Identity(), nn.Identity(), pj.Data(None, None, batches, MeanError()))
+    assert found.samples == 16 and found.change is None
+    assert any("other shapes in one batch than in another" in one for one in found.missing)
 
 
 class Net(nn.Module):
@@ -229,6 +236,30 @@ def test_layers_of_the_same_shape_tell_their_noise():
     small = pj.prune(graph, amount=0.5)
     assert {one.path for one in pj.explain(graph, small, data).layers} == {"head"}
     assert {one.signal_to_noise_db for one in pj.explain(graph, graph, data).layers} == {150.0}
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf, 1e30])
+def test_a_layer_whose_outputs_are_no_numbers_is_the_noisiest_and_not_the_purest(broken):
+    torch.manual_seed(0)
+    graph, small = (pj.capture(Net().eval(), torch.randn(2, 3, 8, 8)) for _ in range(2))
+    small.load_state_dict(graph.state_dict())
+    with torch.no_grad():
+        small.get_parameter("head.weight")[0, 0] = broken
+    images = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 3)]
+    found = pj.explain(graph, small, pj.Data(None, None, images, pj.tasks.Classification(3)))
+    noise = {one.path: one.signal_to_noise_db for one in found.layers}
+    assert noise == {"first": 150.0, "second": 150.0, "head": -150.0}
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_nothing_is_told_of_a_layer_whose_outputs_never_vary():
+    torch.manual_seed(0)
+    graph, small = (pj.capture(Net().eval(), torch.randn(2, 3, 8, 8)) for _ in range(2))
+    with torch.no_grad():
+        graph.get_parameter("head.weight").zero_()
+    images = [(torch.randn(16, 3, 8, 8), torch.arange(16) % 3)]
+    found = pj.explain(graph, small, pj.Data(None, None, images, pj.tasks.Classification(3)))
+    assert {one.path for one in found.layers} == {"first", "second"}
 
 
 def test_it_is_plain_json_and_told_in_a_few_lines_and_as_escaped_html():

@@ -10,7 +10,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.run import baseline as module
 from penjing.run.baseline import Baseline, collapsed, judge_original, nothing_learned, too_coarse, too_generous
-from penjing.tasks import R2, TOP_ONE, Classification, Likeness, Unlabelled
+from penjing.tasks import R2, TOP_ONE, Classification, Likeness, Regression, Unlabelled
 
 ALIKE = Likeness(0.97, TOP_ONE, 0.3)
 
@@ -77,6 +77,9 @@ def test_a_drop_that_a_constant_answer_would_keep_is_told():
     assert "reaches 0.8950" in too_generous(Baseline(0.9, 0.895, 9), ALIKE, 0.01)
     assert "drop of 0.4" in too_generous(Baseline(None), replace(ALIKE, constant=0.7), 0.4)
     assert too_generous(Baseline(0.9), None, 0.6) is None
+    error = Regression("mae")
+    assert "reaches 0.3000" in too_generous(Baseline(-0.2, -0.3, 9), None, 0.2, error), "an error, without its sign"
+    assert "reaches 0.7000" in too_generous(Baseline(None), replace(ALIKE, constant=0.7), 0.4, error), "an agreement"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ inline Bytes bytes_of(const std::string& path) {
 // Returns how the pixels of a JPEG file lie, 1 to 8 as EXIF numbers it. 1 is upright, also where the file doesn't say.
 inline int orientation(const Bytes& file) {
     const auto number = [&file](std::size_t at, int count, bool little) {
-        if (at + count > file.size()) throw std::runtime_error("The photo's EXIF data are cut off.");
+        if (at > file.size() || std::size_t(count) > file.size() - at)
+            throw std::runtime_error("The photo's EXIF data are cut off.");
         std::size_t value = 0;
         for (int i = 0; i < count; i++) value = value << 8 | file[little ? at + count - 1 - i : at + i];
         return value;

@@ -42,8 +42,12 @@ def _show(found: "Recheck") -> None:
     if found.agrees:
         screen.print("The file does what its report says.")
     elif found.same_file:
-        asked = "is this the data of the run?" if found.same_data else "these aren't the data of the run."
-        text = f"The file is the one of the report, but its metric differs: {asked}"
+        data = (
+            "although the data are those of the run. Is the runtime another version?"
+            if found.same_data
+            else "and these aren't the data of the run, or they were loaded in another way."
+        )
+        text = f"The file is the one of the report, but its metric differs, {data}"
         screen.print(styled(text, "red"))
     else:
         screen.print(styled("The file differs from its report.", "red"))

@@ -85,6 +85,7 @@ def profile_command(
     if target is not None:
         find_target(target)
     threads, batch = _deployed(Path(model), threads, batch)
+    check({"threads": threads, "batch": batch}, rules)  # a report may hold any number
     if kit is not None:
         graph, artifact = _finished(Path(model), target, weights, data) or (_graph(model, weights, data), None)
         export_kit(kit, graph, artifact, target or TARGET, threads, batch, as_json)

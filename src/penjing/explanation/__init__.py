@@ -1,4 +1,4 @@
-"""What a small network lost against its original, and where: by class, by sample, by layer, each with an interval.
+"""What a small network lost against its original, and where: by class, by sample, by layer.
 
 Two networks of equal accuracy may differ in a few classes and in rare samples, which pay for the compression (Hooker et
 al., What Do Compressed Deep Neural Networks Forget?, 2019). Nothing here runs a network: `Witness` is shown what both

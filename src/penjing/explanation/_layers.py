@@ -9,10 +9,10 @@ from torch import Tensor, fx
 
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.ops import LAYERS
-from penjing.quantization.calibration.noise import Power, channel_axis
+from penjing.quantization.calibration.noise import CONSTANT, Power, channel_axis
 
 SAMPLES = 8  # samples that tell noise from signal to within a decibel or two
-MOST = 150.0  # decibels: float32's own rounding; layers that compute the same are told so
+MOST = 150.0  # decibels, either way: beyond that lies float32's own rounding, or an output that is no number
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LayerNoise:
     Attributes:
         path: the layer's module path.
         signal_to_noise_db: power of the outputs' variation about each channel's mean, over the power of the error, in
-            decibels; at most 150.
+            decibels; 150 where both compute the same, −150 where the small network's outputs aren't finite.
     """
 
     path: str
@@ -32,8 +32,8 @@ class LayerNoise:
 def noise_of_layers(graph: Graph, small: Graph, inputs: tuple[Tensor, ...]) -> tuple[LayerNoise, ...]:
     """Returns the noise of each convolution and linear layer that both graphs have in the same shape.
 
-    A layer that lost channels, or was factorised, has another shape or another name: nothing is told of it. Batch norms
-    count to the layer in front of them.
+    A layer that lost channels, or was factorised, has another shape or another name: nothing is told of it, nor of a layer
+    whose outputs don't vary. Batch norms count to the layer in front of them.
 
     Args:
         graph: the original.
@@ -50,9 +50,16 @@ def noise_of_layers(graph: Graph, small: Graph, inputs: tuple[Tensor, ...]) -> t
             continue
         power = Power()
         power.add(wanted, got[1] - wanted, channel_axis(layer))
-        if power.variation > 0:
-            found.append(LayerNoise(key[0], MOST if power.noise <= 0 else min(MOST, -10 * math.log10(power.noise))))
+        if math.isfinite(power.variation) and power.variation > CONSTANT * power.signal:
+            found.append(LayerNoise(key[0], _decibels(power.noise)))
     return tuple(found)
+
+
+def _decibels(noise: float) -> float:
+    """Returns by how many decibels a signal stands above a noise that is given as a share of the signal's power."""
+    if not math.isfinite(noise):
+        return -MOST
+    return MOST if noise <= 0 else max(-MOST, min(MOST, -10 * math.log10(noise)))
 
 
 def _outputs(graph: Graph, inputs: tuple[Tensor, ...]) -> dict[tuple[str, int], tuple[fx.Node, Tensor]]:

@@ -29,6 +29,7 @@ class Resampled:
         self._task = task
         self._batches: list[tuple[Any, Any, Tensor]] = []
         self._values = 0
+        self._shapes: list[torch.Size] = []  # of a sample's outputs and targets
         self.why = ""
 
     def update(self, targets: Tensor | None, before: Any, after: Any) -> None:
@@ -40,7 +41,10 @@ class Resampled:
             self.why = "there are no targets"
         elif not leaves or any(leaf.ndim == 0 or len(leaf) != len(targets) for leaf in (*leaves, targets)):
             self.why = "outputs and targets don't have one row for each sample"
+        elif self._batches and self._shapes != [leaf.shape[1:] for leaf in (*leaves, targets)]:
+            self.why = "outputs or targets have other shapes in one batch than in another"
         else:
+            self._shapes = [leaf.shape[1:] for leaf in (*leaves, targets)]
             self._values += sum(leaf.numel() for leaf in leaves)
             self._batches.append((*(_kept(one) for one in (before, after)), targets.cpu()))
             self.why = TOO_MANY if self._values > MOST else ""
@@ -56,22 +60,24 @@ class Resampled:
             return None
         before, after, targets = (_joined([batch[part] for batch in self._batches]) for part in range(3))
         generator = torch.Generator().manual_seed(0)
-        whole, began = torch.arange(samples), time.monotonic()
-        values = [_metric(self._task, one, targets, whole) for one in (before, after)]
-        if DRAWS * (time.monotonic() - began) > LONGEST:
-            self.why = f"computing the metric {DRAWS} times would take more than {LONGEST:.0f} s"
-            return None
-        rows = (torch.randint(samples, (samples,), generator=generator) for _ in range(DRAWS))
+        whole, drawn = torch.arange(samples), []
         try:
-            more = [[_metric(self._task, one, targets, row) for one in (before, after)] for row in rows]
-        except Exception as error:  # a metric of the user's may need all samples together, or each of them once
-            self.why = f"the metric raised {type(error).__name__} on drawn samples ({error})"
+            values = [_metric(self._task, one, targets, whole) for one in (before, after)]
+            began = time.monotonic()  # not before: a metric's first computation may import and prepare much
+            for _ in range(DRAWS):
+                row = torch.randint(samples, (samples,), generator=generator)
+                drawn.append([_metric(self._task, one, targets, row) for one in (before, after)])
+                if time.monotonic() - began > LONGEST:
+                    self.why = f"computing the metric {DRAWS} times would take more than {LONGEST:.0f} s"
+                    return None
+        except Exception as error:  # a metric of the user's may need batches of one size, or each sample once
+            self.why = f"the metric raised {type(error).__name__} on joined or drawn samples ({error})"
             return None
-        drawn = np.asarray([values, *more])
-        if not np.isfinite(drawn).all():
+        found = np.asarray([values, *drawn])
+        if not np.isfinite(found).all():
             self.why = "the metric can't be computed on all draws of the samples"
             return None
-        columns = {"before": drawn[:, 0], "after": drawn[:, 1], "change": drawn[:, 1] - drawn[:, 0]}
+        columns = {"before": found[:, 0], "after": found[:, 1], "change": found[:, 1] - found[:, 0]}
         return {name: _estimate(one) for name, one in columns.items()}
 
 

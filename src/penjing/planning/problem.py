@@ -148,7 +148,9 @@ class Problem:
     @staticmethod
     def allowed(name: str) -> float:
         """Returns the share of a limit that a candidate may use: a part of it where that is measured, else all of it."""
-        return 1.0 if LIMITED[name].counted else {"size": SIZE_MARGIN}.get(name, MARGIN)
+        if LIMITED[name].counted:
+            return 1.0
+        return SIZE_MARGIN if name == "size" else MARGIN
 
 
 @dataclass(frozen=True)

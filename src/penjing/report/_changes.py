@@ -10,9 +10,8 @@ from penjing.report._headline import is_share, metric_title
 from penjing.report._scatter import Chart, Point, scatter
 
 CERTAIN = 0.05  # a change that chance alone makes less often than this is more than chance
-_IMAGE = re.compile(
-    r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+=*"
-)  # the only addresses that the page takes images from
+# The only addresses from which the page takes images: they hold the image itself.
+_IMAGE = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/]+=*")
 _KINDS = {"lost": "wrong now", "gained": "right now", "other": "wrong both times", "changed": "changed"}
 
 

@@ -159,14 +159,14 @@ def too_generous(
     if limit is None:
         return None
     if baseline.metric is not None and baseline.constant is not None:
-        passes, reached = baseline.constant >= baseline.metric - limit, baseline.constant
+        passes, reached = baseline.constant >= baseline.metric - limit, shown_metric(task, baseline.constant)
     elif baseline.metric is None and alike is not None:
         passes, reached = alike.constant >= 1 - limit, alike.constant
     else:
         return None
     return (
         f"The allowed drop of {limit:g} protects little: a network that answers every input alike would keep it too "
-        f"(it reaches {shown_metric(task, reached):.4f})."
+        f"(it reaches {reached:.4f})."
         if passes
         else None
     )

@@ -90,7 +90,7 @@ def recheck(out: Path | str, data: Data) -> Recheck:
     metrics = all(_same(measured[side]["metric"], reported[side]["metric"]) for side in ("baseline", "compressed"))
     unchanged = (side["parity"]["agreement_with_original"] for side in (measured, reported))
     agrees = same_file and metrics and _same(*unchanged)
-    same_data = reported.get("settings", {}).get("data") == data.identity()
+    same_data = (reported.get("settings") or {}).get("data") == data.identity()
     return Recheck(reported, measured, bool(measured["met"]), same_file, same_data, agrees)
 
 

@@ -200,9 +200,8 @@ class CompressRequest:
                 if (loader := getattr(self.data, part)) is not None:
                     first(loader, f"data.{part} of '{self.data.name}'")
             _judge(graph, self.data)
-            if (
-                self.data.show is not None and self.data.validation is not None
-            ):  # now, and not when the result is verified
+            # Now, and not only when the result is verified.
+            if self.data.show is not None and self.data.validation is not None:
                 inputs, _ = self.data.task.split(first(self.data.validation))
                 shown(tuple(tensor[0] for tensor in inputs), self.data)
             if groups and "prune" in self.techniques:

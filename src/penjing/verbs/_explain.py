@@ -22,8 +22,8 @@ def explain(
     """Tells what a small network lost against its original, and where: by class, by sample and by layer.
 
     Two networks of equal accuracy may differ in a few classes and in rare samples, which pay for the compression
-    (Hooker et al., What Do Compressed Deep Neural Networks Forget?, 2019). Each number has an interval that says what the
-    validation data can tell at all.
+    (Hooker et al., What Do Compressed Deep Neural Networks Forget?, 2019). The metric and the classes have intervals, which
+    say what the validation data can tell at all.
 
     Args:
         graph: the original: a graph, a module, a function of a batch's inputs, or a lowered file.

@@ -22,10 +22,9 @@ from penjing.targets import Bench, ThisProcess, machine_of
 Measurer = Callable[[Sequence[Kernel], Deployment], Mapping[Kernel, float]]
 """Returns the microseconds of kernels that have the same batch; a kernel that the target refuses is missing."""
 
-TOGETHER = (
-    32  # kernels of one batch, in a file for each kind of numbers; beside 60 others small kernels took a third longer,
-)
-# as a cache holds the weights of a small network, and not those of so many kernels
+# Kernels of one batch, in a file for each kind of numbers. Beside 60 others small kernels took a third longer: a cache holds
+# the weights of a small network, and not those of so many kernels.
+TOGETHER = 32
 REFERENCES = 9  # known kernels of each kind of numbers that are measured again beside each batch
 MOST_ELEMENTS = 2**26  # numbers that flow in and out of one batch's kernels: 256 MiB in float32
 LARGEST_FILE = 2**28  # bytes; a table of a hundred thousand kernels has 50 MB

@@ -37,9 +37,8 @@ class Adb:
 
     def fetch(self, path: str) -> bytes:
         """Returns the content of one of the device's files."""
-        code, content, _ = self._shell(
-            "exec-out", f"cat {shlex.quote(path)}", TRANSFER_SECONDS
-        )  # shell may change bytes
+        # exec-out, since shell may change bytes.
+        code, content, _ = self._shell("exec-out", f"cat {shlex.quote(path)}", TRANSFER_SECONDS)
         if code != 0:
             raise Unreachable(f"{path} can't be copied from {self._device}: {told(content)}")
         return content

@@ -51,9 +51,8 @@ def open_program(content: bytes, path: Any, traced: bool = False) -> Any:
     Raises:
         CantLoad: they hold none.
     """
-    if not _IDENTIFIER.fullmatch(
-        content[4:8]
-    ):  # the runtime would end the process where it can't print these bytes as text
+    # The runtime would end the process where it can't print these bytes as text.
+    if not _IDENTIFIER.fullmatch(content[4:8]):
         raise CantLoad(path, f"it is no program of ExecuTorch's, or it is damaged: its identifier is {content[4:8]!r}")
     with caught() as said:
         try:
