@@ -66,11 +66,16 @@ def atomic_paths(main: Path | str, *others: Path | str) -> Iterator[tuple[Path, 
 def temporary_folder(name: str) -> Path:
     """Makes a folder of this process among the system's temporary ones, and removes those of this name that are `left_behind`.
 
-    `remove_folder` removes it; a process that is killed leaves it to the next one.
+    `remove_folder` removes it; a process that is killed leaves it to the next one. On Windows such folders stay: nothing tells
+    there whether their process lives, and it would lose the files that it hasn't open.
+
+    Args:
+        name: what the folder is for; it stands in the folder's name.
     """
     parent = Path(tempfile.gettempdir())
-    for left in left_behind(parent, name):
-        remove_folder(left)
+    if sys.platform != "win32":
+        for left in left_behind(parent, name):
+            remove_folder(left)
     made = Path(tempfile.mkdtemp(prefix=f".{name[:SHOWN]}.{os.getpid()}-{_MACHINE}-", suffix=".tmp", dir=parent))
     _in_use.add(made.absolute())
     return made

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.metrics import accuracy_score, mean_absolute_error
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, mean_absolute_error
 from torch import nn
 from torchmetrics import MeanAbsoluteError
+from torchmetrics.classification import MulticlassAccuracy
 
 import penjing as pj
 from penjing.data import Preprocess
@@ -171,6 +172,31 @@ def test_the_metric_of_any_task_has_an_interval_by_drawing_samples_again():
     spread = float(off.abs().std()) / 200**0.5  # the mean of 200 values varies by so much
     assert found.after.high - found.after.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
     assert found.changed is None and any("several classes" in why for why in found.missing)
+
+
+class Often(pj.tasks.Classification):
+    """A class of one's own with another metric: the mean share of right answers over the classes."""
+
+    metric_name = "balanced accuracy"
+
+    def metric(self):
+        return MulticlassAccuracy(3, average="macro")
+
+
+def test_another_metric_of_a_classification_is_not_taken_for_the_accuracy():
+    found = told(replace(samples(), task=Often(3)))
+    before, after = (balanced_accuracy_score(TARGETS, given) for given in (BEFORE, AFTER))
+    assert (found.before.value, found.after.value) == (pytest.approx(before), pytest.approx(after))
+    assert found.change.low <= found.change.value <= found.change.high and found.chance is None
+    assert (found.lost, found.gained) == (8, 1) and "chance" not in repr(found).splitlines()[0]
+
+
+def test_classes_of_pixels_have_a_metric_with_an_interval():
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(20, 3, 4, 4, generator=generator)
+    data = pj.Data(None, None, [(pixels, pixels.argmax(1))], pj.tasks.Classification(3))
+    found = pj.explain(nn.Identity(), lambda x: x + torch.randn(x.shape, generator=generator), data)
+    assert found.before.value == 1.0 and found.change.low <= found.change.value <= found.change.high < 0
 
 
 def test_what_has_no_interval_says_why():

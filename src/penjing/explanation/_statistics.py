@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95  # of all intervals: the true value lies outside of one in twenty
+CHANCE = 0.05  # what chance alone makes less often than this is more than chance
 NORMAL = float(stats.norm.ppf(0.5 + LEVEL / 2))  # standard deviations on each side of the mean
 
 
@@ -64,4 +65,4 @@ def clearly(chances: Sequence[float]) -> list[bool]:
     """Tells which of several tests hold together: of those that do, one in twenty is false (Benjamini and Hochberg, 1995)."""
     if not chances:
         return []
-    return [bool(one < 1 - LEVEL) for one in stats.false_discovery_control(np.asarray(chances))]
+    return [bool(one < CHANCE) for one in stats.false_discovery_control(np.asarray(chances))]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from penjing.explanation._statistics import CHANCE
 from penjing.lines import html_table
 
 MOST = 5  # classes and layers that a terminal shows
@@ -44,7 +45,7 @@ def headline(told: Mapping[str, Any]) -> str:
             what = f": {told['lost']:,} right before only, {told['gained']:,} right after only"
         parts.append(f"{changed:,} of {told['samples']:,} answers changed{what}.")
     if (chance := told["chance"]) is not None and told["change"] is not None:
-        parts.append("The change is within chance." if chance > 0.05 else "The change is more than chance.")
+        parts.append("The change is more than chance." if chance < CHANCE else "The change is within chance.")
     return " ".join(parts) or f"{told['samples']:,} samples were compared."
 
 

@@ -31,7 +31,7 @@ class Witness:
         if not self._samples:
             if answers_of(task) != "values" and is_classes(outputs, targets):
                 self._answers = Answers(self._data, self._shown)
-            if task.labelled and not isinstance(task, Classification):
+            if task.labelled and not (self._answers is not None and _is_accuracy(task)):
                 self._drawn = Resampled(task)
         self._samples += len(outputs)
         if self._answers is not None:
@@ -60,7 +60,8 @@ class Witness:
             why.append("Without labels nothing tells which of the changed answers are right.")
         if self._drawn is not None:
             found = self._drawn.estimates()
-            facts |= found or {}
+            # What chance does was tested of right answers, which this metric doesn't count.
+            facts |= {"chance": None, **(found or {})}
             if found is None:
                 why.append(f"The metric has no interval, since {self._drawn.why}.")
         return Explanation(
@@ -71,3 +72,8 @@ class Witness:
             missing=tuple(why),
             lower_is_better=bool(getattr(self._data.task, "lower_is_better", False)),
         )
+
+
+def _is_accuracy(task: Any) -> bool:
+    """Tells whether a task's metric is the share of right answers, and no other one in a class of the user's."""
+    return isinstance(task, Classification) and type(task).metric is Classification.metric
