@@ -120,6 +120,9 @@ def test_the_folder_of_a_run_tells_its_data_and_how_images_become_inputs(copied,
     ran = penjing("verify", copied)
     assert ran.code == 2 and "Say which data to take, such as --data folder:photos" in ran.err
     assert penjing("recover", copied, "--epochs", 0).code == 2
+    (copied / "preprocess.json").write_text("{")
+    ran = penjing("verify", copied, "--data", "folder:photos")
+    assert ran.code == 2 and "preprocess.json' doesn't say how images become inputs" in ran.err
 
 
 def test_a_metric_on_other_data_and_a_budget_that_is_met_never_stand_together(copied, penjing, home, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import report_samples
 
 from penjing import report
+from penjing.errors import PenjingError
 from penjing.report._headline import headline
 from penjing.report._page import steps
 
@@ -123,6 +124,17 @@ def test_many_classes_are_folded_and_a_task_without_classes_says_what_it_can(tmp
     made["changes"] = {"samples": 50, "before": values, "after": values, "change": values, "missing": ["No classes."]}
     said = page(made, tmp_path).said("changes")
     assert "changed by −1.25 on 50 samples" in said and "No classes." in said
+
+
+def test_a_report_that_tells_a_change_of_nothing_is_drawn_all_the_same(tmp_path: Path) -> None:
+    made = report_samples.changed()
+    made["changes"] |= {"before": None, "after": None}
+    assert "changed by −0.8 points" in page(made, tmp_path).said("changes")
+
+
+def test_settings_that_are_no_object_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PenjingError, match="'settings' must be an object or null"):
+        report.write(report_samples.report(settings="none"), tmp_path)
 
 
 PIXEL_AND_MORE = report_samples.PIXEL + '" onerror="alert(1)'

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
-    from penjing.data import Data
+    from penjing.data import Data, Preprocess
 
 MODEL = "model.penjing"  # the compressed graph, in the folder of its run
 
@@ -32,7 +32,8 @@ def data_of(
         check_names: makes sure that all names are known; see `load_data`.
 
     Raises:
-        PenjingError: there are no data: nothing names them, or the run's are code or aren't there any more.
+        PenjingError: there are no data: nothing names them, or the run's are code or aren't there any more; or a file of the
+            run is damaged.
     """
     from penjing.cli.compressing import load_data
 
@@ -60,10 +61,20 @@ def _spec(folder: Path | None) -> str:
     return str(told)
 
 
-def _preprocess(folder: Path) -> Any:
+def _preprocess(folder: Path) -> "Preprocess | None":
+    """Returns how images become inputs in the run; None where its folder doesn't say.
+
+    Raises:
+        PenjingError: preprocess.json is damaged.
+    """
     from penjing import records
     from penjing.data import Preprocess
 
     file = folder / "preprocess.json"
-    told = records.read(file) if file.is_file() else None
-    return None if told is None else Preprocess.from_dict(told)
+    if not file.is_file():
+        return None
+    try:
+        told = records.read(file)
+        return None if told is None else Preprocess.from_dict(told)
+    except PenjingError as error:
+        raise PenjingError(f"'{file}' doesn't say how images become inputs: {error}") from error

@@ -68,9 +68,8 @@ def changes(report: Mapping[str, Any]) -> Changes | None:
     told = report.get("changes")
     if not told:
         return None
-    shares = is_share(*(one["value"] for side in ("before", "after") if (one := told.get(side))))
     return Changes(
-        " ".join(_sentences(report, told, shares)),
+        " ".join(_sentences(report, told, _are_shares(told))),
         [_class(row) for row in told.get("classes") or ()],
         [_card(one) for one in told.get("shown") or ()],
         told.get("changed") or 0,
@@ -85,7 +84,7 @@ def interval(report: Mapping[str, Any]) -> str:
     change = told.get("change")
     if change is None:
         return ""
-    shares = is_share(told["before"]["value"], told["after"]["value"])
+    shares = _are_shares(told)
     _, low, high = _shown(report, change)
     return f" ({_amount(low, shares)} to\u00a0{_amount(high, shares)})"
 
@@ -100,6 +99,10 @@ def layer_noise(report: Mapping[str, Any]) -> dict[str, float]:
     """Returns by how many decibels a layer's signal stands above its noise, by the layer's name."""
     rows = (report.get("changes") or {}).get("layers") or ()
     return {row["path"]: row["signal_to_noise_db"] for row in rows}
+
+
+def _are_shares(told: Mapping[str, Any]) -> bool:
+    return is_share(*(one["value"] for side in ("before", "after") if (one := told.get(side))))
 
 
 def _sentences(report: Mapping[str, Any], told: Mapping[str, Any], shares: bool) -> list[str]:

@@ -279,6 +279,7 @@ class _Report:
     places: tuple[_ReportPlace, ...] = ()
     changes: _ReportChanges | None = None
     data_source: str | None = None
+    settings: dict[str, Any] | None = None
 
 
 def check(report: Any) -> None:
