@@ -136,6 +136,16 @@ def test_texts_are_shown_as_the_user_says():
         told(replace(words, show=lambda numbers: 7))
 
 
+def test_a_sample_that_the_users_function_can_not_show_is_told_as_such_and_costs_nothing_else():
+    def show(numbers):
+        if int(numbers[0]) == 41:
+            raise ValueError("no such word")
+        return "a word"
+
+    texts = [one.text for one in told(samples(show=show)).shown]
+    assert texts.count("a word") == len(texts) - 1 and "no such word" in next(one for one in texts if one != "a word")
+
+
 def test_files_are_named():
     files = tuple((f"val/{at}.png", label) for at, label in enumerate(TARGETS))
     assert told(samples(validation_files=files)).shown[0].file == "val/41.png"

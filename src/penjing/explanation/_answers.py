@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from penjing.data import Data
+from penjing.errors import PenjingError
 from penjing.explanation import _statistics
 from penjing.explanation._records import Bin, Calibration, ChangedSample, ClassChange, Kind
 from penjing.explanation._shown import shown
@@ -142,7 +143,12 @@ def _kind(before: int, after: int, label: int | None) -> Kind:
 
 
 def _drawn(one: ChangedSample, sample: tuple[Tensor, ...], data: Data) -> ChangedSample:
-    told = shown(sample, data)
+    try:
+        told = shown(sample, data)
+    except PenjingError as error:
+        if error.__cause__ is None:  # what the function gave can't be shown, of whatever sample
+            raise
+        told = {"text": f"Not shown: {error}"}  # of this sample alone: it mustn't cost all that was measured
     return replace(one, image=told.get("image"), text=told.get("text"))
 
 
