@@ -10,7 +10,7 @@ from torch import Tensor
 from penjing.checks import check, number, optional, whole
 from penjing.errors import PenjingError
 from penjing.tasks._likeness import Answers
-from penjing.tasks._outputs import describe, first_tensor, inputs_of
+from penjing.tasks._outputs import first_tensor, with_targets
 from penjing.tasks._positions import TOKEN, unpadded
 from penjing.tasks._task import Metric
 
@@ -59,17 +59,7 @@ class Classification:
         Raises:
             PenjingError: the batch is neither.
         """
-        if isinstance(batch, Tensor):
-            return (batch,), None
-        if isinstance(batch, tuple | list) and len(batch) in (1, 2):
-            inputs = inputs_of(batch[0])
-            targets = batch[1] if len(batch) == 2 else None
-            if inputs is not None and (targets is None or isinstance(targets, Tensor)):
-                return inputs, targets
-        raise PenjingError(
-            f"Classification expects batches (input, target) or ((input, ...), target), but the loader gave "
-            f"{describe(batch)}. Change the loader, or write a Task with your own split()."
-        )
+        return with_targets(batch, "Classification")
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Returns the mean cross-entropy of logits `(N, classes, ...)` for class indices `(N, ...)`."""

@@ -52,6 +52,24 @@ def inputs_of(value: Any) -> tuple[Tensor, ...] | None:
     return None
 
 
+def with_targets(batch: Any, task: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Returns the inputs and the targets of `(input, target)` or `((input, ...), target)`; no targets for `(input,)`.
+
+    Raises:
+        PenjingError: the batch is of another form; it names the task.
+    """
+    if isinstance(batch, Tensor):
+        return (batch,), None
+    if isinstance(batch, tuple | list) and len(batch) in (1, 2):
+        inputs, targets = inputs_of(batch[0]), batch[1] if len(batch) == 2 else None
+        if inputs is not None and (targets is None or isinstance(targets, Tensor)):
+            return inputs, targets
+    raise PenjingError(
+        f"{task} expects batches (input, target) or ((input, ...), target), but the loader gave {describe(batch)}. "
+        "Change the loader, or write a Task with your own split()."
+    )
+
+
 def describe(value: Any) -> str:
     """Returns the structure of a batch in a few words, for error messages."""
     if isinstance(value, Tensor):

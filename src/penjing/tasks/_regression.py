@@ -9,7 +9,7 @@ from torch import Tensor
 
 from penjing.errors import PenjingError, unknown_name
 from penjing.tasks._likeness import Answers
-from penjing.tasks._outputs import describe, first_tensor, inputs_of
+from penjing.tasks._outputs import first_tensor, with_targets
 from penjing.tasks._task import Metric
 
 Error = Literal["r2", "mae", "rmse"]
@@ -72,16 +72,7 @@ class Regression:
         Raises:
             PenjingError: the batch is neither.
         """
-        if isinstance(batch, Tensor):
-            return (batch,), None
-        if isinstance(batch, tuple | list) and len(batch) in (1, 2):
-            inputs, targets = inputs_of(batch[0]), batch[1] if len(batch) == 2 else None
-            if inputs is not None and (targets is None or isinstance(targets, Tensor)):
-                return inputs, targets
-        raise PenjingError(
-            f"Regression expects batches (input, target) or ((input, ...), target), but the loader gave {describe(batch)}. "
-            "Change the loader, or write a Task with your own split()."
-        )
+        return with_targets(batch, "Regression")
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Returns the mean loss of the outputs for targets of the same shape."""
