@@ -27,6 +27,23 @@ def shown(columns: list[str], rows: list[list[Any]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
+def with_earlier(name: str, rows: list[list[Any]], keys: int) -> list[list[Any]]:
+    """Returns rows with those of the last publication that they don't replace, sorted.
+
+    Args:
+        name: of the table.
+        rows: the new ones.
+        keys: columns that name a row.
+
+    Raises:
+        SystemExit: the last publication was made on another machine or with other versions.
+    """
+    earlier = json.loads((Path(__file__).parent / f"{name}.json").read_text())
+    if earlier["machine"] != machine():
+        raise SystemExit(f"{name}.json was made elsewhere: {earlier['machine']}. Run all rows anew.")
+    return sorted({tuple(row[:keys]): row for row in [*earlier["rows"], *rows]}.values())
+
+
 def publish(
     name: str, columns: list[str], rows: list[list[Any]], more: dict[str, Any] | None = None, page: Path = RESULTS
 ) -> None:

@@ -1,12 +1,13 @@
 """The same networks on every runtime, in floating point and quantised by the defaults for that runtime.
 
-    python benchmarks/targets.py run CIFAR10.zip RESNET20.safetensors RESNET56.safetensors PHOTOS.zip
+    python benchmarks/targets.py run CIFAR10.zip RESNET20.safetensors RESNET56.safetensors PHOTOS.zip [--networks NAME …]
     python benchmarks/targets.py time
     python benchmarks/targets.py table
 
-Networks: ResNet-20 and ResNet-56, trained on CIFAR-10, and EfficientNet-Lite0 as PyPI has it, on photos (where its package is
-installed); of the zoo, untrained, those for images of CIFAR-10's size. Runtimes: all that are installed. A pair of a network and
-a runtime that is finished isn't run again. `time` measures the files once more, all in a row: call it while nothing else runs.
+Networks: ResNet-20 and ResNet-56, trained on CIFAR-10, EfficientNet-Lite0 as PyPI has it, on photos (where its package is
+installed), and the rest of the zoo, untrained. Runtimes: all that are installed. A pair of a network and a runtime that is
+finished isn't run again. `time` measures the files once more, all in a row: call it while nothing else runs. `table` keeps rows
+that were published before with the same versions on the same machine.
 
 Each runtime is measured in a process of its own, one thread, one image a call, the float and the int8 file in turns. Agreement is
 the share of images with the same first answer as the float network in PyTorch; the signal-to-noise ratio is that of the outputs.
@@ -33,16 +34,18 @@ import penjing as pj
 from _quantisation_methods import Job, nncf
 from _quantisation_subjects import LITE0, lite0
 from _rows import HERE, Rows
-from _tables import publish
+from _tables import publish, with_earlier
 from penjing import targets, zoo
 
 ROWS = Rows("targets")
 FILES = HERE / "out" / "targets"
 CALIBRATING, JUDGING = 200, 500  # images of CIFAR-10
+CIFAR10 = 32  # pixels of a side
 BATCH = 50  # images a call while answers are collected
 LOADS = 5  # times that a file is loaded; the median counts
 OPENVINO, BY_NNCF = "openvino", "openvino by NNCF"
-UNTRAINED = ("mobilenet_v2_cifar", "shufflenet_v2_cifar", "squeezenet_cifar")
+TRAINED = ("resnet20", "resnet56")
+UNTRAINED = tuple(name for name in zoo.networks if name not in TRAINED)
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,14 @@ class Subject:
 def run(given: argparse.Namespace) -> None:
     """Measures every pair that isn't finished."""
     makers: dict[str, Callable[[], Subject]] = {
-        "resnet20": partial(of_cifar10, given.cifar10, "resnet20", given.resnet20),
-        "resnet56": partial(of_cifar10, given.cifar10, "resnet56", given.resnet56),
+        **{name: partial(of_cifar10, given.cifar10, name, getattr(given, name)) for name in TRAINED},
         LITE0: partial(of_photos, given.photos),
-        **{name: partial(of_cifar10, given.cifar10, name, None) for name in UNTRAINED},
+        **{name: partial(untrained, name, given.cifar10, given.photos) for name in UNTRAINED},
     }
     usable = [one.name for one in targets.available() if one.usable and one.name != "torch" and ":" not in one.name]
     if OPENVINO in usable and find_spec("nncf"):
         usable.append(BY_NNCF)
-    for name, maker in makers.items():
+    for name in given.networks or makers:
         left = [
             target
             for target in usable
@@ -80,7 +82,7 @@ def run(given: argparse.Namespace) -> None:
         if not left:
             continue
         try:
-            subject = maker()
+            subject = makers[name]()
         except ModuleNotFoundError as error:
             print(f"{name} is left out: {error}")
             continue
@@ -88,22 +90,39 @@ def run(given: argparse.Namespace) -> None:
             ROWS.once([name, target], partial(row_of_nncf if target == BY_NNCF else row, name, target, subject))
 
 
-def of_cifar10(images: Path, name: str, weights: Path | None) -> Subject:
-    """Returns a network of the zoo, untrained where there are no weights, with images of CIFAR-10."""
-    data = pj.data.cifar10(images)
-    assert data.calibration is not None and data.validation is not None
-    torch.manual_seed(0)
+def of_cifar10(images: Path, name: str, weights: Path) -> Subject:
+    """Returns a trained network of the zoo with images of CIFAR-10."""
     network = zoo.build(name).eval()
-    if weights is not None:
-        network.load_state_dict(load_file(weights))
-    calibration, judged = (torch.cat([x for x, _ in part]) for part in (data.calibration, data.validation))
-    return Subject(network, calibration[:CALIBRATING], judged[:JUDGING])
+    network.load_state_dict(load_file(weights))
+    return Subject(network, *cifar10(images))
 
 
 def of_photos(images: Path) -> Subject:
     """Returns EfficientNet-Lite0 with photos."""
     found = lite0(images, None)
     return Subject(found.network, found.calibration, found.validation)
+
+
+def untrained(name: str, small: Path, large: Path) -> Subject:
+    """Returns an untrained network of the zoo with images of its size: of CIFAR-10, cut and grey for a LeNet, or photos."""
+    torch.manual_seed(0)
+    network = zoo.build(name).eval()
+    channels, height, width = zoo.networks[name].shape
+    if height > CIFAR10:
+        photos = of_photos(large)
+        return Subject(network, photos.calibration, photos.images)
+    calibration, images = (part[..., :height, :width] for part in cifar10(small))
+    if channels == 1:
+        calibration, images = (part.mean(1, keepdim=True) for part in (calibration, images))
+    return Subject(network, calibration, images)
+
+
+def cifar10(images: Path) -> tuple[Tensor, Tensor]:
+    """Returns images of CIFAR-10 to calibrate with, and others to judge by."""
+    data = pj.data.cifar10(images)
+    assert data.calibration is not None and data.validation is not None
+    calibration, judged = (torch.cat([x for x, _ in part]) for part in (data.calibration, data.validation))
+    return calibration[:CALIBRATING], judged[:JUDGING]
 
 
 def row(name: str, target: str, subject: Subject) -> dict[str, Any]:
@@ -246,7 +265,7 @@ def table() -> None:
         "network", "runtime", "latency, float → int8", "faster", "files", "loading", "memory of the model", "same answers, int8",
         "signal to noise, float, int8", "MACs in integers",
     ]  # fmt: skip
-    publish("targets", columns, rows)
+    publish("targets", columns, with_earlier("targets", rows, 2))
 
 
 def _megabytes(count: int | None) -> str:
@@ -259,6 +278,7 @@ if __name__ == "__main__":
     running = commands.add_parser("run")
     for argument in ("cifar10", "resnet20", "resnet56", "photos"):
         running.add_argument(argument, type=Path)
+    running.add_argument("--networks", nargs="+", help="names of the networks to run; all by default")
     commands.add_parser("time")
     commands.add_parser("table")
     given = parser.parse_args()

@@ -25,6 +25,7 @@ from penjing.run.delivery import deliver
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "put-it-on-the-device.md"
 PROGRAMS = PAGE.parent / "device"
+STAND_IN = Path(__file__).with_name("litert_on_a_jvm")
 HEADERS = [Path(folder) for folder in os.environ.get("PENJING_INCLUDE", "").split(os.pathsep) if folder]
 JARS = [Path(jar) for jar in os.environ.get("PENJING_JARS", "").split(os.pathsep) if jar]
 SYSTEM = [Path("/usr/include"), Path("/usr/include/stb"), Path("/usr/local/include")]
@@ -128,8 +129,8 @@ def command(start, *last):
     return [*words[: len(words) - len(last)], *map(str, last)]
 
 
-def execute(words, folder):
-    around = {**os.environ, "CPATH": os.pathsep.join(map(str, HEADERS)), "JAVA_OPTS": "-Xmx1g"}
+def execute(words, folder, **more):
+    around = {**os.environ, "CPATH": os.pathsep.join(map(str, HEADERS)), "JAVA_OPTS": "-Xmx1g", **more}
     done = subprocess.run(words, cwd=folder, env=around, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -193,6 +194,22 @@ def onnx_in_kotlin(tmp_path_factory):
     return lambda out, photo: execute(command("java", out, photo), folder)
 
 
+@pytest.fixture(scope="module")
+def litert_in_kotlin(tmp_path_factory):
+    """The page's program, compiled with a stand-in for the classes that exist for Android alone."""
+    needs_tools("kotlinc", "java")
+    pytest.importorskip("ai_edge_litert")
+    jars = [jar for jar in JARS if "json" in jar.name]
+    if not jars:
+        pytest.skip("PENJING_JARS names no jar of json.")
+    folder = program(tmp_path_factory.mktemp("kotlin"), "ClassifyLitert.kt", "Delivered.kt", "Decode.kt")
+    sources = [*sorted(path.name for path in folder.glob("*.kt")), STAND_IN / "Litert.kt"]
+    execute(["kotlinc", "-include-runtime", "-cp", jars[0], *sources, "-d", "classify.jar"], folder)
+    java = ["java", "-cp", f"classify.jar:{jars[0].resolve()}", "ClassifyLitertKt"]
+    runner = f"{sys.executable} {STAND_IN / 'run.py'}"
+    return lambda out, photo: execute([*java, out, photo], folder, LITERT_RUN=runner)
+
+
 def check_answers(run, out, photos, jpeg):
     """Compares the scores that a program prints with those of run.py, for each photo."""
     script = runpy.run_path(str(out / "run.py"))
@@ -211,7 +228,7 @@ def check_answers(run, out, photos, jpeg):
 
 def test_the_page_shows_the_programs_as_they_are():
     shown = re.findall(r"```(?:cpp|kotlin)\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    for name in ("classify_onnx.cpp", "classify_litert.cpp", "Classify.kt"):
+    for name in ("classify_onnx.cpp", "classify_litert.cpp", "Classify.kt", "ClassifyLitert.kt"):
         assert (PROGRAMS / name).read_text() in shown
     assert all(f"(device/{program.name})" in PAGE.read_text() for program in PROGRAMS.iterdir())
     assert f"docs/howto/{PAGE.name}" in (PAGE.parents[2] / "README.md").read_text()
@@ -227,3 +244,7 @@ def test_litert_in_cpp_answers_as_run_py_does(litert_in_cpp, delivered, photos):
 
 def test_onnx_runtime_in_kotlin_answers_as_run_py_does(onnx_in_kotlin, delivered, photos):
     check_answers(onnx_in_kotlin, delivered("onnxruntime", ".onnx"), photos, EXACT)
+
+
+def test_litert_in_kotlin_answers_as_run_py_does(litert_in_kotlin, delivered, photos):
+    check_answers(litert_in_kotlin, delivered("litert", ".tflite"), photos, EXACT)
