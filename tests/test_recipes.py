@@ -9,7 +9,13 @@ import pytest
 import torch
 
 HOWTO = Path(__file__).parents[1] / "docs" / "howto"
-PAGES = ["find-what-was-lost.md", "predict-values.md", "quantise-chosen-layers.md", "use-your-own-loop.md"]
+PAGES = [
+    "find-what-was-lost.md",
+    "predict-values.md",
+    "quantise-chosen-layers.md",
+    "segment-images.md",
+    "use-your-own-loop.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

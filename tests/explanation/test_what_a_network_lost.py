@@ -209,6 +209,29 @@ def test_classes_of_pixels_have_a_metric_with_an_interval():
     assert found.before.value == 1.0 and found.change.low <= found.change.value <= found.change.high < 0
 
 
+def test_sums_of_samples_give_the_same_interval_as_their_outputs(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randn(20, 3, 4, 4, generator=generator)
+    noise = torch.randn(20, 3, 4, 4, generator=generator)
+    batches = [(pixels[at : at + 8], pixels[at : at + 8].argmax(1)) for at in (0, 8, 16)]
+    data = pj.Data(None, None, batches, pj.tasks.Segmentation(3))
+    first = [batch[0][0, 0, 0, 0] for batch in batches]
+
+    def other(x):
+        at = 8 * [bool(x[0, 0, 0, 0] == one) for one in first].index(True)
+        return x + noise[at : at + 8]
+
+    by_sums = pj.explain(nn.Identity(), other, data)
+    monkeypatch.setattr("penjing.explanation._resampling.is_additive", lambda task: False)
+    by_outputs = pj.explain(nn.Identity(), other, data)
+    assert by_sums.change.value < 0 and by_sums.change.low < by_sums.change.high
+    for side in ("before", "after", "change"):
+        for end in ("value", "low", "high"):
+            assert getattr(getattr(by_sums, side), end) == pytest.approx(
+                getattr(getattr(by_outputs, side), end), abs=1e-6
+            )
+
+
 def test_what_has_no_interval_says_why():
     x = torch.randn(4, 1)
     found = pj.explain(nn.Identity(), nn.Identity(), pj.Data(None, None, [(x, x)], MeanError()))

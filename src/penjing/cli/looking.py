@@ -44,6 +44,7 @@ FAMILIES = {  # the package of each family's registry, by the family's name on t
     "techniques": "penjing.planning",
     "solvers": "penjing.planning.solvers",
     "networks": "penjing.zoo",
+    "tasks": "penjing.tasks",
 }
 
 SYNONYMS = {  # other words that people use, and the family that they look for

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IGNORED = -100  # the class index that PyTorch's losses leave out: it marks padded positions
+from penjing.tasks import IGNORED
+
 NOTHING = 1e-12  # a sum of weights below this is that of no position at all
 
 
@@ -46,7 +47,7 @@ class Comparison:
     student: Seen
     teacher: Seen
     inputs: tuple[Any, ...] = ()
-    targets: Tensor | None = None
+    targets: Any = None
     counted: Tensor | None = None
     progress: float = 0.0
     teacher_gradients: Callable[[], Mapping[str, Tensor]] | None = None

@@ -16,6 +16,7 @@ from penjing.evidence.memory import Found, fingerprint_of, memory_of
 from penjing.evidence.reader import Inputs, seeded_batches
 from penjing.graph import AxisEntry, Branch, Channels, Graph, Group
 from penjing.graph.taps import Change, with_changes
+from penjing.tasks import rows_of
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Evidence:
             parameter.requires_grad_(id(parameter) in wanted)
         return model
 
-    def _labelled(self, epoch: int = 0, calibration: bool = False) -> Iterator[tuple[Inputs, Tensor]]:
+    def _labelled(self, epoch: int = 0, calibration: bool = False) -> Iterator[tuple[Inputs, Any]]:
         if self.data is None or not self.data.task.labelled:
             raise PenjingError("This needs the task's loss or its gradients: pass labelled data with data=….")
         part = self._first_part(*(("calibration", "train") if calibration else ("train", "calibration")))
@@ -241,27 +242,26 @@ class Evidence:
                 raise PenjingError(f"This needs labels, and the batches of data.{part} hold none.")
             yield inputs, targets
 
-    def _samples(self) -> Iterator[tuple[Inputs, Tensor]]:
+    def _samples(self) -> Iterator[tuple[Inputs, Any]]:
         if self.graph.batch is not None:
             raise PenjingError(
                 f"This criterion needs samples one by one, and the model takes {self.graph.batch} at a time only; "
                 "use another criterion."
             )
         for inputs, targets in self._labelled():
-            yield from (
-                (parts[:-1], parts[-1]) for parts in zip(*(x.split(1) for x in (*inputs, targets)), strict=True)
-            )
+            for row in range(len(inputs[0])):
+                yield tuple(x[row : row + 1] for x in inputs), rows_of(targets, [row])
 
     def _first_part(self, *parts: str) -> str | None:
         """Returns the first of these parts that the data have."""
         return next((part for part in parts if getattr(self.data, part, None) is not None), None)
 
-    def _batches(self, part: str, epoch: int = 0) -> Iterator[tuple[Inputs, Tensor | None]]:
+    def _batches(self, part: str, epoch: int = 0) -> Iterator[tuple[Inputs, Any]]:
         assert self.data is not None
         device = next(self.graph.parameters()).device
         return seeded_batches(self.data, part, self.batches, self.seed, device, epoch)
 
-    def _loss(self, outputs: Any, targets: Tensor) -> Tensor:
+    def _loss(self, outputs: Any, targets: Any) -> Tensor:
         assert self.data is not None
         return self.data.task.loss(outputs, targets)
 

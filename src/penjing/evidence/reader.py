@@ -12,6 +12,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.loaders import read
+from penjing.tasks import moved
 
 Inputs = tuple[Tensor, ...]
 
@@ -21,7 +22,7 @@ NO_DATA = (
 )
 
 
-def part_batches(data: Data, part: str) -> Iterator[tuple[Inputs, Tensor | None]]:
+def part_batches(data: Data, part: str) -> Iterator[tuple[Inputs, Any]]:
     """Yields the inputs and the targets of each batch of a part of the data; targets are None without labels.
 
     Args:
@@ -37,7 +38,7 @@ def part_batches(data: Data, part: str) -> Iterator[tuple[Inputs, Tensor | None]
 
 def seeded_batches(
     data: Data, part: str, count: int, seed: int, device: torch.device, epoch: int = 0
-) -> Iterator[tuple[Inputs, Tensor | None]]:
+) -> Iterator[tuple[Inputs, Any]]:
     """Yields the first batches of a part of the data; the same seed and epoch give the same batches.
 
     Args:
@@ -60,7 +61,7 @@ def seeded_batches(
         torch.manual_seed(seed + epoch)
         for inputs, targets in islice(part_batches(data, part), count):
             found = True
-            yield tuple(x.to(device) for x in inputs), None if targets is None else targets.to(device)
+            yield tuple(x.to(device) for x in inputs), moved(targets, device)
     if not found:
         raise PenjingError("The data has no batches for the criterion to look at.")
 

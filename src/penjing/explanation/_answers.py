@@ -20,11 +20,13 @@ NONE = "no answer"  # where all outputs are equal, or one is NaN
 ORDER: tuple[Kind, ...] = ("lost", "changed", "gained", "other")
 
 
-def is_classes(outputs: Tensor, targets: Tensor | None) -> bool:
+def is_classes(outputs: Tensor, targets: Any) -> bool:
     """Tells whether outputs `(N, C)` are scores of classes, one answer a sample, and targets `(N,)` class indices."""
     if outputs.ndim != 2 or outputs.shape[1] < 2 or not outputs.is_floating_point():
         return False
-    return targets is None or (targets.shape == outputs.shape[:1] and not targets.is_floating_point())
+    if targets is None:
+        return True
+    return isinstance(targets, Tensor) and (targets.shape == outputs.shape[:1] and not targets.is_floating_point())
 
 
 @dataclass

@@ -60,7 +60,7 @@ class Listening:
 
     def __init__(self, loader: Iterable[Any], task: Task) -> None:
         self.loader, self._task = loader, task
-        self.targets: list[Tensor] = []
+        self.targets: list[Any] = []
         self.samples = 0
 
     def __iter__(self) -> Iterator[Any]:
@@ -97,7 +97,8 @@ def _judged(artifact: Artifact, data: Data, validation: Iterable[Any], threads: 
         return Baseline(None)
     if constant is None or not heard.targets:
         return Baseline(metric, judged=heard.samples)
-    targets = sum(each.numel() for each in heard.targets)
+    single = all(isinstance(each, Tensor) for each in heard.targets)
+    targets = sum(each.numel() for each in heard.targets) if single else heard.samples
     return Baseline(metric, float(constant(heard.targets)), targets, judged=heard.samples)
 
 

@@ -1,32 +1,49 @@
 """What a network is for: how a batch is split into inputs and targets, the loss, and a metric where higher is better."""
 
 from penjing.tasks._classification import Classification
+from penjing.tasks._compared import compared_of, parts_of
 from penjing.tasks._evaluate import agreement, evaluate, likeness
 from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answered, answers_of
+from penjing.tasks._multi_label import MultiLabel
 from penjing.tasks._outputs import first_tensor
-from penjing.tasks._positions import counted_of
+from penjing.tasks._positions import IGNORED, counted_of
+from penjing.tasks._registry import TaskEntry, tasks
 from penjing.tasks._regression import Regression
+from penjing.tasks._segmentation import Segmentation
+from penjing.tasks._targets import has_rows, is_additive, joined, moved, rows_of
 from penjing.tasks._task import Metric, Task, metric_words, shown_metric
 from penjing.tasks._unlabelled import Unlabelled
 
 __all__ = [
     "DECISIONS",
     "EQUAL",
+    "IGNORED",
     "R2",
     "TOP_ONE",
     "Classification",
     "Likeness",
     "Metric",
+    "MultiLabel",
     "Regression",
+    "Segmentation",
     "Task",
+    "TaskEntry",
     "Unlabelled",
     "agreement",
     "answered",
     "answers_of",
+    "compared_of",
     "counted_of",
     "evaluate",
     "first_tensor",
+    "has_rows",
+    "is_additive",
+    "joined",
     "likeness",
     "metric_words",
+    "moved",
+    "parts_of",
+    "rows_of",
     "shown_metric",
+    "tasks",
 ]

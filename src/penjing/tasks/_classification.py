@@ -12,9 +12,11 @@ from penjing.errors import PenjingError
 from penjing.tasks._likeness import Answers
 from penjing.tasks._outputs import first_tensor, with_targets
 from penjing.tasks._positions import TOKEN, unpadded
+from penjing.tasks._registry import tasks
 from penjing.tasks._task import Metric
 
 
+@tasks.register(source="Goodfellow, Bengio and Courville, Deep Learning, 2016, section 6.2.2.3 (softmax)")
 class Classification:
     """Cross-entropy loss and top-1 accuracy for class indices.
 

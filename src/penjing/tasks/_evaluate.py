@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from penjing.checks import COUNT, FUNCTION, checked, optional
 from penjing.errors import PenjingError
 from penjing.loaders import check_loader, read
-from penjing.tasks._likeness import Likeness, Tally, answers_of
-from penjing.tasks._outputs import all_tensors, first_tensor
+from penjing.tasks._compared import parts_of
+from penjing.tasks._likeness import Likeness, Tally
+from penjing.tasks._targets import moved
 from penjing.tasks._task import Metric, Task
 from penjing.tasks.doors import TASK
 
@@ -46,8 +47,8 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
             inputs, targets = task.split(batch)
             if targets is None:
                 return None
-            metric.update(run(*_on(device, inputs)), targets if device is None else targets.to(device))
-            samples += len(targets)
+            metric.update(run(*_on(device, inputs)), moved(targets, device))
+            samples += len(inputs[0])
             if limit is not None and samples >= limit:
                 break
     if samples == 0:
@@ -72,6 +73,7 @@ def likeness(
 ) -> Likeness:
     """Compares the answers of two networks, without labels.
 
+    Outputs are taken in the form that the task's `compared` gives them, if it has that method.
     If the task's answers are classes, the answer is the largest entry along axis 1 of the first tensor that a network returns.
     Otherwise every tensor is compared, each by the first measure that suits the original's outputs: classes, if the original
     answers with more than one of them; decisions, if a single column holds probabilities; else the values themselves.
@@ -87,24 +89,23 @@ def likeness(
     Raises:
         PenjingError: the loader yields nothing, or the outputs differ in number or shape.
     """
-    answers = answers_of(task)
     tallies: list[Tally] = []
     samples = 0
     with _inference(original) as device, _inference(other) as other_device:
         for batch in read(loader):
             inputs, targets = task.split(batch)
             both = original(*_on(device, inputs)), other(*_on(other_device, inputs))
-            pair = [[first_tensor(made)] if answers == "classes" else all_tensors(made) for made in both]
-            if len(pair[0]) != len(pair[1]):
+            ours, theirs = (parts_of(task, made) for made in both)
+            if len(ours) != len(theirs):
                 raise PenjingError(
-                    f"The two networks' answers can't be compared: they have {len(pair[0])} and {len(pair[1])} outputs."
+                    f"The two networks' answers can't be compared: they have {len(ours)} and {len(theirs)} outputs."
                 )
-            tallies = tallies or [Tally(answers) for _ in pair[0]]
-            for tally, ours, theirs in zip(tallies, *pair, strict=True):
-                tally.update(ours, theirs)
+            tallies = tallies or [Tally(answers) for answers, _ in ours]
+            for tally, (_, own), (_, their) in zip(tallies, ours, theirs, strict=True):
+                tally.update(own, their)
             if seen is not None:
                 seen(inputs, targets, *both)
-            samples += len(pair[0][0])
+            samples += len(inputs[0])
             if limit is not None and samples >= limit:
                 break
     if samples == 0:

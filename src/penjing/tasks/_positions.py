@@ -9,6 +9,7 @@ from penjing.checks import optional, whole
 from penjing.errors import PenjingError
 from penjing.tasks._outputs import describe
 
+IGNORED = -100  # the class index that PyTorch's losses leave out: it marks pixels and padded positions that don't count
 TOKEN = optional(whole(-(2**62), 2**62))  # the rule of a padding id: some tokenizers have negative ones
 
 

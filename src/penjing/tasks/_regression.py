@@ -10,6 +10,7 @@ from torch import Tensor
 from penjing.errors import PenjingError, unknown_name
 from penjing.tasks._likeness import Answers
 from penjing.tasks._outputs import first_tensor, with_targets
+from penjing.tasks._registry import tasks
 from penjing.tasks._task import Metric
 
 Error = Literal["r2", "mae", "rmse"]
@@ -22,6 +23,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@tasks.register(source="Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009", better="as named")
 class Regression:
     """One or several values per sample, such as a position, an age or a temperature.
 

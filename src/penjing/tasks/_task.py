@@ -8,7 +8,7 @@ from torch import Tensor
 class Metric(Protocol):
     """A metric, as `Task.metric()` returns it; every `torchmetrics.Metric` is one."""
 
-    def update(self, outputs: Any, targets: Tensor) -> None:
+    def update(self, outputs: Any, targets: Any) -> None:
         """Adds the outputs and targets of one batch."""
 
     def compute(self) -> Tensor:
@@ -40,15 +40,22 @@ class Task(Protocol):
     A task may also have a method `counted(inputs)`, which tells of the inputs of one batch which positions count, boolean
     `(N, positions...)`, or None where all do. Padded positions then count for nothing where a teacher's inner values are
     compared with a student's.
+
+    A task may also have a method `compared(outputs)`, which returns the outputs as they are compared with another network's,
+    with classes along axis 1, where the network returns them otherwise: those of tokens `(N, positions, classes)`, for example.
     """
 
     labelled: bool
     metric_name: str
 
-    def split(self, batch: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Splits a batch of a loader into the network's inputs and the targets (None without labels)."""
+    def split(self, batch: Any) -> tuple[tuple[Tensor, ...], Any]:
+        """Splits a batch of a loader into the network's inputs and the targets (None without labels).
 
-    def loss(self, outputs: Any, targets: Tensor) -> Tensor:
+        Targets are a tensor with a row for each sample, a list with an item for each sample (the boxes of an image), or a tuple
+        or dictionary of these.
+        """
+
+    def loss(self, outputs: Any, targets: Any) -> Tensor:
         """Returns the scalar to minimise for the network's outputs and the targets of one batch."""
 
     def metric(self) -> Metric:

@@ -12,7 +12,7 @@ from penjing.distillation.pairs import pairs
 from penjing.distillation.taps import Named, Pair, tap_pairs
 from penjing.distillation.teachers import Lesson
 from penjing.errors import PenjingError
-from penjing.tasks import Task, answers_of
+from penjing.tasks import Task, answers_of, compared_of
 from penjing.training.settings import AUTO
 from penjing.training.tapped import Tapped, called
 
@@ -25,9 +25,9 @@ class Listened:
         pairs: the names of the inner values of student and teacher that are compared.
     """
 
-    def __init__(self, teacher: Teacher) -> None:
-        """Takes a teacher, at first without taps."""
-        self.teacher, self.pairs = teacher, list[Pair]()
+    def __init__(self, teacher: Teacher, task: Task) -> None:
+        """Takes a teacher, at first without taps, and the task, which says in what form outputs are compared."""
+        self.teacher, self.pairs, self._task = teacher, list[Pair](), task
         self._tapped: Tapped | None = None
 
     def look_inside(self, student: nn.Module, signal: Signal, name: str, taps: Named) -> None:
@@ -58,7 +58,7 @@ class Listened:
             tapped = self._tapped if network is self.teacher.network else None
             outputs, inner = called("The teacher", Tapped(network) if tapped is None else tapped, given)
             taps.extend(inner)
-            return outputs
+            return compared_of(self._task, outputs)
 
         return self.teacher.answers(Lesson(inputs, targets, run)), taps
 
@@ -82,7 +82,7 @@ def check_teacher(student: nn.Module, teacher: Teacher, signal: str, task: Task,
             compare in the two.
     """
     device = next((tensor.device for tensor in student.parameters()), torch.device("cpu"))
-    listened = Listened(teacher.begin(student, device, answers_of(task)))
+    listened = Listened(teacher.begin(student, device, answers_of(task)), task)
     kind = None if signal == AUTO else signals[signal].function
     if kind is not None:
         listened.look_inside(student, kind(), signal, AUTO)
@@ -91,4 +91,5 @@ def check_teacher(student: nn.Module, teacher: Teacher, signal: str, task: Task,
     inputs, targets = send_to_device(task.split(batch), device)
     with torch.no_grad():
         taught, _ = listened(inputs, targets)
-        pairs(called("The model", Tapped(student), listened.teacher.shown(inputs))[0], taught)
+        outputs = called("The model", Tapped(student), listened.teacher.shown(inputs))[0]
+        pairs(compared_of(task, outputs), taught)

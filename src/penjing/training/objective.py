@@ -26,7 +26,7 @@ from penjing.distillation import (
 from penjing.distillation.pairs import floating
 from penjing.distillation.teachers import Teacher
 from penjing.errors import PenjingError
-from penjing.tasks import Task, answers_of, counted_of
+from penjing.tasks import Task, answers_of, compared_of, counted_of
 from penjing.training.listened import Listened
 from penjing.training.mixing import counted, guided, unmixed
 from penjing.training.randomness import generators_kept, seed_generators
@@ -97,7 +97,7 @@ class Objective:
         self.balance: Balance = _made(balances[settings.balance].function, weight=settings.distill_weight)
         self._course = distillation_schedules[settings.schedule].function
         self.teacher = teacher
-        self._listened = None if teacher is None else Listened(teacher)
+        self._listened = None if teacher is None else Listened(teacher, task)
         self._by_labels = False
 
     def prepare(self, student: nn.Module, batch: Any) -> None:
@@ -123,7 +123,8 @@ class Objective:
         if name == AUTO:
             inputs, _ = send_to_device(self.task.split(batch), self.device)
             name = suited(
-                answers_of(self.task), called("The model", Tapped(student), listened.teacher.shown(inputs))[0]
+                answers_of(self.task),
+                compared_of(self.task, called("The model", Tapped(student), listened.teacher.shown(inputs))[0]),
             )
         signal = _made(signals[name].function, temperature=self.settings.temperature)
         listened.look_inside(student, signal, name, self.settings.taps)
@@ -233,8 +234,9 @@ class Objective:
         labelled = self.task.labelled and targets is not None
         task = self.task.loss(outputs, targets) if labelled else None
         named = self.signal is not None and self.signal.wants_parameters
+        seen = outputs if self.teacher is None else compared_of(self.task, outputs)
         return task, Comparison(
-            Seen(outputs, taps, dict(_student_of(model).named_parameters()) if named else {}),
+            Seen(seen, taps, dict(_student_of(model).named_parameters()) if named else {}),
             Seen(taught[0], taught[1], self._listened.parameters() if named and self._listened is not None else {}),
             inputs,
             targets if labelled else None,

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from penjing.distillation.comparison import IGNORED, Comparison, mean_over
+from penjing.distillation.comparison import Comparison, mean_over
 from penjing.distillation.pairs import counted_for, pairs
 from penjing.distillation.signals._registry import Signal, signals
 from penjing.distillation.signals._soft_labels import holds_labels
 from penjing.errors import PenjingError
+from penjing.tasks import IGNORED
 
 
 @signals.register(

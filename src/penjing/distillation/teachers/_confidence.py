@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.distillation.comparison import IGNORED
 from penjing.distillation.pairs import floating
 from penjing.distillation.signals import holds_labels
 from penjing.distillation.teachers._joined import all_answers, hold_values, joined, log_mixture
 from penjing.distillation.teachers._registry import Lesson, Teacher, teachers
 from penjing.errors import PenjingError
+from penjing.tasks import IGNORED
 
 
 @teachers.register(

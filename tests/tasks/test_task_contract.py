@@ -1,0 +1,197 @@
+"""Every task that is registered: its metric is that of a direct computation, its loss teaches, and a teacher can be learned from.
+
+Each comes with a tiny network and samples; a DataLoader gives batches of four of the eleven, so that the last one is odd.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, jaccard_score
+from torch import nn
+from torch.utils.data import DataLoader, default_collate
+
+import penjing as pj
+from penjing.errors import PenjingError
+from penjing.tasks import Task, evaluate, likeness, parts_of, tasks
+
+SAMPLES, BATCH = 11, 4
+
+
+@dataclass(frozen=True)
+class Example:
+    """A task with a network, samples, and what its metric must be.
+
+    Attributes:
+        task: the task.
+        network: takes the inputs of a batch.
+        samples: as a dataset gives them.
+        direct: from the outputs and the targets of all samples in one batch to the metric.
+        wrong: outputs that the task must refuse, from right ones.
+        collate: makes a batch of samples.
+    """
+
+    task: Any
+    network: nn.Module
+    samples: list[Any]
+    direct: Callable[[Any, Any], float]
+    wrong: Callable[[Any], Any]
+    collate: Callable[[list[Any]], Any] = default_collate
+
+
+def images(*size):
+    return torch.randn(SAMPLES, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def numbers(most, *size):
+    return torch.randint(0, most, (SAMPLES, *size), generator=torch.Generator().manual_seed(2))
+
+
+def classification():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    samples = list(zip(images(4, 4), numbers(5), strict=True))
+
+    def direct(outputs, targets):
+        return (outputs.argmax(1) == targets).double().mean().item()
+
+    return Example(pj.tasks.Classification(5), network, samples, direct, lambda outputs: outputs[:, :3])
+
+
+def regression():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    samples = list(zip(images(4, 4), images(2, 1)[:, 0, :, 0], strict=True))
+
+    def direct(outputs, targets):
+        return -(outputs - targets).abs().mean().item()
+
+    return Example(pj.tasks.Regression("mae"), network, samples, direct, lambda outputs: outputs[:, :1])
+
+
+def multi_label():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    samples = list(zip(images(4, 4), numbers(2, 3), strict=True))
+
+    def direct(outputs, targets):
+        return float(average_precision_score(targets.numpy(), outputs.detach().numpy(), average="macro"))
+
+    return Example(pj.tasks.MultiLabel(3), network, samples, direct, lambda outputs: outputs[:, :2])
+
+
+def segmentation():
+    network = nn.Conv2d(3, 4, 3, padding=1)
+    masks = numbers(4, 6, 5)
+    masks[:, :2] = 255
+
+    def direct(outputs, targets):
+        kept = targets != -100
+        return float(jaccard_score(targets[kept].numpy(), outputs.argmax(1)[kept].numpy(), average="macro"))
+
+    task = pj.tasks.Segmentation(4, ignore_index=255)
+    return Example(
+        task, network, list(zip(images(6, 5), masks, strict=True)), direct, lambda outputs: outputs[:, :, 1:]
+    )
+
+
+EXAMPLES = {
+    "Classification": classification,
+    "MultiLabel": multi_label,
+    "Regression": regression,
+    "Segmentation": segmentation,
+}
+
+
+@pytest.fixture(params=sorted(EXAMPLES))
+def example(request):
+    torch.manual_seed(0)
+    return EXAMPLES[request.param]()
+
+
+def loader(example, size=BATCH):
+    return DataLoader(example.samples, size, collate_fn=example.collate)
+
+
+def whole(example):
+    """Returns the inputs, targets and outputs of all samples in one batch."""
+    inputs, targets = example.task.split(next(iter(loader(example, SAMPLES))))
+    with torch.no_grad():
+        return inputs, targets, example.network(*inputs)
+
+
+def test_every_task_that_is_registered_has_an_example():
+    assert set(EXAMPLES) == set(tasks)
+
+
+def test_the_metric_over_batches_is_that_of_a_direct_computation(example):
+    _, targets, outputs = whole(example)
+    assert isinstance(example.task, Task)
+    found = evaluate(example.network, loader(example), example.task)
+    assert found == pytest.approx(example.direct(outputs, targets), rel=1e-5)
+    assert evaluate(example.network, loader(example, SAMPLES), example.task) == pytest.approx(found, rel=1e-5)
+
+
+def test_a_step_against_the_gradient_makes_the_loss_smaller(example):
+    inputs, targets, _ = whole(example)
+    losses = []
+    for _ in range(2):
+        loss = example.task.loss(example.network(*inputs), targets)
+        losses.append(loss.item())
+        example.network.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in example.network.parameters():
+                parameter -= 1e-2 * parameter.grad / parameter.grad.norm().clamp(min=1e-6)
+    assert losses[1] < losses[0]
+
+
+def test_outputs_of_another_shape_are_refused_with_both_shapes(example):
+    _, targets, outputs = whole(example)
+    for refused in (example.task.loss, example.task.metric().update):
+        with pytest.raises(PenjingError, match=r"need.*\(|has.*outputs"):
+            refused(example.wrong(outputs), targets)
+
+
+def test_a_network_that_answers_nothing_is_no_better_than_the_best_constant(example):
+    _, targets, outputs = whole(example)
+    nothing = torch.utils._pytree.tree_map(torch.zeros_like, outputs)
+    metric = example.task.metric()
+    metric.update(nothing, targets)
+    constant = getattr(example.task, "constant", None)
+    assert constant is None or float(metric.compute()) <= constant([targets]) + 1e-6
+
+
+def test_two_networks_are_compared_in_the_form_that_the_task_says(example):
+    assert likeness(example.network, example.network, loader(example), example.task).value == 1.0
+    other = EXAMPLES[type(example.task).__name__]().network
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.neg_()
+    assert likeness(example.network, other, loader(example), example.task).value < 0.9
+    assert parts_of(example.task, whole(example)[2])
+
+
+def test_a_student_comes_nearer_to_its_teacher_by_the_signal_that_suits_the_task(example):
+    teacher, student = example.network, EXAMPLES[type(example.task).__name__]().network
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.mul_(0.1)
+    batches = loader(example)
+    data = pj.Data(batches, batches, batches, example.task)
+    told = []
+    pj.recover(
+        student, data, teacher=teacher, epochs=6, lr=0.02, distill_weight=1.0, optimizer="adamw", precision="float32",
+        channels_last=False, progress=False, report=told.append,
+    )  # fmt: skip
+    assert told[-1]["losses"]["guidance"] < told[0]["losses"]["guidance"]
+
+
+def test_a_quantised_network_is_judged_and_explained(example):
+    inputs, _ = example.task.split(next(iter(loader(example))))
+    batches = list(loader(example))
+    data = pj.Data(batches, batches, batches, example.task)
+    graph = pj.capture(example.network.eval(), inputs)
+    small = pj.quantize(graph, data)
+    found = pj.explain(graph, small, data)
+    assert found.metric_name == example.task.metric_name and found.samples == SAMPLES
+    assert found.change is not None or found.missing
