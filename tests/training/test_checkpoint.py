@@ -15,7 +15,7 @@ from training_fakes import Batches, Net, data, same_weights
 
 from penjing.errors import PenjingError
 from penjing.training import Interrupted, recover
-from penjing.training.checkpoint import discard_damaged, progress_of, steps_of
+from penjing.training.checkpoint import discard_damaged, epochs_of, progress_of, steps_of
 
 PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False, "progress": False, "lr": 0.1}
 
@@ -134,6 +134,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path, share: floa
     assert same_weights(net, whole)
     assert f"{share:.0%}" in lines[0]
     assert [(e["epoch"], e["loss"]) for e in epochs] == [(e["epoch"], e["loss"]) for e in expected[-len(epochs) :]]
+    kept = [(one.number, one.step, one.loss, one.metric) for one in epochs_of(path)]
+    assert kept == [(e["epoch"], e["step"], e["loss"], e["metric"]) for e in expected]
 
 
 def test_a_finished_run_is_loaded_and_not_repeated(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from penjing.report._changes import changes, interval, is_chance, layer_noise
 from penjing.report._headline import change, compared, is_share, metric_title, shown_metric, sure, title, where
 from penjing.report._layers import Layers, layers
 from penjing.report._search import search
+from penjing.report._training import curves
 from penjing.report._words import words
 from penjing.report._zeros import zeros
 
@@ -91,6 +92,7 @@ def render(report: Mapping[str, Any]) -> bytes:
         plan=steps(report["plan"]),
         zeros=zeros(report),
         search=search(report),
+        curves=curves(report),
         stages=stages(report["seconds"]),
         total=_total(report["seconds"]),
         parity=parity(report),

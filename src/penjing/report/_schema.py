@@ -248,6 +248,13 @@ class _ReportChanges:
 
 
 @dataclass(frozen=True)
+class _ReportEpoch:
+    number: int
+    loss: Number
+    metric: Number = None
+
+
+@dataclass(frozen=True)
 class _Report:
     schema: int
     model: str
@@ -273,6 +280,7 @@ class _Report:
     lower_is_better: bool = False
     notes: tuple[str, ...] = ()
     training_details: tuple[str, ...] = ()
+    training_epochs: tuple[_ReportEpoch, ...] = ()
     exclude: tuple[str, ...] | None = None
     layers: tuple[_ReportLayer, ...] = ()
     candidates: tuple[_ReportCandidate, ...] = ()

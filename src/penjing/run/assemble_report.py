@@ -61,6 +61,7 @@ def assemble_report(
         [*_notes(asked, solution, recovery, measured, clock), *(f"{miss}." for miss in misses_of(space))],
         training=recovery.variant,
         training_details=list(recovery.details),
+        training_epochs=[asdict(one) for one in recovery.epochs],
         data_source=asked.data.source,
         candidates=candidate_rows(asked.budget, solution, measured["baseline"]),
         places=[one.as_row() for one in solution.places],

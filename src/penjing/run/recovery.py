@@ -15,7 +15,7 @@ from penjing.run.request import CompressRequest
 from penjing.run.workspace import Workspace, read_json, write_json
 from penjing.tasks import agreement, evaluate, metric_words
 from penjing.training import Interrupted
-from penjing.training.checkpoint import discard_damaged, ended_good_enough, steps_of, variant_of
+from penjing.training.checkpoint import Epoch, discard_damaged, ended_good_enough, epochs_of, steps_of, variant_of
 from penjing.training.deadline import over
 from penjing.training.display import Show
 from penjing.training.divergence import TrainingDiverged
@@ -38,6 +38,7 @@ class _Training:
     details: tuple[str, ...] = ()
     steps: int = 0
     wanted: int = 0
+    epochs: tuple[Epoch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Recovery:
         details: what training told while it ran, such as how its steps were computed and its learning rate was chosen.
         steps: the number of steps that were made.
         wanted: the number of steps that the user asked for; 0 where nothing was to be trained.
+        epochs: what each finished epoch ended with.
     """
 
     graph: Graph
@@ -64,11 +66,14 @@ class Recovery:
     details: tuple[str, ...] = ()
     steps: int = 0
     wanted: int = 0
+    epochs: tuple[Epoch, ...] = ()
 
     def save(self, path: Path) -> None:
         """Writes the graph to `path`, and everything else to a file beside it."""
-        told = _Training(self.notes, self.variant, self.short_of_time, self.details, self.steps, self.wanted)
-        write_json(vars(told), path.with_name(stages.TRAINING))
+        told = _Training(
+            self.notes, self.variant, self.short_of_time, self.details, self.steps, self.wanted, self.epochs
+        )
+        write_json(asdict(told), path.with_name(stages.TRAINING))
         self.graph.save(path)
 
     @classmethod
@@ -81,7 +86,7 @@ class Recovery:
         told: _Training = read_json(path.with_name(stages.TRAINING), _Training)
         return cls(
             stages.read_graph(path), told.notes, told.variant, short_of_time=told.short_of_time, details=told.details,
-            steps=told.steps, wanted=told.wanted,
+            steps=told.steps, wanted=told.wanted, epochs=told.epochs,
         )  # fmt: skip
 
 
@@ -162,7 +167,10 @@ def recovered(
     short = finished and not ended_good_enough(checkpoint) and steps < wanted
     if finished:
         stages.note_cut(space, asked.max_minutes, MADE, short)
-    return Recovery(small, tuple(notes), _variant(checkpoint), finished, short, tuple(details), steps, wanted)
+    return Recovery(
+        small, tuple(notes), _variant(checkpoint), finished, short, tuple(details), steps, wanted,
+        tuple(epochs_of(checkpoint)),
+    )  # fmt: skip
 
 
 def _variant(checkpoint: Path) -> dict[str, Any] | None:

@@ -36,6 +36,23 @@ class Stateful(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch ended with.
+
+    Attributes:
+        number: from 1.
+        step: number of optimiser steps done by then.
+        loss: mean of its steps' losses.
+        metric: on the validation data; None where it wasn't judged.
+    """
+
+    number: int
+    step: int
+    loss: float
+    metric: float | None = None
+
+
 @dataclass
 class Standing:
     """How far a run has come: everything that changes while it runs, except weights, masks, optimiser and callbacks.
@@ -56,6 +73,7 @@ class Standing:
         diverged_at: number of steps done before one whose loss wasn't finite; None where none was. Such a run may go on with
             a lower learning rate.
         good_enough: whether the run ended early, since the metric reached its bound.
+        epochs: those that are finished.
     """
 
     step: int
@@ -72,6 +90,7 @@ class Standing:
     left_with: str = ""
     diverged_at: int | None = None
     good_enough: bool = False
+    epochs: list[Epoch] = field(default_factory=list)
 
     @property
     def progress(self) -> float:
@@ -234,6 +253,12 @@ def ended_good_enough(path: Path) -> bool:
     """Tells whether a run ended early because its metric reached the bound that was asked for."""
     found = _standing(path)
     return found is not None and found.good_enough
+
+
+def epochs_of(path: Path) -> list[Epoch]:
+    """Returns the epochs that a run has finished; none where no checkpoint can be read."""
+    found = _standing(path)
+    return [] if found is None else found.epochs
 
 
 def variant_of(path: Path) -> Variant | None:

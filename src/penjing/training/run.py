@@ -20,7 +20,7 @@ from penjing.graph.digest import digest
 from penjing.tasks import answers_of
 from penjing.training.averaging import Average
 from penjing.training.beginning import begin, first_batches
-from penjing.training.checkpoint import Checkpoint
+from penjing.training.checkpoint import Checkpoint, Epoch
 from penjing.training.deadline import over, shortened
 from penjing.training.display import Show, bar
 from penjing.training.divergence import ended, going_on
@@ -223,10 +223,13 @@ class Run:
             stopped = accelerator.check_trigger() and standing.step < standing.total
             if stopped or time.monotonic() - self._last_save > self._options.save_every:
                 self._save()
-        if standing.step < min((epoch + 1) * self._per_epoch, standing.total) and not stopped:
+        finished = standing.step >= min((epoch + 1) * self._per_epoch, standing.total)
+        if not finished and not stopped:
             raise PenjingError(f"The training data has a length of {len(self._loader)} batches but gave fewer.")
-        self._tell(epoch, stopped, None if stopped else self._judge(self._graph, standing, self._average))
-        if not stopped:
+        metric = None if stopped else self._judge(self._graph, standing, self._average)
+        self._tell(epoch, stopped, metric)
+        if finished:
+            standing.epochs.append(Epoch(epoch + 1, standing.step, standing.loss / standing.counted, metric))
             self._save()
         return stopped
 
