@@ -24,6 +24,7 @@ from penjing.run.baseline import Baseline, judge_original, nothing_learned
 from penjing.run.clock import Clock
 from penjing.run.correction import anchor_of, choose_again
 from penjing.run.delivery import deliver
+from penjing.run.earlier import beginning_with, begun_with, facts, judge_anew, set_by
 from penjing.run.estimate import Estimate, estimate, known, measured_before, seconds_of_a_width, what_follows
 from penjing.run.lock import locked
 from penjing.run.log import LOG, RunLog
@@ -55,10 +56,10 @@ class Original:
 
 @checked(**RULES)
 def compress(
-    model: nn.Module,
+    model: nn.Module | None = None,
     example_inputs: Tensor | Sequence[Any] | Mapping[str, Any] | None = None,
     *,
-    data: Data,
+    data: Data | None = None,
     target: str = "onnxruntime",
     budget: Budget | None = None,
     include: Sequence[str] = (),
@@ -68,6 +69,7 @@ def compress(
     units: str = "auto",
     min_channels: int = 1,
     out: Path | str = "out",
+    start_from: Path | str | None = None,
     techniques: Sequence[str] = ("prune", "quantize"),
     solver: str = "milp",
     objective: str = "damage",
@@ -110,9 +112,9 @@ def compress(
     same call, made again, resumes the measuring or the training.
 
     Args:
-        model: a trained model, or a captured graph.
+        model: a trained model, or a captured graph; by default that of `start_from`.
         example_inputs: inputs as the model is called; not needed for a graph.
-        data: the data to calibrate, train and judge on.
+        data: the data to calibrate, train and judge on; by default those of `start_from`.
         target: the runtime; see `penjing targets`.
         budget: limits on latency, size, MACs, memory and layers, and on the metric's fall; see `Budget`.
         include: patterns of module paths; only these are pruned.
@@ -122,6 +124,8 @@ def compress(
         units: what a unit of attention is, "heads", "features" or "auto"; see `channels`.
         min_channels: how many units each group of channels keeps at least.
         out: the folder for everything that is written; new, empty, or of the same run; used by one call at a time.
+        start_from: the folder of an earlier run on the same model, with which this one begins: what it measured isn't measured
+            again, and where the same candidate is chosen, training begins with its weights. All other arguments count as given.
         techniques: what may be done to the model, names in `penjing list techniques`. The default solver takes those that
             change the structure, "prune" and "factorize", together; "quantize" goes with each plan.
         solver: how it is chosen what to do, a name in `penjing list solvers`.
@@ -177,6 +181,9 @@ def compress(
     arguments = {**locals()}
     clock = Clock(minutes=max_minutes) if began is None else Clock(began, max_minutes)
     check_objective(objective, budget or Budget())
+    own = model is None
+    earlier, model, data = begun_with(start_from, model, data, Path(out))
+    arguments |= {"data": data}
     if objective != "damage" and dry_run:
         limited, place = first_run(objective, budget or Budget(), Path(out))
         say(f"Up to {MOST} runs will be made, each under another limit on the {objective}. The first of them:")
@@ -186,7 +193,7 @@ def compress(
 
         def run(limited: Budget, place: Path) -> Result:
             changed = {"budget": limited, "out": place, "objective": "damage", "began": clock.began}
-            result = compress(**(arguments | {"model": graph, "example_inputs": None} | changed))
+            result = compress(**(arguments | {"model": None if own else graph, "example_inputs": None} | changed))
             assert isinstance(result, Result)  # it is no dry run
             return result
 
@@ -206,8 +213,14 @@ def compress(
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)
-    settings = asked.settings(given)
-    held = look(out, settings)
+    settings, told_of = asked.settings(given), facts(given, asked, inputs or {}, earlier)
+    if earlier is not None and own:
+        settings["model"] = earlier.settings[
+            "model"
+        ]  # the same model, though a file writes some of its code in another way
+    held = look(out, settings, told_of)
+    beginning = None if earlier is None or held.seconds else beginning_with(earlier, settings, told_of)
+    held = held if beginning is None else beginning.lend(held, asked.suffixes)
     stale = stages.outlived(held, max_minutes)
     held = replace(held, without=(*stale, stages.FINISHED)) if stale else held
     expected = estimate(given, asked, held)
@@ -224,7 +237,9 @@ def compress(
     with locked(held.out / INNER, held.out):
         log = RunLog(say, held.out / INNER / LOG)
         course = Course(expected, clock, watch, log.note)
-        space = Workspace(out, settings, log, course.began)
+        space = Workspace(out, settings, log, course.began, told_of)
+        if beginning is not None:
+            beginning.take(space, asked.suffixes, log)
         shown = progress if watch is None else course.trained
         return _run(given, asked, space, clock, shown, log, inputs or {}, course)
 
@@ -354,7 +369,12 @@ def _finished(space: Workspace, asked: CompressRequest, say: Callable[[str], Non
 
 def _profiled(space: Workspace, asked: CompressRequest, given: Graph) -> Original:
     """Captures, lowers and judges the original."""
+    path = space.inner / stages.ORIGINAL
+    known = path.exists()
     graph = space.stage("capture", stages.ORIGINAL, lambda: given, Graph.save, stages.read_graph)
+    graph = (
+        graph if known else stages.read_graph(path)
+    )  # as a resumed run has it, so that what is remembered of it serves
     file = space.stage(
         "profile",
         stages.lowered(asked.suffix),
@@ -393,6 +413,7 @@ def _problem(
         say=indented, measured=lambda candidate: course.measured(problem, candidate),
         anchor=anchor_of(space, asked.deployment.target),
     )  # fmt: skip
+    judge_anew(space, problem)
     course.chooses(problem, [candidate for level in measured_before(space.held()) for candidate in level])
     return problem
 
@@ -412,6 +433,8 @@ def _solved(space: Workspace, asked: CompressRequest, problem: Problem) -> Solut
         lambda path: Solution.from_json(read_json(path)),
         keep=lambda made: made.complete,
     )
-    structure = [option.to_json() for option in solution.taken.structure]
-    space.settle(stages.TAKEN, structure, stages.PRUNED, stages.RECOVERED, stages.TRAINING, stages.CHECKPOINT)
+    space.settle(
+        stages.TAKEN, set_by(solution.taken.structure), stages.PRUNED, stages.RECOVERED, stages.TRAINING, stages.CHECKPOINT,
+        stages.START,
+    )  # fmt: skip
     return solution

@@ -21,6 +21,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from penjing.errors import PenjingError
+from penjing.evidence.memory import fingerprint_of
 from penjing.graph import Graph, Option, Place, capture, load
 
 
@@ -114,6 +115,15 @@ def test_a_saved_graph_comes_back_the_same(graph, tmp_path):
     ]
     assert other.cost() == graph.cost()
     assert other.inputs == graph.inputs
+
+
+def test_a_graph_loaded_twice_is_the_one_that_was_loaded_once(graph, small, tmp_path):
+    for one in (graph, small):
+        one.save(tmp_path / "m.penjing")
+        once = load(tmp_path / "m.penjing")
+        once.save(tmp_path / "m.penjing")
+        assert fingerprint_of(load(tmp_path / "m.penjing")) == fingerprint_of(once)
+    assert fingerprint_of(once) == fingerprint_of(small)  # without symbols nothing is written in another way
 
 
 def test_a_loaded_graph_trains_as_the_saved_one(graph, tmp_path):

@@ -12,6 +12,7 @@ from rich.text import Text
 from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.budget_options import BudgetOptions
+from penjing.cli.continuing import Options, StartFrom, check_teacher_again, folder_for
 from penjing.cli.face import Face
 from penjing.cli.place_patterns import PlacePatterns
 from penjing.cli.remembered import MODEL, data_of, folder_of
@@ -32,12 +33,17 @@ MOST_NAMED = 3  # layers that are named per reason; the plan in the report names
 Model = Annotated[
     str, typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file")
 ]
+MaybeModel = Annotated[
+    str | None,
+    typer.Argument(
+        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file; by default that of --from"
+    ),
+]
 SPEC = (
     "digits, mnist:PATH.npz, cifar10:PATH, folder:PATH[,size=224,mean=0.5,std=0.5], package.module:factory, or "
     "file.py:factory; a folder's mean and std, of values from 0 to 1, are those of the training, by default ImageNet's"
 )
-DataSpec = Annotated[str, typer.Option("--data", help=SPEC)]
-RunData = Annotated[str | None, typer.Option("--data", help=f"data; by default those of the run. {SPEC}")]
+RunData = Annotated[str | None, typer.Option("--data", help=f"data; by default those of an earlier run. {SPEC}")]
 Weights = Annotated[Path | None, typer.Option(help="weights for the model: .safetensors, or .pt of plain tensors")]
 LIMIT = (
     "a bound on the time of the whole command. Where it is short, fewer candidates are measured, training is shortened or "
@@ -180,9 +186,10 @@ def demo_command(
 @takes_options
 def compress_command(
     context: typer.Context,
-    model: Model,
-    data: DataSpec,
+    model: MaybeModel = None,
+    data: RunData = None,
     *,
+    start_from: StartFrom = None,
     target: Annotated[str, typer.Option(help="the runtime; see penjing targets")] = "onnxruntime",
     weights: Weights = None,
     limits: BudgetOptions,
@@ -219,32 +226,56 @@ def compress_command(
     from penjing.planning import check_in_compress
     from penjing.planning import techniques as known
     from penjing.pruning import criteria
+    from penjing.run.earlier import earlier_run
     from penjing.run.objective import check_objective
     from penjing.run.request import perhaps_random
     from penjing.targets import find_target
 
-    budget = limits.budget()
-    given = {
-        "min_channels": min_channels, "epochs": epochs, **training.keywords(), "threads": threads, "batch": batch, "seed": seed,
-        "max_minutes": max_minutes,
-    }  # fmt: skip
-    check_options(given)  # before anything is loaded, so that a mistake is reported at once
-    find_target(target)
-    used = named_techniques(techniques, {"quantize": quantize_only, "prune": prune_only})
+    earlier = None if start_from is None else earlier_run(start_from)
+    options = Options(context, earlier)
+    if quantize_only or prune_only:
+        options = options.without("techniques")
+    asked = options.plain(
+        target=target, units=units, min_channels=min_channels, epochs=epochs, techniques=techniques, solver=solver,
+        criterion=criterion, threads=threads, batch=batch, seed=seed,
+    )  # fmt: skip
+    limits, places, training = options.limits(limits), options.spread(places), options.spread(training)
+    budget, out = limits.budget(), folder_for(start_from, out)
+    plain = {name: asked[name] for name in ("min_channels", "epochs", "threads", "batch", "seed")}
+    # Before anything is loaded, so that a mistake is reported at once.
+    check_options({**plain, **training.keywords(), "max_minutes": max_minutes})
+    find_target(asked["target"])
+    asked["techniques"] = named_techniques(asked["techniques"], {"quantize": quantize_only, "prune": prune_only})
 
     def check_names() -> None:
         training.check_names()
-        if criterion is not None:
-            criteria[criterion]
-        for name in used:
+        if asked["criterion"] is not None:
+            criteria[asked["criterion"]]
+        for name in asked["techniques"]:
             known[name]
-        check_in_compress(solver)
+        check_in_compress(asked["solver"])
         check_objective(objective, budget)
 
-    chosen = load_data(data, seed, check_names)
-    loaded = load_model(model, weights, chosen)
-    if model.startswith("zoo:") and weights is None:
-        printer(as_json)(f"No --weights were given: {model} has random weights, so its accuracy means nothing.")
+    if earlier is None and (model is None or data is None):
+        raise PenjingError("Name a model and --data, or begin with an earlier run: --from OUT.")
+    check_teacher_again(earlier, teacher)
+    if data is None and earlier is not None:
+        check_names()
+        chosen = earlier.data(asked["seed"])
+    else:
+        assert data is not None  # there is no earlier run
+        chosen = load_data(data, asked["seed"], check_names, None if earlier is None else earlier.preprocess())
+    if model is None and earlier is not None:
+        if weights is not None:
+            raise PenjingError(f"--weights belong to a MODEL, and none is given: that of {start_from} holds its own.")
+        graph, hashes, trained = None, dict(earlier.told.get("inputs") or {}), earlier.settings["trained"]
+    else:
+        assert model is not None  # there is no earlier run
+        loaded = load_model(model, weights, chosen)
+        graph, hashes = loaded.graph(), loaded.hashes
+        trained = weights is not None or model.endswith((".penjing", ".pt2"))
+        if model.startswith("zoo:") and weights is None:
+            printer(as_json)(f"No --weights were given: {model} has random weights, so its accuracy means nothing.")
     taught_by, untrained = (
         load_teacher(teacher, teacher_weights, chosen, join),
         without_weights(teacher, teacher_weights),
@@ -253,31 +284,23 @@ def compress_command(
         printer(as_json)(f"Warning: {line} Give --teacher-weights.")
     with Face(as_json) as face:
         result = compress(
-            loaded.graph(),
+            graph,
             data=chosen,
-            target=target,
+            start_from=start_from,
             budget=budget,
-            **places.keywords(),
-            units=units,
-            min_channels=min_channels,
             out=out,
-            epochs=epochs,
-            techniques=used,
-            solver=solver,
             objective=objective,
-            criterion=criterion,
             teacher=taught_by,
+            **asked,
+            **places.keywords(),
             **training.keywords(),
-            threads=threads,
-            batch=batch,
-            seed=seed,
             max_minutes=max_minutes,
             began=context.obj,
             dry_run=dry_run,
             say=face,
             watch=face.watch,
-            inputs=loaded.hashes,
-            trained=weights is not None or model.endswith((".penjing", ".pt2")),
+            inputs=hashes,
+            trained=trained,
             untrained_teachers=untrained,
         )
     if isinstance(result, Result):

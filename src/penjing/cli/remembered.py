@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from penjing.errors import PenjingError
 
 if TYPE_CHECKING:
-    from penjing.data import Data, Preprocess
+    from penjing.data import Data
 
 MODEL = "model.penjing"  # the compressed graph, in the folder of its run
 
@@ -36,8 +36,9 @@ def data_of(
             run is damaged.
     """
     from penjing.cli.compressing import load_data
+    from penjing.run.remembered import preprocess_of
 
-    like = None if folder is None else _preprocess(folder)
+    like = None if folder is None else preprocess_of(folder)
     return load_data(_spec(folder) if spec is None else spec, seed, check_names, like)
 
 
@@ -47,10 +48,10 @@ def _spec(folder: Path | None) -> str:
     Raises:
         PenjingError: nothing tells it, or it names code, which no file may start.
     """
-    from penjing import report
     from penjing.data import comes_from_code
+    from penjing.run.remembered import source_of
 
-    told = None if folder is None else report.read(folder).get("data_source")
+    told = None if folder is None else source_of(folder)
     if not told:
         where = "" if folder is None else f" {folder / 'report.json'} doesn't name the data of the run."
         raise PenjingError(f"Say which data to take, such as --data folder:photos.{where}")
@@ -59,22 +60,3 @@ def _spec(folder: Path | None) -> str:
             f"The data of the run come from code ({told}), which isn't started on the word of a file: give --data {told}."
         )
     return str(told)
-
-
-def _preprocess(folder: Path) -> "Preprocess | None":
-    """Returns how images become inputs in the run; None where its folder doesn't say.
-
-    Raises:
-        PenjingError: preprocess.json is damaged.
-    """
-    from penjing import records
-    from penjing.data import Preprocess
-
-    file = folder / "preprocess.json"
-    if not file.is_file():
-        return None
-    try:
-        told = records.read(file)
-        return None if told is None else Preprocess.from_dict(told)
-    except PenjingError as error:
-        raise PenjingError(f"'{file}' doesn't say how images become inputs: {error}") from error

@@ -4,7 +4,7 @@ from penjing.factorization import technique as _factorization  # noqa: F401  reg
 from penjing.planning.bit_costs import grids_of
 from penjing.planning.candidates import better
 from penjing.planning.carrying_out import apply, carried_out, of_stage
-from penjing.planning.journal import by_level, corrected, read_journal, write_journal
+from penjing.planning.journal import by_level, corrected, meeting, read_journal, write_journal
 from penjing.planning.knapsack import OverBudget, Priced, solve
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.problem import Anchor, Deployment, Held, Problem, Solution
@@ -32,6 +32,7 @@ __all__ = [
     "corrected",
     "find_solver",
     "grids_of",
+    "meeting",
     "of_stage",
     "plan",
     "read_journal",

@@ -63,6 +63,7 @@ def assemble_report(
         training_details=list(recovery.details),
         training_epochs=[asdict(one) for one in recovery.epochs],
         data_source=asked.data.source,
+        started_from=space.told.get("started_from"),
         candidates=candidate_rows(asked.budget, solution, measured["baseline"]),
         places=[one.as_row() for one in solution.places],
     )

@@ -139,6 +139,7 @@ def recovered(
         judged = "" if epoch["metric"] is None else f", {metric_words(asked.data.task, epoch['metric'])}"
         say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f}{judged} ({epoch['seconds']:.0f} s)")
 
+    notes += _begun_trained(space, small, say)
     finished = True
     options = RunOptions(
         checkpoint=checkpoint, deadline=deadline, progress=progress, report=told, log=log, trackers=asked.trackers
@@ -171,6 +172,16 @@ def recovered(
         small, tuple(notes), _variant(checkpoint), finished, short, tuple(details), steps, wanted,
         tuple(epochs_of(checkpoint)),
     )  # fmt: skip
+
+
+def _begun_trained(space: Workspace, small: Graph, say: Callable[[str], None]) -> list[str]:
+    """Gives a graph the weights that an earlier run trained, where there are any; returns what is to be told of that."""
+    path = space.inner / stages.START
+    if not path.is_file():
+        return []
+    small.load_state_dict(stages.read_graph(path).state_dict())
+    say("Training begins with the weights that the earlier run trained.")
+    return ["Training began with the weights that an earlier run had trained."]
 
 
 def _variant(checkpoint: Path) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """The user's request to `compress`, and checks that model, data and choices fit together before anything is written."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -53,9 +53,11 @@ from penjing.training.trackers import check_trackers
 
 NOT_EXPOSED = ("optimizer", "momentum", "weight_decay", "warmup", "clip_norm", "temperature", "distill_weight")
 """The settings of training with a rule that `compress` has no argument for."""
+TRAINED_BY = ({one.name for one in fields(TrainingSettings)} | {"teacher"}) - {"seed"}
+"""The names of the settings on which trained weights depend, beside the candidate that is trained, the data and the seed."""
 RULES = {  # rules for single arguments of `compress`
-    "model": TRAINED,
-    "data": a(Data, "a penjing.Data"),
+    "model": optional(TRAINED),
+    "data": optional(a(Data, "a penjing.Data")),
     "target": TEXT,
     "budget": optional(a(Budget, "a penjing.Budget")),
     "include": PATTERNS,
@@ -65,6 +67,7 @@ RULES = {  # rules for single arguments of `compress`
     "units": TEXT,
     "min_channels": COUNT,
     "out": PATH,
+    "start_from": optional(PATH),
     "techniques": several(TEXT, "names of techniques"),
     "solver": TEXT,
     "objective": TEXT,

@@ -21,6 +21,8 @@ PRUNED = "pruned.penjing"
 CHECKPOINT = "recover.checkpoint"
 RECOVERED = "recovered.penjing"
 TRAINING = "recovered.json"  # how the training of the recovered graph went
+MEASURED_EARLIER = "earlier.json"  # the candidates that the run measured with which this one began
+START = "start.penjing"  # the graph that it trained, with whose weights training begins; for the candidate in `TAKEN`
 CUT = "cut.json"  # the files that a time limit cut short, and that limit
 FINISHED = "finished.json"
 

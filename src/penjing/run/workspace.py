@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from penjing import records
 from penjing.errors import PenjingError
 from penjing.files import atomic_write, is_temporary, left_behind, sweep
 from penjing.lines import Lasting
+from penjing.run.differences import differences, in_short
 
 T = TypeVar("T")
 INNER = ".penjing"
@@ -40,27 +41,31 @@ class EarlierContent:
         out: the folder.
         seconds: seconds spent so far, by stage.
         without: files that count as missing, since they will be made again.
+        lent: files of an earlier run that this one will begin with, by name.
     """
 
     out: Path
     seconds: Mapping[str, float]
     without: tuple[str, ...] = ()
+    lent: Mapping[str, Path] = field(default_factory=dict)
 
     def path(self, file: str) -> Path:
         """Returns the path of a stage's file."""
-        return self.out / INNER / file
+        own = self.out / INNER / file
+        return own if own.is_file() else self.lent.get(file, own)
 
     def has(self, *files: str) -> bool:
         """Tells whether all these files of stages exist."""
         return all(self.path(file).is_file() and file not in self.without for file in files)
 
 
-def look(out: Path | str, settings: dict[str, Any]) -> EarlierContent:
+def look(out: Path | str, settings: dict[str, Any], told: Mapping[str, Any] | None = None) -> EarlierContent:
     """Returns the content of `out` without writing to it.
 
     Args:
         out: the folder, which needn't exist.
         settings: the settings of the run that would use the folder (plain JSON).
+        told: what is told of that run beside its settings; see `Workspace`.
 
     Raises:
         PenjingError: the folder can't be written, holds something else, or holds another run.
@@ -68,7 +73,7 @@ def look(out: Path | str, settings: dict[str, Any]) -> EarlierContent:
     out = Path(out)
     try:
         check_folder(out)
-        record = _record(out / INNER / RECORD)
+        record = read_record(out)
         nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
         if not nearest.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -81,11 +86,23 @@ def look(out: Path | str, settings: dict[str, Any]) -> EarlierContent:
     if record is None:
         return EarlierContent(out, {})
     if record.key != _key(settings):
+        found = differences(record.settings, settings, record.told, told or {})
         raise PenjingError(
-            f"{out} holds another run ({_difference(record.settings, settings)}). "
-            "Give another folder, remove that one, or repeat the command that made it."
+            f"{out} holds another run ({in_short(found)}). Give another folder, remove that one, or repeat the command that "
+            f"made it.{_how_to_start_from(out, record.settings, found)}"
         )
     return EarlierContent(out, record.seconds)
+
+
+def _how_to_start_from(out: Path, settings: Mapping[str, Any], found: Mapping[str, str]) -> str:
+    """Says how another run can begin with what a folder holds; "" where it can't."""
+    if not found or {"model", "data", "solver"} & set(found) or "solver" not in settings:
+        return ""
+    other = out.with_name(f"{out.name}-2")
+    return (
+        f" Another folder needn't begin at nothing: with --from {out} --out {other} (in Python start_from='{out}', "
+        f"out='{other}') a run takes over what this one measured and trained."
+    )
 
 
 def check_space(out: Path, needed: int) -> None:
@@ -120,6 +137,8 @@ class Workspace:
         out: the folder with the files for the user.
         inner: `out/.penjing`, with the files that later stages, a resumed run and `verify` need.
         seconds: seconds spent by stage, over all attempts.
+        told: what is told of the run beside its settings, and doesn't change its result: where the data are, hashes of the
+            files that the model came from, versions and the machine (plain JSON).
     """
 
     def __init__(
@@ -128,6 +147,7 @@ class Workspace:
         settings: dict[str, Any],
         say: Callable[[str], None] = lambda line: None,
         began: Callable[[str], None] = lambda stage: None,
+        told: Mapping[str, Any] | None = None,
     ) -> None:
         """Takes the folder over for the run with these settings (plain JSON).
 
@@ -138,10 +158,10 @@ class Workspace:
         Raises:
             PenjingError: the folder can't be written, holds something else, or holds another run.
         """
-        self.seconds = dict(look(out, settings).seconds)
+        self.seconds = dict(look(out, settings, told).seconds)
         self.out = Path(out)
         self.inner = self.out / INNER
-        self.settings = settings
+        self.settings, self.told = settings, dict(told or {})
         self._say, self._began = say, began
         missing = [folder for folder in (self.inner, self.out, *self.out.parents) if not folder.exists()]
         try:
@@ -162,7 +182,7 @@ class Workspace:
         return EarlierContent(self.out, dict(self.seconds))
 
     def _save(self) -> None:
-        write_json(vars(_RunRecord(_key(self.settings), self.settings, self.seconds)), self.inner / RECORD)
+        write_json(vars(RunRecord(_key(self.settings), self.settings, self.seconds, self.told)), self.inner / RECORD)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -285,30 +305,31 @@ def read_json(path: Path, kind: Any = Any, *, more: bool = False) -> Any:
 
 
 @dataclass(frozen=True)
-class _RunRecord:
-    """The record of its run that a folder keeps.
+class RunRecord:
+    """The record of a run that its folder keeps.
 
     Attributes:
         key: a hash of the settings.
         settings: the settings of the run, as plain JSON.
         seconds: seconds spent so far, by stage.
+        told: what is told of the run beside its settings; see `Workspace`.
     """
 
     key: str
     settings: dict[str, Any]
     seconds: dict[str, float]
+    told: dict[str, Any] = field(default_factory=dict)
 
 
-def _record(path: Path) -> _RunRecord | None:
-    return read_json(path, _RunRecord, more=True) if path.is_file() else None
+def read_record(out: Path) -> RunRecord | None:
+    """Returns the record of the run that a folder holds; None where it holds none.
+
+    Raises:
+        PenjingError: the record is damaged.
+    """
+    path = out / INNER / RECORD
+    return read_json(path, RunRecord, more=True) if path.is_file() else None
 
 
 def _key(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    """Names the first settings in which two runs differ."""
-    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    shown = [f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in names[:3]]
-    return "; ".join(shown) or "made by another version"

@@ -94,7 +94,10 @@ def nodes_from_json(records: list[dict[str, Any]], tensors: dict[str, Tensor], m
             raise PenjingError(f"the node '{name}' takes arguments, and it is no call")
         args = tuple(decode(value, known) for value in record["args"])
         kwargs = {str(key): decode(value, known) for key, value in record["kwargs"].items()}
-        made = graph.output(args[0]) if op == "output" else graph.create_node(op, target, args, kwargs, name=name)
+        if op == "output":  # a tuple where it was captured: JSON has lists alone
+            made = graph.output(tuple(args[0]) if isinstance(args[0], list) else args[0])
+        else:
+            made = graph.create_node(op, target, args, kwargs, name=name)
         calls.check(made, made.target, made.args, made.kwargs)
         made.meta["module"], made.meta["source"] = str(record["module"]), str(record["source"])
         if record.get("switches"):

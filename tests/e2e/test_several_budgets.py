@@ -1,0 +1,80 @@
+"""A second budget, more epochs and another target from a finished run: nothing is typed twice, little is measured twice."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "several-budgets.md").read_text()
+
+
+def report(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_a_second_budget_takes_model_data_and_options_from_the_first_run(penjing, quick, finished, tmp_path):
+    ran = penjing("compress", "--from", finished, "--size", "0.3x", "--out", tmp_path / "out")
+    assert (
+        "Traceback" not in ran.text and "Taken over: what its data told; the candidates that it measured" in ran.out
+    ), ran.text
+    first, second = report(finished), report(tmp_path / "out")
+    assert second["budget"] == {"size": "0.3x", "drop": 0.4} and second["started_from"] == str(finished)
+    changed = {name for name, value in first["settings"].items() if second["settings"][name] != value}
+    assert changed == {"budget"}
+    assert first["baseline"]["metric"] == second["baseline"]["metric"]
+    preprocess = [json.loads((out / "preprocess.json").read_text()) for out in (finished, tmp_path / "out")]
+    assert preprocess[0] == preprocess[1]
+
+
+def test_options_on_the_line_win_and_none_lifts_a_limit(penjing, quick, finished, tmp_path):
+    ran = penjing(
+        "compress", "--from", finished, "--size", "none", "--macs", "0.9x", "--epochs", "0", "--seed", "3", "--quantize-only",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert "Traceback" not in ran.text, ran.text
+    told = report(tmp_path / "out")
+    assert told["budget"] == {"macs": "0.9x", "drop": 0.4}
+    assert (told["settings"]["epochs"], told["settings"]["seed"]) == (0, 3)
+    assert told["settings"]["techniques"] == ["quantize"]
+
+
+def test_what_is_missing_or_contradicts_is_told(penjing, home, finished, tmp_path):
+    for arguments, words in (
+        ((), "Name a model and --data, or begin with an earlier run: --from OUT."),
+        (("--from", finished, "--out", finished), "is the folder of the earlier run: name another one"),
+        (("--from", finished, "--weights", "w.pt"), "--weights belong to a MODEL"),
+        (("--from", tmp_path), "holds no run of compress"),
+        (("--from", finished, "net.py:plain"), "isn't the one of the run"),
+        (("--from", finished, "--latency", "soon"), "latency"),
+    ):
+        ran = penjing("compress", *arguments, *(() if "--out" in arguments else ("--out", tmp_path / "new")))
+        assert ran.code == 2 and words in ran.err and "Traceback" not in ran.text, (arguments, ran.text)
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_budget_in_the_same_folder_is_told_how_to_begin_with_it(penjing, finished):
+    ran = penjing(
+        "compress",
+        "net.py:small",
+        "--data",
+        "folder:photos",
+        "--size",
+        "0.3x",
+        "--drop",
+        "0.4",
+        "--epochs",
+        60,
+        "--out",
+        "out",
+    )
+    assert ran.code == 2 and "size was 0.35x and is 0.3x" in ran.err and "--from out --out out-2" in ran.err, ran.text
+
+
+@pytest.mark.parametrize("line", [line for line in re.findall(r"^penjing .*$", PAGE, re.MULTILINE) if "--from" in line])
+def test_each_command_of_the_page_is_understood(penjing, quick, finished, tmp_path, monkeypatch, line):
+    arguments = shlex.split(line)[1:]
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "out")
+    ran = penjing(*arguments, "--dry-run")
+    assert ran.code == 0 and "This will take" in ran.out, ran.text
