@@ -5,6 +5,7 @@ above all, when it runs, so that `--help` and a mistyped option are answered at 
 """
 
 import importlib
+import os
 import sys
 import time
 import warnings
@@ -13,7 +14,7 @@ import typer
 from rich.text import Text
 
 from penjing.cli.screen import Screen, styled
-from penjing.errors import PenjingError
+from penjing.errors import PenjingError, unknown_name
 from penjing.version import __version__
 
 app = typer.Typer(
@@ -24,6 +25,8 @@ app = typer.Typer(
     help="Makes trained PyTorch models small and fast on the device they must run on, and proves it.",
 )
 
+SHELLS = ("bash", "zsh", "fish")
+COMPLETE = "_PENJING_COMPLETE"  # the variable by which a shell's script asks what a word may become
 _COMMANDS = ("compressing", "pruning", "factorizing", "quantizing", "exporting", "finished", "profiling", "looking")
 
 
@@ -33,18 +36,36 @@ def _tell_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _tell_completion(shell: str | None) -> None:
+    """Prints the script by which a shell completes the commands and options."""
+    if shell is None:
+        return
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    if shell not in SHELLS:
+        raise unknown_name("shell", shell, SHELLS)
+    print(get_completion_script(prog_name="penjing", complete_var=COMPLETE, shell=shell))
+    raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     version: bool = typer.Option(
         False, "--version", callback=_tell_version, is_eager=True, help="Show Penjing's version."
     ),
+    completion: str | None = typer.Option(
+        None,
+        "--completion",
+        metavar="SHELL",
+        callback=_tell_completion,
+        is_eager=True,
+        help=f"Print a script that completes commands and options in a shell: {', '.join(SHELLS)}.",
+    ),
 ) -> None:
     """Options before the command."""
-    del (
-        debug,
-        version,
-    )  # `main` reads --debug, since an error may come before any command runs; a callback reads --version
+    # `main` reads --debug, since an error may come before any command runs; callbacks read the others.
+    del debug, version, completion
 
 
 def main() -> None:
@@ -58,6 +79,10 @@ def main() -> None:
         warnings.filterwarnings("ignore")
     for name in _COMMANDS:
         importlib.import_module(f"penjing.cli.{name}")
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
         app(args=arguments, prog_name="penjing", obj=began)
     except (PenjingError, OSError) as error:

@@ -99,7 +99,10 @@ def _registry(family: str) -> "Registry[Any, ...]":
 
 @app.command("list")
 def list_command(
-    family: Annotated[str | None, typer.Argument(help=", ".join(FAMILIES))] = None, as_json: AsJson = False
+    family: Annotated[
+        str | None, typer.Argument(help=", ".join(FAMILIES), autocompletion=lambda: list(FAMILIES))
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Lists every method that is registered, with its source and what it needs."""
     family = SYNONYMS.get(family, family) if family is not None else None
