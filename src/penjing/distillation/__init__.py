@@ -7,7 +7,7 @@ from penjing.distillation.balances import Balance, balances
 from penjing.distillation.comparison import Comparison, Seen, counted_positions
 from penjing.distillation.parameter_gradients import parameter_gradients
 from penjing.distillation.schedules import distillation_schedules
-from penjing.distillation.signals import Signal, signals, soft_labels, suited, values
+from penjing.distillation.signals import Heads, Signal, signals, soft_labels, suited, values
 from penjing.distillation.teachers import (
     Confidence,
     CrossModal,
@@ -26,6 +26,7 @@ __all__ = [
     "Confidence",
     "CrossModal",
     "Ema",
+    "Heads",
     "Mean",
     "One",
     "Seen",

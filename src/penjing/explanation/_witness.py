@@ -10,7 +10,7 @@ from penjing.explanation._answers import Answers, is_classes
 from penjing.explanation._layers import LayerNoise
 from penjing.explanation._records import Explanation
 from penjing.explanation._resampling import Resampled
-from penjing.tasks import Classification, answers_of, compared_of, first_tensor
+from penjing.tasks import Classification, answers_of, compared_of, first_tensor, judged_of
 
 SHOWN = 24  # changed samples that are shown
 
@@ -27,18 +27,20 @@ class Witness:
 
     def __call__(self, inputs: tuple[Tensor, ...], targets: Any, before: Any, after: Any) -> None:
         """Adds one batch: its inputs and targets, and the outputs of the original and of the small network."""
-        task = self._data.task
+        whole = self._data.task
+        task, before, own = judged_of(whole, before, targets)
+        _, after, _ = judged_of(whole, after, None)
         outputs, others = (first_tensor(compared_of(task, made)) for made in (before, after))
         if not self._samples:
-            if answers_of(task) != "values" and is_classes(outputs, targets):
+            if answers_of(task) != "values" and is_classes(outputs, own):
                 self._answers = Answers(self._data, self._shown)
             if task.labelled and not (self._answers is not None and _is_accuracy(task)):
                 self._drawn = Resampled(task)
         self._samples += len(inputs[0])
         if self._answers is not None:
-            self._answers.update(inputs, targets, outputs, others)
+            self._answers.update(inputs, own, outputs, others)
         if self._drawn is not None:
-            self._drawn.update(len(inputs[0]), targets, before, after)
+            self._drawn.update(len(inputs[0]), own, before, after)
 
     def explanation(self, layers: Sequence[LayerNoise] = (), missing: Sequence[str] = ()) -> Explanation:
         """Returns what changed.

@@ -1,10 +1,11 @@
 """What a network is for: how a batch is split into inputs and targets, the loss, and a metric where higher is better."""
 
 from penjing.tasks._classification import Classification
-from penjing.tasks._compared import compared_of, parts_of
+from penjing.tasks._compared import compared_of, heads_of, judged_of, parts_of
 from penjing.tasks._evaluate import agreement, evaluate, likeness
 from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answered, answers_of
 from penjing.tasks._multi_label import MultiLabel
+from penjing.tasks._multi_task import MultiTask
 from penjing.tasks._outputs import first_tensor
 from penjing.tasks._positions import IGNORED, counted_of
 from penjing.tasks._registry import TaskEntry, tasks
@@ -24,6 +25,7 @@ __all__ = [
     "Likeness",
     "Metric",
     "MultiLabel",
+    "MultiTask",
     "Regression",
     "Segmentation",
     "Task",
@@ -37,8 +39,10 @@ __all__ = [
     "evaluate",
     "first_tensor",
     "has_rows",
+    "heads_of",
     "is_additive",
     "joined",
+    "judged_of",
     "likeness",
     "metric_words",
     "moved",

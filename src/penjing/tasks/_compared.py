@@ -1,5 +1,6 @@
 """What of a network's outputs is compared with another network's, in the form and the kind that the task says."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +15,23 @@ def compared_of(task: Any, outputs: Any) -> Any:
     return outputs if compared is None else compared(outputs)
 
 
+def heads_of(task: Any) -> Mapping[str, tuple[Any, float]] | None:
+    """Returns the task of each head and its weight, by name, of a task that has several, as `MultiTask`; else None.
+
+    The task's `compared` then gives a mapping from these names to the heads' outputs.
+    """
+    heads = getattr(task, "heads", None)
+    return None if heads is None else {name: (head, task.weights[name]) for name, head in heads.items()}
+
+
+def judged_of(task: Any, outputs: Any, targets: Any) -> tuple[Any, Any, Any]:
+    """Returns the task whose metric is judged, that of the headline where there are several heads, its outputs and targets."""
+    if heads_of(task) is None:
+        return task, outputs, targets
+    name = task.headline
+    return task.heads[name], task.head(outputs, name), None if targets is None else targets[name]
+
+
 def parts_of(task: Any, outputs: Any) -> list[tuple[Answers, Tensor]]:
     """Returns each tensor of the outputs that is compared with another network's, and its kind.
 
@@ -21,9 +39,9 @@ def parts_of(task: Any, outputs: Any) -> list[tuple[Answers, Tensor]]:
         PenjingError: there is no tensor in the outputs, or not that of a head.
     """
     seen = compared_of(task, outputs)
-    heads = getattr(task, "heads", None)
+    heads = heads_of(task)
     if heads is not None:
-        return [part for name, head in heads.items() for part in _tensors(answers_of(head), seen[name])]
+        return [part for name, (head, _) in heads.items() for part in _tensors(answers_of(head), seen[name])]
     return _tensors(answers_of(task), seen)
 
 

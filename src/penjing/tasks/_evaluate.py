@@ -120,8 +120,9 @@ def _of_this_process(metric: Metric) -> Metric:
 
     By itself it would wait for every other process that trains beside this one, and all of them read the same batches.
     """
-    if hasattr(metric, "distributed_available_fn"):
-        metric.distributed_available_fn = lambda: False
+    inner: Any = getattr(metric, "inner", metric)
+    if hasattr(inner, "distributed_available_fn"):
+        inner.distributed_available_fn = lambda: False
     return metric
 
 

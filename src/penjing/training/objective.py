@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from penjing.distillation import (
     Balance,
     Comparison,
+    Heads,
     Seen,
     Signal,
     balances,
@@ -26,7 +27,7 @@ from penjing.distillation import (
 from penjing.distillation.pairs import floating
 from penjing.distillation.teachers import Teacher
 from penjing.errors import PenjingError
-from penjing.tasks import Task, answers_of, compared_of, counted_of
+from penjing.tasks import Task, answers_of, compared_of, counted_of, heads_of
 from penjing.training.listened import Listened
 from penjing.training.mixing import counted, guided, unmixed
 from penjing.training.randomness import generators_kept, seed_generators
@@ -119,14 +120,7 @@ class Objective:
             student.train(training)
 
     def _prepare(self, student: nn.Module, listened: Listened, batch: Any) -> None:
-        name = self.settings.signal
-        if name == AUTO:
-            inputs, _ = send_to_device(self.task.split(batch), self.device)
-            name = suited(
-                answers_of(self.task),
-                compared_of(self.task, called("The model", Tapped(student), listened.teacher.shown(inputs))[0]),
-            )
-        signal = _made(signals[name].function, temperature=self.settings.temperature)
+        name, signal = self._chosen(student, listened, batch)
         listened.look_inside(student, signal, name, self.settings.taps)
         tapped = self.tapped(student)
         try:
@@ -136,8 +130,28 @@ class Objective:
         check_labels(name, seen.targets is not None)
         seed_generators(self.settings.seed, PREPARED)
         signal.prepare(seen)
-        self.signal, self._by_labels = signal.to(self.device), "labels" in signals[name].needs
+        self.signal = signal.to(self.device)
+        self._by_labels = name != AUTO and "labels" in signals[name].needs
         self.balance.to(self.device)
+
+    def _chosen(self, student: nn.Module, listened: Listened, batch: Any) -> tuple[str, Signal]:
+        """Returns the signal, and its name; where nobody named one, the one that suits the outputs, head by head."""
+        name = self.settings.signal
+        if name != AUTO:
+            return name, self._signal(name)
+        inputs, _ = send_to_device(self.task.split(batch), self.device)
+        given = called("The model", Tapped(student), listened.teacher.shown(inputs))[0]
+        outputs, heads = compared_of(self.task, given), heads_of(self.task)
+        if heads is None:
+            name = suited(answers_of(self.task), outputs)
+            return name, self._signal(name)
+        kinds = {one: suited(answers_of(task), outputs[one]) for one, (task, _) in heads.items()}
+        parts = {one: self._signal(kind) for one, kind in kinds.items()}
+        return AUTO, Heads(parts, {one: weight for one, (_, weight) in heads.items()})
+
+    def _signal(self, name: str) -> Signal:
+        made: Signal = _made(signals[name].function, temperature=self.settings.temperature)
+        return made
 
     def tapped(self, student: nn.Module) -> Tapped:
         """Returns a student in the form in which losses are computed of it; its parameters are shared."""

@@ -17,9 +17,10 @@ from penjing.distillation.signals import (  # noqa: F401  registers
     _transformer,
     _values,
 )
+from penjing.distillation.signals._heads import Heads
 from penjing.distillation.signals._registry import Signal, SignalEntry, Taps, signals
 from penjing.distillation.signals._soft_labels import holds_labels, soft_labels
 from penjing.distillation.signals._suited import suited
 from penjing.distillation.signals._values import values
 
-__all__ = ["Signal", "SignalEntry", "Taps", "holds_labels", "signals", "soft_labels", "suited", "values"]
+__all__ = ["Heads", "Signal", "SignalEntry", "Taps", "holds_labels", "signals", "soft_labels", "suited", "values"]
