@@ -10,6 +10,7 @@ import torch
 
 HOWTO = Path(__file__).parents[1] / "docs" / "howto"
 PAGES = [
+    "classify-texts.md",
     "do-several-tasks-at-once.md",
     "find-what-was-lost.md",
     "predict-values.md",

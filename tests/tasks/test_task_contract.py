@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, jaccard_score
+from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
@@ -31,6 +31,7 @@ class Example:
         direct: from the outputs and the targets of all samples in one batch to the metric.
         wrong: outputs that the task must refuse, from right ones.
         collate: makes a batch of samples.
+        dynamic: axes of inputs whose length differs, as `capture` takes them.
     """
 
     task: Any
@@ -39,6 +40,7 @@ class Example:
     direct: Callable[[Any, Any], float]
     wrong: Callable[[Any], Any]
     collate: Callable[[list[Any]], Any] = default_collate
+    dynamic: Any = None
 
 
 def images(*size):
@@ -94,6 +96,55 @@ def segmentation():
     )
 
 
+class Tagger(nn.Module):
+    """Token ids to logits of each token, or of the mean of those that aren't padded."""
+
+    def __init__(self, classes, whole):
+        super().__init__()
+        self.tokens, self.head, self.whole = nn.Embedding(12, 8), nn.Linear(8, classes), whole
+
+    def forward(self, ids):
+        x = self.tokens(ids)
+        kept = (ids != 0).unsqueeze(-1).float()
+        return self.head((x * kept).sum(1) / kept.sum(1) if self.whole else x)
+
+
+def texts():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(1, 12, (2 + number % 5,), generator=generator) for number in range(SAMPLES)]
+
+
+def padded(samples):
+    """Pads a batch to its own longest sequence."""
+    ids, targets = zip(*samples, strict=True)
+    if targets[0].ndim:
+        return nn.utils.rnn.pad_sequence(ids, True), nn.utils.rnn.pad_sequence(targets, True, 3.0)
+    return nn.utils.rnn.pad_sequence(ids, True), torch.stack(targets)
+
+
+def sequence_classification():
+    samples = [(ids, ids[0] % 3) for ids in texts()]
+
+    def direct(outputs, targets):
+        return (outputs.argmax(1) == targets).double().mean().item()
+
+    task = pj.tasks.SequenceClassification(3, padding=0)
+    return Example(task, Tagger(3, True), samples, direct, lambda outputs: outputs[:, :2], padded, {"ids": (1,)})
+
+
+def token_classification():
+    samples = [(ids, ids % 4) for ids in texts()]
+
+    def direct(outputs, targets):
+        kept = targets != -100
+        return float(
+            f1_score(targets[kept].numpy(), outputs.argmax(2)[kept].numpy(), labels=[1, 2, 3], average="micro")
+        )
+
+    task = pj.tasks.TokenClassification(4, metric="f1", padding=0)
+    return Example(task, Tagger(4, False), samples, direct, lambda outputs: outputs[:, :-1], padded, {"ids": (1,)})
+
+
 class TwoHeads(nn.Module):
     """A class and two values of each image, in a dictionary."""
 
@@ -128,6 +179,8 @@ EXAMPLES = {
     "MultiTask": multi_task,
     "Regression": regression,
     "Segmentation": segmentation,
+    "SequenceClassification": sequence_classification,
+    "TokenClassification": token_classification,
 }
 
 
@@ -219,7 +272,7 @@ def test_a_quantised_network_is_judged_and_explained(example):
     inputs, _ = example.task.split(next(iter(loader(example))))
     batches = list(loader(example))
     data = pj.Data(batches, batches, batches, example.task)
-    graph = pj.capture(example.network.eval(), inputs)
+    graph = pj.capture(example.network.eval(), inputs, dynamic=example.dynamic)
     small = pj.quantize(graph, data)
     found = pj.explain(graph, small, data)
     assert found.metric_name == example.task.metric_name and found.samples == SAMPLES

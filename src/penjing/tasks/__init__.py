@@ -11,8 +11,10 @@ from penjing.tasks._positions import IGNORED, counted_of
 from penjing.tasks._registry import TaskEntry, tasks
 from penjing.tasks._regression import Regression
 from penjing.tasks._segmentation import Segmentation
+from penjing.tasks._sequence_classification import SequenceClassification
 from penjing.tasks._targets import has_rows, is_additive, joined, moved, rows_of
 from penjing.tasks._task import Metric, Task, metric_words, shown_metric
+from penjing.tasks._token_classification import TokenClassification
 from penjing.tasks._unlabelled import Unlabelled
 
 __all__ = [
@@ -28,8 +30,10 @@ __all__ = [
     "MultiTask",
     "Regression",
     "Segmentation",
+    "SequenceClassification",
     "Task",
     "TaskEntry",
+    "TokenClassification",
     "Unlabelled",
     "agreement",
     "answered",

@@ -1,0 +1,58 @@
+"""Batches of token ids: by position, or by name as tokenizers and their collators give them; and which positions hold a token."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from penjing.errors import PenjingError
+from penjing.tasks._outputs import describe, with_targets
+from penjing.tasks._positions import unpadded
+
+INPUTS = ("input_ids", "attention_mask")  # as Hugging Face's tokenizers name them
+MASK = "attention_mask"
+TARGET = "labels"
+
+
+def named_targets(batch: Any, names: Sequence[str], task: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Returns the inputs and the targets of `(input, target)`, `((input, ...), target)`, or a dictionary with "labels".
+
+    Args:
+        batch: of the loader.
+        names: of a dictionary's entries that the network takes, in order; those that the batch lacks, but for the first, are
+            left out.
+        task: the name of the task, for errors.
+
+    Raises:
+        PenjingError: the batch is of another form.
+    """
+    if not isinstance(batch, Mapping):
+        return with_targets(batch, task)
+    inputs = tuple(batch[name] for name in names if name in batch)
+    targets = batch.get(TARGET)
+    fits = all(isinstance(one, Tensor) for one in inputs) and (targets is None or isinstance(targets, Tensor))
+    if names[0] not in batch or not fits:
+        raise PenjingError(
+            f"{task} expects dictionaries with tensors {', '.join(names)} and {TARGET}, but the loader gave {describe(batch)}. "
+            "Name the network's inputs with inputs=."
+        )
+    return inputs, targets
+
+
+def tokens_counted(inputs: Sequence[Tensor], names: Sequence[str], padding: int | None) -> Tensor | None:
+    """Returns which positions hold a token, boolean `(N, positions)`; None where nothing tells, and all count.
+
+    Args:
+        inputs: of the network.
+        names: of the inputs, in order; the one named "attention_mask" tells where there is no padding id.
+        padding: the id of padded positions in the first input; None where there is none.
+
+    Raises:
+        PenjingError: there is a padding id, and the first input doesn't hold token ids.
+    """
+    if padding is not None:
+        return unpadded(inputs, padding)
+    at = names.index(MASK) if MASK in names else len(inputs)
+    if at >= len(inputs) or inputs[at].shape != inputs[0].shape or inputs[at].is_floating_point():
+        return None
+    return inputs[at] != 0
