@@ -69,15 +69,30 @@ def test_weights_in_16_bits_halve_the_file_and_the_graph_stays(penjing, quick, t
 
 
 def test_a_run_whose_data_are_gone_is_exported_without_a_metric_and_that_is_said(penjing, quick, quantised, tmp_path):
-    (run := tmp_path / "run").mkdir()
+    run = with_data_from(quantised, "folder:nowhere", tmp_path / "run")
+    ran = penjing("export", run, "--out", tmp_path / "out")
+    assert ran.code == 0 and "are gone (folder:nowhere), so the metric isn't measured" in ran.out, ran.text
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["baseline"]["metric"] is None
+
+
+def test_a_run_whose_data_are_damaged_is_refused(penjing, quantised, tmp_path):
+    (tmp_path / "photos" / "train" / "red").mkdir(parents=True)
+    (tmp_path / "photos" / "train" / "red" / "0.png").write_bytes(b"no image")
+    run = with_data_from(quantised, f"folder:{tmp_path / 'photos'}", tmp_path / "run")
+    ran = penjing("export", run, "--out", tmp_path / "out")
+    assert ran.code == 2 and "The data of the run can't be read: " in ran.err and "--data" in ran.err, ran.text
+    assert not (tmp_path / "out").exists()
+
+
+def with_data_from(finished, source, run):
+    """Copies what export needs of a run into another folder, as if its data had come from elsewhere."""
+    run.mkdir()
     for name in ("model.penjing", ".penjing/original.penjing", "report.json", "preprocess.json"):
         (run / name).parent.mkdir(exist_ok=True)
-        (run / name).write_bytes((quantised / name).read_bytes())
+        (run / name).write_bytes((finished / name).read_bytes())
     proof = run / "report.json"
-    proof.write_text(proof.read_text().replace('"data_source": "folder:photos"', '"data_source": "folder:nowhere"'))
-    ran = penjing("export", run, "--out", tmp_path / "out")
-    assert ran.code == 0 and "can't be read, so the metric isn't measured" in ran.out, ran.text
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["baseline"]["metric"] is None
+    proof.write_text(proof.read_text().replace('"data_source": "folder:photos"', f'"data_source": "{source}"'))
+    return run
 
 
 @pytest.mark.parametrize(

@@ -46,14 +46,21 @@ def show(name: str, found: Explanation, screen: Screen) -> None:
         screen: the screen to print on.
     """
     share = found.removable / max(found.params, 1)
-    can_go = f"{_percent(share)} of its {found.params:,} parameters can go, in {len(found.savings)} groups of channels."
-    screen.print(styled(f"{name}: {can_go}", "bold"))
+    if found.savings:
+        left = (
+            f"half of the channels would leave {found.params_at_half / found.params:.1%} of the {found.params:,} parameters and "
+            f"{found.macs_at_half / max(found.macs, 1):.1%} of the {_short(found.macs)} multiply-accumulates (MACs)"
+        )
+    else:
+        left = f"no channel can go; all {found.params:,} parameters stay"
+    whats = list(dict.fromkeys(stay.what for stay in found.stays))
+    pinned = f"; pinned: {_listed(whats)}" if whats else ""
+    screen.print(styled(f"{name}: {left}{pinned}.", "bold"))
     if found.savings:
         screen.print(
-            f"With half of each group gone, {found.params_at_half / found.params:.1%} of the parameters and "
-            f"{found.macs_at_half / max(found.macs, 1):.1%} of the {_short(found.macs)} multiply-accumulates (MACs) stay."
+            f"{_percent(share)} of its parameters can go, in {len(found.savings)} groups of channels. A channel goes from the "
+            "layer that makes it and from all layers that it runs through."
         )
-        screen.print("A channel goes from the layer that makes it and from all layers that it runs through.")
         _show_groups(found.savings, screen)
     if found.uncounted:
         screen.print(uncounted(found.uncounted))

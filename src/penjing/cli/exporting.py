@@ -82,16 +82,37 @@ def export_command(
 
 
 def _data(folder: Path | None, options: PlaceOptions, say: Callable[[str], None]) -> "Data | None":
-    """Returns the data to judge on: those that were given, or else those of a finished run, if they are still there."""
-    if options.data is not None:
-        return data_of(folder, options.data, options.seed)
-    if folder is None or folder_of(folder) is None:
+    """Returns the data to judge on: those that were given, or else those of a finished run, if they can be had without a word.
+
+    Raises:
+        PenjingError: the data are there and can't be read.
+    """
+    from penjing.data import comes_from_code, is_there
+    from penjing.run.remembered import source_of
+
+    if options.data is None and (folder is None or folder_of(folder) is None):
         return None
+    if options.data is None and folder is not None:
+        told = source_of(folder)
+        code = bool(told) and comes_from_code(told)
+        if not told or code or not is_there(told):
+            why = (
+                "come from code, which no file may start"
+                if code
+                else f"are gone ({told})"
+                if told
+                else "have no name there"
+            )
+            say(f"The data of the run {why}, so the metric isn't measured: give --data to judge the file.")
+            return None
     try:
-        return data_of(folder, None, options.seed)
-    except PenjingError as missing:
-        say(f"The data of the run can't be read, so the metric isn't measured. {missing}")
-        return None
+        return data_of(folder, options.data, options.seed)
+    except PenjingError as error:
+        if options.data is not None:
+            raise
+        raise PenjingError(
+            f"The data of the run can't be read: {error} Mend them, or give other ones by --data."
+        ) from error
 
 
 def _model(spec: str, weights: Path | None, data: "Data | None") -> "tuple[Graph, dict[str, str]]":

@@ -28,17 +28,20 @@ def data_of(
     Args:
         folder: that of the finished run, if there is one.
         spec: the data as the command names them; None for those of the run.
-        seed: seed of the order and the augmentation.
+        seed: seed of the order and the augmentation; None for that of the run.
         check_names: makes sure that all names are known; see `load_data`.
 
     Raises:
         PenjingError: there are no data: nothing names them, or the run's are code or aren't there any more; or a file of the
             run is damaged.
     """
+    from penjing import report
     from penjing.cli.compressing import load_data
     from penjing.run.remembered import preprocess_of
 
     like = None if folder is None else preprocess_of(folder)
+    if seed is None and folder is not None:
+        seed = report.read(folder)["seed"]
     return load_data(_spec(folder) if spec is None else spec, seed, check_names, like)
 
 

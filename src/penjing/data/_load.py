@@ -115,6 +115,14 @@ def comes_from_code(spec: str) -> bool:
     return spec.partition(":")[0].partition(",")[0] not in _SETS and _may_be_factory(spec)
 
 
+def is_there(spec: str) -> bool:
+    """Tells whether the file or folder that `spec` names exists, where it names one."""
+    name, _, rest = spec.partition(":")
+    if name.partition(",")[0] not in _SETS or not rest:
+        return True
+    return Path(_options(rest)[0]).expanduser().exists()
+
+
 def _may_be_factory(spec: str) -> bool:
     module, colon, _ = spec.rpartition(":")
     if not colon:
