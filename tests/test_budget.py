@@ -132,13 +132,13 @@ def test_what_is_no_size_is_refused_with_an_example(value):
         Budget(size=value)
 
 
-@pytest.mark.parametrize("value", [-0.1, "-0.1", math.nan, "nan", math.inf, "much", "1 point", "1..0", True, (0.1,)])
+@pytest.mark.parametrize("value", [-0.1, "-0.1", math.nan, "nan", math.inf, "much", "1 pound", "1..0", True, (0.1,)])
 def test_a_drop_is_a_number_that_is_not_negative(value):
     with pytest.raises(PenjingError, match=r"drop=.* is no budget; give the largest allowed fall, such as 0\.01"):
         Budget(drop=value)
 
 
-@pytest.mark.parametrize("drop", [0.015, "0.015", "1.5%", " 1.5 % ", "0.015 units"])
+@pytest.mark.parametrize("drop", [0.015, "0.015", "1.5 points", " 1.5 POINTS ", "0.015 units"])
 def test_a_drop_is_the_same_however_it_is_written(drop):
     assert Budget(drop=drop) == Budget(drop=0.015) and Budget(drop=drop).drop_limit() == 0.015
 
@@ -146,15 +146,32 @@ def test_a_drop_is_the_same_however_it_is_written(drop):
 @pytest.mark.parametrize("drop", [0.5, 1, "1", 1.0, 2])
 def test_a_drop_that_may_be_meant_as_points_is_refused_with_both_readings(drop):
     number = float(drop)
-    with pytest.raises(PenjingError, match=rf"fall by {100 * number:g} points.*'{number:g}%'.*'{100 * number:g}%'"):
+    points = rf"fall by {100 * number:g} points.*'{number:g} points'.*'{number:g}%'.*'{number:g} units'"
+    with pytest.raises(PenjingError, match=points):
         Budget(drop=drop)
 
 
-@pytest.mark.parametrize(("drop", "limit"), [("60%", 0.6), ("100 %", 1.0), ("1.5 units", 1.5), ("2 UNITS", 2.0)])
+@pytest.mark.parametrize(("drop", "limit"), [("60 points", 0.6), ("1.5 units", 1.5), ("2 UNITS", 2.0)])
 def test_a_large_drop_with_its_unit_is_meant_and_stays_so(drop, limit):
     budget = Budget(drop=drop)
     assert budget.drop_limit() == pytest.approx(limit)
     assert Budget(drop=budget.drop) == budget == Budget.reported(vars(budget))
+
+
+@pytest.mark.parametrize(("metric", "limit"), [(0.85, 0.017), (-4.0, 0.08), (None, 0.02), (0.0, 0.0)])
+def test_a_drop_in_percent_is_relative_to_the_metric_of_the_original(metric, limit):
+    for drop in ("2%", " 2 % ", "2.0%"):
+        budget = Budget(drop=drop)
+        assert budget.drop == "2%" and str(budget) == "drop 2%"
+        assert budget.drop_limit(metric) == pytest.approx(limit)
+        assert Budget(drop=budget.drop) == budget == Budget.reported(vars(budget))
+    assert Budget(drop="2%").drop_words(0.85) == ", of which 2% is 0.0170" and Budget(drop=0.02).drop_words(0.85) == ""
+
+
+def test_no_metric_loses_more_than_all_of_itself():
+    assert Budget(drop="100%").drop_limit(0.85) == 0.85
+    with pytest.raises(PenjingError, match=r"150% is no budget: .* more than 100%.*'1\.5 units'"):
+        Budget(drop="150%")
 
 
 def test_the_budget_of_an_old_report_is_read_as_it_was():

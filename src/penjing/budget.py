@@ -29,6 +29,23 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Drop(Limit):
+    """The largest allowed fall of the metric, in its own units, or as a share of what the original reaches.
+
+    Example:
+        >>> Drop(0.02, relative=True).of(0.85), Drop(0.02, relative=False).of(0.85)
+        (0.017, 0.02)
+    """
+
+    def of(self, original: float) -> float:
+        """Returns the allowed fall where the original's metric is `original`, which is negative for errors."""
+        return self.amount * abs(original) if self.relative else self.amount
+
+    def __str__(self) -> str:
+        return f"{100 * self.amount:.12g}%" if self.relative else f"{self.amount:.12g}"
+
+
+@dataclass(frozen=True)
 class Quantity:
     """What a budget can limit.
 
@@ -76,17 +93,18 @@ def parse_limit(text: str | float | int, units: Mapping[str, float]) -> Limit | 
     return Limit(number * units[found[2]], False) if found[2] in units else None
 
 
-def parse_drop(given: object) -> float | None:
-    """Reads 0.01, "0.01", "1%" or "1.5 units"; returns None for what is none of these, or not finite and at least 0."""
+def parse_drop(given: object) -> Drop | None:
+    """Reads 0.01, "2%", "1 point" or "1.5 units"; returns None for what is none of these, or not finite and at least 0."""
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         return None
     try:
-        found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*(%|units?)?\s*", str(given).lower())
+        found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*(%|points?|units?)?\s*", str(given).lower())
         number = math.nan if found is None else float(found[1])
     except ValueError:
         return None
-    amount = number / 100 if found is not None and found[2] == "%" else number
-    return amount if 0 <= amount < math.inf else None
+    unit = "" if found is None else found[2] or ""
+    amount = number / 100 if unit == "%" or unit.startswith("point") else number
+    return Drop(amount, unit == "%") if 0 <= amount < math.inf else None
 
 
 @dataclass(frozen=True)
@@ -96,9 +114,10 @@ class Budget:
     Attributes:
         latency: of one call on the target: "5ms", or a share of the original's such as "0.5x".
         size: of all files that the device needs: "1MB", or a share such as "0.25x".
-        drop: largest allowed fall of the metric, in its own units: 0.01 or "1%" is one point of accuracy. Without labels,
-            by how much the agreement with the original may fall below 1 (see `penjing.tasks.Likeness`). From 0.5 on it
-            must be written with its unit, "60%", or "1.5 units" of a metric that is no share: a bare 1 would be 100 points.
+        drop: largest allowed fall of the metric, in its own units, 0.01 or "1 point" of accuracy, or relative to the
+            original's, "2%": 0.017 where that has 0.85, and by 0.08 an error of 4 may rise. Without labels, by how much the
+            agreement with the original may fall below 1 (see `penjing.tasks.Likeness`). From 0.5 on it must be written with
+            its unit, "60 points", or "1.5 units" of a metric that is no share: a bare 1 would be 100 points.
         macs: multiply-accumulates of one sample: "20M", or a share such as "0.5x".
         peak_memory: bytes of activations that are alive at once, for one sample: "64KB", or a share; see
             `Cost.peak_activation_bytes`. What a runtime needs besides isn't counted.
@@ -110,8 +129,8 @@ class Budget:
     Example:
         >>> Budget(latency="0.5x", size="300kB", drop=0.01).latency_limit()
         Limit(amount=0.5, relative=True)
-        >>> Budget(drop="1%").drop, Budget(drop="1.5 units").drop_limit()
-        (0.01, 1.5)
+        >>> Budget(drop="1 point").drop, Budget(drop="2%").drop_limit(0.85), Budget(drop="1.5 units").drop_limit()
+        (0.01, 0.017, 1.5)
     """
 
     latency: str | None = None
@@ -172,15 +191,26 @@ class Budget:
                 found[name] = has / allowed if allowed else math.inf if has else 0.0
         return found
 
-    def drop_limit(self) -> float | None:
-        """The largest allowed fall of the metric, in its own units."""
-        return parse_drop(self.drop)
+    def drop_limit(self, metric: float | None = None) -> float | None:
+        """The largest allowed fall of the metric, in its own units.
+
+        Args:
+            metric: that of the original; None without labels, where the agreement with the original takes its place, from 1.
+        """
+        drop = parse_drop(self.drop)
+        return None if drop is None else drop.of(1.0 if metric is None else metric)
+
+    def drop_words(self, metric: float) -> str:
+        """Says what a drop that is relative to the original's metric means: ", of which 2% is 0.0170"; "" for others."""
+        drop = parse_drop(self.drop)
+        return f", of which {drop} is {drop.of(metric):.4f}" if drop is not None and drop.relative else ""
 
     @classmethod
     def reported(cls, content: Mapping[str, Any]) -> "Budget":
         """Returns the budget of a report; what it says was asked for once, and needs no unit to be believed."""
         drop = content.get("drop")
-        amount = parse_drop(drop) or 0.0
+        read = parse_drop(drop)
+        amount = 0.0 if read is None else read.amount
         sure = f"{amount} units" if amount > 1 or (amount >= CERTAIN and not isinstance(drop, str)) else drop
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in content.items() if name in known} | {"drop": sure})
@@ -196,25 +226,27 @@ def _settled(drop: float | str) -> float | str:
     Raises:
         PenjingError: it is none, or can't be meant.
     """
-    amount = parse_drop(drop)
-    if amount is None:
+    read = parse_drop(drop)
+    if read is None:
         given = drop if isinstance(drop, str) else shown(drop)
-        raise PenjingError(f"drop={given} is no budget; give the largest allowed fall, such as 0.01 or '1%'.")
+        raise PenjingError(
+            f"drop={given} is no budget; give the largest allowed fall, such as 0.01, or '2%' of what the original reaches."
+        )
+    if read.relative:
+        if read.amount > 1:
+            raise PenjingError(
+                f"drop={drop} is no budget: a metric can't lose more than 100% of itself. Write '{read.amount:.12g} units' for "
+                "an absolute fall of one that is no share, such as decibels."
+            )
+        return str(read)
+    amount, number, unit = read.amount, f"{read.amount:.12g}", str(drop).strip().lower()
     if amount < CERTAIN:
         return amount
-    number, unit = f"{amount:.12g}", str(drop).strip().lower()
-    if unit.endswith("%"):
-        if amount > 1:
-            raise PenjingError(
-                f"drop={drop} is no budget: a share can't fall by more than 100%. Write '{number} units' for a metric that "
-                "is no share, such as decibels."
-            )
-        return f"{100 * amount:.12g}%"
-    if unit.endswith(("unit", "units")):
+    if unit.endswith(("unit", "units", "point", "points")):
         return f"{number} units"
     raise PenjingError(
-        f"drop={drop} would let the metric fall by {100 * amount:g} points. Write '{number}%' where {number} of 100 are "
-        f"meant, '{100 * amount:.12g}%' where that is, or '{number} units' for a metric that is no share, such as decibels."
+        f"drop={drop} would let the metric fall by {100 * amount:g} points. Write '{number} points' where {number} of 100 are "
+        f"meant, '{number}%' for a share of what the original reaches, or '{number} units' where the fall itself is meant."
     )
 
 

@@ -264,7 +264,7 @@ def _run(
 
     original = _profiled(space, asked, given)
     reached, task = original.baseline.metric, asked.data.task
-    metric = "" if reached is None else f", {metric_words(task, reached)}"
+    metric = "" if reached is None else f", {metric_words(task, reached)}{asked.budget.drop_words(reached)}"
     say(Lasting(f"The original: {original.graph.cost().params:,} parameters{metric}."))
     if (unlearned := nothing_learned(original.baseline, None, task, asked.trained)) is not None:
         say(Lasting(f"Warning: {unlearned}. Whatever is made of it, this run won't count as a success."))

@@ -101,6 +101,10 @@ def test_an_error_is_shown_without_the_sign_and_a_rise_is_a_loss(tmp_path: Path)
     made["baseline"]["metric"], made["compressed"]["metric"] = -0.2, -0.22
     shown = page(made, tmp_path)
     assert "asked rise by at most 0.01 reached rose by 0.02" in shown.said("budget")
+    made["budget"] = {"drop": "2%"}
+    assert "asked rise by at most 0.004 (2% of the original's) reached rose by 0.02" in page(made, tmp_path).said(
+        "budget"
+    )
     assert "0.200 0.220 10 % more mean absolute error (+0.0100 to +0.0300)" in shown.said("comparison")
     assert "changed by +0.0200 on 50 samples" in shown.said("changes")
     assert "is between +0.0100 and +0.0300." in shown.said("changes") and "−" not in shown.said("changes")
@@ -277,6 +281,7 @@ def test_a_missed_budget_shows_which_item_was_missed(tmp_path: Path) -> None:
         ({"beauty": 3}, "unknown", "not checked here"),
         ({"drop": 0.0037}, "yes", "lost 0.37 points"),
         ({"drop": 0.003}, "no", "lose at most 0.3 points"),
+        ({"drop": "2%"}, "yes", "points (2% of the original's)"),
     ],
 )
 def test_each_kind_of_budget_is_compared(budget: dict[str, Any], state: str, said: str, tmp_path: Path) -> None:

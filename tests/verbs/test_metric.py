@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import penjing as pj
+from penjing.budget import Drop
 from penjing.errors import PenjingError
 from penjing.tasks import TOP_ONE, agreement, evaluate
 from penjing.verbs._metric import least, metric_of
@@ -55,12 +56,12 @@ def test_without_labels_the_metric_is_the_agreement_with_the_original():
 def test_with_labels_the_limit_is_the_graph_s_metric_less_the_drop_and_nothing_is_told():
     labelled, told = data(), []
     expected = evaluate(linear(0), labelled.validation, labelled.task) - 0.02
-    assert least(linear(0), labelled, 0.02, told.append) == pytest.approx(expected) and told == []
+    assert least(linear(0), labelled, Drop(0.02, False), told.append) == pytest.approx(expected) and told == []
 
 
 def test_without_labels_the_limit_is_whole_agreement_less_the_drop_and_the_measure_is_told():
     told = []
-    assert least(linear(0), data(labelled=False), 0.02, told.append) == pytest.approx(0.98)
+    assert least(linear(0), data(labelled=False), Drop(0.02, False), told.append) == pytest.approx(0.98)
     assert told == [f"Without labels, agreement with the graph given stands in for the metric: {TOP_ONE}."]
 
 
@@ -69,10 +70,10 @@ def test_a_drop_that_nothing_could_miss_is_refused(value):
     with pytest.raises(
         PenjingError, match=r"drop=0\.01 would protect nothing: .*every input of the validation data alike"
     ):
-        least(captured(Constant(value)), data(labelled=False), 0.01, print)
+        least(captured(Constant(value)), data(labelled=False), Drop(0.01, False), print)
 
 
 def test_a_metric_that_is_no_number_can_not_fall(monkeypatch):
     monkeypatch.setattr("penjing.verbs._metric.evaluate", lambda *_: float("-inf"))
     with pytest.raises(PenjingError, match=r"drop=0\.02: the accuracy of the graph given isn't a finite number"):
-        least(linear(0), data(), 0.02, print)
+        least(linear(0), data(), Drop(0.02, False), print)

@@ -16,7 +16,9 @@ class BudgetOptions:
     size: Annotated[str | None, typer.Option(help="limit: 1MB, or 0.25x of the original's")] = None
     drop: Annotated[
         str | None,
-        typer.Option(help="largest fall of the metric: 0.01 or 1% is a point; from 0.5 on only with its unit"),
+        typer.Option(
+            help="largest fall of the metric: 0.01 is a point, 2% is relative to the original's; from 0.5 on '2 units'"
+        ),
     ] = None
     macs: Annotated[str | None, typer.Option(help="limit on multiply-accumulates: 20M, or 0.5x of the original's")] = (
         None

@@ -45,7 +45,9 @@ def quantize_command(
     ] = None,
     drop: Annotated[
         str | None,
-        typer.Option(help="put layers back to more bits until the metric falls by no more than this, such as 1%"),
+        typer.Option(
+            help="put layers back to more bits until the metric falls by no more than this, 0.01, or 2% of it"
+        ),
     ] = None,
     include: Include = None,
     exclude: Unrounded = None,

@@ -92,11 +92,12 @@ def _share(reached: float, asked: float) -> str:
 
 def _drop(asked: Any, report: Mapping[str, Any]) -> Item:
     """Returns the line on the metric's fall; without labels, the agreement with the original takes the metric's place."""
-    limit = parse_drop(asked)
-    if limit is None:
+    drop = parse_drop(asked)
+    if drop is None:
         return Item("drop", "Drop", _format.anything(asked), "not checked here", None)
     before, after = report["baseline"]["metric"], report["compressed"]["metric"]
     name = metric_title(report)
+    limit = drop.of(1.0 if before is None else before)
     if before is None:
         agreement = report["parity"].get("agreement_with_original")
         what, _, lost = alike(report)
@@ -109,8 +110,10 @@ def _drop(asked: Any, report: Mapping[str, Any]) -> Item:
         return Item("drop", name, f"lose at most {_format.anything(asked)}", _format.NOT_MEASURED, None)
     fall = before - after
     scale = 100 if is_share(before, after) else 1
-    wanted, reached = f"{limit * scale:g}", _share(abs(fall) * scale, limit * scale)
+    digits = "{:.3g}" if drop.relative else "{:g}"
+    wanted, reached = digits.format(limit * scale), _share(abs(fall) * scale, limit * scale)
     unit, units = (" point" if wanted == "1" else " points", " points") if scale == 100 else ("", "")
+    unit += f" ({drop} of the original's)" if drop.relative else ""
     verb = "lost" if fall >= 0 else "gained"
     lose = "lose"
     if report.get("lower_is_better"):

@@ -192,10 +192,10 @@ def _binds(budget: Budget, solution: Solution, baseline: Mapping[str, Any]) -> l
 
 def _short_training(asked: CompressRequest, recovery: Recovery, measured: Mapping[str, Any]) -> list[str]:
     """Says how many steps there were, where these were few and the metric fell further than it may."""
-    limit = asked.budget.drop_limit()
+    before, after = measured["baseline"]["metric"], measured["compressed"]["metric"]
+    limit = asked.budget.drop_limit(before)
     if limit is None or recovery.short_of_time or not 0 < recovery.steps < FEW_STEPS:
         return []
-    before, after = measured["baseline"]["metric"], measured["compressed"]["metric"]
     agreement = measured["parity"]["agreement_with_original"]
     fall = 1 - agreement if before is None and agreement is not None else None
     fall = before - after if before is not None and after is not None else fall

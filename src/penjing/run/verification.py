@@ -110,11 +110,10 @@ def verify(
     unlearned = nothing_learned(original, alike, data.task, trained)
     lost = collapsed(original.constant, sides["compressed"]["metric"], alike, data.task)
     missed += [reason for reason in (unlearned or lost,) if reason is not None]
-    generous = None if unlearned is not None else too_generous(original, alike, budget.drop_limit(), data.task)
+    allowed = budget.drop_limit(original.metric)
+    generous = None if unlearned is not None else too_generous(original, alike, allowed, data.task)
     by_share = answers_of(data.task) != "values"  # where a sample is right or wrong
-    coarse = (
-        None if unlearned is not None or not by_share else too_coarse(original, budget.drop_limit(), samples_of(data))
-    )
+    coarse = None if unlearned is not None or not by_share else too_coarse(original, allowed, samples_of(data))
     parity = check_parity(pair.compressed_file, pair.compressed, _real_inputs(data, pair.compressed))
     target = find_target(pair.compressed_file.target)
     return {
@@ -221,7 +220,7 @@ def shortfalls(
             default the ratio of the sides' medians.
     """
     before, after = sides["baseline"], sides["compressed"]
-    drop = budget.drop_limit()
+    drop = budget.drop_limit(before["metric"])
     found = []
     for name, limit in budget.limits().items():
         amount, least = (READ[name](side) for side in (after, before))
@@ -242,8 +241,13 @@ def shortfalls(
         if fall is None:
             found.append("there is no validation data to measure the drop on")
         elif not fall <= drop + 1e-9:  # 0.92 − 0.91 is a hair more than 0.01 in floating point
-            found.append(f"{what} is {fall:.4f} where {budget.drop} is allowed")
+            found.append(f"{what} is {fall:.4f} where {_allowed(budget, drop)} is allowed")
     return found
+
+
+def _allowed(budget: Budget, drop: float) -> str:
+    """Returns the allowed fall in words: as it was asked for, and what that means where it is relative to the original's."""
+    return f"{drop:.4f} ({budget.drop} of the original's)" if str(budget.drop).endswith("%") else str(budget.drop)
 
 
 # Where a side of the report holds what a budget limits.

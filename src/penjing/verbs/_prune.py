@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from penjing.budget import Budget
+from penjing.budget import Budget, Drop, parse_drop
 from penjing.checks import EPOCHS, FUNCTION, PATH, PROGRESS, RATE, TEXT, checked, optional
 from penjing.data import Data
 from penjing.distillation.teachers import TAUGHT_BY, TaughtBy
@@ -84,8 +84,8 @@ def prune(
         seed: seed of the criteria that draw random numbers or shuffled data, of the schedule's draws, and of the training.
         epochs: passes over `data.train` in each training of the schedule; "iterative" and "rewind" have several trainings.
             With "one_shot", passes of the training that follows the pruning.
-        drop: how far the metric on `data.validation` may fall with "iterative": 0.01 or "1%", see `Budget`. Without labels,
-            the agreement with `graph` takes the metric's place.
+        drop: how far the metric on `data.validation` may fall with "iterative": 0.01, or "2%" of it, see `Budget`. Without
+            labels, the agreement with `graph` takes the metric's place.
         teacher: a model to learn from while training, often the original, or several; see `recover`.
         lr: the peak learning rate of the training; see `recover`.
         checkpoint: a file in which the training keeps its state, to resume from after any stop. With several trainings, a
@@ -111,8 +111,8 @@ def prune(
             if value is not None:
                 raise PenjingError(f"{name}= is for a training, and schedule='{schedule}' has none without epochs=….")
         return prune_with(graph, data, settings)
-    drop = Budget(drop=drop).drop_limit()
-    data, epochs = _budget(chosen, data, teacher, epochs, drop)
+    allowed = parse_drop(Budget(drop=drop).drop)
+    data, epochs = _budget(chosen, data, teacher, epochs, allowed)
     how: dict[str, Any] = {
         "teacher": teacher, "epochs": epochs, "lr": lr, "seed": seed, "progress": progress, "log": log,
     }  # fmt: skip
@@ -121,7 +121,7 @@ def prune(
 
     pruning = Gradual(graph, schedule=schedule, data=data, log=log, **settings.arguments())
     told = log or logging.getLogger("penjing.prune").info
-    limit = None if drop is None else least(graph, data, drop, told)
+    limit = None if allowed is None else least(graph, data, allowed, told)
     for turn in range(pruning.trainings):
         before = None if limit is None else pruning.snapshot()
         pruning.begin(turn)
@@ -137,7 +137,7 @@ def prune(
 
 
 def _budget(
-    schedule: ChosenSchedule, data: Data | None, teacher: TaughtBy, epochs: int | None, drop: float | None
+    schedule: ChosenSchedule, data: Data | None, teacher: TaughtBy, epochs: int | None, drop: Drop | None
 ) -> tuple[Data, int]:
     """Returns the data to train on and the number of epochs, once they are checked to be there.
 

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from penjing.budget import Budget
+from penjing.budget import Budget, Drop, parse_drop
 from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.checks import (
     COUNT,
@@ -127,7 +127,7 @@ def quantize(
         budget: limits that the choice among several `weights` keeps: size of the file and latency, measured on the
             target. With `simulate`, or a target of your own, nothing is measured and size counts the weights' bits. Its
             `drop` is the same as `drop`.
-        drop: how far the metric on `data.validation` may fall: 0.01 or "1%", see `Budget`. If it falls further, layers go
+        drop: how far the metric on `data.validation` may fall: 0.01, or "2%" of it, see `Budget`. If it falls further, layers go
             back to 8 bits and to floating point, first those that remove the most noise for their cost; the plan lists
             them. Without labels, the agreement with `graph` takes the metric's place.
         epochs: passes over the training data with roundings in place.
@@ -154,12 +154,12 @@ def quantize(
     if activations is not None and not simulate:
         check_integers(able)
     learning = _Learning(epochs, method, stages, teacher, lr, checkpoint, training)
-    drop = _drop(budget, drop)
-    _check_together(weights, budget, drop, rounding, corrections, learning)
+    allowed = _drop(budget, drop)
+    _check_together(weights, budget, allowed, rounding, corrections, learning)
     told = log or logging.getLogger("penjing.quantize").info
     grids = (weights,) if isinstance(weights, str) else tuple(weights)
-    judged = None if drop is None else _judged(data, drop)
-    if drop is not None or len(grids) > 1:  # the same layers are calibrated several times
+    judged = None if allowed is None else _judged(data, allowed)
+    if allowed is not None or len(grids) > 1:  # the same layers are calibrated several times
         data = remembering(data)
     usual = next((name for name in grids if name != FLOAT), FLOAT)
     settings = QuantizationSettings(
@@ -175,8 +175,8 @@ def quantize(
         small = _train_quantized(graph, data, trained, learning, progress, log)
     elif small is None:
         small = quantize_with(graph, data, settings)
-    if drop is not None and judged is not None:
-        held = Held(lambda made: metric_of(made, graph, judged), least(graph, judged, drop, told))
+    if allowed is not None and judged is not None:
+        held = Held(lambda made: metric_of(made, graph, judged), least(graph, judged, allowed, told))
         wider = (*dict.fromkeys([*grids, *able.numbers.wider, FLOAT]),)
         small = _solved("hold_metric", graph, data, settings, wider, told, held=held, start=small)
     if placement == "integer" and not simulate:
@@ -228,17 +228,17 @@ def _inner_first(grids: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(grids.items(), key=lambda item: -item[0].count(".")))
 
 
-def _drop(budget: Budget | None, drop: float | str | None) -> float | None:
+def _drop(budget: Budget | None, drop: float | str | None) -> Drop | None:
     """Returns the allowed fall of the metric, from `drop` or from the budget.
 
     Raises:
         PenjingError: both give one.
     """
     if budget is None or budget.drop is None:
-        return Budget(drop=drop).drop_limit()
+        return parse_drop(Budget(drop=drop).drop)
     if drop is not None:
         raise PenjingError(f"drop={drop} and budget=penjing.Budget(drop={budget.drop}) say the same thing: give one.")
-    return budget.drop_limit()
+    return parse_drop(budget.drop)
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,7 @@ class _Learning:
 def _check_together(
     weights: str | Sequence[str],
     budget: Budget | None,
-    drop: float | None,
+    drop: Drop | None,
     rounding: str,
     corrections: str | Sequence[str],
     learning: _Learning,
@@ -301,7 +301,7 @@ def _check_together(
         raise PenjingError("With epochs=… roundings and biases are trained: leave out rounding= and corrections=.")
 
 
-def _judged(data: Any, drop: float) -> Data:
+def _judged(data: Any, drop: Drop) -> Data:
     """Returns the data, once they are checked to have a validation part to judge on.
 
     Raises:
