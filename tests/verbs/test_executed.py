@@ -56,10 +56,13 @@ def test_what_the_user_leaves_in_floating_point_is_no_fault(upsampled, batches):
         assert {step.place.path for step in small.plan if step.after == "int8"} == {"first", "last"}
 
 
-def test_linear_layers_and_convolutions_are_executed_in_integers(batches):
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "litert", "executorch"])
+def test_linear_layers_and_convolutions_are_executed_in_integers(batches, target):
+    if not any(one.name == target and one.usable for one in pj.targets.available()):
+        pytest.skip(f"{target} isn't installed.")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
-    small = pj.quantize(pj.capture(model, torch.randn(2, 3, 8, 8)), batches, placement="integer")
+    small = pj.quantize(pj.capture(model, torch.randn(2, 3, 8, 8)), batches, target=target, placement="integer")
     assert {step.after for step in small.plan} == {"int8"}
 
 

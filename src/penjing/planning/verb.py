@@ -16,7 +16,7 @@ from penjing.graph import Graph, Plan
 from penjing.graph.doors import GRAPH
 from penjing.planning.problem import Deployment, Problem
 from penjing.planning.solvers import find_solver
-from penjing.targets import lower
+from penjing.targets import find_target, lower
 from penjing.techniques import Scope, find
 
 log = logging.getLogger("penjing.planning")
@@ -102,7 +102,7 @@ def plan(
     with tempfile.TemporaryDirectory() as folder:
         deployment = Deployment(target, threads, batch)
         scope = Scope(tuple(include), tuple(exclude), units, min_channels, tuple(keep_channels), tuple(keep_float))
-        original = lower(graph, target, Path(folder) / "original")
+        original = lower(graph, target, Path(folder) / f"original{find_target(target).suffix}")
         problem = Problem(
             graph,
             data,

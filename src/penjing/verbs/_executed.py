@@ -9,7 +9,7 @@ from penjing.capabilities import Capabilities, find
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.patterns import matches
-from penjing.targets import available, lower, profile
+from penjing.targets import available, find_target, lower, profile
 
 NAMED = 5  # ops that one error names at most
 AS_ASKED = ("asked", "metric")  # reasons for which the plan leaves a place in floating point by the user's will
@@ -38,7 +38,7 @@ def check_executed_in_integers(small: Graph, target: Capabilities | str, exclude
         return
     asked = [step.place.path for step in small.plan if step.found.get("reason") in AS_ASKED]
     with tempfile.TemporaryDirectory() as folder:
-        nodes = profile(lower(small, name, Path(folder) / "model"))
+        nodes = profile(lower(small, name, Path(folder) / f"model{find_target(name).suffix}"))
     free = (*exclude, *asked)
     left = [node for node in nodes if node.macs and not node.integer and not matches(node.module or "", free)]
     if left:
