@@ -145,6 +145,42 @@ def token_classification():
     return Example(task, Tagger(4, False), samples, direct, lambda outputs: outputs[:, :-1], padded, {"ids": (1,)})
 
 
+class Listener(nn.Module):
+    """Two frames in, one step of logits out."""
+
+    def __init__(self):
+        super().__init__()
+        self.near = nn.Conv1d(3, 6, 2, stride=2)
+
+    def forward(self, x):
+        return self.near(x).transpose(1, 2)
+
+
+def spoken(samples):
+    frames, tokens, lengths = zip(*samples, strict=True)
+    return torch.stack(frames), nn.utils.rnn.pad_sequence(tokens, True, -100), torch.tensor(lengths)
+
+
+def ctc():
+    tokens = [1 + numbers(5, 4)[number, : 1 + number % 4] for number in range(SAMPLES)]
+    samples = list(zip(images(20)[:, :, :], tokens, [20 - number % 5 for number in range(SAMPLES)], strict=True))
+
+    def direct(outputs, targets):
+        wrong, words = 0, 0
+        for steps, wanted, length in zip(outputs.argmax(2), *targets, strict=True):
+            said = [int(one) for one in steps[: (int(length) + 1) // 2].unique_consecutive() if one != 0]
+            right = [int(one) for one in wanted if one != -100]
+            row = list(range(len(right) + 1))
+            for at, one in enumerate(said, 1):
+                last, row[0] = row[:], at
+                for to, other in enumerate(right, 1):
+                    row[to] = min(last[to] + 1, row[to - 1] + 1, last[to - 1] + (one != other))
+            wrong, words = wrong + row[-1], words + len(right)
+        return -wrong / words
+
+    return Example(pj.tasks.CTC(subsampling=2), Listener(), samples, direct, lambda outputs: outputs[:, 0], spoken)
+
+
 class TwoHeads(nn.Module):
     """A class and two values of each image, in a dictionary."""
 
@@ -174,6 +210,7 @@ def multi_task():
 
 
 EXAMPLES = {
+    "CTC": ctc,
     "Classification": classification,
     "MultiLabel": multi_label,
     "MultiTask": multi_task,

@@ -2,6 +2,7 @@
 
 from penjing.tasks._classification import Classification
 from penjing.tasks._compared import compared_of, heads_of, judged_of, parts_of
+from penjing.tasks._ctc import CTC
 from penjing.tasks._evaluate import agreement, evaluate, likeness
 from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answered, answers_of
 from penjing.tasks._multi_label import MultiLabel
@@ -18,6 +19,7 @@ from penjing.tasks._token_classification import TokenClassification
 from penjing.tasks._unlabelled import Unlabelled
 
 __all__ = [
+    "CTC",
     "DECISIONS",
     "EQUAL",
     "IGNORED",

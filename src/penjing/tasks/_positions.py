@@ -35,7 +35,19 @@ def unpadded(inputs: Sequence[Tensor], padding: int | None) -> Tensor | None:
     return ids != padding
 
 
-def counted_of(task: Any, inputs: Sequence[Tensor]) -> Tensor | None:
-    """Returns which positions of the inputs count, as the task's method `counted` says; None where all do, or without one."""
+def counted_of(task: Any, inputs: Sequence[Tensor], outputs: Any = None, targets: Any = None) -> Tensor | None:
+    """Returns which positions count, as the task's methods say; None where all do, or without such methods.
+
+    Args:
+        task: its `counted_steps` tells which positions of the outputs count, where that hangs on the targets; else its
+            `counted`, which positions of the inputs do.
+        inputs: of a batch.
+        outputs: of the network.
+        targets: of the batch; None without labels.
+    """
+    steps = getattr(task, "counted_steps", None)
+    if steps is not None and targets is not None:
+        found: Tensor | None = steps(outputs, targets)
+        return found
     counted = getattr(task, "counted", None)
     return None if counted is None else counted(inputs)

@@ -254,7 +254,7 @@ class Objective:
             Seen(taught[0], taught[1], self._listened.parameters() if named and self._listened is not None else {}),
             inputs,
             targets if labelled else None,
-            counted(targets, counted_of(self.task, inputs)),
+            counted(targets, counted_of(self.task, inputs, outputs, unmixed(targets))),
             progress,
             self._gradients_of_teacher(inputs, targets, variant) if named and labelled else None,
         )

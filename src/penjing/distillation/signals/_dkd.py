@@ -36,11 +36,11 @@ class DecoupledLabels(Signal):
         Raises:
             PenjingError: there are no class indices for any of the outputs.
         """
-        labels = seen.targets
+        labels = seen.targets if isinstance(seen.targets, Tensor) else None
         compared = pairs(seen.student.outputs, seen.teacher.outputs)
         labelled = [(own, target) for own, target in compared if labels is not None and holds_labels(own, labels)]
         if labels is None or not labelled:
-            given = "no labels" if labels is None else f"labels {labels.dtype} of shape {tuple(labels.shape)}"
+            given = "no class indices" if labels is None else f"labels {labels.dtype} of shape {tuple(labels.shape)}"
             raise PenjingError(
                 f"dkd compares logits (batch, classes, ...) at the labelled class, but got outputs of shapes "
                 f"{[tuple(own.shape) for own, _ in compared]} and {given}. Give data with class indices (batch, ...), or "
