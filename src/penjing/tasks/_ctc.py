@@ -213,8 +213,8 @@ class CTC:
         steps = -(-targets[1].to(logits.device).long() // self.subsampling)
         if bool((steps > most).any()):
             raise PenjingError(
-                f"A sample of length {int(targets[1].max())} has {int(steps.max())} steps with subsampling={self.subsampling}, but "
-                f"the model gives {most}: {tuple(logits.shape)}. Give subsampling=, input steps for one output step."
+                f"A sample of length {int(targets[1].max())} has {int(steps.max())} steps with subsampling={self.subsampling}, "
+                f"but the model gives {most}: {tuple(logits.shape)}. Give subsampling=, input steps for one output step."
             )
         return logits, steps
 
