@@ -11,6 +11,7 @@ from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.graph import Graph, capture
 from penjing.models import load_model, load_weights
+from penjing.targets import lower
 from penjing.tasks import Classification
 
 FACTORIES = """
@@ -84,13 +85,34 @@ def test_a_saved_graph_and_an_exported_program_are_models_too(tmp_path):
         torch.testing.assert_close(graph(x), model(x))
 
 
+def test_an_onnx_file_is_a_model_with_the_sizes_of_the_data(tmp_path):
+    model, path = net().eval(), tmp_path / "net.onnx"
+    lower(capture(model, torch.zeros(2, 3, 8, 8)), target="onnxruntime", path=path)
+    loaded = load_model(str(path), data=images())
+    assert (
+        loaded.name == "net" and set(loaded.hashes) == {"model_file"} and loaded.example_inputs[0].shape == (2, 3, 8, 8)
+    )
+    x = torch.randn(3, 3, 8, 8)
+    torch.testing.assert_close(loaded.graph()(x), model(x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(PenjingError, match=r"A \.onnx file holds its own weights"):
+        load_model(str(path), tmp_path / "w.pt")
+
+
+def test_a_pickled_module_is_no_model_and_the_error_says_how_it_becomes_one(tmp_path):
+    torch.save(net(), tmp_path / "whole.pt")
+    with pytest.raises(
+        PenjingError, match=r"object of torch\.nn.*state_dict.*file\.py:function.*\.save\('model\.penjing'\)"
+    ):
+        load_model(str(tmp_path / "whole.pt"))
+
+
 def test_a_damaged_exported_program_is_refused(tmp_path):
     (tmp_path / "kept.pt2").write_bytes(b"PK\x03\x04")
     with pytest.raises(PenjingError, match=r"kept\.pt2 can't be read as an exported program: ."):
         load_model(str(tmp_path / "kept.pt2"))
 
 
-@pytest.mark.parametrize("name", ["none.penjing", "none.pt2"])
+@pytest.mark.parametrize("name", ["none.penjing", "none.pt2", "none.onnx"])
 def test_a_model_file_that_is_not_there_is_named(tmp_path, name):
     with pytest.raises(PenjingError, match=name):
         load_model(str(tmp_path / name))

@@ -13,6 +13,7 @@ PAGES = [
     "classify-texts.md",
     "do-several-tasks-at-once.md",
     "find-what-was-lost.md",
+    "from-onnx.md",
     "predict-values.md",
     "quantise-chosen-layers.md",
     "segment-images.md",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from penjing.graph import Graph, Option, Place, Plan
     from penjing.graph.capture.capture import capture
     from penjing.graph.channels.channels import channels
+    from penjing.importing.onnx import from_onnx
     from penjing.planning import apply, plan
     from penjing.storage import load
     from penjing.targets import lower, measure
@@ -48,6 +49,7 @@ __all__ = [
     "data",
     "explain",
     "factorize",
+    "from_onnx",
     "load",
     "lower",
     "measure",
@@ -79,6 +81,7 @@ _HOMES = {  # the module of every other public name
     "compress": "penjing.compress",
     "explain": "penjing.verbs",
     "factorize": "penjing.factorization",
+    "from_onnx": "penjing.importing.onnx",
     "load": "penjing.storage",
     "lower": "penjing.targets",
     "measure": "penjing.targets",

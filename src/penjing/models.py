@@ -21,7 +21,8 @@ from penjing.files import sha256
 from penjing.graph import Graph, capture, load, load_exported
 from penjing.loaders import first
 
-WHOLE = (".penjing", ".pt2")  # files that hold a whole network
+ELSEWHERE = (".onnx",)  # files of other tools that hold a whole network
+WHOLE = (".penjing", ".pt2", *ELSEWHERE)  # files that hold a whole network
 WEIGHTS = (".safetensors", ".pt", ".pth")  # files that hold weights alone
 SHOWN = 4  # keys or shapes that an error lists
 
@@ -53,7 +54,7 @@ def load_model(spec: str, weights: Path | None = None, data: Data | None = None)
     """Returns the model that `spec` names.
 
     Args:
-        spec: `zoo:NAME`, `package.module:factory`, `file.py:factory`, a `.penjing` file or a `.pt2` file. A factory
+        spec: `zoo:NAME`, `package.module:factory`, `file.py:factory`, or a `.penjing`, `.pt2` or `.onnx` file. A factory
             returns an `nn.Module`, or a pair of it and its example inputs.
         weights: a `.safetensors` file, or a `.pt` file that loads with `weights_only=True`.
         data: example inputs are taken from it where the model brings none; a zoo network gets its number of classes.
@@ -62,11 +63,11 @@ def load_model(spec: str, weights: Path | None = None, data: Data | None = None)
         PenjingError: the model or its weights can't be loaded, or no example inputs are known.
     """
     hashes = {"weights_file": sha256(weights)} if weights is not None and weights.is_file() else {}
-    if spec.endswith((".penjing", ".pt2")):
+    if spec.endswith(WHOLE):
         hashes |= {"model_file": sha256(Path(spec))} if Path(spec).is_file() else {}
+    if weights is not None and spec.endswith((".penjing", *ELSEWHERE)):
+        raise PenjingError(f"A {Path(spec).suffix} file holds its own weights; leave --weights out.")
     if spec.endswith(".penjing"):
-        if weights is not None:
-            raise PenjingError("A .penjing file holds its own weights; leave --weights out.")
         return Loaded(load(spec), None, Path(spec).stem, hashes)
     model, example, name = _build(spec, data)
     if weights is not None:
@@ -83,7 +84,7 @@ def load_model(spec: str, weights: Path | None = None, data: Data | None = None)
 def _source(spec: str) -> dict[str, str]:
     """Returns the hash of the file that a factory stands in."""
     where = spec.rpartition(":")[0]
-    if spec.startswith("zoo:") or spec.endswith(".pt2") or not where:
+    if spec.startswith("zoo:") or spec.endswith(WHOLE) or not where:
         return {}
     path = (
         Path(where).expanduser() if where.endswith(".py") else Path(getattr(sys.modules[where], "__file__", None) or "")
@@ -99,7 +100,14 @@ def _build(spec: str, data: Data | None) -> tuple[nn.Module, Any, str]:
     if spec.endswith(".pt2"):
         module, example = load_exported(spec)
         return module, example, Path(spec).stem
+    if spec.endswith(".onnx"):
+        from penjing.importing.onnx import read_onnx
+
+        read, inputs = read_onnx(spec, _example_from(data))
+        return read, inputs, Path(spec).stem
     if spec.endswith(WEIGHTS):
+        if Path(spec).is_file():
+            _read_weights(Path(spec))  # says what a file holds that holds no weights
         raise PenjingError(
             f"{spec} holds weights, and no network that they belong to. Name the network (zoo:NAME, package.module:factory or "
             f"file.py:factory), and give the file as --weights {spec}, or, for a teacher, as --teacher-weights {spec}."
@@ -228,7 +236,8 @@ def _plain(path: Path) -> Any:
                 f"{path} holds no plain weights, but an object of {kind}, probably from torch.save(model), and reading it runs "
                 f"code. If you trust the file, run this once where the model's code is: model = torch.load('{path.name}', "
                 "weights_only=False); torch.save(model.state_dict(), 'weights.pt'). Then name a function that builds the model, "
-                "file.py:function, with --weights weights.pt."
+                "file.py:function, with --weights weights.pt; or keep the network itself, by penjing.capture(model, "
+                "example_inputs).save('model.penjing'), and name that file."
             ) from error
         raise _Unreadable("reading it would run code that stands in it, or it is damaged") from error
     except Exception as error:  # damaged bytes make the reader fail in any way

@@ -31,12 +31,12 @@ MEANT = {"keep": "Modules are kept from pruning by --keep-channels, and from qua
 MOST_NAMED = 3  # layers that are named per reason; the plan in the report names all
 
 Model = Annotated[
-    str, typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file")
+    str, typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx or .pt2 file")
 ]
 MaybeModel = Annotated[
     str | None,
     typer.Argument(
-        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file; by default that of --from"
+        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx or .pt2 file; by default that of --from"
     ),
 ]
 SPEC = (
@@ -222,7 +222,7 @@ def compress_command(
 ) -> None:
     """Makes a trained model small and fast on a target, and measures the result."""
     from penjing.compress import Result, compress
-    from penjing.models import load_model
+    from penjing.models import WHOLE, load_model
     from penjing.planning import check_in_compress
     from penjing.planning import techniques as known
     from penjing.pruning import criteria
@@ -273,7 +273,7 @@ def compress_command(
         assert model is not None  # there is no earlier run
         loaded = load_model(model, weights, chosen)
         graph, hashes = loaded.graph(), loaded.hashes
-        trained = weights is not None or model.endswith((".penjing", ".pt2"))
+        trained = weights is not None or model.endswith(WHOLE)
         if model.startswith("zoo:") and weights is None:
             printer(as_json)(f"No --weights were given: {model} has random weights, so its accuracy means nothing.")
     taught_by, untrained = (

@@ -69,7 +69,7 @@ def run_alone(
     Raises:
         PenjingError: bad input.
     """
-    from penjing.models import load_model
+    from penjing.models import WHOLE, load_model
     from penjing.planning import Deployment
     from penjing.run.one_technique import OneTechnique, carry_out_alone
     from penjing.run.request import calibrated
@@ -91,7 +91,7 @@ def run_alone(
         data,
         Deployment(options.target, options.threads, options.batch),
         options.seed,
-        options.weights is not None or model.endswith((".penjing", ".pt2")),
+        options.weights is not None or model.endswith(WHOLE),
     )
     finish(carry_out_alone(loaded.graph(), asked, options.out, say, loaded.hashes), options.out, options.as_json)
 

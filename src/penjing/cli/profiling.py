@@ -35,8 +35,8 @@ Profiled = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing or .pt2 file, the folder of a finished run, or "
-        "the file for the device in such a folder",
+        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx or .pt2 file, the folder of a finished run, "
+        "or the file for the device in such a folder",
     ),
 ]
 
@@ -135,10 +135,11 @@ def _finished(
     """
     from penjing import report
     from penjing.graph import load
-    from penjing.models import WEIGHTS, WHOLE
+    from penjing.models import ELSEWHERE, WEIGHTS, WHOLE
     from penjing.targets import find_target, open_artifact
 
     is_file = path.is_file() and path.suffix not in (*WHOLE, *WEIGHTS, ".py")
+    is_file |= path.is_file() and path.suffix in ELSEWHERE and (path.parent / "model.penjing").is_file()
     if not path.is_dir() and not is_file:
         return None
     if weights is not None or data is not None:

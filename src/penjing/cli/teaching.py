@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from penjing.data import Data
     from penjing.distillation import Teacher
 
-WHOLE = (".penjing", ".pt2")  # files that hold their own weights
-
 Teachers = Annotated[
     list[str] | None,
     typer.Option(
@@ -25,7 +23,7 @@ TeacherWeights = Annotated[
     list[Path] | None,
     typer.Option(
         "--teacher-weights",
-        help="weights for a teacher; of several teachers, once for each that isn't a .penjing or .pt2 file, in their order",
+        help="weights for a teacher; of several teachers, once for each that isn't a whole network's file, in their order",
     ),
 ]
 Join = Annotated[
@@ -43,7 +41,7 @@ def load_teacher(
             is unknown.
     """
     from penjing.distillation.teachers import check_joining, taught_by
-    from penjing.models import load_model
+    from penjing.models import WHOLE, load_model
 
     check_joining(join)
     without = _from_factories(models)
@@ -70,4 +68,6 @@ def without_weights(models: Sequence[str] | None, weights: Sequence[Path] | None
 
 
 def _from_factories(models: Sequence[str] | None) -> list[str]:
+    from penjing.models import WHOLE
+
     return [model for model in models or () if not model.endswith(WHOLE)]
