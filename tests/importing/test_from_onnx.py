@@ -144,6 +144,14 @@ def test_equal_vectors_that_a_file_stores_once_are_not_tied(tmp_path):
     assert first.weight is second.weight and first.bias is not second.bias
 
 
+def test_an_example_of_another_shape_is_refused(tmp_path):
+    path = write(tmp_path / "net.onnx", [node("Relu", ["x"])], {"x": ["batch", 3, 8]})
+    with pytest.raises(PenjingError, match=r"the input 'x' has the shape \[batch, 3, 8\], and \[2, 4, 8\] is given"):
+        pj.from_onnx(path, torch.zeros(2, 4, 8))
+    with pytest.raises(PenjingError, match=r"takes 1 inputs \(x\), and 2 are given"):
+        pj.from_onnx(path, [torch.zeros(2, 3, 8)] * 2)
+
+
 def test_numbers_of_16_bits_become_float32(tmp_path):
     nodes = [node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16), node("Gemm", ["h", "m"], ["g"])]
     nodes += [node("Cast", ["g"], to=TensorProto.FLOAT)]

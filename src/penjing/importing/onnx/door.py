@@ -73,6 +73,11 @@ def read_onnx(
         given = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
         if len(given) != len(inputs):
             raise PenjingError(f"{path} takes {len(inputs)} inputs ({', '.join(names)}), and {len(given)} are given.")
+        for value, one in zip(given, inputs, strict=True):
+            if not one.takes(tuple(value.shape)):
+                raise PenjingError(
+                    f"{path}: the input '{one.name}' has the shape {one.told}, and {list(value.shape)} is given."
+                )
         given = tuple(value.to(one.dtype) for value, one in zip(given, inputs, strict=True))
     if fixes_batch_to_one(inputs):
         single = given or example_of(file, inputs, 1)

@@ -28,6 +28,20 @@ class Input:
     shape: tuple[int | str, ...] | None
     dtype: torch.dtype
 
+    @property
+    def told(self) -> str:
+        """The shape for people: "[batch, 3, 32, 32]"."""
+        return f"[{', '.join(str(size or '?') for size in self.shape or ())}]"
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Tells whether a tensor has this shape; a batch that the file fixes to 1 may be any."""
+        if self.shape is None:
+            return True
+        wanted = (shape[:1] + self.shape[1:]) if self.shape[:1] == (1,) else self.shape
+        return len(wanted) == len(shape) and all(
+            one == size for one, size in zip(wanted, shape, strict=True) if isinstance(one, int)
+        )
+
 
 def inputs_of(file: OnnxFile) -> list[Input]:
     """Returns what the file is called with.
