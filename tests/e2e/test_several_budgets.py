@@ -78,3 +78,12 @@ def test_each_command_of_the_page_is_understood(penjing, quick, finished, tmp_pa
     arguments[arguments.index("--out") + 1] = str(tmp_path / "out")
     ran = penjing(*arguments, "--dry-run")
     assert ran.code == 0 and "This will take" in ran.out, ran.text
+
+
+def test_verify_adds_changed_images_to_the_report(penjing, quick, copied):
+    ran = penjing("verify", copied, "--robustness", "--json")
+    assert ran.code in (0, 3), ran.text
+    rows = report(copied)["robustness"]["rows"]
+    assert ran.json()["robustness"]["rows"] == rows and len(rows) == 16
+    assert rows[0]["before"] == report(copied)["baseline"]["metric"]
+    assert 'id="robustness"' in (copied / "report.html").read_text()

@@ -369,3 +369,13 @@ def test_a_layer_whose_macs_are_not_counted_shows_no_number_of_them(tmp_path: Pa
     side = {"latency_ms": None, "params": 7, "macs": 0, "counted": False}
     made = report_samples.report(layers=[{"name": "mixer", "op": "fft_rfft2", "before": side, "after": side}])
     assert page(made, tmp_path).said("layers").endswith("mixer fft_rfft2 not measured not measured 7 7")
+
+
+def test_how_both_networks_do_on_changed_images_is_a_table(tmp_path: Path) -> None:
+    sample = report_samples.report()
+    rows = [("none", 0, 0.9, 0.89), ("jpeg_compression", 1, 0.8, 0.7), ("jpeg_compression", 5, 0.6, 0.4)]
+    keys = ("corruption", "severity", "before", "after")
+    sample["robustness"] = {"samples": 1000, "rows": [dict(zip(keys, row, strict=True)) for row in rows]}
+    said = page(sample, tmp_path).said("robustness")
+    assert "JPEG 80.0 % → 70.0 % 60.0 % → 40.0 %" in said and "unchanged: 90.0 % → 89.0 %" in said
+    assert "by −20.0 points before and by −34.0 points now" in said

@@ -12,6 +12,7 @@ from rich.text import Text
 from penjing.budget import Budget
 from penjing.cli.app import app
 from penjing.cli.budget_options import BudgetOptions
+from penjing.cli.changed_images import OnChangedImages, show_robustness
 from penjing.cli.continuing import Options, StartFrom, check_teacher_again, folder_for
 from penjing.cli.face import Face
 from penjing.cli.place_patterns import PlacePatterns
@@ -217,11 +218,13 @@ def compress_command(
     batch: Annotated[int, typer.Option(min=1, help="batch size at which latency is measured")] = 1,
     seed: Annotated[int, typer.Option(help="seed of all random choices")] = 0,
     max_minutes: Annotated[float | None, typer.Option(help=LIMIT)] = None,
+    on_changed_images: OnChangedImages = False,
     dry_run: Annotated[bool, typer.Option(help="say how long it would take and what it would write, and stop")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Makes a trained model small and fast on a target, and measures the result."""
     from penjing.compress import Result, compress
+    from penjing.explanation import check_images
     from penjing.models import WHOLE, load_model
     from penjing.planning import check_in_compress
     from penjing.planning import techniques as known
@@ -229,6 +232,7 @@ def compress_command(
     from penjing.run.earlier import earlier_run
     from penjing.run.objective import check_objective
     from penjing.run.request import perhaps_random
+    from penjing.run.robustness import add_robustness
     from penjing.targets import find_target
 
     earlier = None if start_from is None else earlier_run(start_from)
@@ -265,6 +269,8 @@ def compress_command(
     else:
         assert data is not None  # there is no earlier run
         chosen = load_data(data, asked["seed"], check_names, None if earlier is None else earlier.preprocess())
+    if on_changed_images:
+        check_images(chosen)
     if model is None and earlier is not None:
         if weights is not None:
             raise PenjingError(f"--weights belong to a MODEL, and none is given: that of {start_from} holds its own.")
@@ -304,7 +310,10 @@ def compress_command(
             untrained_teachers=untrained,
         )
     if isinstance(result, Result):
-        finish(result.report, result.out, as_json)
+        content = result.report if not on_changed_images else add_robustness(result.out, chosen, seed=asked["seed"])
+        if on_changed_images and not as_json:
+            show_robustness(content, result.out)
+        finish(content, result.out, as_json)
     elif as_json:
         print(json.dumps({**asdict(result), "out": str(result.out)}, indent=2))
 

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from penjing.cli.app import app
+from penjing.cli.changed_images import OnChangedImages, show_robustness
 from penjing.cli.compressing import NOT_MET, AsJson, RunData
 from penjing.cli.remembered import data_of, folder_of
 from penjing.cli.screen import Screen, styled
@@ -20,15 +21,26 @@ OutDir = Annotated[Path, typer.Argument(help="the folder that a run wrote")]
 
 
 @app.command("verify")
-def verify_command(out_dir: OutDir, data: RunData = None, as_json: AsJson = False) -> None:
+def verify_command(
+    out_dir: OutDir, data: RunData = None, on_changed_images: OnChangedImages = False, as_json: AsJson = False
+) -> None:
     """Measures a finished result again and compares it with its report."""
+    from penjing.explanation import check_images
     from penjing.run.recheck import recheck
+    from penjing.run.robustness import add_robustness
 
-    found = recheck(out_dir, data_of(folder_of(out_dir), data))
+    chosen = data_of(folder_of(out_dir), data)
+    if on_changed_images:
+        check_images(chosen)
+    found = recheck(out_dir, chosen)
+    judged = add_robustness(out_dir, chosen) if on_changed_images else {}
     if as_json:
-        print(json.dumps({"met": found.met, "agrees": found.agrees, "measured": found.measured}, indent=2))
+        more = {"robustness": judged["robustness"]} if judged else {}
+        print(json.dumps({"met": found.met, "agrees": found.agrees, "measured": found.measured, **more}, indent=2))
     else:
         _show(found)
+        if judged:
+            show_robustness(judged, out_dir)
     if not (found.met and found.agrees):
         raise typer.Exit(NOT_MET)
 

@@ -7,11 +7,12 @@ answered.
 
 from penjing.explanation._layers import LayerNoise, noise_of_layers
 from penjing.explanation._records import Bin, Calibration, ChangedSample, ClassChange, Explanation
+from penjing.explanation._robustness import Corrupted, Robustness, check_images, robustness
 from penjing.explanation._shown import shown
 from penjing.explanation._statistics import Estimate
 from penjing.explanation._witness import Witness
 
 __all__ = [
-    "Bin", "Calibration", "ChangedSample", "ClassChange", "Estimate", "Explanation", "LayerNoise", "Witness",
-    "noise_of_layers", "shown",
+    "Bin", "Calibration", "ChangedSample", "ClassChange", "Corrupted", "Estimate", "Explanation", "LayerNoise",
+    "Robustness", "Witness", "check_images", "noise_of_layers", "robustness", "shown",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from penjing.explanation._layers import LayerNoise
+from penjing.explanation._robustness import Robustness
 from penjing.explanation._statistics import Estimate
 from penjing.explanation._told import as_html, as_text
 
@@ -111,6 +112,7 @@ class Explanation:
         layers: the noise of each layer that both graphs have in the same shape.
         missing: sentences that say what can't be told, and why.
         lower_is_better: whether the metric is an error; it is then negative here, and shown without the sign.
+        robustness: both networks on changed images; None where that wasn't asked for.
     """
 
     metric_name: str
@@ -129,6 +131,7 @@ class Explanation:
     layers: tuple[LayerNoise, ...] = ()
     missing: tuple[str, ...] = ()
     lower_is_better: bool = False
+    robustness: Robustness | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the explanation as plain JSON."""

@@ -25,7 +25,22 @@ def as_text(told: Mapping[str, Any]) -> str:
         worst = sorted(told["layers"], key=lambda row: row["signal_to_noise_db"])[:MOST]
         named = ", ".join(f"{row['path']} {row['signal_to_noise_db']:.0f} dB" for row in worst)
         lines.append(f"Noisiest layers, signal over noise: {named}.")
+    if told["robustness"] is not None:
+        lines.append(on_changed_images(told))
     return "\n".join([*lines, *told["missing"]])
+
+
+def on_changed_images(told: Mapping[str, Any]) -> str:
+    """Says by how much the metric falls on changed images, and where the small network falls furthest behind."""
+    clean, *changed = told["robustness"]["rows"]
+    falls = [clean[side] - sum(row[side] for row in changed) / len(changed) for side in ("before", "after")]
+    worst = max(changed, key=lambda row: row["before"] - row["after"])
+    sign = -1 if told["lower_is_better"] else 1
+    return (
+        f"On changed images the metric worsens in the mean by {falls[0]:.4f} before, by {falls[1]:.4f} after; the largest gap "
+        f"is under {worst['corruption']} of severity {worst['severity']}: {sign * worst['before']:.4f} before, "
+        f"{sign * worst['after']:.4f} after."
+    )
 
 
 def headline(told: Mapping[str, Any]) -> str:

@@ -7,9 +7,10 @@ from penjing.report._compare import Comparison, compare, write_comparison
 from penjing.report._files import build, read, write
 from penjing.report._headline import headline
 from penjing.report._page import summary
+from penjing.report._robustness import robustness
 from penjing.report._words import LEFT_ALONE, reason, row, words
 
 __all__ = [
-    "LEFT_ALONE", "Comparison", "build", "compare", "headline", "read", "reason", "row", "summary", "words", "write",
-    "write_comparison",
+    "LEFT_ALONE", "Comparison", "build", "compare", "headline", "read", "reason", "robustness", "row", "summary", "words",
+    "write", "write_comparison",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from penjing.report import _budget, _format
 from penjing.report._changes import changes, interval, is_chance, layer_noise
 from penjing.report._headline import change, compared, is_share, metric_title, shown_metric, sure, title, where
 from penjing.report._layers import Layers, layers
+from penjing.report._robustness import robustness
 from penjing.report._search import search
 from penjing.report._training import curves
 from penjing.report._words import words
@@ -88,6 +89,7 @@ def render(report: Mapping[str, Any]) -> bytes:
         budget=_budget.items(report),
         quantities=quantities(report),
         changes=changes(report),
+        robustness=robustness(report),
         layers=_drawable(layers(report["layers"], layer_noise(report))),
         plan=steps(report["plan"]),
         zeros=zeros(report),

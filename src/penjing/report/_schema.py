@@ -248,6 +248,20 @@ class _ReportChanges:
 
 
 @dataclass(frozen=True)
+class _ReportCorrupted:
+    corruption: str
+    severity: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class _ReportRobustness:
+    samples: int
+    rows: tuple[_ReportCorrupted, ...]
+
+
+@dataclass(frozen=True)
 class _ReportEpoch:
     number: int
     loss: Number
@@ -286,6 +300,7 @@ class _Report:
     candidates: tuple[_ReportCandidate, ...] = ()
     places: tuple[_ReportPlace, ...] = ()
     changes: _ReportChanges | None = None
+    robustness: _ReportRobustness | None = None
     data_source: str | None = None
     settings: dict[str, Any] | None = None
 
