@@ -214,6 +214,26 @@ def test_each_stage_is_made_once_and_in_order(whole):
     assert whole.made == MADE
 
 
+def test_stages_and_epochs_are_told_as_they_come(whole, tmp_path):
+    heard = []
+    run = Run(whole.graph, whole.data, tmp_path / "out")
+    run(on_stage=heard.append, report=lambda epoch: heard.append(epoch["epoch"]))
+    assert heard == [
+        "capture",
+        "profile",
+        "profile",
+        "choose",
+        "prune",
+        "recover",
+        1,
+        2,
+        "quantise",
+        "lower",
+        "verify",
+        "report",
+    ]
+
+
 def test_every_stage_leaves_its_file_and_the_user_the_products(whole):
     assert whole.inner() == INNER and whole.products() == PRODUCTS
 

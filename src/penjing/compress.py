@@ -101,6 +101,8 @@ def compress(
     progress: bool = True,
     say: Callable[[str], None] = print,
     watch: Callable[[Progress], None] | None = None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    report: Callable[[dict[str, Any]], None] = lambda epoch: None,
     inputs: Mapping[str, str] | None = None,
     trained: bool = True,
     untrained_teachers: Sequence[str] = (),
@@ -167,6 +169,9 @@ def compress(
         say: called with lines for the user; all of them are also appended to `.penjing/log.txt` in `out`.
         watch: called whenever a stage begins, a plan was measured or a step of training was made, with where the run is. No
             progress bar is shown then.
+        on_stage: called with the name of each stage that begins to do something: "capture", "profile", "choose", "prune",
+            "recover", "quantise", "lower", "verify", "report".
+        report: called after each epoch of the recovery, with what `recover` tells its own `report`.
         inputs: SHA-256 of the files that the model came from, for the report's provenance.
         trained: whether the model is known to have trained weights. A model that may have random weights must beat a
             constant answer by more than chance, or its compression doesn't count as a success.
@@ -210,6 +215,7 @@ def compress(
         data, criterion, budget or Budget(), Deployment(target, threads, batch),
         Scope(tuple(include), tuple(exclude), units, min_channels, tuple(keep_channels), tuple(keep_float)),
         training, taught_by(teacher), tuple(trackers), max_minutes, trained, tuple(untrained_teachers), tuple(techniques), solver,
+        report,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)
@@ -237,7 +243,12 @@ def compress(
     with locked(held.out / INNER, held.out):
         log = RunLog(say, held.out / INNER / LOG)
         course = Course(expected, clock, watch, log.note)
-        space = Workspace(out, settings, log, course.began, told_of)
+
+        def began_stage(stage: str) -> None:
+            course.began(stage)
+            on_stage(stage)
+
+        space = Workspace(out, settings, log, began_stage, told_of)
         if beginning is not None:
             beginning.take(space, asked.suffixes, log)
         shown = progress if watch is None else course.trained

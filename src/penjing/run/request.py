@@ -1,6 +1,7 @@
 """The user's request to `compress`, and checks that model, data and choices fit together before anything is written."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from typing import Any
@@ -84,6 +85,8 @@ RULES = {  # rules for single arguments of `compress`
     "progress": FLAG,
     "say": FUNCTION,
     "watch": optional(FUNCTION),
+    "on_stage": FUNCTION,
+    "report": FUNCTION,
     "inputs": optional(mapping(TEXT, "a mapping from names to hashes")),
     "trained": FLAG,
     "untrained_teachers": several(TEXT, "names of teachers"),
@@ -109,6 +112,7 @@ class CompressRequest:
         untrained_teachers: names of the teachers that may have random weights.
         techniques: names of the techniques that may be used.
         solver: name of the solver that chooses among what they propose.
+        report: called with what is told of each epoch of the recovery.
     """
 
     data: Data
@@ -124,6 +128,7 @@ class CompressRequest:
     untrained_teachers: tuple[str, ...] = ()
     techniques: tuple[str, ...] = ("prune", "quantize")
     solver: str = "milp"
+    report: Callable[[dict[str, Any]], None] = lambda epoch: None
 
     def __post_init__(self) -> None:
         """Makes sure that names are known, and that the training suits the data.
