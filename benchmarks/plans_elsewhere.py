@@ -104,21 +104,19 @@ def measured(case: Case, small: pj.Graph, target: str) -> dict[str, Any]:
 
 
 def table(rows: Rows) -> None:
-    """Publishes both networks of every pair."""
+    """Publishes, for each pair of runtimes, the plan made for the one and those made for the other."""
     found = []
     for row in rows.rows.values():
         if row["key"][-1] != "own":
             continue
         name, latency, made_for, runtime, _ = row["key"]
-        away, home = rows.get([*row["key"][:-1], "elsewhere"]), rows.get([name, latency, made_for])
-        found.append([
-            name, runtime, made_for, f"{1 / home['latency']:.2f}×", f"{1 / away['latency']:.2f}×, {away['accuracy']:.2%}",
-            f"{1 / row['latency']:.2f}×, {row['accuracy']:.2%}", f"{100 * (row['accuracy'] - away['accuracy']):+.2f}",
-        ])  # fmt: skip
-    columns = [
-        "network", "measured on", "planned for", "faster there", "faster here, accuracy", "planned for this runtime", "points",
-    ]  # fmt: skip
-    publish("plans_elsewhere", columns, sorted(found))
+        away, home = rows.get([*row["key"][:-1], "elsewhere"]), rows.get([name, latency, runtime])
+        plans = ((made_for, latency, away), (runtime, latency, home), (runtime, f"{away['latency']:.3f}x", row))
+        for planned_for, asked, measured_here in plans:
+            reached = f"{1 / measured_here['latency']:.2f}×" + ("" if measured_here["calm"] else " (disturbed)")
+            found.append([name, runtime, planned_for, asked, reached, f"{measured_here['accuracy']:.2%}"])
+    columns = ["network", "measured on", "planned for", "latency asked there", "faster here", "accuracy"]
+    publish("plans_elsewhere", columns, list(dict.fromkeys(map(tuple, found))))  # type: ignore[arg-type]
 
 
 def _asked() -> argparse.Namespace:
