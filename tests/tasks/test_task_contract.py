@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, default_collate
 
 import penjing as pj
 from penjing.errors import PenjingError
+from penjing.targets import session
 from penjing.tasks import Task, evaluate, likeness, parts_of, tasks
 
 SAMPLES, BATCH = 11, 4
@@ -181,6 +183,78 @@ def ctc():
     return Example(pj.tasks.CTC(subsampling=2), Listener(), samples, direct, lambda outputs: outputs[:, 0], spoken)
 
 
+class Detector(nn.Module):
+    """Of each image a box, corner and size, and two logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(48, 6)
+        with torch.no_grad():
+            self.head.bias.copy_(torch.tensor([4.0, 4.0, 9.0, 9.0, 0.0, 0.0]))
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+
+
+def detection():
+    targets = []
+    for number in range(SAMPLES):
+        rows = torch.tensor([[4.0, 4.0, 13.0, 13.0 + number % 3], [30.0, 30.0, 40.0, 40.0]])[: 1 + number % 2]
+        targets.append({"boxes": rows, "labels": torch.tensor([number % 2, 0])[: len(rows)]})
+
+    def decode(outputs):
+        corners = torch.cat([outputs[:, :2], outputs[:, :2] + outputs[:, 2:4]], 1)
+        best = outputs[:, 4:].softmax(1).max(1)
+        return [
+            {"boxes": corners[at : at + 1], "scores": best.values[at : at + 1], "labels": best.indices[at : at + 1]}
+            for at in range(len(outputs))
+        ]
+
+    def loss(outputs, targets):
+        wanted = torch.stack([one["boxes"][0] for one in targets])
+        corners = torch.cat([outputs[:, :2], outputs[:, :2] + outputs[:, 2:4]], 1)
+        labels = torch.stack([one["labels"][0] for one in targets])
+        return nn.functional.smooth_l1_loss(corners, wanted) + nn.functional.cross_entropy(outputs[:, 4:], labels)
+
+    def direct(outputs, targets):
+        """One answer an image: precision over recall of each class at each threshold, read at 101 recalls."""
+        values = []
+        found = decode(outputs)
+        for number in (0, 1):
+            wanted = sum(int((one["labels"] == number).sum()) for one in targets)
+            ranked = sorted((at for at in range(SAMPLES) if int(found[at]["labels"]) == number),
+                            key=lambda at: -float(found[at]["scores"]))  # fmt: skip
+            for threshold in np.linspace(0.5, 0.95, 10):
+                right, curve = 0, []
+                for rank, at in enumerate(ranked, 1):
+                    one = targets[at]
+                    best = max(
+                        (overlap(found[at]["boxes"][0], row) for row in one["boxes"][one["labels"] == number]),
+                        default=0,
+                    )
+                    right += best >= threshold
+                    curve.append((right / wanted, right / rank))
+                points = [max((p for r, p in curve if r >= recall), default=0) for recall in np.linspace(0, 1, 101)]
+                values.append(np.mean(points))
+        return float(np.mean(values))
+
+    task = pj.tasks.Detection(loss, decode, classes=2)
+    samples = list(zip(0.1 * images(4, 4), targets, strict=True))
+    return Example(task, Detector(), samples, direct, lambda outputs: outputs[:0], listed)
+
+
+def overlap(one, other):
+    width, height = (float(min(one[2 + at], other[2 + at]) - max(one[at], other[at])) for at in (0, 1))
+    shared = max(width, 0) * max(height, 0)
+    areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+def listed(samples):
+    images, targets = zip(*samples, strict=True)
+    return torch.stack(images), list(targets)
+
+
 class TwoHeads(nn.Module):
     """A class and two values of each image, in a dictionary."""
 
@@ -212,6 +286,7 @@ def multi_task():
 EXAMPLES = {
     "CTC": ctc,
     "Classification": classification,
+    "Detection": detection,
     "MultiLabel": multi_label,
     "MultiTask": multi_task,
     "Regression": regression,
@@ -266,7 +341,8 @@ def test_a_step_against_the_gradient_makes_the_loss_smaller(example):
 
 def test_outputs_of_another_shape_are_refused_with_both_shapes(example):
     _, targets, outputs = whole(example)
-    for refused in (example.task.loss, example.task.metric().update):
+    own = isinstance(example.task, pj.tasks.Detection)  # whose loss is the user's
+    for refused in ([] if own else [example.task.loss]) + [example.task.metric().update]:
         with pytest.raises(PenjingError, match=r"needs|has.*outputs"):
             refused(example.wrong(outputs), targets)
 
@@ -314,3 +390,12 @@ def test_a_quantised_network_is_judged_and_explained(example):
     found = pj.explain(graph, small, data)
     assert found.metric_name == example.task.metric_name and found.samples == SAMPLES
     assert found.change is not None or found.missing
+
+
+def test_the_file_for_the_device_is_judged_as_the_graph_is(example, tmp_path):
+    batches = list(loader(example))
+    inputs, _ = example.task.split(batches[0])
+    graph = pj.capture(example.network.eval(), inputs, dynamic=example.dynamic)
+    run = session(pj.lower(graph, path=tmp_path / "model.onnx"))
+    assert evaluate(run, batches, example.task) == pytest.approx(evaluate(graph, batches, example.task), abs=1e-6)
+    assert likeness(graph, run, batches, example.task).value > 0.999

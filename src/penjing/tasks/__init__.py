@@ -3,6 +3,7 @@
 from penjing.tasks._classification import Classification
 from penjing.tasks._compared import compared_of, heads_of, judged_of, parts_of
 from penjing.tasks._ctc import CTC
+from penjing.tasks._detection import Detection
 from penjing.tasks._evaluate import agreement, evaluate, likeness
 from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answered, answers_of
 from penjing.tasks._multi_label import MultiLabel
@@ -26,6 +27,7 @@ __all__ = [
     "R2",
     "TOP_ONE",
     "Classification",
+    "Detection",
     "Likeness",
     "Metric",
     "MultiLabel",
