@@ -101,8 +101,8 @@ def compress(
     progress: bool = True,
     say: Callable[[str], None] = print,
     watch: Callable[[Progress], None] | None = None,
-    on_stage: Callable[[str], None] = lambda stage: None,
-    report: Callable[[dict[str, Any]], None] = lambda epoch: None,
+    on_stage: Callable[[str], None] | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
     inputs: Mapping[str, str] | None = None,
     trained: bool = True,
     untrained_teachers: Sequence[str] = (),
@@ -246,7 +246,8 @@ def compress(
 
         def began_stage(stage: str) -> None:
             course.began(stage)
-            on_stage(stage)
+            if on_stage is not None:
+                on_stage(stage)
 
         space = Workspace(out, settings, log, began_stage, told_of)
         if beginning is not None:

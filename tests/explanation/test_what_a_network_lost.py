@@ -332,3 +332,12 @@ def test_it_is_plain_json_and_told_in_a_few_lines_and_as_escaped_html():
 def test_data_without_samples_to_compare_on_are_refused():
     with pytest.raises(PenjingError, match="explain compares answers on data"):
         pj.explain(nn.Identity(), nn.Identity(), pj.Data([], None, None, pj.tasks.Unlabelled()))
+
+
+def test_a_row_of_nan_leaves_the_confidence_of_the_others_as_it_is():
+    probabilities = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    spoiled = torch.cat([torch.full((1, 2), float("nan")), probabilities])
+    targets = torch.tensor([0, 0, 1])
+    data = pj.Data(None, None, [(spoiled, targets), (spoiled, targets)], pj.tasks.Classification(2), "two")
+    found = pj.explain(nn.Identity(), nn.Identity(), data).calibration_after
+    assert sorted(round(one.confidence, 3) for one in found.bins) == [0.0, 0.8, 0.9]

@@ -107,7 +107,7 @@ OTHERS = {
 }
 BESIDE = {"penalty_weight": {"penalty": "orthogonal"}}  # what an argument means nothing without
 # Another value is the same run.
-SAME = {"max_minutes": 3.0, "trackers": ("tensorboard",), "untrained_teachers": ("net.py:make",)}
+SAME = {"max_minutes": 3.0, "trackers": ("tensorboard",), "report": print, "untrained_teachers": ("net.py:make",)}
 
 
 def test_every_argument_is_tried_here():

@@ -43,12 +43,18 @@ class Answers:
     _answers: list[np.ndarray] = field(default_factory=list)  # (2, n) of each batch: the original's, the small one's
     _confidences: list[np.ndarray] = field(default_factory=list)  # (2, n)
     _targets: list[np.ndarray] = field(default_factory=list)  # (n,)
+    # Whether each network's outputs are probabilities: decided once, by the first batch that can tell.
+    _probabilities: list[bool | None] = field(default_factory=lambda: [None, None])
     _samples: int = 0
     _changed: dict[Kind, list[ChangedSample]] = field(default_factory=dict)
 
     def update(self, inputs: tuple[Tensor, ...], targets: Tensor | None, before: Tensor, after: Tensor) -> None:
         """Adds one batch: the inputs, class indices `(n,)` if there are some, and both networks' outputs `(n, C)`."""
-        pairs = [_answer(outputs) for outputs in (before, after)]
+        scores = [outputs.detach().float().cpu() for outputs in (before, after)]
+        for network, one in enumerate(scores):
+            if self._probabilities[network] is None:
+                self._probabilities[network] = _are_probabilities(one)
+        pairs = [_answer(one, bool(sure)) for one, sure in zip(scores, self._probabilities, strict=True)]
         answers, confidences = (np.stack([pair[part] for pair in pairs]) for part in (0, 1))
         labels = None if targets is None else targets.cpu().numpy()
         self._answers.append(answers)
@@ -129,10 +135,21 @@ class Answers:
         )  # fmt: skip
 
 
-def _answer(outputs: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the classes `(N,)`, −1 where there is no answer, and the probabilities `(N,)` of outputs `(N, C)`."""
-    scores = outputs.detach().float().cpu()
-    sure = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-3).all())  # probabilities already
+def _are_probabilities(scores: Tensor) -> bool | None:
+    """Tells whether outputs `(N, C)` are probabilities already; None where no row holds numbers alone."""
+    whole = scores[scores.isfinite().all(1)]
+    if not len(whole):
+        return None
+    return bool((whole >= 0).all()) and bool(((whole.sum(1) - 1).abs() < 1e-3).all())
+
+
+def _answer(scores: Tensor, sure: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the classes `(N,)`, −1 where there is no answer, and the probabilities `(N,)` of outputs `(N, C)`.
+
+    Args:
+        scores: the outputs.
+        sure: whether they are probabilities already.
+    """
     confidence, answer = (scores if sure else scores.softmax(1)).max(1)
     answer = torch.where(answered(scores), answer, -1)
     return answer.numpy(), confidence.nan_to_num(0.0).numpy()

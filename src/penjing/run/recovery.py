@@ -138,7 +138,8 @@ def recovered(
     def told(epoch: dict[str, Any]) -> None:
         judged = "" if epoch["metric"] is None else f", {metric_words(asked.data.task, epoch['metric'])}"
         say(f"  epoch {epoch['epoch']}: loss {epoch['loss']:.4f}{judged} ({epoch['seconds']:.0f} s)")
-        asked.report(epoch)
+        if asked.report is not None:
+            asked.report(epoch)
 
     notes += _begun_trained(space, small, say)
     finished = True

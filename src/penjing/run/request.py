@@ -85,8 +85,8 @@ RULES = {  # rules for single arguments of `compress`
     "progress": FLAG,
     "say": FUNCTION,
     "watch": optional(FUNCTION),
-    "on_stage": FUNCTION,
-    "report": FUNCTION,
+    "on_stage": optional(FUNCTION),
+    "report": optional(FUNCTION),
     "inputs": optional(mapping(TEXT, "a mapping from names to hashes")),
     "trained": FLAG,
     "untrained_teachers": several(TEXT, "names of teachers"),
@@ -128,7 +128,7 @@ class CompressRequest:
     untrained_teachers: tuple[str, ...] = ()
     techniques: tuple[str, ...] = ("prune", "quantize")
     solver: str = "milp"
-    report: Callable[[dict[str, Any]], None] = lambda epoch: None
+    report: Callable[[dict[str, Any]], None] | None = None
 
     def __post_init__(self) -> None:
         """Makes sure that names are known, and that the training suits the data.
