@@ -68,6 +68,12 @@ def test_an_error_gives_the_least_possible_of_each_limit():
         assign(problem, {"ms": 1.0})
 
 
+def test_where_there_is_nothing_to_choose_the_error_gives_the_sums_that_are_limited_alone():
+    with pytest.raises(Unreachable, match=r"3 ms of 1") as error:
+        assign(Assignment({}, [], constants={"ms": 3.0}), {"ms": 1.0})
+    assert error.value.least == {"ms": 3.0}
+
+
 def test_nothing_to_choose_is_nothing_chosen():
     assert assign(Assignment({}, []), {}).taken == {}
     with pytest.raises(Unreachable):

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import penjing as pj
-from penjing.distillation import soft_labels, values
+from penjing.distillation import Comparison, Seen, signals, soft_labels, values
 from penjing.errors import PenjingError
 from penjing.tasks import Classification, MultiTask, Regression, Segmentation, Unlabelled, evaluate
 
@@ -106,6 +106,26 @@ def test_each_head_is_learned_from_a_teacher_by_the_signal_that_suits_it():
     wanted = soft_labels(own["kind"], taught["kind"], temperature=2.0) + 0.1 * values(own["place"], taught["place"])
     wanted = wanted + soft_labels(own["mask"], taught["mask"], temperature=2.0, counted=counted)
     assert told[0]["losses"]["guidance"] == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_a_signal_of_classes_that_is_named_teaches_the_heads_that_hold_classes():
+    torch.manual_seed(0)
+    teacher, student = Net().eval(), Net()
+    data = pj.Data([(INPUT, TARGETS)], None, None, MultiTask(HEADS))
+    told, before = [], copy.deepcopy(student).eval()
+    pj.recover(
+        student, data, teacher=teacher, epochs=1, signal="dkd", distill_weight=1.0, lr=0.01, precision="float32",
+        channels_last=False, progress=False, report=told.append,
+    )  # fmt: skip
+    _, targets = MultiTask(HEADS).split((INPUT, TARGETS))
+    wanted = 0.0
+    with torch.no_grad():
+        own, taught = before(INPUT), teacher(INPUT)
+        for name in ("kind", "mask"):
+            seen = Comparison(Seen(own[name]), Seen(taught[name]), targets=targets[name])
+            wanted += float(signals["dkd"].function()(seen))
+        wanted += float(values(own["place"], taught["place"]))
+    assert told[0]["losses"]["guidance"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_what_changed_is_told_of_the_headline():

@@ -170,7 +170,7 @@ def _kept(
     """
     totals = {name: problem.total(name, taken) for name in (minimise, *limits)}
     if any(totals[name] > limit for name, limit in limits.items()):
-        raise _unreachable(totals, limits)
+        raise _unreachable({name: totals[name] for name in limits}, limits)
     return Assigned(dict(taken), totals, gap)
 
 

@@ -34,6 +34,7 @@ from penjing.training.randomness import generators_kept, seed_generators
 from penjing.training.settings import AUTO, TrainingSettings, Variant, check_labels
 from penjing.training.tapped import Tapped, called
 
+VALUES = "values"  # the signal of heads that hold no classes, whatever others are asked for
 PREPARED = 1  # the key, beside the seed, of the random numbers that a signal's own parameters begin with
 
 
@@ -135,19 +136,21 @@ class Objective:
         self.balance.to(self.device)
 
     def _chosen(self, student: nn.Module, listened: Listened, batch: Any) -> tuple[str, Signal]:
-        """Returns the signal, and its name; where nobody named one, the one that suits the outputs, head by head."""
-        name = self.settings.signal
-        if name != AUTO:
+        """Returns the signal, and its name: the one that was named, or else one that suits the outputs, head by head."""
+        name, heads = self.settings.signal, heads_of(self.task)
+        if name != AUTO and (heads is None or not signals[name].function.by_head):
             return name, self._signal(name)
         inputs, _ = send_to_device(self.task.split(batch), self.device)
         given = called("The model", Tapped(student), listened.teacher.shown(inputs))[0]
-        outputs, heads = compared_of(self.task, given), heads_of(self.task)
+        outputs = compared_of(self.task, given)
         if heads is None:
             name = suited(answers_of(self.task), outputs)
             return name, self._signal(name)
-        kinds = {one: suited(answers_of(task), outputs[one]) for one, (task, _) in heads.items()}
-        parts = {one: self._signal(kind) for one, kind in kinds.items()}
-        return AUTO, Heads(parts, {one: weight for one, (_, weight) in heads.items()})
+        parts = {}
+        for head, (task, _) in heads.items():
+            kind = suited(answers_of(task), outputs[head])
+            parts[head] = self._signal(kind if name == AUTO or kind == VALUES else name)
+        return name, Heads(parts, {head: weight for head, (_, weight) in heads.items()})
 
     def _signal(self, name: str) -> Signal:
         made: Signal = _made(signals[name].function, temperature=self.settings.temperature)

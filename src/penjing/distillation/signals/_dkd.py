@@ -25,6 +25,8 @@ class DecoupledLabels(Signal):
     that a sure teacher tells nothing of the others. Of nested outputs, those count for which there are labels.
     """
 
+    by_head = True
+
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0) -> None:
         """Takes the weight α of the labelled class, β of the others, and the temperature T > 0."""
         super().__init__()

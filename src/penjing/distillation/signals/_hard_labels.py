@@ -21,6 +21,8 @@ class HardLabels(Signal):
     loss = cross-entropy(student, argmax teacher), mean over the positions that count
     """
 
+    by_head = True
+
     def forward(self, seen: Comparison) -> Tensor:
         """Returns the loss of a batch; of nested outputs, the mean over their tensors.
 

@@ -13,8 +13,8 @@ from penjing.distillation.signals._registry import Signal
 class Heads(Signal):
     """Asks each head for the outputs of the teacher's; the loss is the weighted sum over the heads.
 
-    It isn't in the table of signals, since it is made of others: it is what is meant where a task has several heads and nobody
-    names a signal.
+    It isn't in the table of signals, since it is made of others: it is what is meant where a task has several heads, and nobody
+    names a signal or one that compares outputs one by one, such as "dkd".
     """
 
     def __init__(self, parts: Mapping[str, Signal], weights: Mapping[str, float]) -> None:

@@ -25,6 +25,8 @@ class LogitStandardization(Signal):
     T is the paper's base temperature; the paper weighs this loss by 9 and the labels by 0.1.
     """
 
+    by_head = True
+
     def __init__(self, base_temperature: float = 2.0) -> None:
         """Takes T > 0, of z-scores, which are about as large whatever the network."""
         super().__init__()

@@ -36,11 +36,14 @@ class Signal(nn.Module, ABC):
             networks must then be run with ops that can be differentiated twice: fused attention can't, so they run under
             `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
         wants_parameters: whether it looks at the student's parameters and at the gradients of the teacher's.
+        by_head: whether it compares one output with one output, so that of a network with several heads each is compared by
+            itself: those that hold classes, or any of them if the signal is "values".
     """
 
     taps: ClassVar[Taps] = ""
     wants_input_gradients: ClassVar[bool] = False
     wants_parameters: ClassVar[bool] = False
+    by_head: ClassVar[bool] = False
 
     def prepare(self, seen: Comparison) -> None:
         """Makes what the signal must learn, for values shaped as those of this batch; it is called once, before training.

@@ -17,6 +17,8 @@ from penjing.errors import PenjingError
 class SoftLabels(Signal):
     """Asks the student for the teacher's class probabilities, softened by a temperature."""
 
+    by_head = True
+
     def __init__(self, temperature: float = 4.0) -> None:
         """Takes T > 0; larger shows more of how the wrong classes compare."""
         super().__init__()

@@ -13,6 +13,8 @@ from penjing.distillation.signals._registry import Signal, signals
 class Values(Signal):
     """Asks the student for the teacher's outputs themselves, by their mean squared error."""
 
+    by_head = True
+
     def forward(self, seen: Comparison) -> Tensor:
         """Returns the loss of `values`."""
         return values(seen.student.outputs, seen.teacher.outputs, counted=seen.counted)
