@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, f1_score
 
+import penjing as pj
 from penjing.errors import PenjingError
 from penjing.tasks import MultiLabel, evaluate
 
@@ -73,6 +74,17 @@ def test_shares_of_a_label_have_a_loss_but_no_metric():
     assert float(task.loss(torch.zeros(1, 2), targets)) == pytest.approx(0.6931, abs=1e-4)
     with pytest.raises(PenjingError, match="0 or 1, but some lie between"):
         task.metric().update(torch.zeros(1, 2), targets)
+
+
+def test_labels_can_be_mixed_by_augmentations():
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 5), torch.randint(0, 2, (8, 3))) for _ in range(3)]
+    told = []
+    pj.recover(
+        torch.nn.Linear(5, 3), pj.Data(batches, None, None, MultiLabel(3)), epochs=2, lr=0.1, augment="mixup",
+        precision="float32", channels_last=False, progress=False, report=told.append,
+    )  # fmt: skip
+    assert told[1]["losses"]["task"] < told[0]["losses"]["task"]
 
 
 def test_names_that_are_unknown_are_refused_with_the_nearest():

@@ -3,6 +3,7 @@
 Each comes with a tiny network and samples; a DataLoader gives batches of four of the eleven, so that the last one is odd.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, default_collate
 
 import penjing as pj
+from penjing.distillation import Mean
 from penjing.errors import PenjingError
 from penjing.targets import session
 from penjing.tasks import Task, evaluate, likeness, parts_of, tasks
@@ -379,6 +381,17 @@ def test_a_student_comes_nearer_to_its_teacher_by_the_signal_that_suits_the_task
         channels_last=False, progress=False, report=told.append,
     )  # fmt: skip
     assert told[-1]["losses"]["guidance"] < told[0]["losses"]["guidance"]
+
+
+def test_teachers_that_agree_with_the_student_ask_nothing_of_it(example):
+    batches = list(loader(example))
+    data, told = pj.Data(batches, None, None, example.task), []
+    student = copy.deepcopy(example.network)
+    pj.recover(
+        student, data, teacher=Mean(example.network, copy.deepcopy(example.network)), epochs=1, lr=1e-9,
+        precision="float32", channels_last=False, progress=False, report=told.append,
+    )  # fmt: skip
+    assert told[0]["losses"]["guidance"] == pytest.approx(0, abs=1e-5) and told[0]["losses"]["task"] > 0
 
 
 def test_a_quantised_network_is_judged_and_explained(example):

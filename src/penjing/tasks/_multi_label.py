@@ -60,12 +60,14 @@ class MultiLabel:
         return f"MultiLabel(labels={self.labels}, metric={self._metric!r})"
 
     def split(self, batch: Any) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Returns the inputs and the labels of `(input, target)`; no labels for `(input,)`.
+        """Returns the inputs and the labels of `(input, target)`, as numbers from 0 to 1; no labels for `(input,)`.
 
         Raises:
             PenjingError: the batch is neither.
         """
-        return with_targets(batch, "MultiLabel")
+        inputs, labels = with_targets(batch, "MultiLabel")
+        # Labels in floating point can be mixed by augmentations; whole numbers might be classes.
+        return inputs, labels.float() if labels is not None and labels.ndim == 2 else labels
 
     def loss(self, outputs: Any, targets: Tensor) -> Tensor:
         """Returns the mean binary cross-entropy over samples and labels."""
