@@ -13,6 +13,7 @@ PAGES = [
     "classify-texts.md",
     "do-several-tasks-at-once.md",
     "find-what-was-lost.md",
+    "from-keras.md",
     "from-onnx.md",
     "in-a-notebook.md",
     "predict-values.md",
@@ -21,14 +22,14 @@ PAGES = [
     "tensorboard.md",
     "use-your-own-loop.md",
 ]
-NEEDS = {"tensorboard.md": "tensorboard"}  # the package that a page is about
+NEEDS = {"from-keras.md": "keras", "tensorboard.md": "tensorboard"}  # the package that a page is about
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_page_prints_what_it_says(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # a page may write files
     if page in NEEDS:
-        pytest.importorskip(NEEDS[page])
+        pytest.importorskip(NEEDS[page], reason=f"{NEEDS[page]} isn't installed")
+    monkeypatch.chdir(tmp_path)  # a page may write files
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", (HOWTO / page).read_text(), re.DOTALL | re.MULTILINE)
     names: dict[str, object] = {}
     torch.manual_seed(0)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from penjing.graph import Graph, Option, Place, Plan
     from penjing.graph.capture.capture import capture
     from penjing.graph.channels.channels import channels
+    from penjing.importing.keras import from_keras
     from penjing.importing.onnx import from_onnx
     from penjing.planning import apply, plan
     from penjing.storage import load
@@ -49,6 +50,7 @@ __all__ = [
     "data",
     "explain",
     "factorize",
+    "from_keras",
     "from_onnx",
     "load",
     "lower",
@@ -81,6 +83,7 @@ _HOMES = {  # the module of every other public name
     "compress": "penjing.compress",
     "explain": "penjing.verbs",
     "factorize": "penjing.factorization",
+    "from_keras": "penjing.importing.keras",
     "from_onnx": "penjing.importing.onnx",
     "load": "penjing.storage",
     "lower": "penjing.targets",

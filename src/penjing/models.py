@@ -21,7 +21,7 @@ from penjing.files import sha256
 from penjing.graph import Graph, capture, load, load_exported
 from penjing.loaders import first
 
-ELSEWHERE = (".onnx",)  # files of other tools that hold a whole network
+ELSEWHERE = (".onnx", ".keras")  # files of other tools that hold a whole network
 WHOLE = (".penjing", ".pt2", *ELSEWHERE)  # files that hold a whole network
 WEIGHTS = (".safetensors", ".pt", ".pth")  # files that hold weights alone
 SHOWN = 4  # keys or shapes that an error lists
@@ -54,8 +54,8 @@ def load_model(spec: str, weights: Path | None = None, data: Data | None = None)
     """Returns the model that `spec` names.
 
     Args:
-        spec: `zoo:NAME`, `package.module:factory`, `file.py:factory`, or a `.penjing`, `.pt2` or `.onnx` file. A factory
-            returns an `nn.Module`, or a pair of it and its example inputs.
+        spec: `zoo:NAME`, `package.module:factory`, `file.py:factory`, or a `.penjing`, `.pt2`, `.onnx` or `.keras` file. A
+            factory returns an `nn.Module`, or a pair of it and its example inputs.
         weights: a `.safetensors` file, or a `.pt` file that loads with `weights_only=True`.
         data: example inputs are taken from it where the model brings none; a zoo network gets its number of classes.
 
@@ -105,6 +105,11 @@ def _build(spec: str, data: Data | None) -> tuple[nn.Module, Any, str]:
 
         read, inputs = read_onnx(spec, _example_from(data))
         return read, inputs, Path(spec).stem
+    if spec.endswith(".keras"):
+        from penjing.importing.keras import read_keras
+
+        network, inputs = read_keras(spec, _example_from(data))
+        return network, inputs, Path(spec).stem
     if spec.endswith(WEIGHTS):
         if Path(spec).is_file():
             _read_weights(Path(spec))  # says what a file holds that holds no weights

@@ -32,12 +32,13 @@ MEANT = {"keep": "Modules are kept from pruning by --keep-channels, and from qua
 MOST_NAMED = 3  # layers that are named per reason; the plan in the report names all
 
 Model = Annotated[
-    str, typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx or .pt2 file")
+    str,
+    typer.Argument(help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx, .keras or .pt2 file"),
 ]
 MaybeModel = Annotated[
     str | None,
     typer.Argument(
-        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx or .pt2 file; by default that of --from"
+        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx, .keras or .pt2 file; else that of --from"
     ),
 ]
 SPEC = (

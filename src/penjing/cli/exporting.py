@@ -21,7 +21,8 @@ Exported = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="a .penjing, .onnx or .pt2 file, the folder of a finished run, zoo:NAME, package.module:factory, or file.py:factory",
+        help="a .penjing, .onnx, .keras or .pt2 file, the folder of a finished run, zoo:NAME, "
+        "package.module:factory, or file.py:factory",
     ),
 ]
 

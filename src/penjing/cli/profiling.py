@@ -35,8 +35,8 @@ Profiled = Annotated[
     str | None,
     typer.Argument(
         metavar="MODEL",
-        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx or .pt2 file, the folder of a finished run, "
-        "or the file for the device in such a folder",
+        help="zoo:NAME, package.module:factory, file.py:factory, a .penjing, .onnx, .keras or .pt2 file, the folder of a "
+        "finished run, or the file for the device in such a folder",
     ),
 ]
 

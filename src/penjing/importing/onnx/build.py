@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from penjing.errors import PenjingError, unknown_name
+from penjing.importing.network import Flowing, Operation, Step, container, path_in
 from penjing.importing.onnx import names
 from penjing.importing.onnx.file import DOMAINS, OnnxFile, array
-from penjing.importing.onnx.module import Flowing, FromOnnx, Held, Operation, Step
+from penjing.importing.onnx.module import FromOnnx, Held
 from penjing.importing.onnx.node import Form, Given, Node, no_form
 from penjing.importing.onnx.ops import FORMS, SIZES
 from penjing.importing.onnx.values import as_tensor, is_constant, is_sizes
@@ -213,9 +214,9 @@ class _Builder:
             self._keep_constants(node, results)
             return
         owner = "" if form.owner is None else node.names[form.owner]
-        parent, name = names.container(self._module, names.path_of(node.scope, node.op, self._index, owner))
+        parent, name = container(self._module, names.path_of(node.scope, node.op, self._index, owner))
         parent.add_module(name, module)
-        step = Step(_path(self._module, module), arguments, node.outputs)
+        step = Step(path_in(self._module, module), arguments, node.outputs)
         self._steps.append(step)
         for name, value in zip(node.outputs, results, strict=False):
             if name:
@@ -255,7 +256,7 @@ class _Builder:
         """
         key = f"{name} {self._index}" if _is_vector(value.shape) else name
         if key not in self._held:
-            parent, free = names.container(self._module, names.path_of(name, "constant", len(self._held)))
+            parent, free = container(self._module, names.path_of(name, "constant", len(self._held)))
             if name in self._stored and value.dtype.kind == "f" and value.size > 1 and np.isfinite(value).all():
                 parent.register_parameter(free, self._share((name, "as it is"), lambda: torch.tensor(value)))
             else:
@@ -289,10 +290,6 @@ class _Builder:
                 self._alias[node.outputs[0]] = name
                 return True
         return False
-
-
-def _path(root: nn.Module, module: nn.Module) -> str:
-    return next(path for path, one in root.named_modules() if one is module)
 
 
 def _is_vector(shape: Sequence[int]) -> bool:

@@ -3,7 +3,8 @@
 import re
 
 import onnx
-from torch import nn
+
+from penjing.importing.network import clean_path
 
 WEIGHT = ".weight"
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -26,7 +27,7 @@ def path_of(node: str, op: str, index: int, weight: str = "") -> str:
         weight: the name of a layer's weight; "" for an op without one.
     """
     if weight.endswith(WEIGHT) and "/" not in weight and "::" not in weight:
-        return _clean(weight.removesuffix(WEIGHT).split("."))
+        return clean_path(weight.removesuffix(WEIGHT).split("."))
     parts = [part for part in re.split("/", node) if part]
     scopes: list[str] = []
     for part in parts:
@@ -35,37 +36,4 @@ def path_of(node: str, op: str, index: int, weight: str = "") -> str:
         scopes.append(part)
     if weight and len(scopes) > 1:  # the last part names the op, the one before it the layer
         scopes.pop()
-    return _clean(".".join(scopes).split(".")) or f"{op.rpartition('.')[2].lower()}_{index}"
-
-
-def _clean(parts: list[str]) -> str:
-    return ".".join(clean for part in parts if (clean := re.sub(r"\W", "_", part, flags=re.ASCII)))
-
-
-def container(root: nn.Module, path: str) -> tuple[nn.Module, str]:
-    """Returns the module that is to hold `path`, made where it isn't there, and a free name in it."""
-    *parents, last = path.split(".")
-    here = root
-    for part in parents:
-        while part in here._modules and not _holds_others(here._modules[part]):
-            part += "_"
-        part = part if part in here._modules else _free(here, part)
-        if part not in here._modules:
-            here.add_module(part, nn.Module())
-        child = here._modules[part]
-        assert child is not None
-        here = child
-    return here, _free(here, last)
-
-
-def _holds_others(module: nn.Module | None) -> bool:
-    return type(module) is nn.Module
-
-
-def _free(module: nn.Module, name: str) -> str:
-    """Returns the name, longer where the module has it already."""
-    stem, number = name, 1
-    while hasattr(module, name):
-        number += 1
-        name = f"{stem}_{number}"
-    return name
+    return clean_path(".".join(scopes).split(".")) or f"{op.rpartition('.')[2].lower()}_{index}"
