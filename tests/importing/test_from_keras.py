@@ -44,6 +44,12 @@ def branches():
     return shaken(keras.Model(x, layers.Multiply()([joined, layers.Dense(16, activation="sigmoid")(squeezed)])))
 
 
+def shared():
+    x = keras.Input(IMAGE, name="x")
+    twice = layers.Conv2D(3, 2, padding="same", name="twice")
+    return shaken(keras.Model(x, twice(layers.ReLU()(twice(x)))))
+
+
 def nested():
     inner = keras.Sequential(
         [keras.Input(IMAGE), layers.Conv2D(5, 3, name="c"), layers.ReLU(max_value=6)], name="inner"
@@ -87,6 +93,7 @@ MODELS = {
     ),
     "normalization": adapted,
     "branches": branches,
+    "called twice": shared,
     "nested": nested,
     "LSTM": lambda: of(STEPS, layers.LSTM(5, return_sequences=True), layers.LSTM(4)),
     "GRU": lambda: of(STEPS, layers.GRU(5, return_sequences=True), layers.GRU(4)),
@@ -139,6 +146,11 @@ def test_a_file_is_a_model_and_data_say_where_its_channels_stand(tmp_path):
     wanted = model.predict(x.permute(0, 2, 3, 1).numpy(), verbose=0)
     np.testing.assert_allclose(loaded.graph()(x).detach().numpy(), wanted, rtol=1e-4, atol=1e-4)
     assert load_model(str(tmp_path / "net.keras")).example_inputs[0].shape == (2, 32, 32, 3)
+
+
+def test_a_layer_keeps_its_name_behind_a_padding_and_its_weights_where_it_is_called_twice():
+    graph = pj.from_keras(shared())
+    assert [name for name, _ in graph.named_parameters()] == ["twice.weight", "twice.bias"]
 
 
 def test_a_layer_without_a_form_is_named_with_what_to_do():

@@ -122,7 +122,7 @@ def test_what_is_added_behind_a_layer_is_its_bias_and_nodes_without_names_get_so
         "c": values.normal(size=5).astype(np.float32),
     }
     nodes = [
-        node("Conv", ["x", "w"], ["1"], name="/stem/stem.0/conv/Conv"),
+        node("Conv", ["x", "w"], ["1"], name="/stem/stem.0/conv/Conv", pads=[0, 0, 1, 1]),
         node("Add", ["1", "b"], ["2"]),
         node("GlobalAveragePool", ["2"], ["3"]),
         node("Flatten", ["3"], ["4"]),

@@ -22,6 +22,22 @@ class Operation(nn.Module):
         return self._function(*arguments)
 
 
+class Padded(nn.Module):
+    """A layer behind a padding that it can't do itself: of other widths at both ends, or by the input's size.
+
+    In a network the two are calls of their own, so that the layer has the name and the padding doesn't stand around it.
+    """
+
+    def __init__(self, layer: nn.Module, pad: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.pad = layer, pad
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pads and calls the layer."""
+        made: Tensor = self.layer(self.pad(x))
+        return made
+
+
 @dataclass(frozen=True)
 class Flowing:
     """A value that an earlier step or the caller gives.

@@ -10,7 +10,7 @@ from penjing.importing.keras.layers import FORMS
 from penjing.importing.keras.layers.activations import activation
 from penjing.importing.keras.layout import IMAGE, to_first, to_last
 from penjing.importing.keras.table import Call, no_form
-from penjing.importing.network import Flowing, Network, Operation, Step, clean_path, container, path_in
+from penjing.importing.network import Flowing, Network, Operation, Padded, Step, clean_path, container, path_in
 
 PASSING = {"Dropout", "Identity", "GaussianDropout", "GaussianNoise", "ActivityRegularization"}  # entry by entry
 
@@ -35,7 +35,7 @@ class _Builder:
         self._steps: list[Step] = []
         self._names: dict[int, str] = {}
         self._flattened: dict[str, tuple[int, int, int]] = {}
-        self._modules: dict[Any, str] = {}
+        self._modules: dict[int, list[str]] = {}  # the paths of each layer with weights, by its id
         self._count = 0
         self.network = Network([_name(tensor, index) for index, tensor in enumerate(model.inputs)])
         values = {}
@@ -98,15 +98,21 @@ class _Builder:
 
     def _layer(self, call: Call, arguments: tuple[Any, ...]) -> str:
         """Adds the step of a layer, and of its activation."""
-        known = self._modules.get(id(call.layer))
+        known, before = self._modules.get(id(call.layer)), len(self._steps)
         if known is None:
             made = FORMS[type(call.layer).__name__](call)
             module = made if isinstance(made, nn.Module) else Operation(made)
+            if isinstance(module, Padded):
+                padded = self._step(f"{call.path}_pad", Operation(module.pad), arguments)
+                module, arguments = module.layer, (Flowing(padded),)
             name = self._step(call.path, module, arguments)
-            if call.layer is not None and any(True for _ in module.parameters()):
-                self._modules[id(call.layer)] = self._steps[-1].path
+            if any(True for _ in module.parameters()):
+                self._modules[id(call.layer)] = [step.path for step in self._steps[before:]]
         else:  # called again: the same weights
-            name = self._step(call.path, self.network.get_submodule(known), arguments, known)
+            name = ""
+            for path in known:
+                name = self._step(call.path, self.network.get_submodule(path), arguments, path)
+                arguments = (Flowing(name),)
         function = getattr(call.layer, "activation", None)
         if type(call.layer).__name__ in ("Activation", "LSTM", "GRU") or function is None:
             return name

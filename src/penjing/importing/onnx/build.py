@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.errors import PenjingError, unknown_name
-from penjing.importing.network import Flowing, Operation, Step, container, path_in
+from penjing.importing.network import Flowing, Operation, Padded, Step, container, path_in
 from penjing.importing.onnx import names
 from penjing.importing.onnx.file import DOMAINS, OnnxFile, array
 from penjing.importing.onnx.module import FromOnnx, Held
@@ -215,6 +215,11 @@ class _Builder:
             return
         owner = "" if form.owner is None else node.names[form.owner]
         parent, name = container(self._module, names.path_of(node.scope, node.op, self._index, owner))
+        if isinstance(module, Padded):
+            parent.add_module(f"{name}_pad", pad := Operation(module.pad))
+            inner = f"{node.outputs[0]} padded"
+            self._steps.append(Step(path_in(self._module, pad), arguments, (inner,)))
+            module, arguments = module.layer, (Flowing(inner),)
         parent.add_module(name, module)
         step = Step(path_in(self._module, module), arguments, node.outputs)
         self._steps.append(step)

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from penjing.importing.keras.layout import IMAGE, same_padding, to_first, to_last
 from penjing.importing.keras.table import Call, form, no_form, parameter, refuse
+from penjing.importing.network import Padded
 
 CONVOLUTIONS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d}
 
@@ -17,19 +18,14 @@ def _as_pair(value: Any, axes: int) -> tuple[int, ...]:
     return tuple(value) if isinstance(value, Sequence) else (value,) * axes
 
 
-class Padded(nn.Module):
-    """A layer behind a padding of other widths at both ends, or by the input's size."""
+def _padded(layer: nn.Module, pads: Callable[[Sequence[int]], tuple[list[int], list[int]]]) -> Padded:
+    """Returns a layer behind a padding of the widths that `pads` tells for a size, before and behind each axis."""
 
-    def __init__(self, layer: nn.Module, pads: Callable[[Sequence[int]], tuple[list[int], list[int]]]) -> None:
-        super().__init__()
-        self.layer, self._pads = layer, pads
+    def pad(x: Tensor) -> Tensor:
+        before, after = pads(x.shape[2:])
+        return functional.pad(x, [one for pair in zip(reversed(before), reversed(after), strict=True) for one in pair])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pads and calls the layer."""
-        before, after = self._pads(x.shape[2:])
-        ends = [one for pair in zip(reversed(before), reversed(after), strict=True) for one in pair]
-        made: Tensor = self.layer(functional.pad(x, ends))
-        return made
+    return Padded(layer, pad)
 
 
 class OverSteps(nn.Module):
@@ -67,7 +63,7 @@ def _with_padding(call: Call, layer: Any, kernel: Any, strides: Any, dilations: 
         return layer  # type: ignore[no-any-return]
     if how == "causal":
         before = [(kernel[0] - 1) * dilations[0]]
-        return Padded(layer, lambda _sizes: (before, [0]))
+        return _padded(layer, lambda _sizes: (before, [0]))
     sizes = call.shapes[0][1:-1]
     free = any(size is None for size in sizes) and any(stride != 1 for stride in strides)
     # Where no stride is taken the padding is the same for all sizes that the kernel fits in.
@@ -77,8 +73,8 @@ def _with_padding(call: Call, layer: Any, kernel: Any, strides: Any, dilations: 
         layer.padding = tuple(before)
         return layer  # type: ignore[no-any-return]
     if not free:
-        return Padded(layer, lambda _sizes: (before, after))
-    return Padded(layer, lambda sizes: same_padding(sizes, kernel, strides, dilations))
+        return _padded(layer, lambda _sizes: (before, after))
+    return _padded(layer, lambda sizes: same_padding(sizes, kernel, strides, dilations))
 
 
 def _bias(call: Call) -> Tensor | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from penjing.importing.network import Padded
 from penjing.importing.onnx.node import Form, Node
 from penjing.importing.onnx.ops.pooling import Window
 from penjing.importing.onnx.ops.table import form
@@ -21,19 +22,6 @@ def _parameter(node: Node, position: int, way: str = "as it is", change: Any = l
     """Returns a constant input as a parameter, tied with all others that are made of the same constant in the same way."""
     value = node.wanted_constant(position)
     return node.share((node.names[position], way), lambda: torch.tensor(np.ascontiguousarray(change(value))))
-
-
-class Padded(nn.Module):
-    """A layer behind a padding that the layer can't do itself: of other widths at both ends, or by the input's size."""
-
-    def __init__(self, layer: nn.Module, window: Window) -> None:
-        super().__init__()
-        self.layer, self._window = layer, window
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pads and calls the layer."""
-        made: Tensor = self.layer(self._window.pad(x))
-        return made
 
 
 @form("Conv", "com.microsoft.FusedConv")
@@ -57,7 +45,7 @@ def convolution(node: Node) -> Form:
     layer.weight = _parameter(node, 1)
     if node.has(2):
         layer.bias = _parameter(node, 2)
-    return node.layer(layer if window.is_even else Padded(layer, window))
+    return node.layer(layer if window.is_even else Padded(layer, window.pad))
 
 
 def _computed_convolution(node: Node) -> Form:
