@@ -152,6 +152,11 @@ def test_an_example_of_another_shape_is_refused(tmp_path):
         pj.from_onnx(path, [torch.zeros(2, 3, 8)] * 2)
 
 
+def test_a_size_of_minus_one_is_a_free_one(tmp_path):
+    graph = pj.from_onnx(write(tmp_path / "net.onnx", [node("Relu", ["x"])], {"x": [-1, 3, 8]}))
+    assert graph.batch is None and graph(torch.ones(5, 3, 8)).shape == (5, 3, 8)
+
+
 def test_numbers_of_16_bits_become_float32(tmp_path):
     nodes = [node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16), node("Gemm", ["h", "m"], ["g"])]
     nodes += [node("Cast", ["g"], to=TensorProto.FLOAT)]

@@ -59,7 +59,8 @@ def inputs_of(file: OnnxFile) -> list[Input]:
         if kind.elem_type not in DTYPES:
             told = onnx.TensorProto.DataType.Name(kind.elem_type)
             raise PenjingError(f"{file.path}: the input '{value.name}' holds {told}, of which PyTorch has no tensors.")
-        shape = tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param for axis in kind.shape.dim)
+        # Some exporters write -1 for a free size.
+        shape = tuple(axis.dim_value if axis.dim_value > 0 else axis.dim_param for axis in kind.shape.dim)
         found.append(Input(value.name, shape if kind.HasField("shape") else None, DTYPES[kind.elem_type]))
     return found
 
