@@ -250,6 +250,12 @@ def test_any_name_of_a_node_gives_a_path(name, tmp_path):
     assert torch.equal(graph(-torch.ones(3, 4)), torch.zeros(3, 4))
 
 
+def test_a_node_without_a_setting_that_it_needs_is_named(tmp_path):
+    path = write(tmp_path / "net.onnx", [node("MaxPool", ["x"], name="pool")], {"x": ["n", 3, 8, 8]})
+    with pytest.raises(PenjingError, match=r"node 'pool' \(MaxPool\) can't be read: TypeError"):
+        pj.from_onnx(path)
+
+
 def test_a_value_that_nothing_gives_is_named(tmp_path):
     path = write(tmp_path / "net.onnx", [node("Add", ["x", "gone"], name="sum")], {"x": ["n", 4]})
     with pytest.raises(PenjingError, match=r"node 'sum' \(Add\) reads 'gone', which nothing before it gives"):

@@ -13,6 +13,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from penjing.damage import refusing
 from penjing.errors import PenjingError, unknown_name
 from penjing.importing.network import Flowing, Operation, Padded, Step, container, path_in
 from penjing.importing.onnx import names
@@ -106,13 +107,17 @@ class _Builder:
         """Adds the steps of these nodes."""
         for proto in nodes:
             self._index += 1
-            if proto.op_type == "Constant" and proto.domain in DOMAINS:
-                self._values[proto.output[0]] = self._constant(proto)
-                self._stored.add(proto.output[0])
-            elif proto.op_type == "If":
-                self._add_branch(proto)
-            else:
-                self._add_node(self._node(proto))
+            with refusing(f"{self._file.path}: node '{proto.name}' ({proto.op_type}) can't be read"):
+                self._add(proto)
+
+    def _add(self, proto: onnx.NodeProto) -> None:
+        if proto.op_type == "Constant" and proto.domain in DOMAINS:
+            self._values[proto.output[0]] = self._constant(proto)
+            self._stored.add(proto.output[0])
+        elif proto.op_type == "If":
+            self._add_branch(proto)
+        else:
+            self._add_node(self._node(proto))
 
     def _real(self, name: str) -> str:
         return self._alias.get(name, name)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from penjing.checks import PATH, Rule, a, checked, either, mapping, optional, several
+from penjing.damage import refusing
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.graph.capture.capture import capture
@@ -64,6 +65,13 @@ def read_onnx(
     path: Path | str, example_inputs: Tensor | Sequence[Tensor] | None = None, outputs: Sequence[str] | None = None
 ) -> tuple[FromOnnx, tuple[Tensor, ...]]:
     """Returns an ONNX file's network as a module, and example inputs; arguments and errors are those of `from_onnx`."""
+    with refusing(f"{path} can't be read as an ONNX file"):
+        return _read(path, example_inputs, outputs)
+
+
+def _read(
+    path: Path | str, example_inputs: Tensor | Sequence[Tensor] | None, outputs: Sequence[str] | None
+) -> tuple[FromOnnx, tuple[Tensor, ...]]:
     file = read(Path(path))
     inputs = inputs_of(file)
     names = [one.name for one in inputs]
