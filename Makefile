@@ -5,7 +5,7 @@ VENV := .venv
 EXTRAS := dev
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-torch test-all lint clean
+.PHONY: install docs demo test test-torch test-all lint clean
 
 install: $(VENV)/.installed
 
@@ -21,8 +21,12 @@ demo: install
 
 # One process per core, each on one thread: threads of several processes would wait for each other. Files in alphabetical order:
 # end-to-end runs, which take longest, come early, so that no process ends long before the others.
-test: install
+test: install docs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+# The reference in build/reference, from the docstrings; a warning is an error. It takes a few seconds.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # `make test-torch VERSION=2.14.1`: the tests on another PyTorch, in an environment of its own.
 test-torch:
