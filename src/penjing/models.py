@@ -20,6 +20,7 @@ from penjing.factory import call_factory
 from penjing.files import sha256
 from penjing.graph import Graph, capture, load, load_exported
 from penjing.loaders import first
+from penjing.tasks import each_input
 
 ELSEWHERE = (".onnx", ".keras")  # files of other tools that hold a whole network
 WHOLE = (".penjing", ".pt2", *ELSEWHERE)  # files that hold a whole network
@@ -133,7 +134,7 @@ def _example_from(data: Data | None) -> tuple[Tensor, ...] | None:
     for name in ("calibration", "validation", "train"):
         if (loader := getattr(data, name)) is not None:
             inputs, _ = data.task.split(first(loader, f"data.{name}"))
-            return tuple(tensor[:2] for tensor in inputs)
+            return each_input(inputs, lambda tensor: tensor[:2])
     return None
 
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from penjing.evidence.memory import Found, fingerprint_of, memory_of
 from penjing.evidence.reader import Inputs, seeded_batches
 from penjing.graph import AxisEntry, Branch, Channels, Graph, Group
 from penjing.graph.taps import Change, with_changes
-from penjing.tasks import rows_of
+from penjing.tasks import each_input, rows_of, sample_count
 
 
 @dataclass(frozen=True)
@@ -249,8 +250,8 @@ class Evidence:
                 "use another criterion."
             )
         for inputs, targets in self._labelled():
-            for row in range(len(inputs[0])):
-                yield tuple(x[row : row + 1] for x in inputs), rows_of(targets, [row])
+            for row in range(sample_count(inputs)):
+                yield each_input(inputs, itemgetter(slice(row, row + 1))), rows_of(targets, [row])
 
     def _first_part(self, *parts: str) -> str | None:
         """Returns the first of these parts that the data have."""

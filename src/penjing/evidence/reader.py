@@ -1,6 +1,6 @@
 """Reads calibration and training data: the one place that turns batches into a graph's inputs and reports what is wrong."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from penjing.graph import Graph
 from penjing.loaders import read
 from penjing.tasks import moved
 
-Inputs = tuple[Tensor, ...]
+Inputs = tuple[Any, ...]
 
 NO_DATA = (
     "Quantising activations, and corrections, need calibration data, some hundred samples: give data.calibration, or any "
@@ -61,7 +61,7 @@ def seeded_batches(
         torch.manual_seed(seed + epoch)
         for inputs, targets in islice(part_batches(data, part), count):
             found = True
-            yield tuple(x.to(device) for x in inputs), moved(targets, device)
+            yield moved(inputs, device), moved(targets, device)
     if not found:
         raise PenjingError("The data has no batches for the criterion to look at.")
 
@@ -155,9 +155,11 @@ def _inputs(graph: Graph, batch: Any, number: int) -> Sequence[Any]:
         return (batch,)
     if isinstance(batch, list | tuple):
         return batch[: max(1, len(graph.signature.names()))]
+    if isinstance(batch, Mapping):
+        return (batch,)
     raise PenjingError(
-        f"Calibration batch {number}: a batch is a tensor or a sequence of the model's inputs, not {type(batch).__name__}; "
-        "give a penjing.Data whose task splits such batches."
+        f"Calibration batch {number}: a batch is a tensor, a sequence of the model's inputs or a mapping of them by name, "
+        f"not {type(batch).__name__}; give a penjing.Data whose task splits such batches."
     )
 
 

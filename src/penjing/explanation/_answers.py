@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from penjing.errors import PenjingError
 from penjing.explanation import _statistics
 from penjing.explanation._records import Bin, Calibration, ChangedSample, ClassChange, Kind
 from penjing.explanation._shown import shown
-from penjing.tasks import answered
+from penjing.tasks import answered, each_input
 
 BINS = 15  # of the confidence, as Guo et al. take
 NONE = "no answer"  # where all outputs are equal, or one is NaN
@@ -70,8 +71,7 @@ class Answers:
             # Only what is kept so far is drawn: drawing takes longer than comparing.
             best = sorted([*((one, None) for one in self._changed.get(kind, [])), *some], key=_rank)[: self.kept]
             self._changed[kind] = [
-                one if at is None else _drawn(one, tuple(tensor[at] for tensor in inputs), self.data)
-                for one, at in best
+                one if at is None else _drawn(one, each_input(inputs, itemgetter(at)), self.data) for one, at in best
             ]
         self._samples += answers.shape[1]
 

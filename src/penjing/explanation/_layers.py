@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.ops import LAYERS
 from penjing.quantization.calibration.noise import CONSTANT, Power, channel_axis
+from penjing.tasks import each_input, moved
 
 SAMPLES = 8  # samples that tell noise from signal to within a decibel or two
 MOST = 150.0  # decibels, either way: beyond that lies float32's own rounding, or an output that is no number
@@ -41,7 +42,7 @@ def noise_of_layers(graph: Graph, small: Graph, inputs: tuple[Tensor, ...]) -> t
         inputs: a batch of inputs, of which the first eight samples are used.
     """
     if graph.batch is None and small.batch is None:
-        inputs = tuple(tensor[:SAMPLES] for tensor in inputs)
+        inputs = each_input(inputs, lambda tensor: tensor[:SAMPLES])
     before, after = (_outputs(fold_batch_norms(one), inputs) for one in (graph, small))
     found = []
     for key, (layer, wanted) in before.items():
@@ -74,5 +75,5 @@ def _outputs(graph: Graph, inputs: tuple[Tensor, ...]) -> dict[tuple[str, int], 
     parameter: Any = next(iter(graph.parameters()), None)
     device = torch.device("cpu") if parameter is None else parameter.device
     with torch.no_grad():
-        _, values = graph.with_outputs([node.name for node in layers.values()])(*(one.to(device) for one in inputs))
+        _, values = graph.with_outputs([node.name for node in layers.values()])(*moved(inputs, device))
     return {key: (node, values[node.name].float().cpu()) for key, node in layers.items()}

@@ -11,6 +11,7 @@ from torch import Tensor
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.raised import raised
+from penjing.tasks import first_tensor
 
 SIDE = 80  # pixels of a thumbnail's longer side, at most
 SMALL = 40  # pixels up to which PNG, which loses nothing, is the smaller file
@@ -26,7 +27,7 @@ def shown(sample: tuple[Tensor, ...], data: Data) -> dict[str, str]:
     """
     if data.show is not None:
         return _as_user_says(sample, data)
-    first = sample[0].detach().cpu()
+    first = first_tensor(sample).detach().cpu()
     if first.ndim == 3 and first.shape[0] in (1, 3) and first.is_floating_point():
         return {"image": _uri(_image(first, data))}
     values = " ".join(f"{value:.4g}" for value in first.flatten()[:NUMBERS].tolist())

@@ -10,7 +10,7 @@ from penjing.explanation._answers import Answers, is_classes
 from penjing.explanation._layers import LayerNoise
 from penjing.explanation._records import Explanation
 from penjing.explanation._resampling import Resampled
-from penjing.tasks import Classification, answers_of, compared_of, first_tensor, judged_of
+from penjing.tasks import Classification, answers_of, compared_of, first_tensor, judged_of, sample_count
 
 SHOWN = 24  # changed samples that are shown
 
@@ -36,11 +36,12 @@ class Witness:
                 self._answers = Answers(self._data, self._shown)
             if task.labelled and not (self._answers is not None and _is_accuracy(task)):
                 self._drawn = Resampled(task)
-        self._samples += len(inputs[0])
+        count = sample_count(inputs)
+        self._samples += count
         if self._answers is not None:
             self._answers.update(inputs, own, outputs, others)
         if self._drawn is not None:
-            self._drawn.update(len(inputs[0]), own, before, after)
+            self._drawn.update(count, own, before, after)
 
     def explanation(self, layers: Sequence[LayerNoise] = (), missing: Sequence[str] = ()) -> Explanation:
         """Returns what changed.

@@ -41,6 +41,7 @@ class Graph(nn.Module):
     """
 
     program: fx.GraphModule
+    takes_mapping = True  # as its only argument, with the inputs by name
 
     def __init__(
         self,

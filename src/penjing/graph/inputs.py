@@ -1,5 +1,6 @@
 """What a graph takes: the flat list of its inputs, how a call is bound to it, and what is said when a call doesn't fit."""
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,9 @@ class Signature:
     def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """Returns the tensors of a call in the graph's order.
 
+        A mapping as the only argument holds the arguments by name, as batches of many text datasets do, unless the model was
+        captured with a mapping as its first argument.
+
         Raises:
             PenjingError: the call doesn't fit what was captured.
         """
@@ -84,6 +88,9 @@ class Signature:
         return [value for expected, value in zip(self.leaves, leaves, strict=True) if isinstance(expected, Input)]
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        first = args[0] if len(args) == 1 and not kwargs else None
+        if isinstance(first, Mapping) and not self._begins_with_mapping():
+            args, kwargs = (), dict(first)
         count = len(self.positional)
         spare = [name for name in self.order[count:] if name not in kwargs]
         if len(args) > count + len(spare):
@@ -100,9 +107,17 @@ class Signature:
         absent = [name for name in captured if name not in named]
         surplus = [name for name in named if name not in captured and named[name] is not None]
         if absent or surplus:
-            what = f"missing input '{absent[0]}'" if absent else f"unexpected input '{surplus[0]}'"
-            raise PenjingError(f"{what.capitalize()}: the model was captured with {', '.join(self.names())}.")
+            near = difflib.get_close_matches(surplus[0], self.names(), 1) if surplus else []
+            meant = f"; did you mean '{near[0]}'?" if near else "."
+            what = f"Missing input '{absent[0]}'" if absent else f"Unexpected input '{surplus[0]}'"
+            found = f" and not with '{surplus[0]}'" if absent and surplus else ""
+            raise PenjingError(f"{what}: the model was captured with {', '.join(self.names())}{found}{meant}")
         return bound, {name: named[name] for name in captured}
+
+    def _begins_with_mapping(self) -> bool:
+        """Tells whether the model's first argument is itself a mapping."""
+        first = self.spec.child(0).children()[:1]
+        return any(one.type is not None and issubclass(one.type, Mapping) for one in first)
 
     def _check_sizes(self, leaves: Sequence[Any]) -> None:
         """Free axes of one name must agree, as the batch of several inputs."""

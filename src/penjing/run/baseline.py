@@ -12,7 +12,7 @@ from penjing import records
 from penjing.data import Data
 from penjing.errors import PenjingError
 from penjing.targets import Artifact, session
-from penjing.tasks import Likeness, Task, evaluate, metric_words, shown_metric
+from penjing.tasks import Likeness, Task, evaluate, metric_words, sample_count, shown_metric
 
 # Standard errors by which a network that may have random weights must beat a constant answer: chance exceeds two of them once
 # in forty times.
@@ -66,7 +66,7 @@ class Listening:
     def __iter__(self) -> Iterator[Any]:
         for batch in self.loader:
             inputs, targets = self._task.split(batch)
-            self.samples += len(inputs[0])
+            self.samples += sample_count(inputs)
             if targets is not None:
                 self.targets.append(targets)
             yield batch

@@ -21,6 +21,7 @@ from penjing.run.clock import Clock, Known
 from penjing.run.delivery import delivered_names
 from penjing.run.request import CompressRequest
 from penjing.run.workspace import EarlierContent, read_json
+from penjing.tasks import sample_count
 from penjing.training.checkpoint import steps_of
 
 EXPORT_SECONDS_PER_NODE = 0.012
@@ -152,7 +153,7 @@ def _sample(graph: Graph, asked: CompressRequest) -> float:
     if loader is None or not isinstance(loader, Sized) or len(loader) == 0:
         return 0.0
     inputs, _ = asked.data.task.split(first(loader))
-    return _pass(graph, loader, asked.data.task) / len(loader) / len(inputs[0])
+    return _pass(graph, loader, asked.data.task) / len(loader) / sample_count(inputs)
 
 
 def seconds_of_a_width(held: EarlierContent) -> float:

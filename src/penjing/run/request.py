@@ -39,7 +39,7 @@ from penjing.planning import Deployment, check_in_compress
 from penjing.pruning import criteria, prune
 from penjing.quantization import weights_by_place
 from penjing.targets import find_target
-from penjing.tasks import evaluate
+from penjing.tasks import each_input, evaluate
 from penjing.techniques import Scope, Technique, techniques
 from penjing.techniques import find as find_technique
 from penjing.training.judging import check_judged
@@ -211,7 +211,7 @@ class CompressRequest:
             # Now, and not only when the result is verified.
             if self.data.show is not None and self.data.validation is not None:
                 inputs, _ = self.data.task.split(first(self.data.validation))
-                shown(tuple(tensor[0] for tensor in inputs), self.data)
+                shown(each_input(inputs, lambda tensor: tensor[0]), self.data)
             if groups and "prune" in self.techniques:
                 _rank(graph, self)
             if training.epochs and training.augment:  # now, and not after all candidates are measured

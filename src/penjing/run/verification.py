@@ -4,9 +4,8 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any
-
-from torch import Tensor
 
 from penjing.budget import LIMITED, Budget
 from penjing.data import Data
@@ -30,7 +29,7 @@ from penjing.targets import (
     session,
     speedup,
 )
-from penjing.tasks import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answers_of, evaluate, likeness
+from penjing.tasks import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answers_of, each_input, evaluate, likeness
 
 RUNS = 1000  # timed calls of each file, after which timing ends
 SECONDS = 20.0  # seconds for timing both files, after which timing ends anyway
@@ -114,7 +113,9 @@ def verify(
     generous = None if unlearned is not None else too_generous(original, alike, allowed, data.task)
     by_share = answers_of(data.task) != "values"  # where a sample is right or wrong
     coarse = None if unlearned is not None or not by_share else too_coarse(original, allowed, samples_of(data))
-    parity = check_parity(pair.compressed_file, pair.compressed, _real_inputs(data, pair.compressed))
+    real = _real_inputs(data, pair.compressed)
+    flat = None if real is None else pair.compressed.signature.flatten(real, {})
+    parity = check_parity(pair.compressed_file, pair.compressed, flat)
     target = find_target(pair.compressed_file.target)
     return {
         "target": {
@@ -306,12 +307,12 @@ def _ratio(before: float, after: float) -> float | None:
     return before / after if after else None
 
 
-def _real_inputs(data: Data, graph: Graph) -> tuple[Tensor, ...] | None:
+def _real_inputs(data: Data, graph: Graph) -> tuple[Any, ...] | None:
     """Returns one batch of real inputs, cut to the graph's batch size if that is fixed; None if there are none."""
     for loader in (data.validation, data.calibration):
         if loader is not None:
             inputs, _ = data.task.split(first(loader))
-            return tuple(tensor[: graph.batch or PARITY_SAMPLES] for tensor in inputs)
+            return each_input(inputs, itemgetter(slice(graph.batch or PARITY_SAMPLES)))
     return None
 
 

@@ -126,19 +126,20 @@ class Runner:
         self.artifact = artifact
         self._session = AnyBatch(artifact, session)
 
-    def __call__(self, *inputs: Tensor | np.ndarray) -> Any:
+    def __call__(self, *inputs: Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray]) -> Any:
         """Runs one call.
 
         A file with a fixed batch takes any number of samples too: it runs them in parts of that size, and the last part is
         filled up with copies of its last sample.
 
         Args:
-            inputs: the flat inputs in the artifact's order.
+            inputs: the flat inputs in the artifact's order, or one mapping of them by name.
 
         Raises:
             PenjingError: their number or a shape doesn't fit, or outputs of several parts can't be joined.
         """
-        values = self._session.run(_by_name(self.artifact, inputs))
+        given: Any = inputs[0] if len(inputs) == 1 and isinstance(inputs[0], Mapping) else inputs
+        values = self._session.run(_by_name(self.artifact, given))
         outputs = [torch.from_numpy(value) for value in values]
         if self.artifact.structure is not None:
             return pytree.tree_unflatten(outputs, self.artifact.structure)

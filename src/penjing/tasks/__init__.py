@@ -5,6 +5,7 @@ from penjing.tasks._compared import compared_of, heads_of, judged_of, parts_of
 from penjing.tasks._ctc import CTC
 from penjing.tasks._detection import Detection
 from penjing.tasks._evaluate import agreement, evaluate, likeness
+from penjing.tasks._inputs import by_name, each_input, run_on, sample_count
 from penjing.tasks._likeness import DECISIONS, EQUAL, R2, TOP_ONE, Likeness, answered, answers_of
 from penjing.tasks._multi_label import MultiLabel
 from penjing.tasks._multi_task import MultiTask
@@ -42,8 +43,10 @@ __all__ = [
     "agreement",
     "answered",
     "answers_of",
+    "by_name",
     "compared_of",
     "counted_of",
+    "each_input",
     "evaluate",
     "first_tensor",
     "has_rows",
@@ -56,6 +59,8 @@ __all__ = [
     "moved",
     "parts_of",
     "rows_of",
+    "run_on",
+    "sample_count",
     "shown_metric",
     "tasks",
 ]

@@ -13,6 +13,7 @@ from penjing.checks import COUNT, FUNCTION, checked, optional
 from penjing.errors import PenjingError
 from penjing.loaders import check_loader, read
 from penjing.tasks._compared import parts_of
+from penjing.tasks._inputs import run_on, sample_count
 from penjing.tasks._likeness import Likeness, Tally
 from penjing.tasks._targets import moved
 from penjing.tasks._task import Metric, Task
@@ -24,7 +25,7 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
     """Returns the task's metric of `run` over the batches of `loader`.
 
     Args:
-        run: takes a batch's input tensors and returns outputs: a module (evaluated in eval mode, on the device of its
+        run: takes a batch's inputs and returns outputs: a module (evaluated in eval mode, on the device of its
             parameters, and put back into its mode afterwards) or any function, such as one that calls a runtime.
         loader: yields batches that `task.split` accepts.
         task: what the network is for.
@@ -47,8 +48,8 @@ def evaluate(run: Callable[..., Any], loader: Iterable[Any], task: Task, limit: 
             inputs, targets = task.split(batch)
             if targets is None:
                 return None
-            metric.update(run(*_on(device, inputs)), moved(targets, device))
-            samples += len(inputs[0])
+            metric.update(run_on(run, moved(inputs, device)), moved(targets, device))
+            samples += sample_count(inputs)
             if limit is not None and samples >= limit:
                 break
     if samples == 0:
@@ -94,7 +95,7 @@ def likeness(
     with _inference(original) as device, _inference(other) as other_device:
         for batch in read(loader):
             inputs, targets = task.split(batch)
-            both = original(*_on(device, inputs)), other(*_on(other_device, inputs))
+            both = run_on(original, moved(inputs, device)), run_on(other, moved(inputs, other_device))
             ours, theirs = (parts_of(task, made) for made in both)
             if len(ours) != len(theirs):
                 raise PenjingError(
@@ -105,7 +106,7 @@ def likeness(
                 tally.update(own, their)
             if seen is not None:
                 seen(inputs, targets, *both)
-            samples += len(inputs[0])
+            samples += sample_count(inputs)
             if limit is not None and samples >= limit:
                 break
     if samples == 0:
@@ -141,7 +142,3 @@ def _inference(run: Callable[..., Any]) -> Iterator[torch.device | None]:
             yield None if parameter is None else parameter.device
     finally:
         run.train(training)
-
-
-def _on(device: torch.device | None, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return inputs if device is None else tuple(tensor.to(device) for tensor in inputs)

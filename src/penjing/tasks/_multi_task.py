@@ -9,8 +9,9 @@ from torch import Tensor
 from penjing.checks import check, mapping, number
 from penjing.errors import PenjingError, unknown_name
 from penjing.tasks._compared import compared_of
+from penjing.tasks._inputs import inputs_of
 from penjing.tasks._likeness import Answers, answers_of
-from penjing.tasks._outputs import describe, inputs_of
+from penjing.tasks._outputs import describe
 from penjing.tasks._positions import counted_of
 from penjing.tasks._registry import tasks
 from penjing.tasks._task import Metric, Task

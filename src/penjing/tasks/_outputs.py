@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.tasks._inputs import Inputs, inputs_of
+
+LABELS = "labels"  # the name of a mapping's targets, as in Hugging Face's datasets
 
 
 def first_tensor(outputs: Any) -> Tensor:
@@ -43,30 +46,26 @@ def _search(value: Any) -> Iterator[Tensor]:
             yield from _search(item)
 
 
-def inputs_of(value: Any) -> tuple[Tensor, ...] | None:
-    """Returns one tensor, or a tuple or list of tensors, as the tuple of a network's inputs; None for anything else."""
-    if isinstance(value, Tensor):
-        return (value,)
-    if isinstance(value, tuple | list) and value and all(isinstance(item, Tensor) for item in value):
-        return tuple(value)
-    return None
-
-
-def with_targets(batch: Any, task: str) -> tuple[tuple[Tensor, ...], Tensor | None]:
+def with_targets(batch: Any, task: str) -> tuple[Inputs, Tensor | None]:
     """Returns the inputs and the targets of `(input, target)` or `((input, ...), target)`; no targets for `(input,)`.
+
+    A mapping may stand for the inputs, by the names of the model's arguments; one that stands for the whole batch holds the
+    targets as "labels", or has none.
 
     Raises:
         PenjingError: the batch is of another form; it names the task.
     """
     if isinstance(batch, Tensor):
         return (batch,), None
+    if isinstance(batch, Mapping):
+        batch = ({name: one for name, one in batch.items() if name != LABELS}, batch.get(LABELS))
     if isinstance(batch, tuple | list) and len(batch) in (1, 2):
         inputs, targets = inputs_of(batch[0]), batch[1] if len(batch) == 2 else None
         if inputs is not None and (targets is None or isinstance(targets, Tensor)):
             return inputs, targets
     raise PenjingError(
-        f"{task} expects batches (input, target) or ((input, ...), target), but the loader gave {describe(batch)}. "
-        "Change the loader, or write a Task with your own split()."
+        f"{task} expects batches (input, target), ((input, ...), target) or ({{name: input}}, target), but the loader gave "
+        f"{describe(batch)}. Change the loader, or write a Task with your own split()."
     )
 
 

@@ -1,14 +1,15 @@
 """The task of inputs without targets, which are enough to calibrate, to distil and to compare two networks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from torch import Tensor
 
 from penjing.checks import check
 from penjing.errors import PenjingError, unknown_name
+from penjing.tasks._inputs import Inputs, inputs_of
 from penjing.tasks._likeness import Answers
-from penjing.tasks._outputs import describe, inputs_of
+from penjing.tasks._outputs import describe
 from penjing.tasks._positions import TOKEN, unpadded
 from penjing.tasks._task import Metric
 
@@ -41,7 +42,7 @@ class Unlabelled:
         given |= {} if self.padding is None else {"padding": self.padding}
         return f"Unlabelled({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
-    def split(self, batch: Any) -> tuple[tuple[Tensor, ...], None]:
+    def split(self, batch: Any) -> tuple[Inputs, None]:
         """Returns the inputs, and None for the targets.
 
         Raises:
@@ -49,10 +50,10 @@ class Unlabelled:
         """
         inside = batch[0] if isinstance(batch, tuple | list) and len(batch) == 1 else batch
         inputs = inputs_of(inside)
-        if inputs is None or (inside is batch and not isinstance(batch, Tensor)):
+        if inputs is None or (inside is batch and not isinstance(batch, Tensor | Mapping)):
             raise PenjingError(
-                f"Unlabelled expects batches (input,), or ((input, ...),) for several inputs, but the loader gave "
-                f"{describe(batch)}. If the second part is a label, use Classification."
+                "Unlabelled expects batches (input,), or ((input, ...),) or {name: input} for several inputs, but the loader "
+                f"gave {describe(batch)}. If the second part is a label, use Classification."
             )
         return inputs, None
 

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from penjing.graph import Graph
 from penjing.graph.modes import SWITCHES, TRAINING_ARGUMENT
 from penjing.graph.ops import aten, node_arguments
+from penjing.tasks import run_on, sample_count
 
 SAMPLES = 10_000  # samples: a mean over so many differs from the true one by 1 % of a sample's deviation
 MOMENTUM_ARGUMENT = 6  # position in `aten.batch_norm`
@@ -63,13 +64,13 @@ def reestimate(network: nn.Module, inputs: Iterable[Sequence[Tensor]], stop: Cal
         for given in inputs if norms else ():
             if stop():
                 break
-            size = next((len(each) for each in given if each.ndim), 1)
+            size = sample_count(given)
             if size < VARIABLE:
                 continue
             for norm in norms:
                 if norm.calls is not None:
                     norm.calls.zero_()
-            network(*given)
+            run_on(network, given)
             samples += size
             for place, norm in enumerate(norms):
                 if norm.calls is None or norm.calls > 0:  # a module may leave a norm out

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from penjing.checks import EPOCHS, PATH, SEED, Rule, a, checked, mapping, optional, whole
 from penjing.data import Data
 from penjing.distillation.teachers import TAUGHT_BY, Lesson, Mean, TaughtBy, teachers
 from penjing.errors import PenjingError, unknown_name, with_article
 from penjing.graph.doors import TRAINED
-from penjing.tasks import answers_of
+from penjing.tasks import answers_of, run_on
 from penjing.training.loop import recover
 
 SEEDS = 2**32  # seeds run from 0 to below this number
@@ -53,16 +53,18 @@ class Generations:
 class Ensemble(nn.Module):
     """Several networks as one, which answers with their mean: log-probabilities, or values; see the teacher "mean"."""
 
+    takes_mapping = True
+
     def __init__(self, networks: tuple[nn.Module, ...], kind: str = "auto") -> None:
         """Takes the networks, and the kind of their outputs: "classes", "values" or "auto"."""
         super().__init__()
         self.networks, self.kind = nn.ModuleList(networks), kind
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Any) -> Any:
         """Returns the mean of the networks' outputs, nested as the first one's."""
         mean = Mean(*self.networks)
         mean.kind = self.kind
-        return mean.answers(Lesson(inputs, None, lambda network, given: network(*given)))
+        return mean.answers(Lesson(inputs, None, run_on))
 
 
 @teachers.register(

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
+from penjing.tasks import each_input
 from penjing.training.averaging import Average
 from penjing.training.batch_norms import SAMPLES, reestimate, running_statistics
-from penjing.training.objective import Objective
+from penjing.training.objective import Objective, channels_last
 from penjing.training.randomness import batches
 from penjing.training.settings import Variant
 from penjing.training.source import batch_size
@@ -47,7 +47,7 @@ def inputs_as_they_are(loader: Any, objective: Objective, variant: Variant) -> I
     for batch in batches(loader, settings.seed, settings.epochs, "The training data"):
         inputs, _ = send_to_device(objective.task.split(batch), objective.device)
         if variant.channels_last:
-            inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
+            inputs = each_input(inputs, channels_last)
         yield inputs if objective.teacher is None else objective.teacher.shown(inputs)
         samples += batch_size(objective.task, batch)
         if samples >= SAMPLES:

@@ -7,13 +7,13 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import nn
 
 from penjing.data import Data
 from penjing.distillation import Teacher
 from penjing.distillation.teachers import Lesson
 from penjing.errors import PenjingError
-from penjing.tasks import agreement, evaluate, metric_words
+from penjing.tasks import agreement, evaluate, metric_words, moved, run_on
 from penjing.training.averaging import Average
 from penjing.training.checkpoint import Standing, put, with_state
 from penjing.training.settings import TrainingSettings
@@ -102,10 +102,9 @@ class Judge:
             )
         return metric
 
-    def _taught(self, *inputs: Tensor) -> Any:
+    def _taught(self, *inputs: Any) -> Any:
         assert self._teacher is not None
-        given = [tensor.to(self._accelerator.device) for tensor in inputs]
-        return self._teacher.answers(Lesson(given, None, lambda network, seen: network(*seen)))
+        return self._teacher.answers(Lesson(moved(inputs, self._accelerator.device), None, run_on))
 
     def snapshot(self, graph: nn.Module) -> dict[str, Any]:
         """Returns copies of a graph's weights and masks, and of the callbacks' states."""

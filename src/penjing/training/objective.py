@@ -27,7 +27,7 @@ from penjing.distillation import (
 from penjing.distillation.pairs import floating
 from penjing.distillation.teachers import Teacher
 from penjing.errors import PenjingError
-from penjing.tasks import Task, answers_of, compared_of, counted_of, heads_of
+from penjing.tasks import Task, answers_of, compared_of, counted_of, each_input, heads_of
 from penjing.training.listened import Listened
 from penjing.training.mixing import counted, guided, unmixed
 from penjing.training.randomness import generators_kept, seed_generators
@@ -236,9 +236,9 @@ class Objective:
         """Returns the task's loss of a batch, None without labels, and what both networks made of it."""
         inputs, targets = send_to_device(self.task.split(batch), self.device)
         if variant.channels_last:
-            inputs = tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
+            inputs = each_input(inputs, channels_last)
         if self.signal is not None and self.signal.wants_input_gradients:
-            inputs = tuple(x.detach().requires_grad_(x.is_floating_point()) for x in inputs)
+            inputs = each_input(inputs, lambda x: x.detach().requires_grad_(x.is_floating_point()))
         with self._autocast(variant), self._differentiable_twice():
             # The teacher comes first: its inner values are let go at once, and the student's are made in that memory, which is
             # faster than memory that is new to the process.
@@ -298,3 +298,8 @@ def _made(kind: Any, **choices: Any) -> Any:
     """Calls a registered class with those of the choices that it has."""
     known = inspect.signature(kind).parameters
     return kind(**{name: value for name, value in choices.items() if name in known})
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Returns images in the memory layout NHWC; any other tensor as it is."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from penjing.data import Data
 from penjing.errors import PenjingError
-from penjing.tasks import Task
+from penjing.tasks import Task, sample_count
 
 
 def training_batches(data: Data, teacher: object | None) -> Any:
@@ -34,4 +32,4 @@ def training_batches(data: Data, teacher: object | None) -> Any:
 def batch_size(task: Task, batch: Any) -> int:
     """Returns the number of samples in a batch: the length of its first input with an axis."""
     inputs, _ = task.split(batch)
-    return next((len(x) for x in inputs if isinstance(x, Tensor) and x.ndim), 1)
+    return sample_count(inputs)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.hooks import RemovableHandle
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
 from penjing.raised import raised
+from penjing.tasks import run_on
 
 
 class Tapped(nn.Module):
@@ -16,6 +18,8 @@ class Tapped(nn.Module):
 
     It shares the parameters of the network that it is made of.
     """
+
+    takes_mapping = True
 
     def __init__(self, network: nn.Module, names: Sequence[str] = ()) -> None:
         """Takes the network, and the nodes (of a graph) or modules (of any other) whose values are wanted."""
@@ -65,7 +69,7 @@ class Tapped(nn.Module):
             PenjingError: a module wasn't called, or gave no tensor.
         """
         self._kept.clear()  # a module that isn't called this time must not give the value of an earlier batch
-        made = self.network(*inputs)
+        made = run_on(self.network, inputs)
         if not self._names:
             return made, []
         outputs, kept = made if self._inside else (made, self._kept)
@@ -93,7 +97,7 @@ def called(name: str, model: nn.Module, inputs: Sequence[Any]) -> tuple[Any, lis
         made: tuple[Any, list[Tensor]] = model(*inputs)
         return made
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        given = ", ".join(str(tuple(x.shape)) for x in inputs if isinstance(x, Tensor))
+        given = ", ".join(str(tuple(x.shape)) for x in pytree.tree_leaves(list(inputs)) if isinstance(x, Tensor))
         raise raised(
             f"{name} can't take a batch of the training data (inputs of shape {given}): it raised", error
         ) from error

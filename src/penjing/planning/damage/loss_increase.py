@@ -23,6 +23,7 @@ from penjing.evidence.memory import memory_of
 from penjing.evidence.prefix import Prefix
 from penjing.evidence.reader import Inputs, device_of, seeded_batches
 from penjing.graph import Graph, Option
+from penjing.tasks import sample_count
 from penjing.techniques import Technique
 from penjing.training.batch_norms import normalising_by_batch
 
@@ -103,7 +104,7 @@ class LossIncrease:
                 found = float(self._data.task.loss(given, targets))
             else:
                 found = _error_power(given, self._wanted[place])
-            count = len(inputs[0])
+            count = sample_count(inputs)
             total, samples = total + found * count, samples + count
         mean = total / samples
         return mean if math.isfinite(mean) else math.inf
@@ -164,7 +165,7 @@ def _read(graph: Graph, data: Data, seed: int) -> Iterable[tuple[Inputs, Tensor 
     samples = 0
     for inputs, targets in seeded_batches(data, part, BATCHES, seed, device_of(graph)):
         yield inputs, targets
-        samples += len(inputs[0])
+        samples += sample_count(inputs)
         if samples >= SAMPLES:
             return
 

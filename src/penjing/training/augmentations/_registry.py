@@ -9,6 +9,7 @@ from torch import Tensor
 
 from penjing.errors import PenjingError
 from penjing.registry import Chosen, NumberedEntry, OwnNumber, Registry
+from penjing.tasks import by_name
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class ChosenAugmentation(Chosen[AugmentationEntry]):
             PenjingError: it can't change inputs of this kind.
         """
         wanted = "images (N, channels, height, width)" if self.entry.inputs == "images" else "numbers (N, ...)"
+        if by_name(inputs) is not None:
+            raise PenjingError(
+                f"augment='{self.name}' changes inputs by their order, and these have names: leave it out."
+            )
         samples = next((len(each) for each in inputs if each.ndim), 0)
         fit = all(each.is_floating_point() and each.ndim and len(each) == samples for each in inputs)
         if self.entry.inputs == "images":
