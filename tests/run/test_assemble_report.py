@@ -45,7 +45,7 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
             short_of_time=False,
             taken=SimpleNamespace(meets=True, round_to=1, integer=False),
         ),  # type: ignore[arg-type]
-        recovery=SimpleNamespace(notes=[], details=("a detail",), variant=None, short_of_time=False),  # type: ignore[arg-type]
+        recovery=SimpleNamespace(notes=[], details=("a detail",), epochs=(), variant=None, short_of_time=False),  # type: ignore[arg-type]
         measured={key: made[key] for key in MEASURED} | {"missed": [], "warnings": []},
         inputs={},
         clock=SimpleNamespace(end=None, minutes=None),  # type: ignore[arg-type]

@@ -10,8 +10,9 @@ from torch import Tensor
 from penjing.checks import FUNCTION, check, optional, whole
 from penjing.errors import PenjingError, unknown_name
 from penjing.raised import raised
+from penjing.tasks._inputs import inputs_of
 from penjing.tasks._likeness import Answers, answered
-from penjing.tasks._outputs import describe, first_tensor, inputs_of
+from penjing.tasks._outputs import describe, first_tensor
 from penjing.tasks._positions import IGNORED
 from penjing.tasks._registry import tasks
 from penjing.tasks._task import Metric

@@ -9,8 +9,9 @@ from torch import Tensor
 from penjing.checks import COUNT, FUNCTION, check, optional
 from penjing.errors import PenjingError, unknown_name
 from penjing.raised import raised
+from penjing.tasks._inputs import inputs_of, sample_count
 from penjing.tasks._likeness import Answers
-from penjing.tasks._outputs import describe, inputs_of
+from penjing.tasks._outputs import describe
 from penjing.tasks._registry import tasks
 from penjing.tasks._task import Metric
 
@@ -89,8 +90,8 @@ class Detection:
             inputs = (_stacked(inputs),)
         if targets is None:
             return inputs, None
-        if len(targets) != len(inputs[0]):
-            raise PenjingError(f"Detection has {len(inputs[0])} images in a batch, but boxes for {len(targets)}.")
+        if len(targets) != sample_count(inputs):
+            raise PenjingError(f"Detection has {sample_count(inputs)} images in a batch, but boxes for {len(targets)}.")
         for at, one in enumerate(targets):
             self._check(one, at)
         return inputs, targets
