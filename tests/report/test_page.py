@@ -379,3 +379,14 @@ def test_how_both_networks_do_on_changed_images_is_a_table(tmp_path: Path) -> No
     said = page(sample, tmp_path).said("robustness")
     assert "JPEG 80.0 % → 70.0 % 60.0 % → 40.0 %" in said and "unchanged: 90.0 % → 89.0 %" in said
     assert "by −20.0 points before and by −34.0 points now" in said
+
+
+@pytest.mark.parametrize("chance", [0.04, 0.06])
+def test_the_mark_of_a_change_and_its_sentence_follow_the_same_test(chance: float, tmp_path: Path) -> None:
+    made = report_samples.changed()
+    made["changes"] |= {"chance": chance, "change": {"value": -0.02, "low": -0.04, "high": 0.0001}}
+    from penjing.report._changes import is_chance
+
+    assert is_chance(made) == (chance > 0.05)
+    said = page(made, tmp_path).said("changes")
+    assert ("That is more than chance." in said) == (not is_chance(made))

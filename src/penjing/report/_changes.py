@@ -90,8 +90,14 @@ def interval(report: Mapping[str, Any]) -> str:
 
 
 def is_chance(report: Mapping[str, Any]) -> bool:
-    """Tells whether the metric may not have changed at all: the interval of its change holds 0."""
-    change = (report.get("changes") or {}).get("change")
+    """Tells whether chance alone may have made the change: by the exact test, or, without one, where the interval holds 0.
+
+    An interval is an approximation, and may contradict the test by a hair; so the test alone decides wherever it is told.
+    """
+    told = report.get("changes") or {}
+    change, chance = told.get("change"), told.get("chance")
+    if change is not None and chance is not None:
+        return bool(chance >= CERTAIN)
     return change is not None and change["low"] <= 0 <= change["high"]
 
 
@@ -117,9 +123,8 @@ def _sentences(report: Mapping[str, Any], told: Mapping[str, Any], shares: bool)
         )
     if (changed := told.get("changed")) is not None:
         found.append(f"{changed:,} of {samples} {'is' if changed == 1 else 'are'} answered differently" + _sides(told))
-    if change and (chance := told.get("chance")) is not None:
-        more = chance < CERTAIN
-        found.append("That is more than chance." if more else "A change of this size may well be chance.")
+    if change and told.get("chance") is not None:
+        found.append("A change of this size may well be chance." if is_chance(report) else "That is more than chance.")
     return found
 
 
