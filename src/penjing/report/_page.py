@@ -17,6 +17,7 @@ from penjing.report._layers import Layers, layers
 from penjing.report._robustness import robustness
 from penjing.report._search import search
 from penjing.report._training import curves
+from penjing.report._use import use
 from penjing.report._words import words
 from penjing.report._zeros import zeros
 
@@ -94,6 +95,7 @@ def render(report: Mapping[str, Any]) -> bytes:
         plan=steps(report["plan"]),
         zeros=zeros(report),
         search=search(report),
+        use=use(report),
         curves=curves(report),
         stages=stages(report["seconds"]),
         total=_total(report["seconds"]),

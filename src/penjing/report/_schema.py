@@ -81,6 +81,23 @@ class _ReportProvenance:
 
 
 @dataclass(frozen=True)
+class _ReportInput:
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class _ReportUsage:
+    file: str
+    packages: tuple[str, ...]
+    photos: bool
+    examples: str | None = None
+    beside: tuple[str, ...] = ()
+    inputs: tuple[_ReportInput, ...] = ()
+
+
+@dataclass(frozen=True)
 class _ReportUncounted:
     op: str
     module: str
@@ -288,6 +305,7 @@ class _Report:
     metric_samples: int | None = None
     learned: bool | None = None
     uncounted: tuple[_ReportUncounted, ...] = ()
+    usage: _ReportUsage | None = None
     zeros: _ReportZeros | None = None
     headline: str = ""
     metric_name: str | None = None

@@ -20,6 +20,7 @@ from penjing.run.recovery import Recovery
 from penjing.run.request import CompressRequest, perhaps_random
 from penjing.run.samples import told
 from penjing.run.search_history import candidate_rows, compared_with
+from penjing.run.usage import usage
 from penjing.run.verification import READ
 from penjing.run.workspace import Workspace
 from penjing.run.zeros import zeros_on
@@ -117,6 +118,7 @@ def what_was_made(
         "include": settings["include"],
         "exclude": settings["exclude"],
         "settings": settings,
+        "usage": usage(space.out, small, target.name),
         **more,
         **measured,
     }

@@ -19,7 +19,7 @@ from penjing.targets._layers import layers_of
 from penjing.targets._measure import measure, measure_together
 from penjing.targets._peaks import device_facts
 from penjing.targets._records import Artifact, ExecutedNode, Latency, Measurement, Parity, TensorSpec
-from penjing.targets._registry import Availability, Target, available, find_target, machine_of, targets
+from penjing.targets._registry import Availability, Target, available, find_target, machine_of, runtime_of, targets
 from penjing.targets._roofline import FAR, RooflineRow, far_from_limit, roofline
 from penjing.targets._speedup import Speedup, speedup
 from penjing.targets._verbs import (
@@ -77,6 +77,7 @@ __all__ = [
     "profile",
     "roofline",
     "run",
+    "runtime_of",
     "session",
     "speedup",
     "targets",
