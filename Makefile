@@ -11,13 +11,16 @@ install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Penjing needs Python 3.11 or newer; set PYTHON=python3.11")'
+	@echo "Installing PyTorch and what Penjing needs beside it into $(VENV): some minutes, and about 2 GB on disk with a CPU build of PyTorch."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]'
 	touch $@
+	@echo "Installed. Try 'make demo', or '$(BIN)/penjing --help'."
 
 demo: install
 	$(BIN)/penjing demo
+	@echo "Next, your own model: '$(BIN)/penjing compress --help', and README.md."
 
 # One process per core, each on one thread: threads of several processes would wait for each other. Files in alphabetical order:
 # end-to-end runs, which take longest, come early, so that no process ends long before the others.

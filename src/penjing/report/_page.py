@@ -110,7 +110,6 @@ def quantities(report: Mapping[str, Any]) -> list[Quantity]:
     """Returns the numbers that the before/after chart shows, in reading order."""
     before, after = report["baseline"], report["compressed"]
     ratios = report["ratios"]
-    memory = [side["peak_memory_bytes"] for side in (before, after)]
     energy = [side["energy_mj"] or {} for side in (before, after)]
     return [
         _latency(before["latency_ms"] or {}, after["latency_ms"] or {}, ratios),
@@ -118,9 +117,17 @@ def quantities(report: Mapping[str, Any]) -> list[Quantity]:
         _metric(report),
         _plain("Parameters", before["params"], after["params"], _format.count, "fewer", "more", ratios["params"]),
         _plain("MACs", before["macs"], after["macs"], _format.count, "fewer", "more", ratios["macs"]),
-        _plain("Peak memory", memory[0], memory[1], _format.size, "less", "more", _ratio(*memory)),
+        _memory(before, after),
         _energy(*energy),
     ]
+
+
+def _memory(before: Mapping[str, Any], after: Mapping[str, Any]) -> Quantity:
+    """Returns the memory that the model takes; that of the whole process, runtime included, in reports that tell no more."""
+    own = [side.get("model_memory_bytes") for side in (before, after)]
+    whole = [side["peak_memory_bytes"] for side in (before, after)]
+    name, values = ("Memory of the model", own) if None not in own else ("Memory of the process", whole)
+    return _plain(name, values[0], values[1], _format.size, "less", "more", _ratio(*values))
 
 
 def summary(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

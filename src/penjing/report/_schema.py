@@ -48,6 +48,7 @@ class _ReportSide:
     macs: Number
     peak_memory_bytes: Number
     energy_mj: _ReportEnergy | None
+    model_memory_bytes: Number = None
     peak_activation_bytes: Number = None
     largest_tensor_bytes: Number = None
     layers: Number = None

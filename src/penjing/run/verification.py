@@ -295,6 +295,7 @@ def _side(measured: Measurement, cost: Cost, metric: float | None, energy: dict[
         "params": cost.params,
         "macs": cost.macs,
         "peak_memory_bytes": measured.peak_memory_bytes,
+        "model_memory_bytes": measured.model_memory_bytes,
         "peak_activation_bytes": cost.peak_activation_bytes,
         "largest_tensor_bytes": cost.largest_tensor_bytes,
         "layers": cost.layers,
