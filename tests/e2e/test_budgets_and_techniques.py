@@ -59,3 +59,11 @@ def test_a_budget_that_no_plan_can_meet_says_what_binds_and_keeps_the_nearest_fi
     assert report["missed"][0] == "the number of layers that multiply is 3 where 2 are allowed (2)"
     assert "What binds is the number of layers that multiply: 3 where 2 is allowed, 50% more." in done.out
     assert "At the least, the number of layers that multiply of a candidate was 1.00× the original's (3)." in done.out
+
+
+def test_a_whole_run_judges_changed_images_where_it_is_asked_to(ran, tmp_path):
+    done, report = ran("--quantize-only", "--robustness")
+    unchanged, *rows = report["robustness"]["rows"]
+    assert unchanged["before"] == report["baseline"]["metric"] and unchanged["after"] == report["compressed"]["metric"]
+    assert len({row["corruption"] for row in rows}) > 3 and all(0 <= row["after"] <= 1 for row in rows)
+    assert "noise" in done.text.lower() and 'id="robustness"' in (tmp_path / "out" / "report.html").read_text()
