@@ -221,9 +221,8 @@ def compress(
     asked.check(given)
     settings, told_of = asked.settings(given), facts(given, asked, inputs or {}, earlier)
     if earlier is not None and own:
-        settings["model"] = earlier.settings[
-            "model"
-        ]  # the same model, though a file writes some of its code in another way
+        # It is the same model, though a file writes some of its code in another way.
+        settings["model"] = earlier.settings["model"]
     held = look(out, settings, told_of)
     beginning = None if earlier is None or held.seconds else beginning_with(earlier, settings, told_of)
     held = held if beginning is None else beginning.lend(held, asked.suffixes)
@@ -384,9 +383,8 @@ def _profiled(space: Workspace, asked: CompressRequest, given: Graph) -> Origina
     path = space.inner / stages.ORIGINAL
     known = path.exists()
     graph = space.stage("capture", stages.ORIGINAL, lambda: given, Graph.save, stages.read_graph)
-    graph = (
-        graph if known else stages.read_graph(path)
-    )  # as a resumed run has it, so that what is remembered of it serves
+    # As a resumed run has it, so that what is remembered of it serves.
+    graph = graph if known else stages.read_graph(path)
     file = space.stage(
         "profile",
         stages.lowered(asked.suffix),
