@@ -19,7 +19,8 @@ from penjing.importing.network import Network
 
 BATCH = 2  # samples of the example: `torch.export` would fix an axis of size 1
 FREE_SIZE = 64  # of an axis that the model leaves free: deep networks halve an image five times
-TOLERANCE = 1e-3  # largest difference as a share of an output's largest value
+TOLERANCE = 1e-3  # largest difference as a share of the largest value of its channel
+ROUNDING = 1e-6  # the same of the whole output: what sums of large float32 values leave in a small one
 
 
 @checked(channels_first=FLAG)
@@ -124,14 +125,38 @@ def _check(keras: Any, model: Any, network: Network, example: tuple[Tensor, ...]
         made = network(*example)
     for place, (mine, their) in enumerate(zip(made if isinstance(made, tuple) else (made,), theirs, strict=True)):
         ours = np.asarray(to_last(mine) if first else mine)
-        scale = np.abs(their).max(initial=0.0)
-        if ours.shape != their.shape or not np.allclose(
-            ours, their, rtol=0, atol=TOLERANCE * scale + 1e-6, equal_nan=True
-        ):
-            apart = (
-                f"by {np.nanmax(np.abs(ours - their)):.3g}" if ours.shape == their.shape else f"in shape, {ours.shape}"
-            )
-            raise PenjingError(
-                f"Output {place} of '{model.name}' differs from Keras' {apart}, where values go up to {scale:.3g}: a layer "
-                "is read wrongly. Models that end at earlier layers show which; please report it."
-            )
+        if ours.shape != their.shape:
+            apart = f"in shape, {ours.shape} and not {their.shape}"
+        elif (wrong := differences(ours, their)).any():
+            where = tuple(int(index) for index in np.argwhere(wrong)[0])
+            apart = f"in {wrong.sum()} of {wrong.size} values, first at {where}, {ours[where]:.3g} and not {their[where]:.3g}"
+        else:
+            continue
+        raise PenjingError(
+            f"Output {place} of '{model.name}' differs from Keras' {apart}: a layer is read wrongly. Models that end at "
+            "earlier layers show which; please report it."
+        )
+
+
+def differences(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Tells where two arrays of (…, channels) differ by more than rounding.
+
+    The allowed difference is a share of the largest finite value of the channel, so that channels of small values are checked
+    beside those of large ones. NaN and infinity must stand at the same places.
+
+    Args:
+        ours: the values to check.
+        theirs: the right ones, of the same shape.
+
+    Returns:
+        True where they differ, of the same shape.
+    """
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    finite = np.isfinite(theirs)
+    size = np.abs(np.where(finite, theirs, 0))
+    largest = size.max(axis=tuple(range(size.ndim - 1)) if size.ndim > 1 else None, initial=0.0)
+    allowed = TOLERANCE * largest + ROUNDING * size.max(initial=0.0) + 1e-6
+    with np.errstate(invalid="ignore"):
+        near = np.abs(ours - theirs) <= allowed
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    return ~np.where(finite, near, same)
