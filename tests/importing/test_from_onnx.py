@@ -12,6 +12,10 @@ from importing.onnx_files import node, write
 from penjing import zoo
 from penjing.errors import PenjingError
 from penjing.importing.onnx import read_onnx
+from penjing.importing.onnx.check import check
+from penjing.importing.onnx.example import inputs_of
+from penjing.importing.onnx.file import read
+from penjing.importing.onnx.ops import FORMS
 
 
 def perturb(net):
@@ -262,3 +266,60 @@ def test_a_value_that_nothing_gives_is_named(tmp_path):
         pj.from_onnx(path)
     with pytest.raises(PenjingError, match=r"Unknown value in .* 'z'"):
         pj.from_onnx(path, outputs=["z"])
+
+
+# What the check against ONNX Runtime finds
+
+
+def doctored(monkeypatch, op, call):
+    """Gives an op a wrong form."""
+    monkeypatch.setitem(FORMS, op, lambda node: node.function(call))
+
+
+def test_wrong_scores_beside_large_boxes_are_refused(tmp_path, monkeypatch):
+    doctored(monkeypatch, "Sigmoid", lambda x: x.sigmoid() * 0.5)
+    constants = {"wide": np.float32(640)}
+    nodes = [node("Mul", ["x", "wide"], ["boxes"]), node("Sigmoid", ["x"], ["scores"])]
+    for axis, shape in ((2, ["n", 5, 4]), (1, ["n", 4, 5])):
+        both = [*nodes, node("Concat", ["boxes", "scores"], axis=axis)]
+        with pytest.raises(PenjingError, match=r"'y' differs by 0\..* between PyTorch and ONNX Runtime"):
+            pj.from_onnx(write(tmp_path / "net.onnx", both, {"x": shape}, constants))
+
+
+def test_nan_where_onnx_runtime_gives_numbers_is_refused(tmp_path, monkeypatch):
+    doctored(monkeypatch, "Relu", lambda x: torch.where(x < 0, torch.nan, x))
+    with pytest.raises(PenjingError, match="NaN"):
+        pj.from_onnx(write(tmp_path / "net.onnx", [node("Relu", ["x"])], {"x": ["n", 4]}))
+
+
+def test_whole_numbers_must_be_equal(tmp_path, monkeypatch):
+    doctored(monkeypatch, "ArgMax", lambda x: torch.where(x.argmax(1) == 7, 6, x.argmax(1)))
+    path = write(tmp_path / "net.onnx", [node("ArgMax", ["x"], axis=1, keepdims=0)], {"x": ["n", 8]})
+    with pytest.raises(PenjingError, match="'y' holds whole numbers, of which"):
+        pj.from_onnx(path, torch.arange(16.0).reshape(2, 8))
+
+
+def test_a_row_of_zeros_is_normalised_to_zeros(tmp_path):
+    path = write(tmp_path / "net.onnx", [node("LpNormalization", ["x"], axis=-1, p=2)], {"x": ["n", 4]})
+    module, _ = read_onnx(path, torch.tensor([[0.0, 0, 0, 0], [3, 4, 0, 0]]))
+    assert torch.equal(module(torch.zeros(1, 4)), torch.zeros(1, 4))
+
+
+def test_a_file_that_onnx_runtime_cannot_load_is_refused(tmp_path):
+    path = write(tmp_path / "net.onnx", [node("Relu", ["x"])], {"x": ["n", 4]}, opset=99)
+    with pytest.raises(PenjingError, match="ONNX Runtime can't run it"):
+        pj.from_onnx(path)
+
+
+def test_a_mistake_of_our_own_in_the_feeds_is_not_said_to_be_onnx_runtimes(tmp_path):
+    file = read(write(tmp_path / "net.onnx", [node("Relu", ["x"])], {"x": ["n", 4]}))
+    with pytest.raises(ValueError, match="zip"):
+        check(file, nn.ReLU(), inputs_of(file), (), ["y"], rows=False)
+
+
+def test_a_value_that_the_caller_names_has_no_later_bias_in_it(tmp_path):
+    constants = {"w": np.eye(4, dtype=np.float32), "b": np.ones(4, np.float32)}
+    nodes = [node("MatMul", ["x", "w"], ["m"]), node("Add", ["m", "b"])]
+    path = write(tmp_path / "net.onnx", nodes, {"x": ["n", 4]}, constants)
+    m, y = pj.from_onnx(path, outputs=["m", "y"])(torch.zeros(3, 4))
+    assert torch.equal(m, torch.zeros(3, 4)) and torch.equal(y, torch.ones(3, 4))

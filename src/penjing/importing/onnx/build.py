@@ -41,7 +41,7 @@ def build(
     Raises:
         PenjingError: an op has no form, or fails on the example.
     """
-    builder = _Builder(file, inputs, example, frees_batch)
+    builder = _Builder(file, inputs, example, outputs, frees_batch)
     known = {name for node in file.graph.node for name in node.output if name} | {*inputs}
     for name in outputs:
         if name not in known:
@@ -75,7 +75,14 @@ def _read(node: onnx.NodeProto) -> set[str]:
 class _Builder:
     """What is known while a graph is walked."""
 
-    def __init__(self, file: OnnxFile, inputs: Sequence[str], example: Sequence[Tensor], frees_batch: bool) -> None:
+    def __init__(
+        self,
+        file: OnnxFile,
+        inputs: Sequence[str],
+        example: Sequence[Tensor],
+        outputs: Sequence[str],
+        frees_batch: bool,
+    ) -> None:
         self._file, self._frees_batch = file, frees_batch
         self._values: dict[str, Any] = {**file.constants, **dict(zip(inputs, example, strict=True))}
         self._stored = set(file.constants)
@@ -87,6 +94,7 @@ class _Builder:
         self._makers: dict[str, Step] = {}
         self._uses: Counter[str] = Counter(name for node in file.graph.node for name in _read(node))
         self._uses.update(value.name for value in file.graph.output)
+        self._uses.update(outputs)
         self._index = 0
 
     def finish(self, outputs: Sequence[str]) -> FromOnnx:

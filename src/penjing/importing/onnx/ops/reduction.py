@@ -74,6 +74,7 @@ def cumulative_sum(node: Node) -> Form:
 
 @form("LpNormalization")
 def lp_normalization(node: Node) -> Form:
-    """Divides by a norm over an axis."""
+    """Divides by a norm over an axis; zeros stay zeros."""
     axis, order = node.attribute("axis", -1), node.attribute("p", 2)
-    return node.function(lambda x: x / x.norm(order, axis, keepdim=True), node.tensor(0))
+    tiny = torch.finfo(torch.float32).tiny
+    return node.function(lambda x: x / x.norm(order, axis, keepdim=True).clamp(min=tiny), node.tensor(0))
