@@ -26,6 +26,8 @@ def test_padded_positions_count_neither_by_their_id_nor_by_the_mask_nor_by_their
     for task, batch in (
         (by_id, (IDS, unmarked)),
         (by_mask, ((IDS, MASK), unmarked)),
+        (by_mask, ({"attention_mask": MASK, "input_ids": IDS}, unmarked)),
+        (by_id, ({"attention_mask": MASK, "input_ids": IDS}, unmarked)),
         (by_mask, {"input_ids": IDS, "attention_mask": MASK, "labels": unmarked}),
         (by_label, (IDS, LABELS)),
     ):
@@ -149,3 +151,11 @@ def test_a_tagger_of_named_inputs_learns_from_a_teacher_whatever_it_is_padded_to
         )  # fmt: skip
         losses.append([(epoch["losses"]["task"], epoch["losses"]["guidance"]) for epoch in told])
     assert torch.allclose(*(torch.tensor(one) for one in losses), atol=1e-6)
+
+
+def test_inputs_by_name_tell_which_positions_hold_a_token():
+    named = ({"attention_mask": MASK, "input_ids": IDS},)
+    for task in (SequenceClassification(3), SequenceClassification(3, padding=0), pj.tasks.Classification(padding=0)):
+        assert torch.equal(task.counted(named), IDS != 0)
+    with pytest.raises(PenjingError, match="input_ids, but that is missing"):
+        pj.tasks.Classification(padding=0).counted(({"x": IDS},))

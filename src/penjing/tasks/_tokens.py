@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from penjing.errors import PenjingError
+from penjing.tasks._inputs import by_name
 from penjing.tasks._outputs import describe, with_targets
-from penjing.tasks._positions import unpadded
+from penjing.tasks._positions import IDS, unpadded
 
-INPUTS = ("input_ids", "attention_mask")  # as Hugging Face's tokenizers name them
+INPUTS = (IDS, "attention_mask")  # as Hugging Face's tokenizers name them
 MASK = "attention_mask"
 TARGET = "labels"
 
@@ -43,8 +45,8 @@ def tokens_counted(inputs: Sequence[Tensor], names: Sequence[str], padding: int 
     """Returns which positions hold a token, boolean `(N, positions)`; None where nothing tells, and all count.
 
     Args:
-        inputs: of the network.
-        names: of the inputs, in order; the one named "attention_mask" tells where there is no padding id.
+        inputs: of the network, in the order of the names, or by name.
+        names: of the inputs; the one named "attention_mask" tells where there is no padding id.
         padding: the id of padded positions in the first input; None where there is none.
 
     Raises:
@@ -52,7 +54,10 @@ def tokens_counted(inputs: Sequence[Tensor], names: Sequence[str], padding: int 
     """
     if padding is not None:
         return unpadded(inputs, padding)
-    at = names.index(MASK) if MASK in names else len(inputs)
-    if at >= len(inputs) or inputs[at].shape != inputs[0].shape or inputs[at].is_floating_point():
+    named = by_name(inputs)
+    if named is None:
+        named = dict(zip(names, inputs, strict=False))
+    mask, ids = named.get(MASK), named.get(names[0])
+    if mask is None or ids is None or mask.shape != ids.shape or mask.is_floating_point():
         return None
-    return inputs[at] != 0
+    return torch.as_tensor(mask != 0)
