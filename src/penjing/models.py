@@ -20,7 +20,7 @@ from penjing.factory import call_factory
 from penjing.files import sha256
 from penjing.graph import Graph, capture, load, load_exported
 from penjing.loaders import first
-from penjing.tasks import each_input
+from penjing.tasks import by_name, each_input
 
 ELSEWHERE = (".onnx", ".keras")  # files of other tools that hold a whole network
 WHOLE = (".penjing", ".pt2", *ELSEWHERE)  # files that hold a whole network
@@ -127,14 +127,15 @@ def _build(spec: str, data: Data | None) -> tuple[nn.Module, Any, str]:
     return made, example, spec.rpartition(":")[2]
 
 
-def _example_from(data: Data | None) -> tuple[Tensor, ...] | None:
-    """Returns two samples of the data's inputs."""
+def _example_from(data: Data | None) -> Any:
+    """Returns two samples of the data's inputs: a tuple of them in order, or a mapping by name."""
     if data is None:
         return None
     for name in ("calibration", "validation", "train"):
         if (loader := getattr(data, name)) is not None:
             inputs, _ = data.task.split(first(loader, f"data.{name}"))
-            return each_input(inputs, lambda tensor: tensor[:2])
+            some = each_input(inputs, lambda tensor: tensor[:2])
+            return by_name(some) or some
     return None
 
 

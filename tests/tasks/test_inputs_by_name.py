@@ -142,3 +142,43 @@ def test_a_mapping_of_other_things_is_no_batch():
     for task in (Classification(3), Unlabelled()):
         with pytest.raises(PenjingError, match=r"dict with the keys x"):
             task.split({"x": "text"})
+
+
+@pytest.mark.parametrize("padding", [None, 0])
+def test_padding_is_found_by_name(padding):
+    ids = torch.tensor([[5, 6, 0], [7, 0, 0]])
+    given = {"attention_mask": (ids != 0).long(), "input_ids": ids}
+    for task in (pj.tasks.TokenClassification(2, padding=padding), pj.tasks.SequenceClassification(2, padding=padding)):
+        inputs, _ = task.split((given, torch.zeros(2, 3 if "Token" in repr(task) else 0).long()[:, :3].squeeze(1)))
+        assert torch.equal(task.counted(inputs), ids != 0)
+    if padding is not None:
+        assert torch.equal(Classification(2, padding=padding).counted((given,)), ids != 0)
+
+
+def test_an_input_that_is_missing_in_the_middle_is_not_replaced_by_the_next_one():
+    ids = torch.ones(2, 3, dtype=torch.long)
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    task = pj.tasks.SequenceClassification(2, inputs=names)
+    labels = torch.zeros(2, dtype=torch.long)
+    with pytest.raises(PenjingError, match=r"lacks 'token_type_ids', and 'attention_mask' would be taken for it"):
+        task.split({"input_ids": ids, "attention_mask": ids, "labels": labels})
+    assert len(task.split({"input_ids": ids, "token_type_ids": ids, "labels": labels})[0]) == 2
+
+
+def test_heads_share_inputs_by_name():
+    task = pj.tasks.MultiTask({"a": Classification(3), "b": Classification(2)})
+    labels = torch.zeros(COUNT, dtype=torch.long)
+    inputs, targets = task.split((plain(), {"a": labels, "b": labels}))
+    assert set(inputs[0]) == {"ids", "others"} and set(targets) == {"a", "b"}
+
+
+def test_a_factory_without_examples_takes_those_of_the_data(data, tmp_path, monkeypatch):
+    (tmp_path / "made.py").write_text(
+        "from torch import nn\nimport torch\n\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.head = nn.Linear(8, 3)\n\n    def forward(self, ids, others):\n        return self.head(ids + others)\n"
+    )
+    from penjing.models import load_model
+
+    monkeypatch.chdir(tmp_path)
+    loaded = load_model("made.py:Net", data=data)
+    assert set(loaded.example_inputs) == {"ids", "others"}

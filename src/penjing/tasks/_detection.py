@@ -86,7 +86,7 @@ class Detection:
                 "Detection expects batches (images, targets) with a dictionary of boxes and labels for each image, but the "
                 f"loader gave {describe(batch)}."
             )
-        if not isinstance(given, Tensor) and all(one.ndim == 3 for one in inputs):
+        if isinstance(given, tuple | list) and all(one.ndim == 3 for one in inputs):
             inputs = (_stacked(inputs),)
         if targets is None:
             return inputs, None

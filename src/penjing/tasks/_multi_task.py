@@ -9,7 +9,7 @@ from torch import Tensor
 from penjing.checks import check, mapping, number
 from penjing.errors import PenjingError, unknown_name
 from penjing.tasks._compared import compared_of
-from penjing.tasks._inputs import inputs_of
+from penjing.tasks._inputs import by_name, inputs_of
 from penjing.tasks._likeness import Answers, answers_of
 from penjing.tasks._outputs import describe
 from penjing.tasks._positions import counted_of
@@ -104,7 +104,8 @@ class MultiTask:
             batch[1] if len(batch) == 2 and (len(self.heads) == 1 or not isinstance(batch[1], Tensor)) else batch[1:]
         )
         own = {name: self._of(given, name, "targets", "the loader") for name in self.heads}
-        return inputs, {name: task.split((inputs, own[name]))[1] for name, task in self.heads.items()}
+        whole = by_name(inputs) or inputs
+        return inputs, {name: task.split((whole, own[name]))[1] for name, task in self.heads.items()}
 
     def head(self, outputs: Any, name: str) -> Any:
         """Returns the output of one head.

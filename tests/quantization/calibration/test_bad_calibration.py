@@ -57,7 +57,8 @@ def _pair(count: int = 8) -> tuple[Tensor, Tensor]:
     [
         ((torch.randn(8, 6), torch.randn(8, 5)), r"^Calibration batch 2 doesn't fit\. Input 'y' has shape \(8, 5\)"),
         ((torch.randn(8, 6),), r"^Calibration batch 2 doesn't fit\. Missing input 'y'"),
-        ({"x": torch.randn(8, 6)}, r"^Calibration batch 2: a batch is a tensor or a sequence .* not dict"),
+        ({"x": torch.randn(8, 6)}, r"^Calibration batch 2 doesn't fit\. Missing input 'y'"),
+        ("x", r"^Calibration batch 2: a batch is a tensor, a sequence .* not str"),
         ((torch.randn(0, 6), torch.randn(0, 4)), r"^Calibration batch 2 holds no sample: its input 'x'"),
         ((torch.randn(8, 6), torch.randn(8, 4).double()), r"^Calibration batch 2 .*'y' has dtype float64.*\(torch\.float32\)"),
         ((torch.randn(8, 6), torch.full((8, 4), torch.nan)), r"NaN or infinity, in the input 'y' of batch 2\.$"),
