@@ -711,7 +711,10 @@ def test_profile_of_a_finished_run_takes_no_weights_and_no_data(penjing, copied,
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("", "There is no model.penjing in {folder}"), ("model.onnx", "{folder}/model.onnx can't be read as an ONNX file")],
+    [
+        ("", "There is no model.penjing in {folder}"),
+        ("model.onnx", "{folder}/model.onnx can't be read as an ONNX file"),
+    ],
 )
 def test_profile_of_what_no_run_made_says_what_is_missing(penjing, tmp_path, name, told):
     (tmp_path / "model.onnx").write_bytes(b"x")

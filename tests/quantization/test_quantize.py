@@ -355,7 +355,7 @@ def test_unknown_settings_are_errors(settings, message):
 def test_batches_of_the_wrong_shape_are_errors():
     with pytest.raises(PenjingError, match="shape"):
         quantize(_graph(), [torch.randn(2, 3, 8, 8)])
-    with pytest.raises(PenjingError, match="Unexpected input 'y'|Missing input"):
+    with pytest.raises(PenjingError, match=r"Unexpected input 'y'|Missing input"):
         quantize(_graph(), [{"y": torch.randn(2, 8, 8, 8)}])
 
 

@@ -160,7 +160,7 @@ def test_an_input_that_is_missing_in_the_middle_is_not_replaced_by_the_next_one(
     names = ("input_ids", "token_type_ids", "attention_mask")
     task = pj.tasks.SequenceClassification(2, inputs=names)
     labels = torch.zeros(2, dtype=torch.long)
-    with pytest.raises(PenjingError, match=r"lacks 'token_type_ids', and 'attention_mask' would be taken for it"):
+    with pytest.raises(PenjingError, match=r"lacks 'token_type_ids', and another input would be taken for it"):
         task.split({"input_ids": ids, "attention_mask": ids, "labels": labels})
     assert len(task.split({"input_ids": ids, "token_type_ids": ids, "labels": labels})[0]) == 2
 

@@ -21,8 +21,7 @@ def named_targets(batch: Any, names: Sequence[str], task: str) -> tuple[tuple[Te
 
     Args:
         batch: of the loader.
-        names: of a dictionary's entries that the network takes, in order; those that the batch lacks, but for the first, are
-            left out.
+        names: of a dictionary's entries that the network takes, in order; the last ones may be missing.
         task: the name of the task, for errors.
 
     Raises:
@@ -30,7 +29,13 @@ def named_targets(batch: Any, names: Sequence[str], task: str) -> tuple[tuple[Te
     """
     if not isinstance(batch, Mapping):
         return with_targets(batch, task)
-    inputs = tuple(batch[name] for name in names if name in batch)
+    there = [name for name in names if name in batch]
+    if gap := [name for name, found in zip(names, there, strict=False) if name != found and names[0] in batch]:
+        raise PenjingError(
+            f"{task}: a batch lacks '{gap[0]}', and another input would be taken for it, as inputs={tuple(names)} go by their "
+            f"order. Leave '{gap[0]}' out of inputs=, or put it into every batch."
+        )
+    inputs = tuple(batch[name] for name in there)
     targets = batch.get(TARGET)
     fits = all(isinstance(one, Tensor) for one in inputs) and (targets is None or isinstance(targets, Tensor))
     if names[0] not in batch or not fits:
