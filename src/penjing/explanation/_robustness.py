@@ -41,7 +41,7 @@ class Robustness:
     """Both networks on changed images.
 
     Attributes:
-        samples: how many images were judged at least.
+        samples: how many images were judged.
         rows: unchanged images first, then each change at each severity.
     """
 
@@ -98,29 +98,35 @@ def robustness(
     """
     prepared = check_images(data)
 
+    counts = list[int]()
+
     def judged(name: str, severity: int) -> Corrupted:
         images = _Changed(data.validation, prepared, CORRUPTIONS.get(name), severity, seed)
         found = [evaluate(network, images, data.task, limit=samples) for network in (before, after)]
         if found[0] is None or found[1] is None:
             raise PenjingError(f"Robustness is judged on labels, and the batches of '{data.name}' have none.")
+        counts.append(images.samples)
         return Corrupted(name, severity, found[0], found[1])
 
     rows = [judged(UNCHANGED, 0), *(judged(name, severity) for name in CORRUPTIONS for severity in SEVERITIES)]
-    return Robustness(samples, tuple(rows))
+    return Robustness(counts[0], tuple(rows))
 
 
 class _Changed:
-    """A loader whose images are changed, the same way in each pass."""
+    """A loader whose images are changed, the same way in each pass; `samples` counts those of the last pass."""
 
     def __init__(
         self, loader: Any, prepared: Preprocess, corruption: Corruption | None, severity: int, seed: int
     ) -> None:
         self._loader, self._prepared, self._seed = loader, prepared, seed
         self._corruption, self._severity = corruption, severity
+        self.samples = 0
 
     def __iter__(self) -> Iterator[Any]:
         generator = np.random.default_rng(self._seed)
+        self.samples = 0
         for image, *rest in self._loader:
+            self.samples += len(image)
             yield (image if self._corruption is None else self._changed(image, generator), *rest)
 
     def _changed(self, image: Tensor, generator: np.random.Generator) -> Tensor:

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from torch import Tensor
-
 from penjing import records
 from penjing.data import Data
 from penjing.errors import PenjingError
@@ -97,9 +95,8 @@ def _judged(artifact: Artifact, data: Data, validation: Iterable[Any], threads: 
         return Baseline(None)
     if constant is None or not heard.targets:
         return Baseline(metric, judged=heard.samples)
-    single = all(isinstance(each, Tensor) for each in heard.targets)
-    targets = sum(each.numel() for each in heard.targets) if single else heard.samples
-    return Baseline(metric, float(constant(heard.targets)), targets, judged=heard.samples)
+    # Pixels and tokens of one sample are not independent, so samples count, whatever the number of their targets.
+    return Baseline(metric, float(constant(heard.targets)), heard.samples, judged=heard.samples)
 
 
 def nothing_learned(baseline: Baseline, alike: Likeness | None, task: Task, trained: bool) -> str | None:
