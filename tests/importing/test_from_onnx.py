@@ -1,5 +1,7 @@
 """Networks from ONNX files: what they compute, how they compress, and files that would do harm."""
 
+import copy
+
 import numpy as np
 import onnx
 import pytest
@@ -112,7 +114,7 @@ def test_a_file_whose_shapes_hold_for_one_sample_alone_keeps_its_batch(tmp_path)
     constants = {"two": np.array([2, 2], np.int64), "m": np.eye(2, dtype=np.float32), "one": np.array([1, 4], np.int64)}
     nodes = [node("Reshape", ["x", "two"], ["r"]), node("MatMul", ["r", "m"], ["p"]), node("Reshape", ["p", "one"])]
     path = write(tmp_path / "net.onnx", nodes, {"x": [1, 4]}, constants)
-    with pytest.warns(UserWarning, match="was captured for batches of 1 alone"):
+    with pytest.warns(UserWarning, match=r"written for 1 sample\(s\) at a time"):
         graph = pj.from_onnx(path)
     assert graph.batch == 1
 
@@ -323,3 +325,53 @@ def test_a_value_that_the_caller_names_has_no_later_bias_in_it(tmp_path):
     path = write(tmp_path / "net.onnx", nodes, {"x": ["n", 4]}, constants)
     m, y = pj.from_onnx(path, outputs=["m", "y"])(torch.zeros(3, 4))
     assert torch.equal(m, torch.zeros(3, 4)) and torch.equal(y, torch.ones(3, 4))
+
+
+@pytest.mark.parametrize(("batch", "mixes"), [(1, False), (1, True), (8, True)])
+def test_a_fixed_batch_is_freed_only_where_samples_do_not_mix(tmp_path, batch, mixes):
+    mixed = [node("ReduceMean", ["a"], ["r"], axes=[0]), node("Add", ["a", "r"])]
+    nodes = [node("MatMul", ["x", "w"], ["a"]), *(mixed if mixes else [node("Relu", ["a"])])]
+    weight = np.random.default_rng(0).standard_normal((4, 4)).astype(np.float32)
+    path = write(tmp_path / "net.onnx", nodes, {"x": [batch, 4]}, {"w": weight})
+    if not mixes:
+        assert pj.from_onnx(path).batch is None
+        return
+    with pytest.warns(UserWarning, match=f"written for {batch} sample"):
+        graph = pj.from_onnx(path)
+    assert graph.batch == batch
+    module, example = read_onnx(path)
+    with pytest.raises(PenjingError, match=f"takes {batch} sample"):
+        module(torch.cat([example[0], example[0]]))
+
+
+def test_a_copy_computes_with_its_own_weights(tmp_path):
+    path = write(
+        tmp_path / "net.onnx", [node("MatMul", ["x", "w"])], {"x": ["n", 4]}, {"w": np.eye(4, dtype=np.float32)}
+    )
+    module, example = read_onnx(path)
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.zero_()
+    assert not other(*example).any() and torch.equal(module(*example), example[0])
+
+
+@pytest.mark.parametrize(("calls", "told"), [("next", "stand for .* nodes"), ("itself", "calls itself")])
+def test_functions_that_would_never_end_are_refused(tmp_path, calls, told):
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = []
+    for level in range(20):
+        inner = "Relu" if level == 0 and calls == "next" else f"F{level - 1 if calls == 'next' else level}"
+        domain = "" if inner == "Relu" else "own"
+        nodes = [
+            helper.make_node(inner, ["x"], ["a"], domain=domain),
+            helper.make_node(inner, ["a"], ["y"], domain=domain),
+        ]
+        functions.append(helper.make_function("own", f"F{level}", ["x"], ["y"], nodes, imports))
+    path = write(tmp_path / "net.onnx", [node("F19", ["x"], domain="own")], {"x": ["n", 4]})
+    model = onnx.load(str(path))
+    model.functions.extend(functions)
+    model.opset_import.append(imports[1])
+    onnx.save(model, str(path))
+    with pytest.raises(PenjingError, match=told):
+        pj.from_onnx(path)

@@ -213,6 +213,9 @@ def test_an_op_without_a_form_is_named_with_its_node_and_what_to_do(tmp_path):
 
 
 REFUSED = {
+    "a runtime joined an activation or a sum to it": case(
+        "FusedConv", IMAGE, weights(6, 4, 3, 3), domain="com.microsoft", activation="Relu"
+    ),
     "only heights and widths are resized": case("Resize", IMAGE, None, np.array([1, 2, 1, 1], np.float32)),
     "linear_before_reset=0": case("GRU", {"x": [5, 2, 4]}, weights(1, 9, 4), weights(1, 9, 3), hidden_size=3),
     "it runs backwards alone": case(

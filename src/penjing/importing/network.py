@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from penjing.errors import PenjingError
+
 
 class Operation(nn.Module):
     """An op without weights; a module, so that a captured graph knows its name."""
@@ -71,6 +73,7 @@ class Network(nn.Module):
 
     Attributes:
         parameter_names: the names of `forward`'s parameters, by the names of the network's inputs.
+        batch: how many samples a call takes; None where any number.
     """
 
     def __init__(self, inputs: Sequence[str]) -> None:
@@ -80,26 +83,38 @@ class Network(nn.Module):
         self._steps: list[Step] = []
         self._outputs: tuple[str, ...] = ()
         self._last_use: dict[str, int] = {}
+        self.batch: int | None = None
 
     def finish(self, steps: Sequence[Step], outputs: Sequence[str]) -> None:
         """Sets what is called, in order, and the names of what comes out."""
         self._steps, self._outputs = list(steps), tuple(outputs)
-
-        def forward(*args: Tensor, **kwargs: Tensor) -> Any:
-            return self._run(signature.bind(*args, **kwargs).args)
-
-        parameters = [
-            inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in self.parameter_names.values()
-        ]
-        signature = inspect.Signature(parameters)
-        forward.__signature__ = signature  # type: ignore[attr-defined]
-        self.forward = forward  # so that a captured graph has the source's names for its inputs
         self._last_use = {
             one.name: index for index, step in enumerate(steps) for one in step.arguments if isinstance(one, Flowing)
         }
 
+    @property
+    def forward(self) -> Callable[..., Any]:  # type: ignore[override]
+        """The call, with the source's names for its parameters, which a captured graph then has for its inputs."""
+        signature = inspect.Signature(
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in self.parameter_names.values()]
+        )
+
+        def call(*args: Tensor, **kwargs: Tensor) -> Any:
+            return self._run(signature.bind(*args, **kwargs).args)
+
+        call.__signature__ = signature  # type: ignore[attr-defined]
+        return call
+
     def _run(self, inputs: Sequence[Tensor]) -> Any:
-        """Returns the output, or a tuple of several."""
+        """Returns the output, or a tuple of several.
+
+        Raises:
+            PenjingError: the network takes another number of samples.
+        """
+        if self.batch is not None and any(len(one) != self.batch for one in inputs if one.ndim):
+            raise PenjingError(
+                f"The network takes {self.batch} sample(s) at a time alone, as the file that it came from."
+            )
         values: dict[str, Any] = dict(zip(self._inputs, inputs, strict=True))
         for index, step in enumerate(self._steps):
             arguments = [self.fetch(one, values) for one in step.arguments]

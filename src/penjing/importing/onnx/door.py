@@ -1,6 +1,7 @@
 """`from_onnx`: a trained network in an ONNX file as a graph."""
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from penjing.graph.capture.capture import capture
 from penjing.graph.doors import AXES
 from penjing.importing.onnx.build import build
 from penjing.importing.onnx.check import check
-from penjing.importing.onnx.example import BATCH, example_of, fixes_batch_to_one, inputs_of
+from penjing.importing.onnx.example import BATCH, example_of, fixed_batch, fixes_batch_to_one, inputs_of
 from penjing.importing.onnx.file import read
 from penjing.importing.onnx.module import FromOnnx
 
@@ -49,14 +50,26 @@ def from_onnx(
         outputs: names of the values to return, any in the file; by default its outputs.
 
     Returns:
-        The graph. Its batch is free, also where the file fixes it to 1, unless the network mixes its samples.
+        The graph. Its batch is free where the file leaves it free, or fixes it to 1 and the network doesn't mix its samples.
 
     Raises:
         PenjingError: the file is damaged or quantised, an op has no form in PyTorch, or results differ from ONNX Runtime's.
+
+    Warns:
+        UserWarning: the file takes one number of samples alone, and so does the graph.
     """
     module, example = read_onnx(path, example_inputs, outputs)
     names = module.parameter_names
-    graph = capture(module, example, dynamic={names.get(name, name): axes for name, axes in (dynamic or {}).items()})
+    free = {names.get(name, name): axes for name, axes in (dynamic or {}).items()}
+    with warnings.catch_warnings():
+        if module.batch is not None:
+            warnings.filterwarnings("ignore", message=".* was captured for batches of")
+        graph = capture(module, example, dynamic=free)
+    if module.batch is not None:
+        warnings.warn(
+            f"{path} was written for {module.batch} sample(s) at a time, so the graph takes no other number.",
+            stacklevel=3,
+        )
     graph.name = Path(path).stem
     return graph
 
@@ -100,6 +113,7 @@ def _read(
         given = tuple(one[:1] for one in single)
     example = given or example_of(file, inputs, BATCH)
     module = build(file, names, example, wanted, frees_batch=False)
+    module.batch = fixed_batch(inputs)
     check(file, module, inputs, example, wanted, rows=False)
     return module, example
 

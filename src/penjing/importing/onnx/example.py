@@ -70,6 +70,13 @@ def fixes_batch_to_one(inputs: Sequence[Input]) -> bool:
     return bool(inputs) and all(one.shape is not None and one.shape[:1] == (1,) for one in inputs)
 
 
+def fixed_batch(inputs: Sequence[Input]) -> int | None:
+    """Returns the size that all inputs' first axes are fixed to; None where one is free, or they differ."""
+    sizes = {one.shape[0] if one.shape else None for one in inputs}
+    size = sizes.pop() if len(sizes) == 1 else None
+    return size if isinstance(size, int) else None
+
+
 def example_of(file: OnnxFile, inputs: Sequence[Input], batch: int) -> tuple[Tensor, ...]:
     """Returns random inputs of the shapes that the file tells.
 

@@ -14,6 +14,8 @@ from onnx import external_data_helper, inliner, numpy_helper
 from penjing.damage import refusing
 from penjing.errors import PenjingError
 
+MOST_NODES = 200_000  # of a network with its functions written out
+MOST_NESTED = 100  # functions within functions
 LIMIT_BYTES = 2**31  # the most that a protobuf message can hold
 DOMAINS = ("", "ai.onnx")  # both name ONNX's own ops
 HALVES = ("float16", "bfloat16")
@@ -58,6 +60,7 @@ def read(path: Path) -> OnnxFile:
         if not model.graph.node or not model.opset_import:
             raise ValueError("it holds no ONNX model, or an empty one")
         if model.functions:
+            check_functions(model)
             model = inliner.inline_local_functions(model)
     opset = next((one.version for one in model.opset_import if one.domain in DOMAINS), 0)
     if 0 < opset < OLDEST_OPSET:
@@ -68,6 +71,38 @@ def read(path: Path) -> OnnxFile:
     if model.graph.sparse_initializer:
         raise PenjingError(f"{path} holds sparse weights: store them densely (as plain initialisers).")
     return OnnxFile(path, model.graph, constants(path, model.graph.initializer), opset)
+
+
+def check_functions(model: onnx.ModelProto) -> None:
+    """Makes sure that a model's own functions can be written out: a few lines of nested ones may stand for any number of nodes.
+
+    Raises:
+        ValueError: they are more than `MOST_NODES` nodes then, or a function calls itself.
+    """
+    functions = {(one.domain, one.name): one for one in model.functions}
+    known: dict[tuple[str, str], int] = {}
+    open_ones: list[tuple[str, str]] = []
+
+    def written_out(nodes: Iterable[onnx.NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            inner = [one.g for one in node.attribute if one.HasField("g")]
+            inner += [graph for one in node.attribute for graph in one.graphs]
+            total += 1 + sum(written_out(graph.node) for graph in inner)
+            total += size_of((node.domain, node.op_type)) if (node.domain, node.op_type) in functions else 0
+        return total
+
+    def size_of(key: tuple[str, str]) -> int:
+        if key in open_ones or len(open_ones) > MOST_NESTED:
+            raise ValueError(f"its function '{key[1]}' calls itself, or functions are nested too deeply")
+        if key not in known:
+            open_ones.append(key)
+            known[key] = written_out(functions[key].node)
+            open_ones.pop()
+        return known[key]
+
+    if (found := written_out(model.graph.node)) > MOST_NODES:
+        raise ValueError(f"its functions stand for {found:,} nodes, and {MOST_NODES:,} are the most")
 
 
 def constants(path: Path, tensors: Iterable[onnx.TensorProto]) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from penjing.importing.network import Padded
-from penjing.importing.onnx.node import Form, Node
+from penjing.importing.onnx.node import Form, Node, no_form
 from penjing.importing.onnx.ops.pooling import Window
 from penjing.importing.onnx.ops.table import form
 
@@ -27,6 +27,8 @@ def _parameter(node: Node, position: int, way: str = "as it is", change: Any = l
 @form("Conv", "com.microsoft.FusedConv")
 def convolution(node: Node) -> Form:
     """A convolution."""
+    if node.attribute("activation") or node.has(3):
+        raise no_form(node, "a runtime joined an activation or a sum to it; give the file from before that")
     weight = node.constant(1)
     if weight is None:
         return _computed_convolution(node)
