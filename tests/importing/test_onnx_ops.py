@@ -5,7 +5,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from importing.onnx_files import node, write
 from penjing.errors import PenjingError
@@ -30,6 +30,26 @@ def case(op, inputs, *constants, opset=17, domain="", outputs=("y",), **attribut
     values = {f"c{i}": value for i, value in enumerate(constants) if value is not None}
     return [node(op, names, outputs, "the/node", domain, **attributes)], inputs, values, outputs, opset
 
+
+def chain(*steps, constants=None, inputs=None, opset=17):
+    """A case of several nodes: each an op, its inputs, its output and its attributes; the last one's output is "y"."""
+    nodes = []
+    for op, names, output, *rest in steps:
+        more = dict(rest[0]) if rest else {}
+        nodes.append(node(op, names, [output], f"the/{output}", more.pop("domain", ""), **more))
+    return nodes, inputs or FLAT, constants or {}, ("y",), opset
+
+
+def truth(op, *names, constants=None, inputs=None):
+    """A case of an op on truth values, or that gives them; as numbers, which a comparison of outputs needs."""
+    return chain(
+        ("Greater", ["x", "zero"], "p"), ("Less", ["x", "one"], "q"), (op, list(names), "r"), ("Cast", ["r"], "y", {"to": FLOAT}),
+        constants={"zero": np.float32(0), "one": np.float32(0.5), **(constants or {})}, inputs=inputs,
+    )  # fmt: skip
+
+
+FLOAT = TensorProto.FLOAT
+PLACES = np.array([[0, 1], [2, 3]], np.int64)
 
 ACTIVATIONS = {
     op: case(op, FLAT)
@@ -163,6 +183,53 @@ CASES = ACTIVATIONS | {
     ),
     "RNN": case("RNN", {"x": [5, "n", 8]}, weights(1, 3, 8), weights(1, 3, 3), weights(1, 6), hidden_size=3),
     "Scaler": case("Scaler", FLAT, domain="ai.onnx.ml", offset=[0.5], scale=[2.0]),
+    "ArrayFeatureExtractor": case("ArrayFeatureExtractor", FLAT, ints(1, 5, 2), domain="ai.onnx.ml"),
+    "Swish": case("Swish", FLAT, opset=24, alpha=1.5),
+    "Log": chain(("Abs", ["x"], "a"), ("Log", ["a"], "y")),
+    "Sqrt": chain(("Abs", ["x"], "a"), ("Sqrt", ["a"], "y")),
+    "ReduceLogSum": chain(("Abs", ["x"], "a"), ("ReduceLogSum", ["a"], "y", {"axes": [1]})),
+    "And": truth("And", "p", "q"),
+    "Or": truth("Or", "p", "q"),
+    "Xor": truth("Xor", "p", "q"),
+    "Not": truth("Not", "p"),
+    "Equal": truth("Equal", "p", "q"),
+    "Less": truth("Less", "x", "one"),
+    "GreaterOrEqual": truth("GreaterOrEqual", "x", "one"),
+    "Where": chain(
+        ("Greater", ["x", "zero"], "p"), ("Where", ["p", "x", "other"], "y"),
+        constants={"zero": np.float32(0), "other": weights(1, 8)},
+    ),
+    "ArgMin": chain(("ArgMin", ["x"], "a", {"axis": 1, "keepdims": 0}), ("Cast", ["a"], "y", {"to": FLOAT})),
+    "ArgMin, kept": chain(("ArgMin", ["x"], "a", {"axis": -1}), ("Cast", ["a"], "y", {"to": FLOAT})),
+    "CastLike": chain(("Shape", ["x"], "s"), ("CastLike", ["s", "x"], "a"), ("ReduceMax", ["a"], "b"), ("Mul", ["x", "b"], "y")),
+    "Shape and Size": chain(
+        ("Shape", ["x"], "s"), ("Size", ["x"], "z"), ("Mul", ["s", "z"], "a"), ("Cast", ["a"], "b", {"to": FLOAT}),
+        ("ReduceMax", ["b"], "c"), ("Mul", ["x", "c"], "y"),
+    ),
+    "ConstantOfShape": chain(
+        ("Shape", ["x"], "s"), ("ConstantOfShape", ["s"], "a", {"value": numpy_helper.from_array(np.array([2.5], np.float32))}),
+        ("Add", ["x", "a"], "y"),
+    ),
+    "Range": chain(
+        ("Range", ["from", "to", "by"], "r"), ("Cast", ["r"], "a", {"to": FLOAT}), ("Add", ["x", "a"], "y"),
+        constants={"from": np.int64(3), "to": np.int64(19), "by": np.int64(2)},
+    ),
+    "OneHot": chain(
+        ("ArgMax", ["x"], "a", {"axis": 1, "keepdims": 0}), ("OneHot", ["a", "depth", "values"], "y", {"axis": -1}),
+        constants={"depth": np.int64(9), "values": np.array([0.5, 2], np.float32)},
+    ),
+    "OneHot in front": chain(
+        ("ArgMax", ["x"], "a", {"axis": 1, "keepdims": 0}), ("OneHot", ["a", "depth", "values"], "y", {"axis": 0}),
+        constants={"depth": np.int64(8), "values": np.array([0, 1], np.float32)},
+    ),
+    "GatherElements": chain(
+        ("GatherElements", ["x", "i"], "y", {"axis": 1}), constants={"i": ints(*range(7, 2, -1))[None].repeat(3, 0)},
+        inputs={"x": [3, 8]},
+    ),
+    "GatherND": chain(("GatherND", ["x", "i"], "y"), constants={"i": PLACES}, inputs={"x": [3, 8]}),
+    "ScatterND": chain(
+        ("ScatterND", ["x", "i", "u"], "y"), constants={"i": PLACES, "u": weights(2)}, inputs={"x": [3, 8]}
+    ),
 }  # fmt: skip
 
 
@@ -213,6 +280,9 @@ def test_an_op_without_a_form_is_named_with_its_node_and_what_to_do(tmp_path):
 
 
 REFUSED = {
+    "it counts places within each sample": case(
+        "GatherND", {"x": [2, 3, 8]}, np.zeros((2, 1, 1), np.int64), batch_dims=1
+    ),
     "a runtime joined an activation or a sum to it": case(
         "FusedConv", IMAGE, weights(6, 4, 3, 3), domain="com.microsoft", activation="Relu"
     ),
@@ -239,3 +309,12 @@ def test_every_op_of_the_table_is_known_to_onnx():
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
     ours = {op for op in FORMS if "." not in op}
     assert ours <= known and len(ours) > 100
+
+
+def test_every_form_has_a_case():
+    found = {
+        f"{one.domain}.{one.op_type}".lstrip(".")
+        for one in (n for nodes, *_ in [*CASES.values(), *REFUSED.values()] for n in nodes)
+    }
+    quantised = {op for op in FORMS if FORMS[op] is FORMS["QLinearConv"]}
+    assert set(FORMS) - quantised <= found, sorted(set(FORMS) - quantised - found)
