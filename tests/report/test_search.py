@@ -10,7 +10,7 @@ from test_page import page
 
 from penjing import report
 from penjing.errors import PenjingError
-from penjing.report._search import chart, search
+from penjing.report._search import chart, search, sizes
 
 
 def test_each_measured_plan_is_a_row_with_what_binds(tmp_path: Path) -> None:
@@ -64,13 +64,14 @@ def test_a_limit_in_milliseconds_stands_where_it_is_over_the_original() -> None:
     assert chart(made).allowed is None
 
 
-@pytest.mark.parametrize("lacking", ["damage", "latency"])
-def test_without_damages_or_latencies_there_is_no_chart(lacking: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lacking", "charts"), [("damage", 1), ("latency", 0)])
+def test_a_chart_is_drawn_of_what_was_measured(lacking: str, charts: int, tmp_path: Path) -> None:
     made = report_samples.searched()
     for one in made["candidates"]:
         one[lacking] = None
     html = report.write(made, tmp_path).read_text(encoding="utf-8")
-    assert 'class="chart"' not in html and 'id="search"' in html
+    assert html.count('class="chart"') == charts and 'id="search"' in html
+    assert ("Latency and size of each plan" in html) == (lacking == "damage")
     assert ("Expected loss" in html) == (lacking == "latency")
 
 
@@ -135,3 +136,18 @@ def test_numbers_in_the_chart_do_not_run_into_one_another_and_the_taken_plan_has
     assert any(point.taken for point in drawn.numbered) and 2 < len(drawn.numbered) < len(drawn.points)
     for one, other in itertools.combinations(drawn.numbered, 2):
         assert abs(one.x - other.x) > 12 or abs(one.y - other.y) > 9
+
+
+def test_plans_are_drawn_by_latency_and_size_with_both_limits() -> None:
+    made = report_samples.searched()
+    made["budget"] = {"latency": "0.5x", "size": "0.5x"}
+    drawn, rows = sizes(made), made["candidates"]
+    assert drawn.allowed.text == "budget 0.5×" and drawn.allowed_up.text.startswith("budget ")
+    most = 0.5 * made["baseline"]["size_bytes"]
+    for point, row in zip(drawn.points, rows, strict=True):
+        assert (point.y >= drawn.allowed_up.at) == (row["size_bytes"] <= most)
+        assert "parameters" in point.said and "the latency" in point.said
+    made["budget"] = {"size": "1kB"}
+    assert sizes(made).allowed is None and sizes(made).allowed_up.text == "budget 1.00 kB"
+    made["candidates"] = rows[:1]
+    assert sizes(made) is None

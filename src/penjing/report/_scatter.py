@@ -51,6 +51,7 @@ class Chart:
         across: numbers below the chart.
         up: numbers beside it.
         allowed: a limit, as a line up through the chart.
+        allowed_up: a limit on what goes upwards, as a line across.
     """
 
     points: Sequence[Point]
@@ -58,6 +59,7 @@ class Chart:
     across: Sequence[Tick]
     up: Sequence[Tick]
     allowed: Tick | None
+    allowed_up: Tick | None = None
 
     width: float = WIDTH
     height: float = HEIGHT
@@ -74,6 +76,7 @@ def scatter(
     below: Callable[[float], str],
     beside: Callable[[float], str],
     allowed: tuple[float, str] | None = None,
+    allowed_up: tuple[float, str] | None = None,
 ) -> Chart:
     """Returns a chart.
 
@@ -84,6 +87,7 @@ def scatter(
         below: writes a number of the axis to the right.
         beside: writes a number of the axis upwards.
         allowed: a limit on the first value, and what is written above its line.
+        allowed_up: a limit on the second value, and what is written at its line.
     """
 
     def right(value: float) -> float:
@@ -99,6 +103,7 @@ def scatter(
         [Tick(right(value), below(value)) for value in _ticks(*across)],
         [Tick(high(value), beside(value)) for value in _ticks(*up)],
         None if allowed is None else Tick(right(allowed[0]), allowed[1]),
+        None if allowed_up is None else Tick(high(allowed_up[0]), allowed_up[1]),
     )
 
 

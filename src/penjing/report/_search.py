@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penjing.budget import LIMITED, MILLISECONDS, parse_limit
+from penjing.budget import BYTES, LIMITED, MILLISECONDS, parse_limit
 from penjing.report import _format
 from penjing.report._scatter import BEYOND, Chart, Point, scatter
 from penjing.report._words import option_words
@@ -48,6 +48,7 @@ class Search:
 
     steps: Sequence[Step]
     chart: Chart | None
+    sizes: Chart | None
     choices: Sequence[Choice]
     damages: bool
     most_shown: int = MOST_SHOWN
@@ -60,7 +61,7 @@ def search(report: Mapping[str, Any]) -> Search | None:
         return None
     steps = [_step(number, one) for number, one in enumerate(candidates, 1)]
     damages = any(one.get("damage") is not None for one in candidates)
-    return Search(steps, chart(report) if damages else None, [_choice(one) for one in places], damages)
+    return Search(steps, chart(report) if damages else None, sizes(report), [_choice(one) for one in places], damages)
 
 
 def _step(number: int, candidate: Mapping[str, Any]) -> Step:
@@ -142,7 +143,7 @@ def chart(report: Mapping[str, Any]) -> Chart | None:
     points = [
         Point(
             latency, damage, number, bool(one["meets"]), bool(one.get("taken")),
-            f"{number}: {_times(latency)} the latency, loss {_signed(damage)}",
+            f"{_said(number, one)}, loss {_signed(damage)}",
         )
         for number, one, latency, damage in found
     ]  # fmt: skip
@@ -154,6 +155,47 @@ def chart(report: Mapping[str, Any]) -> Chart | None:
         lambda value: f"{value:g}".replace("-", "−"),
         None if allowed is None else (allowed, f"budget {allowed:.3g}×"),
     )
+
+
+def sizes(report: Mapping[str, Any]) -> Chart | None:
+    """Returns the chart of all plans by latency and size; None where fewer than two have a latency above 0."""
+    found = [
+        (number, one, latency, float(one["size_bytes"]))
+        for number, one in enumerate(report.get("candidates") or [], 1)
+        if (latency := _expected(one)) is not None and latency >= SMALLEST and one["size_bytes"]
+    ]
+    if len(found) < 2:
+        return None
+    allowed, most = _allowed(report), _allowed_bytes(report)
+    latencies = [latency for _, _, latency, _ in found] + ([] if allowed is None else [allowed])
+    largest = max([size for *_, size in found] + ([] if most is None else [most]))
+    points = [
+        Point(latency, size, number, bool(one["meets"]), bool(one.get("taken")), _said(number, one))
+        for number, one, latency, size in found
+    ]
+    return scatter(
+        points,
+        (min(latencies) / BEYOND, BEYOND * max(latencies)),
+        (0.0, BEYOND * largest),
+        lambda value: f"{value:g}×",
+        _format.size,
+        None if allowed is None else (allowed, f"budget {allowed:.3g}×"),
+        None if most is None else (most, f"budget {_format.size(most)}"),
+    )
+
+
+def _said(number: int, one: Mapping[str, Any]) -> str:
+    """Returns what is shown where the mouse rests on a plan."""
+    return f"{number}: {_what(one)}, {_times(_expected(one))} the latency, {_format.size(one['size_bytes'])}"
+
+
+def _allowed_bytes(report: Mapping[str, Any]) -> float | None:
+    """Returns the budget's limit on size in bytes; None where there is none, or it can't be told."""
+    limit = parse_limit(report["budget"].get("size") or "", BYTES)
+    if limit is None or not limit.relative:
+        return None if limit is None else limit.amount
+    original = report["baseline"]["size_bytes"]
+    return None if original is None else limit.amount * original
 
 
 def _allowed(report: Mapping[str, Any]) -> float | None:
