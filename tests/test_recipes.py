@@ -18,6 +18,7 @@ PAGES = [
     "in-a-notebook.md",
     "predict-values.md",
     "quantise-chosen-layers.md",
+    "detect-objects.md",
     "segment-images.md",
     "tensorboard.md",
     "use-your-own-loop.md",
