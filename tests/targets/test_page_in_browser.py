@@ -4,8 +4,6 @@ import base64
 import io
 import json
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +13,9 @@ from PIL import Image
 from torch import nn
 
 import penjing as pj
+from page_in_browser import told_by_page
 from penjing.data import Preprocess, prepare
 from penjing.targets import available, lower, run
-from penjing.targets.onnxruntime_web._chromium import Browser, chromium
 from penjing.targets.onnxruntime_web._package import node
 
 IMAGES = Path(pj.__file__).parent / "targets" / "onnxruntime_web" / "images.mjs"
@@ -83,44 +81,24 @@ def test_where_nobody_knows_how_inputs_are_made_there_is_no_page(delivered):
 
 
 def test_the_page_gives_the_models_scores_in_a_browser_and_asks_no_server(delivered):
-    program = chromium()
-    if program is None:
-        pytest.skip("there is no Chromium on the PATH, and PENJING_CHROMIUM names none")
     folder, photo, expected = delivered
     content = io.BytesIO()
     photo.save(content, "PNG")
-    asked, arrived = [], threading.Event()
 
-    class Listener(BaseHTTPRequestHandler):
-        def do_POST(self):
-            asked.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self.send_response(204)
-            self.end_headers()
-            arrived.set()
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Listener)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    tell = f"fetch('http://127.0.0.1:{server.server_port}/', {{ method: 'POST', mode: 'no-cors', body: JSON.stringify(found) }})"
-    page = (folder / "index.html").read_text()
-    (folder / "asked.html").write_text(
-        page.replace(
-            "</body>",
-            f"<script type='module'>const bytes = Uint8Array.from(atob('{base64.b64encode(content.getvalue()).decode()}'), "
-            "(one) => one.charCodeAt(0)); let found; try { found = (await classify(new Blob([bytes], { type: 'image/png' })))"
-            ".scores; } catch (error) { found = String(error); } "
-            f"found = {{ found, fetched: performance.getEntriesByType('resource').map(({{ name }}) => name) }}; {tell};"
-            "</script></body>",
+    def write(tell):
+        page = (folder / "index.html").read_text()
+        (folder / "asked.html").write_text(
+            page.replace(
+                "</body>",
+                f"<script type='module'>const bytes = Uint8Array.from(atob('{base64.b64encode(content.getvalue()).decode()}'), "
+                "(one) => one.charCodeAt(0)); let found; try { found = (await classify(new Blob([bytes], { type: 'image/png' })))"
+                ".scores; } catch (error) { found = String(error); } "
+                f"found = {{ found, fetched: performance.getEntriesByType('resource').map(({{ name }}) => name) }}; {tell};"
+                "</script></body>",
+            )
         )
-    )
-    browser = Browser(program, (folder / "asked.html").as_uri())
-    try:
-        assert arrived.wait(120), "the page gave no answer within two minutes"
-    finally:
-        browser.close()
-        server.shutdown()
-    answer = json.loads(asked[0])
+        return folder / "asked.html"
+
+    answer = told_by_page(write)
     assert np.abs(np.array(answer["found"]) - expected).max() < 1e-5, answer
     assert [name for name in answer["fetched"] if not name.startswith("blob:")] == []
