@@ -375,3 +375,15 @@ def test_functions_that_would_never_end_are_refused(tmp_path, calls, told):
     onnx.save(model, str(path))
     with pytest.raises(PenjingError, match=told):
         pj.from_onnx(path)
+
+
+@pytest.mark.parametrize("of", ["x", "c"])
+@pytest.mark.parametrize(
+    ("op", "how"), [("Tile", [1, 2**20]), ("Expand", [2**20, 1, 2**10]), ("Pad", [0, 0, 0, 2**30])]
+)
+def test_an_op_that_makes_more_than_memory_holds_is_refused_before_it_does(tmp_path, of, op, how):
+    constants = {"how": np.array(how, np.int64), "c": np.ones((2, 2**10), np.float32)}
+    nodes = [node(op, [of, "how"], ["a"]), node("Add", ["a", "x"])]
+    path = write(tmp_path / "net.onnx", nodes, {"x": [2, 2**10]}, constants)
+    with pytest.raises(PenjingError, match=r"entries, and 268,435,456 are the most"):
+        read_onnx(path)

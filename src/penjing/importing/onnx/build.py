@@ -23,7 +23,7 @@ from penjing.importing.onnx.node import Form, Given, Node, no_form
 from penjing.importing.onnx.ops import FORMS, SIZES
 from penjing.importing.onnx.values import as_tensor, is_constant, is_sizes
 
-MOST_FOLDED = 2**28  # entries of a constant that a node computes: 1 GiB in float32
+MOST_MADE = 2**28  # entries that a node makes of the example or of constants: 1 GiB in float32
 
 
 def build(
@@ -70,6 +70,15 @@ def _read(node: onnx.NodeProto) -> set[str]:
             found |= {name for inner in attribute.g.node for name in _read(inner)}
             found |= {value.name for value in attribute.g.output}
     return found
+
+
+def _entries_made(operation: Operation, given: Sequence[Any]) -> int:
+    """Returns how many entries an op makes, without making them; 0 where that hangs on values, which are there already."""
+    try:
+        made = operation(*(torch.empty_like(one, device="meta") if isinstance(one, Tensor) else one for one in given))
+    except Exception:  # an op that reads values can't be tried so
+        return 0
+    return sum(one.numel() for one in (made if isinstance(made, tuple) else (made,)) if isinstance(one, Tensor))
 
 
 class _Builder:
@@ -212,8 +221,11 @@ class _Builder:
         """Runs a node on the example; keeps its result as a constant, or its form as a step."""
         arguments = tuple(self._argument(node, one, constant) for one in form.arguments)
         module = form.call if isinstance(form.call, nn.Module) else Operation(form.call)
+        given = tuple(self._module.fetch(one, self._example(arguments)) for one in arguments)
+        if isinstance(module, Operation) and (entries := _entries_made(module, given)) > MOST_MADE:
+            raise no_form(node, f"it makes {entries:,} entries, and {MOST_MADE:,} are the most")
         try:
-            made = module.eval()(*(self._module.fetch(one, self._example(arguments)) for one in arguments))
+            made = module.eval()(*given)
         except PenjingError:
             raise
         except Exception as error:
@@ -242,8 +254,6 @@ class _Builder:
 
     def _keep_constants(self, node: Node, results: Sequence[Any]) -> None:
         for name, value in zip(node.outputs, results, strict=False):
-            if value.size().numel() > MOST_FOLDED if isinstance(value, Tensor) else value.size > MOST_FOLDED:
-                raise no_form(node, f"it makes a constant of {MOST_FOLDED:,} entries or more")
             plain = value.numpy() if isinstance(value, Tensor) else value
             self._values[name] = plain.astype(np.int64) if is_sizes(plain) else plain
 
