@@ -432,7 +432,7 @@ def _solved(space: Workspace, asked: CompressRequest, problem: Problem) -> Solut
     """Measures candidates and takes one; files that later stages made for another candidate are removed."""
 
     def write(made: Solution, path: Path) -> None:
-        stages.note_cut(space, asked.max_minutes, [stages.CHOICE], made.short_of_time)
+        stages.note_cut(space, asked.max_minutes, [stages.CHOICE], made.short_of_time or bool(made.unseen))
         write_json(made.to_json(), path)
 
     solution = space.stage(

@@ -16,7 +16,7 @@ from networks.kinds import kinds
 from penjing.capabilities import find as capabilities
 from penjing.data import Data
 from penjing.graph import Option, Place
-from penjing.planning import by_level, corrected, find_solver, write_journal
+from penjing.planning import Problem, by_level, corrected, find_solver, write_journal
 from penjing.planning.candidates import gains_by_mixing
 from penjing.planning.damage import LossIncrease
 from penjing.planning.journal import key_of
@@ -147,6 +147,24 @@ def test_a_deadline_ends_the_search_with_the_nearest_plan_and_the_solution_says_
     found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.5, longest=1e6, deadline=time.monotonic() + 1e5)
     assert found.short_of_time and not found.taken.meets and len({key_of(one.structure) for one in found.measured}) == 2
     assert made_up.solve(pj.Budget(latency="0.5x"), factor=1.5).taken.meets
+
+
+@pytest.mark.parametrize("solver", ["milp", "greedy"])
+def test_options_that_there_was_no_time_to_weigh_are_told_and_not_taken(made_up, monkeypatch, solver):
+    search, weighed, told = importlib.import_module(SEARCH), [], []
+
+    class Slow(search.LossIncrease):
+        def of(self, technique, options):
+            weighed.append(options[0])
+            return super().of(technique, options)
+
+    monkeypatch.setattr(search, "LossIncrease", Slow)
+    monkeypatch.setattr(Problem, "left", property(lambda problem: 1e5 if len(weighed) < 3 else 0.0))
+    found = made_up.solve(pj.Budget(latency="0.5x"), factor=1.2, solver=solver, longest=-1.0, say=told.append)
+    (line,) = [one for one in told if "no time to weigh" in one]
+    assert f"weigh {found.unseen} of" in line and found.unseen > 0
+    places = {one.place for one in weighed}
+    assert all(option.place in places for one in found.measured for option in one.structure)
 
 
 def test_what_was_measured_before_a_kill_is_not_measured_again(made_up, monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -156,6 +157,22 @@ def test_priced_options_tell_their_share_of_the_latency():
     assert inner.taken == PricedOption(None, "b", 0.0, 0.0, 0.9)
     assert inner.rival.goes_with == "" and inner.rival.latency == pytest.approx(0.3) and inner.rival.size_bytes == 300
     assert (outer.taken.option.after, outer.rival) == (4, PricedOption(None, "", pytest.approx(0.4), 0.0, 0.0))
+
+
+def test_where_no_latency_is_limited_priced_options_tell_their_share_of_what_is():
+    problem = blocks()
+    counted = [
+        replace(
+            joint,
+            amounts={**joint.amounts, "macs": 10 * joint.amounts["ms"]} if "ms" in joint.amounts else joint.amounts,
+        )
+        for joint in problem.joints
+    ]
+    found = place_choices(
+        choices(), replace(problem, joints=counted), {BRANCH: 1, INNER: 2, OUTER: 1}, {"macs": 40.0}, 0.1
+    )
+    inner = found[1].rival
+    assert inner.latency is None and inner.used == {"macs": pytest.approx(0.75)}
 
 
 def test_a_solution_is_read_back_with_its_places():

@@ -43,6 +43,7 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
             plan=(),
             complete=True,
             short_of_time=False,
+            unseen=0,
             taken=SimpleNamespace(meets=True, round_to=1, integer=False),
         ),  # type: ignore[arg-type]
         recovery=SimpleNamespace(notes=[], details=("a detail",), epochs=(), variant=None, short_of_time=False),  # type: ignore[arg-type]
@@ -62,7 +63,15 @@ def test_the_report_counts_the_zeros_that_pruning_left(granularity, zeros, tmp_p
 PARITY = {"agreement_with_original": 0.97, "agreement_measure": "top-1"}
 USUAL = {
     "recovery": {"notes": (), "short_of_time": False, "steps": 8, "wanted": 8},
-    "solution": {"complete": True, "short_of_time": False, "measured": (), "plan": (1,), "taken": None, "meets": True},
+    "solution": {
+        "complete": True,
+        "short_of_time": False,
+        "unseen": 0,
+        "measured": (),
+        "plan": (1,),
+        "taken": None,
+        "meets": True,
+    },
     "measured": {
         "missed": [],
         "warnings": [],

@@ -222,3 +222,10 @@ def test_it_is_told_when_time_was_why_a_budget_was_missed(choice, training, miss
         assert line.startswith("The limit of 1.5 min cut this run short") and "goes on from there" in line
         assert ("may be why the budget was not met" in line) == bool(missed)
         assert ("only 1 were measured" in line) == choice and ("training was left out" in line) == training
+
+
+def test_it_is_told_that_options_were_not_weighed():
+    (line,) = _cut_short(
+        Solution(TAKEN, (TAKEN,), unseen=3), Recovery(None), {"missed": []}, SimpleNamespace(minutes=1.0)
+    )
+    assert "3 options were not weighed, so that a better plan may have been missed" in line

@@ -1,6 +1,7 @@
 """What was taken at a place and what came nearest to being taken, as data for journals and reports."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from penjing.graph import Option, Place
 from penjing.graph.places import Json
@@ -13,20 +14,24 @@ class PricedOption:
     Attributes:
         option: the option; None where the place is left as it is, or goes with a branch.
         goes_with: path of the branch with which the place goes; "" where it doesn't.
-        latency: the predicted latency over that of the original, of the kernels that tell the place's two options apart.
+        latency: the predicted latency over that of the original, of the kernels that tell the place's two options apart; None
+            where no latency was asked for, so that none was measured.
         size_bytes: bytes of these kernels' weights and biases.
         damage: the expected increase of the loss.
+        used: the share that these kernels take of each limit that is counted in a graph, such as "macs", by its name.
     """
 
     option: Option | None
     goes_with: str
-    latency: float
+    latency: float | None
     size_bytes: float
     damage: float
+    used: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
         """Returns it as plain JSON."""
-        return vars(self) | {"option": None if self.option is None else self.option.to_json()}
+        option = None if self.option is None else self.option.to_json()
+        return vars(self) | {"option": option, "used": dict(self.used)}
 
     def as_row(self) -> dict[str, Json]:
         """Returns its part of a row in a report."""
@@ -40,6 +45,7 @@ class PricedOption:
             "latency": self.latency,
             "size_bytes": self.size_bytes,
             "damage": self.damage,
+            "used": dict(self.used),
         }
 
 

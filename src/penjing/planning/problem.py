@@ -164,6 +164,7 @@ class Solution:
         short_of_time: whether time ran out before a plan was found that keeps the budget, with candidates left to measure.
         graph: the graph that results from the plan, where the solver made it; it isn't written to files.
         places: what was taken at each place, with the nearest rival, where the solver compares options place by place.
+        unseen: options that weren't compared, since there was no time to measure what they do.
     """
 
     taken: MeasuredPlan
@@ -172,6 +173,7 @@ class Solution:
     short_of_time: bool = False
     graph: Graph | None = field(default=None, compare=False)
     places: tuple[PlaceChoice, ...] = ()
+    unseen: int = 0
 
     @property
     def plan(self) -> Plan:
@@ -186,6 +188,7 @@ class Solution:
             "complete": self.complete,
             "short_of_time": self.short_of_time,
             "places": [one.to_json() for one in self.places],
+            "unseen": self.unseen,
         }
 
     @classmethod

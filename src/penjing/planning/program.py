@@ -16,7 +16,7 @@ from penjing.planning.latency.curve import LatencyCurve
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.place_choice import PlaceChoice
 from penjing.planning.problem import MARGIN, Problem
-from penjing.planning.rivals import place_choices
+from penjing.planning.rivals import COUNTED, place_choices
 
 WHOLE_COUNTS = 0.1  # of the unchanged network's latency beside that of thinner plans, in which other things weigh
 CLOSE = 0.97  # a plan that takes this share of the allowed latency, or more, isn't improved further
@@ -187,9 +187,7 @@ class Program:
         if (size := budget.size_limit()) is not None:
             most = self._problem.allowed("size") * size.of(original_of(self._problem).size_bytes)
             limits["bytes"] = most * self._tightened.get("size", 1.0)
-        limits |= {
-            name: self._counted_limit(name) for name in ("macs", "layers", "energy") if budget.limit(name) is not None
-        }
+        limits |= {name: self._counted_limit(name) for name in COUNTED if budget.limit(name) is not None}
         if budget.limit("largest_tensor") is not None:
             limits[TOO_LARGE] = 0.0
         return limits | dict.fromkeys(self._steps, self._counted_limit("peak_memory"))

@@ -13,6 +13,7 @@ from penjing.planning.joint_costs import UNKNOWN, Choice
 from penjing.planning.place_choice import PlaceChoice, PricedOption
 
 WHOLE = 0  # the number of the option that leaves a place as it is
+COUNTED = ("macs", "layers", "energy")  # amounts that are called as the limits on them, and that add up over places
 
 
 # Rivals, by number
@@ -167,7 +168,9 @@ def place_choices(
     def priced(choice: Choice, number: int, amounts: Mapping[str, Any]) -> PricedOption:
         ms, size, damage = (float(amounts.get(name, 0.0)) for name in ("ms", "bytes", DAMAGE))
         goes_with = choice.inside if number >= len(choice.options) else ""
-        return PricedOption(choice.option(number), goes_with, factor * ms, size, damage)
+        latency = factor * ms if "ms" in limits else None
+        used = {name: float(amounts.get(name, 0.0)) / limits[name] for name in COUNTED if limits.get(name)}
+        return PricedOption(choice.option(number), goes_with, latency, size, damage, used)
 
     return tuple(
         PlaceChoice(

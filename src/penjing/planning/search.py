@@ -83,6 +83,7 @@ class Search:
         problem: the problem.
         measured: all candidates, in the order in which they were measured.
         short: whether time ran out with something left to try.
+        unseen: options that there was no time to weigh.
     """
 
     def __init__(self, problem: Problem, solver: str) -> None:
@@ -98,7 +99,7 @@ class Search:
         tell_if_all_in_float(problem)
         self._journal: Journal = known(problem.journal, problem.say)
         self.measured: list[MeasuredPlan] = []
-        self.short = False
+        self.short, self.unseen = False, 0
         self._longest = problem.longest
         self._places: dict[str, tuple[PlaceChoice, ...]] = {}
 
@@ -235,7 +236,7 @@ class Search:
     def _damages(self, structure: Structure, increase: LossIncrease) -> dict[str, np.ndarray]:
         """Returns the damage of each option at each place; infinite for options that there was no time to measure."""
         problem = self.problem
-        problem.say("Measuring how much the loss grows with each option.")
+        problem.say("Weighing each option by how much the loss grows with it.")
         found: dict[str, np.ndarray] = {}
         for name, choice in structure.choices.items():
             options = [one for one in choice.options if one is not None]
@@ -249,7 +250,15 @@ class Search:
                     break
                 known[place] = increase.of(self.structural[options[place].technique], [options[place]])
             damages = [interpolated(place, options, known) for place in range(len(options))]
+            self.unseen += len(known) < len(at) and sum(map(math.isinf, damages))
             found[name] = np.array([0.0, *damages, *([0.0] if choice.inside else [])])
+        if self.unseen:
+            total = sum(one is not None for choice in structure.choices.values() for one in choice.options)
+            problem.say(
+                Lasting(
+                    f"There was no time to weigh {self.unseen} of {total} options: the plan is the best of the others alone."
+                )
+            )
         return found
 
     # The choice
@@ -268,7 +277,9 @@ class Search:
 
     def _solution(self, taken: MeasuredPlan, complete: bool = True) -> Solution:
         places = self._places.get(key_of(taken.structure), ())
-        return Solution(taken, tuple(self.measured), complete, self.short and not taken.meets, places=places)
+        return Solution(
+            taken, tuple(self.measured), complete, self.short and not taken.meets, places=places, unseen=self.unseen
+        )
 
 
 def _damage_of(candidate: MeasuredPlan) -> float:

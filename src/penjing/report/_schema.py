@@ -165,9 +165,10 @@ class _ReportPricedOption:
     before: Any
     after: Any
     goes_with: str
-    latency: float
+    latency: float | None
     size_bytes: float
     damage: float
+    used: dict[str, Number] | None = None
 
 
 @dataclass(frozen=True)

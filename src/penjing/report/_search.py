@@ -66,7 +66,7 @@ def search(report: Mapping[str, Any]) -> Search | None:
 
 def _step(number: int, candidate: Mapping[str, Any]) -> Step:
     binds, used = candidate.get("binds"), candidate.get("used") or {}
-    title = LIMITED[binds].title.removeprefix("the ") if binds and binds in LIMITED else binds or "–"
+    title = _title(binds) if binds else "–"
     share = used.get(binds)
     reached = (
         "" if share is None else f": {share:.{0 if abs(share - 1) > 0.02 else 1}%} of its limit".replace("%", " %")
@@ -104,17 +104,24 @@ def _times(share: float | None) -> str:
 
 def _choice(row: Mapping[str, Any]) -> Choice:
     def told(option: Mapping[str, Any]) -> tuple[str, str]:
-        costs = (
+        latency, used = option["latency"], option.get("used") or {}
+        costs = [
             f"loss {_signed(option['damage'])}",
-            f"{_format.percent(option['latency'])} of the time",
+            *([] if latency is None else [f"{_format.percent(latency)} of the time"]),
+            *(f"{_format.percent(share)} of the limit on {_title(name)}" for name, share in used.items()),
             _format.size(option["size_bytes"]),
-        )
+        ]
         return option_words(option, row["kind"]), " · ".join(costs)
 
     rival = row["rival"]
     return Choice(
         row["place"], _KINDS.get(row["kind"], row["kind"]), told(row["taken"]), None if rival is None else told(rival)
     )
+
+
+def _title(limit: str) -> str:
+    """Returns what people call a limit."""
+    return LIMITED[limit].title.removeprefix("the ") if limit in LIMITED else limit
 
 
 def _signed(damage: float) -> str:

@@ -131,6 +131,8 @@ def _cut_short(solution: Solution, recovery: Recovery, measured: Mapping[str, An
     if solution.short_of_time:
         widths = sum(not candidate.numbers for candidate in solution.measured)  # each width is measured in float, too
         parts.append(f"of the widths only {widths} were measured")
+    if solution.unseen:
+        parts.append(f"{solution.unseen} options were not weighed, so that a better plan may have been missed")
     if recovery.short_of_time:
         made = f"shortened to {recovery.steps:,} of {recovery.wanted:,} steps" if recovery.steps else "left out"
         parts.append(f"training was {made}")
