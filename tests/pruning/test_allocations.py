@@ -345,3 +345,24 @@ def test_sensitivity_without_labelled_data_is_refused(chain, residual, residual_
         prune(chain, 0.5, allocation="sensitivity", data=without)
     with pytest.raises(PenjingError, match="there is only one place"):
         prune(residual, 0.5, granularity="layer", allocation="sensitivity", data=residual_data)
+
+
+# Shares by the sizes of layers
+
+
+@given(SHAPES, AMOUNTS)
+def test_layer_share_takes_as_many_as_asked_for_and_leaves_one_of_each(shapes, amount):
+    places = [Scored(str(i), tuple(shape)) for i, shape in enumerate(shapes)]
+    sizes = [shape[0] for shape in shapes]
+    kept = allocations["layer_share"].function([torch.zeros(size) for size in sizes], amount, None, places)
+    assert all(1 <= one <= size for one, size in zip(kept, sizes, strict=True))
+    assert sum(sizes) - sum(kept) == min(math.floor(amount * sum(sizes) + 0.5), sum(sizes) - len(sizes))
+
+
+def test_layer_share_takes_of_layers_in_proportion_to_the_sum_of_their_relative_sizes():
+    places = [Scored("wide", (100, 200, 3, 3)), Scored("half", (100, 100, 3, 3)), Scored("small", (50, 50))]
+    scores = [torch.zeros(place.shape[0]) for place in places]
+    kept = allocations["layer_share"].function(scores, 0.3, None, places)
+    gone = np.array([100, 100, 50]) - kept
+    raw = np.array([100 * (1 + 1), 100 * (0.5 + 1), 50 * (0.25 + 0.5)])  # by in / 200 and out / 100
+    assert gone.sum() == 75 and (np.abs(gone - 75 * raw / raw.sum()) < 1).all()

@@ -73,6 +73,24 @@ def test_fpgm_is_the_sum_of_distances_that_scipy_finds(chain, stream):
     np.testing.assert_allclose(score(stream, "fpgm")[0], cdist(both, both).sum(1), rtol=1e-5)
 
 
+def test_frobenius_l1_is_the_ratio_of_numpys_norms_whatever_the_scale(chain, stream):
+    for found, name in zip(score(chain, "frobenius_l1"), ("conv1.weight", "conv2.weight"), strict=True):
+        filters = chain.tensor(name).detach().flatten(1).double().numpy()
+        np.testing.assert_allclose(found, np.linalg.norm(filters, axis=1) / np.abs(filters).sum(1), rtol=1e-5)
+    both = torch.cat([stream.tensor(f"{name}.weight").detach().flatten(1) for name in ("first", "second")], 1).numpy()
+    np.testing.assert_allclose(
+        score(stream, "frobenius_l1")[0], np.linalg.norm(both, axis=1) / np.abs(both).sum(1), rtol=1e-5
+    )
+
+
+def test_frobenius_l1_scores_spread_weights_low_single_ones_1_and_none_0():
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 2))
+    weight = torch.tensor([[1.0, 1, 1, 1], [0, -3e-30, 0, 0], [0, 0, 0, 0], [3, 4, 0, 0]])
+    model[0].weight.data.copy_(weight)
+    found = score(capture(model.eval(), torch.randn(2, 4)), "frobenius_l1")[0]
+    np.testing.assert_allclose(found, [0.5, 1, 0, 5 / 7], rtol=1e-6)
+
+
 def test_fpgm_removes_the_filter_at_the_geometric_median():
     torch.manual_seed(10)
     model = nn.Sequential(nn.Conv2d(2, 7, 1), nn.ReLU(), nn.Conv2d(7, 3, 1))

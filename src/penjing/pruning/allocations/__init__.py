@@ -3,6 +3,7 @@
 from penjing.pruning.allocations._erk import erk
 from penjing.pruning.allocations._global import as_they_are, by_largest, by_mean, by_norm, global_
 from penjing.pruning.allocations._lamp import lamp
+from penjing.pruning.allocations._layer_share import layer_share
 from penjing.pruning.allocations._plan import plan
 from penjing.pruning.allocations._registry import Rounding, allocations, at_least
 from penjing.pruning.allocations._sensitivity import sensitivity
@@ -20,6 +21,7 @@ __all__ = [
     "erk",
     "global_",
     "lamp",
+    "layer_share",
     "plan",
     "sensitivity",
     "threshold",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from penjing.pruning.allocations._registry import Rounding, Scored, allocations, rounded
+from penjing.pruning.allocations._spread import spread
 
 
 @allocations.register(
@@ -19,27 +20,6 @@ def erk(scores: Sequence[Tensor], amount: float, rounding: Rounding, places: Seq
     """
     sizes = [len(score) for score in scores]
     shapes = [place.shape for place in places] or [(size,) for size in sizes]
-    raw = [sum(shape) / math.prod(shape) for shape in shapes]
+    kept = [size * sum(shape) / math.prod(shape) for size, shape in zip(sizes, shapes, strict=True)]
     wanted = max(sum(sizes) - math.floor(amount * sum(sizes) + 0.5), len(sizes))
-    whole: set[int] = set()
-    while True:
-        open_ = [i for i in range(len(sizes)) if i not in whole]
-        left = wanted - sum(sizes[i] for i in whole)
-        scale = left / sum(raw[i] * sizes[i] for i in open_) if open_ else 0.0
-        full = {i for i in open_ if raw[i] * scale >= 1}
-        if not full:
-            break
-        whole |= full
-    exact = [float(size) if i in whole else raw[i] * scale * size for i, size in enumerate(sizes)]
-    return [rounded(kept, size, rounding) for kept, size in zip(_whole_numbers(exact, wanted), sizes, strict=True)]
-
-
-def _whole_numbers(exact: Sequence[float], total: int) -> list[int]:
-    """Rounds numbers to whole ones of at least 1 that add up to `total`, by the largest-remainder method."""
-    kept = [max(1, math.floor(number)) for number in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda i: kept[i] - exact[i])
-    for i in by_remainder[: max(total - sum(kept), 0)]:
-        kept[i] += 1
-    while sum(kept) > total:  # ends: the total is at least the count of the numbers
-        kept[max(range(len(kept)), key=lambda i: (kept[i] > 1, kept[i] - exact[i]))] -= 1
-    return kept
+    return [rounded(one, size, rounding) for one, size in zip(spread(kept, sizes, wanted, 1), sizes, strict=True)]

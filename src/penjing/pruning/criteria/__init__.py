@@ -11,6 +11,7 @@ from penjing.pruning.criteria._attention import attention
 from penjing.pruning.criteria._bn_scale import bn_scale
 from penjing.pruning.criteria._fisher import fisher
 from penjing.pruning.criteria._fpgm import fpgm
+from penjing.pruning.criteria._frobenius_l1 import frobenius_l1
 from penjing.pruning.criteria._grasp import grasp
 from penjing.pruning.criteria._hrank import hrank
 from penjing.pruning.criteria._l1 import l1
@@ -39,6 +40,7 @@ __all__ = [
     "criteria",
     "fisher",
     "fpgm",
+    "frobenius_l1",
     "grasp",
     "hrank",
     "l1",
