@@ -16,6 +16,7 @@ PAGES = [
     "from-keras.md",
     "from-onnx.md",
     "in-a-notebook.md",
+    "one-network-several-widths.md",
     "predict-values.md",
     "quantise-chosen-layers.md",
     "detect-objects.md",

@@ -17,6 +17,7 @@ from penjing.version import __version__
 
 if TYPE_CHECKING:
     from penjing import data, tasks, zoo
+    from penjing.adaptive import Slimmable
     from penjing.budget import Budget
     from penjing.compress import Result, compress
     from penjing.data import Data
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from penjing.storage import load
     from penjing.targets import lower, measure
     from penjing.training import recover
-    from penjing.verbs import explain, prune, quantize
+    from penjing.verbs import explain, prune, quantize, slimmable
 
 __all__ = [
     "Budget",
@@ -42,6 +43,7 @@ __all__ = [
     "Place",
     "Plan",
     "Result",
+    "Slimmable",
     "__version__",
     "apply",
     "capture",
@@ -59,14 +61,15 @@ __all__ = [
     "prune",
     "quantize",
     "recover",
+    "slimmable",
     "tasks",
     "zoo",
 ]
 
 _PACKAGES = ("data", "tasks", "zoo")
 _INNER = (  # no public names, and yet at hand as attributes, without an import of their own
-    "capabilities", "distillation", "evidence", "factorization", "graph", "planning", "pruning", "quantization", "report",
-    "storage", "targets", "training",
+    "adaptive", "capabilities", "distillation", "evidence", "factorization", "graph", "planning", "pruning",
+    "quantization", "report", "storage", "targets", "training",
 )  # fmt: skip
 _HOMES = {  # the module of every other public name
     "Budget": "penjing.budget",
@@ -77,6 +80,7 @@ _HOMES = {  # the module of every other public name
     "Place": "penjing.graph",
     "Plan": "penjing.graph",
     "Result": "penjing.compress",
+    "Slimmable": "penjing.adaptive",
     "apply": "penjing.planning",
     "capture": "penjing.graph.capture.capture",
     "channels": "penjing.graph.channels.channels",
@@ -92,6 +96,7 @@ _HOMES = {  # the module of every other public name
     "prune": "penjing.verbs",
     "quantize": "penjing.verbs",
     "recover": "penjing.training",
+    "slimmable": "penjing.verbs",
 }
 
 

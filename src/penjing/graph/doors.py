@@ -20,6 +20,11 @@ GRAPH = Rule(
     "a captured graph, as penjing.capture(model, example_inputs) makes one, whose tensors hold values (not on 'meta')",
     lambda value: isinstance(value, Graph) and _is_there(value),
 )
+GIVEN = Rule(
+    "a captured graph, as penjing.capture(model, example_inputs) makes one, or what penjing.compress returned",
+    lambda value: GRAPH.fits(value) or GRAPH.fits(getattr(value, "graph", None)),
+    lambda value: value if isinstance(value, Graph) else value.graph,
+)
 MODULE = a(nn.Module, "an nn.Module")
 TRAINED = Rule(
     "an nn.Module whose tensors hold values (not on 'meta')", lambda value: MODULE.fits(value) and _is_there(value)

@@ -3,5 +3,6 @@
 from penjing.verbs._explain import explain
 from penjing.verbs._prune import prune
 from penjing.verbs._quantize import quantize
+from penjing.verbs._slimmable import slimmable
 
-__all__ = ["explain", "prune", "quantize"]
+__all__ = ["explain", "prune", "quantize", "slimmable"]

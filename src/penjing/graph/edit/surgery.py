@@ -45,6 +45,25 @@ def remove(graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]) ->
     return small.refresh(shapes_known=True)
 
 
+def kept_indices(
+    graph: Graph, channels: Channels, units: Mapping[int, np.ndarray]
+) -> dict[str, tuple[np.ndarray | None, ...]]:
+    """Returns, for every tensor of a graph by name, which indices of each axis `remove` keeps; None where it keeps all.
+
+    Args:
+        graph: the graph that `channels` was made of.
+        channels: its groups.
+        units: as for `remove`.
+
+    Raises:
+        PenjingError: a group would lose all of its units.
+    """
+    found = {}
+    for name, masks in _kept(graph, channels, _dead(channels, units)).items():
+        found[name] = tuple(None if mask.all() else np.flatnonzero(mask) for mask in masks)
+    return found
+
+
 def _dead(channels: Channels, units: Mapping[int, np.ndarray]) -> np.ndarray:
     """Returns which classes of labels go."""
     rank = np.full(int(channels.class_of.max()) + 1, -1)  # the higher, the more a class that goes matters; -1 stays
@@ -140,16 +159,26 @@ class _Resizing:
         return int(outer[:before].sum()), int(outer[before + inner.size :].sum())
 
 
-def _shrink_tensors(graph: Graph, channels: Channels, gone: np.ndarray) -> None:
-    """Replaces every tensor (and mask) by one of its own, without the indices of dead labels; tied tensors stay tied."""
-    tensors, transient = graph.tensors(), graph.transient()
+def _kept(graph: Graph, channels: Channels, gone: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Returns for every tensor, by name, which indices of each axis stay: booleans."""
+    tensors = graph.tensors()
     axes_of = {id(tensors[name]): axes for name, axes in channels.tensors.items()}
-    replacements: dict[int, torch.Tensor] = {}
-    for name, tensor in tensors.items():
-        keep = [
+    return {
+        name: [
             ~gone[channels.class_of[labels]] if labels is not None else np.ones(n, bool)
             for labels, n in zip(axes_of.get(id(tensor), (None,) * tensor.dim()), tensor.shape, strict=True)
         ]
+        for name, tensor in tensors.items()
+    }
+
+
+def _shrink_tensors(graph: Graph, channels: Channels, gone: np.ndarray) -> None:
+    """Replaces every tensor (and mask) by one of its own, without the indices of dead labels; tied tensors stay tied."""
+    tensors, transient = graph.tensors(), graph.transient()
+    kept = _kept(graph, channels, gone)
+    replacements: dict[int, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        keep = kept[name]
         if id(tensor) not in replacements:
             smaller = _select(tensor.detach(), keep)
             is_parameter = isinstance(tensor, nn.Parameter)
