@@ -214,6 +214,7 @@ TABLE = {
         "min_channels": NO_COUNT,
         "out": NO_PATH,
         "epochs": (10**30, 0.5, *NO_WHOLE),
+        "grid": NO_TEXT,
         "solver": NO_TEXT,
         "criterion": (5, ["l2"]),
         "lr": (0, *NO_NUMBER),

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from penjing.budget import BYTES, MILLISECONDS, Budget, Limit, parse_limit
 from penjing.errors import PenjingError
+from penjing.targets import DeviceFacts
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,41 @@ def test_a_reported_budget_is_read_back():
     assert Budget.reported({**vars(budget), "beauty": 3}) == budget
     limits = "latency 5ms, size 0.5x, drop 60%, macs 20M, peak memory 64KB, largest tensor 0.5x, layers 20, energy 2mJ"
     assert str(budget) == limits
+
+
+BOARD = DeviceFacts("a board", "aarch64", "Linux", 4, None, 2**30, {"L1": 32_768, "L2": 2**20})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("L2", 2**20), ("0.5x L2", 2**19), ("0.25×l1", 8192), ("0.1xmemory", 2**30 // 10), ("64KB", 64_000)],
+)
+def test_memory_is_limited_by_a_memory_of_the_device(text, size):
+    budget = Budget(peak_memory=text, largest_tensor=text).on(BOARD)
+    assert budget.limit("peak_memory") == budget.limit("largest_tensor") == Limit(size, False)
+    assert Budget.reported(vars(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"peak_memory": "2x L2"}, "write a share of a memory as '0.5x l2'"),
+        ({"peak_memory": "halfx L2"}, "write a share of a memory as '0.5x l2'"),
+        ({"peak_memory": "L9"}, "peak_memory='L9' is no budget"),
+        ({"peak_memory": "an L2"}, "peak_memory='an L2' is no budget"),
+        ({"size": "L2"}, "size='L2' is no budget"),
+    ],
+)
+def test_what_is_no_share_of_a_memory_is_refused(given, says):
+    with pytest.raises(PenjingError, match=re.escape(says)):
+        Budget(**given)
+
+
+def test_a_memory_that_the_device_does_not_tell_is_refused():
+    with pytest.raises(PenjingError, match=r"a board doesn't tell the size of that memory \(known: l1, l2, memory\)"):
+        Budget(peak_memory="L3").on(BOARD)
+    with pytest.raises(PenjingError, match="known on a device only"):
+        Budget(peak_memory="L2").limit("peak_memory")
 
 
 @pytest.mark.parametrize("text", ["0.5x", "0.5 ×", ".5X"])

@@ -3,16 +3,20 @@
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from penjing.checks import shown
 from penjing.errors import PenjingError
+
+if TYPE_CHECKING:
+    from penjing.targets import DeviceFacts
 
 MILLISECONDS: Mapping[str, float] = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 MILLIJOULES: Mapping[str, float] = {"nj": 1e-6, "uj": 1e-3, "µj": 1e-3, "mj": 1.0, "j": 1e3}
 BYTES: Mapping[str, float] = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 COUNTS: Mapping[str, float] = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
+MEMORIES = ("l1", "l2", "l3", "memory")  # of a device, of which a limit on memory may be a share
 CERTAIN = 0.5  # a fall from here on is more often a slip (1 for one point) than a wish
 
 
@@ -121,7 +125,8 @@ class Budget:
         macs: multiply-accumulates of one sample: "20M", or a share such as "0.5x".
         peak_memory: bytes of activations that are alive at once, for one sample: "64KB", or a share; see
             `Cost.peak_activation_bytes`. What a runtime needs besides isn't counted.
-        largest_tensor: bytes of the largest activation or weight: "64KB", or a share.
+        largest_tensor: bytes of the largest activation or weight: "64KB", or a share. This one and `peak_memory` may be as large
+            as a memory of the device, or a share of it: "L2", "0.5x L2", "0.1x memory"; see `on`.
         layers: the number of ops that multiply, such as convolutions and linear layers: 20, or a share.
         energy: of one sample, estimated from multiplications and bytes moved: "2mJ", or a share such as "0.5x"; see
             `Cost.energy_mj`. What a processor's counters tell isn't limited.
@@ -149,7 +154,8 @@ class Budget:
             PenjingError: a limit that can't be read, or that nothing can keep.
         """
         for name in LIMITED:
-            self.limit(name)
+            if self._share_of_memory(name) is None:
+                self.limit(name)
         if self.drop is not None:
             object.__setattr__(self, "drop", _settled(self.drop))
 
@@ -157,9 +163,49 @@ class Budget:
         """The limit on one of `LIMITED`, in that quantity's smallest unit but for milliseconds and millijoules.
 
         Raises:
-            PenjingError: it can't be read.
+            PenjingError: it can't be read, or is known on a device only.
         """
+        if self._share_of_memory(name) is not None:
+            raise PenjingError(f"{name}={shown(getattr(self, name))} is known on a device only: ask budget.on(facts).")
         return _limit(name, getattr(self, name), LIMITED[name])
+
+    def on(self, device: "DeviceFacts") -> "Budget":
+        """Returns the budget with bytes in place of the device's memories.
+
+        Args:
+            device: what is known of the device, as `penjing.targets.machine_of(target)` tells.
+
+        Raises:
+            PenjingError: the device doesn't tell how large that memory is.
+        """
+        sizes = {name.lower(): size for name, size in device.cache_bytes.items()}
+        if device.memory_bytes is not None:
+            sizes["memory"] = device.memory_bytes
+        found = {}
+        for name in LIMITED:
+            if (share := self._share_of_memory(name)) is not None:
+                if share[1] not in sizes:
+                    known = ", ".join(sizes) or "none"
+                    raise PenjingError(
+                        f"{name}={shown(getattr(self, name))}: {device.processor} doesn't tell the size of that memory (known: "
+                        f"{known}). Give bytes, such as '64KB'."
+                    )
+                found[name] = f"{int(share[0] * sizes[share[1]])} B"
+        return replace(self, **found) if found else self
+
+    def _share_of_memory(self, name: str) -> tuple[float, str] | None:
+        """Returns a limit as a share of one of `MEMORIES`; None where it is no such share."""
+        value = getattr(self, name)
+        if not isinstance(value, str) or LIMITED[name].units is not BYTES or not LIMITED[name].counted:
+            return None
+        parts = re.fullmatch(r"(?:(.*)[x×])?\s*(\S*)", value.strip().lower())
+        if parts is None or parts[2] not in MEMORIES:
+            return None
+        memory = parts[2]
+        limit = Limit(1.0, True) if parts[1] is None else parse_limit(f"{parts[1]}x", BYTES)
+        if limit is None or not 0 < limit.amount <= 1:
+            raise PenjingError(f"{name}={shown(value)} is no budget; write a share of a memory as '0.5x {memory}'.")
+        return limit.amount, memory
 
     def limits(self) -> dict[str, Limit]:
         """All limits on what a model costs, by name, in the order of `LIMITED`."""

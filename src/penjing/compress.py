@@ -36,7 +36,7 @@ from penjing.run.result import Result
 from penjing.run.samples import told
 from penjing.run.verification import OriginalAndCompressed, verify
 from penjing.run.workspace import CANDIDATES, EVIDENCE, INNER, Workspace, check_space, look, read_json, write_json
-from penjing.targets import Artifact, lower, open_artifact
+from penjing.targets import Artifact, lower, machine_of, open_artifact
 from penjing.tasks import metric_words
 from penjing.techniques import Scope
 from penjing.training import TrainingSettings
@@ -71,6 +71,7 @@ def compress(
     out: Path | str = "out",
     start_from: Path | str | None = None,
     techniques: Sequence[str] = ("prune", "quantize"),
+    grid: str = "int8",
     solver: str = "milp",
     objective: str = "damage",
     epochs: int = 5,
@@ -130,6 +131,7 @@ def compress(
             again, and where the same candidate is chosen, training begins with its weights. All other arguments count as given.
         techniques: what may be done to the model, names in `penjing list techniques`. The default solver takes those that
             change the structure, "prune" and "factorize", together; "quantize" goes with each plan.
+        grid: the grid to which "quantize" rounds weights, a name in `penjing list grids`.
         solver: how it is chosen what to do, a name in `penjing list solvers`.
         objective: what is made least: the "damage" under the budget's limits, in one run; or the "latency" or the "size" as
             long as the metric falls by no more than the budget's `drop`. Then up to six runs are made, each under a limit of
@@ -185,12 +187,13 @@ def compress(
     """
     arguments = {**locals()}
     clock = Clock(minutes=max_minutes) if began is None else Clock(began, max_minutes)
-    check_objective(objective, budget or Budget())
+    budget = (budget or Budget()).on(machine_of(target))
+    check_objective(objective, budget)
     own = model is None
     earlier, model, data = begun_with(start_from, model, data, Path(out))
     arguments |= {"data": data}
     if objective != "damage" and dry_run:
-        limited, place = first_run(objective, budget or Budget(), Path(out))
+        limited, place = first_run(objective, budget, Path(out))
         say(f"Up to {MOST} runs will be made, each under another limit on the {objective}. The first of them:")
         return compress(**(arguments | {"budget": limited, "out": place, "objective": "damage", "began": clock.began}))
     if objective != "damage":
@@ -202,7 +205,7 @@ def compress(
             assert isinstance(result, Result)  # it is no dry run
             return result
 
-        best = lowered_limit(objective, budget or Budget(), Path(out), run, clock, say)
+        best = lowered_limit(objective, budget, Path(out), run, clock, say)
         return replace(best, out=Path(out))
     criterion, data = settled(criterion, data)
     training = TrainingSettings(
@@ -212,10 +215,10 @@ def compress(
         label_smoothing=label_smoothing, stop_at=stop_at, keep=keep,
     )  # fmt: skip
     asked = CompressRequest(
-        data, criterion, budget or Budget(), Deployment(target, threads, batch),
+        data, criterion, budget, Deployment(target, threads, batch),
         Scope(tuple(include), tuple(exclude), units, min_channels, tuple(keep_channels), tuple(keep_float)),
-        training, taught_by(teacher), tuple(trackers), max_minutes, trained, tuple(untrained_teachers), tuple(techniques), solver,
-        report,
+        training, taught_by(teacher), tuple(trackers), max_minutes, trained, tuple(untrained_teachers), tuple(techniques), grid,
+        solver, report,
     )  # fmt: skip
     given = _captured(model, example_inputs)
     asked.check(given)

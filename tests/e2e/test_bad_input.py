@@ -238,6 +238,8 @@ def test_images_of_several_sizes(refused, home, tmp_path):
         ({"target": "onxruntime"}, ("Unknown target 'onxruntime'", "Did you mean 'onnxruntime'?")),
         ({"target": "tensorrt"}, ("Unknown target 'tensorrt'", "onnxruntime", "openvino", "torch")),
         ({"solver": "widest"}, ("Unknown solver 'widest'", "Did you mean 'widest_that_fits'?")),
+        ({"grid": "imt8"}, ("Unknown grid 'imt8'", "Did you mean 'int8'?")),
+        ({"grid": "int9"}, ("can't multiply int9 weights per channel in integers", "per channel int2…int8")),
         ({"criterion": "tailor"}, ("Unknown criterion 'tailor'", "Did you mean 'taylor'?")),
         ({"criterion": "taylor", "data": "folder:flat"}, ("'taylor' needs labelled data", "'l2'")),
         ({"criterion": "bn_scale", "model": "net.py:plain"}, ("bn_scale needs a norm", "use another criterion")),

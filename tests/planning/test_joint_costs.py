@@ -11,7 +11,7 @@ from torch import nn
 import penjing as pj
 from penjing.capabilities import find as capabilities
 from penjing.planning.assignment import Assignment
-from penjing.planning.joint_costs import TOO_LARGE, Structure, energy_of
+from penjing.planning.joint_costs import TOO_LARGE, Structure, energy_of, stored_entries
 from penjing.planning.latency import Kernel, kernels_of
 from penjing.techniques import Scope, find
 
@@ -110,6 +110,20 @@ def test_the_energy_of_a_kernel_is_that_of_the_graph_that_it_is_in(numbers):
     item = 4 if numbers == "float32" else 1
     expected += 1e-9 * (item * (8 * 144 + 16 * 100) * 12.5 + (item * 16 * 72 + 4 * 16) * 162.5)
     assert energy_of(kernel) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("grid", "entry"), [("int4", 0.5), ("int8", 1.0)])
+def test_bytes_and_energy_of_weights_are_those_that_a_grid_stores(grid, entry):
+    torch.manual_seed(0)
+    graph = pj.capture(Joined().eval(), torch.randn(2, 3, 12, 12))
+    small = pj.quantize(graph, [torch.randn(4, 3, 12, 12)], weights=grid)
+    kernels, cost = kernels_of(small, 1), small.cost()
+    stored = stored_entries(kernels, {row.node: row.traffic.weights for row in cost.rows})
+    assert set(stored.values()) == {entry} and len(stored) == 4
+    joints = list(Structure(graph, [], Scope()).joints(kernels, work, stored=stored))
+    problem, layers = Assignment({}, joints), (graph.a, graph.b, graph.depthwise, graph.head)
+    assert problem.total("bytes", {}) == sum(entry * one.weight.numel() + 4 * len(one.bias) for one in layers)
+    assert problem.total("energy", {}) == pytest.approx(cost.energy_mj(), rel=0.02)
 
 
 def test_only_steps_and_tensors_that_pass_a_limit_are_counted():

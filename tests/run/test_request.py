@@ -73,6 +73,7 @@ OTHERS = {
     "epochs": 6,
     "criterion": "l1",
     "techniques": ("factorize", "quantize"),
+    "grid": "int4",
     "solver": "another",
     "lr": 0.1,
     "optimizer": "adamw",

@@ -25,10 +25,15 @@ class BudgetOptions:
     )
     peak_memory: Annotated[
         str | None,
-        typer.Option(help="limit on the activations that are alive at once: 64KB, or 0.5x of the original's"),
+        typer.Option(
+            help="limit on the activations that are alive at once: 64KB, 0.5x of the original's, or 0.5xL2 of the device"
+        ),
     ] = None
     largest_tensor: Annotated[
-        str | None, typer.Option(help="limit on the largest activation or weight: 64KB, or 0.5x of the original's")
+        str | None,
+        typer.Option(
+            help="limit on the largest activation or weight: 64KB, 0.5x of the original's, or 0.5xL2 of the device"
+        ),
     ] = None
     layers: Annotated[
         str | None, typer.Option(help="limit on the number of layers that multiply: 20, or 0.5x of the original's")

@@ -203,6 +203,7 @@ def compress_command(
     techniques: Annotated[
         str, typer.Option(help="what may be done, such as prune,factorize,quantize; see penjing list techniques")
     ] = TECHNIQUES,
+    grid: Annotated[str, typer.Option(help="the weights' grid, such as int8 or int4; see penjing list grids")] = "int8",
     quantize_only: Annotated[bool, typer.Option("--quantize-only", help="short for --techniques quantize")] = False,
     prune_only: Annotated[bool, typer.Option("--prune-only", help="short for --techniques prune")] = False,
     solver: Annotated[str, typer.Option(help="how it is chosen what to do; see penjing list solvers")] = "milp",
@@ -241,8 +242,8 @@ def compress_command(
     if quantize_only or prune_only:
         options = options.without("techniques")
     asked = options.plain(
-        target=target, units=units, min_channels=min_channels, epochs=epochs, techniques=techniques, solver=solver,
-        criterion=criterion, threads=threads, batch=batch, seed=seed,
+        target=target, units=units, min_channels=min_channels, epochs=epochs, techniques=techniques, grid=grid,
+        solver=solver, criterion=criterion, threads=threads, batch=batch, seed=seed,
     )  # fmt: skip
     limits, places, training = options.limits(limits), options.spread(places), options.spread(training)
     budget, out = limits.budget(), folder_for(start_from, out)
@@ -258,6 +259,7 @@ def compress_command(
             criteria[asked["criterion"]]
         for name in asked["techniques"]:
             known[name]
+        known["quantize"].function(weights=asked["grid"])
         check_in_compress(asked["solver"])
         check_objective(objective, budget)
 

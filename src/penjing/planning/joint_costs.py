@@ -19,7 +19,7 @@ from penjing.planning.latency.kernels import DEQUANTIZE, INT8, QUANTIZE, Kernel
 from penjing.techniques import Scope
 
 MOST_PLACES = 3  # places that the table of one kernel spans; channels of further groups count as if all stayed
-NUMBER_BYTES = {INT8: 1}  # bytes of a weight or a value, 4 in other numbers
+NUMBER_BYTES = {INT8: 1.0}  # bytes of a weight or a value, 4 in other numbers; grids of few bits store weights in less
 BIAS_BYTES = 4
 LARGEST_FLAT = 3  # axes of outputs whose channels are on the last one; those of more have them behind the batch
 
@@ -126,6 +126,7 @@ class Structure:
         replacements: Replacements = MappingProxyType({}),
         largest: float = math.inf,
         samples: int = 1,
+        stored: Mapping[str, float] = MappingProxyType({}),
     ) -> Iterator[Joint]:
         """Yields what each kernel takes: "ms" of a call, "bytes" of weights and biases, "macs" and "energy" of a sample, in
         millijoules, and how many "layers" multiply.
@@ -139,10 +140,12 @@ class Structure:
             replacements: what the options at weights put in the place of kernels.
             largest: bytes that a weight may take; options that leave a larger one count as "too large".
             samples: how many samples the kernels work on at once.
+            stored: bytes of an entry of a kernel's weight, by the node's name, where it isn't `NUMBER_BYTES`.
         """
         for name, kernel in kernels.items():
             if kernel.op not in (QUANTIZE, DEQUANTIZE):  # of which few are left, at inputs and outputs
-                yield self._joint(name, kernel, ms, replacements, largest, samples)
+                entry = stored.get(name, NUMBER_BYTES.get(kernel.numbers, 4.0))
+                yield self._joint(name, kernel, ms, replacements, largest, samples, entry)
 
     def memory(self, alive: Sequence[Lifetime], most: float = math.inf, largest: float = math.inf) -> Iterator[Joint]:
         """Yields what each activation takes at those steps at which the whole network needs more memory than is allowed.
@@ -182,7 +185,14 @@ class Structure:
         return list(found)
 
     def _joint(
-        self, name: str, kernel: Kernel, ms: Milliseconds, replacements: Replacements, largest: float, samples: int
+        self,
+        name: str,
+        kernel: Kernel,
+        ms: Milliseconds,
+        replacements: Replacements,
+        largest: float,
+        samples: int,
+        entry: float,
     ) -> Joint:
         node = self._nodes.get(name)
         outs = self._side(name, kernel.axis)
@@ -204,11 +214,11 @@ class Structure:
             times = [ms(one) for one in found]
             amounts["ms"][taken] = sum(time or 0.0 for time in times)
             amounts[UNKNOWN][taken] = priced and None in times
-            amounts["bytes"][taken] = sum(map(weight_bytes, found))
+            amounts["bytes"][taken] = sum(weight_bytes(one, entry) for one in found)
             amounts["macs"][taken] = sum(one.macs / samples for one in found)
-            amounts["energy"][taken] = sum(energy_of(one, samples) for one in found)
+            amounts["energy"][taken] = sum(energy_of(one, samples, entry) for one in found)
             amounts["layers"][taken] = sum(one.macs > 0 for one in found)
-            amounts[TOO_LARGE][taken] = sum(_largest_weight(one) > largest for one in found)
+            amounts[TOO_LARGE][taken] = sum(entry * math.prod(one.weight) > largest for one in found)
         return Joint(tuple(choice.name for choice in places), amounts)
 
     def _around(self, node: str, weighty: Iterable[int]) -> tuple[list[tuple[int, Choice]], list[Choice]]:
@@ -328,24 +338,40 @@ def _shape_of(node: fx.Node) -> Sequence[Any]:
     return tuple(getattr(first, "shape", ()))
 
 
-def _largest_weight(kernel: Kernel) -> int:
-    """Returns the bytes of a kernel's weight, without its bias."""
-    return math.prod(kernel.weight) * NUMBER_BYTES.get(kernel.numbers, 4) if kernel.weight else 0
+def energy_of(kernel: Kernel, samples: int = 1, entry: float | None = None) -> float:
+    """Returns the estimated millijoules that a kernel takes for one of the samples that it works on at once.
 
-
-def energy_of(kernel: Kernel, samples: int = 1) -> float:
-    """Returns the estimated millijoules that a kernel takes for one of the samples that it works on at once."""
+    Args:
+        kernel: the kernel.
+        samples: how many samples it works on at once.
+        entry: bytes of an entry of its weight; by default those of the numbers in which it computes.
+    """
     if kernel.op in WITHIN_OTHERS:
         return 0.0
     read = sum(math.prod(shape) for shape in kernel.inputs)
     if kernel.op == "cat":  # of whose inputs a resized kernel doesn't know which became narrower
         read = kernel.elements
-    values = (kernel.elements + read) * NUMBER_BYTES.get(kernel.numbers, 4) / samples
-    return MILLIJOULES * picojoules(kernel.numbers, kernel.macs / samples, values, weight_bytes(kernel))
+    number = NUMBER_BYTES.get(kernel.numbers, 4.0)
+    values = (kernel.elements + read) * number / samples
+    weights = weight_bytes(kernel, number if entry is None else entry)
+    return MILLIJOULES * picojoules(kernel.numbers, kernel.macs / samples, values, weights)
 
 
-def weight_bytes(kernel: Kernel) -> int:
-    """Returns the bytes of a kernel's weight and bias in a file."""
-    if not kernel.weight:
-        return 0
-    return math.prod(kernel.weight) * NUMBER_BYTES.get(kernel.numbers, 4) + BIAS_BYTES * kernel.weight[0]
+def weight_bytes(kernel: Kernel, entry: float) -> float:
+    """Returns the bytes of a kernel's weight and bias in a file, with so many bytes for an entry of the weight."""
+    return math.prod(kernel.weight) * entry + BIAS_BYTES * kernel.weight[0] if kernel.weight else 0.0
+
+
+def stored_entries(kernels: Mapping[str, Kernel], weights: Mapping[str, int]) -> dict[str, float]:
+    """Returns the bytes of an entry of each kernel's weight, in steps of half a byte, by the node's name.
+
+    Args:
+        kernels: kernels by the names of their nodes.
+        weights: bytes of what each node reads of parameters as they are stored, its bias among them.
+    """
+    found = {}
+    for name, kernel in kernels.items():
+        if kernel.weight and name in weights:
+            own = max(1, weights[name] - BIAS_BYTES * kernel.weight[0])
+            found[name] = math.ceil(2 * own / math.prod(kernel.weight)) / 2
+    return found

@@ -10,7 +10,7 @@ from penjing.budget import LIMITED
 from penjing.graph.memory import Lifetime
 from penjing.planning.assignment import DAMAGE, Assigned, Assignment, Joint, Taking, Unreachable, assign
 from penjing.planning.candidates import drafted, levels, original_of
-from penjing.planning.joint_costs import TOO_LARGE, UNKNOWN, Choice, Replacements, Structure
+from penjing.planning.joint_costs import TOO_LARGE, UNKNOWN, Choice, Replacements, Structure, stored_entries
 from penjing.planning.latency import Kernel, LatencyTable, kernels_of
 from penjing.planning.latency.curve import LatencyCurve
 from penjing.planning.measured_plan import MeasuredPlan
@@ -38,6 +38,7 @@ class Numbers:
         latency: its latency in these numbers over that of the original.
         size_bytes: bytes of its file.
         energy_mj: the estimated millijoules of a sample in these numbers.
+        stored: bytes of an entry of each kernel's weight, by node.
     """
 
     integer: bool
@@ -46,6 +47,7 @@ class Numbers:
     latency: float
     size_bytes: int
     energy_mj: float
+    stored: Mapping[str, float]
 
 
 def numbers_of(problem: Problem, whole: Sequence[MeasuredPlan]) -> Iterator[Numbers]:
@@ -62,7 +64,8 @@ def numbers_of(problem: Problem, whole: Sequence[MeasuredPlan]) -> Iterator[Numb
             graph = small
         kernels = kernels_of(graph, problem.deployment.batch)
         cost = graph.cost()
-        yield Numbers(integer, kernels, cost.lifetimes, latency_of(found), found.size_bytes, cost.energy_mj())
+        stored = stored_entries(kernels, {row.node: row.traffic.weights for row in cost.rows})
+        yield Numbers(integer, kernels, cost.lifetimes, latency_of(found), found.size_bytes, cost.energy_mj(), stored)
 
 
 class Program:
@@ -109,6 +112,7 @@ class Program:
                 replacements,
                 largest,
                 problem.graph.batch or problem.deployment.batch,
+                numbers.stored,
             )
         )
         memory = list(structure.memory(numbers.alive, self._counted_limit("peak_memory"), largest))

@@ -16,7 +16,7 @@ from penjing.graph import Graph, Plan
 from penjing.graph.doors import GRAPH
 from penjing.planning.problem import Deployment, Problem
 from penjing.planning.solvers import find_solver
-from penjing.targets import find_target, lower
+from penjing.targets import find_target, lower, machine_of
 from penjing.techniques import Scope, find
 
 log = logging.getLogger("penjing.planning")
@@ -107,7 +107,7 @@ def plan(
             graph,
             data,
             original,
-            budget or Budget(),
+            (budget or Budget()).on(machine_of(target)),
             deployment,
             found,
             scope,

@@ -9,7 +9,7 @@ from penjing.quantization.calibration.sensitivity import sensitivity
 from penjing.quantization.corrections import corrections
 from penjing.quantization.grids import ACTIVATION_GRIDS, Affine, Grid, affine, find_grid, grids, integers, symmetric
 from penjing.quantization.observers import observers
-from penjing.quantization.placement.numbers import check_integers
+from penjing.quantization.placement.numbers import check_integers, check_weights
 from penjing.quantization.placement.sites import Placed, Site, place
 from penjing.quantization.rounding import roundings
 from penjing.quantization.settings import QuantizationSettings
@@ -31,6 +31,7 @@ __all__ = [
     "Site",
     "affine",
     "check_integers",
+    "check_weights",
     "corrections",
     "find_grid",
     "grid_of",

@@ -35,6 +35,7 @@ FREE = {
     "budget",
     "solver",
     "techniques",
+    "grid",
     "target",
     "threads",
     "batch",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from penjing.budget import Budget
+from penjing.capabilities import find as find_capabilities
 from penjing.checks import (
     BATCH,
     COUNT,
@@ -37,7 +38,7 @@ from penjing.graph.patterns import check_patterns
 from penjing.loaders import first, read
 from penjing.planning import Deployment, check_in_compress
 from penjing.pruning import criteria, prune
-from penjing.quantization import weights_by_place
+from penjing.quantization import check_weights, weights_by_place
 from penjing.targets import find_target
 from penjing.tasks import each_input, evaluate
 from penjing.techniques import Scope, Technique, techniques
@@ -70,6 +71,7 @@ RULES = {  # rules for single arguments of `compress`
     "out": PATH,
     "start_from": optional(PATH),
     "techniques": several(TEXT, "names of techniques"),
+    "grid": TEXT,
     "solver": TEXT,
     "objective": TEXT,
     "criterion": optional(TEXT),
@@ -111,6 +113,7 @@ class CompressRequest:
         trained: whether the model is known to have trained weights.
         untrained_teachers: names of the teachers that may have random weights.
         techniques: names of the techniques that may be used.
+        grid: name of the grid to which weights are rounded.
         solver: name of the solver that chooses among what they propose.
         report: called with what is told of each epoch of the recovery.
     """
@@ -127,6 +130,7 @@ class CompressRequest:
     trained: bool = True
     untrained_teachers: tuple[str, ...] = ()
     techniques: tuple[str, ...] = ("prune", "quantize")
+    grid: str = "int8"
     solver: str = "milp"
     report: Callable[[dict[str, Any]], None] | None = None
 
@@ -141,6 +145,10 @@ class CompressRequest:
             raise PenjingError("techniques names none: give at least one of those in `penjing list techniques`.")
         for name in self.techniques:
             techniques[name]
+        find_technique("quantize", {"weights": self.grid})
+        target = find_capabilities(self.deployment.target)
+        if "quantize" in self.techniques and target.has_integers:
+            check_weights(target, self.grid)
         check_in_compress(self.solver)
         check_labels(self.training.signal, self.data.task.labelled)
         smoothed(self.data.task, self.training.label_smoothing)
@@ -167,6 +175,7 @@ class CompressRequest:
         choices: dict[str, dict[str, Any]] = {
             "prune": {"criterion": self.criterion, "seed": self.training.seed},
             "factorize": {"seed": self.training.seed},
+            "quantize": {"weights": self.grid},
         }
         return {name: find_technique(name, choices.get(name)) for name in self.techniques}
 
@@ -183,6 +192,7 @@ class CompressRequest:
             "augment": list(self.training.augment),
             "criterion": self.criterion,
             "techniques": list(self.techniques),
+            "grid": self.grid,
             "solver": self.solver,
             "trained": self.trained,
             "model": hash_of(graph),

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from penjing.capabilities import TARGETS, Capabilities, Largest
 from penjing.errors import PenjingError
-from penjing.quantization.grids import Grid, find_grid
-from penjing.quantization.weights.choices import Choice
+from penjing.quantization.grids import Grid, find_grid, integers
+from penjing.quantization.weights.choices import Choice, find_choice
 
 
 def check_numbers(target: Capabilities, activations: Grid | None, weights: Iterable[Choice]) -> None:
@@ -38,6 +38,15 @@ def check_numbers(target: Capabilities, activations: Grid | None, weights: Itera
                 if activations is not None
                 else f"{name} can't run {choice.words}. It can: {able}. {simulate}"
             )
+
+
+def check_weights(target: Capabilities, grid: str) -> None:
+    """Makes sure that the target multiplies weights on a grid with the activations that it prefers.
+
+    Raises:
+        PenjingError: the grid is unknown, or the target can't multiply it; the message lists the grids that it can.
+    """
+    check_numbers(target, integers(target.numbers.preferred), [find_choice(grid, "auto")])
 
 
 def check_integers(target: Capabilities) -> None:
