@@ -44,6 +44,9 @@ RECIPES = {
     "soft labels alone, cutmix": Recipe(True, {"lr": 0.03, **SOFT, "distill_weight": 1.0, "augment": "cutmix:1"}),
     "blocks": Recipe(True, {"lr": 0.03, "signal": "blocks", "balance": "auto"}),
     "attention": Recipe(True, {"lr": 0.03, "signal": "attention", "balance": "auto"}),
+    # The best of the students from scratch.
+    "hints, learned weights": Recipe(True, {"lr": 0.03, "signal": "hints", "balance": "uncertainty"}),
+    "attention, learned weights": Recipe(True, {"lr": 0.03, "signal": "attention", "balance": "uncertainty"}),
 }
 
 
