@@ -8,6 +8,7 @@ import report_samples
 from test_page import Page
 
 from penjing import report
+from penjing.cli.finished import compare_command
 from penjing.errors import PenjingError
 from penjing.report._compare import chart
 from penjing.report._headline import title
@@ -46,6 +47,16 @@ def test_the_table_holds_each_run_and_tells_which_is_beaten(three):
     good, worse, _ = found.texts()
     assert (good["latency"], good["Accuracy"]) == ("0.400 ms, 2.1× faster", "97.5 % (−0.3)")
     assert worse["budget"] == "missed" and worse["beaten"] == "by 1"
+
+
+def test_on_a_narrow_terminal_nothing_is_cut(tmp_path, monkeypatch, capsys):
+    long = tmp_path / "a-run-with-a-long-name"
+    folders = [run(long, metric=0.975), run(tmp_path / "other")]
+    monkeypatch.setenv("COLUMNS", "80")
+    compare_command(folders, tmp_path / "page.html")
+    printed = capsys.readouterr().out
+    assert "…" not in printed and printed.startswith("All on ONNX Runtime")
+    assert max(map(len, printed.splitlines()[:-1])) <= 80 and "budget" in printed
 
 
 def test_an_equal_result_is_beaten_by_none(tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.box import SIMPLE
+from rich.table import Column, Table
 
 from penjing.cli.app import app
 from penjing.cli.changed_images import OnChangedImages, show_robustness
@@ -95,10 +96,12 @@ def compare_command(
     if as_json:
         print(json.dumps({"page": str(written), **asdict(found)}, indent=2))
         return
-    texts = found.texts()
-    table = Table(*texts[0])
+    texts, screen = found.texts(), Screen()
+    if len(places := {row["on"] for row in texts}) == 1:  # room for what differs
+        screen.print(f"All on {places.pop()}.")
+        texts = [{title: text for title, text in row.items() if title != "on"} for row in texts]
+    table = Table(*(Column(title, overflow="fold") for title in texts[0]), box=SIMPLE)
     for row in texts:
         table.add_row(*row.values())
-    screen = Screen()
     screen.print(table)
     screen.print(f"Written: {written}")
