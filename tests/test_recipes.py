@@ -12,6 +12,7 @@ HOWTO = Path(__file__).parents[1] / "docs" / "howto"
 PAGES = [
     "classify-texts.md",
     "do-several-tasks-at-once.md",
+    "easy-inputs.md",
     "find-what-was-lost.md",
     "from-keras.md",
     "from-onnx.md",

@@ -17,7 +17,7 @@ from penjing.version import __version__
 
 if TYPE_CHECKING:
     from penjing import data, tasks, zoo
-    from penjing.adaptive import Slimmable
+    from penjing.adaptive import Exits, Slimmable
     from penjing.budget import Budget
     from penjing.compress import Result, compress
     from penjing.data import Data
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from penjing.storage import load
     from penjing.targets import lower, measure
     from penjing.training import recover
-    from penjing.verbs import explain, prune, quantize, slimmable
+    from penjing.verbs import early_exit, explain, prune, quantize, slimmable
 
 __all__ = [
     "Budget",
     "Data",
+    "Exits",
     "Graph",
     "Option",
     "PenjingError",
@@ -50,6 +51,7 @@ __all__ = [
     "channels",
     "compress",
     "data",
+    "early_exit",
     "explain",
     "factorize",
     "from_keras",
@@ -74,6 +76,7 @@ _INNER = (  # no public names, and yet at hand as attributes, without an import 
 _HOMES = {  # the module of every other public name
     "Budget": "penjing.budget",
     "Data": "penjing.data",
+    "Exits": "penjing.adaptive",
     "Graph": "penjing.graph",
     "Option": "penjing.graph",
     "PenjingError": "penjing.errors",
@@ -85,6 +88,7 @@ _HOMES = {  # the module of every other public name
     "capture": "penjing.graph.capture.capture",
     "channels": "penjing.graph.channels.channels",
     "compress": "penjing.compress",
+    "early_exit": "penjing.verbs",
     "explain": "penjing.verbs",
     "factorize": "penjing.factorization",
     "from_keras": "penjing.importing.keras",

@@ -43,13 +43,13 @@ def tap_pairs(student: nn.Module, teacher: nn.Module, kind: Taps, named: Named =
         return []
     if named != AUTO:
         given = dict(named) if isinstance(named, Mapping) else {one: one for one in _listed(named)}
-        return [(_found(student, one), _found(teacher, other)) for one, other in given.items()]
+        return [(found_node(student, one), found_node(teacher, other)) for one, other in given.items()]
     if kind == "attention":
         pairs = _attention_pairs(student, teacher)
     elif kind == "transformer":
         pairs = _by_resolution(_sequences(student), _sequences(teacher)) + _attention_pairs(student, teacher)
     else:
-        pairs = _by_resolution(_ends(student), _ends(teacher))
+        pairs = _by_resolution(ends_of_blocks(student), ends_of_blocks(teacher))
         pairs = {"blocks": pairs, "middle": pairs[len(pairs) // 2 :][:1], "last": pairs[-1:]}[kind]
     if not pairs:
         what = {"attention": "attention", "transformer": "sequences (batch, positions, channels)"}.get(kind, "blocks")
@@ -64,7 +64,7 @@ def _listed(named: str | Sequence[str]) -> Sequence[str]:
     return [named] if isinstance(named, str) else list(named)
 
 
-def _found(network: nn.Module, name: str) -> str:
+def found_node(network: nn.Module, name: str) -> str:
     """Returns the node (or, in a plain module, the module) of a name that the user gave."""
     if not isinstance(network, Graph):
         modules = dict(network.named_modules())
@@ -95,7 +95,7 @@ def _is_value(node: fx.Node) -> bool:
 Resolution = tuple[str, ...]
 
 
-def _ends(network: nn.Module) -> list[tuple[str, Resolution]]:
+def ends_of_blocks(network: nn.Module) -> list[tuple[str, Resolution]]:
     """Returns the ends of a network's blocks with their resolutions, in order of execution."""
     if not isinstance(network, Graph):
         return [(name, ()) for name in _module_blocks(network)]
@@ -105,9 +105,9 @@ def _ends(network: nn.Module) -> list[tuple[str, Resolution]]:
     if blocks:
         ends = {block: node for node in nodes for block in blocks if _lies_in(node, block)}  # the last one stays
         found = sorted(ends.values(), key=nodes.index)
-        return [(node.name, _resolution(node)) for node in found]
+        return [(node.name, resolution_of(node)) for node in found]
     maps = [node for node in nodes if node.meta["val"].dim() > 2]
-    last = {_resolution(node): node for node in maps}
+    last = {resolution_of(node): node for node in maps}
     return [(node.name, resolution) for resolution, node in last.items()]
 
 
@@ -131,10 +131,10 @@ def numbered_blocks(paths: Sequence[str]) -> list[str]:
 
 def _sequences(network: nn.Module) -> list[tuple[str, Resolution]]:
     """Returns the ends of blocks that hold (batch, positions, channels); of a plain module, where no shapes are known, all."""
-    return [(name, size) for name, size in _ends(network) if len(size) == 1 or not isinstance(network, Graph)]
+    return [(name, size) for name, size in ends_of_blocks(network) if len(size) == 1 or not isinstance(network, Graph)]
 
 
-def _resolution(node: fx.Node) -> Resolution:
+def resolution_of(node: fx.Node) -> Resolution:
     """Returns the sizes of a value behind batch and channels; free ones, which differ by name alone, as "*"."""
     shape: Sequence[Any] = node.meta["val"].shape
     sizes = shape[1:2] if len(shape) == 3 else shape[2:]

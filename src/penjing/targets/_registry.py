@@ -43,6 +43,7 @@ class Target:
         memory: returns the peak resident bytes of a fresh process and the part that the model took, given threads and
             inputs by name; None where the system can't tell.
         runner: path of the template for the script that uses the file with the runtime alone: within `targets/`, or absolute.
+        staged_runner: the same for a network in stages; None where there is no such script.
         on_device: a Python file that needs the runtime and NumPy alone, with which a device measures files: it defines
             `version()`, `load(path, threads, inputs)`, which returns a function without arguments that makes one call and
             returns its outputs, and `profile(path, threads, inputs, runs)`, which returns what `rows` reads, as JSON can hold
@@ -68,6 +69,7 @@ class Target:
     profile: Callable[[Artifact, int, dict[str, np.ndarray], int], list[ExecutedNode]]
     memory: Callable[[Artifact, int, dict[str, np.ndarray]], tuple[int, int] | None]
     runner: str
+    staged_runner: str | None = None
     on_device: Path | None = None
     rows: Callable[[Artifact, dict[str, np.ndarray], Any], list[ExecutedNode]] | None = None
     fixed_sizes: bool = False

@@ -10,8 +10,8 @@ from penjing.data import prepare
 from penjing.targets._registry import Target
 
 
-def rendered(target: Target) -> str:
-    """Returns the source of `run.py` for a target.
+def rendered(target: Target, template: str | None = None) -> str:
+    """Returns the source of `run.py` for a target, by default of its own template for one file.
 
     The script holds a copy of the functions with which Penjing itself prepares images, so its inputs are the same bit for bit.
     """
@@ -23,11 +23,9 @@ def rendered(target: Target) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    path = Path(target.runner)
-    template = (
-        environment.from_string(path.read_text()) if path.is_absolute() else environment.get_template(target.runner)
-    )
-    return template.render(suffix=target.suffix, preparation=_preparation(), **target.filled)
+    path = Path(template or target.runner)
+    found = environment.from_string(path.read_text()) if path.is_absolute() else environment.get_template(str(path))
+    return found.render(suffix=target.suffix, preparation=_preparation(), **target.filled)
 
 
 def _preparation() -> str:

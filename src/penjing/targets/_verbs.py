@@ -296,16 +296,21 @@ def integer_macs(artifact: Artifact, total_macs: int | Cost) -> float:
 
 
 @checked(directory=PATH, target=TEXT)
-def write_runner(directory: Path | str, target: str = "onnxruntime") -> Path:
+def write_runner(directory: Path | str, target: str = "onnxruntime", *, template: str | None = None) -> Path:
     """Writes `run.py` into `directory`: a script that uses the lowered file with the runtime, NumPy and Pillow alone.
 
     It reads `preprocess.json`, `classes.txt`, `validation.csv` and the model beside it.
+
+    Args:
+        directory: the folder.
+        target: name of the runtime.
+        template: the script's template; None for the target's own.
 
     Raises:
         PenjingError: the target is unknown, or the script can't be written there.
     """
     path = Path(directory, "run.py")
-    script = rendered(find_target(target))
+    script = rendered(find_target(target), template)
     try:
         atomic_write(path, script)
     except OSError as error:

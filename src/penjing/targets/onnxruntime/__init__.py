@@ -38,6 +38,7 @@ def onnxruntime() -> Target:
         on_device=ON_DEVICE,
         rows=rows,
         runner="onnxruntime/runner.py.j2",
+        staged_runner="onnxruntime/staged.py.j2",
         filled={"provider": "CPUExecutionProvider", "plugin": "", "backend": "", "fixed": False},
         store_half=store_half,
     )
@@ -68,6 +69,7 @@ def _by_provider(provider: Provider) -> Target:
         memory=partial(memory, provider=provider),
         on_device=None,  # it knows the CPU alone
         rows=None,
+        staged_runner=None,
         filled={
             "provider": provider.name, "plugin": provider.plugin, "backend": provider.backend, "fixed": provider.whole,
         },

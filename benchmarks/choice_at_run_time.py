@@ -1,0 +1,100 @@
+"""Networks that choose their own cost while they run: nested widths and early exits, on CIFAR-10.
+
+python benchmarks/choice_at_run_time.py RESNET20.safetensors CIFAR10.zip widths   # three widths, together and each alone
+python benchmarks/choice_at_run_time.py RESNET56.safetensors CIFAR10.zip exits    # in float and in int8
+
+The widths of ResNet-20 are trained together by the sandwich rule, and each of them alone for as many epochs, from the same
+weights. The exits of ResNet-56 get heads, trained on a quarter of the training images, while its own weights stay; each sample is
+timed alone, with exits and without in turns. The threshold is chosen on one half of the test images, and what it does is measured
+on samples of the other half. A run that was killed goes on with the next row when it is started again.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import penjing as pj
+from _pruning import judge, network, some
+from _rows import Rows
+from _tables import publish
+
+WIDTHS = (0.25, 0.5, 1.0)
+DROP = 0.005  # half a point
+QUARTER = 12_500  # training images for the heads of exits
+
+
+def main() -> None:
+    """Runs what is missing of one table, and publishes it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("what", choices=("widths", "exits"))
+    parser.add_argument("--epochs", type=int, help="of each training: 30 for widths, 2 for the heads of exits")
+    parser.add_argument("--samples", type=int, default=5000, help="that are timed, at most")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.what == "widths":
+        _widths(options)
+    else:
+        _exits(options)
+
+
+def _widths(options: argparse.Namespace) -> None:
+    rows, data, epochs = Rows("choice_widths"), pj.data.cifar10(options.data), options.epochs or 20
+    trained = network("resnet20", options.weights)
+    training = {"weight_decay": 5e-4, "precision": "float32", "channels_last": True}
+
+    def together() -> dict[str, Any]:
+        slim = pj.slimmable(
+            trained, WIDTHS, data=data, epochs=epochs, lr=0.1, progress=False, log=print, training=training
+        )
+        return {str(width): judge(slim.graph(place), data)["accuracy"] for place, width in enumerate(slim.widths)}
+
+    def alone(width: float) -> dict[str, Any]:
+        graph = trained if width == 1 else pj.prune(trained, 1 - width, data=data)
+        pj.recover(graph, data, teacher=trained, epochs=epochs, lr=0.1, progress=False, **training)
+        return judge(graph, data)
+
+    shared = rows.once(["together", epochs], together)
+    table = []
+    for width in WIDTHS:
+        own = rows.once(["alone", width, epochs], lambda width=width: alone(width))["accuracy"]
+        table.append(
+            [f"{width:g}", f"{own:.2%}", f"{shared[str(width)]:.2%}", f"{100 * (shared[str(width)] - own):+.2f}"]
+        )
+    publish("choice_widths", ["width", "trained alone", "in one set of weights", "points"], table)
+
+
+def _exits(options: argparse.Namespace) -> None:
+    rows, data, epochs = Rows("choice_exits"), pj.data.cifar10(options.data), options.epochs or 2
+    batches = list(data.validation)
+    chosen, judged = replace(data, validation=batches[::2]), replace(data, validation=batches[1::2])
+    trained, table = network("resnet56", options.weights), []
+    for numbers in ("float32", "int8"):
+
+        def run(numbers: str = numbers) -> dict[str, Any]:
+            graph = trained if numbers == "float32" else pj.quantize(trained, data)
+            exits = pj.early_exit(
+                graph, data=some(chosen, QUARTER), drop=DROP, epochs=epochs, progress=False, log=print
+            )
+            found = exits.measure(judged, samples=options.samples)
+            print(exits, found, sep="\n", flush=True)
+            return {**vars(found), "speedup": found.speedup, "threshold": exits.threshold}
+
+        row = rows.once([numbers, epochs], run)
+        table.append([
+            numbers, f"{row['whole_mean_ms']:.2f}", f"{row['mean_ms']:.2f}", f"{row['speedup']:.2f}×",
+            f"{row['whole_p90_ms']:.2f}", f"{row['p90_ms']:.2f}", f"{row['whole_metric']:.2%}", f"{row['metric']:.2%}",
+            f"{100 * (row['metric'] - row['whole_metric']):+.2f}", " / ".join(f"{share:.0%}" for share in row["shares"]),
+        ])  # fmt: skip
+    columns = [
+        "numbers", "mean, ms", "with exits", "gain", "p90, ms", "with exits", "accuracy", "with exits", "points", "left at",
+    ]  # fmt: skip
+    publish("choice_exits", columns, table)
+
+
+if __name__ == "__main__":
+    main()
