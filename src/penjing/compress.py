@@ -424,7 +424,7 @@ def _problem(
         deadline=clock.choosing_ends(known(space.held()), training=asked.training.epochs > 0),
         longest=seconds_of_a_width(space.held()), journal=space.inner / stages.CANDIDATES,
         say=indented, measured=lambda candidate: course.measured(problem, candidate),
-        anchor=anchor_of(space, asked.deployment.target),
+        anchor=anchor_of(space, asked.deployment.target), seed=asked.training.seed,
     )  # fmt: skip
     judge_anew(space, problem)
     course.chooses(problem, [candidate for level in measured_before(space.held()) for candidate in level])

@@ -94,6 +94,7 @@ class Problem:
         start: a graph that was already made of the original, for solvers that start from one.
         anchor: an earlier solution's finished model, which missed the budget.
         record: the capabilities of a target that isn't in the table of capabilities.
+        seed: seed of solvers that draw choices at random.
     """
 
     graph: Graph
@@ -113,6 +114,7 @@ class Problem:
     start: Graph | None = None
     anchor: Anchor | None = None
     record: Capabilities | None = None
+    seed: int = 0
 
     @property
     def capabilities(self) -> Capabilities:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from penjing.errors import PenjingError
+from penjing.planning.exploration import Explorer
 from penjing.planning.problem import Problem, Solution
 from penjing.registry import Entry, Registry
 
@@ -17,9 +18,11 @@ class SolverEntry(Entry[Solver]):
     Attributes:
         in_compress: whether it takes any techniques, and returns plans whose latency was measured, as `compress` needs;
             the others choose grids for `quantize`.
+        explore: the search alone, on costs and damages without a network, for solvers that propose whole choices.
     """
 
     in_compress: bool = True
+    explore: Explorer | None = None
 
 
 solvers = Registry("solver", SolverEntry)
