@@ -199,6 +199,17 @@ def test_the_threshold_is_the_cheapest_that_keeps_the_metric(exits, network, dig
     assert early == sorted(early, reverse=True)  # the higher the threshold, the fewer leave early
 
 
+def test_a_network_that_learns_along_changes_and_is_judged_by_what_it_was(trained, digits, rounded):
+    made = learned(trained, digits, train_network=True, lr=0.05, training={"precision": "float32"}, drop=0.05)
+    assert any(not torch.equal(made.graph.tensor(name), one) for name, one in trained.tensors().items())
+    assert made.metric == pytest.approx(evaluate(made.whole(), digits.validation, digits.task))
+    before = evaluate(trained, digits.validation, digits.task)
+    kept = [point for point in made.curve if point.metric >= before - 0.05]
+    assert made.threshold == min(kept, key=lambda point: point.latency_ms).threshold
+    with pytest.raises(PenjingError, match="The graph is quantised: train the float network"):
+        learned(rounded, digits, train_network=True)
+
+
 def test_equal_seeds_give_equal_exits(trained, digits):
     first, again = (learned(trained, digits, seed=3) for _ in range(2))
     assert all(torch.equal(first.graph.tensor(name), again.graph.tensor(name)) for name in first.heads)

@@ -17,6 +17,7 @@ from penjing.adaptive.thresholds import answers, cheapest, curve, metric_at
 from penjing.budget import Budget, parse_drop
 from penjing.checks import (
     EPOCHS,
+    FLAG,
     FUNCTION,
     PATH,
     PROGRESS,
@@ -36,6 +37,10 @@ from penjing.errors import PenjingError, unknown_name
 from penjing.graph import Graph
 from penjing.graph.doors import GIVEN
 from penjing.training import recover
+from penjing.training.speed import is_quantized
+from penjing.verbs._metric import metric_of
+
+HEADS_LR = 0.005  # of AdamW: heads are linear, begin at zero and learn in few steps
 
 # Arguments of `recover` that `early_exit` sets itself, or that speak of a teacher.
 _SETTLED = (
@@ -50,6 +55,7 @@ _SETTLED = (
     at=either(TEXT, several(TEXT, "names of modules or nodes")),
     threshold=optional(number(above=0, most=1)),
     epochs=EPOCHS,
+    train_network=FLAG,
     target=TEXT,
     threads=THREADS,
     seed=SEED,
@@ -67,10 +73,11 @@ def early_exit(
     drop: float | str | None = 0.005,
     threshold: float | None = None,
     epochs: int = 5,
+    train_network: bool = False,
     target: str = "onnxruntime",
     threads: int = 1,
     seed: int = 0,
-    lr: float | None = 0.005,
+    lr: float | None = None,
     checkpoint: Path | str | None = None,
     training: Mapping[str, Any] | None = None,
     progress: bool | Literal["always"] = True,
@@ -78,8 +85,9 @@ def early_exit(
 ) -> Exits:
     """Returns a network with exits, by which inputs leave of which it is sure early; `graph` stays as it was.
 
-    The network itself isn't trained and answers as before. A small head stands at each exit and learns the network's own
-    outputs; the threshold of its confidence is chosen on the validation data, with the stages' latencies measured on the target.
+    Unless `train_network` is set, the network itself isn't trained and answers as before. A small head stands at each exit and
+    learns the network's own outputs. The threshold of its confidence is chosen on the validation data, with the stages'
+    latencies measured on the target.
 
     Args:
         graph: a captured classifier, in floating point or quantised, or what `compress` returned.
@@ -89,12 +97,15 @@ def early_exit(
         drop: how far the metric may fall by early answers: 0.005 is half a point, "2%" a share; see `Budget`.
         threshold: the confidence from which on a sample leaves; None takes the one with the least mean latency under `drop`.
         epochs: passes over the data with which the heads are trained.
+        train_network: whether the network learns from the labels meanwhile and takes part in what its exits learn, as in the
+            second paper; more samples then leave early. `drop` counts from the network as it was given.
         target: the runtime on which the stages are measured.
         threads: threads within an op.
         seed: seed of the training.
-        lr: the peak learning rate; None looks for one by trial, see `recover`.
+        lr: the peak learning rate; None looks for one by trial, see `recover`. By default 0.005 for heads alone, and by trial
+            for a network.
         checkpoint: a file in which the training keeps its state, to resume from after any stop.
-        training: further arguments of `recover`; heads are trained with "optimizer": "adamw" where this names none.
+        training: further arguments of `recover`; heads alone are trained with "optimizer": "adamw" where this names none.
         progress: a progress bar of the training when stderr is a terminal; "always" anywhere, False never.
         log: called with lines that a user may want to read; by default the loggers "penjing.early_exit" and "penjing.train".
 
@@ -116,31 +127,36 @@ def early_exit(
         arXiv:1709.01686; Kaya et al. 2019, Shallow-Deep Networks: Understanding and Mitigating Network Overthinking, ICML,
         arXiv:1810.07052.
     """
-    more = {"optimizer": "adamw", **(training or {})}
-    _check(data, more)
+    more = {**({} if train_network else {"optimizer": "adamw"}), **(training or {})}
+    _check(graph, data, more, train_network)
     allowed = parse_drop(Budget(drop=drop).drop)
     if allowed is None:
         raise PenjingError("drop=None leaves the metric without a bound: give the largest allowed fall, such as 0.005.")
     told_to = log or logging.getLogger("penjing.early_exit").info
     exits = Exits.of(graph, at)
+    heads = exits.heads
+    learning = {name: one.requires_grad for name, one in exits.graph.named_parameters()}
     for name, parameter in exits.graph.named_parameters():
-        parameter.requires_grad_(name in exits.heads)
+        parameter.requires_grad_(name in heads or train_network)
     recover(
-        _Frozen(exits.graph), replace(data, task=SandwichTask(data.task)), epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint,
-        progress=progress, log=log, **more,
+        exits.graph if train_network else _Frozen(exits.graph), replace(data, task=SandwichTask(data.task)), epochs=epochs,
+        lr=lr or (None if train_network else HEADS_LR), seed=seed, checkpoint=checkpoint, progress=progress, log=log, **more,
     )  # fmt: skip
-    exits.graph.requires_grad_(True).eval()
+    exits.graph.eval()
+    for name, parameter in exits.graph.named_parameters():
+        parameter.requires_grad_(learning[name])
     found = answers(exits.graph, data)
     whole, _ = metric_at(found, data, None)
     with tempfile.TemporaryDirectory() as folder:
         until = stage_latencies(exits, target, Path(folder), threads)
     points = curve(found, data, until)
-    chosen = cheapest(points, whole - allowed.of(whole))
+    before = metric_of(graph, graph, data) if train_network else whole
+    chosen = cheapest(points, before - allowed.of(before))
     if threshold is not None:
         chosen = _given(threshold, found, data, until, points)
     if chosen is None:
         told_to(
-            f"No sample leaves early: no threshold keeps the metric {whole:.4f} within drop={drop}. Tried: {told(points)}."
+            f"No sample leaves early: no threshold keeps the metric {before:.4f} within drop={drop}. Tried: {told(points)}."
         )
     made = replace(
         exits, threshold=None if chosen is None else chosen.threshold, metric=whole,
@@ -182,12 +198,17 @@ def _given(threshold: float, found: Any, data: Data, until: Sequence[float], poi
     return Point(threshold, metric, sum(share * time for share, time in zip(shares, until, strict=True)), shares)
 
 
-def _check(data: Data, training: Mapping[str, Any]) -> None:
+def _check(graph: Graph, data: Data, training: Mapping[str, Any], train_network: bool) -> None:
     """Makes sure that the data has all that is needed, and that the arguments are `recover`'s.
 
     Raises:
         PenjingError: something is missing, or unknown.
     """
+    if train_network and is_quantized(graph):
+        raise PenjingError(
+            "The graph is quantised: train the float network with its exits, then quantise what exits.whole() returns, and give "
+            "that its exits."
+        )
     if not data.task.labelled:
         raise PenjingError("The data has no labels, by which early answers are judged: give labelled data.")
     if data.validation is None:
