@@ -27,7 +27,17 @@ app = typer.Typer(
 
 SHELLS = ("bash", "zsh", "fish")
 COMPLETE = "_PENJING_COMPLETE"  # the variable by which a shell's script asks what a word may become
-_COMMANDS = ("compressing", "pruning", "factorizing", "quantizing", "exporting", "finished", "profiling", "looking")
+_COMMANDS = (
+    "compressing",
+    "pruning",
+    "factorizing",
+    "quantizing",
+    "choosing",
+    "exporting",
+    "finished",
+    "profiling",
+    "looking",
+)
 
 
 def _tell_version(asked: bool) -> None:
