@@ -36,7 +36,8 @@ def main() -> None:
     parser.add_argument(
         "--network-epochs", type=int, default=0, help="of the network along with its exits, before their heads"
     )
-    parser.add_argument("--samples", type=int, default=5000, help="that are timed, at most")
+    parser.add_argument("--samples", type=int, default=1000, help="that are timed, spread over the test images")
+    parser.add_argument("--numbers", nargs="+", choices=("float32", "int8"), default=["float32", "int8"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.what == "widths":
@@ -87,7 +88,7 @@ def _exits(options: argparse.Namespace) -> None:
         return networks[0] if networks else original
 
     before = rows.once(["original"], lambda: judge(original, judged))["accuracy"]
-    for numbers in ("float32", "int8"):
+    for numbers in options.numbers:
 
         def run(numbers: str = numbers) -> dict[str, Any]:
             graph = trained() if numbers == "float32" else pj.quantize(trained(), data)

@@ -171,12 +171,14 @@ class Exits:
     ) -> "StagedLatency":
         """Runs validation samples one at a time through the stages and through the whole network, in turns, and times both.
 
+        A sample's time is the median of five calls.
+
         Args:
             data: its validation part is read.
             target: the runtime.
             folder: where the files are written; None for a temporary one.
             threads: threads within an op.
-            samples: how many samples at most.
+            samples: how many samples at most, spread over the data.
 
         Raises:
             PenjingError: there is no validation data, or what `penjing.lower` raises.
