@@ -140,6 +140,43 @@ def test_only_steps_and_tensors_that_pass_a_limit_are_counted():
     assert problem.total(TOO_LARGE, nothing) == sum(one.bytes == widest for one in cost.lifetimes)
 
 
+def test_layers_that_one_convolution_stands_for_cost_nothing_and_nothing_else_is_done_to_them():
+    torch.manual_seed(0)
+    graph = pj.capture(residual().eval(), torch.randn(2, 3, 12, 12))
+    prune, merge, factorize = find("prune", {"criterion": "l2"}), find("merge"), find("factorize")
+    can = capabilities("onnxruntime")
+    options = [
+        option for one in (prune, factorize, merge) for option in one.choices(graph, None, can, Scope())
+        if option.place.kind != "weight" or option.place.path.startswith("4.")
+    ]  # fmt: skip
+    structure, before, made = Structure(graph, options, Scope()), kernels_of(graph, 1), {}
+    for name, choice in structure.choices.items():
+        if choice.place.kind == "weight":
+            by_name = {"factorize": factorize, "merge": merge}
+            drafts = [by_name[option.technique].draft(graph, [option], None) for option in choice.options[1:]]
+            made[name] = [structure.replacement(name, one, before, kernels_of(one, 1)) for one in drafts]
+    structure.note_gone(made)
+    counts = {name: choice.count for name, choice in structure.choices.items()}
+    lifetimes = graph.cost().lifetimes
+    joints = [*structure.joints(before, work, made), *structure.memory(lifetimes, 0.0)]
+    problem = Assignment(counts, joints, structure.implied)
+    steps = {name for joint in joints for name in joint.amounts if "step" in name}
+    place = structure.choices["weight 4.conv2"]
+    merged = [at for at, one in enumerate(place.options) if one is not None and one.technique == "merge"]
+    assert merged
+    for at in merged:
+        taken = dict.fromkeys(counts, 0) | {place.name: at}
+        small = merge.draft(graph, [place.options[at]], None)
+        assert problem.allows(taken)
+        assert {name: problem.total(name, taken) for name in whole(small)} == whole(small)
+        most = max(problem.total(step, taken) for step in steps)
+        assert most >= small.cost().peak_activation_bytes
+        for name in ("group 4.conv1", "group 0", "weight 4.conv1"):
+            assert counts[name] > 1 and not problem.allows(taken | {name: 1}), name
+        gone = structure.choices["branch 4"]
+        assert not problem.allows(taken | {gone.name: gone.gone})
+
+
 def test_a_layer_that_is_replaced_costs_what_replaces_it_and_keeps_its_sides_whole():
     torch.manual_seed(0)
     graph = pj.capture(residual().eval(), torch.randn(2, 3, 12, 12))
@@ -156,7 +193,7 @@ def test_a_layer_that_is_replaced_costs_what_replaces_it_and_keeps_its_sides_who
     for name, choice in structure.choices.items():
         if choice.place.kind == "weight":
             drafts = [factorize.draft(graph, [option], None) for option in choice.options[1:]]
-            chains[name] = [[k for node, k in kernels_of(one, 1).items() if before.get(node) != k] for one in drafts]
+            chains[name] = [structure.replacement(name, one, before, kernels_of(one, 1)) for one in drafts]
     counts = {name: choice.count for name, choice in structure.choices.items()}
     problem = Assignment(counts, list(structure.joints(before, work, chains)), structure.implied)
     for at, option in enumerate(structure.choices["weight 4.conv1"].options[1:], 1):

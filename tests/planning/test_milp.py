@@ -150,6 +150,20 @@ def test_a_deadline_ends_the_search_with_the_nearest_plan_and_the_solution_says_
 
 
 @pytest.mark.parametrize("solver", ["milp", "greedy"])
+def test_blocks_become_one_convolution_where_that_does_less_damage_than_going(made_up, solver):
+    budget = pj.Budget(latency="0.6x")
+    alone, both = (made_up.solve(budget, techniques, solver=solver) for techniques in (("prune",), ("prune", "merge")))
+    assert both.taken.meets and both.taken.damage <= alone.taken.damage
+    merged = [one for one in both.plan if one.technique == "merge"]
+    assert merged and {one.place.kind for one in merged} == {"weight"}
+    small = pj.apply(
+        made_up.graph, both.plan.having(one for one in both.plan if one.technique != "quantize"), made_up.data
+    )
+    assert small.cost().macs < made_up.graph.cost().macs
+    assert all("convolution for 2" in words(option.to_json()) for option in merged)
+
+
+@pytest.mark.parametrize("solver", ["milp", "greedy"])
 def test_options_that_there_was_no_time_to_weigh_are_told_and_not_taken(made_up, monkeypatch, solver):
     search, weighed, told = importlib.import_module(SEARCH), [], []
 

@@ -1,6 +1,7 @@
 """Plans what to do where, so that a budget is kept: techniques propose options, solvers choose, `apply` carries them out."""
 
 from penjing.factorization import technique as _factorization  # noqa: F401  registers
+from penjing.merging import technique as _merging  # noqa: F401  registers
 from penjing.planning.bit_costs import grids_of
 from penjing.planning.candidates import better
 from penjing.planning.carrying_out import apply, carried_out, of_stage

@@ -144,6 +144,11 @@ def _replaces(option: Option) -> bool:
     return option.place.kind == "weight"
 
 
+def _instead_of(option: Option) -> list[str]:
+    """Returns the paths of the layers in whose place an option puts others: its own, and those that go with it."""
+    return [option.place.path, *option.setting.get("layers", ())]
+
+
 def _by_technique(problem: Problem, options: Options) -> Iterable[tuple[Technique, list[Option]]]:
     for name in dict.fromkeys(option.technique for option in options):
         yield problem.techniques[name], [option for option in options if option.technique == name]
@@ -249,11 +254,15 @@ def better(problem: Problem, one: MeasuredPlan, other: MeasuredPlan) -> Measured
 
 def _slower_than_before(problem: Problem, options: Options, file: Artifact) -> tuple[str, ...]:
     """Returns the layers that take longer than in the original's file, of those that the options replace."""
-    replaced = [option.place.path for option in options if _replaces(option)]
+    replaced = {option.place.path: _instead_of(option) for option in options if _replaces(option)}
     if not replaced or problem.budget.latency_limit() is None:
         return ()
     before, after = (_module_milliseconds(problem, one, every_node=True) for one in (original_of(problem), file))
-    return tuple(path for path in replaced if path in before and after.get(path, 0.0) > before[path])
+    return tuple(
+        place
+        for place, paths in replaced.items()
+        if place in before and after.get(place, 0.0) > sum(before.get(path, 0.0) for path in paths)
+    )
 
 
 def _better_in_float(

@@ -27,8 +27,23 @@ UNKNOWN = "unknown"  # counts the options of which something isn't known, so tha
 TOO_LARGE = "too large"  # counts the tensors that are larger than the largest may be
 Milliseconds = Callable[[Kernel], float | None]
 """The milliseconds of a kernel; None where they aren't known."""
-Replacements = Mapping[str, Sequence[Sequence[Kernel]]]
-"""The kernels with which each option at a weight replaces the weight's own, in float, by the name of the weight's place."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What an option at a weight does to the graph.
+
+    Attributes:
+        kernels: those that stand for the weight's own, in float.
+        gone: names of the other nodes that it takes away.
+    """
+
+    kernels: Sequence[Kernel]
+    gone: frozenset[str] = frozenset()
+
+
+Replacements = Mapping[str, Sequence[Replacement]]
+"""What each option at a weight replaces, by the name of the weight's place."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +131,43 @@ class Structure:
             choice = Choice(place, (None, *some), self._holder(graph, place) if place.kind == "group" else "")
             self.choices[choice.name] = choice
         self._weights = self._layers()
+        self._going: dict[str, dict[str, set[int]]] = {}  # the options with which a node goes, by place
         self._groups = [self.choices.get(name_of(Place("group", group.name))) for group in self._found.groups]
         self._imply()
+
+    def replacement(
+        self, place: str, made: Graph, before: Mapping[str, Kernel], after: Mapping[str, Kernel]
+    ) -> Replacement:
+        """Returns what an option at a weight does, from a graph in which it is carried out.
+
+        Args:
+            place: the name of the weight's place.
+            made: that graph.
+            before: the kernels of the graph without it, by node.
+            after: those of `made`.
+        """
+        own = {node for node, choice in self._weights.items() if choice.name == place}
+        left = {node.name for node in made.program.graph.nodes}
+        gone = {name for name, node in self._nodes.items() if node.op == "call_function"} - left
+        kernels = [kernel for node, kernel in after.items() if node in own or before.get(node) != kernel]
+        return Replacement(kernels, frozenset(gone))
+
+    def note_gone(self, replacements: Replacements) -> None:
+        """Takes note of which nodes go with which options at weights: there, nothing else is done then, and all channels stay.
+
+        Args:
+            replacements: what the options at weights do.
+        """
+        for name, some in replacements.items():
+            for number, replacement in enumerate(some, 1):
+                for node in sorted(replacement.gone & self._nodes.keys()):
+                    self._going.setdefault(node, {}).setdefault(name, set()).add(number)
+                    other = self._weights.get(node)
+                    if other is not None and other.name != name:
+                        self.implied.append(((name, number), (other.name, 0)))
+                    if self._nodes[node].target in MACS:
+                        self.implied += [((name, number), (group, 0)) for group in self._beside(node)]
+        self.implied = list(dict.fromkeys(self.implied))
 
     def joints(
         self,
@@ -165,8 +215,12 @@ class Structure:
                 continue
             side = self._outs(one.node)
             groups, places = self._around(one.node, side.copies)
+            going = self._going.get(one.node, {})
+            places += [self.choices[name] for name in going]
             found = np.zeros(tuple(choice.count for choice in places))
             for taken, left in self._each(groups, places):
+                if any(taken[at] in going.get(place.name, ()) for at, place in enumerate(places)):
+                    continue
                 share = self._channels(side, left) / (self._channels(side, {}) or 1) if left else 1.0
                 found[taken] = one.bytes * share
             amounts = {at_step(step): found for step in steps} | {TOO_LARGE: (found > largest).astype(float)}
@@ -202,6 +256,8 @@ class Structure:
         groups, places = self._around(name, weighty)
         weight = self._weights.get(name)
         places += [weight] if weight is not None else []
+        going = self._going.get(name, {})
+        places += [self.choices[one] for one in going]
         shape = tuple(choice.count for choice in places)
         amounts = {
             amount: np.zeros(shape) for amount in ("ms", "bytes", "macs", "energy", "layers", UNKNOWN, TOO_LARGE)
@@ -209,8 +265,11 @@ class Structure:
         priced = ms(kernel) is not None
         for taken, left in self._each(groups, places):
             found = [kernel.resized(*(self._channels(side, left) for side in (ins, outs))) if left else kernel]
-            if weight is not None and taken[-1]:  # channels on both sides stay then
-                found = [one.in_numbers(kernel.numbers) for one in replacements[weight.name][taken[-1] - 1]]
+            option = 0 if weight is None else taken[places.index(weight)]
+            if weight is not None and option:  # channels on both sides stay then
+                found = [one.in_numbers(kernel.numbers) for one in replacements[weight.name][option - 1].kernels]
+            if any(taken[at] in going.get(place.name, ()) for at, place in enumerate(places)):
+                found = []
             times = [ms(one) for one in found]
             amounts["ms"][taken] = sum(time or 0.0 for time in times)
             amounts[UNKNOWN][taken] = priced and None in times
@@ -298,19 +357,20 @@ class Structure:
                 found[name] = choice
         return found
 
+    def _beside(self, node: str) -> list[str]:
+        """Returns the names of the groups of channels on both sides of a node."""
+        sides = [self._outs(one) for one in (node, self._nodes[node].all_input_nodes[0].name)]
+        groups = [self._groups[at] for at in sorted({at for side in sides for at in side.copies})]
+        return [group.name for group in groups if group is not None]
+
     def _imply(self) -> None:
         """Finds what goes with what: groups with branches, inner branches with outer ones, replaced layers with whole sides.
 
         A layer isn't replaced inside of a branch that has gone.
         """
         for name, choice in self._weights.items():
-            sides = [self._outs(one) for one in (name, self._nodes[name].all_input_nodes[0].name)]
-            beside = {at for side in sides for at in side.copies}
-            for group in (self._groups[at] for at in beside):
-                if group is not None:
-                    self.implied += [
-                        ((choice.name, option), (group.name, 0)) for option in range(1, len(choice.options))
-                    ]
+            for group in self._beside(name):
+                self.implied += [((choice.name, option), (group, 0)) for option in range(1, len(choice.options))]
         for choice in self.choices.values():
             nodes = {node for node, one in self._weights.items() if one is choice}
             holding = [branch for branch, inside in self._inside.items() if nodes and nodes <= inside]

@@ -24,9 +24,9 @@ from penjing.planning.candidates import (
     tell_if_all_in_float,
 )
 from penjing.planning.damage import LossIncrease
-from penjing.planning.joint_costs import Structure
+from penjing.planning.joint_costs import Replacement, Structure
 from penjing.planning.journal import Journal, key_of, known, write_journal
-from penjing.planning.latency import Kernel, LatencyTable, kernels_of
+from penjing.planning.latency import LatencyTable, kernels_of
 from penjing.planning.measured_plan import MeasuredPlan
 from penjing.planning.place_choice import PlaceChoice
 from penjing.planning.problem import Problem, Solution
@@ -183,6 +183,7 @@ class Search:
         problem = self.problem
         structure = Structure(problem.graph, self._proposed(), problem.scope)
         replacements = self._replacements(structure)
+        structure.note_gone(replacements)
         numbers = list(numbers_of(problem, whole))
         table = LatencyTable(cache_folder() / TABLE, problem.deployment, record=problem.record, say=problem.say)
         wanted = [kernel for one in numbers for kernel in structure.kernels(one.kernels, replacements)]
@@ -217,11 +218,11 @@ class Search:
                 )
         return found
 
-    def _replacements(self, structure: Structure) -> dict[str, list[list[Kernel]]]:
-        """Returns the kernels with which the options at weights replace the weights' own."""
+    def _replacements(self, structure: Structure) -> dict[str, list[Replacement]]:
+        """Returns the kernels with which the options at weights replace the weights' own, and the nodes that go with them."""
         problem, batch = self.problem, self.problem.deployment.batch
         before = kernels_of(problem.graph, batch)
-        found: dict[str, list[list[Kernel]]] = {}
+        found: dict[str, list[Replacement]] = {}
         for name, choice in structure.choices.items():
             if choice.place.kind == "weight":
                 found[name] = []
@@ -229,8 +230,7 @@ class Search:
                     assert option is not None
                     made = drafted(problem, problem.graph, (option,))
                     assert made is not None  # a technique that changes the structure makes what it proposes
-                    after = kernels_of(made, batch)
-                    found[name].append([kernel for node, kernel in after.items() if before.get(node) != kernel])
+                    found[name].append(structure.replacement(name, made, before, kernels_of(made, batch)))
         return found
 
     def _damages(self, structure: Structure, increase: LossIncrease) -> dict[str, np.ndarray]:

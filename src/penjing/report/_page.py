@@ -30,6 +30,7 @@ _FLOW = (
     "choose",
     "prune",
     "factorize",
+    "merge",
     "recover",
     "quantize",
     "lower",

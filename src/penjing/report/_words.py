@@ -74,6 +74,8 @@ def option_words(option: Mapping[str, Any], kind: str) -> str:
         ranks = setting.get("ranks")
         named = f", rank {_format.anything(ranks)}" if isinstance(ranks, list | tuple) else ""
         return f"{_format.anything(setting.get('method'))}{named}"
+    if option["technique"] == "merge" and isinstance(setting, Mapping):
+        return _one_convolution(setting)
     return f"{option['technique']}: {_format.anything(before)} to {_format.anything(after)}"
 
 
@@ -147,6 +149,20 @@ def _factorized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return "; ".join([", ".join(parts), *_expected(found)])
 
 
+def _merged(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    parts = [_one_convolution(setting)]
+    if isinstance(error := found.get("error"), int | float):
+        parts.append(f"{error:.0%} of the outputs' variance missed")
+    return "; ".join([", ".join(parts), *_expected(found)])
+
+
+def _one_convolution(setting: Mapping[str, Any]) -> str:
+    kernel, layers = setting.get("kernel"), setting.get("layers")
+    size = "×".join(map(_format.anything, kernel)) if isinstance(kernel, list | tuple) else _format.anything(kernel)
+    count = len(layers) + 1 if isinstance(layers, list | tuple) else "several"
+    return f"one {size} convolution for {count}"
+
+
 def _expected(found: Mapping[str, Any]) -> list[str]:
     damage, step = found.get("damage"), found.get("step")
     if not isinstance(damage, int | float):
@@ -175,5 +191,5 @@ def _anything(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 
 _SAY: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], str]] = {
-    "prune": _pruned, "quantize": _quantized, "factorize": _factorized,
+    "prune": _pruned, "quantize": _quantized, "factorize": _factorized, "merge": _merged,
 }  # fmt: skip
