@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from penjing.importing.onnx import from_onnx
     from penjing.planning import apply, plan
     from penjing.storage import load
+    from penjing.sweep import Sweep, sweep
     from penjing.targets import lower, measure
     from penjing.training import recover
     from penjing.verbs import early_exit, explain, prune, quantize, slimmable
@@ -45,6 +46,7 @@ __all__ = [
     "Plan",
     "Result",
     "Slimmable",
+    "Sweep",
     "__version__",
     "apply",
     "capture",
@@ -64,6 +66,7 @@ __all__ = [
     "quantize",
     "recover",
     "slimmable",
+    "sweep",
     "tasks",
     "zoo",
 ]
@@ -84,6 +87,7 @@ _HOMES = {  # the module of every other public name
     "Plan": "penjing.graph",
     "Result": "penjing.compress",
     "Slimmable": "penjing.adaptive",
+    "Sweep": "penjing.sweep",
     "apply": "penjing.planning",
     "capture": "penjing.graph.capture.capture",
     "channels": "penjing.graph.channels.channels",
@@ -101,6 +105,7 @@ _HOMES = {  # the module of every other public name
     "quantize": "penjing.verbs",
     "recover": "penjing.training",
     "slimmable": "penjing.verbs",
+    "sweep": "penjing.sweep",
 }
 
 

@@ -72,6 +72,49 @@ def test_another_budget_in_the_same_folder_is_told_how_to_begin_with_it(penjing,
     assert ran.code == 2 and "size was 0.35x and is 0.3x" in ran.err and "--from out --out out-2" in ran.err, ran.text
 
 
+SWEEP = next(line for line in re.findall(r"^penjing sweep .*$", PAGE, re.MULTILINE))
+
+
+def test_the_sweep_of_the_page_makes_a_folder_for_each_limit_one_table_and_one_page(penjing, quick, home, tmp_path):
+    arguments = shlex.split(SWEEP)[1:]
+    del arguments[arguments.index("--weights") : arguments.index("--weights") + 2]  # the user's folder holds none
+    arguments[arguments.index("--epochs") + 1] = "0"
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "front")
+    limits = arguments[arguments.index("--budgets") + 1].split(",")
+    ran = penjing(*arguments)
+    assert ran.code in (0, 3) and "Traceback" not in ran.text and ran.out.count("Beginning with the run in") == 2, (
+        ran.text
+    )
+    told = [report(tmp_path / "front" / limit) for limit in limits]
+    assert [one["budget"]["size"] for one in told] == limits
+    assert [one["started_from"] for one in told[1:]] == [str(tmp_path / "front" / limit) for limit in limits[:2]]
+    for limit in limits:
+        assert re.search(rf"│ {limit} +│", ran.out), ran.out
+    assert "index.html" in ran.out and (tmp_path / "front" / "index.html").exists()
+    again = penjing(*arguments, "--json")
+    assert [one["out"] for one in json.loads(again.out)["runs"]] == [
+        str(tmp_path / "front" / limit) for limit in limits
+    ]
+    compared = penjing("compare", tmp_path / "front", "--page", tmp_path / "page.html")
+    assert compared.code == 0 and len(re.findall(r"front/0\.\d+x", compared.out)) == 3, compared.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--budgets", "0.5x"), "two limits or more"),
+        (("--budgets", "0.5x,0.5x"), "given twice"),
+        (("--budgets", "0.5x,0.3x", "--latency", "1ms"), "leave one of them out"),
+        (("--budgets", "0.5x,0.3x", "--limit", "speed"), "Unknown limit 'speed'"),
+        (("--budgets", "0.5x,0.3x", "--solver", "best"), "Unknown solver 'best'"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused_before_anything_is_loaded(penjing, tmp_path, arguments, words):
+    ran = penjing("sweep", "net.py:missing", "--data", "digits", *arguments, "--out", tmp_path / "front")
+    assert ran.code == 2 and words in ran.err and "Traceback" not in ran.text, ran.text
+    assert not (tmp_path / "front").exists()
+
+
 @pytest.mark.parametrize("line", [line for line in re.findall(r"^penjing .*$", PAGE, re.MULTILINE) if "--from" in line])
 def test_each_command_of_the_page_is_understood(penjing, quick, finished, tmp_path, monkeypatch, line):
     arguments = shlex.split(line)[1:]

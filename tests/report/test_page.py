@@ -13,7 +13,7 @@ from penjing.errors import PenjingError
 from penjing.report._headline import headline
 from penjing.report._page import steps
 
-VOID = {"meta", "wbr", "path", "br", "link", "img"}
+VOID = {"input", "meta", "wbr", "path", "br", "link", "img"}
 SECTIONS = ["result", "budget", "comparison", "layers", "plan", "time", "parity", "environment"]
 
 

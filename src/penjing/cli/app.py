@@ -29,6 +29,7 @@ SHELLS = ("bash", "zsh", "fish")
 COMPLETE = "_PENJING_COMPLETE"  # the variable by which a shell's script asks what a word may become
 _COMMANDS = (
     "compressing",
+    "sweeping",
     "pruning",
     "factorizing",
     "quantizing",

@@ -84,14 +84,16 @@ def report_command(out_dir: OutDir, as_json: AsJson = False) -> None:
 
 @app.command("compare")
 def compare_command(
-    out_dirs: Annotated[list[Path], typer.Argument(metavar="OUT…", help="the folders that two or more runs wrote")],
+    out_dirs: Annotated[
+        list[Path], typer.Argument(metavar="OUT…", help="the folders that two or more runs wrote, or that of a sweep")
+    ],
     page: Annotated[Path, typer.Option(help="the page to write")] = Path("comparison.html"),
     as_json: AsJson = False,
 ) -> None:
     """Puts the results of several runs in one table, and draws them on one page."""
     from penjing import report
 
-    found = report.compare(out_dirs)
+    found = report.compare([run for folder in out_dirs for run in report.runs_of(folder)])
     written = report.write_comparison(found, page)
     if as_json:
         print(json.dumps({"page": str(written), **asdict(found)}, indent=2))

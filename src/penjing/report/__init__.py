@@ -5,12 +5,13 @@ Reads and writes JSON-like dicts only; nothing here measures, and nothing here i
 
 from penjing.report._compare import Comparison, compare, write_comparison
 from penjing.report._files import build, read, write
+from penjing.report._front import SWEEP, note_runs, runs_of, write_front
 from penjing.report._headline import headline
 from penjing.report._page import summary
 from penjing.report._robustness import robustness
 from penjing.report._words import LEFT_ALONE, reason, row, words
 
 __all__ = [
-    "LEFT_ALONE", "Comparison", "build", "compare", "headline", "read", "reason", "robustness", "row", "summary", "words",
-    "write", "write_comparison",
+    "LEFT_ALONE", "SWEEP", "Comparison", "build", "compare", "headline", "note_runs", "read", "reason", "robustness", "row",
+    "runs_of", "summary", "words", "write", "write_comparison", "write_front",
 ]  # fmt: skip

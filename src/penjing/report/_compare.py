@@ -166,8 +166,8 @@ def chart(found: Comparison) -> Chart | None:
         return None
     return scatter(
         dots,
-        _range([dot.x for dot in dots]),
-        _range([dot.y for dot in dots]),
+        span([dot.x for dot in dots]),
+        span([dot.y for dot in dots]),
         lambda value: f"{value:g} ms",
         (lambda value: f"{100 * value:g} %")
         if share
@@ -175,7 +175,7 @@ def chart(found: Comparison) -> Chart | None:
     )
 
 
-def _range(values: Sequence[float]) -> tuple[float, float]:
+def span(values: Sequence[float]) -> tuple[float, float]:
     """Returns the ends of an axis for some values, with room around them."""
     least, most = min(values), max(values)
     room = ROOM * (most - least) or 0.1 * abs(most) or 1.0

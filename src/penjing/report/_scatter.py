@@ -23,6 +23,9 @@ class Point:
         met: whether it is drawn as a good one.
         taken: whether it is drawn as the chosen one.
         said: what is shown where the mouse rests on it.
+        x_range: the interval of `x`, drawn as a line; None draws none.
+        y_range: the interval of `y`.
+        link: the address that a click opens; "" opens none.
     """
 
     x: float
@@ -31,6 +34,9 @@ class Point:
     met: bool
     taken: bool
     said: str
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,13 @@ def scatter(
     def high(value: float) -> float:
         return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (value - up[0]) / (up[1] - up[0]), 1)
 
-    points = [replace(one, x=right(one.x), y=high(one.y)) for one in dots]
+    def ends(values: tuple[float, float] | None, at: Callable[[float], float]) -> tuple[float, float] | None:
+        return None if values is None else (at(values[0]), at(values[1]))
+
+    points = [
+        replace(one, x=right(one.x), y=high(one.y), x_range=ends(one.x_range, right), y_range=ends(one.y_range, high))
+        for one in dots
+    ]
     return Chart(
         points,
         _numbered(points),
