@@ -11,7 +11,7 @@ from penjing.planning.assignment import Assignment, Joint, assign
 from penjing.planning.exploration import Exploration
 from penjing.planning.solvers import solvers
 
-NEEDED = {"evolution": "optuna", "tpe": "optuna"}
+NEEDED = {"amc": "stable_baselines3", "evolution": "optuna", "tpe": "optuna"}
 STORED = ["evolution", "tpe"]
 WHOLE = dict.fromkeys(OPTIONS, 0)
 

@@ -9,7 +9,7 @@ import penjing as pj
 from penjing.planning.solvers import solvers
 
 NAMES = sorted(name for name, entry in solvers.items() if entry.in_compress)
-NEEDED = {"evolution": "optuna", "tpe": "optuna"}
+NEEDED = {"amc": "stable_baselines3", "evolution": "optuna", "tpe": "optuna"}
 BUDGET = pj.Budget(latency="0.5x")
 
 

@@ -1,6 +1,7 @@
 """Solvers, one per file: each chooses, from the options that techniques propose, a plan that keeps the budget."""
 
 from penjing.planning.solvers import (  # noqa: F401  registers
+    _amc,
     _evolution,
     _greedy,
     _hold_metric,
