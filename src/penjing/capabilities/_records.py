@@ -36,6 +36,8 @@ class Placement:
         gates: ops that compute in integers once each is written as the product of its input and a gate, where the gate is
             an op of `integer`.
         dynamic: ops of `layers` for whose inputs the target can find the ranges at run time.
+        tables: ops that look rows up in a constant table, their first argument, with a row per index. The target's files
+            hold such a table in few bits, and only the rows that are asked for become real numbers.
     """
 
     layers: Mapping[Any, Condition]
@@ -47,6 +49,7 @@ class Placement:
     bounded: Mapping[Any, Interval]
     gates: frozenset[Any]
     dynamic: frozenset[Any] = frozenset()
+    tables: Mapping[Any, Condition] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Numbers:
         dynamic_weights: further grids of weights, by kind of grain, that the target multiplies in integers only in layers
             for whose inputs it finds the ranges at run time.
         dynamic_groups: sizes of groups, in weights, that such layers can have.
+        tables: grids of tables in which rows are looked up, by kind of grain; "channel" is a scale for each row.
     """
 
     preferred: str
@@ -75,6 +79,7 @@ class Numbers:
     wider: tuple[str, ...] = ("int8",)
     dynamic_weights: Mapping[str, Largest] = field(default_factory=dict)
     dynamic_groups: frozenset[int] = frozenset()
+    tables: Mapping[str, Largest] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import fx
 from penjing.capabilities._conditions import BOUNDED, MOVES, always, divides, two_tensors
 from penjing.capabilities._records import Capabilities, Numbers, Placement, Zeros
 from penjing.graph.clips import CLIPS
-from penjing.graph.ops import CONVOLUTIONS, node_arguments
+from penjing.graph.ops import CONVOLUTIONS, LOOKUPS, node_arguments
 
 aten = torch.ops.aten
 
@@ -30,6 +30,7 @@ def _zero_pad(node: fx.Node) -> bool:
 
 
 _EIGHT_BITS = {"intN": 8, "uintN": 8, "power_of_two": 8, "ternary": 0, "binary": 0}
+_TABLES = {"intN": 8, "uintN": 8, "power_of_two": 8}
 _SIXTEEN_BITS = {"intN": 16, "uintN": 16, "power_of_two": 16, "ternary": 0, "binary": 0}
 
 # Transposed convolutions are missing on purpose: the runtime computes them in floating point, and dequantises their weights
@@ -66,6 +67,7 @@ _PLACEMENT = Placement(
     bounded=BOUNDED,
     gates=frozenset({aten.silu.default, aten.hardswish.default}),
     dynamic=frozenset({aten.linear.default}),
+    tables=dict.fromkeys(LOOKUPS, always),
 )
 
 _NUMBERS = Numbers(
@@ -86,6 +88,8 @@ _NUMBERS = Numbers(
     # Weights of up to 4 bits are stored in 4, others in 8: MatMulNBits has kernels for both.
     dynamic_weights={"group": _EIGHT_BITS},
     dynamic_groups=frozenset({16, 32, 64, 128, 256}),
+    # GatherBlockQuantized looks up in tables of 4 bits; those of 8 bits are gathered as integers and scaled then.
+    tables=dict.fromkeys(("tensor", "channel", "group"), _TABLES),
 )
 
 ONNXRUNTIME = Capabilities(

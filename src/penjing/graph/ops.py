@@ -16,6 +16,7 @@ CONVOLUTIONS = (
     aten.conv3d.padding,
 )
 LAYERS = frozenset({*CONVOLUTIONS, aten.linear.default})  # weights are their second argument
+LOOKUPS = frozenset({aten.embedding.default})  # the table, a row per index, is their first argument
 TRANSPOSED_CONVOLUTIONS = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 
 RECURRENT = frozenset({aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input})

@@ -1,12 +1,12 @@
 """Reads the settings of a quantisation, and checks them against the graph, the data and the target."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
 
-from penjing.capabilities import Capabilities, Placement
+from penjing.capabilities import Capabilities, Numbers, Placement
 from penjing.errors import PenjingError
 from penjing.evidence.reader import check_repeatable, has_none
 from penjing.graph import Graph
@@ -24,6 +24,9 @@ from penjing.quantization.weights.choices import FLOAT, Choice, Choices, read_ch
 from penjing.quantization.weights.dtype import check_float32
 
 NEAREST = "nearest"
+# Grids of tables of which a graph simulates the values, whatever the target holds.
+_TABLES = {"intN": 16, "uintN": 16, "power_of_two": 16}
+_SIMULATED = dict.fromkeys(("tensor", "channel", "group"), _TABLES)
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class QuantizeRequest:
         observer: finds the constant ranges.
         target: what the runtime can do.
         placement: the part of the target's placement that is used; see `used_of`.
+        numbers: the grids that the target stores and computes with; any grid, where the graph only simulates.
         in_float: patterns of layers that were measured to be faster in floating point.
         strict: whether no layer may stay in floating point.
         rounding: the rounding of the weights.
@@ -56,6 +60,7 @@ class QuantizeRequest:
     observer: ChosenObserver
     target: Capabilities
     placement: Placement
+    numbers: Numbers
     in_float: tuple[str, ...]
     strict: bool
     rounding: RoundingEntry
@@ -109,7 +114,7 @@ def read_request(graph: Graph, data: Any, given: QuantizationSettings) -> Quanti
     if before or after or how.learned:
         check_repeatable(data)
     if not given.simulate:
-        check_numbers(used, GRID if dynamic else observed, choices.all)
+        check_numbers(used, GRID if dynamic else observed, choices.all, choices.of_tables)
         if dynamic:
             check_dynamic_groups(used, choices.all)
     if how.name != NEAREST and not any(choice.grid.is_integer for choice in choices.all):
@@ -127,6 +132,7 @@ def read_request(graph: Graph, data: Any, given: QuantizationSettings) -> Quanti
         observer=ranges,
         target=able,
         placement=used.placement,
+        numbers=replace(used.numbers, tables=_SIMULATED) if given.simulate else used.numbers,
         in_float=tuple(given.in_float),
         strict=given.placement == INTEGER,
         rounding=how,

@@ -34,6 +34,7 @@ from penjing.quantization.weights.laying import LaidWeight, lay_weights, round_w
 from penjing.quantization.weights.learning import learn_rounding
 from penjing.quantization.weights.places import place_of
 from penjing.quantization.weights.recurrent import lay_recurrent
+from penjing.quantization.weights.tables import in_order, with_own_tables
 
 ROUNDS = 3  # how often inputs are equalised, at most
 
@@ -157,7 +158,7 @@ def places_of_integers(graph: Graph, data: Any, settings: QuantizationSettings) 
     """
     asked = read_request(graph, data, settings)
     placed, recurrent = _place(add_sample_axes(fold_batch_norms(graph)), asked)
-    layers = [(place_of(layer), asked.choices.of(layer)) for layer in placed.layers]
+    layers = [(place_of(layer), asked.choices.of(layer)) for layer in (*placed.tables, *placed.layers)]
     chosen = dict([*layers, *((weight.place, weight.choice) for weight in recurrent)])
     return {path: asked.setting(choice) for path, choice in chosen.items() if choice is not None}
 
@@ -174,6 +175,7 @@ class _Quantized:
         chosen: the chosen grid and grain of each such layer, by place.
         corrected: the statistics that corrections="auto" corrected, by place.
         recurrent: the weights of recurrent layers.
+        tables: the chosen grid and grain of each embedding whose table is rounded, by place.
         in_integers: names of the nodes that compute in integers.
         in_float: the places that stay in floating point, and why.
         noise: the noise of the layers; None where it wasn't measured.
@@ -186,6 +188,7 @@ class _Quantized:
     chosen: Mapping[str, Choice]
     corrected: Mapping[str, str]
     recurrent: Sequence[LaidWeight]
+    tables: Mapping[str, Choice]
     in_integers: frozenset[str]
     in_float: Mapping[Place, dict[str, str]]
     noise: Noise | None
@@ -208,6 +211,7 @@ def _quantized(small: Graph, data: Any, asked: QuantizeRequest, measures_noise: 
         if (choice := asked.choices.of(layer)) is not None
     }
     in_integers = frozenset(node.name for node in placed.integer)
+    tables = {place_of(table): choice for table in placed.tables if (choice := asked.choices.of(table)) is not None}
     in_float = kept_in_float(small, placed, asked.placement, asked.target, asked.is_excluded, asked.in_float)
     noise = Noise() if measures_noise and (asked.keep > 0 or asked.activations is not None) else None
     # Both graphs run on the same batches: where a layer's first axis isn't that of samples, single samples can't be compared.
@@ -215,7 +219,7 @@ def _quantized(small: Graph, data: Any, asked: QuantizeRequest, measures_noise: 
     reference = copy.deepcopy(small) if copied else small
     keep = asked.keep or (NOISE_SAMPLES if noise is not None else 0)
     first, inputs = _round_activations(small, reference, data, placed, asked, keep)
-    found = lay_weights(small, placed.layers, asked.choices.of, inputs)
+    found = lay_weights(small, in_order(small, [*placed.layers, *placed.tables]), asked.choices.of, inputs)
     _round_weights(small, reference, data, found, recurrent, asked)
     for correct in asked.after if found else ():
         correct(small, reference, data)
@@ -225,7 +229,7 @@ def _quantized(small: Graph, data: Any, asked: QuantizeRequest, measures_noise: 
     return _Quantized(
         small, reference if copied else None, first,
         {name: LayerBits(place, choice.grid.bits) for name, (place, choice) in layers.items()},
-        dict(layers.values()), corrected, recurrent, in_integers, in_float, noise,
+        dict(layers.values()), corrected, recurrent, tables, in_integers, in_float, noise,
     )  # fmt: skip
 
 
@@ -276,13 +280,14 @@ def _place(small: Graph, asked: QuantizeRequest) -> tuple[Placed, list[LaidWeigh
     if asked.strict:
         check_all_integer(small, placed, asked.target, asked.is_excluded)
     recurrent = lay_recurrent(small, asked.choices.of)
-    if not placed.layers and not recurrent:
+    placed = with_own_tables(small, placed, asked.choices.of, asked.numbers)
+    if not placed.layers and not placed.tables and not recurrent:
         left = " that isn't excluded" if asked.choices.exclude or asked.choices.include else ""
-        kinds = "linear layer" if asked.dynamic else "convolution or linear layer"
+        kinds = "linear layer or embedding" if asked.dynamic else "convolution, linear layer or embedding"
         other = " Other layers need calibration data and activations='auto'." if asked.dynamic else ""
         name = asked.target.name
         raise NothingToQuantize(f"{small.name} has no {kinds}{left} that {name} could run in 8 bits.{other}")
-    check_groups(small, placed.layers, asked.choices.of)
+    check_groups(small, [*placed.layers, *placed.tables], asked.choices.of)
     return placed, recurrent
 
 
@@ -342,5 +347,11 @@ def _recorded(made: _Quantized, asked: QuantizeRequest, notes: Mapping[str, Mapp
     for path, choice in {weight.place: weight.choice for weight in made.recurrent}.items():
         found = {"reason": "inside"}  # its activations are inside of the op
         done.append(Option(Place("weight", path), "quantize", asked.setting(choice), FLOAT, choice.grid.name, found))
+    for path, choice in made.tables.items():
+        if path not in made.chosen:  # a layer that multiplies by the table has named its place already
+            looked_up = {"reason": "looked up"}
+            done.append(
+                Option(Place("weight", path), "quantize", asked.setting(choice), FLOAT, choice.grid.name, looked_up)
+            )
     small.plan += done
     return small

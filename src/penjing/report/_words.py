@@ -17,6 +17,8 @@ REASONS = {
     "operands": "{target} runs {op} in floating point with operands such as these",
     "readers": "the ops that read the output of {op} compute in floating point",
     "inside": "multiplied in floating point, since its activations are inside of the op",
+    "looked up": "its rows become real numbers when they are looked up",
+    "table": "{target} holds no such table in few bits, or another layer reads it in floating point",
     "kernel": "{target} has no integer kernel for {op}",
 }
 """Why a place computes in floating point, by the code in the plan."""

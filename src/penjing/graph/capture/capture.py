@@ -17,6 +17,7 @@ from penjing.checks import PATTERNS, a, checked, either, mapping, optional
 from penjing.errors import PenjingError
 from penjing.graph import modes, propagation
 from penjing.graph.capture.advice import advice
+from penjing.graph.capture.bags import write_out_bags
 from penjing.graph.capture.constants import fold
 from penjing.graph.capture.described_inputs import describe_inputs
 from penjing.graph.capture.dynamic_axes import (
@@ -308,6 +309,7 @@ def _build(
     given, free = describe_inputs(nodes, leaves)
     normalize(nodes)
     write_out_cells(nodes)
+    write_out_bags(nodes)
     modes.mark(nodes)
     tensors, transient = _tensors(model, module, nodes)
     if whole is not None:

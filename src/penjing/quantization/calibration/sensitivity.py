@@ -16,7 +16,7 @@ from penjing.evidence.memory import remembering
 from penjing.evidence.pieces import sample_count
 from penjing.evidence.reader import check_repeatable, flat_batches
 from penjing.graph import Graph, fold_batch_norms
-from penjing.graph.ops import LAYERS, RECURRENT
+from penjing.graph.ops import LAYERS, LOOKUPS, RECURRENT
 from penjing.graph.taps import Execution, all_values, constant_values
 from penjing.quantization.doors import RULES
 from penjing.quantization.placement.of_target import checked_target, used_of
@@ -153,7 +153,7 @@ def _roundings(quantized: Graph, reference: Graph, placement: Placement) -> dict
     layers = {node.name: node for node in quantized.program.graph.nodes}
     found = {}
     for node in reference.program.graph.nodes:
-        if node.target not in LAYERS and node.target not in RECURRENT:
+        if node.target not in LAYERS | LOOKUPS | RECURRENT:
             continue
         layer = layers[node.name]
         given, made = (pytree.tree_leaves((n.args, n.kwargs)) for n in (node, layer))
@@ -163,7 +163,9 @@ def _roundings(quantized: Graph, reference: Graph, placement: Placement) -> dict
             if _is_fetched(fetched) and not _is_fetched(rounded) and rounded in known
         }
         if weights:
-            is_read = node.target in LAYERS  # the inputs of recurrent layers aren't rounded
+            is_read = (
+                node.target in LAYERS
+            )  # the inputs of recurrent layers and the indices of embeddings aren't rounded
             grid = _grid_of(layer.args[0], placement) if is_read else None
             found[node] = _Rounding(weights, layer.args[0] if is_read else node.args[0], grid)
     return found
@@ -198,6 +200,9 @@ def _with_one_rounded(
     before = itertools.takewhile(lambda node: node is not layer, reference.program.graph.nodes)
     known = {node: values[node] for node in before}
     arguments, keywords = fx.map_arg((layer.args, layer.kwargs), lambda node: rounding.weights.get(node, values[node]))
+    if layer.target in LOOKUPS:
+        known[layer] = layer.target(*arguments, **keywords)  # type: ignore[operator]
+        return Execution(reference.program).run(*inputs, initial_env=known)
     named = {node.name: value for node, value in values.items()}
     x = fx.map_arg(rounding.source, lambda node: _read(node, named))
     if rounding.grid is not None:

@@ -85,7 +85,9 @@ def free_layers(graph: Graph) -> list[RoundedLayer]:
     return [
         RoundedLayer(node, weight, None if bias is None else str(bias.target))
         for node, weight, bias in _rounded(graph)
-        if is_own(weight) and (bias is None or (bias.op == "get_attr" and is_own(str(bias.target))))
+        if is_own(weight)
+        and len(node_arguments(node)[1].users) == 1
+        and (bias is None or (bias.op == "get_attr" and is_own(str(bias.target))))
     ]
 
 

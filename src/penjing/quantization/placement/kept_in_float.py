@@ -9,7 +9,7 @@ from torch import fx
 from penjing.capabilities import Capabilities, Placement
 from penjing.graph import Graph, Place
 from penjing.graph.cost import Row
-from penjing.graph.ops import LAYERS, RECURRENT
+from penjing.graph.ops import LAYERS, LOOKUPS, RECURRENT
 from penjing.graph.patterns import matches
 from penjing.quantization.placement.sites import Placed, is_float
 from penjing.quantization.weights.places import place_of
@@ -36,6 +36,7 @@ def kept_in_float(
         "operands": the target runs the op in floating point with such operands.
         "readers": all readers of the op's output compute in floating point.
         "kernel": the target has no integer kernel for the op.
+        "table": the target holds no such table in few bits, or something else reads it in floating point.
         "inside": the activations are inside of a recurrent layer's op; another function gives this code.
     `penjing.report.words` turns a code into a sentence.
 
@@ -47,7 +48,8 @@ def kept_in_float(
         is_excluded: tells which nodes the user left in floating point.
         in_float: patterns of layers that were measured to be faster in floating point.
     """
-    nodes, active = {node.name: node for node in graph.program.graph.nodes}, set(placed.integer)
+    nodes = {node.name: node for node in graph.program.graph.nodes}
+    active = {*placed.integer, *placed.tables}
     taken = {place_of(layer) for layer in placed.layers}
     found: dict[Place, dict[str, str]] = {}
     for row in graph.cost().rows:
@@ -55,7 +57,7 @@ def kept_in_float(
         if node in active or not _matters(row, node, used) or (node.target in RECURRENT and not is_excluded(node)):
             continue
         code = _reason(graph, row, node, used, target, is_excluded, in_float)
-        is_layer = node.target in LAYERS | RECURRENT and place_of(node) not in taken
+        is_layer = node.target in LAYERS | LOOKUPS | RECURRENT and place_of(node) not in taken
         place = Place("weight", place_of(node)) if is_layer else Place("value", row.module or row.node)
         reason = {"reason": code, "op": row.op, "target": target.name}
         dtypes = ", ".join(_dtypes(graph, node)) if code == "dtype" else ""
@@ -83,6 +85,8 @@ def _reason(
         return "asked"
     if not row.counted:
         return "unknown"
+    if node.target in used.tables:
+        return "table"
     if node.target in target.placement.layers or node.target in used.layers:
         return _of_layer(graph, node, used)
     if node.target not in used.integer and node.target in target.placement.integer:

@@ -8,13 +8,16 @@ from penjing.quantization.grids import Grid, find_grid, integers
 from penjing.quantization.weights.choices import Choice, find_choice
 
 
-def check_numbers(target: Capabilities, activations: Grid | None, weights: Iterable[Choice]) -> None:
+def check_numbers(
+    target: Capabilities, activations: Grid | None, weights: Iterable[Choice], tables: Iterable[Choice] = ()
+) -> None:
     """Makes sure that the target can run these grids.
 
     Args:
         target: what the target can do.
         activations: the grid of the activations; None where they stay in floating point.
         weights: the grids and grains of the weights.
+        tables: the grids and grains of tables in which rows are looked up.
 
     Raises:
         PenjingError: the target can't run one of them; the message lists those that it can.
@@ -28,6 +31,11 @@ def check_numbers(target: Capabilities, activations: Grid | None, weights: Itera
             f"{name} has no integer arithmetic for '{activations.name}' activations. It has it for "
             f"{_listed(numbers.activations)}. {simulate}"
         )
+    for choice in tables:
+        if not _holds(numbers.tables.get(choice.grain.kind, {}), choice.grid.name):
+            held = "; ".join(f"per {kind} {_listed(largest)}" for kind, largest in numbers.tables.items())
+            can = f"It looks rows up in tables of these grids: {held}" if held else "Its tables stay in floating point"
+            raise PenjingError(f"{name} can't look up in a table of {choice.words}. {can}. {simulate}")
     table = numbers.weights_alone if activations is None else numbers.weights
     for choice in weights:
         if not _holds(table.get(choice.grain.kind, {}), choice.grid.name):

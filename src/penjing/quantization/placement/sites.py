@@ -45,6 +45,7 @@ class Placed:
         rewritable: the nodes that compute in integers only once they are rewritten.
         late_clips: pairs of a clip behind ops that only move or select values, and the node that computes these values.
             Right behind that node the clip would give the same result at no cost.
+        tables: the nodes that look rows up in a table that becomes integers, whatever is done with the rows.
     """
 
     sites: tuple[Site, ...]
@@ -52,6 +53,7 @@ class Placed:
     integer: tuple[fx.Node, ...]
     rewritable: tuple[fx.Node, ...]
     late_clips: tuple[tuple[fx.Node, fx.Node], ...]
+    tables: tuple[fx.Node, ...] = ()
 
 
 class OpClass(Enum):
@@ -101,6 +103,7 @@ class _Placer:
             tuple(node for node in nodes if node in self.active),
             tuple(node for node in nodes if node in self.active and node.target in self.placement.gates),
             tuple((node, source) for node in nodes if (source := self._source_of_late_clip(node)) is not None),
+            tuple(node for node in nodes if self._looks_up(node)),
         )
 
     def _kind(self, node: fx.Node) -> OpClass:
@@ -130,6 +133,24 @@ class _Placer:
         """Returns the kind of one output of an op: SAME for a piece of a split that passes integers on, else FLOAT."""
         same = split.target in self.placement.same and self._kind(split) is OpClass.SAME
         return OpClass.SAME if same else OpClass.FLOAT
+
+    def _looks_up(self, node: fx.Node) -> bool:
+        """Tells whether a node reads a table whose every other reader looks up in it, too, or takes it as a rounded weight."""
+        if node.target not in self.placement.tables or self.is_excluded(node):
+            return False
+        table: Any = node.args[0]
+        if table.op != "get_attr" or not is_float(table) or not self.placement.tables[node.target](node):
+            return False
+        return all(self._reads_in_few_bits(reader, fetch) for fetch in self._fetches(table) for reader in fetch.users)
+
+    def _fetches(self, table: fx.Node) -> list[fx.Node]:
+        tensor = self.graph.tensor(str(table.target))
+        return [node for node in self.kinds if node.op == "get_attr" and self.graph.tensor(str(node.target)) is tensor]
+
+    def _reads_in_few_bits(self, reader: fx.Node, table: fx.Node) -> bool:
+        if reader.target in self.placement.tables:
+            return not self.is_excluded(reader) and reader.args[0] is table
+        return self.kinds.get(reader) is OpClass.LAYER and reader.args[1] is table
 
     def _is_layer(self, node: fx.Node) -> bool:
         weight: Any = node.args[1]

@@ -12,7 +12,7 @@ from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.checks import TEXT, checked
 from penjing.errors import PenjingError
 from penjing.graph import Graph, fold_batch_norms
-from penjing.graph.ops import node_arguments
+from penjing.graph.ops import LAYERS, node_arguments
 from penjing.quantization.calibration.activations import scale_of
 from penjing.quantization.doors import RULES
 from penjing.quantization.grids import SMALLEST_SCALE
@@ -25,7 +25,7 @@ from penjing.quantization.training._stages import check_stages
 from penjing.quantization.training._weights import SCALE, TrainedWeight, least_scale
 from penjing.quantization.verb import quantize_plainly
 from penjing.quantization.weights.choices import FLOAT, Choice, read_choices
-from penjing.quantization.weights.places import place_of
+from penjing.quantization.weights.places import place_of, weight_argument, weight_of
 
 TIMES_LAID = 100  # how often per training the scales that aren't learned are computed again
 WITH_NORM = ("intN", "uintN", "ternary", "binary")
@@ -238,14 +238,15 @@ def _weights_of(
     readers: dict[fx.Node, list[fx.Node]] = {}
     for node in quantized.program.graph.nodes:
         before = was.get(node.name)
-        if before is None or len(before.args) < 2 or not _is_fetched(before.args[1]) or _is_fetched(node.args[1]):
+        if before is None or len(before.args) < 2 or not _is_fetched(weight_argument(before)):
             continue
-        if not _is_quantized(node.args[1]):
+        if _is_fetched(weight_argument(node)) or not _is_quantized(weight_argument(node)):
             continue
-        readers.setdefault(node.args[1], []).append(before)
+        readers.setdefault(weight_argument(node), []).append(before)
     found = []
     for layers in readers.values():
-        choice, path = choice_of(layers[0]), str(layers[0].args[1].target)  # type: ignore[union-attr]
+        # An embedding follows the layer that multiplies by its table.
+        choice, path = choice_of(next((one for one in layers if one.target in LAYERS), layers[0])), weight_of(layers[0])
         if choice is None:
             raise PenjingError(f"'{place_of(layers[0])}' was quantised without a choice of a grid.")
         learns = learned and choice.grid.entry.name != "power_of_two"  # its scales can't move in small steps

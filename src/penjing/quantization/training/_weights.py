@@ -15,6 +15,7 @@ from penjing.quantization.training._stages import bits_at
 from penjing.quantization.training._twins import quantize_by_rule, quantize_by_sign, quantize_by_step
 from penjing.quantization.weights.choices import Choice
 from penjing.quantization.weights.laying import LARGEST_BIAS
+from penjing.quantization.weights.places import weight_argument, weight_position
 
 STAGED = ("intN", "uintN")
 TERNARY_BITS = 2
@@ -155,7 +156,7 @@ class TrainedWeight:
                 zero, ends = write.fetch(self.path + ZERO), (laid.grid.low, laid.grid.high)
                 node = write(quantize_by_step, *scaled, zero, *ends, False, self.learns_now)
         for layer in layers.values():
-            layer.update_arg(1, node)
+            layer.update_arg(weight_position(layer), node)
         self._node = node
 
     def lay_anew(self, graph: Graph) -> None:
@@ -225,7 +226,7 @@ class TrainedWeight:
 def _pair_of(stored: Graph, layer: str) -> tuple[fx.Node, fx.Node]:
     """Returns the quantise and the dequantise node of a layer's weight, which has one scale."""
     node = next(node for node in stored.program.graph.nodes if node.name == layer)
-    restored = node.args[1]
+    restored = weight_argument(node)
     assert isinstance(restored, fx.Node) and isinstance(restored.args[0], fx.Node)
     assert (restored.args[0].target, restored.target) == TENSOR_PAIR
     return restored.args[0], restored

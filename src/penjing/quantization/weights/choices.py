@@ -7,6 +7,7 @@ from torch import fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph, Option
+from penjing.graph.ops import LAYERS, LOOKUPS, RECURRENT
 from penjing.graph.patterns import check_patterns, matches
 from penjing.quantization.grids import WeightGrid, find_grid
 from penjing.quantization.settings import QuantizationSettings
@@ -59,12 +60,14 @@ class Choices:
         special: the choices for other layers, by pattern; None for floating point. The first pattern that fits wins.
         include: patterns of the only modules that are rounded; empty for all.
         exclude: patterns of modules that compute in floating point.
+        tables: the patterns of `special` that fit embeddings and no layer.
     """
 
     usual: Choice
     special: Mapping[str, Choice | None]
     include: tuple[str, ...]
     exclude: tuple[str, ...]
+    tables: frozenset[str] = frozenset()
 
     def of(self, layer: fx.Node) -> Choice | None:
         """Returns the choice for a layer; None for floating point."""
@@ -80,8 +83,15 @@ class Choices:
 
     @property
     def all(self) -> list[Choice]:
-        """All choices, the usual one first."""
-        return [self.usual, *(choice for choice in self.special.values() if choice is not None)]
+        """All choices for layers, the usual one first."""
+        special = (choice for pattern, choice in self.special.items() if pattern not in self.tables)
+        return [self.usual, *(choice for choice in special if choice is not None)]
+
+    @property
+    def of_tables(self) -> list[Choice]:
+        """The choices that embeddings have for themselves."""
+        found = (self.special[pattern] for pattern in self.special if pattern in self.tables)
+        return [choice for choice in found if choice is not None]
 
 
 def read_choices(graph: Graph, given: QuantizationSettings) -> Choices:
@@ -96,7 +106,19 @@ def read_choices(graph: Graph, given: QuantizationSettings) -> Choices:
     special = {
         pattern: None if name == FLOAT else find_choice(name, grain) for pattern, name in given.per_layer.items()
     }
-    return Choices(find_choice(given.weights, grain), special, include, exclude)
+    looked_up = {pattern for pattern in special if _fits_tables_alone(graph, pattern)}
+    return Choices(find_choice(given.weights, grain), special, include, exclude, frozenset(looked_up))
+
+
+def _fits_tables_alone(graph: Graph, pattern: str) -> bool:
+    """Tells whether a pattern fits an embedding, and no layer."""
+    fitting = {
+        node.target in LOOKUPS
+        for node in graph.program.graph.nodes
+        if node.target in LAYERS | RECURRENT | LOOKUPS
+        and any(matches(path, [pattern]) for path in (node.meta.get("module", ""), place_of(node)))
+    }
+    return fitting == {True}
 
 
 def check_groups(graph: Graph, layers: Iterable[fx.Node], choice_of: Callable[[fx.Node], Choice | None]) -> None:

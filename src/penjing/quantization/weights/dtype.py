@@ -4,7 +4,7 @@ import torch
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.graph.ops import LAYERS, RECURRENT
+from penjing.graph.ops import LAYERS, LOOKUPS, RECURRENT
 
 
 def check_float32(graph: Graph) -> None:
@@ -13,7 +13,7 @@ def check_float32(graph: Graph) -> None:
     Raises:
         PenjingError: all weights are in half precision, bfloat16 or double precision; the message says how to convert them.
     """
-    layers = [node for node in graph.program.graph.nodes if node.target in LAYERS or node.target in RECURRENT]
+    layers = [node for node in graph.program.graph.nodes if node.target in LAYERS | LOOKUPS | RECURRENT]
     read = [graph.tensor(str(n.target)) for layer in layers for n in layer.all_input_nodes if n.op == "get_attr"]
     dtypes = {tensor.dtype for tensor in read if tensor.is_floating_point()}
     if not dtypes or torch.float32 in dtypes:

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from penjing.errors import PenjingError
 from penjing.graph import Graph
-from penjing.graph.ops import node_arguments
+from penjing.graph.ops import LAYERS, node_arguments
 from penjing.quantization.grids import Laid, Rows, Scaled, Shared
 from penjing.quantization.rounding import Rounding
 from penjing.quantization.weights.choices import Choice
@@ -48,7 +48,8 @@ def lay_weights(
 
     Args:
         graph: the graph that holds the float weights.
-        layers: nodes whose second argument is a weight with its output channels on axis 0, in order of execution.
+        layers: nodes that read a weight with its output channels on axis 0, or embeddings with their rows there, in order
+            of execution.
         choice_of: gives the grid and grain of a layer.
         input_scales: scale of each layer's quantised input; None where that has no constant scale.
 
@@ -67,7 +68,9 @@ def _lay(
     choice_of: Callable[[fx.Node], Choice | None],
     input_scales: Mapping[fx.Node, float | None],
 ) -> LaidWeight:
-    path, choices = weight_of(layers[0]), [choice_of(layer) for layer in layers]
+    path = weight_of(layers[0])
+    # An embedding follows the layer that multiplies by its table.
+    choices = [choice_of(layer) for layer in [one for one in layers if one.target in LAYERS] or layers]
     choice = choices[0]
     if choice is None or any(other != choice for other in choices):
         names = ", ".join(f"'{layer.meta.get('module') or place_of(layer)}'" for layer in layers)
@@ -97,7 +100,7 @@ def _least_scales(
     """
     found = []
     for layer in layers:
-        bias, scale = node_arguments(layer)[2], input_scales.get(layer)
+        bias, scale = node_arguments(layer)[2], input_scales.get(layer)  # an embedding has neither
         if isinstance(bias, fx.Node) and bias.op == "get_attr" and scale is not None:
             found.append(graph.tensor(str(bias.target)).detach().float().abs() / (scale * LARGEST_BIAS))
     return torch.stack(found).amax(0) if found else None

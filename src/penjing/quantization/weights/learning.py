@@ -9,7 +9,7 @@ from torch import Tensor, fx
 from penjing.evidence.pieces import can_cut, sample_count
 from penjing.evidence.reader import flat_batches
 from penjing.graph import Graph
-from penjing.graph.ops import node_arguments
+from penjing.graph.ops import LAYERS, node_arguments
 from penjing.quantization.grids import Laid
 from penjing.quantization.rounding import Learned, Rounded, RoundingEntry, SampledSpan, Span, Walk
 from penjing.quantization.weights.laying import LaidWeight, set_integers
@@ -40,7 +40,11 @@ def learn_rounding(
         number: the number behind the rounding's name; None where there is none.
         generator: draws the rounding's random numbers.
     """
-    learned = {weight.layers[0]: weight for weight in weights if isinstance(weight.laid, Laid)}
+    learned = {
+        layers[0]: weight
+        for weight in weights
+        if isinstance(weight.laid, Laid) and (layers := [layer for layer in weight.layers if layer.target in LAYERS])
+    }
     batches = list(_first(reference, flat_batches(reference, data), MOST_SAMPLES))
     assert rounding.spans is not None
     spans, weigh = rounding.spans(graph, list(learned)), rounding.importance

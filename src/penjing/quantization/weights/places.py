@@ -1,4 +1,4 @@
-"""The layers whose weights can be quantised, by their places: the module paths under which the user knows them."""
+"""The layers and tables whose weights can be quantised, by their places: the module paths under which the user knows them."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, fx
 
 from penjing.graph import Graph
-from penjing.graph.ops import LAYERS, RECURRENT, RECURRENT_PARAMETERS
+from penjing.graph.ops import LAYERS, LOOKUPS, RECURRENT, RECURRENT_PARAMETERS
 
 
 def weights_by_place(graph: Graph) -> dict[str, list[Tensor]]:
-    """Returns the weights of all convolutions, linear and recurrent layers of a float graph, by the layer's place."""
+    """Returns the weights of all convolutions, linear and recurrent layers and embeddings of a float graph, by their place."""
     found: dict[str, dict[int, Tensor]] = {}
     for layer, paths in _layers(graph):
         found.setdefault(place_of(layer), {}).update((id(graph.tensor(path)), graph.tensor(path)) for path in paths)
@@ -24,7 +24,7 @@ def modules_by_place(graph: Graph) -> dict[str, str]:
 
 def _layers(graph: Graph) -> list[tuple[fx.Node, list[str]]]:
     nodes = graph.program.graph.nodes
-    layers = [node for node in nodes if node.target in LAYERS and _is_fetched(node.args[1])]
+    layers = [node for node in nodes if node.target in LAYERS | LOOKUPS and _is_fetched(weight_argument(node))]
     recurrent = [(node, matrices(graph, node)) for node in nodes if node.target in RECURRENT]
     return [*((node, [weight_of(node)]) for node in layers), *recurrent]
 
@@ -34,9 +34,18 @@ def _is_fetched(value: Any) -> bool:
 
 
 def weight_of(layer: fx.Node) -> str:
-    """Returns the name of the weight that a layer, not yet quantised, reads."""
-    weight = layer.args[1]
-    return str(weight.target)
+    """Returns the name of the weight or table that a layer, not yet quantised, reads."""
+    return str(weight_argument(layer).target)
+
+
+def weight_argument(layer: fx.Node) -> Any:
+    """Returns the argument of a layer that is its weight, or of an embedding that is its table."""
+    return layer.args[weight_position(layer)]
+
+
+def weight_position(layer: fx.Node) -> int:
+    """Returns the position of the weight or table among the arguments of a layer or an embedding."""
+    return 0 if layer.target in LOOKUPS else 1
 
 
 def matrices(graph: Graph, recurrent: fx.Node) -> list[str]:
@@ -48,7 +57,7 @@ def matrices(graph: Graph, recurrent: fx.Node) -> list[str]:
 
 def place_of(node: fx.Node) -> str:
     """Returns the place of a layer, not yet quantised: the path of the module that holds its weight, else of its module."""
-    weight: Any = node.args[1] if len(node.args) > 1 else None
+    weight: Any = weight_argument(node) if len(node.args) > 1 else None
     if node.target in RECURRENT:
         parameters: Any = node.args[RECURRENT_PARAMETERS]
         weight = parameters[0]

@@ -17,7 +17,12 @@ ops = torch.ops.quantized_decomposed
 OPSET = 21  # the first with 4-bit and 16-bit integers, and with scales for blocks
 SMALL = 64  # entries; constants of up to this size may be shapes, which the optimiser must fold
 _GROUPS = ops.dequantize_per_channel_group.default
-_READ = {("DequantizeLinear", 0), ("Cast", 0), ("MatMulInteger", 1)}  # position of the codes among an op's inputs
+_READ = {
+    ("DequantizeLinear", 0),
+    ("Cast", 0),
+    ("Gather", 0),
+    ("MatMulInteger", 1),
+}  # position of the codes among an op's inputs
 _WIDE = {torch.int16, torch.uint16}
 
 

@@ -8,6 +8,7 @@ from penjing.graph import Graph, fold_batch_norms
 from penjing.graph.edit.rewriter import Writer, insert_behind
 from penjing.graph.sources import is_constant
 from penjing.targets._integers import store_integer_weights
+from penjing.targets._tables import look_up_integers
 from penjing.targets.onnx._written_out import write_out
 
 aten = torch.ops.aten
@@ -20,6 +21,7 @@ def prepared(graph: Graph) -> Graph:
     """Returns a copy of `graph` that exports well and computes the same."""
     ready = fold_batch_norms(graph).eval()
     store_integer_weights(ready)
+    look_up_integers(ready)
     _unsigned_activations(ready.program.graph)
     _clip_few_bits(ready.program.graph)
     _float_bounds(ready.program.graph)

@@ -29,19 +29,25 @@ from penjing.targets.onnx._read_once import read_once
 from penjing.targets.onnx._recurrent import TRANSLATIONS as RECURRENT
 from penjing.targets.onnx._refusals import refusal
 from penjing.targets.onnx._rewrite import rewrite
+from penjing.targets.onnx._tables import gather_pairs
 
 LIMIT_BYTES = 2**31  # the most that a protobuf message can hold
 METADATA = "penjing"  # key of the notes in the file
 EXAMPLE_BATCH = 2  # samples; `torch.export` would fix an axis of size 1
 
 
-def write(graph: Graph, path: Path) -> None:
+def write(graph: Graph, path: Path, whole_blocks: bool = False) -> None:
     """Writes `graph` as one ONNX file without external data; the graph stays as it was.
+
+    Args:
+        graph: the graph.
+        path: the file.
+        whole_blocks: whether tables of 4 bits must have rows of whole blocks to be looked up in as such.
 
     Raises:
         PenjingError: an op can't be expressed in ONNX, or the file would pass 2 GB.
     """
-    model = _export(prepared(graph))
+    model = _export(prepared(graph), whole_blocks)
     _describe_in(model, graph)
     proto = ir.to_proto(model)
     if proto.ByteSize() >= LIMIT_BYTES:
@@ -50,7 +56,7 @@ def write(graph: Graph, path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
-def _export(graph: Graph) -> ir.Model:
+def _export(graph: Graph, whole_blocks: bool) -> ir.Model:
     inputs = graph.example_inputs(EXAMPLE_BATCH if graph.batch is None else None)
     shapes = tuple(
         {axis: Dim.AUTO if axis in given.dynamic else Dim.STATIC for axis in range(len(given.shape))}
@@ -83,6 +89,7 @@ def _export(graph: Graph) -> ir.Model:
     rewrite(model.graph)
     multiply_at_run_time(model.graph)
     multiply_in_float(model.graph)
+    gather_pairs(model.graph, whole_blocks)
     pack(model)
     if any(node.domain == MICROSOFT for node in model.graph):
         model.opset_imports[MICROSOFT] = 1

@@ -42,7 +42,7 @@ def lower(graph: Graph, path: Path) -> Artifact:
         raise PenjingError("OpenVINO reads only files whose names end in .xml: give such a path.")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
-        write(_with_own_zeros(graph), file)
+        write(_with_own_zeros(graph), file, whole_blocks=True)
         written = onnx.load(file, load_external_data=False)
         try:
             model = CORE.read_model(file)

@@ -22,6 +22,7 @@ from penjing.targets._notes import input_notes
 from penjing.targets._origins import mark_origins
 from penjing.targets._records import Artifact, TensorSpec, reading_notes
 from penjing.targets._recurrent import ORIGINALS, TWINS, swap
+from penjing.targets._tables import look_up_integers
 from penjing.targets.torch._session import NOTES, read
 
 EXAMPLE_BATCH = 2  # samples; `torch.export` would fix an axis of size 1
@@ -38,6 +39,7 @@ def lower(graph: Graph, path: Path) -> Artifact:
     """
     ready = copy.deepcopy(graph).eval()
     store_integer_weights(ready)
+    look_up_integers(ready)
     ready.refresh()
     exported = _export(ready)
     notes = {
