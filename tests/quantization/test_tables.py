@@ -119,8 +119,8 @@ def test_rows_with_an_odd_number_of_entries_take_four_bits_in_the_file(tmp_path:
 def test_a_classifier_keeps_its_answers_with_a_table_in_few_bits(tmp_path: Path) -> None:
     graph = _graph(Tagged)
     small = pj.quantize(graph, _batches())
-    assert {step.place.path: (step.after, step.found.get("reason")) for step in small.plan} == {
-        "head": ("int8", None), "words": ("int8", "looked up")
+    assert {step.place.path: (step.after, step.found.get("looked_up")) for step in small.plan} == {
+        "head": ("int8", None), "words": ("int8", True)
     }  # fmt: skip
     ids = _batches()[0]
     wanted = _of(graph, ids)
@@ -167,6 +167,19 @@ def test_a_grid_that_no_table_can_have_is_refused_with_those_that_it_can() -> No
         pj.quantize(_graph(Tagged), activations=None, per_layer={"words": "codebook:16"})
 
 
+def test_groups_for_all_layers_that_dont_divide_the_rows_leave_the_table_in_float() -> None:
+    class Wide(Tagged):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 5)
+
+        def forward(self, ids: Tensor) -> Any:
+            return self.head(nn.functional.pad(self.words(ids).mean(1), (0, 16)))
+
+    small = pj.quantize(_graph(Wide), activations=None, weights="int4", grain="group:64")
+    assert {step.place.path: step.found.get("reason") for step in small.plan} == {"head": None, "words": "table"}
+
+
 def test_a_group_that_doesnt_divide_the_rows_is_refused() -> None:
     with pytest.raises(pj.PenjingError, match=r"'words' \(48 weights per channel, group:20\)"):
         pj.quantize(_graph(Tagged), _batches(), per_layer={"words": "int4/group:20"})
@@ -177,7 +190,7 @@ def test_a_group_that_doesnt_divide_the_rows_is_refused() -> None:
 def test_other_targets_look_up_the_same(target: str, grid: str, tmp_path: Path) -> None:
     pytest.importorskip(target)
     small = pj.quantize(_graph(), activations=None, weights=grid, target=target)
-    assert small.plan[0].found == {"reason": "looked up"}
+    assert small.plan[0].found == {"looked_up": True}
     file = pj.lower(small, target, tmp_path / f"small{'.xml' if target == 'openvino' else '.pt2'}")
     ids = _ids(9)
     assert np.array_equal(_run(file, ids), _of(small, ids).numpy())

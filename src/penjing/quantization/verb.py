@@ -280,7 +280,7 @@ def _place(small: Graph, asked: QuantizeRequest) -> tuple[Placed, list[LaidWeigh
     if asked.strict:
         check_all_integer(small, placed, asked.target, asked.is_excluded)
     recurrent = lay_recurrent(small, asked.choices.of)
-    placed = with_own_tables(small, placed, asked.choices.of, asked.numbers)
+    placed = with_own_tables(small, placed, asked.choices.of, asked.choices.usual, asked.numbers)
     if not placed.layers and not placed.tables and not recurrent:
         left = " that isn't excluded" if asked.choices.exclude or asked.choices.include else ""
         kinds = "linear layer or embedding" if asked.dynamic else "convolution, linear layer or embedding"
@@ -349,7 +349,7 @@ def _recorded(made: _Quantized, asked: QuantizeRequest, notes: Mapping[str, Mapp
         done.append(Option(Place("weight", path), "quantize", asked.setting(choice), FLOAT, choice.grid.name, found))
     for path, choice in made.tables.items():
         if path not in made.chosen:  # a layer that multiplies by the table has named its place already
-            looked_up = {"reason": "looked up"}
+            looked_up = {"looked_up": True}
             done.append(
                 Option(Place("weight", path), "quantize", asked.setting(choice), FLOAT, choice.grid.name, looked_up)
             )

@@ -17,7 +17,6 @@ REASONS = {
     "operands": "{target} runs {op} in floating point with operands such as these",
     "readers": "the ops that read the output of {op} compute in floating point",
     "inside": "multiplied in floating point, since its activations are inside of the op",
-    "looked up": "its rows become real numbers when they are looked up",
     "table": "{target} holds no such table in few bits, or another layer reads it in floating point",
     "kernel": "{target} has no integer kernel for {op}",
 }
@@ -122,7 +121,8 @@ def _quantized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     parts = [f"{setting.get('weights')} weights per {grain}"]
     if (rounding := setting.get("rounding")) != "nearest":
         parts.append(f"{rounding} rounding")
-    activations = None if why else setting.get("activations")
+    looked_up = bool(found.get("looked_up"))
+    activations = None if why or looked_up else setting.get("activations")
     if activations == "dynamic":
         parts.append("activations with a range found at run time")
     elif activations is not None:
@@ -134,6 +134,7 @@ def _quantized(setting: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         parts.append(f"signal {abs(level):.1f} dB {'below' if level < 0 else 'above'} the noise")
     parts += [f"{found['corrected']} corrected"] if found.get("corrected") else []
     parts += [f"trained ({found['trained']})"] if found.get("trained") else []
+    parts += ["its rows become real numbers when they are looked up"] if looked_up else []
     parts += [why] if why else []
     return "; ".join([", ".join(parts), *_steps_back(found)])
 

@@ -204,7 +204,9 @@ def test_a_decoder_of_any_length_is_multiplied_in_integers(tmp_path):
         gap = _root_mean_square(targets.run(artifact, tokens) - simulated)
         assert gap < 0.2 * _root_mean_square(simulated - real)  # of what rounding changes
     integer = [node for node in targets.profile(artifact) if node.integer]
-    assert {node.module for node in integer} == places - {"embed"}  # which is stored in integers, and multiplies nothing
+    assert {node.module for node in integer} == places - {
+        "embed"
+    }  # which is stored in integers, and multiplies nothing
     assert {node.op for node in integer} == {"MatMulIntegerToFloat", "DynamicQuantizeMatMul"}
 
 
@@ -217,7 +219,7 @@ def test_recurrent_layers_store_bytes_and_the_linear_layers_around_them_multiply
         "mix": "int8 weights per channel, activations with a range found at run time",
         "head": "int8 weights per channel, activations with a range found at run time",
         "lstm": "int8 weights per channel, multiplied in floating point, since its activations are inside of the op",
-        "embed": "onnxruntime has no integer kernel for embedding",
+        "embed": "int8 weights per channel, its rows become real numbers when they are looked up",
     }
     rows = [row(step.to_json()) for step in small.plan]
     assert "lstm (multiplied in floating point, since its activations are inside of the op)" in in_floating_point(rows)

@@ -1,6 +1,7 @@
 """Writes bags of equally many embeddings out as embeddings and a reduction.
 
-Channels, quantisers and runtimes then see an ordinary embedding. Bags of unlike sizes, whose offsets are an input, stay one op.
+Channels, quantisers and runtimes then see an ordinary embedding. Bags whose offsets are an input, and bags
+with a weight for each entry, stay one op.
 """
 
 import math
@@ -27,17 +28,14 @@ def write_out_bags(graph: fx.Graph) -> None:
 
 def _write_out(node: fx.Node) -> None:
     table, flat, offsets, scales, mode, sparse, weights, last, *padding = node_arguments(node)
-    bags, factors = _matrix(flat), None if weights is None else _matrix(weights)
-    whole = bags is not None and _one_per_row(offsets, bags) and not last
-    if bags is None or not whole or (weights is not None and factors is None):
+    bags = _matrix(flat)
+    if bags is None or weights is not None or last or not _one_per_row(offsets, bags):
         return
     if any(taken.target is not operator.getitem or taken.args[1] != 0 for taken in node.users if taken.users):
         return
     write = Writer.before(node)
     left_out = padding[0] if padding and padding[0] is not None and padding[0] >= 0 else None
     rows = write(aten.embedding.default, table, bags, -1 if left_out is None else left_out, scales, sparse)
-    if factors is not None:
-        rows = write(aten.mul.Tensor, rows, write(aten.unsqueeze.default, factors, -1))
     replace(node, [_reduced(write, rows, bags, mode, left_out), None, None, None])
 
 

@@ -21,7 +21,7 @@ def holds(tables: Numbers, choice: Choice) -> bool:
 
 
 def with_own_tables(
-    graph: Graph, placed: Placed, choice_of: Callable[[fx.Node], Choice | None], numbers: Numbers
+    graph: Graph, placed: Placed, choice_of: Callable[[fx.Node], Choice | None], usual: Choice, numbers: Numbers
 ) -> Placed:
     """Returns the placement without the tables that stay in floating point because of their grid.
 
@@ -32,13 +32,16 @@ def with_own_tables(
         graph: the float graph.
         placed: the decision for all tables that could become integers.
         choice_of: gives the grid and grain of a layer or an embedding.
+        usual: the choice for layers that nobody named.
         numbers: the grids of the target.
     """
     multiplied = {id(graph.tensor(weight_of(layer))): layer for layer in placed.layers if layer.target in LAYERS}
 
     def is_held(table: fx.Node) -> bool:
         choice = choice_of(multiplied.get(id(graph.tensor(weight_of(table))), table))
-        return choice is not None and holds(numbers, choice)
+        # Groups that were chosen for all layers may not divide a table's rows; those that were chosen for it must.
+        odd = choice == usual and choice is not None and not choice.grain.fits(graph.tensor(weight_of(table)))
+        return choice is not None and not odd and holds(numbers, choice)
 
     return replace(placed, tables=tuple(table for table in placed.tables if is_held(table)))
 
