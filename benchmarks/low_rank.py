@@ -29,7 +29,7 @@ import _low_rank_files
 import _low_rank_penalties
 import penjing as pj
 from _pruning import HERE, Rows, judge, network
-from _tables import publish
+from _tables import earlier, publish
 from penjing.factorization import k_max
 from pruning_execution import OPENED, RUNTIMES, in_turns, versions
 
@@ -295,21 +295,21 @@ def speed_table(speeds: Rows) -> None:
 
 
 def accuracy_table(accuracies: Rows) -> None:
-    """Publishes what is finished of the accuracies."""
-    out = []
+    """Publishes what is finished of the accuracies, and those published before that weren't measured anew."""
+    kept, out = earlier("low_rank_accuracy", 3), []
     for name, title in NETWORKS.items():
-        if not accuracies.has(key_of(name, "base")):
-            continue
-        base = accuracies.get(key_of(name, "base"))["accuracy"]
-        out.append([title, "the original", "", "100 %", f"{base:.2%}", "", ""])
-        for rule in RULES:
-            for metric in METRICS:
-                if accuracies.has(key_of(name, rule, metric)):
-                    row = accuracies.get(key_of(name, rule, metric))
-                    key = key_of(name, rule, metric, EPOCHS)
-                    after = f"{accuracies.get(key)['accuracy']:.2%}" if accuracies.has(key) else ""
-                    seconds = f"{row['seconds']:.0f}"
-                    out.append([title, rule, metric, f"{row['macs']:.0%}", f"{row['accuracy']:.2%}", after, seconds])
+        ways = [(rule, metric) for rule in RULES for metric in METRICS]
+        if accuracies.has(key_of(name, "base")):
+            base = accuracies.get(key_of(name, "base"))["accuracy"]
+            kept[title, "the original", ""] = [title, "the original", "", "100 %", f"{base:.2%}", "", ""]
+        for rule, metric in ways:
+            if accuracies.has(key_of(name, rule, metric)):
+                row = accuracies.get(key_of(name, rule, metric))
+                key = key_of(name, rule, metric, EPOCHS)
+                after = f"{accuracies.get(key)['accuracy']:.2%}" if accuracies.has(key) else ""
+                found = [f"{row['macs']:.0%}", f"{row['accuracy']:.2%}", after, f"{row['seconds']:.0f}"]
+                kept[title, rule, metric] = [title, rule, metric, *found]
+        out += [kept[title, *way] for way in [("the original", ""), *ways] if (title, *way) in kept]
     if out:
         columns = [
             "network",

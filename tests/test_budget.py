@@ -97,8 +97,8 @@ def test_memory_is_limited_by_a_memory_of_the_device(text, size):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"peak_memory": "2x L2"}, "write a share of a memory as '0.5x l2'"),
-        ({"peak_memory": "halfx L2"}, "write a share of a memory as '0.5x l2'"),
+        ({"peak_memory": "2x L2"}, "write a share of a memory as '0.5x L2'"),
+        ({"peak_memory": "halfx L2"}, "write a share of a memory as '0.5x L2'"),
         ({"peak_memory": "L9"}, "peak_memory='L9' is no budget"),
         ({"peak_memory": "an L2"}, "peak_memory='an L2' is no budget"),
         ({"size": "L2"}, "size='L2' is no budget"),
@@ -112,6 +112,8 @@ def test_what_is_no_share_of_a_memory_is_refused(given, says):
 def test_a_memory_that_the_device_does_not_tell_is_refused():
     with pytest.raises(PenjingError, match=r"a board doesn't tell the size of that memory \(known: l1, l2, memory\)"):
         Budget(peak_memory="L3").on(BOARD)
+    (line,) = Budget(peak_memory="0.5x L2").told_on(BOARD)
+    assert line == "Memory of activations: 0.5x L2 is 524288 B on a board." and not Budget(size="1MB").told_on(BOARD)
     with pytest.raises(PenjingError, match="known on a device only"):
         Budget(peak_memory="L2").limit("peak_memory")
 

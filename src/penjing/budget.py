@@ -163,7 +163,7 @@ class Budget:
         """The limit on one of `LIMITED`, in that quantity's smallest unit but for milliseconds and millijoules.
 
         Raises:
-            PenjingError: it can't be read, or is known on a device only.
+            PenjingError: it can't be read; or it is a share of a memory, and that is known on a device only.
         """
         if self._share_of_memory(name) is not None:
             raise PenjingError(f"{name}={shown(getattr(self, name))} is known on a device only: ask budget.on(facts).")
@@ -193,18 +193,28 @@ class Budget:
                 found[name] = f"{int(share[0] * sizes[share[1]])} B"
         return replace(self, **found) if found else self
 
+    def told_on(self, device: "DeviceFacts") -> list[str]:
+        """Returns a line for each limit that is a share of the device's memory: how many bytes that is; errors as in `on`."""
+        there = self.on(device)
+        changed = [name for name in LIMITED if getattr(there, name) != getattr(self, name)]
+        return [
+            f"{LIMITED[name].title.removeprefix('the ').capitalize()}: {getattr(self, name)} is {getattr(there, name)} on "
+            f"{device.processor}."
+            for name in changed
+        ]
+
     def _share_of_memory(self, name: str) -> tuple[float, str] | None:
         """Returns a limit as a share of one of `MEMORIES`; None where it is no such share."""
         value = getattr(self, name)
         if not isinstance(value, str) or LIMITED[name].units is not BYTES or not LIMITED[name].counted:
             return None
-        parts = re.fullmatch(r"(?:(.*)[x×])?\s*(\S*)", value.strip().lower())
-        if parts is None or parts[2] not in MEMORIES:
+        parts = re.fullmatch(r"(?:(.*)[xX×])?\s*(\S*)", value.strip())
+        if parts is None or parts[2].lower() not in MEMORIES:
             return None
-        memory = parts[2]
+        memory = parts[2].lower()
         limit = Limit(1.0, True) if parts[1] is None else parse_limit(f"{parts[1]}x", BYTES)
         if limit is None or not 0 < limit.amount <= 1:
-            raise PenjingError(f"{name}={shown(value)} is no budget; write a share of a memory as '0.5x {memory}'.")
+            raise PenjingError(f"{name}={shown(value)} is no budget; write a share of a memory as '0.5x {parts[2]}'.")
         return limit.amount, memory
 
     def limits(self) -> dict[str, Limit]:

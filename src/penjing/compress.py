@@ -187,7 +187,10 @@ def compress(
     """
     arguments = {**locals()}
     clock = Clock(minutes=max_minutes) if began is None else Clock(began, max_minutes)
-    budget = (budget or Budget()).on(machine_of(target))
+    asked_for, device = budget or Budget(), machine_of(target)
+    budget = asked_for.on(device)
+    for line in asked_for.told_on(device):
+        say(line)
     check_objective(objective, budget)
     own = model is None
     earlier, model, data = begun_with(start_from, model, data, Path(out))

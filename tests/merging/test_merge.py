@@ -9,7 +9,9 @@ from torch import nn
 import penjing as pj
 from penjing.capabilities import find as capabilities
 from penjing.errors import PenjingError
+from penjing.evidence.memory import remembering
 from penjing.graph import Option
+from penjing.merging import fitting, runs
 from penjing.planning import techniques
 from penjing.report import words
 from penjing.targets import session
@@ -118,3 +120,46 @@ def test_what_makes_no_sense_is_refused_and_nothing_is_applied(data):
             technique.apply(graph, [replace(option, setting={**option.setting, "kernel": kernel})], data)
     with pytest.raises(PenjingError, match="kernels"):
         technique.apply(graph, [replace(option, setting={**option.setting, "kernels": [3, 3]})], data)
+
+
+def test_memory_does_not_grow_with_the_batch_and_a_sample_of_windows_serves(monkeypatch):
+    graph = captured(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1), nn.Flatten(), nn.LazyLinear(2)
+    )
+    run, kernel = runs(graph)[0], (3, 3)
+    monkeypatch.setattr(fitting, "AT_ONCE", 27 * 100)
+    widths = []
+    at = fitting._Sums._at
+
+    def counted(self, x, y, places):
+        widths.append(len(places))
+        return at(self, x, y, places)
+
+    monkeypatch.setattr(fitting._Sums, "_at", counted)
+    some, every = (fitting._Sums(run, kernel) for _ in range(2))
+    x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = graph.with_outputs([run.nodes[-1]])(x)[1][run.nodes[-1]].detach()
+    some.add(x, y)
+    assert max(widths) <= 100 and sum(widths) == 32 * 27, "of 4,096 windows"
+    for part in range(0, 64, 8):
+        every.add(x[part : part + 8], y[part : part + 8])
+    errors = []
+    for sums in (some, every):
+        found = sums.solved()
+        errors.append(float((nn.functional.conv2d(x, found["weight"], found["bias"], padding=1) - y).square().mean()))
+    assert errors[1] <= errors[0] <= 1.05 * errors[1]
+
+
+def test_a_run_outside_of_the_scope_is_not_looked_at(data):
+    graph = captured(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.MaxPool2d(2),
+                     nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.Flatten(),
+                     nn.LazyLinear(2))  # fmt: skip
+    with torch.no_grad():
+        graph.tensor("6.weight")[0] = float("inf")
+    technique, remembered = techniques["merge"].function(), remembering(data)
+    inside = list(technique.choices(graph, None, CAN, Scope(exclude=("6",))))
+    assert {one.place.path for one in inside} == {"2"}
+    assert technique.apply(graph, inside[-1:], remembered).plan[0].found["error"] < 1
+    outside = [one for one in technique.choices(graph, None, CAN, Scope()) if one.place.path == "6"]
+    with pytest.raises(PenjingError, match="6 reads or makes values that aren't finite"):
+        technique.apply(graph, outside[-1:], data)

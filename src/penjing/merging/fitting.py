@@ -5,6 +5,7 @@ weights aren't composed of those of the layers with the activations left out, as
 DepthShrinker, 2022; Kim et al., LayerMerge, 2024), but solve linear equations in the moments of windows and outputs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from penjing.evidence import Evidence
 from penjing.evidence.memory import Found
 from penjing.merging.runs import Run
 
-ENOUGH = 32  # windows per batch for each of their values
+WINDOWS_PER_UNKNOWN = 32  # of a batch, at most: with more of them the solution hardly changes
+AT_ONCE = 2**24  # values of windows that are written out at a time: 128 MiB in double precision
 RIDGE = 1e-4  # strength that pulls weights to 0, relative to the mean square of the inputs
 
 
@@ -56,7 +58,7 @@ def fitted(evidence: Evidence, wanted: Mapping[str, tuple[Run, tuple[int, ...]]]
         return {name: one.solved() for name, one in sums.items()}
 
     about = {name: [list(kernel), *run.nodes] for name, (run, kernel) in wanted.items()}
-    found = evidence.gather("merged", {"enough": ENOUGH, "ridge": RIDGE, "runs": about}, wanted, find)
+    found = evidence.gather("merged", {"windows": WINDOWS_PER_UNKNOWN, "ridge": RIDGE, "runs": about}, wanted, find)
     return {name: Fit(one["weight"], one["bias"], float(one["error"])) for name, one in found.items()}
 
 
@@ -72,17 +74,27 @@ class _Sums:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Adds a batch of inputs (N, in, …) and outputs (N, out, …)."""
-        windows = F.unfold(x, self._kernel, 1, self._padding, self.run.stride).transpose(0, 1).flatten(1)
-        outputs = y.transpose(0, 1).flatten(1)
-        size, count = windows.shape
-        if count > ENOUGH * size:
-            drawn = torch.randint(count, (ENOUGH * size,), generator=torch.Generator().manual_seed(count)).to(x.device)
-            windows, outputs = windows[:, drawn], outputs[:, drawn]
-        windows = torch.cat([windows, torch.ones_like(windows[:1])]).double()
-        outputs = outputs.double()
-        self._gram = self._gram.to(x.device) + windows @ windows.T
-        self._cross = self._cross.to(x.device) + outputs @ windows.T
-        self._power = self._power.to(x.device) + outputs.square().sum(1)
+        size = x.shape[1] * math.prod(self._kernel)
+        count, most = len(y) * math.prod(y.shape[2:]), WINDOWS_PER_UNKNOWN * size
+        drawn = torch.randint(count, (most,), generator=torch.Generator().manual_seed(count))
+        places = (torch.arange(count) if count <= most else drawn).to(x.device)
+        x = F.pad(x, [pad for pad in reversed(self._padding) for _ in range(2)])
+        for some in places.split(max(1, AT_ONCE // size)):
+            windows, outputs = self._at(x, y, some)
+            self._gram = self._gram.to(x.device) + windows.T @ windows
+            self._cross = self._cross.to(x.device) + outputs.T @ windows
+            self._power = self._power.to(x.device) + outputs.square().sum(0)
+
+    def _at(self, x: Tensor, y: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the windows of a padded input, a 1 behind each, and the outputs at these places, a row for each."""
+        down, right = y.shape[2:]
+        sample, row, column = places // (down * right), places // right % down, places % right
+        rows, columns = (
+            (at * step)[:, None] + torch.arange(size, device=x.device)
+            for at, step, size in zip((row, column), self.run.stride, self._kernel, strict=True)
+        )
+        windows = x[sample[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1).flatten(1).double()
+        return torch.cat([windows, torch.ones_like(windows[:, :1])], 1), y[sample, :, row, column].double()
 
     def solved(self) -> Found:
         """Returns weight and bias, and the share of the outputs' variance that they miss."""

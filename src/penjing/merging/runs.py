@@ -41,8 +41,8 @@ class Run:
         stride: of the whole run, along each axis.
         padding: of the whole run, along each axis.
         largest: the largest kernel among the convolutions, along each axis.
-        macs: multiply-accumulates of a sample.
-        positions: values of one channel of the output.
+        macs: multiply-accumulates of a sample, of the example's size where sizes may change.
+        positions: values of one channel of the output, of the same size.
     """
 
     nodes: tuple[str, ...]
@@ -60,6 +60,11 @@ class Run:
     def path(self) -> str:
         """The path of the last convolution's module, in whose place the one convolution comes."""
         return self.layers[-1]
+
+    def within(self, include: Sequence[str], exclude: Sequence[str]) -> bool:
+        """Tells whether all convolutions match `include`, if it is given, and none matches `exclude`."""
+        wanted = not include or all(matches(path, include) for path in self.layers)
+        return wanted and not any(matches(path, exclude) for path in self.layers)
 
     def kernels(self) -> list[tuple[int, ...]]:
         """Returns the kernels that multiply less often than the run, the largest first.
@@ -96,12 +101,7 @@ def runs(graph: Graph, *, include: Sequence[str] = (), exclude: Sequence[str] = 
     check_patterns(graph, [*include, *exclude])
     macs = {row.node: row.macs for row in graph.cost().rows}
     found = [_run(row, macs) for row in _rows(graph)]
-    return [
-        run
-        for run in found
-        if (not include or all(matches(path, include) for path in run.layers))
-        and not any(matches(path, exclude) for path in run.layers)
-    ]
+    return [run for run in found if run.within(include, exclude)]
 
 
 def run_of(graph: Graph, layers: Sequence[str]) -> Run | None:

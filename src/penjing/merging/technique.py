@@ -34,6 +34,8 @@ class _Setting:
 
     layers: tuple[str, ...]
     kernel: tuple[int, ...]
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     batches: int = BATCHES
     seed: int = 0
 
@@ -56,12 +58,12 @@ class Merging(Technique):
     def propose(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
         """Yields one level: every run becomes one convolution, with the smallest kernel."""
         for run in runs(graph, include=scope.include, exclude=scope.unpruned):
-            yield from list(self._options(graph, run))[-1:]
+            yield from list(self._options(graph, run, scope))[-1:]
 
     def choices(self, graph: Graph, data: Data | None, capabilities: Capabilities, scope: Scope) -> Iterator[Option]:
         """Yields for every run the convolutions that could stand for it."""
         for run in runs(graph, include=scope.include, exclude=scope.unpruned):
-            yield from self._options(graph, run)
+            yield from self._options(graph, run, scope)
 
     def apply(self, graph: Graph, options: Sequence[Option], data: Data | None) -> Graph:
         """Returns a graph in which these runs are one convolution each.
@@ -77,7 +79,7 @@ class Merging(Technique):
         setting = options[0].setting_as(_Setting)
         evidence = Evidence(graph, (), data, setting.batches, setting.seed)
         # Where results are remembered, one pass finds those of all options; they are asked for one by one.
-        every = {name: one for name, one in _every(graph).items()} if memory_of(data) is not None else {}
+        every = {} if memory_of(data) is None else _every(graph, setting)
         fits = fitted(evidence, every if wanted.keys() <= every.keys() else wanted)
         found = {name: (fits[name].weight, fits[name].bias) for name in wanted}
         told = [replace(one, found={**one.found, "error": round(fits[_name(one)].error, 6)}) for one in options]
@@ -88,12 +90,13 @@ class Merging(Technique):
         wanted = _wanted(graph, options)
         return _written(graph, wanted, {name: _drawn(*one) for name, one in wanted.items()}, options)
 
-    def _options(self, graph: Graph, run: Run) -> Iterator[Option]:
+    def _options(self, graph: Graph, run: Run, scope: Scope) -> Iterator[Option]:
         shapes = {node.name: node for node in graph.program.graph.nodes}
         before = sum(node_arguments(shapes[name])[1].meta["val"].numel() for name in run.nodes)
         for kernel in run.kernels():
             setting = {
-                "layers": list(run.layers[:-1]), "kernel": list(kernel), "batches": self._batches, "seed": self._seed,
+                "layers": list(run.layers[:-1]), "kernel": list(kernel), "include": list(scope.include),
+                "exclude": list(scope.unpruned), "batches": self._batches, "seed": self._seed,
             }  # fmt: skip
             saved = before - math.prod(run.channels) * math.prod(kernel)
             found = {"saves_params": saved}
@@ -105,9 +108,13 @@ def _name(option: Option) -> str:
     return f"{option.place.path} {'x'.join(map(str, option.setting['kernel']))}"
 
 
-def _every(graph: Graph) -> Wanted:
+def _every(graph: Graph, setting: _Setting) -> Wanted:
+    """Returns all runs where the technique may work, with their kernels."""
     return {
-        f"{run.path} {'x'.join(map(str, kernel))}": (run, kernel) for run in runs(graph) for kernel in run.kernels()
+        f"{run.path} {'x'.join(map(str, kernel))}": (run, kernel)
+        for run in runs(graph)
+        if run.within(setting.include, setting.exclude)
+        for kernel in run.kernels()
     }
 
 

@@ -175,6 +175,7 @@ class CompressRequest:
         choices: dict[str, dict[str, Any]] = {
             "prune": {"criterion": self.criterion, "seed": self.training.seed},
             "factorize": {"seed": self.training.seed},
+            "merge": {"seed": self.training.seed},
             "quantize": {"weights": self.grid},
         }
         return {name: find_technique(name, choices.get(name)) for name in self.techniques}
