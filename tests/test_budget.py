@@ -55,7 +55,10 @@ def test_what_is_counted_is_read_in_its_own_units(given, amount):
         ({"macs": 0.5}, "macs=0.5 is no budget"),
         ({"macs": True}, "macs=True is no budget"),
         ({"macs": -1}, "macs=-1 is no budget"),
-        ({"peak_memory": "64"}, "peak_memory='64' is no budget; write it as '64KB' or '0.5x'"),
+        (
+            {"peak_memory": "64"},
+            "peak_memory='64' is no budget; write it as '64KB' or '0.5x', or as a share of a memory",
+        ),
         ({"largest_tensor": 1000}, "largest_tensor=1000 is no budget; write it as '64KB' or '0.5x'"),
         ({"energy": "2"}, "energy='2' is no budget; write it as '2mJ' or '0.5x'"),
         ({"energy": 2}, "energy=2 is no budget"),

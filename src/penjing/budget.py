@@ -312,5 +312,8 @@ def _limit(name: str, value: str | int | None, of: Quantity) -> Limit | None:
     readable = isinstance(value, str) or (isinstance(value, int) and "" in of.units)
     limit = parse_limit(value, of.units) if readable else None
     if limit is None or not 0 < limit.amount < math.inf:
-        raise PenjingError(f"{name}={shown(value)} is no budget; write it as {of.example}.")
+        share = (
+            ", or as a share of a memory of the device, such as '0.5x L2'" if of.units is BYTES and of.counted else ""
+        )
+        raise PenjingError(f"{name}={shown(value)} is no budget; write it as {of.example}{share}.")
     return limit

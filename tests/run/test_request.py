@@ -1,6 +1,7 @@
 """What a user asked for: what of it tells runs apart, what is filled in, and what is refused before anything is written."""
 
 import copy
+import importlib.util
 import json
 from dataclasses import fields, replace
 
@@ -124,6 +125,13 @@ def another(monkeypatch):
     @solvers.register(source="made for this test")
     def another(problem):
         """Chooses nothing."""
+
+
+def test_a_solver_whose_package_is_missing_is_refused_before_anything_is_done(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else find(name))
+    with pytest.raises(PenjingError, match=r"'tpe' needs a package .* optuna: pip install 'penjing\[search\]'"):
+        asked(solver="tpe")
 
 
 @pytest.mark.usefixtures("another")

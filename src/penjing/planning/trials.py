@@ -29,7 +29,7 @@ def check_installed(package: str, solver: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise PenjingError(
             f"The solver '{solver}' needs a package that isn't installed, {package}: pip install 'penjing[search]'. The solvers "
-            "'milp' and 'greedy' need none."
+            "'milp', 'greedy' and 'random' need none."
         )
 
 

@@ -134,6 +134,7 @@ def _trained(asked: Exploration, walk: Walk) -> None:
     source="He et al., AMC: AutoML for Model Compression and Acceleration on Mobile Devices, 2018; repair: Chu & Beasley, A "
     "Genetic Algorithm for the Multidimensional Knapsack Problem, 1998",
     explore=walked,
+    package="stable_baselines3",
 )
 def amc(problem: Problem) -> Solution:
     """Trains an actor and a critic (DDPG) that walk from place to place and choose how much goes, by the measured damage.

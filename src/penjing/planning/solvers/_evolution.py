@@ -26,6 +26,7 @@ def evolved(asked: Exploration) -> Evaluations:
     source="Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, 2002; repair: Chu & Beasley, A Genetic "
     "Algorithm for the Multidimensional Knapsack Problem, 1998",
     explore=evolved,
+    package="optuna",
 )
 def evolution(problem: Problem) -> Solution:
     """Evolves choices of options by NSGA-II towards little measured damage, each repaired to keep the limits.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from penjing.errors import PenjingError
 from penjing.planning.exploration import Explorer
 from penjing.planning.problem import Problem, Solution
+from penjing.planning.trials import check_installed
 from penjing.registry import Entry, Registry
 
 Solver = Callable[[Problem], Solution]
@@ -19,10 +20,12 @@ class SolverEntry(Entry[Solver]):
         in_compress: whether it takes any techniques, and returns plans whose latency was measured, as `compress` needs;
             the others choose grids for `quantize`.
         explore: the search alone, on costs and damages without a network, for solvers that propose whole choices.
+        package: what must be installed beside Penjing, with the extra `search`; "" for nothing.
     """
 
     in_compress: bool = True
     explore: Explorer | None = None
+    package: str = ""
 
 
 solvers = Registry("solver", SolverEntry)
@@ -41,10 +44,12 @@ def check_in_compress(name: str) -> None:
     """Makes sure that `compress` can use the solver of that name.
 
     Raises:
-        PenjingError: no solver has that name, or it doesn't plan for `compress`.
+        PenjingError: no solver has that name, it doesn't plan for `compress`, or it needs a package that isn't installed.
     """
     if not solvers[name].in_compress:
         usable = ", ".join(sorted(f"'{known}'" for known, entry in solvers.items() if entry.in_compress))
         raise PenjingError(
             f"The solver '{name}' chooses the bits of each layer for quantize(…) and makes no plan for compress: give {usable}."
         )
+    if solvers[name].package:
+        check_installed(solvers[name].package, name)

@@ -25,6 +25,7 @@ def estimated(asked: Exploration) -> Evaluations:
     source="Bergstra et al., Algorithms for Hyper-Parameter Optimization, 2011; Akiba et al., Optuna, 2019; repair: Chu & "
     "Beasley, A Genetic Algorithm for the Multidimensional Knapsack Problem, 1998",
     explore=estimated,
+    package="optuna",
 )
 def tpe(problem: Problem) -> Solution:
     """Proposes choices that are dense among the good ones so far and rare among the others, by measured damage.
