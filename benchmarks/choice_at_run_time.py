@@ -23,6 +23,8 @@ from _tables import publish
 
 WIDTHS = (0.25, 0.5, 1.0)
 DROP = 0.005  # half a point
+WIDTHS_EPOCHS = 20  # of each training of widths, together and alone
+HEADS_EPOCHS = 2  # of the heads of exits, which are linear and learn in few steps
 QUARTER = 12_500  # training images for the heads of exits
 
 
@@ -32,7 +34,8 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("what", choices=("widths", "exits"))
-    parser.add_argument("--epochs", type=int, help="of each training: 30 for widths, 2 for the heads of exits")
+    defaults = f"{WIDTHS_EPOCHS} for widths, {HEADS_EPOCHS} for the heads of exits"
+    parser.add_argument("--epochs", type=int, help=f"of each training: {defaults}")
     parser.add_argument(
         "--network-epochs", type=int, default=0, help="of the network along with its exits, before their heads"
     )
@@ -47,7 +50,8 @@ def main() -> None:
 
 
 def _widths(options: argparse.Namespace) -> None:
-    rows, data, epochs = Rows("choice_widths"), pj.data.cifar10(options.data), options.epochs or 20
+    rows, data = Rows("choice_widths"), pj.data.cifar10(options.data)
+    epochs = WIDTHS_EPOCHS if options.epochs is None else options.epochs
     trained = network("resnet20", options.weights)
     training = {"weight_decay": 5e-4, "precision": "float32", "channels_last": True}
 
@@ -73,7 +77,8 @@ def _widths(options: argparse.Namespace) -> None:
 
 
 def _exits(options: argparse.Namespace) -> None:
-    rows, data, epochs = Rows("choice_exits"), pj.data.cifar10(options.data), options.epochs or 2
+    rows, data = Rows("choice_exits"), pj.data.cifar10(options.data)
+    epochs = HEADS_EPOCHS if options.epochs is None else options.epochs
     batches = list(data.validation)
     chosen, judged = replace(data, validation=batches[::2]), replace(data, validation=batches[1::2])
     original, table, along = network("resnet56", options.weights), [], options.network_epochs

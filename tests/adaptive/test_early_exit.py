@@ -1,10 +1,12 @@
 """Exits of a network: where they stand, how it is cut there, which samples leave, what is delivered."""
 
+import importlib.util
 import json
 import math
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from torch.nn import functional as F
 
 from penjing.adaptive import Exits
 from penjing.adaptive._heads import stage_ends
-from penjing.adaptive.exits import left
+from penjing.adaptive.exits import confidence, left
+from penjing.adaptive.staged import sure
 from penjing.adaptive.thresholds import answers, metric_at
 from penjing.errors import PenjingError
 from penjing.graph import capture
@@ -158,6 +161,20 @@ def test_networks_that_give_no_logits_are_refused(trained):
             Exits.of(capture(model.eval(), torch.randn(shape)), "auto" if "stages" in says else "0")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_in_16_bits_is_refused_with_advice(dtype):
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)), nn.Flatten(), nn.Linear(48, 4))
+    graph = capture(model.eval().to(dtype), torch.randn(2, 3, 4, 4, dtype=dtype))
+    with pytest.raises(PenjingError, match=r"computes in 16 bits.*pj\.capture\(model\.float\(\)"):
+        Exits.of(graph, "0")
+
+
+def test_heads_have_the_networks_numbers():
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)), nn.Flatten(), nn.Linear(48, 4))
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    assert [one.dtype for one in outputs(Exits.of(capture(model.eval().double(), x), "0").graph, x)] == [x.dtype] * 2
+
+
 # Leaving
 
 
@@ -171,9 +188,41 @@ def test_a_sample_leaves_at_the_first_exit_that_is_sure_of_it():
     assert left(logits, 0.1)[1].tolist() == [0, 0, 0]
 
 
+def test_torch_numpy_and_the_script_stop_at_the_same_exit_even_at_the_threshold(exits, digits, tmp_path):
+    exits.lower("onnxruntime", tmp_path, digits)
+    spec = importlib.util.spec_from_file_location("staged_script", tmp_path / "run.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    logits = 3 * torch.randn(3, 400, 10, generator=torch.Generator().manual_seed(5))
+    logits[0, 0, 0] = math.nan
+
+    class Stage:
+        def __init__(self, place):
+            self.session, self.place = self, place
+
+        def get_inputs(self):
+            return [SimpleNamespace(name="rows")]
+
+        def run(self, _, named):
+            found = logits[self.place].numpy()[named["rows"]]
+            return [found, named["rows"]] if self.place < 2 else [found]
+
+    runner = script.Session.__new__(script.Session)
+    runner.stages = [Stage(place) for place in range(3)]
+    ties = confidence(logits[:2]).flatten()[1::20].tolist()
+    for threshold in (*ties, 0.9, 0.5):
+        answered, place = left(logits, threshold)
+        alone = [
+            next((k for k in range(2) if sure(logits[k, row : row + 1].numpy()) >= threshold), 2) for row in range(400)
+        ]
+        assert place.tolist() == alone
+        runner.threshold = threshold
+        assert np.array_equal(runner.run(np.arange(400)), answered.numpy(), equal_nan=True)
+
+
 def test_a_batch_gets_the_answers_of_the_exits_by_which_its_samples_leave(exits, x):
     answered, place = exits(x)
-    confidence = outputs(exits.graph, x)[0].softmax(1).amax(1)
+    confidence = outputs(exits.graph, x)[0].double().softmax(1).amax(1).float()
     assert torch.equal(place == 0, confidence >= exits.threshold) and (place == 0).float().mean() > 0
     for sample in range(5):
         torch.testing.assert_close(answered[sample], outputs(exits.graph, x)[place[sample]][sample])
@@ -259,6 +308,16 @@ def test_a_folder_holds_the_network_and_its_exits(exits, x, tmp_path):
     (tmp_path / "exits.penjing").unlink()
     with pytest.raises(PenjingError, match=r"there is no file exits\.penjing"):
         Exits.load(tmp_path)
+
+
+def test_exits_that_nobody_judged_come_back_from_their_folder(trained, tmp_path):
+    made = Exits.of(trained, "block")
+    made.save(tmp_path)
+    again = Exits.load(tmp_path)
+    assert again.metric is made.metric is None and again.at == made.at
+    with pytest.raises(PenjingError, match="isn't a finite number"):
+        replace(made, metric=math.nan).save(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_script_beside_the_stages_answers_as_the_network_with_exits(exits, digits, x, tmp_path):

@@ -92,6 +92,14 @@ def test_a_change_of_a_shared_weight_reaches_every_width(slim, x):
     assert torch.equal(outputs(slim, x), before[2])
 
 
+def test_a_change_that_torch_doesnt_count_reaches_every_width(slim, x):
+    changed = copy.deepcopy(slim)
+    before = outputs(changed, x, width=0)
+    changed.wide.tensor("stem.weight").data.mul_(3)
+    after = outputs(changed, x, width=0)
+    assert torch.equal(after, outputs(changed.graph(0), x)) and not torch.equal(after, before)
+
+
 def test_a_narrow_width_keeps_the_channels_that_the_criterion_ranks_first_and_a_wider_one_keeps_these_too(
     trained, digits
 ):
@@ -227,6 +235,32 @@ def test_a_folder_of_parts_that_dont_belong_together_is_refused(slim, tmp_path):
     save_file({name: norm[:1] for name, norm in norms.items()}, tmp_path / "slim" / "norms.safetensors")
     with pytest.raises(PenjingError, match="its norms differ"):
         Slimmable.load(tmp_path / "slim")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"widths": [0.25, 1.0, 1.0]}, "from narrow to wide"),
+        ({"widths": [0.5, 0.25, 1.0]}, "from narrow to wide"),
+        ({"widths": [0.0, 0.5, 1.0]}, "above 0 and at most 1"),
+        ({"widths": [0.25, 0.5, 2.0]}, "above 0 and at most 1"),
+        ({"settings": {}}, "is missing"),
+        ({"settings.criterion": {}}, "'settings.criterion' must be a string"),
+        ({"settings.seed": "x"}, "'settings.seed' must be a whole number"),
+        ({"settings.units": "rows"}, "'settings.units' must be 'auto' or"),
+        ({"settings.more": 1}, "unknown key 'more'"),
+    ],
+)
+def test_a_strangers_record_is_checked(wrong, says, slim, tmp_path):
+    slim.save(tmp_path)
+    content = json.loads((tmp_path / "slimmable.json").read_text())
+    for name, value in wrong.items():
+        outer, _, inner = name.partition(".")
+        content[outer] = {**content[outer], inner: value} if inner else value
+    (tmp_path / "slimmable.json").write_text(json.dumps(content))
+    with pytest.raises(PenjingError, match=r"slimmable\.json can't be used") as error:
+        Slimmable.load(tmp_path)
+    assert says in str(error.value)
 
 
 def test_each_width_is_lowered_to_a_file(slim, x, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import penjing as pj
+from penjing.run.lock import locked
 
 ON_PHOTOS = ("net.py:small", "--data", "folder:photos", "--lr", "0.01")
 
@@ -56,3 +57,22 @@ def test_exits_writes_the_network_its_stages_and_the_script(penjing, tmp_path):
 def test_bad_input_is_told_in_a_line(command, more, says, penjing, tmp_path):
     ran = penjing(command, *ON_PHOTOS, *more, "--out", tmp_path / "out")
     assert ran.code == 2 and says in ran.text and "Traceback" not in ran.text
+
+
+@pytest.mark.parametrize(
+    ("command", "other", "made"), [("slim", "exits", "exits.json"), ("exits", "slim", "slimmable.json")]
+)
+def test_a_folder_of_another_command_or_in_use_is_refused(command, other, made, penjing, tmp_path):
+    for name, file, says in (
+        ("other", made, f"holds what penjing {other} made"),
+        ("run", ".penjing/run.json", "holds a run"),
+        ("foreign", "notes.txt", f"holds nothing of penjing {command}"),
+    ):
+        path = tmp_path / name / file
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        ran = penjing(command, *ON_PHOTOS, "--out", tmp_path / name)
+        assert ran.code == 2 and says in ran.text and "Traceback" not in ran.text
+    with locked(tmp_path / "busy" / ".penjing", tmp_path / "busy"):
+        ran = penjing(command, *ON_PHOTOS, "--out", tmp_path / "busy")
+    assert ran.code == 2 and "is in use by another Penjing command" in ran.text

@@ -12,6 +12,7 @@ from penjing.graph.edit.rewriter import Writer
 from penjing.graph.edit.split import ancestors, crossing, rounded_value
 from penjing.graph.ops import LAYERS, aten
 
+HALF = (torch.float16, torch.bfloat16)
 CELLS = 4  # cells along each axis of the grid over which a head pools, as in Kaya et al.
 
 
@@ -92,7 +93,7 @@ def own_outputs(graph: Graph) -> list[fx.Node]:
     """Returns the nodes of a graph's outputs.
 
     Raises:
-        PenjingError: there isn't just one, of logits `(N, classes)`.
+        PenjingError: there isn't just one, of logits `(N, classes)`, or the network computes in 16 bits.
     """
     outputs = list(graph.program.graph.output_node().args[0])  # type: ignore[arg-type]
     value = outputs[0].meta["val"] if outputs and isinstance(outputs[0], fx.Node) else None
@@ -101,6 +102,11 @@ def own_outputs(graph: Graph) -> list[fx.Node]:
     if int(value.shape[1]) < 2:
         raise PenjingError(
             "The network has a single output per sample, of which no confidence follows: it needs two classes."
+        )
+    if value.dtype in HALF or any(one.dtype in HALF for one in graph.parameters()):
+        raise PenjingError(
+            "The network computes in 16 bits, in which the heads of exits don't learn: capture the model in float32, "
+            "pj.capture(model.float(), example), and quantise it for speed."
         )
     return outputs
 
@@ -130,10 +136,10 @@ def add_head(graph: Graph, node: str, name: str, classes: int) -> fx.Node:
         pooled = write(aten.mean.dim, value, axes)
     else:
         pooled, features = value, int(shape[1])
-    like = next(tensor for tensor in graph.parameters())
+    like = {"device": next(graph.parameters()).device, "dtype": value.meta["val"].dtype}
     weights = {"weight": (classes, features), "bias": (classes,)}
     for leaf, size in weights.items():
-        graph.set_tensor(f"{name}.{leaf}", nn.Parameter(torch.zeros(size, device=like.device)))
+        graph.set_tensor(f"{name}.{leaf}", nn.Parameter(torch.zeros(size, **like)))
     logits = write(aten.linear.default, pooled, *(write.fetch(f"{name}.{leaf}") for leaf in weights))
     for one in (pooled, logits):
         one.meta["module"] = name

@@ -58,14 +58,14 @@ class Exits:
         graph: the network; it returns the logits of each exit, and then its own.
         at: the nodes behind which the exits stand, in order of execution.
         threshold: the confidence from which on a sample leaves; None where no sample leaves.
-        metric: of the whole network, on the validation data.
+        metric: of the whole network, on the validation data; None where it wasn't judged.
         curve: what other thresholds do, from low to high.
     """
 
     graph: Graph
     at: tuple[str, ...]
     threshold: float | None = None
-    metric: float = math.nan
+    metric: float | None = None
     curve: tuple[Point, ...] = ()
 
     @classmethod
@@ -194,14 +194,21 @@ class Exits:
         """Writes a folder from which `Exits.load` reads the network: no class is needed and no pickle.
 
         Raises:
-            PenjingError: it can't be written.
+            PenjingError: it can't be written, or the metric, the threshold or a point of the curve isn't a finite number.
         """
         folder = Path(folder)
         content = _Content(1, list(self.at), self.threshold, self.metric, list(self.curve))
         try:
+            text = json.dumps(asdict(content), indent=2, allow_nan=False)
+        except ValueError as error:
+            raise PenjingError(
+                "The metric, the threshold or a point of the curve isn't a finite number, which no file holds: judge the exits "
+                "by data on which the metric is defined."
+            ) from error
+        try:
             folder.mkdir(parents=True, exist_ok=True)
             storage.save(self.graph, folder / GRAPH)
-            atomic_write(folder / EXITS, json.dumps(asdict(content), indent=2) + "\n")
+            atomic_write(folder / EXITS, text + "\n")
         except OSError as error:
             raise PenjingError(f"{folder} can't be written: {error.strerror or error}.") from error
 
@@ -235,8 +242,17 @@ class _Content:
     exits: Literal[1]
     at: list[str]
     threshold: float | None
-    metric: float
+    metric: float | None
     curve: list[Point]
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """Returns the largest probability of the softmax over the last axis, in float32.
+
+    It is computed in float64 and rounded then, so that NumPy, which adds in another order, finds the same number.
+    """
+    wide = logits.double()
+    return (1 / (wide - wide.amax(-1, keepdim=True)).exp().sum(-1)).float()
 
 
 def left(logits: Tensor, threshold: float | None) -> tuple[Tensor, Tensor]:
@@ -246,7 +262,7 @@ def left(logits: Tensor, threshold: float | None) -> tuple[Tensor, Tensor]:
         logits: of all exits and the end, `(exits + 1, N, classes)`.
         threshold: the confidence from which on a sample leaves; None for never.
     """
-    sure = logits.float().softmax(2).amax(2) >= (math.inf if threshold is None else threshold)
+    sure = confidence(logits).double() >= (math.inf if threshold is None else threshold)
     sure[-1] = True
     place = sure.int().argmax(0)  # the first that is sure
     return logits[place, torch.arange(logits.shape[1])], place

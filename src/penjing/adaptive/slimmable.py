@@ -48,9 +48,6 @@ class Slimmable(nn.Module):
         self._indices: list[
             dict[str, list[tuple[int, Tensor]]]
         ] = []  # of each narrow width: by name, axes and what they keep
-        self._gathered: dict[
-            int, tuple[list[int], dict[str, Tensor]]
-        ] = {}  # by width: versions of weights, and their parts
         self.slim = nn.ModuleList()
         for one in self.counts:
             gone = ranking.without(one)
@@ -77,6 +74,9 @@ class Slimmable(nn.Module):
     def forward(self, *args: Any, width: int | None = None, **kwargs: Any) -> Any:
         """Runs the network.
 
+        Each call takes a narrow width's part of the shared weights anew, so that a change of a weight always counts. To call
+        one width many times with weights that stay, take `graph`, which holds that part.
+
         Args:
             args: inputs, nested as the network takes them.
             width: the position in `widths` for this call; None takes that of the attribute.
@@ -88,7 +88,7 @@ class Slimmable(nn.Module):
         position = self._width if width is None else self._checked(width)
         if position == len(self.slim):
             return self.wide(*args, **kwargs)
-        return functional_call(self.slim[position], self._shared(position), args, kwargs)
+        return functional_call(self.slim[position], self._gather(position), args, kwargs)
 
     def graph(self, width: int) -> Graph:
         """Returns a graph of one width with weights of its own: it gives the very outputs of the switched network.
@@ -159,17 +159,6 @@ class Slimmable(nn.Module):
                 tensor = tensor.index_select(axis, kept.to(tensor.device))
             found[name] = tensor
         return found
-
-    def _shared(self, position: int) -> dict[str, Tensor]:
-        """Returns the same, without computing them again as long as no gradient is wanted and no weight changed."""
-        if torch.is_grad_enabled():
-            self._gathered.pop(position, None)
-            return self._gather(position)
-        tensors = [self.wide.tensor(name) for name in self._indices[position]]
-        state = [number for tensor in tensors for number in (tensor.data_ptr(), tensor._version)]
-        if position not in self._gathered or self._gathered[position][0] != state:
-            self._gathered[position] = state, self._gather(position)
-        return self._gathered[position][1]
 
     def extra_repr(self) -> str:
         """The widths, and at which of them the network computes."""

@@ -154,9 +154,9 @@ class _Line:
 
 
 def sure(logits: np.ndarray) -> float:
-    """Returns the largest probability of the softmax of one sample's logits, `(1, classes)`."""
-    shares = np.exp(logits[0] - logits[0].max())
-    return float(1 / shares.sum())
+    """Returns the largest probability of the softmax of one sample's logits, `(1, classes)`, rounded as `confidence` does."""
+    wide = logits[0].astype(np.float64)
+    return float(np.float32(1 / np.exp(wide - wide.max()).sum()))
 
 
 def _samples(data: Data, most: int) -> Iterator[tuple[Any, Any]]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from penjing.adaptive.exits import Point, left
+from penjing.adaptive.exits import Point, confidence, left
 from penjing.data import Data
 from penjing.graph import Graph
 from penjing.tasks import moved, run_on
@@ -47,7 +47,7 @@ def curve(found: Sequence[tuple[Tensor, Any]], data: Data, until: Sequence[float
         data: gives the metric.
         until: milliseconds from the inputs to each exit and to the end.
     """
-    confidences = torch.cat([logits[:-1].float().softmax(2).amax(2).flatten() for logits, _ in found])
+    confidences = torch.cat([confidence(logits[:-1]).flatten() for logits, _ in found])
     tried = confidences.quantile(torch.linspace(0, 1, TRIED), interpolation="nearest").unique().tolist()
     points = []
     for threshold in tried:

@@ -1,5 +1,7 @@
 """The commands that make networks which choose their own cost while they run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,7 @@ Target = Annotated[str, typer.Option(help="the runtime; see penjing targets")]
 Epochs = Annotated[int, typer.Option(min=0, help="passes over the training data")]
 Rate = Annotated[float | None, typer.Option("--lr", help="peak learning rate; by default by trial")]
 Seed = Annotated[int, typer.Option(help="seed of all random choices")]
+MADE = {"slim": "slimmable.json", "exits": "exits.json"}  # by command, the file of a finished network
 Out = Annotated[Path, typer.Option(help="folder for everything that is written")]
 
 
@@ -48,20 +51,27 @@ def slim_command(
     shares = _numbers(widths)
     given, graph = _loaded(data, seed, check, model, weights)
     say = printer(as_json=False)
-    checkpoint = out / ".penjing" / "slim.checkpoint"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    made = slimmable(
-        graph, shares, data=given, epochs=epochs, criterion=criterion, seed=seed, lr=lr, checkpoint=checkpoint, log=say
-    )
-    made.save(out)
-    for place, artifact in enumerate(made.lower(target, out)):
-        narrow = made.graph(place)
-        metric = None if given.validation is None else evaluate(narrow, given.validation, given.task)
-        judged = "" if metric is None else f", {metric_words(given.task, metric)}"
-        say(
-            f"width {made.widths[place]:g}: {narrow.cost().macs:,} MACs, {artifact.size_bytes:,} bytes{judged}, "
-            f"{artifact.path}"
+    with _reserved(out, "slim") as checkpoint:
+        made = slimmable(
+            graph,
+            shares,
+            data=given,
+            epochs=epochs,
+            criterion=criterion,
+            seed=seed,
+            lr=lr,
+            checkpoint=checkpoint,
+            log=say,
         )
+        made.save(out)
+        for place, artifact in enumerate(made.lower(target, out)):
+            narrow = made.graph(place)
+            metric = None if given.validation is None else evaluate(narrow, given.validation, given.task)
+            judged = "" if metric is None else f", {metric_words(given.task, metric)}"
+            say(
+                f"width {made.widths[place]:g}: {narrow.cost().macs:,} MACs, {artifact.size_bytes:,} bytes{judged}, "
+                f"{artifact.path}"
+            )
 
 
 @app.command("exits")
@@ -91,15 +101,50 @@ def exits_command(
 
     given, graph = _loaded(data, seed, lambda: find_target(target), model, weights)
     say = printer(as_json=False)
-    checkpoint = out / ".penjing" / "exits.checkpoint"
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    made = early_exit(
-        graph, data=given, at=at or "auto", drop=drop, threshold=threshold, train_network=train_network, epochs=epochs,
-        target=target, threads=threads, seed=seed, lr=lr, checkpoint=checkpoint, log=say,
-    )  # fmt: skip
-    made.save(out)
-    made.lower(target, out, given if find_target(target).staged_runner else None)
-    say(str(made.measure(given, target, threads=threads)))
+    with _reserved(out, "exits") as checkpoint:
+        made = early_exit(
+            graph, data=given, at=at or "auto", drop=drop, threshold=threshold, train_network=train_network, epochs=epochs,
+            target=target, threads=threads, seed=seed, lr=lr, checkpoint=checkpoint, log=say,
+        )  # fmt: skip
+        made.save(out)
+        made.lower(target, out, given if find_target(target).staged_runner else None)
+        say(str(made.measure(given, target, threads=threads)))
+
+
+@contextmanager
+def _reserved(out: Path, command: str) -> Iterator[Path]:
+    """Keeps other commands out of a folder while the block runs, and yields the checkpoint's path.
+
+    Raises:
+        PenjingError: the folder is in use, or holds the work of another command, or something else.
+    """
+    from penjing.run.lock import locked
+    from penjing.run.workspace import INNER, RECORD
+
+    _check_folder(out, command, out / INNER, RECORD)
+    with locked(out / INNER, out):
+        yield _checkpoint(out / INNER, command)
+
+
+def _check_folder(out: Path, command: str, inner: Path, record: str) -> None:
+    """Raises if a folder holds the work of another command, or something else."""
+    if out.exists() and not out.is_dir():
+        raise PenjingError(f"{out} is a file; give a folder.")
+    others = [other for other in MADE if other != command and _is_of(out, other, inner)]
+    if others or (inner / record).exists():
+        found = f"what penjing {others[0]} made" if others else "a run"
+        raise PenjingError(f"{out} holds {found}: give another folder for penjing {command}.")
+    if out.is_dir() and not _is_of(out, command, inner) and any(path != inner for path in out.iterdir()):
+        raise PenjingError(f"{out} is not empty and holds nothing of penjing {command}; give a new or empty folder.")
+
+
+def _is_of(out: Path, command: str, inner: Path) -> bool:
+    """Tells whether a command wrote into a folder, even if it was killed since."""
+    return (out / MADE[command]).exists() or _checkpoint(inner, command).exists()
+
+
+def _checkpoint(inner: Path, command: str) -> Path:
+    return inner / f"{command}.checkpoint"
 
 
 def _loaded(spec: str, seed: int, check: Any, model: str, weights: Path | None) -> "tuple[Data, Graph]":
