@@ -323,7 +323,7 @@ def test_values_that_arent_finite_name_their_layer(value):
 
 def test_a_graph_without_layers_is_an_error():
     graph = capture(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), torch.randn(2, 8, 8, 8))
-    with pytest.raises(PenjingError, match="no convolution or linear layer"):
+    with pytest.raises(PenjingError, match="no convolution, linear layer or embedding"):
         quantize(graph, _batches())
     with pytest.raises(PenjingError, match="isn't excluded"):
         quantize(_graph(), _batches(), exclude=["*"])
