@@ -72,7 +72,9 @@ def test_it_goes_together_with_pruning_and_quantisation(registered):
 def test_it_is_listed_and_refuses_what_it_cannot_do(registered, capsys):
     list_command("techniques", as_json=True)
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["techniques"]}
-    assert {"prune", "factorize", "merge", "quantize", "low_rank"} == set(listed) and "2013" in listed["low_rank"]["source"]
+    assert {"prune", "factorize", "merge", "quantize", "low_rank"} == set(listed) and "2013" in listed["low_rank"][
+        "source"
+    ]
     with pytest.raises(PenjingError, match="low_rank' can't be had with"):
         pj.plan(registered["graph"], registered["data"], techniques={"low_rank": {"ranks": [3]}})
     elsewhere = [pj.Option(pj.Place("weight", "2"), "low_rank", {"share": 0.5, "rank": 3})]
