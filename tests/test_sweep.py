@@ -85,6 +85,10 @@ def test_other_settings_in_the_same_folder_are_refused(sweeping):
         ({"budgets": ["0.5x", "5 ms"]}, "write it without spaces"),
         ({"budgets": ["0.5x", "0.3x"], "limit": "latencies"}, "Unknown limit 'latencies'.*Did you mean 'latency'"),
         ({"budgets": ["0.5x", "0.3x"], "budget": pj.Budget(latency="1ms")}, "leave one of them out"),
+        (
+            {"budgets": ["0.5x", "0.3x"], "limit": "peak_memory", "budget": pj.Budget(peak_memory="L2")},
+            "leave one of them out",
+        ),
         ({"budgets": ["0.5x", "0.3x"], "epoch": 3}, "argument of sweep 'epoch'.*Did you mean 'epochs'"),
         ({"budgets": ["0.5x", "0.3x"], "dry_run": True}, "dry_run=… belongs to a single run"),
         ({"budgets": "0.5x,0.3x"}, "budgets"),

@@ -146,7 +146,7 @@ def limited_budgets(texts: Sequence[str], limit: str, others: Budget) -> dict[st
     """
     if limit not in LIMITED:
         raise unknown_name("limit", limit, LIMITED)
-    if others.limit(limit) is not None:
+    if getattr(others, limit) is not None:
         raise PenjingError(
             f"budgets={list(texts)} limit the {limit}, and so does budget={limit}=…: leave one of them out."
         )

@@ -51,6 +51,14 @@ def test_bags_give_what_pytorch_gives(mode: str, padding: int | None) -> None:
     assert torch.allclose(graph(ids), net(ids), atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_in_half_precision_stay_so(mode: str) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(Bag(mode, 3), nn.Linear(6, 2)).bfloat16().eval()
+    graph, ids = pj.capture(net, torch.randint(0, ROWS, (4, 5))), torch.randint(0, 5, (20, 5))
+    assert graph(ids).dtype is torch.bfloat16 and torch.allclose(graph(ids), net(ids), atol=0.05)
+
+
 def test_bags_with_a_weight_for_each_entry_stay_one_op() -> None:
     torch.manual_seed(0)
     net, given = Weighted("sum").eval(), (torch.randint(0, ROWS, (4, 5)), torch.rand(4, 5))

@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import numpy as np
 import pytest
 from choices import every
 from made_up_costs import OPTIONS, limits_of, made_up_costs
@@ -53,6 +54,15 @@ def test_a_search_evaluates_no_more_choices_than_it_may_and_each_once(name):
 def test_the_same_seed_evaluates_the_same_choices(name):
     explore = explorer(name)
     assert list(explore(asked()).all) == list(explore(asked()).all)
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_where_nothing_but_a_limit_of_0_is_asked_for_it_is_kept(name):
+    problem = made_up_costs(0)
+    forbidden = Joint((next(iter(OPTIONS)),), {"too large": np.eye(1, next(iter(OPTIONS.values())))[0]})
+    limited = Assignment(problem.options, [*problem.joints, forbidden], problem.implied)
+    best = explorer(name)(Exploration(limited, {"too large": 0.0}, evaluations=12, starts=(WHOLE,))).best()
+    assert limited.total("too large", best.taken) == 0
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

@@ -128,6 +128,7 @@ def test_layers_with_a_grid_of_their_own_keep_it(learned):
             {"weights": GRIDS, "budget": pj.Budget(size="0.2x", macs="0.5x"), **ALONE},
             "quantize keeps limits on size, latency and drop; compress keeps macs= too",
         ),
+        ({"weights": GRIDS, "budget": pj.Budget(peak_memory="L2"), **ALONE}, "compress keeps peak_memory= too"),
         ({"weights": ("int8", "in4"), "budget": pj.Budget(size="1x"), **ALONE}, "Did you mean 'int4'"),
     ],
 )  # fmt: skip

@@ -256,7 +256,7 @@ class Search:
             total = sum(one is not None for choice in structure.choices.values() for one in choice.options)
             problem.say(
                 Lasting(
-                    f"There was no time to weigh {self.unseen} of {total} options: the plan is the best of the others alone."
+                    f"There was no time to weigh {self.unseen} of {total} options: the plan is chosen among the others."
                 )
             )
         return found

@@ -8,7 +8,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from penjing.budget import Budget, Drop, parse_drop
+from penjing.budget import LIMITED, Budget, Drop, parse_drop
 from penjing.capabilities import DEFAULT, Capabilities, find
 from penjing.checks import (
     COUNT,
@@ -274,7 +274,9 @@ def _check_together(
     Raises:
         PenjingError: they don't; the error names one that is in the way.
     """
-    if budget is not None and (other := [name for name in budget.limits() if name not in ("size", "latency")]):
+    if budget is not None and (
+        other := [name for name in LIMITED if name not in ("size", "latency") and getattr(budget, name) is not None]
+    ):
         raise PenjingError(f"quantize keeps limits on size, latency and drop; compress keeps {other[0]}= too.")
     limited = budget is not None and (budget.size is not None or budget.latency is not None)
     if limited and isinstance(weights, str):

@@ -51,7 +51,9 @@ def _reduced(write: Writer, rows: fx.Node, bags: fx.Node, mode: int, left_out: i
     total = write(aten.sum.dim_IntList, write(aten.masked_fill.Scalar, rows, skipped, 0.0), [1])
     if mode == SUM:
         return total
-    counted = write(aten.sum.dim_IntList, write(aten.logical_not.default, skipped), [1], dtype=torch.float32)
+    counted = write(
+        aten.sum.dim_IntList, write(aten.logical_not.default, skipped), [1], dtype=rows.args[0].meta["val"].dtype
+    )
     return write(aten.div.Tensor, total, write(aten.clamp.default, counted, 1.0))
 
 

@@ -27,7 +27,7 @@ class Walk:
         self.asked, self.found = asked, found
         self.places = [place for place, some in asked.open.items() if len(some) > 1]
         whole = dict.fromkeys(asked.problem.options, 0)
-        self._whole = asked.used(whole)
+        self._whole = asked.used(whole) or 1.0  # where no limit is above 0, nothing is a share of one
         self.cheapest: dict[str, int] = {}
         self._saves: dict[str, float] = {}
         for place in self.places:
